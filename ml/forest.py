@@ -1,0 +1,135 @@
+"""A forest of decision trees as flat arrays: taken from scikit-learn, checked, independent of it afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.errors import ForestError
+
+LEAF = -1
+MAX_DEPTH = 1_000
+# Leaf probabilities are fractions of training weights; their sum carries a rounding error of a few ulps.
+SUM_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Forest:
+    """All nodes of all trees, tree after tree, each tree's root first and children after their parent.
+
+    Attributes:
+        n_features: how many values a row has.
+        roots: shape (n_trees,), int32: the first node of each tree.
+        feature: shape (n_nodes,), int32: the feature that a node compares, or `LEAF`.
+        threshold: shape (n_nodes,), float64: a row goes left where float32(value) <= threshold. 0 at leaves.
+        left, right: shape (n_nodes,), int32: child nodes, or `LEAF`.
+        probabilities: shape (n_leaves, n_labels), float64: one row per leaf, in the order of the nodes.
+    """
+
+    n_features: int
+    roots: NDArray[np.int32]
+    feature: NDArray[np.int32]
+    threshold: NDArray[np.float64]
+    left: NDArray[np.int32]
+    right: NDArray[np.int32]
+    probabilities: NDArray[np.float64]
+
+    @property
+    def n_trees(self) -> int:
+        return len(self.roots)
+
+    @property
+    def n_labels(self) -> int:
+        return int(self.probabilities.shape[1])
+
+    @classmethod
+    def from_estimator(cls, estimator: Any) -> Forest:
+        """Take the trees out of a fitted scikit-learn forest, extra-trees or single decision tree classifier.
+
+        Raises:
+            ForestError: the estimator is not one of these, is not fitted, or predicts more than one output.
+        """
+        trees = [getattr(e, "tree_", None) for e in getattr(estimator, "estimators_", [estimator])]
+        if not all(hasattr(tree, "children_left") for tree in trees) or not hasattr(estimator, "classes_"):
+            raise ForestError(f"{type(estimator).__name__} is not a fitted classifier made of decision trees")
+        if getattr(estimator, "n_outputs_", 1) != 1:
+            raise ForestError("a classifier with more than one output is not supported")
+        sizes = [tree.node_count for tree in trees]
+        roots = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
+        left, right = (
+            np.concatenate([np.where(c < 0, LEAF, c + root) for c, root in zip(children, roots, strict=True)])
+            for children in ([t.children_left for t in trees], [t.children_right for t in trees])
+        )
+        is_leaf = left == LEAF
+        values = np.concatenate([tree.value[:, 0, :] for tree in trees])
+        forest = cls(
+            n_features=int(estimator.n_features_in_),
+            roots=roots,
+            feature=np.where(is_leaf, LEAF, np.concatenate([t.feature for t in trees])).astype(np.int32),
+            threshold=np.where(is_leaf, 0.0, np.concatenate([t.threshold for t in trees])).astype(np.float64),
+            left=left.astype(np.int32),
+            right=right.astype(np.int32),
+            probabilities=np.ascontiguousarray(values[is_leaf], dtype=np.float64),
+        )
+        forest.check()
+        return forest
+
+    def check(self) -> None:
+        """Check that the arrays are trees, so that evaluating them ends and stays inside them.
+
+        Raises:
+            ForestError: names the first thing that is wrong.
+        """
+        n_nodes = len(self.feature)
+        for name, shape in [
+            ("threshold", self.threshold.shape),
+            ("left", self.left.shape),
+            ("right", self.right.shape),
+        ]:
+            if shape != (n_nodes,):
+                raise ForestError(f"{name} has shape {shape}, not ({n_nodes},)")
+        if self.roots.ndim != 1 or self.probabilities.ndim != 2 or self.n_labels < 1:
+            raise ForestError("roots or leaf probabilities have the wrong number of dimensions")
+        if not self.n_trees or self.roots[0] != 0 or np.any(np.diff(self.roots) < 1) or self.roots[-1] >= n_nodes:
+            raise ForestError("the roots of the trees are not in ascending order from node 0")
+
+        inner = self.feature != LEAF
+        if np.any(self.feature[inner] < 0) or np.any(self.feature >= self.n_features):
+            raise ForestError(f"a node compares a feature outside 0 to {self.n_features - 1}")
+        if not np.all(np.isfinite(self.threshold)):
+            raise ForestError("a threshold is not finite")
+        if np.any(self.left[~inner] != LEAF) or np.any(self.right[~inner] != LEAF):
+            raise ForestError("a leaf has children")
+
+        nodes = np.arange(n_nodes)
+        tree_end = np.append(self.roots[1:], n_nodes)[np.searchsorted(self.roots, nodes, side="right") - 1]
+        for children in (self.left[inner], self.right[inner]):
+            if np.any(children <= nodes[inner]):
+                raise ForestError("a child does not come after its parent, so the tree has a cycle")
+            if np.any(children >= tree_end[inner]):
+                raise ForestError("a child lies outside its tree")
+        parents = np.bincount(np.concatenate([self.left[inner], self.right[inner]]), minlength=n_nodes)
+        expected = np.ones(n_nodes, dtype=parents.dtype)
+        expected[self.roots] = 0
+        if np.any(parents != expected):
+            raise ForestError("a node does not have exactly one parent")
+
+        if len(self.probabilities) != n_nodes - int(inner.sum()):
+            raise ForestError("there is not exactly one row of probabilities for each leaf")
+        if not np.all((self.probabilities >= 0) & (self.probabilities <= 1 + SUM_TOLERANCE)):
+            raise ForestError("a leaf has a probability outside 0 to 1")
+        if np.any(np.abs(self.probabilities.sum(axis=1) - 1) > SUM_TOLERANCE):
+            raise ForestError("the probabilities of a leaf do not sum to 1")
+        self._check_depth()
+
+    def _check_depth(self) -> None:
+        level = self.roots
+        for _ in range(MAX_DEPTH + 1):
+            level = level[self.feature[level] != LEAF]
+            if not len(level):
+                return
+            level = np.concatenate([self.left[level], self.right[level]])
+        raise ForestError(f"a tree is deeper than {MAX_DEPTH} levels")

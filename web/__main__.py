@@ -1,0 +1,53 @@
+"""python -m web: run the service with uvicorn and this service's settings."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+
+from web.settings import Settings, SettingsError
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {"web": {"level": "INFO"}},
+}
+
+
+def main() -> int:
+    """Serve until told to stop; return the exit status."""
+    try:
+        settings = Settings.from_environment()
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    uvicorn.run(
+        "web.app:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        lifespan="on",
+        log_config=LOGGING,
+        access_log=False,  # its lines would hold what people typed
+        server_header=False,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=settings.shutdown_s,
+        ws_max_size=settings.max_frame_bytes,
+        ws_ping_interval=settings.ping_interval_s,
+        ws_ping_timeout=settings.ping_interval_s,
+        ws_per_message_deflate=False,  # costs more than it saves on small frames
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The application: routes, middleware, and the model's lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from ml import classifier
+from ml.errors import ModelFileError
+from web import operations, pages, problems
+from web.headers import SecurityHeaders
+from web.pages import ROOT, STATIC, Templates
+from web.problems import Problem
+from web.settings import Settings
+from web.stream import stream
+
+logger = logging.getLogger("web")
+
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """Return the service; without settings, those of the environment."""
+    settings = settings or Settings.from_environment()
+    middleware = [Middleware(SecurityHeaders)]
+    if settings.allowed_origins:
+        # htmx announces itself with its own headers, so a page elsewhere asks for permission first.
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.allowed_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=[
+                    "Content-Type",
+                    "HX-Request",
+                    "HX-Target",
+                    "HX-Trigger",
+                    "HX-Trigger-Name",
+                    "HX-Current-URL",
+                ],
+            )
+        )
+    app = Starlette(
+        routes=[
+            Route("/predict", pages.predict, methods=["GET", "POST"]),
+            WebSocketRoute("/stream", stream),
+            Route("/", pages.page),
+            Route("/index", pages.page),
+            Route("/result", pages.result, methods=["GET", "POST"]),
+            Route("/health/live", operations.live),
+            Route("/health/ready", operations.ready),
+            Mount("/static", _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])),
+        ],
+        middleware=middleware,
+        exception_handlers={Problem: problems.handle_problem, HTTPException: problems.handle_http_exception},
+        lifespan=lifespan,
+        max_body_size=settings.max_body_bytes,
+    )
+    app.state.settings = settings
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Load the model into `app.state.model` before the first request; train the built-in one when there is no file."""
+    settings: Settings = app.state.settings
+    try:
+        if not settings.model_file.exists():
+            await _train(settings)
+        model = classifier.load(settings.model_file)
+    except ModelFileError as error:
+        logger.error("%s", error)
+        # Starlette and uvicorn print the traceback of a failed start; the sentence above says all there is to say.
+        sys.tracebacklimit = 0
+        raise
+    app.state.model = model
+    app.state.templates = Templates()
+    logger.info("serving %s, version %s, from %s", model.name, model.version, settings.model_file)
+    yield
+
+
+async def _train(settings: Settings) -> None:
+    """Train the built-in model in a process of its own: scikit-learn's 130 MB end with it."""
+    logger.warning("no model file at %s: training the built-in model there", settings.model_file)
+    command = (sys.executable, "-m", "ml", "train", "--out", os.fspath(settings.model_file.absolute()))
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    if process.returncode:
+        raise ModelFileError(f"training the built-in model failed:\n{output.decode(errors='replace')}")
+
+
+class _Static(StaticFiles):
+    """Static files; those asked for by digest never change."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        known = scope["query_string"].startswith(b"v=")
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if known else "no-cache"
+        return response

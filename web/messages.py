@@ -1,0 +1,160 @@
+"""The JSON that programs send and get: decoding requests, encoding predictions.
+
+One `Encoder` a model keeps what does not change between answers; predictions of a decision table are shared objects
+(see `ml.classifier.Prediction`), so their JSON is encoded once and kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from ml.card import TrainedFeature
+from ml.classifier import Classifier, Prediction
+from ml.sample import Note
+from web.problems import Problem
+
+# A decision table of Iris has 2,408 different answers, each a few hundred bytes.
+KEPT_ANSWERS = 8_192
+
+
+class PredictRequest(msgspec.Struct):
+    """One sample or many: a JSON body, or a text frame of the stream with an `id` to be echoed.
+
+    Samples stay encoded, so that a large request is taken in without decoding it all at once.
+    """
+
+    id: Raw | UnsetType = UNSET
+    sample: Raw | UnsetType = UNSET
+    samples: list[Raw] | UnsetType = UNSET
+
+
+class ModelName(msgspec.Struct, frozen=True):
+    """Which model answers."""
+
+    name: str
+    version: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The answer to one sample of a batch."""
+
+    label: str
+    probabilities: dict[str, float]
+    notes: Sequence[Note]
+
+
+class Answers(msgspec.Struct, frozen=True):
+    """The answer to many samples, in their order."""
+
+    model: ModelName
+    predictions: list[Answer]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What the stream accepts, announced in its first frame."""
+
+    max_frame_bytes: int
+    max_samples: int
+
+
+class StreamModel(msgspec.Struct, frozen=True):
+    """The model as the stream announces it."""
+
+    name: str
+    version: str
+    features: tuple[TrainedFeature, ...]
+    labels: tuple[str, ...]
+
+
+class ModelFrame(msgspec.Struct, frozen=True, tag="model"):
+    """The first frame that the server sends."""
+
+    model: StreamModel
+    limits: Limits
+
+
+_request_decoder = msgspec.json.Decoder(PredictRequest)
+_sample_decoder = msgspec.json.Decoder(dict[str, object] | list[object])
+
+
+def decode_request(content: bytes | str) -> PredictRequest:
+    """Return the request in a JSON text.
+
+    Raises:
+        Problem: 400 when it is not JSON, 422 when it is another JSON value than a request.
+    """
+    try:
+        return _request_decoder.decode(content)
+    except msgspec.ValidationError as error:
+        raise Problem(422, f"the request has the wrong form: {error}") from error
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise Problem(400, f"the request is not JSON: {error}") from error
+    except RecursionError as error:
+        raise Problem(400, "the request is nested too deeply") from error
+
+
+def decode_sample(encoded: Raw) -> Mapping[str, object] | Sequence[object]:
+    """Return one sample of a request.
+
+    Raises:
+        Problem: 422 when it is neither an object nor an array.
+    """
+    try:
+        return _sample_decoder.decode(encoded)
+    except (msgspec.ValidationError, RecursionError):
+        pass  # either another JSON value, or one with a number that no float64 can hold, such as 1e999
+    try:
+        sample = json.loads(bytes(encoded), parse_int=float)
+    except RecursionError as error:
+        raise Problem(400, "the request is nested too deeply") from error
+    if not isinstance(sample, dict | list):
+        raise Problem(422, "a sample is an object by feature key, or an array in the order of the features")
+    return sample
+
+
+class Encoder:
+    """Encodes the answers of one model."""
+
+    def __init__(self, model: Classifier) -> None:
+        self.name = ModelName(model.name, model.version)
+        self._labels = model.labels
+        self._keys = tuple(feature.key for feature in model.features)
+        self._start = b'{"model":' + msgspec.json.encode(self.name) + b',"sample":'
+        self._version = b',"version":' + msgspec.json.encode(model.version) + b"}"
+        self._members = lru_cache(KEPT_ANSWERS)(self._encode_members)
+        self._frame_end = lru_cache(KEPT_ANSWERS)(self._encode_frame_end)
+
+    def answer(self, row: Sequence[float], prediction: Prediction, notes: Sequence[Note]) -> bytes:
+        """Return the JSON answer to a sample: model, sample, label, probabilities and notes."""
+        sample = msgspec.json.encode(dict(zip(self._keys, row, strict=True)))
+        encoded_notes = msgspec.json.encode(notes) if notes else b"[]"
+        return b"".join((self._start, sample, b",", self._members(prediction), b',"notes":', encoded_notes, b"}"))
+
+    def frame(self, request_id: Raw | UnsetType, prediction: Prediction) -> str:
+        """Return the stream's reply to a sample."""
+        end = self._frame_end(prediction)
+        if request_id is UNSET:
+            return f'{{"type":"prediction",{end}'
+        return f'{{"type":"prediction","id":{str(request_id, "utf-8")},{end}'
+
+    def probabilities(self, values: Sequence[float]) -> dict[str, float]:
+        """Return probabilities by label."""
+        return dict(zip(self._labels, values, strict=True))
+
+    def _encode_members(self, prediction: Prediction) -> bytes:
+        answer = {"label": prediction.label, "probabilities": self.probabilities(prediction.probabilities)}
+        return msgspec.json.encode(answer)[1:-1]
+
+    def _encode_frame_end(self, prediction: Prediction) -> str:
+        return (self._members(prediction) + self._version).decode()
+
+
+@lru_cache(2)
+def encoder_of(model: Classifier) -> Encoder:
+    """Return the model's encoder: two are kept, for while one model replaces another."""
+    return Encoder(model)

@@ -1,0 +1,210 @@
+"""One resource, the prediction of a sample, in three forms: a page for people, a fragment for htmx, JSON for programs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qsl
+
+import jinja2
+import msgspec
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Scope
+
+from ml.classifier import Classifier, Prediction
+from ml.sample import InvalidSample, Note, shown_number
+from web import batch, messages, problems, views
+from web.messages import KEPT_ANSWERS, Answer, Answers, encoder_of
+from web.problems import Problem
+from web.settings import Settings
+from web.views import PredictionView
+
+ROOT = Path(__file__).parent.parent
+STATIC = ROOT / "static"
+MAX_QUERY_FIELDS = 20_000
+
+Form = Literal["page", "fragment", "json"]
+_VARY = {"Vary": "Accept, HX-Request", "Cache-Control": "no-cache"}
+
+
+class Templates:
+    """The templates, and the fragments that were rendered from them."""
+
+    def __init__(self) -> None:
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(ROOT / "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.globals["asset"] = asset
+        self._page = environment.get_template("page.html")
+        self._fragment = environment.get_template("_prediction.html")
+        self.answer = lru_cache(KEPT_ANSWERS)(self._render_answer)
+
+    def page(self, model: Classifier, texts: Mapping[str, str], prediction: PredictionView) -> str:
+        """Return the whole page."""
+        return self._page.render(page=views.page_view(model, texts, prediction))
+
+    def fragment(self, prediction: PredictionView) -> str:
+        """Return the part of the page that is swapped."""
+        return self._fragment.render(prediction=prediction)
+
+    def _render_answer(self, prediction: Prediction, labels: tuple[str, ...], notes: tuple[Note, ...]) -> bytes:
+        # An answer has no number of the sample in it, so one rendering serves every sample with this outcome.
+        return self.fragment(views.answer_view(prediction, labels, notes)).encode()
+
+
+@lru_cache
+def asset(name: str) -> str:
+    """Return the relative address of one of our static files, with its digest: a new file is a new address."""
+    return f"static/{name}?v={hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]}"
+
+
+async def page(request: Request) -> Response:
+    """GET / and /index: the page, prefilled from the query or else with the model's example."""
+    model: Classifier = request.app.state.model
+    known = {feature.key: shown_number(feature.example) for feature in model.features}
+    # Other parameters are left alone here: links get decorated on their way (utm_source and the like).
+    known |= {key: text for key, text in _query(request.scope).items() if key in known}
+    return _page(request, known)
+
+
+async def result(request: Request) -> Response:
+    """POST /result: the page with its result, for browsers without JavaScript; a GET leads to the page."""
+    if request.method != "POST":
+        return RedirectResponse("./", status_code=303)
+    return _page(request, await _form(request))
+
+
+async def predict(request: Request) -> Response:
+    """GET and POST /predict: one sample in the query, a form or JSON, or many in JSON."""
+    if request.method != "POST":
+        return _respond(request, _query(request.scope), form=_preferred(request.scope, default="page"))
+    content_type = _header(request.scope, b"content-type").partition(b";")[0].strip().lower()
+    if content_type in (b"application/x-www-form-urlencoded", b"multipart/form-data"):
+        return _respond(request, await _form(request), form=_preferred(request.scope, default="page"))
+    if content_type == b"application/json" or content_type.endswith(b"+json"):
+        return await _answer_json(request)
+    raise Problem(415, "send application/json, application/x-www-form-urlencoded or multipart/form-data")
+
+
+async def _answer_json(request: Request) -> Response:
+    model: Classifier = request.app.state.model
+    settings: Settings = request.app.state.settings
+    body = messages.decode_request(await request.body())
+    if (body.sample is msgspec.UNSET) == (body.samples is msgspec.UNSET):
+        raise Problem(422, 'a request has either "sample" or "samples"')
+    if body.sample is not msgspec.UNSET:
+        sample = messages.decode_sample(body.sample)
+        form = _preferred(request.scope, default="json")
+        return _respond(request, sample, form=form)
+    assert body.samples is not msgspec.UNSET
+    if len(body.samples) > settings.max_samples:
+        raise Problem(413, f"{len(body.samples)} samples in one request, at most {settings.max_samples} are allowed")
+    rows = await batch.read(model, body.samples)
+    answers = await batch.predict(model, rows)
+    encoder, validator, labels = encoder_of(model), model.validator, model.labels
+    predictions = [
+        Answer(labels[index], encoder.probabilities(probabilities), validator.notes(row))
+        for index, probabilities, row in zip(
+            answers.indices.tolist(), answers.probabilities.tolist(), rows.tolist(), strict=True
+        )
+    ]
+    return _json(msgspec.json.encode(Answers(encoder.name, predictions)))
+
+
+def _respond(request: Request, sample: Mapping[str, object] | Sequence[object], *, form: Form) -> Response:
+    """Return the prediction of one sample in the form that was asked for."""
+    app = request.app
+    model: Classifier = app.state.model
+    if form == "page":
+        return _page(request, sample)
+    try:
+        row = model.validator.row(sample)
+    except InvalidSample as error:
+        if form == "json":
+            return problems.response_of(Problem(422, str(error), error.errors).details)
+        # 200: htmx does not swap a 422 in, and the old answer would stay beside the new input.
+        return _html(app.state.templates.fragment(views.invalid_view(error, model.features)).encode())
+    prediction, notes = model.predict(row), model.validator.notes(row)
+    if form == "json":
+        return _json(encoder_of(model).answer(row, prediction, notes))
+    return _html(app.state.templates.answer(prediction, model.labels, notes))
+
+
+def _page(request: Request, sample: Mapping[str, object] | Sequence[object]) -> Response:
+    model: Classifier = request.app.state.model
+    status = 200
+    try:
+        row = model.validator.row(sample)
+        view = views.answer_view(model.predict(row), model.labels, model.validator.notes(row))
+    except InvalidSample as error:
+        view = views.invalid_view(error, model.features)
+        status = 422 if view.state == "invalid" else 200
+    named = sample if isinstance(sample, Mapping) else dict(zip((f.key for f in model.features), sample, strict=False))
+    texts = {key: "" if value is None else str(value) for key, value in named.items()}
+    return _html(request.app.state.templates.page(model, texts, view).encode(), status)
+
+
+def _html(content: bytes, status: int = 200) -> Response:
+    return Response(content, status, _VARY, media_type="text/html")
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, 200, _VARY, media_type="application/json")
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    try:
+        return dict(
+            parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
+        )
+    except ValueError as error:
+        raise Problem(400, f"the query has more than {MAX_QUERY_FIELDS} fields") from error
+
+
+async def _form(request: Request) -> dict[str, object]:
+    async with request.form(max_files=0, max_fields=MAX_QUERY_FIELDS) as form:
+        return dict(form)
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return b""
+
+
+def _preferred(scope: Scope, *, default: Form) -> Form:
+    """Return the form to answer in: htmx gets the fragment, others what `Accept` prefers."""
+    accept = b""
+    for key, value in scope["headers"]:
+        if key == b"hx-request" and value == b"true":
+            return "fragment"
+        if key == b"accept":
+            accept = value
+    return _negotiate(accept, default)
+
+
+@lru_cache(256)
+def _negotiate(accept: bytes, default: Form) -> Form:
+    quality = {b"text/html": 0.0, b"application/json": 0.0}
+    for part in accept.lower().split(b","):
+        media_type, *parameters = (piece.strip() for piece in part.split(b";"))
+        if media_type in quality:
+            quality[media_type] = next((_quality(p[2:]) for p in parameters if p.startswith(b"q=")), 1.0)
+    html, json = quality[b"text/html"], quality[b"application/json"]
+    return default if html == json else "json" if json > html else "page"
+
+
+def _quality(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

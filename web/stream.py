@@ -1,0 +1,130 @@
+"""The websocket channel: one reply a frame, in order, for as long as the client likes."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Raw, UnsetType
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ml.classifier import Classifier
+from ml.sample import InvalidSample
+from web import batch, messages
+from web.messages import Limits, ModelFrame, PredictRequest, StreamModel, encoder_of
+from web.problems import Problem, ProblemDetails
+from web.settings import Settings
+
+# Frames that arrive together are taken from a queue without ever waiting: after this many, everybody else has a turn.
+FRAMES_A_TURN = 64
+
+
+class PredictionsFrame(msgspec.Struct, frozen=True, tag="predictions"):
+    """The reply to many samples: one list by label, all in the order of the samples."""
+
+    id: Raw | UnsetType
+    labels: list[str]
+    probabilities: dict[str, list[float]]
+    version: str
+
+
+class ErrorFrame(msgspec.Struct, frozen=True, tag="error"):
+    """The reply to a frame that cannot be answered."""
+
+    id: Raw | UnsetType
+    error: ProblemDetails
+
+
+async def stream(websocket: WebSocket) -> None:
+    """WS /stream: announce the model, then answer frame by frame until the client leaves."""
+    settings: Settings = websocket.app.state.settings
+    if not is_allowed_origin(websocket, settings.allowed_origins):
+        await websocket.close()  # before accepting: the handshake is refused with 403
+        return
+    try:
+        await websocket.accept()
+        await websocket.send_text(_announcement(websocket.app.state.model, settings))
+        await _answer_frames(websocket, settings)
+    except WebSocketDisconnect:
+        pass
+
+
+async def _answer_frames(websocket: WebSocket, settings: Settings) -> None:
+    state = websocket.app.state
+    receive, send = websocket.receive, websocket.send
+    frames = 0
+    while (message := await receive())["type"] == "websocket.receive":
+        frames += 1
+        if frames % FRAMES_A_TURN == 0:
+            await asyncio.sleep(0)
+        model: Classifier = state.model
+        if (text := message.get("text")) is not None:
+            await send({"type": "websocket.send", "text": await _reply(text, model, settings)})
+        else:
+            await send(await _binary_reply(message["bytes"], model))
+
+
+async def _reply(text: str, model: Classifier, settings: Settings) -> str:
+    """Return the reply to a text frame; errors are replies too."""
+    request_id: Raw | UnsetType = UNSET
+    try:
+        request = messages.decode_request(text)
+        request_id = request.id
+        if request.sample is not UNSET and request.samples is UNSET:
+            row = model.validator.row(messages.decode_sample(request.sample))
+            return encoder_of(model).frame(request_id, model.predict(row))
+        return await _batch_reply(request, model, settings)
+    except InvalidSample as error:
+        problem = Problem(422, str(error), error.errors)
+    except Problem as error:
+        problem = error
+    return msgspec.json.encode(ErrorFrame(request_id, problem.details)).decode()
+
+
+async def _batch_reply(request: PredictRequest, model: Classifier, settings: Settings) -> str:
+    if request.samples is UNSET or request.sample is not UNSET:
+        raise Problem(422, 'a frame has either "sample" or "samples"')
+    if len(request.samples) > settings.max_samples:
+        raise Problem(413, f"{len(request.samples)} samples in one frame, at most {settings.max_samples} are allowed")
+    answers = await batch.predict(model, await batch.read(model, request.samples))
+    reply = PredictionsFrame(
+        id=request.id,
+        labels=[model.labels[index] for index in answers.indices.tolist()],
+        probabilities={label: answers.probabilities[:, i].tolist() for i, label in enumerate(model.labels)},
+        version=model.version,
+    )
+    return msgspec.json.encode(reply).decode()
+
+
+async def _binary_reply(content: bytes, model: Classifier) -> dict[str, object]:
+    """Return the reply to rows of little-endian float32: as many rows of probabilities, NaN for a row without answer."""
+    row_bytes = 4 * len(model.features)
+    if len(content) % row_bytes:
+        detail = (
+            f"a binary frame is rows of {len(model.features)} float32, {row_bytes} bytes each, not {len(content)} bytes"
+        )
+        error = ErrorFrame(UNSET, Problem(422, detail).details)
+        return {"type": "websocket.send", "text": msgspec.json.encode(error).decode()}
+    rows = np.frombuffer(content, dtype="<f4").reshape(-1, len(model.features))
+    answers = await batch.predict(model, rows)
+    probabilities = answers.probabilities.astype("<f4")
+    accepted = model.validator.accepts(rows)
+    if not accepted.all():
+        probabilities[~accepted] = np.nan
+    return {"type": "websocket.send", "bytes": probabilities.tobytes()}
+
+
+def _announcement(model: Classifier, settings: Settings) -> str:
+    shown = StreamModel(model.name, model.version, model.features, model.labels)
+    limits = Limits(settings.max_frame_bytes, settings.max_samples)
+    return msgspec.json.encode(ModelFrame(shown, limits)).decode()
+
+
+def is_allowed_origin(websocket: WebSocket, allowed: tuple[str, ...]) -> bool:
+    """Tell whether a page may open the stream: programs send no `Origin`; pages must be ours or allowed by name."""
+    origin = websocket.headers.get("origin")
+    if origin is None or origin in allowed:
+        return True
+    return bool(origin) and urlsplit(origin).netloc == websocket.headers.get("host")
