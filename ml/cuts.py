@@ -82,5 +82,6 @@ class Cuts:
         """Return the rank of each value of a contiguous float32 column, same shape."""
         if len(self.values[feature]) <= MAX_COUNTED_CUTS:
             above = column > self._columns[feature]
-            return above.view(np.uint8).sum(axis=0, dtype=np.uint8)
+            counts: NDArray[np.uint8] = above.view(np.uint8).sum(axis=0, dtype=np.uint8)
+            return counts
         return np.searchsorted(self.values[feature], column)

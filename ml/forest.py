@@ -52,7 +52,7 @@ class Forest:
         Raises:
             ForestError: the estimator is not one of these, is not fitted, or predicts more than one output.
         """
-        trees = [getattr(e, "tree_", None) for e in getattr(estimator, "estimators_", [estimator])]
+        trees: list[Any] = [getattr(e, "tree_", None) for e in getattr(estimator, "estimators_", [estimator])]
         if not all(hasattr(tree, "children_left") for tree in trees) or not hasattr(estimator, "classes_"):
             raise ForestError(f"{type(estimator).__name__} is not a fitted classifier made of decision trees")
         if getattr(estimator, "n_outputs_", 1) != 1:
@@ -83,6 +83,14 @@ class Forest:
         Raises:
             ForestError: names the first thing that is wrong.
         """
+        self._check_shapes()
+        inner = self.feature != LEAF
+        self._check_nodes(inner)
+        self._check_children(inner)
+        self._check_leaves(inner)
+        self._check_depth()
+
+    def _check_shapes(self) -> None:
         n_nodes = len(self.feature)
         for name, shape in [
             ("threshold", self.threshold.shape),
@@ -91,12 +99,12 @@ class Forest:
         ]:
             if shape != (n_nodes,):
                 raise ForestError(f"{name} has shape {shape}, not ({n_nodes},)")
-        if self.roots.ndim != 1 or self.probabilities.ndim != 2 or self.n_labels < 1:
-            raise ForestError("roots or leaf probabilities have the wrong number of dimensions")
+        if self.feature.ndim != 1 or self.roots.ndim != 1 or self.probabilities.ndim != 2 or self.n_labels < 1:
+            raise ForestError("nodes, roots or leaf probabilities have the wrong number of dimensions")
         if not self.n_trees or self.roots[0] != 0 or np.any(np.diff(self.roots) < 1) or self.roots[-1] >= n_nodes:
             raise ForestError("the roots of the trees are not in ascending order from node 0")
 
-        inner = self.feature != LEAF
+    def _check_nodes(self, inner: NDArray[np.bool_]) -> None:
         if np.any(self.feature[inner] < 0) or np.any(self.feature >= self.n_features):
             raise ForestError(f"a node compares a feature outside 0 to {self.n_features - 1}")
         if not np.all(np.isfinite(self.threshold)):
@@ -104,6 +112,8 @@ class Forest:
         if np.any(self.left[~inner] != LEAF) or np.any(self.right[~inner] != LEAF):
             raise ForestError("a leaf has children")
 
+    def _check_children(self, inner: NDArray[np.bool_]) -> None:
+        n_nodes = len(self.feature)
         nodes = np.arange(n_nodes)
         tree_end = np.append(self.roots[1:], n_nodes)[np.searchsorted(self.roots, nodes, side="right") - 1]
         for children in (self.left[inner], self.right[inner]):
@@ -117,13 +127,13 @@ class Forest:
         if np.any(parents != expected):
             raise ForestError("a node does not have exactly one parent")
 
-        if len(self.probabilities) != n_nodes - int(inner.sum()):
+    def _check_leaves(self, inner: NDArray[np.bool_]) -> None:
+        if len(self.probabilities) != len(inner) - int(inner.sum()):
             raise ForestError("there is not exactly one row of probabilities for each leaf")
         if not np.all((self.probabilities >= 0) & (self.probabilities <= 1 + SUM_TOLERANCE)):
             raise ForestError("a leaf has a probability outside 0 to 1")
         if np.any(np.abs(self.probabilities.sum(axis=1) - 1) > SUM_TOLERANCE):
             raise ForestError("the probabilities of a leaf do not sum to 1")
-        self._check_depth()
 
     def _check_depth(self) -> None:
         level = self.roots

@@ -36,18 +36,22 @@ MAX_TEXT = 1_000
 _CARD = "card.json"
 _COMMENT = b"sha256:"
 _DIGEST_BYTES = 64
-_DTYPES = {
-    "roots": "<i4",
-    "feature": "<i4",
-    "threshold": "<f8",
-    "left": "<i4",
-    "right": "<i4",
-    "probabilities": "<f8",
-    "golden_rows": "<f8",
-    "golden_probabilities": "<f8",
-    "sample_rows": "<f8",
-    "sample_classes": "<i4",
+# Type and number of dimensions of each array: first those of the forest, then the rest.
+_FOREST = {
+    "roots": ("<i4", 1),
+    "feature": ("<i4", 1),
+    "threshold": ("<f8", 1),
+    "left": ("<i4", 1),
+    "right": ("<i4", 1),
+    "probabilities": ("<f8", 2),
 }
+_ROWS = {
+    "golden_rows": ("<f8", 2),
+    "golden_probabilities": ("<f8", 2),
+    "sample_rows": ("<f8", 2),
+    "sample_classes": ("<i4", 1),
+}
+_ARRAYS = _FOREST | _ROWS
 
 
 class _FormattedCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,25 +89,13 @@ def version_of(content: bytes) -> str:
 
 def dump(model: ModelFile) -> bytes:
     """Return the file's bytes. The same model gives the same bytes."""
-    forest = model.forest
-    arrays = {
-        "roots": forest.roots,
-        "feature": forest.feature,
-        "threshold": forest.threshold,
-        "left": forest.left,
-        "right": forest.right,
-        "probabilities": forest.probabilities,
-        "golden_rows": model.golden_rows,
-        "golden_probabilities": model.golden_probabilities,
-        "sample_rows": model.sample_rows,
-        "sample_classes": model.sample_classes,
-    }
+    arrays = {name: getattr(model.forest, name) for name in _FOREST} | {name: getattr(model, name) for name in _ROWS}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         # ZipInfo without a date is 1980-01-01: no clock in the bytes.
         card = msgspec.json.encode(_FormattedCard(format=FORMAT, card=model.card), order="deterministic")
         archive.writestr(zipfile.ZipInfo(_CARD), msgspec.json.format(card))
-        for name, dtype in _DTYPES.items():
+        for name, (dtype, _) in _ARRAYS.items():
             member = io.BytesIO()
             npy.write_array(member, np.ascontiguousarray(arrays[name], dtype=dtype), version=(1, 0), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(name + ".npy"), member.getvalue())
@@ -160,9 +152,11 @@ def parse(content: bytes) -> ModelFile:
     members = _members(content)
     card = _card(members[_CARD])
     n_features, n_labels = len(card.features), len(card.labels)
-    arrays = {name: _array(name, members[name + ".npy"], dtype) for name, dtype in _DTYPES.items()}
+    arrays = {
+        name: _array(name, members[name + ".npy"], dtype=dtype, ndim=ndim) for name, (dtype, ndim) in _ARRAYS.items()
+    }
 
-    forest = Forest(n_features=n_features, **{f: arrays[f] for f in list(_DTYPES)[:6]})
+    forest = Forest(n_features=n_features, **{name: arrays[name] for name in _FOREST})
     try:
         forest.check()
     except ForestError as error:
@@ -172,14 +166,15 @@ def parse(content: bytes) -> ModelFile:
     if forest.n_trees != card.trees:
         raise ModelFileError(f"the file holds {forest.n_trees} trees, but the card says {card.trees}")
 
-    model = ModelFile(card=card, forest=forest, **{name: arrays[name] for name in list(_DTYPES)[6:]})
+    model = ModelFile(card=card, forest=forest, **{name: arrays[name] for name in _ROWS})
     n_golden, n_samples = len(model.golden_rows), len(model.sample_rows)
-    for name, array, shape in [
+    checks: list[tuple[str, NDArray[Any], tuple[int, ...]]] = [
         ("golden_rows", model.golden_rows, (n_golden, n_features)),
         ("golden_probabilities", model.golden_probabilities, (n_golden, n_labels)),
         ("sample_rows", model.sample_rows, (n_samples, n_features)),
         ("sample_classes", model.sample_classes, (n_samples,)),
-    ]:
+    ]
+    for name, array, shape in checks:
         if array.shape != shape:
             raise ModelFileError(f"{name} has shape {array.shape}, not {shape}")
         if not np.all(np.isfinite(array)):
@@ -193,7 +188,7 @@ def parse(content: bytes) -> ModelFile:
 
 def _members(content: bytes) -> dict[str, bytes]:
     """Return the archive's members by name, all of them and nothing else, none compressed."""
-    expected = {_CARD, *(name + ".npy" for name in _DTYPES)}
+    expected = {_CARD, *(name + ".npy" for name in _ARRAYS)}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.infolist()
@@ -260,7 +255,7 @@ def _check_card(card: Card) -> None:
         raise ModelFileError("the report does not have one entry for each label")
 
 
-def _array(name: str, encoded: bytes, dtype: str) -> NDArray[Any]:
+def _array(name: str, encoded: bytes, *, dtype: str, ndim: int) -> NDArray[Any]:
     """Return the array in an `.npy` member without ever allocating what its header merely claims."""
     stream = io.BytesIO(encoded)
     try:
@@ -271,6 +266,8 @@ def _array(name: str, encoded: bytes, dtype: str) -> NDArray[Any]:
         raise ModelFileError(f"{name} is not an array: {_shown(error)}") from error
     if found != np.dtype(dtype) or fortran_order:
         raise ModelFileError(f"{name} holds {_shown(found)}, not {dtype} in C order")
+    if len(shape) != ndim:
+        raise ModelFileError(f"{name} has {len(shape)} dimensions, not {ndim}")
     body = encoded[stream.tell() :]
     count = 1
     for size in shape:

@@ -19,8 +19,8 @@ from ml.errors import MLError
 
 Code = Literal["missing", "not_a_number", "not_finite", "out_of_bounds", "unknown_feature"]
 
-# The forest compares in float32: what rounds to infinity there is not a finite number for it (scikit-learn refuses it
-# too). 2**128 - 2**103 is the middle between the largest float32 and 2**128, and rounds up; this is the float64 before it.
+# The forest compares in float32: what rounds to infinity there is not a finite number for it, and scikit-learn refuses
+# it too. The middle between the largest float32 and 2**128 rounds up; this is the largest float64 below that middle.
 LARGEST = math.nextafter(2.0**128 - 2.0**103, 0.0)
 MAX_NUMBER_CHARACTERS = 64
 MAX_ERRORS = 100
@@ -113,7 +113,9 @@ class Validator:
 
         Shape (n, n_features) in, (n,) out. The limits are compared in the precision of the rows.
         """
-        return ((rows >= self._minima) & (rows <= self._maxima)).all(axis=1)
+        inside = (rows >= self._minima) & (rows <= self._maxima)
+        accepted: NDArray[np.bool_] = inside.all(axis=1)
+        return accepted
 
     def notes(self, row: Sequence[float]) -> tuple[Note, ...]:
         """Return a note for each value outside the range of the training rows; mostly there is none."""

@@ -41,7 +41,7 @@ class DecisionTable:
         self._strides = np.array(strides, dtype=np.int32)
         # Lists and a memoryview: reading one element of a NumPy array costs more than a bisection.
         self._searches = list(zip(cuts.bounds, strides, strict=True))
-        self._outcome_view = memoryview(self._outcome)
+        self._outcome_view = memoryview(self._outcome.data)
 
     @staticmethod
     def fits(forest: Forest, cuts: Cuts, max_cells: int = MAX_CELLS) -> bool:

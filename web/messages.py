@@ -105,11 +105,12 @@ def decode_sample(encoded: Raw) -> Mapping[str, object] | Sequence[object]:
         Problem: 422 when it is neither an object nor an array.
     """
     try:
-        return _sample_decoder.decode(encoded)
+        decoded: Mapping[str, object] | Sequence[object] = _sample_decoder.decode(encoded)
+        return decoded
     except (msgspec.ValidationError, RecursionError):
         pass  # either another JSON value, or one with a number that no float64 can hold, such as 1e999
     try:
-        sample = json.loads(bytes(encoded), parse_int=float)
+        sample: object = json.loads(bytes(encoded), parse_int=float)
     except RecursionError as error:
         raise Problem(400, "the request is nested too deeply") from error
     if not isinstance(sample, dict | list):

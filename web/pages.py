@@ -1,4 +1,4 @@
-"""One resource, the prediction of a sample, in three forms: a page for people, a fragment for htmx, JSON for programs."""
+"""One resource, the prediction of a sample, in three forms: a page for people, a fragment for htmx, JSON otherwise."""
 
 from __future__ import annotations
 

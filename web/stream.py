@@ -99,7 +99,7 @@ async def _batch_reply(request: PredictRequest, model: Classifier, settings: Set
 
 
 async def _binary_reply(content: bytes, model: Classifier) -> dict[str, object]:
-    """Return the reply to rows of little-endian float32: as many rows of probabilities, NaN for a row without answer."""
+    """Return the reply to float32 rows: as many rows of probabilities, NaN where the validator refuses a row."""
     row_bytes = 4 * len(model.features)
     if len(content) % row_bytes:
         detail = (
