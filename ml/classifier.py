@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml import modelfile
+from ml import bitvectors, modelfile, table
+from ml.bitvectors import BitVectors
 from ml.card import Card
 from ml.cuts import Cuts
 from ml.errors import ModelFileError
+from ml.forest import Forest
 from ml.modelfile import ModelFile
 from ml.sample import Validator
 from ml.table import DecisionTable
+from ml.walk import Walk
+
+# A batch is cut into slices that take about this long each, so that a server can see to others in between.
+SLICE_S = 0.004
+MAX_SLICE_ROWS = 65_536
+_TIMED_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,14 +59,78 @@ class Batch:
     probabilities: NDArray[np.float64]
 
 
+class Evaluator(Protocol):
+    """A compiled forest. All of them give the same bits; they differ in speed and in the forests that they can take."""
+
+    def predict(self, row: Sequence[float]) -> Prediction:
+        """Return the answer to one row of finite float64 values."""
+
+    def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
+        """Return the answers to rows, shape (n, n_features)."""
+
+
+class _ByCell:
+    """A decision table, its answers made once."""
+
+    def __init__(self, table: DecisionTable, labels: Sequence[str]) -> None:
+        self._table = table
+        self._indices: NDArray[np.intp] = table.probabilities.argmax(axis=1)
+        self._predictions = [
+            Prediction(index, labels[index], tuple(probabilities))
+            for index, probabilities in zip(self._indices.tolist(), table.probabilities.tolist(), strict=True)
+        ]
+
+    def predict(self, row: Sequence[float]) -> Prediction:
+        return self._predictions[self._table.outcome(row)]
+
+    def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
+        outcomes = self._table.outcomes(rows)
+        return Batch(self._indices.take(outcomes), self._table.probabilities.take(outcomes, axis=0))
+
+
+class _ByTree:
+    """A forest with too many cells, its trees evaluated for each row."""
+
+    def __init__(self, trees: BitVectors | Walk, labels: Sequence[str]) -> None:
+        self._trees = trees
+        self._labels = labels
+
+    def predict(self, row: Sequence[float]) -> Prediction:
+        probabilities = tuple(self._trees.one(row).tolist())
+        index = probabilities.index(max(probabilities))
+        return Prediction(index, self._labels[index], probabilities)
+
+    def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
+        probabilities = self._trees.batch(rows)
+        return Batch(probabilities.argmax(axis=1), probabilities)
+
+
+def compile_forest(forest: Forest, labels: Sequence[str], *, max_cells: int, max_bit_bytes: int) -> Evaluator:
+    """Return the fastest evaluator that the forest fits into."""
+    cuts = Cuts(forest)
+    if DecisionTable.fits(forest, cuts, max_cells):
+        return _ByCell(DecisionTable(forest, cuts), labels)
+    if BitVectors.fits(forest, cuts, max_bit_bytes):
+        return _ByTree(BitVectors(forest, cuts), labels)
+    return _ByTree(Walk(forest, cuts), labels)
+
+
 class Classifier:
     """An immutable model, ready to predict.
 
     Attributes:
         version: the first 12 hex digits of the SHA-256 of the model file.
+        slice_rows: how many rows `predict_batch` answers in about `SLICE_S` seconds, measured when the model was made.
     """
 
-    def __init__(self, model: ModelFile, version: str) -> None:
+    def __init__(
+        self,
+        model: ModelFile,
+        version: str,
+        *,
+        max_cells: int = table.MAX_CELLS,
+        max_bit_bytes: int = bitvectors.MAX_BYTES,
+    ) -> None:
         self.card: Card = model.card
         self.version = version
         self.name = model.card.name
@@ -66,14 +140,9 @@ class Classifier:
         self.sample_rows = model.sample_rows
         self.sample_classes = model.sample_classes
         self._n_features = len(self.features)
-        cuts = Cuts(model.forest)
-        self._table = DecisionTable(model.forest, cuts)
-        self._indices: NDArray[np.intp] = self._table.probabilities.argmax(axis=1)
-        self._predictions = [
-            Prediction(index, self.labels[index], tuple(probabilities))
-            for index, probabilities in zip(self._indices.tolist(), self._table.probabilities.tolist(), strict=True)
-        ]
+        self._evaluator = compile_forest(model.forest, self.labels, max_cells=max_cells, max_bit_bytes=max_bit_bytes)
         self._replay(model.golden_rows, model.golden_probabilities)
+        self.slice_rows = self._measure_slice(model.golden_rows)
 
     def predict(self, row: Sequence[float]) -> Prediction:
         """Return the answer to one row of finite floats, as the validator returns it.
@@ -83,7 +152,7 @@ class Classifier:
         """
         if len(row) != self._n_features:
             raise ValueError(f"a row has {self._n_features} values, not {len(row)}")
-        return self._predictions[self._table.outcome(row)]
+        return self._evaluator.predict(row)
 
     def predict_batch(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> Batch:
         """Return the answers to rows of finite numbers: the same bits as `predict` gives one by one.
@@ -96,8 +165,15 @@ class Classifier:
         """
         if rows.ndim != 2 or rows.shape[1] != self._n_features:
             raise ValueError(f"rows have the shape (n, {self._n_features}), not {rows.shape}")
-        outcomes = self._table.outcomes(rows.astype(np.float32, copy=False))
-        return Batch(self._indices.take(outcomes), self._table.probabilities.take(outcomes, axis=0))
+        return self._evaluator.predict_batch(rows.astype(np.float32, copy=False))
+
+    def _measure_slice(self, rows: NDArray[np.float64]) -> int:
+        timed = np.resize(rows, (_TIMED_ROWS, self._n_features)).astype(np.float32)
+        self._evaluator.predict_batch(timed)
+        start = time.perf_counter()
+        self._evaluator.predict_batch(timed)
+        seconds_a_row = (time.perf_counter() - start) / _TIMED_ROWS
+        return min(max(1, int(SLICE_S / seconds_a_row)), MAX_SLICE_ROWS)
 
     def _replay(self, rows: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
         batch = self.predict_batch(rows).probabilities
@@ -106,14 +182,20 @@ class Classifier:
                 raise ModelFileError(f"golden row {number} gives other probabilities than scikit-learn gave")
 
 
-def load(path: Path) -> Classifier:
+def load(path: Path, *, max_cells: int = table.MAX_CELLS, max_bit_bytes: int = bitvectors.MAX_BYTES) -> Classifier:
     """Return the model in the file at `path`, ready to predict.
+
+    Args:
+        max_cells: a forest of more cells is not made into a decision table.
+        max_bit_bytes: nor one that takes more memory than this into bit vectors; its trees are walked.
 
     Raises:
         ModelFileError: the file is missing, damaged, crafted or newer; the sentence says what is wrong.
     """
     content = modelfile.read(path)
     try:
-        return Classifier(modelfile.parse(content), modelfile.version_of(content))
+        return Classifier(
+            modelfile.parse(content), modelfile.version_of(content), max_cells=max_cells, max_bit_bytes=max_bit_bytes
+        )
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error

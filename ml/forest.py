@@ -88,7 +88,7 @@ class Forest:
         self._check_nodes(inner)
         self._check_children(inner)
         self._check_leaves(inner)
-        self._check_depth()
+        self.levels()
 
     def _check_shapes(self) -> None:
         n_nodes = len(self.feature)
@@ -135,11 +135,18 @@ class Forest:
         if np.any(np.abs(self.probabilities.sum(axis=1) - 1) > SUM_TOLERANCE):
             raise ForestError("the probabilities of a leaf do not sum to 1")
 
-    def _check_depth(self) -> None:
+    def levels(self) -> list[NDArray[np.int32]]:
+        """Return the nodes of all trees level by level, the roots first.
+
+        Raises:
+            ForestError: a tree has more than `MAX_DEPTH` levels.
+        """
+        levels: list[NDArray[np.int32]] = []
         level = self.roots
-        for _ in range(MAX_DEPTH + 1):
-            level = level[self.feature[level] != LEAF]
-            if not len(level):
-                return
-            level = np.concatenate([self.left[level], self.right[level]])
-        raise ForestError(f"a tree is deeper than {MAX_DEPTH} levels")
+        while len(level):
+            if len(levels) > MAX_DEPTH:
+                raise ForestError(f"a tree is deeper than {MAX_DEPTH} levels")
+            levels.append(level)
+            inner = level[self.feature[level] != LEAF]
+            level = np.concatenate([self.left[inner], self.right[inner]])
+        return levels

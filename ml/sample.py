@@ -114,8 +114,7 @@ class Validator:
         Shape (n, n_features) in, (n,) out. The limits are compared in the precision of the rows.
         """
         inside = (rows >= self._minima) & (rows <= self._maxima)
-        accepted: NDArray[np.bool_] = inside.all(axis=1)
-        return accepted
+        return np.asarray(inside.all(axis=1))
 
     def notes(self, row: Sequence[float]) -> tuple[Note, ...]:
         """Return a note for each value outside the range of the training rows; mostly there is none."""

@@ -10,6 +10,11 @@ from ml.card import TrainedFeature
 from ml.classifier import Classifier, Prediction
 from ml.sample import FieldError, InvalidSample, Note, is_half_typed, shown_number
 
+# A list of titles is a sentence, not the form again: after this many it counts.
+NAMED_TITLES = 3
+
+Kind = Literal["error", "note"]
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -23,10 +28,18 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Something to say about one feature, or about the whole sample when `feature` is empty."""
+    """Something to say about a value of the sample.
 
+    Attributes:
+        feature: its key; it need not be a feature of the model.
+        text: the whole sentence, for the result.
+        hint: a few words, for the space below the feature's own input.
+    """
+
+    kind: Kind
     feature: str
     text: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +50,13 @@ class PredictionView:
     label: str = ""
     percent: str = ""
     bars: Sequence[Bar] = ()
-    notes: Sequence[Message] = ()
-    errors: Sequence[Message] = ()
-    waiting_for: Sequence[str] = ()
+    messages: Sequence[Message] = ()
+    waiting_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One input of the form. `text` is what it holds, `low` and `high` the training range."""
+    """One input of the form. `text` is what it holds, `low` and `high` the training range, `kind` that of `hint`."""
 
     key: str
     title: str
@@ -52,7 +64,8 @@ class Field:
     text: str
     low: str
     high: str
-    error: str
+    kind: Kind | Literal[""]
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,7 @@ class PageView:
     trees: int
     accuracy: str
     test_rows: int
+    labels: Sequence[str]
     fields: Sequence[Field]
     prediction: PredictionView
 
@@ -76,36 +90,27 @@ def answer_view(prediction: Prediction, labels: Sequence[str], notes: Sequence[N
         Bar(label, repr(share), percent(share), chosen=index == prediction.index)
         for index, (label, share) in enumerate(zip(labels, prediction.probabilities, strict=True))
     ]
-    messages = [Message(note.feature, note.message) for note in notes]
+    # The hint stands before the range itself, which each field shows all the time.
+    messages = [Message("note", note.feature, sentence(note.message), "outside") for note in notes]
     chosen = bars[prediction.index]
-    return PredictionView("answer", prediction.label, chosen.percent, bars, notes=messages)
+    return PredictionView("answer", prediction.label, chosen.percent, bars, messages)
 
 
 def invalid_view(error: InvalidSample, features: Sequence[TrainedFeature]) -> PredictionView:
     """Return the view of a sample that gave errors: on a page, what is half typed is not wrong yet."""
-    titles = {feature.key: feature.title for feature in features}
+    by_key = {feature.key: feature for feature in features}
     wrong = [e for e in error.errors if not _is_unfinished(e)]
     if wrong:
-        return PredictionView("invalid", errors=[Message(e.feature, e.message) for e in wrong])
-    return PredictionView("incomplete", waiting_for=[titles[e.feature] for e in error.errors])
+        messages = [Message("error", e.feature, sentence(e.message), _hint(e, by_key.get(e.feature))) for e in wrong]
+        return PredictionView("invalid", messages=messages)
+    return PredictionView("incomplete", waiting_for=listed([by_key[e.feature].title for e in error.errors]))
 
 
 def page_view(model: Classifier, texts: Mapping[str, str], prediction: PredictionView) -> PageView:
     """Return the view of the page with `texts` in its fields."""
     card = model.card
-    errors = {message.feature: message.text for message in prediction.errors}
-    fields = [
-        Field(
-            key=feature.key,
-            title=feature.title,
-            unit=feature.unit,
-            text=texts.get(feature.key, ""),
-            low=shown_number(feature.low),
-            high=shown_number(feature.high),
-            error=errors.get(feature.key, ""),
-        )
-        for feature in model.features
-    ]
+    messages = {message.feature: message for message in prediction.messages}
+    fields = [_field(feature, texts.get(feature.key, ""), messages.get(feature.key)) for feature in model.features]
     return PageView(
         name=model.name,
         version=model.version,
@@ -114,6 +119,7 @@ def page_view(model: Classifier, texts: Mapping[str, str], prediction: Predictio
         trees=card.trees,
         accuracy=percent(card.report.accuracy),
         test_rows=card.report.test_rows,
+        labels=model.labels,
         fields=fields,
         prediction=prediction,
     )
@@ -126,6 +132,49 @@ def percent(share: float) -> str:
     if 0.999 < share < 1:
         return "> 99.9 %"
     return f"{share * 100:.1f}".removesuffix(".0") + " %"
+
+
+def listed(titles: Sequence[str]) -> str:
+    """Return titles as they stand in a sentence: "a", "a and b", "a, b and c", "a, b, c and 9 more"."""
+    named = list(titles[:NAMED_TITLES])
+    if len(titles) > NAMED_TITLES:
+        named.append(f"{len(titles) - NAMED_TITLES} more")
+    return " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else "".join(named)
+
+
+def sentence(message: str) -> str:
+    """Return a message with a capital letter."""
+    return message[:1].upper() + message[1:]
+
+
+def _field(feature: TrainedFeature, text: str, message: Message | None) -> Field:
+    return Field(
+        key=feature.key,
+        title=feature.title,
+        unit=feature.unit,
+        text=text,
+        low=shown_number(feature.low),
+        high=shown_number(feature.high),
+        kind=message.kind if message else "",
+        hint=message.hint if message else "",
+    )
+
+
+def _hint(error: FieldError, feature: TrainedFeature | None) -> str:
+    if feature is None:
+        return "unknown"
+    if error.code == "out_of_bounds":
+        return _bounds(feature)
+    return {"missing": "missing", "not_a_number": "not a number", "not_finite": "too large"}.get(error.code, "")
+
+
+def _bounds(feature: TrainedFeature) -> str:
+    unit = f" {feature.unit}" if feature.unit else ""
+    if feature.minimum is not None and feature.maximum is not None:
+        return f"{shown_number(feature.minimum)} to {shown_number(feature.maximum)}{unit} only"
+    if feature.minimum is not None:
+        return f"{shown_number(feature.minimum)}{unit} or more"
+    return f"{shown_number(feature.maximum or 0.0)}{unit} or less"
 
 
 def _is_unfinished(error: FieldError) -> bool:
