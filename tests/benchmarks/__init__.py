@@ -1,0 +1,1 @@
+"""How fast the service is: every number as a ratio to something measured in the same run."""
