@@ -91,7 +91,7 @@ def answer_view(prediction: Prediction, labels: Sequence[str], notes: Sequence[N
         for index, (label, share) in enumerate(zip(labels, prediction.probabilities, strict=True))
     ]
     # The hint stands before the range itself, which each field shows all the time.
-    messages = [Message("note", note.feature, sentence(note.message), "outside") for note in notes]
+    messages = [Message("note", note.feature, note.message, "outside") for note in notes]
     chosen = bars[prediction.index]
     return PredictionView("answer", prediction.label, chosen.percent, bars, messages)
 
@@ -101,7 +101,7 @@ def invalid_view(error: InvalidSample, features: Sequence[TrainedFeature]) -> Pr
     by_key = {feature.key: feature for feature in features}
     wrong = [e for e in error.errors if not _is_unfinished(e)]
     if wrong:
-        messages = [Message("error", e.feature, sentence(e.message), _hint(e, by_key.get(e.feature))) for e in wrong]
+        messages = [Message("error", e.feature, e.message, _hint(e, by_key.get(e.feature))) for e in wrong]
         return PredictionView("invalid", messages=messages)
     return PredictionView("incomplete", waiting_for=listed([by_key[e.feature].title for e in error.errors]))
 
@@ -140,11 +140,6 @@ def listed(titles: Sequence[str]) -> str:
     if len(titles) > NAMED_TITLES:
         named.append(f"{len(titles) - NAMED_TITLES} more")
     return " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else "".join(named)
-
-
-def sentence(message: str) -> str:
-    """Return a message with a capital letter."""
-    return message[:1].upper() + message[1:]
 
 
 def _field(feature: TrainedFeature, text: str, message: Message | None) -> Field:
