@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from . import endpoints, in_process, load, start, stream, subject
@@ -34,8 +33,7 @@ def main() -> int:
             results += PARTS[name].measure(prepared, plan)
     print(table(results))
     missed = [result.what for result in results if not result.reached]
-    print(f"\n{os.cpu_count()} processors; load before and now: {os.getloadavg()[0]:.2f}")
-    print(f"missed: {', '.join(missed)}" if missed else "all bars reached")
+    print(f"\nmissed: {', '.join(missed)}" if missed else "\nall bars reached")
     return 1 if missed and options.strict else 0
 
 

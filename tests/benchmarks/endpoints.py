@@ -7,14 +7,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 
 import msgspec
 
 from ml.classifier import Prediction
 
 from . import generator, load, server
-from .results import Bar, Ratio, Result, interleave
+from .results import Bar, Result, interleave
 from .subject import Plan, Subject, WrongAnswer
 
 VERIFIED = 500
@@ -67,21 +66,26 @@ FORMS = (
 
 
 def measure(subject: Subject, plan: Plan) -> list[Result]:
-    """Measure each form, and "hello" before them in every round."""
+    """Measure "hello" to short requests, and each form next to "hello" to the form's own requests, in every round.
+
+    The bars are about the short ones. The longer ones tell how much of the difference is uvicorn's work, which reads
+    query, headers and body before the service sees anything.
+    """
     hello = subject.directory / "hello"
     generator.save((b"GET /?%d HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % n for n in range(len(subject.rows))), hello)
     with server.service(subject) as service, server.bare() as bare:
-        measures = [partial(load.http, bare, hello, seconds=plan.seconds, tool=plan.tool)]
+        runs = [(bare, hello)]
         for form in FORMS:
             verify(form, service, subject, subject.rows[:VERIFIED])
             requests = subject.directory / form.name
             generator.save((form.request(subject, row) for row in subject.rows), requests)
-            measures.append(partial(load.http, service, requests, seconds=plan.seconds, tool=plan.tool))
-        hellos, *runs = interleave(measures, rounds=plan.rounds)
-    reference = f"bare uvicorn, {median(run.rate for run in hellos):,.0f}/s"
-    results = [_result(form, loads, hellos, reference) for form, loads in zip(FORMS, runs, strict=True)]
-    print(f"HTTP load tool: {plan.tool}, {load.HTTP_CONNECTIONS} connections; bare: {load.busy(hellos)}")
-    return results
+            runs += [(bare, requests), (service, requests)]
+        measures = [partial(load.http, *run, seconds=plan.seconds, tool=plan.tool) for run in runs]
+        hellos, *loads = interleave(measures, rounds=plan.rounds)
+    return [
+        _result(form, load.Comparison(answers, hellos), load.Comparison(answers, same), plan.tool)
+        for form, same, answers in zip(FORMS, loads[::2], loads[1::2], strict=True)
+    ]
 
 
 def verify(form: Form, service: server.Server, subject: Subject, rows: Sequence[Sequence[float]]) -> None:
@@ -101,9 +105,9 @@ def verify(form: Form, service: server.Server, subject: Subject, rows: Sequence[
     connection.close()
 
 
-def _result(form: Form, loads: Sequence[load.Load], hellos: Sequence[load.Load], reference: str) -> Result:
-    ratio = Ratio.of([run.rate for run in loads], [run.rate for run in hellos])
-    by_core = Ratio.of([run.rate_of_core for run in loads], [run.rate_of_core for run in hellos])
+def _result(form: Form, to_hello: load.Comparison, to_same: load.Comparison, tool: str) -> Result:
+    ratio = to_hello.ratio
     bars = () if form.least_ratio is None else (Bar(ratio.median, form.least_ratio),)
-    context = f"{load.busy(loads)}; ratio by processor time {by_core.median:.3f}"
-    return Result(form.name, median(run.rate for run in loads), "/s", ratio, reference, bars, context)
+    reference = f"bare uvicorn, {to_hello.reference_rate:,.0f}/s"
+    context = f"{to_hello} ({tool}); {to_same.ratio.median:.2f} of bare with the same requests"
+    return Result(form.name, to_hello.rate, "/s", ratio, reference, bars, context)

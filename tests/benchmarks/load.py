@@ -14,9 +14,11 @@ from statistics import median
 import msgspec
 
 from .generator import Report
+from .results import Ratio
 from .server import ROOT, Server
 
 HTTP_CONNECTIONS = 16
+WHOLE_CORE = 0.9
 TOOLS = ("wrk", "python")
 
 
@@ -33,10 +35,44 @@ class Load:
     server_busy: float
     tool_busy: float
 
+
+@dataclass(frozen=True)
+class Comparison:
+    """The loads of a server next to those of the one that it is measured against, one pair a round.
+
+    A server that waits for nothing but the processor, and has it for itself, is busy for a whole core. Rounds in which
+    one of the two was not are left out as long as others remain: something else was running on this machine.
+    """
+
+    loads: Sequence[Load]
+    references: Sequence[Load]
+
     @property
-    def rate_of_core(self) -> float:
-        """Replies a second of the server's processor time: steady even where others keep the machine busy."""
-        return self.rate / self.server_busy
+    def counted(self) -> Sequence[tuple[Load, Load]]:
+        pairs = list(zip(self.loads, self.references, strict=True))
+        return [pair for pair in pairs if all(run.server_busy >= WHOLE_CORE for run in pair)] or pairs
+
+    @property
+    def rate(self) -> float:
+        return median(run.rate for run, _ in self.counted)
+
+    @property
+    def reference_rate(self) -> float:
+        return median(reference.rate for _, reference in self.counted)
+
+    @property
+    def ratio(self) -> Ratio:
+        runs, references = zip(*self.counted, strict=True)
+        return Ratio.of([run.rate for run in runs], [run.rate for run in references])
+
+    def __str__(self) -> str:
+        """Say how busy servers and tool were: a tool below a whole core was not what limited the rate."""
+        runs, references = zip(*self.counted, strict=True)
+        texts = []
+        for name, series in (("server", runs), ("bare", references)):
+            server, tool = median(run.server_busy for run in series), median(run.tool_busy for run in series)
+            texts.append(f"{name} {server:.0%}, tool {tool:.0%}")
+        return f"{'; '.join(texts)} of a core; {len(runs)} of {len(self.loads)} rounds"
 
 
 def default_tool() -> str:
@@ -62,12 +98,6 @@ def http(server: Server, requests: Path, *, seconds: float, tool: str) -> Load:
 def stream(server: Server, frames: Path, *, seconds: float, window: int, options: Sequence[object]) -> Load:
     """Send the frames of a file on one connection, `window` of them in flight, and count the replies."""
     return _generate(server, "stream", frames, seconds, "--connections", 1, "--window", window, *options)
-
-
-def busy(loads: Sequence[Load]) -> str:
-    """Say how busy server and tool were: where the tool is below a whole core, it was not what limited the rate."""
-    server, tool = (median(values) for values in zip(*((x.server_busy, x.tool_busy) for x in loads), strict=True))
-    return f"server {server:.0%} of a core, load tool {tool:.0%}"
 
 
 def _generate(server: Server, kind: str, messages: Path, seconds: float, *options: object) -> Load:

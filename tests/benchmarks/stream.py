@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import msgspec
 import numpy as np
@@ -14,7 +13,7 @@ from websockets.sync.client import connect
 
 from . import generator, load, server
 from .generator import BINARY, TEXT
-from .results import Bar, Ratio, Result, interleave
+from .results import Bar, Result, interleave
 from .subject import Plan, Subject, WrongAnswer
 
 BATCH_SAMPLES = 256
@@ -132,7 +131,7 @@ def measure(subject: Subject, plan: Plan) -> list[Result]:
             echo = partial(run, bare, options=("--expected", "", *binary))
             answers = ("--path", "/stream", "--greetings", 1, "--expected", kind.expected, *binary)
             echoes, loads = interleave([echo, partial(run, service, options=answers)], rounds=plan.rounds)
-            results.append(_result(kind, loads, echoes))
+            results.append(_result(kind, load.Comparison(loads, echoes)))
     return results
 
 
@@ -164,17 +163,13 @@ def save(payloads: Sequence[bytes], path: Path, *, binary: bool) -> None:
     )
 
 
-def _result(kind: Kind, loads: Sequence[load.Load], echoes: Sequence[load.Load]) -> Result:
-    rate, echo_rate = median(run.rate for run in loads), median(run.rate for run in echoes)
-    ratio = Ratio.of([run.rate for run in loads], [run.rate for run in echoes])
-    by_core = Ratio.of([run.rate_of_core for run in loads], [run.rate_of_core for run in echoes])
-    bars: tuple[Bar, ...] = ()
+def _result(kind: Kind, to_echo: load.Comparison) -> Result:
+    ratio, rows_per_s = to_echo.ratio, to_echo.rate * kind.rows
+    bars: list[Bar] = []
     if kind.least_ratio is not None:
-        bars = (Bar(ratio.median, kind.least_ratio),)
+        bars.append(Bar(ratio.median, kind.least_ratio))
     if kind.least_rows_per_s is not None:
-        bars = (*bars, Bar(rate * kind.rows / 1e6, kind.least_rows_per_s / 1e6, "million rows/s"))
-    context = (
-        f"{rate * kind.rows / 1e6:.3g} million rows/s; {load.busy(loads)}; echo: {load.busy(echoes)}; "
-        f"ratio by processor time {by_core.median:.3f}"
-    )
-    return Result(kind.name, rate, "/s", ratio, f"echo, {echo_rate:,.0f}/s", bars, context)
+        bars.append(Bar(rows_per_s / 1e6, kind.least_rows_per_s / 1e6, "million rows/s"))
+    context = f"{to_echo}; {rows_per_s / 1e6:.3g} million rows/s"
+    reference = f"echo, {to_echo.reference_rate:,.0f}/s"
+    return Result(kind.name, to_echo.rate, "/s", ratio, reference, tuple(bars), context)
