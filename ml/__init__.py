@@ -2,3 +2,7 @@
 
 Knows no HTTP, no HTML and no environment variables. scikit-learn is imported only where a model is trained.
 """
+
+from ml.training import export
+
+__all__ = ["export"]

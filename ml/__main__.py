@@ -1,18 +1,29 @@
-"""The command line: python -m ml train | evaluate | predict | inspect."""
+"""The command line: python -m ml train | evaluate | predict | score | inspect."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn, TextIO
 
-from ml import classifier, iris, training
-from ml.card import Card, Report
-from ml.errors import MLError
-from ml.sample import shown_number
+from tqdm import tqdm
+
+from ml import classifier, console, iris, score, training
+from ml.card import Recipe
+from ml.csvfile import Limits, read_csv
+from ml.dataset import Dataset
+from ml.errors import DatasetError, MLError
+from ml.explain import explain
+from ml.sample import NotANumber, number_of
+from ml.score import BadRow
 
 DEFAULT_PATH = Path("model.npz")
+SHOWN_BAD_ROWS = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MLError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Who reads our output has seen enough, as in `... | head`; nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -30,88 +44,229 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ml", description="Train, check and use a model file.")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    train = commands.add_parser("train", help="train on the built-in data and write a model file")
+    train = commands.add_parser("train", help="train on a CSV file, or on the built-in data, and write a model file")
+    train.add_argument("data", nargs="?", type=Path, metavar="CSV", help="a header, numeric columns and a class column")
     train.add_argument("--out", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
+    _add_reading(train)
+    recipe = Recipe()
+    train.add_argument(
+        "--estimator", choices=("random-forest", "extra-trees", "decision-tree"), default=recipe.estimator
+    )
+    train.add_argument("--trees", type=_count, default=recipe.trees, metavar="N", help="default: %(default)s")
+    train.add_argument("--depth", type=_count, metavar="N", help="deepest level of a tree; default: no bound")
+    train.add_argument("--leaf", type=_count, default=recipe.leaf, metavar="N", help="least rows a leaf; default: 1")
+    train.add_argument("--seed", type=int, default=recipe.seed, metavar="N", help="default: %(default)s")
+    train.add_argument(
+        "--test-size", type=_share, default=recipe.test_size, metavar="SHARE", help="rows to measure on; default: 0.2"
+    )
+    train.add_argument("--balanced", action="store_true", help="weigh each class as if all had as many rows")
+    train.add_argument("--no-samples", action="store_true", help="keep no training rows for pictures in the file")
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="measure a model file again on the rows it was not trained on")
+    evaluate.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
+    evaluate.add_argument("--data", type=Path, metavar="CSV", help="what it was trained on; default: the built-in data")
+    _add_reading(evaluate)
     evaluate.set_defaults(run=_evaluate)
-    predict = commands.add_parser("predict", help="predict one sample")
+
+    predict = commands.add_parser("predict", help="predict one sample, and say what would change the answer")
     predict.add_argument("values", nargs="+", metavar="VALUE", help="one number a feature, in their order")
+    predict.add_argument("--model", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
     predict.set_defaults(run=_predict)
+
+    scoring = commands.add_parser("score", help="add label and probabilities to the rows of a CSV file")
+    scoring.add_argument("model", type=Path)
+    scoring.add_argument("rows", metavar="CSV", help="- reads standard input")
+    scoring.add_argument("--out", default="-", metavar="CSV", help="default: -, standard output")
+    scoring.add_argument("--strict", action="store_true", help="stop at the first row that has no answer")
+    scoring.set_defaults(run=_score)
+
     inspect = commands.add_parser("inspect", help="show what is known about a model file")
+    inspect.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
     inspect.set_defaults(run=_inspect)
-    for command in (evaluate, predict, inspect):
-        command.add_argument("--model", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
     return parser
 
 
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", metavar="COLUMN", help="the class column; default: the last one")
+    parser.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="leave a column out")
+    parser.add_argument(
+        "--limits", action="append", default=[], type=_limits, metavar="KEY=MIN:MAX", help="e.g. petal_width=0:"
+    )
+    parser.add_argument("--name", help="the model's name; default: the file's")
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = number_of(text)
+    except NotANumber:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
+    return share
+
+
+def _limits(text: str) -> tuple[str, Limits]:
+    key, equals, span = text.partition("=")
+    minimum, colon, maximum = span.partition(":")
+    try:
+        low, high = (number_of(end) if end.strip() else None for end in (minimum, maximum))
+    except NotANumber:
+        equals = ""
+    if not (key and equals and colon) or (low is not None and high is not None and low > high):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=MIN:MAX with either end left out or MIN below MAX")
+    return key, Limits(low, high)
+
+
+def _read(options: argparse.Namespace) -> Dataset:
+    if options.data is None:
+        dataset = iris.load()
+        print(dataset.source)
+        return dataset
+    limits = dict(options.limits)
+    reading = read_csv(options.data, target=options.target, drop=options.drop, limits=limits, name=options.name)
+    print(reading.dataset.source)
+    for sentence in reading.inferred:
+        print(f"  {sentence}")
+    return reading.dataset
+
+
 def _train(options: argparse.Namespace) -> None:
-    dataset = iris.load()
-    print(f"{dataset.source}")
-    trained = training.fit(dataset)
-    cross_validation = training.cross_validate(trained)
-    model = training.model_of(trained, cross_validation=cross_validation)
+    dataset = _read(options)
+    recipe = Recipe(
+        estimator=options.estimator,
+        trees=options.trees,
+        depth=options.depth,
+        leaf=options.leaf,
+        seed=options.seed,
+        test_size=options.test_size,
+        balanced=options.balanced,
+    )
+    with _Progress() as progress:
+        trained = training.fit(dataset, recipe, progress=progress.tell)
+        folds = training.cross_validate(dataset, recipe, progress=progress.tell)
+        model = training.model_of(trained, cross_validation=folds, keep_samples=not options.no_samples)
     loaded = training.write(model, options.out, trained=trained)
-    _print_report(loaded.card.report, loaded.labels)
+    _print(console.report_lines(loaded.card.report, loaded.labels))
+    _print(console.importance_lines(loaded.card))
     print(
         f"\n{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
         "scikit-learn's probabilities to the last bit"
     )
 
 
+class _Progress:
+    """Bars on a terminal for work that takes more than a moment; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._bar: tqdm[NoReturn] = tqdm(disable=True)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._bar.close()
+
+    def tell(self, what: str, done: int, steps: int) -> None:
+        """Show that `done` of `steps` are done."""
+        if self._what != what:
+            self._what = what
+            self._bar.close()
+            self._bar = tqdm(desc=what, total=steps, delay=1, leave=False, disable=None)
+        self._bar.update(done - self._bar.n)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
-    model, dataset = classifier.load(options.model), iris.load()
+    model = classifier.load(options.model)
+    if model.card.recipe is None:
+        raise MLError(f"{options.model} was fitted elsewhere, so its split is not known")
+    dataset = _read(options)
     if dataset.digest() != model.card.data_digest:
-        raise MLError(f"{options.model} was not trained on {dataset.name}")
-    parts = training.split(dataset, seed=model.card.seed, test_size=model.card.test_size)
+        raise MLError(f"{options.model} was not trained on this table, or was read with other options")
+    parts = training.split(dataset, model.card.recipe)
     answers = model.predict_batch(parts.test_rows).indices
-    _print_report(training.measure(answers, parts, n_labels=len(dataset.labels)), dataset.labels)
+    report = training.measure(answers, parts, n_labels=len(dataset.labels))
+    _print(console.report_lines(report, dataset.labels))
 
 
 def _predict(options: argparse.Namespace) -> None:
     model = classifier.load(options.model)
-    prediction = model.predict(row := model.validator.row(options.values))
-    print(f"{prediction.label} (class {prediction.index})")
-    width = max(map(len, model.labels))
-    for label, probability in zip(model.labels, prediction.probabilities, strict=True):
-        print(f"  {label:{width}}  {probability}")
-    for note in model.validator.notes(row):
-        print(f"note: {note.message}")
+    row = model.validator.row(options.values)
+    _print(console.prediction_lines(model, row))
+    _print(console.explanation_lines(explain(model, row), model.card))
+
+
+def _score(options: argparse.Namespace) -> None:
+    model = classifier.load(options.model)
+    shown = 0
+
+    def tell(bad: BadRow) -> None:
+        nonlocal shown
+        if options.strict:
+            raise DatasetError(f"line {bad.line}: {bad.message}")
+        shown += 1
+        if shown <= SHOWN_BAD_ROWS:
+            tqdm.write(f"line {bad.line}: {bad.message}", file=sys.stderr)
+
+    with _source(options.rows) as source, _sink(options.out) as sink, tqdm(unit=" rows", disable=None) as bar:
+        scored = score.score(model, source, sink, on_bad=tell, on_rows=bar.update)
+    if scored.bad:
+        print(f"{scored.bad} of {scored.rows} rows have no answer and were left blank", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _source(name: str) -> Iterator[TextIO]:
+    # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
+    options = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
+    try:
+        with open(sys.stdin.fileno() if name == "-" else name, closefd=name != "-", **options) as file:  # type: ignore[call-overload]  # mypy can't see into **options
+            yield file
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise DatasetError(f"{name}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _sink(name: str) -> Iterator[TextIO]:
+    """Open the output; a file takes its name only when it is complete."""
+    options = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    if name == "-":
+        with open(sys.stdout.fileno(), "w", closefd=False, **options) as file:  # type: ignore[call-overload]  # as above
+            yield file
+        return
+    path = Path(name)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=path.name, suffix=".part", delete=False, **options
+    ) as file:  # type: ignore[call-overload]  # as above
+        try:
+            yield file
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
 
 
 def _inspect(options: argparse.Namespace) -> None:
     model = classifier.load(options.model)
-    _print_card(model.card, model.version)
+    _print(console.card_lines(model.card, model.version))
     print()
-    _print_report(model.card.report, model.labels)
+    _print(console.report_lines(model.card.report, model.labels))
+    _print(console.importance_lines(model.card))
 
 
-def _print_card(card: Card, version: str) -> None:
-    print(f"{card.name}, version {version}")
-    print(f"data       {card.source}")
-    print(f"estimator  {card.estimator}, {card.trees} trees, seed {card.seed}")
-    print(f"libraries  {', '.join(f'{name} {number}' for name, number in sorted(card.libraries.items()))}")
-    print(f"labels     {', '.join(card.labels)}")
-    print("features")
-    for feature in card.features:
-        span = f"{shown_number(feature.low)} to {shown_number(feature.high)} {feature.unit}".rstrip()
-        print(f"  {feature.key}: {span} in training, for example {shown_number(feature.example)}")
-
-
-def _print_report(report: Report, labels: Sequence[str]) -> None:
-    print(f"accuracy   {report.accuracy:.3f} on {report.test_rows} test rows (trained on {report.train_rows})")
-    print(f"baseline   {report.baseline:.3f} for always answering the most frequent label")
-    if report.cross_validation is not None:
-        folds = report.cross_validation
-        print(f"{folds.folds}-fold    {folds.mean:.3f} ± {folds.deviation:.3f} cross-validated accuracy")
-    width = max(map(len, labels))
-    columns = [max(len(label), 5) for label in labels]
-    print(f"\n{'':{width}}  precision  recall   answered as")
-    print(f"{'':{width}}{'':20} " + "  ".join(f"{label:>{size}}" for label, size in zip(labels, columns, strict=True)))
-    for row, label in enumerate(labels):
-        counts = "  ".join(f"{n:{size}d}" for n, size in zip(report.confusion[row], columns, strict=True))
-        print(f"{label:{width}}  {report.precision[row]:9.3f}  {report.recall[row]:6.3f}   {counts}")
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
 
 
 if __name__ == "__main__":

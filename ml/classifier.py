@@ -105,9 +105,10 @@ class _ByTree:
         return Batch(probabilities.argmax(axis=1), probabilities)
 
 
-def compile_forest(forest: Forest, labels: Sequence[str], *, max_cells: int, max_bit_bytes: int) -> Evaluator:
+def compile_forest(
+    forest: Forest, cuts: Cuts, *, labels: Sequence[str], max_cells: int, max_bit_bytes: int
+) -> Evaluator:
     """Return the fastest evaluator that the forest fits into."""
-    cuts = Cuts(forest)
     if DecisionTable.fits(forest, cuts, max_cells):
         return _ByCell(DecisionTable(forest, cuts), labels)
     if BitVectors.fits(forest, cuts, max_bit_bytes):
@@ -120,6 +121,7 @@ class Classifier:
 
     Attributes:
         version: the first 12 hex digits of the SHA-256 of the model file.
+        cuts: where the answer can change, feature by feature.
         slice_rows: how many rows `predict_batch` answers in about `SLICE_S` seconds, measured when the model was made.
     """
 
@@ -140,7 +142,10 @@ class Classifier:
         self.sample_rows = model.sample_rows
         self.sample_classes = model.sample_classes
         self._n_features = len(self.features)
-        self._evaluator = compile_forest(model.forest, self.labels, max_cells=max_cells, max_bit_bytes=max_bit_bytes)
+        self.cuts = Cuts(model.forest)
+        self._evaluator = compile_forest(
+            model.forest, self.cuts, labels=self.labels, max_cells=max_cells, max_bit_bytes=max_bit_bytes
+        )
         self._replay(model.golden_rows, model.golden_probabilities)
         self.slice_rows = self._measure_slice(model.golden_rows)
 

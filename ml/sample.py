@@ -116,6 +116,14 @@ class Validator:
         inside = (rows >= self._minima) & (rows <= self._maxima)
         return np.asarray(inside.all(axis=1))
 
+    def accepts_all(self, rows: NDArray[np.float64]) -> bool:
+        """Tell whether every row, shape (n, n_features), has finite numbers within the limits and nothing else."""
+        checks = self._checks
+        return bool(
+            np.all(rows >= [minimum for _, minimum, _ in checks])
+            and np.all(rows <= [maximum for _, _, maximum in checks])
+        )
+
     def notes(self, row: Sequence[float]) -> tuple[Note, ...]:
         """Return a note for each value outside the range of the training rows; mostly there is none."""
         for value, (low, high) in zip(row, self._ranges, strict=True):

@@ -32,7 +32,8 @@ class Trees(ABC):
         """Return the probabilities of one row of finite float64 values, shape (n_labels,)."""
         rank = self._cuts.rank
         ranks = [rank(feature, value) for feature, value in enumerate(row)]
-        return self._mean(np.array([ranks], dtype=np.intp))[0]
+        probabilities: NDArray[np.float64] = self._mean(np.array([ranks], dtype=np.intp))[0]
+        return probabilities
 
     def batch(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the probabilities of rows: shape (n, n_features) in, (n, n_labels) out."""

@@ -1,0 +1,99 @@
+"""Cards, reports and answers as lines of text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ml.card import Card, Report, TrainedFeature
+from ml.classifier import Classifier
+from ml.explain import Change, Explanation, Range
+from ml.sample import shown_number
+
+
+def card_lines(card: Card, version: str) -> Iterator[str]:
+    """Yield what is known about a model."""
+    trees = "1 tree" if card.trees == 1 else f"{card.trees} trees"
+    yield f"{card.name}, version {version}"
+    yield f"data       {card.source}"
+    yield f"estimator  {card.estimator}, {trees}"
+    if card.recipe is not None:
+        recipe = card.recipe
+        depth = "no bound" if recipe.depth is None else str(recipe.depth)
+        weights = "balanced" if recipe.balanced else "as they come"
+        yield f"recipe     seed {recipe.seed}, depth {depth}, leaf {recipe.leaf}, classes {weights}"
+    yield f"libraries  {', '.join(f'{name} {number}' for name, number in sorted(card.libraries.items()))}"
+    yield f"labels     {', '.join(card.labels)}"
+    yield "features"
+    for feature in card.features:
+        span = _with_unit(f"{shown_number(feature.low)} to {shown_number(feature.high)}", feature)
+        yield f"  {feature.key}: {span} in training, for example {shown_number(feature.example)}"
+
+
+def report_lines(report: Report, labels: Sequence[str]) -> Iterator[str]:
+    """Yield how a model does, with a warning when it is no better than not looking at all."""
+    trained = "" if report.train_rows is None else f" (trained on {report.train_rows})"
+    yield f"accuracy   {report.accuracy:.3f} on {report.test_rows} test rows{trained}"
+    yield f"baseline   {report.baseline:.3f} for always answering the most frequent label"
+    if report.accuracy <= report.baseline:
+        yield "warning    the model does no better than the baseline"
+    if report.cross_validation is not None:
+        folds = report.cross_validation
+        yield f"{f'{folds.folds}-fold':10} {folds.mean:.3f} ± {folds.deviation:.3f} cross-validated accuracy"
+    width = max(map(len, labels))
+    columns = [max(len(label), 5) for label in labels]
+    yield ""
+    yield f"{'':{width}}  precision  recall   answered as"
+    yield f"{'':{width}}{'':20} " + "  ".join(f"{label:>{size}}" for label, size in zip(labels, columns, strict=True))
+    for row, label in enumerate(labels):
+        counts = "  ".join(f"{n:{size}d}" for n, size in zip(report.confusion[row], columns, strict=True))
+        yield f"{label:{width}}  {report.precision[row]:9.3f}  {report.recall[row]:6.3f}   {counts}"
+
+
+def importance_lines(card: Card) -> Iterator[str]:
+    """Yield the features, the most important first."""
+    yield ""
+    yield "importance: accuracy lost on the test rows when a feature is shuffled"
+    width = max(len(feature.key) for feature in card.features)
+    for feature in sorted(card.features, key=lambda feature: -feature.importance):
+        yield f"  {feature.key:{width}}  {feature.importance:6.3f}"
+
+
+def prediction_lines(model: Classifier, row: Sequence[float]) -> Iterator[str]:
+    """Yield the answer to one row."""
+    prediction = model.predict(row)
+    yield f"{prediction.label} (class {prediction.index})"
+    width = max(map(len, model.labels))
+    for label, probability in zip(model.labels, prediction.probabilities, strict=True):
+        yield f"  {label:{width}}  {probability}"
+    for note in model.validator.notes(row):
+        yield f"note: {note.message}"
+
+
+def explanation_lines(explanation: Explanation, card: Card) -> Iterator[str]:
+    """Yield where the answer holds, and the nearest change that flips it."""
+    features = {feature.key: feature for feature in card.features}
+    yield f"stays {explanation.label}, when one feature changes alone, for"
+    for found in explanation.ranges:
+        feature = features[found.feature]
+        cut_short = "" if found.searched_all else " (searched only near the sample)"
+        yield f"  {feature.title} {_span(found, feature)}{cut_short}"
+    if explanation.nearest is not None:
+        yield change_line(explanation.nearest, features[explanation.nearest.feature])
+
+
+def change_line(change: Change, feature: TrainedFeature) -> str:
+    """Return the sentence about a change, such as "becomes high when weight rises above 1.75 kg"."""
+    threshold = _with_unit(shown_number(change.threshold), feature)
+    end = " or below" if change.direction == "falls to" else ""
+    return f"becomes {change.label} when {feature.title} {change.direction} {threshold}{end}"
+
+
+def _span(found: Range, feature: TrainedFeature) -> str:
+    low = None if found.low is None else f"above {shown_number(found.low)}"
+    high = None if found.high is None else f"up to {shown_number(found.high)}"
+    ends = " ".join(end for end in (low, high) if end)
+    return _with_unit(ends, feature) if ends else "of any value"
+
+
+def _with_unit(text: str, feature: TrainedFeature) -> str:
+    return f"{text} {feature.unit}".rstrip()

@@ -1,0 +1,169 @@
+"""Score a CSV file row by row: what comes in goes out, with label and probabilities added. Memory stays constant."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.classifier import Classifier
+from ml.csvfile import feature_of, separator_of
+from ml.errors import DatasetError
+from ml.sample import MAX_NUMBER_CHARACTERS, InvalidSample
+
+CHUNK_ROWS = 4_096
+
+Rows = list[list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that could not be scored: its line in the file, counted from 1, and why."""
+
+    line: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """How many rows were read, and how many of them were left blank."""
+
+    rows: int
+    bad: int
+
+
+def score(
+    model: Classifier,
+    source: TextIO,
+    sink: TextIO,
+    *,
+    on_bad: Callable[[BadRow], None],
+    on_rows: Callable[[int], object] = lambda _rows: None,
+) -> Scored:
+    """Copy a table from `source` to `sink` with the model's answers in new columns at its end.
+
+    The columns of the features may stand in any order and with any others between them.
+
+    Args:
+        source: text opened with newline="": a header row, then rows.
+        sink: text opened with newline="".
+        on_bad: is told each row that has no answer; its new columns stay empty. It may raise to stop.
+        on_rows: is told the number of rows each time some were written.
+
+    Raises:
+        DatasetError: there is no header, or it lacks a feature, or the file is not CSV.
+    """
+    first = next(source, "")
+    if not first.strip():
+        raise DatasetError("no header row")
+    separator = separator_of(first) if len(model.features) > 1 else _separator_or_comma(first)
+    reader = csv.reader(itertools.chain([first], source), delimiter=separator)
+    writer = csv.writer(sink, delimiter=separator, lineterminator="\n")
+    try:
+        header = next(reader)
+        positions = _positions(model, header)
+        writer.writerow([*header, "predicted_label", *(f"probability_{label}" for label in model.labels)])
+        rows = bad = 0
+        for lines, chunk in _chunks(reader):
+            answers, errors = _answers(model, chunk, positions=positions, width=len(header))
+            writer.writerows(map(list.__add__, chunk, answers))
+            for index, message in errors:
+                on_bad(BadRow(lines[index], message))
+            rows, bad = rows + len(chunk), bad + len(errors)
+            on_rows(len(chunk))
+    except csv.Error as error:
+        raise DatasetError(f"line {reader.line_num}: {error}") from error
+    return Scored(rows, bad)
+
+
+def _separator_or_comma(header: str) -> str:
+    try:
+        return separator_of(header)
+    except DatasetError:
+        return ","  # one column is enough for a model of one feature
+
+
+def _positions(model: Classifier, header: Sequence[str]) -> list[int]:
+    """Return the column of each feature."""
+    keys = [feature_of(text).key for text in header]
+    for feature in model.features:
+        if keys.count(feature.key) != 1:
+            found = "no column is" if feature.key not in keys else f"{keys.count(feature.key)} columns are"
+            raise DatasetError(f"{found} called {feature.title!r}: {', '.join(header)}")
+    return [keys.index(feature.key) for feature in model.features]
+
+
+def _chunks(reader: Iterator[list[str]]) -> Iterator[tuple[Sequence[int], Rows]]:
+    """Yield rows that are not blank, many at once, with the line on which each starts."""
+    while True:
+        before: int = reader.line_num  # type: ignore[attr-defined]  # a csv reader
+        chunk = list(itertools.islice(reader, CHUNK_ROWS))
+        if not chunk:
+            return
+        after: int = reader.line_num  # type: ignore[attr-defined]  # a csv reader
+        lines: Sequence[int] = range(before + 1, after + 1)
+        if after - before != len(chunk):
+            # Quoted cells span lines; csv counts those it read, so the line breaks inside the cells tell the rest.
+            spans = (1 + sum(cell.count("\n") for cell in row) for row in chunk)
+            lines = list(itertools.accumulate(spans, initial=before + 1))
+        if not all(chunk):
+            kept = [index for index, row in enumerate(chunk) if row]
+            lines, chunk = [lines[index] for index in kept], [chunk[index] for index in kept]
+        yield lines, chunk
+
+
+def _answers(
+    model: Classifier, chunk: Rows, *, positions: Sequence[int], width: int
+) -> tuple[list[list[object]], list[tuple[int, str]]]:
+    """Return the new cells of each row, and the index of each bad row with what is wrong with it."""
+    rows = _plain_rows(model, chunk, positions=positions, width=width)
+    errors: list[tuple[int, str]] = []
+    if rows is None:
+        rows = np.zeros((len(chunk), len(positions)))
+        for index, cells in enumerate(chunk):
+            try:
+                rows[index] = _row(model, cells, positions=positions, width=width)
+            except (InvalidSample, DatasetError) as error:
+                errors.append((index, str(error)))
+    batch = model.predict_batch(rows)
+    labels = model.labels
+    answers: list[list[object]] = [
+        [labels[index], *probabilities]
+        for index, probabilities in zip(batch.indices.tolist(), batch.probabilities.tolist(), strict=True)
+    ]
+    for index, _ in errors:
+        missing = max(0, width - len(chunk[index]))
+        answers[index] = [""] * (missing + 1 + len(labels))
+    return answers, errors
+
+
+def _plain_rows(model: Classifier, chunk: Rows, *, positions: Sequence[int], width: int) -> NDArray[np.float64] | None:
+    """Return the rows of a chunk in which every number is plain; None sends the chunk through the validator.
+
+    float() reads a plain number as the validator does, several times as fast; what it reads beyond that is sorted out:
+    digits of other scripts, underscores, overlong text, infinities and NaN.
+    """
+    if any(len(cells) != width for cells in chunk):
+        return None
+    columns = [[cells[position] for cells in chunk] for position in positions]
+    rows = np.empty((len(chunk), len(columns)))
+    try:
+        for number, column in enumerate(columns):
+            text = "".join(column)
+            if "_" in text or not text.isascii() or max(map(len, column)) > MAX_NUMBER_CHARACTERS:
+                return None
+            rows[:, number] = list(map(float, column))
+    except ValueError:
+        return None
+    return rows if model.validator.accepts_all(rows) else None
+
+
+def _row(model: Classifier, cells: list[str], *, positions: Sequence[int], width: int) -> list[float]:
+    if len(cells) != width:
+        raise DatasetError(f"{len(cells)} columns, the header has {width}")
+    return model.validator.row([cells[position] for position in positions])
