@@ -66,7 +66,10 @@ class Evaluator(Protocol):
         """Return the answer to one row of finite float64 values."""
 
     def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
-        """Return the answers to rows, shape (n, n_features)."""
+        """Return the answers to rows, shape (n, n_features), as arrays."""
+
+    def predict_each(self, rows: NDArray[np.float32]) -> list[Prediction]:
+        """Return the answers to rows, shape (n, n_features), one object a row."""
 
 
 class _ByCell:
@@ -87,6 +90,10 @@ class _ByCell:
         outcomes = self._table.outcomes(rows)
         return Batch(self._indices.take(outcomes), self._table.probabilities.take(outcomes, axis=0))
 
+    def predict_each(self, rows: NDArray[np.float32]) -> list[Prediction]:
+        predictions = self._predictions
+        return [predictions[outcome] for outcome in self._table.outcomes(rows).tolist()]
+
 
 class _ByTree:
     """A forest with too many cells, its trees evaluated for each row."""
@@ -103,6 +110,11 @@ class _ByTree:
     def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
         probabilities = self._trees.batch(rows)
         return Batch(probabilities.argmax(axis=1), probabilities)
+
+    def predict_each(self, rows: NDArray[np.float32]) -> list[Prediction]:
+        batch, labels = self.predict_batch(rows), self._labels
+        pairs = zip(batch.indices.tolist(), batch.probabilities.tolist(), strict=True)
+        return [Prediction(index, labels[index], tuple(probabilities)) for index, probabilities in pairs]
 
 
 def compile_forest(
@@ -168,9 +180,16 @@ class Classifier:
         Raises:
             ValueError: the array does not have one column for each feature.
         """
+        return self._evaluator.predict_batch(self._cast(rows))
+
+    def predict_each(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> list[Prediction]:
+        """Return what `predict` gives for each of many rows; arguments and errors are those of `predict_batch`."""
+        return self._evaluator.predict_each(self._cast(rows))
+
+    def _cast(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float32]:
         if rows.ndim != 2 or rows.shape[1] != self._n_features:
             raise ValueError(f"rows have the shape (n, {self._n_features}), not {rows.shape}")
-        return self._evaluator.predict_batch(rows.astype(np.float32, copy=False))
+        return rows.astype(np.float32, copy=False)
 
     def _measure_slice(self, rows: NDArray[np.float64]) -> int:
         timed = np.resize(rows, (_TIMED_ROWS, self._n_features)).astype(np.float32)

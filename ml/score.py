@@ -6,17 +6,19 @@ import csv
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.classifier import Classifier
+from ml.classifier import Classifier, Prediction
 from ml.csvfile import feature_of, separator_of
 from ml.errors import DatasetError
 from ml.sample import MAX_NUMBER_CHARACTERS, InvalidSample
 
 CHUNK_ROWS = 4_096
+KEPT_ANSWERS = 8_192
 
 Rows = list[list[str]]
 
@@ -119,7 +121,7 @@ def _chunks(reader: Iterator[list[str]]) -> Iterator[tuple[Sequence[int], Rows]]
 
 def _answers(
     model: Classifier, chunk: Rows, *, positions: Sequence[int], width: int
-) -> tuple[list[list[object]], list[tuple[int, str]]]:
+) -> tuple[Rows, list[tuple[int, str]]]:
     """Return the new cells of each row, and the index of each bad row with what is wrong with it."""
     rows = _plain_rows(model, chunk, positions=positions, width=width)
     errors: list[tuple[int, str]] = []
@@ -130,16 +132,17 @@ def _answers(
                 rows[index] = _row(model, cells, positions=positions, width=width)
             except (InvalidSample, DatasetError) as error:
                 errors.append((index, str(error)))
-    batch = model.predict_batch(rows)
-    labels = model.labels
-    answers: list[list[object]] = [
-        [labels[index], *probabilities]
-        for index, probabilities in zip(batch.indices.tolist(), batch.probabilities.tolist(), strict=True)
-    ]
+    answers = [_cells(prediction) for prediction in model.predict_each(rows)]
     for index, _ in errors:
         missing = max(0, width - len(chunk[index]))
-        answers[index] = [""] * (missing + 1 + len(labels))
+        answers[index] = [""] * (missing + 1 + len(model.labels))
     return answers, errors
+
+
+@lru_cache(KEPT_ANSWERS)
+def _cells(prediction: Prediction) -> list[str]:
+    # Predictions of a decision table are shared objects: writing out floats once each is a third of all work.
+    return [prediction.label, *map(repr, prediction.probabilities)]
 
 
 def _plain_rows(model: Classifier, chunk: Rows, *, positions: Sequence[int], width: int) -> NDArray[np.float64] | None:
@@ -148,16 +151,17 @@ def _plain_rows(model: Classifier, chunk: Rows, *, positions: Sequence[int], wid
     float() reads a plain number as the validator does, several times as fast; what it reads beyond that is sorted out:
     digits of other scripts, underscores, overlong text, infinities and NaN.
     """
-    if any(len(cells) != width for cells in chunk):
+    if set(map(len, chunk)) != {width}:
         return None
-    columns = [[cells[position] for cells in chunk] for position in positions]
-    rows = np.empty((len(chunk), len(columns)))
+    columns = list(zip(*chunk, strict=True))
+    rows = np.empty((len(chunk), len(positions)))
     try:
-        for number, column in enumerate(columns):
+        for number, position in enumerate(positions):
+            column = columns[position]
             text = "".join(column)
             if "_" in text or not text.isascii() or max(map(len, column)) > MAX_NUMBER_CHARACTERS:
                 return None
-            rows[:, number] = list(map(float, column))
+            rows[:, number] = np.fromiter(map(float, column), dtype=np.float64, count=len(chunk))
     except ValueError:
         return None
     return rows if model.validator.accepts_all(rows) else None

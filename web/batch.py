@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import msgspec
 import numpy as np
-from msgspec import Raw, structs
+from msgspec import Raw, UnsetType, structs
 from numpy.typing import NDArray
 
 from ml.classifier import Batch, Classifier
 from ml.sample import MAX_ERRORS, InvalidSample
-from web.messages import decode_sample
+from web.messages import PredictionsFrame, decode_sample, encoder_of
 from web.problems import Problem, SampleError
 
-# Reading a value takes some 0.3 us: a slice of samples stays near a millisecond.
+# Reading a value takes some 0.3 us, writing one less: a slice stays near a millisecond.
 VALUES_A_SLICE = 4_096
 
 
@@ -26,11 +27,10 @@ async def read(model: Classifier, samples: Sequence[Raw]) -> NDArray[np.float64]
     """
     rows = np.empty((len(samples), len(model.features)))
     errors: list[SampleError] = []
-    samples_a_slice = max(1, VALUES_A_SLICE // len(model.features))
-    for start in range(0, len(samples), samples_a_slice):
-        if start:
+    for part in slices(model, len(samples)):
+        if part.start:
             await asyncio.sleep(0)
-        for index, encoded in enumerate(samples[start : start + samples_a_slice], start):
+        for index, encoded in enumerate(samples[part], part.start):
             try:
                 rows[index] = model.validator.row(decode_sample(encoded))
             except InvalidSample as error:
@@ -45,12 +45,45 @@ async def read(model: Classifier, samples: Sequence[Raw]) -> NDArray[np.float64]
     return rows
 
 
+def slices(model: Classifier, n_rows: int) -> Iterator[slice]:
+    """Yield slices of rows that are each answered, and encoded, in a few milliseconds."""
+    step = min(model.slice_rows, max(1, VALUES_A_SLICE // len(model.features)))
+    return (slice(start, start + step) for start in range(0, n_rows, step))
+
+
 async def predict(model: Classifier, rows: NDArray[np.float64] | NDArray[np.float32]) -> Batch:
     """Return the answers to rows, shape (n, n_features), of finite numbers."""
     if len(rows) <= model.slice_rows:
         return model.predict_batch(rows)
-    slices = []
+    parts = []
     for start in range(0, len(rows), model.slice_rows):
-        slices.append(model.predict_batch(rows[start : start + model.slice_rows]))
+        parts.append(model.predict_batch(rows[start : start + model.slice_rows]))
         await asyncio.sleep(0)
-    return Batch(np.concatenate([s.indices for s in slices]), np.concatenate([s.probabilities for s in slices]))
+    return Batch(np.concatenate([p.indices for p in parts]), np.concatenate([p.probabilities for p in parts]))
+
+
+async def encode_answers(model: Classifier, rows: NDArray[np.float64]) -> bytes:
+    """Return the JSON answer to rows, shape (n, n_features): the predictions in their order, notes and all."""
+    encoder, notes_of = encoder_of(model), model.validator.notes
+    encoded: list[bytes] = []
+    for part in slices(model, len(rows)):
+        predictions = model.predict_each(rows[part])
+        encoded += [
+            encoder.batch_item(prediction, notes_of(row))
+            for prediction, row in zip(predictions, rows[part].tolist(), strict=True)
+        ]
+        await asyncio.sleep(0)
+    return encoder.batch(encoded)
+
+
+async def encode_frame(model: Classifier, rows: NDArray[np.float64], request_id: Raw | UnsetType) -> str:
+    """Return the stream's reply to rows, shape (n, n_features): one list a label, in the order of the rows."""
+    answers = await predict(model, rows)
+    labels = [model.labels[index] for index in answers.indices.tolist()]
+    columns: dict[str, Raw] = {}
+    for index, label in enumerate(model.labels):
+        columns[label] = Raw(msgspec.json.encode(answers.probabilities[:, index].tolist()))
+        if len(rows) > VALUES_A_SLICE:
+            await asyncio.sleep(0)
+    frame = PredictionsFrame(request_id, labels, columns, model.version)
+    return msgspec.json.encode(frame).decode()

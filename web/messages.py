@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from ml.card import TrainedFeature
 from ml.classifier import Classifier, Prediction
 from ml.sample import Note
-from web.problems import Problem
+from web.problems import Problem, ProblemDetails
 
 # A decision table of Iris has 2,408 different answers, each a few hundred bytes.
 KEPT_ANSWERS = 8_192
@@ -33,6 +33,10 @@ class PredictRequest(msgspec.Struct):
     samples: list[Raw] | UnsetType = UNSET
 
 
+class _Identified(msgspec.Struct):
+    id: Raw | UnsetType = UNSET
+
+
 class ModelName(msgspec.Struct, frozen=True):
     """Which model answers."""
 
@@ -40,19 +44,20 @@ class ModelName(msgspec.Struct, frozen=True):
     version: str
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """The answer to one sample of a batch."""
+class PredictionsFrame(msgspec.Struct, frozen=True, tag="predictions"):
+    """The stream's reply to many samples: labels and, by label, encoded lists of probabilities, in their order."""
 
-    label: str
-    probabilities: dict[str, float]
-    notes: Sequence[Note]
+    id: Raw | UnsetType
+    labels: list[str]
+    probabilities: dict[str, Raw]
+    version: str
 
 
-class Answers(msgspec.Struct, frozen=True):
-    """The answer to many samples, in their order."""
+class ErrorFrame(msgspec.Struct, frozen=True, tag="error"):
+    """The stream's reply to a frame that cannot be answered."""
 
-    model: ModelName
-    predictions: list[Answer]
+    id: Raw | UnsetType
+    error: ProblemDetails
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -96,6 +101,14 @@ def decode_request(content: bytes | str) -> PredictRequest:
         raise Problem(400, f"the request is not JSON: {error}") from error
     except RecursionError as error:
         raise Problem(400, "the request is nested too deeply") from error
+
+
+def id_of(content: str) -> Raw | UnsetType:
+    """Return the id of a frame that has the wrong form, so that its sender can tell which one it was."""
+    try:
+        return msgspec.json.decode(content, type=_Identified).id
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return UNSET
 
 
 def decode_sample(encoded: Raw) -> Mapping[str, object] | Sequence[object]:
@@ -143,12 +156,18 @@ class Encoder:
             return f'{{"type":"prediction",{end}'
         return f'{{"type":"prediction","id":{str(request_id, "utf-8")},{end}'
 
-    def probabilities(self, values: Sequence[float]) -> dict[str, float]:
-        """Return probabilities by label."""
-        return dict(zip(self._labels, values, strict=True))
+    def batch_item(self, prediction: Prediction, notes: Sequence[Note]) -> bytes:
+        """Return the answer to one sample of a batch."""
+        encoded_notes = msgspec.json.encode(notes) if notes else b"[]"
+        return b"".join((b"{", self._members(prediction), b',"notes":', encoded_notes, b"}"))
+
+    def batch(self, items: Sequence[bytes]) -> bytes:
+        """Return the JSON answer to a batch."""
+        return b"".join((b'{"model":', msgspec.json.encode(self.name), b',"predictions":[', b",".join(items), b"]}"))
 
     def _encode_members(self, prediction: Prediction) -> bytes:
-        answer = {"label": prediction.label, "probabilities": self.probabilities(prediction.probabilities)}
+        probabilities = dict(zip(self._labels, prediction.probabilities, strict=True))
+        answer = {"label": prediction.label, "probabilities": probabilities}
         return msgspec.json.encode(answer)[1:-1]
 
     def _encode_frame_end(self, prediction: Prediction) -> str:

@@ -18,7 +18,7 @@ from starlette.types import Scope
 from ml.classifier import Classifier, Prediction
 from ml.sample import InvalidSample, Note, shown_number
 from web import batch, messages, problems, views
-from web.messages import KEPT_ANSWERS, Answer, Answers, encoder_of
+from web.messages import KEPT_ANSWERS, encoder_of
 from web.problems import Problem
 from web.settings import Settings
 from web.views import PredictionView
@@ -108,15 +108,7 @@ async def _answer_json(request: Request) -> Response:
     if len(body.samples) > settings.max_samples:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {settings.max_samples} are allowed")
     rows = await batch.read(model, body.samples)
-    answers = await batch.predict(model, rows)
-    encoder, validator, labels = encoder_of(model), model.validator, model.labels
-    predictions = [
-        Answer(labels[index], encoder.probabilities(probabilities), validator.notes(row))
-        for index, probabilities, row in zip(
-            answers.indices.tolist(), answers.probabilities.tolist(), rows.tolist(), strict=True
-        )
-    ]
-    return _json(msgspec.json.encode(Answers(encoder.name, predictions)))
+    return _json(await batch.encode_answers(model, rows))
 
 
 def _respond(request: Request, sample: Mapping[str, object] | Sequence[object], *, form: Form) -> Response:

@@ -15,10 +15,10 @@ from ml.sample import FieldError
 MEDIA_TYPE = "application/problem+json"
 
 
-class SampleError(FieldError, frozen=True, kw_only=True, omit_defaults=True):
-    """A field's error, in a batch with the index of its sample."""
+class SampleError(FieldError, frozen=True, kw_only=True):
+    """A field's error in a batch, with the index of its sample."""
 
-    sample: int | None = None
+    sample: int
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):

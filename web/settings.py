@@ -33,7 +33,7 @@ class Settings:
     max_connections: int = _setting(
         2_000, "MAX_CONNECTIONS", "open connections of one process; beyond them a request gets 503", least=1
     )
-    max_body_bytes: int = _setting(16 * 2**20, "MAX_BODY_BYTES", "largest request body", unit="bytes", least=1)
+    max_body_bytes: int = _setting(12 * 2**20, "MAX_BODY_BYTES", "largest request body", unit="bytes", least=1)
     max_frame_bytes: int = _setting(2**20, "MAX_FRAME_BYTES", "largest message on the stream", unit="bytes", least=1)
     max_samples: int = _setting(10_000, "MAX_SAMPLES", "samples in one JSON request or message", least=1)
     keep_alive_s: int = _setting(30, "KEEP_ALIVE_S", "an idle HTTP connection is closed after", unit="seconds", least=1)

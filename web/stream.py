@@ -7,34 +7,18 @@ from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ml.classifier import Classifier
 from ml.sample import InvalidSample
 from web import batch, messages
-from web.messages import Limits, ModelFrame, PredictRequest, StreamModel, encoder_of
-from web.problems import Problem, ProblemDetails
+from web.messages import ErrorFrame, Limits, ModelFrame, PredictRequest, StreamModel, encoder_of
+from web.problems import Problem
 from web.settings import Settings
 
 # Frames that arrive together are taken from a queue without ever waiting: after this many, everybody else has a turn.
 FRAMES_A_TURN = 64
-
-
-class PredictionsFrame(msgspec.Struct, frozen=True, tag="predictions"):
-    """The reply to many samples: one list by label, all in the order of the samples."""
-
-    id: Raw | UnsetType
-    labels: list[str]
-    probabilities: dict[str, list[float]]
-    version: str
-
-
-class ErrorFrame(msgspec.Struct, frozen=True, tag="error"):
-    """The reply to a frame that cannot be answered."""
-
-    id: Raw | UnsetType
-    error: ProblemDetails
 
 
 async def stream(websocket: WebSocket) -> None:
@@ -68,18 +52,16 @@ async def _answer_frames(websocket: WebSocket, settings: Settings) -> None:
 
 async def _reply(text: str, model: Classifier, settings: Settings) -> str:
     """Return the reply to a text frame; errors are replies too."""
-    request_id: Raw | UnsetType = UNSET
     try:
         request = messages.decode_request(text)
-        request_id = request.id
         if request.sample is not UNSET and request.samples is UNSET:
             row = model.validator.row(messages.decode_sample(request.sample))
-            return encoder_of(model).frame(request_id, model.predict(row))
+            return encoder_of(model).frame(request.id, model.predict(row))
         return await _batch_reply(request, model, settings)
     except InvalidSample as error:
-        problem = Problem(422, str(error), error.errors)
+        request_id, problem = request.id, Problem(422, str(error), error.errors)
     except Problem as error:
-        problem = error
+        request_id, problem = messages.id_of(text), error
     return msgspec.json.encode(ErrorFrame(request_id, problem.details)).decode()
 
 
@@ -88,14 +70,7 @@ async def _batch_reply(request: PredictRequest, model: Classifier, settings: Set
         raise Problem(422, 'a frame has either "sample" or "samples"')
     if len(request.samples) > settings.max_samples:
         raise Problem(413, f"{len(request.samples)} samples in one frame, at most {settings.max_samples} are allowed")
-    answers = await batch.predict(model, await batch.read(model, request.samples))
-    reply = PredictionsFrame(
-        id=request.id,
-        labels=[model.labels[index] for index in answers.indices.tolist()],
-        probabilities={label: answers.probabilities[:, i].tolist() for i, label in enumerate(model.labels)},
-        version=model.version,
-    )
-    return msgspec.json.encode(reply).decode()
+    return await batch.encode_frame(model, await batch.read(model, request.samples), request.id)
 
 
 async def _binary_reply(content: bytes, model: Classifier) -> dict[str, object]:

@@ -148,8 +148,8 @@ def _field(feature: TrainedFeature, text: str, message: Message | None) -> Field
         title=feature.title,
         unit=feature.unit,
         text=text,
-        low=shown_number(feature.low),
-        high=shown_number(feature.high),
+        low=shown_number(feature.low).replace("-", "−"),
+        high=shown_number(feature.high).replace("-", "−"),
         kind=message.kind if message else "",
         hint=message.hint if message else "",
     )
