@@ -1,0 +1,756 @@
+"""The page in a real browser on the real server: what a person sees, types, hears and never loses."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import random
+import re
+import shutil
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect, sync_playwright
+
+from ml import training
+from ml.classifier import Classifier
+from ml.dataset import Dataset, Feature
+from tests.conftest import Server, run_server
+from web import views
+
+CHROMIUM = shutil.which("chromium")
+IN_CI = os.environ.get("CI") == "true"
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+    "--no-first-run",
+]
+# What CI runs must not be skipped there: without Chromium, every story fails.
+pytestmark = pytest.mark.skipif(CHROMIUM is None and not IN_CI, reason="Chromium is not installed")
+
+EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM, "CI=true, but Chromium is not installed"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    with contextlib.closing(browser.new_context()) as context:
+        yield context
+
+
+@pytest.fixture
+def open_page(browser: Browser, server: Server) -> Iterator[Open]:
+    """Opens pages in contexts of their own; when the test ends, none of them may have complained or left the host.
+
+    Keyword arguments are those of a browser context; `sample` prefills the page, `url` is another server's,
+    `complaints` is a pattern of console errors that belong to the story.
+    """
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def open_page(
+        path: str = "/", *, sample: Mapping[str, str] = EXAMPLE, url: str = "", complaint: str = r"(?!)", **options: Any
+    ) -> Page:
+        url = url or server.url
+        context = browser.new_context(**options)
+        contexts.append(context)
+        # Every move of anything counts, also those right after a key, which browsers forgive.
+        context.add_init_script(
+            """window.shifts = [];
+            new PerformanceObserver((list) => { for (const e of list.getEntries()) window.shifts.push(e.value); })
+              .observe({ type: "layout-shift", buffered: true });"""
+        )
+        page = context.new_page()
+
+        def complain(text: str) -> None:
+            if not re.search(complaint, text):
+                complaints.append(text)
+
+        page.on("console", lambda m: complain(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda e: complaints.append(str(e)))
+        page.on("dialog", lambda d: complaints.append(f"dialog: {d.message}"))
+        page.on("request", lambda r: None if r.url.startswith(url) else complaints.append(f"request to {r.url}"))
+        page.goto(f"{url}{path}{'?' + urlencode(sample) if sample else ''}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def field(page: Page, key: str = "petal_width") -> Locator:
+    return page.locator(f'#measurements input[name="{key}"]')
+
+
+def expect_answer(page: Page, model: Classifier, sample: Mapping[str, str]) -> None:
+    """Wait until the page shows, to the last digit, what the model says to `sample`."""
+    prediction = model.predict(model.validator.row(sample))
+    percents = [views.percent(share) for share in prediction.probabilities]
+    expect(page.locator("#prediction .bars dd span")).to_have_text(percents)
+    expect(page.locator("#prediction > [data-label]")).to_have_attribute("data-label", prediction.label)
+
+
+def expect_state(page: Page, state: str) -> None:
+    expect(page.locator("#prediction > *")).to_have_attribute("data-state", state)
+
+
+def typed(page: Page) -> dict[str, str]:
+    inputs: dict[str, str] = page.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('#measurements input')].map((i) => [i.name, i.value]))"
+    )
+    return inputs
+
+
+def count_swaps(page: Page) -> None:
+    """Let the page keep, in `window.swaps`, the text of petal width to which each shown answer belongs."""
+    page.evaluate(
+        """() => {
+            window.swaps = [];
+            document.getElementById("prediction").addEventListener("htmx:afterSwap", (event) => {
+              window.swaps.push(event.detail.requestConfig.formData.get("petal_width"));
+            });
+        }"""
+    )
+
+
+# Typing
+
+
+def test_the_first_html_holds_the_prediction_of_what_it_is_prefilled_with(open_page: Open, model: Classifier) -> None:
+    page = open_page(java_script_enabled=False)
+
+    assert typed(page) == EXAMPLE
+    expect_answer(page, model, EXAMPLE)
+
+
+def test_every_key_gets_its_answer(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    count_swaps(page)
+    field(page).fill("")
+    expect_state(page, "incomplete")
+    typed = ""
+
+    for key in "1.75342":
+        field(page).press(key)
+        typed += key
+        expect_answer(page, model, EXAMPLE | {"petal_width": typed})
+
+    assert page.evaluate("swaps") == ["", *(typed[: n + 1] for n in range(len(typed)))]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_newest_input_wins_when_replies_are_late_at_random(open_page: Open, model: Classifier, seed: int) -> None:
+    rng = random.Random(seed)
+    page = open_page()
+    count_swaps(page)
+    keys = [rng.choice("0123456789") for _ in range(20)]
+    states = ["1." + "".join(keys[: n + 1]) for n in range(len(keys))]
+
+    def delay(route: Route) -> None:
+        page.wait_for_timeout(rng.uniform(0, 300))
+        route.continue_()
+
+    page.route("**/predict?*", delay)
+    field(page).fill("1.")
+    for key in keys:
+        page.keyboard.type(key, delay=rng.uniform(0, 80))
+
+    expect_answer(page, model, EXAMPLE | {"petal_width": states[-1]})
+    expect(page.locator("#measurements")).not_to_have_class(re.compile("htmx-request"))
+    shown = page.evaluate("swaps")
+    assert shown[-1] == states[-1]
+    assert shown == [text for text in ["1.", *states] if text in shown]
+    assert len(shown) < len(states), "no reply was late: the story was not told"
+
+
+def test_caret_and_focus_stay_while_typing_in_the_middle_of_a_number(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    count_swaps(page)
+    field(page).fill("19")
+    field(page).evaluate("input => input.setSelectionRange(1, 1)")
+
+    for position, key in enumerate(".47", start=2):
+        page.keyboard.press(key)
+        page.wait_for_function("n => swaps.length === n", arg=position)
+        caret = "document.activeElement.name + ' ' + document.activeElement.selectionStart"
+        assert page.evaluate(caret) == f"petal_width {position}"
+
+    assert field(page).input_value() == "1.479"
+    expect_answer(page, model, EXAMPLE | {"petal_width": "1.479"})
+
+
+@pytest.mark.parametrize("text", ["1,3", " 1.3 ", "+1.3", "1.30", "13e-1"])
+def test_a_number_is_what_a_person_types(open_page: Open, model: Classifier, text: str) -> None:
+    page = open_page()
+    field(page).fill("9")
+    expect(page.locator("#prediction [data-kind=note]")).to_have_count(1)
+
+    field(page).fill(text)
+
+    expect(page.locator("#prediction [data-kind=note]")).to_have_count(0)
+    expect_answer(page, model, EXAMPLE)
+
+
+@pytest.mark.parametrize("text", ["", " ", "-", ".", ",", "1e"])
+def test_a_half_typed_number_is_awaited_and_no_error(open_page: Open, text: str) -> None:
+    page = open_page()
+
+    field(page).fill(text)
+
+    expect_state(page, "incomplete")
+    expect(page.locator("#prediction .headline")).to_have_text("Waiting for petal width")
+    expect(page.locator("[aria-invalid]")).to_have_count(0)
+    expect(page.locator("#prediction .messages")).to_have_count(0)
+    expect(page.locator("#prediction [data-label]")).to_have_count(0)
+
+
+def test_a_value_outside_the_training_range_is_a_note_beside_its_field(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+
+    field(page).fill("7")
+
+    expect_answer(page, model, EXAMPLE | {"petal_width": "7"})
+    expect(page.locator("#prediction .messages li")).to_have_text(
+        ["petal width is outside the training range of 0.1 to 2.5 cm"]
+    )
+    expect(field(page)).to_have_accessible_description("outside training range: 0.1 to 2.5 cm")
+    expect(page.locator("[aria-invalid]")).to_have_count(0)
+
+
+def test_an_error_stands_beside_its_field_and_goes_when_mended(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+
+    field(page, "sepal_width").fill("-3")
+    field(page).fill("1.3x")
+
+    expect_state(page, "invalid")
+    expect(page.locator("[aria-invalid=true]")).to_have_count(2)
+    expect(field(page)).to_have_accessible_description(re.compile("^not a number"))
+    expect(field(page, "sepal_width")).to_have_accessible_description(re.compile("^0 cm or more"))
+    expect(page.locator("#prediction .messages li")).to_have_count(2)
+
+    field(page, "sepal_width").fill("2.7")
+    field(page).press("End")
+    field(page).press("Backspace")
+
+    expect_answer(page, model, EXAMPLE)
+    expect(page.locator("[aria-invalid]")).to_have_count(0)
+    expect(field(page)).to_have_accessible_description("training range: 0.1 to 2.5 cm")
+
+
+# Hearing, the address, going back
+
+
+def test_a_pause_speaks_once_and_renews_the_address(open_page: Open, model: Classifier) -> None:
+    page = open_page(sample={})
+    page.clock.install()
+    page.reload()
+    page.evaluate(
+        """() => {
+            window.spoken = [];
+            const line = document.getElementById("announcement");
+            new MutationObserver(() => line.textContent && window.spoken.push(line.textContent))
+              .observe(line, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    count_swaps(page)
+    field(page, "petal_length").fill("1.")
+    field(page).fill("")
+    for n, key in enumerate("0.2", start=3):
+        page.clock.run_for(200)
+        page.keyboard.press(key)
+        page.wait_for_function("n => swaps.length === n", arg=n)
+    page.clock.run_for(650)
+    assert page.evaluate("[location.search, spoken]") == ["", []]
+
+    page.clock.run_for(100)
+
+    expect(page.locator("#announcement")).to_have_text(re.compile(r"^setosa, \d+(\.\d)? %\.$"))
+    assert page.evaluate("spoken.length") == 1
+    address = urlsplit(page.url)
+    assert address.path == "/"
+    assert parse_qs(address.query)["petal_width"] == ["0.2"]
+    expect(page.locator("#announcement")).to_have_attribute("role", "status")
+    expect(page.locator("#prediction, #prediction *").and_(page.locator("[aria-live], [role], output"))).to_have_count(
+        0
+    )
+
+
+@pytest.mark.parametrize("text", ["0,2", "1.77", "", "two", "9"])
+def test_the_address_reproduces_what_is_seen(open_page: Open, text: str) -> None:
+    page = open_page(complaint="422")
+    before = page.locator("#prediction").inner_text()
+    field(page).fill(text)
+    expect(page.locator("#prediction")).not_to_have_text(before, use_inner_text=True)
+    page.wait_for_url(lambda url: parse_qs(urlsplit(url).query, keep_blank_values=True)["petal_width"] == [text])
+
+    other = open_page(page.url.removeprefix(page.url.partition("?")[0].rstrip("/")), sample={}, complaint="422")
+
+    assert other.locator("main").inner_text() == page.locator("main").inner_text()
+    assert typed(other) == typed(page)
+    assert other.locator("[aria-invalid=true]").count() == page.locator("[aria-invalid=true]").count()
+
+
+def test_reload_and_back_show_what_was_typed_last_even_without_a_pause(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    sample = EXAMPLE | {"petal_width": "1.9"}
+
+    field(page).fill("1.9")
+    page.reload()
+    expect(field(page)).to_have_value("1.9")
+    expect_answer(page, model, sample)
+
+    field(page).fill("0.4")
+    page.get_by_role("link", name="live").click()
+    page.wait_for_url("**/health/live")
+    page.go_back()
+    expect(field(page)).to_have_value("0.4")
+    expect_answer(page, model, EXAMPLE | {"petal_width": "0.4"})
+
+
+def test_inputs_that_the_browser_restored_get_their_answer(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+
+    page.evaluate(
+        """() => {
+            document.querySelector("input[name=petal_width]").value = "2.2";  // as autofill does it: without an event
+            window.dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true }));
+        }"""
+    )
+
+    expect_answer(page, model, EXAMPLE | {"petal_width": "2.2"})
+
+
+# A server that is gone
+
+
+def test_a_server_that_is_gone_makes_the_answer_stale_until_it_is_back(
+    open_page: Open, model: Classifier, model_path: Path, tmp_path: Path
+) -> None:
+    with run_server(tmp_path / "first.txt", MODEL_FILE=str(model_path)) as first:
+        page = open_page(url=first.url, complaint="htmx|ERR_CONNECTION")
+    stale, line = page.locator("#prediction[data-stale]"), page.locator("#connection")
+    expect(stale).to_have_count(0)
+
+    field(page).fill("2.3")
+    expect(stale).to_have_count(1)
+    expect(line).to_have_text("Out of date: retrying")
+    expect(page.locator("#announcement")).to_have_text(re.compile("does not answer"))
+    field(page).press("Backspace")
+    field(page).press("4")
+    expect(field(page)).to_have_value("2.4")
+    expect(stale).to_have_count(1)
+
+    with run_server(tmp_path / "second.txt", port=first.port, MODEL_FILE=str(model_path)):
+        expect(stale).to_have_count(0, timeout=15_000)
+        expect(line).to_have_text("")
+        expect_answer(page, model, EXAMPLE | {"petal_width": "2.4"})
+        expect(field(page)).to_be_focused()
+        expect(page.locator("#announcement")).to_have_text(re.compile("^virginica"))
+        page.close()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [{"status": 503}, {"status": 500, "body": "oops"}, {"status": 200, "body": "<h1>Log in</h1>"}],
+    ids=["503", "500", "another page"],
+)
+def test_a_reply_that_is_no_prediction_is_never_shown(
+    open_page: Open, model: Classifier, reply: dict[str, Any]
+) -> None:
+    page = open_page(complaint="htmx|status of 50")
+    page.route("**/predict?*", lambda route: route.fulfill(content_type="text/html", **reply))
+    field(page).fill("2.3")
+    expect(page.locator("#prediction[data-stale]")).to_have_count(1)
+    expect_answer(page, model, EXAMPLE)
+
+    page.unroute("**/predict?*")
+
+    expect(page.locator("#prediction[data-stale]")).to_have_count(0)
+    expect_answer(page, model, EXAMPLE | {"petal_width": "2.3"})
+
+
+def test_a_reply_that_never_comes_is_told_and_asked_for_again(open_page: Open, model: Classifier) -> None:
+    page = open_page(complaint="htmx:")
+    held: list[Route] = []
+    page.route("**/predict?*", held.append, times=1)
+
+    field(page).fill("2.3")
+
+    expect(page.locator("#connection")).to_have_text("Late: still waiting")
+    expect(page.locator("#connection")).to_have_text("Out of date: retrying", timeout=10_000)
+    expect(page.locator("#connection")).to_have_text("", timeout=10_000)
+    expect_answer(page, model, EXAMPLE | {"petal_width": "2.3"})
+    assert len(held) == 1
+
+
+def test_it_tries_again_at_once_when_the_device_is_back_online(open_page: Open, model: Classifier) -> None:
+    page = open_page(complaint="htmx|ERR_INTERNET")
+    page.clock.install()
+    page.reload()
+    page.context.set_offline(True)
+    field(page).fill("2.3")
+    expect(page.locator("#prediction[data-stale]")).to_have_count(1)
+    page.clock.pause_at(page.evaluate("Date.now() / 1000 + 1"))
+
+    page.context.set_offline(False)
+
+    expect(page.locator("#prediction[data-stale]")).to_have_count(0)
+    expect_answer(page, model, EXAMPLE | {"petal_width": "2.3"})
+
+
+# Without a mouse, without JavaScript, elsewhere
+
+
+def test_the_keyboard_alone_reaches_everything_and_enter_stays_on_the_page(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    focused = "document.activeElement.name ?? document.activeElement.textContent"
+    reached = []
+
+    for _ in EXAMPLE:
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate(focused))
+    page.keyboard.type("2.2")  # Tab selects what the field holds
+    page.keyboard.press("Enter")
+
+    assert reached == list(EXAMPLE)
+    sample = EXAMPLE | {"petal_width": "2.2"}
+    expect_answer(page, model, sample)
+    page.wait_for_url(f"**/?{urlencode(sample)}")
+    expect(field(page)).to_be_focused()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "health/live"
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) == "solid"
+
+
+def test_enter_predicts_at_once_when_the_input_has_not_changed(open_page: Open) -> None:
+    page = open_page()
+    count_swaps(page)
+
+    field(page).press("Enter")
+
+    page.wait_for_function("swaps.length === 1")
+    assert urlsplit(page.url).path == "/"
+
+
+@pytest.mark.parametrize("scripts", ["absent", "broken"])
+def test_without_scripts_the_form_gives_the_result(open_page: Open, model: Classifier, scripts: str) -> None:
+    page = open_page(java_script_enabled=scripts == "broken", complaint="ERR_FAILED")
+    if scripts == "broken":
+        page.route("**/static/*.js*", lambda route: route.abort())
+        page.reload()
+    sample = EXAMPLE | {"petal_width": "2,2"}
+    field(page).fill("2,2")
+
+    if scripts == "absent":
+        page.get_by_role("button", name="Predict").click()
+    else:
+        field(page).press("Enter")
+
+    page.wait_for_url("**/result")
+    expect_answer(page, model, sample)
+    assert typed(page) == sample
+
+
+def test_without_scripts_wrong_input_stays_with_its_error(open_page: Open) -> None:
+    page = open_page(java_script_enabled=False, complaint="422")
+    field(page).fill("wide")
+
+    page.get_by_role("button", name="Predict").click()
+
+    page.wait_for_url("**/result")
+    expect_state(page, "invalid")
+    assert typed(page) == EXAMPLE | {"petal_width": "wide"}
+    expect(field(page)).to_have_attribute("aria-invalid", "true")
+    expect(field(page)).to_have_accessible_description(re.compile("^not a number"))
+
+
+def test_the_page_works_under_a_path_prefix(open_page: Open, server: Server, model: Classifier) -> None:
+    prefix = "/models/iris"
+
+    class Proxy(Quiet):
+        def do_GET(self) -> None:
+            request = urllib.request.Request(server.url + self.path.removeprefix(prefix))
+            for name in ("HX-Request", "Accept"):
+                if value := self.headers.get(name):
+                    request.add_header(name, value)
+            with urllib.request.urlopen(request) as response:
+                self.reply(response.read(), response.headers["Content-Type"], response.status)
+
+    with serve(Proxy) as origin:
+        page = open_page("/", url=origin + prefix)
+        field(page).fill("2.2")
+        expect_answer(page, model, EXAMPLE | {"petal_width": "2.2"})
+        page.wait_for_url("**/models/iris/?*petal_width=2.2")
+        assert page.evaluate("[...document.styleSheets].every((sheet) => sheet.cssRules.length > 0)")
+        page.close()
+
+
+def test_a_page_of_another_origin_embeds_the_fragment(
+    context: BrowserContext, model: Classifier, model_path: Path, tmp_path: Path
+) -> None:
+    embedding = Embedding()
+    with (
+        serve(embedding.handler()) as origin,
+        run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), ALLOWED_ORIGINS=origin) as server,
+    ):
+        embedding.target = f"{server.url}/predict"
+        page = context.new_page()
+        page.goto(origin)
+        field(page).fill("2.2")
+
+        expect_answer(page, model, EXAMPLE | {"petal_width": "2.2"})
+        assert page.locator("#prediction title, #prediction form, #prediction script").count() == 0
+        page.close()
+
+
+def test_a_page_of_an_origin_that_is_not_allowed_gets_nothing(context: BrowserContext, server: Server) -> None:
+    embedding = Embedding(target=f"{server.url}/predict")
+    with serve(embedding.handler()) as origin:
+        page = context.new_page()
+        page.goto(origin)
+
+        with page.expect_event("console", lambda m: "CORS policy" in m.text):
+            field(page).fill("2.2")
+
+        assert page.locator("#prediction").inner_html() == ""
+        page.close()
+
+
+# Looks
+
+
+def in_each_state(page: Page) -> Iterator[str]:
+    """Take the page through its states, and wait for each."""
+    yield "at first"
+    field(page).fill("")
+    expect_state(page, "incomplete")
+    yield "incomplete"
+    field(page).fill("abc")
+    expect_state(page, "invalid")
+    yield "with an error"
+    field(page).fill("9")
+    expect(page.locator("#prediction [data-kind=note]")).to_have_count(1)
+    yield "with a note"
+    field(page).fill("2.1")
+    expect(page.locator("#prediction [data-kind=note]")).to_have_count(0)
+    yield "with another answer"
+    page.route("**/predict?*", lambda route: route.abort())
+    field(page).fill("1.1")
+    expect(page.locator("#prediction[data-stale]")).to_have_count(1)
+    yield "stale"
+    page.unroute("**/predict?*")
+    expect(page.locator("#prediction[data-stale]")).to_have_count(0)
+    yield "back"
+
+
+SIZES = [(1280, 800), (640, 900), (390, 844), (320, 640)]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_nothing_moves_and_nothing_sticks_out_in_any_state(open_page: Open, width: int, height: int) -> None:
+    page = open_page(viewport={"width": width, "height": height}, complaint="htmx|ERR_FAILED")
+
+    for state in in_each_state(page):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, state
+        assert page.evaluate("shifts") == [], state
+
+
+CONTRAST = """() => {
+  const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+  const luminance = (color) => {
+    const [r, g, b] = channels(color).slice(0, 3).map((c) => c / 255)
+      .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const isOpaque = (color) => (channels(color)[3] ?? 1) === 1;
+  const behind = (element) => {
+    while (element && !isOpaque(getComputedStyle(element).backgroundColor)) element = element.parentElement;
+    return element ? getComputedStyle(element).backgroundColor : "rgb(255, 255, 255)";
+  };
+  const ratios = {};
+  for (const element of document.querySelectorAll("body *")) {
+    const hasText = [...element.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.data.trim());
+    if ((!hasText && element.tagName !== "INPUT") || !element.checkVisibility({ visibilityProperty: true })) continue;
+    const [a, b] = [getComputedStyle(element).color, behind(element)].map(luminance);
+    ratios[`${element.tagName} ${element.className} ${element.textContent.trim().slice(0, 20)}`] =
+      (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  }
+  return ratios;
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_the_contrast_of_wcag_aa_in_both_schemes(open_page: Open, scheme: str, width: int) -> None:
+    page = open_page(
+        viewport={"width": width, "height": 844},
+        color_scheme=scheme,
+        complaint="htmx|ERR_FAILED",
+        reduced_motion="reduce",
+    )
+
+    for state in in_each_state(page):
+        ratios: dict[str, float] = page.evaluate(CONTRAST)
+        assert len(ratios) > 20
+        assert {text: ratio for text, ratio in ratios.items() if ratio < 4.5} == {}, state
+
+
+def test_the_schemes_differ(open_page: Open) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+
+    light, dark = (open_page(color_scheme=scheme).evaluate(background) for scheme in ("light", "dark"))
+
+    assert light != dark
+
+
+# Any model
+
+ODD_LABELS = [
+    "<img src=x onerror=alert(1)>",
+    'Iris "d\'été" & co',
+    "a label that is so long that it has to wrap somewhere",
+]
+ODD_TITLES = ["<b>bold</b>", "Größe", "a quantity with quite a long name", 'so-called "x"']
+
+
+@pytest.fixture(scope="module")
+def odd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of a model with 64 features, 20 labels and names that want to break out."""
+    rng = np.random.default_rng(0)
+    classes = np.arange(200) % 20
+    rows = np.round(rng.normal(size=(200, 64)), 1)
+    rows[:, 0] = classes
+    features = tuple(
+        Feature(key=f'k"{i} <é>', title=f"{ODD_TITLES[i % 4]} {i}", unit="µmol per litre" if i % 2 else "")
+        for i in range(64)
+    )
+    labels = (*ODD_LABELS, *(f"label {i}" for i in range(3, 20)))
+    dataset = Dataset(
+        name="odd <model>", source="made up", features=features, labels=labels, rows=rows, classes=classes
+    )
+    trained = training.fit(dataset)
+    path = tmp_path_factory.mktemp("odd") / "odd.npz"
+    training.write(training.model_of(trained), path, trained=trained)
+    with run_server(path.with_suffix(".txt"), MODEL_FILE=str(path)) as server:
+        yield server
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 700), (320, 640)])
+def test_a_model_of_many_features_keeps_its_answer_in_sight(
+    open_page: Open, odd_server: Server, width: int, height: int
+) -> None:
+    page = open_page(url=odd_server.url, sample={}, viewport={"width": width, "height": height})
+    last = page.locator("#measurements input").last
+
+    last.focus()
+    last.fill("100")
+
+    expect(page.locator("#prediction .messages li")).to_have_text([re.compile("outside the training range")])
+    expect(page.locator("#prediction .headline")).to_be_in_viewport(ratio=1)
+    expect(last).to_be_in_viewport(ratio=1)
+    expect(last).to_have_accessible_description(re.compile("^outside"))
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_names_are_text_and_never_markup(open_page: Open, odd_server: Server) -> None:
+    page = open_page(url=odd_server.url, sample={})
+    first = page.locator("#measurements input").first
+
+    for number, label in enumerate(ODD_LABELS):
+        first.fill(str(number))
+        expect(page.locator("#prediction > [data-label]")).to_have_attribute("data-label", label)
+        expect(page.locator("#prediction .headline strong")).to_have_text(label)
+        expect(page.locator("#prediction .chosen dt")).to_have_text(label)
+    first.fill("<b>")
+
+    expect(first).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#prediction .messages li")).to_have_text(["<b>bold</b> 0: '<b>' is not a number"])
+    expect(page.locator("main b, main img")).to_have_count(0)
+    expect(page.get_by_label("Größe 1", exact=True)).to_have_count(1)
+
+
+# Small servers of other sites
+
+
+class Quiet(http.server.BaseHTTPRequestHandler):
+    """A handler that keeps connections open and does not log."""
+
+    protocol_version = "HTTP/1.1"
+
+    def reply(self, content: bytes, content_type: str, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Embedding:
+    """A site of its own with its own htmx, which asks for the fragment at `target`."""
+
+    def __init__(self, target: str = "") -> None:
+        self.target = target
+
+    def page(self) -> str:
+        inputs = "".join(f'<input name="{key}" value="{value}">' for key, value in EXAMPLE.items())
+        return (
+            '<!doctype html><title>elsewhere</title><link rel="icon" href="data:,">'
+            """<meta name="htmx-config" content='{"selfRequestsOnly":false}'>"""
+            '<script src="htmx.js"></script>'
+            f'<form id="measurements" hx-get="{self.target}" hx-trigger="input" hx-target="#prediction" '
+            f'hx-sync="this:queue last">{inputs}</form><div id="prediction"></div>'
+        )
+
+    def handler(self) -> type[Quiet]:
+        embedding = self
+        htmx = resources.files("django_htmx").joinpath("static/django_htmx/htmx-2.min.js").read_bytes()
+
+        class Handler(Quiet):
+            def do_GET(self) -> None:
+                if self.path == "/htmx.js":
+                    self.reply(htmx, "text/javascript")
+                else:
+                    self.reply(embedding.page().encode(), "text/html; charset=utf-8")
+
+        return Handler
+
+
+@contextlib.contextmanager
+def serve(handler: type[Quiet]) -> Iterator[str]:
+    """Run a small server on a free port in a thread; yield its origin."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
