@@ -206,17 +206,24 @@ class Classifier:
                 raise ModelFileError(f"golden row {number} gives other probabilities than scikit-learn gave")
 
 
-def load(path: Path, *, max_cells: int = table.MAX_CELLS, max_bit_bytes: int = bitvectors.MAX_BYTES) -> Classifier:
+def load(
+    path: Path,
+    *,
+    max_bytes: int = modelfile.MAX_FILE_BYTES,
+    max_cells: int = table.MAX_CELLS,
+    max_bit_bytes: int = bitvectors.MAX_BYTES,
+) -> Classifier:
     """Return the model in the file at `path`, ready to predict.
 
     Args:
+        max_bytes: a larger file is refused.
         max_cells: a forest of more cells is not made into a decision table.
-        max_bit_bytes: nor one that takes more memory than this into bit vectors; its trees are walked.
+        max_bit_bytes: nor into bit vectors that take more bytes than this; its trees are walked.
 
     Raises:
         ModelFileError: the file is missing, damaged, crafted or newer; the sentence says what is wrong.
     """
-    content = modelfile.read(path)
+    content = modelfile.read(path, max_bytes=max_bytes)
     try:
         return Classifier(
             modelfile.parse(content), modelfile.version_of(content), max_cells=max_cells, max_bit_bytes=max_bit_bytes

@@ -78,7 +78,12 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     try:
         if not settings.model_file.exists():
             await _train(settings)
-        model = classifier.load(settings.model_file)
+        model = classifier.load(
+            settings.model_file,
+            max_bytes=settings.max_model_bytes,
+            max_cells=settings.max_table_cells,
+            max_bit_bytes=settings.max_bit_bytes,
+        )
     except ModelFileError as error:
         logger.error("%s", error)
         # Starlette and uvicorn print the traceback of a failed start; the sentence above says all there is to say.

@@ -27,6 +27,13 @@ class Settings:
     model_file: Path = _setting(
         Path("model.npz"), "MODEL_FILE", "the model to serve; the built-in one is trained there when there is no file"
     )
+    max_model_bytes: int = _setting(256 * 2**20, "MAX_MODEL_BYTES", "largest model file", unit="bytes", least=1)
+    max_table_cells: int = _setting(
+        1_000_000, "MAX_TABLE_CELLS", "a forest of more cells is not made into a decision table", least=0
+    )
+    max_bit_bytes: int = _setting(
+        128 * 2**20, "MAX_BIT_BYTES", "nor into bit vectors beyond this; its trees are walked", unit="bytes", least=0
+    )
     allowed_origins: tuple[str, ...] = _setting(
         (), "ALLOWED_ORIGINS", "other sites whose pages may embed the fragment and open the stream, comma-separated"
     )
