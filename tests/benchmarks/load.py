@@ -18,61 +18,56 @@ from .results import Ratio
 from .server import ROOT, Server
 
 HTTP_CONNECTIONS = 16
-WHOLE_CORE = 0.9
 TOOLS = ("wrk", "python")
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one run of a load tool measured.
+    """What one run of a load tool measured; processor times are in seconds."""
 
-    Attributes:
-        rate: replies a second.
-        server_busy, tool_busy: processor time a second of the server and of the tool; 1 is a whole core.
-    """
+    replies: int
+    seconds: float
+    server_cpu_s: float
+    tool_cpu_s: float
 
-    rate: float
-    server_busy: float
-    tool_busy: float
+    @property
+    def rate(self) -> float:
+        """Replies a second of the server's processor time.
+
+        With a core to itself a server under load is busy all the time, and this is what it answers in a second. Where
+        something else runs on the machine it still is, while replies a second of the clock say little.
+        """
+        return self.replies / self.server_cpu_s
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The loads of a server next to those of the one that it is measured against, one pair a round.
-
-    A server that waits for nothing but the processor, and has it for itself, is busy for a whole core. Rounds in which
-    one of the two was not are left out as long as others remain: something else was running on this machine.
-    """
+    """The loads of a server next to those of the one that it is measured against, one pair a round."""
 
     loads: Sequence[Load]
     references: Sequence[Load]
 
     @property
-    def counted(self) -> Sequence[tuple[Load, Load]]:
-        pairs = list(zip(self.loads, self.references, strict=True))
-        return [pair for pair in pairs if all(run.server_busy >= WHOLE_CORE for run in pair)] or pairs
-
-    @property
     def rate(self) -> float:
-        return median(run.rate for run, _ in self.counted)
+        return median(run.rate for run in self.loads)
 
     @property
     def reference_rate(self) -> float:
-        return median(reference.rate for _, reference in self.counted)
+        return median(run.rate for run in self.references)
 
     @property
     def ratio(self) -> Ratio:
-        runs, references = zip(*self.counted, strict=True)
-        return Ratio.of([run.rate for run in runs], [run.rate for run in references])
+        return Ratio.of([run.rate for run in self.loads], [run.rate for run in self.references])
 
     def __str__(self) -> str:
         """Say how busy servers and tool were: a tool below a whole core was not what limited the rate."""
-        runs, references = zip(*self.counted, strict=True)
-        texts = []
-        for name, series in (("server", runs), ("bare", references)):
-            server, tool = median(run.server_busy for run in series), median(run.tool_busy for run in series)
-            texts.append(f"{name} {server:.0%}, tool {tool:.0%}")
-        return f"{'; '.join(texts)} of a core; {len(runs)} of {len(self.loads)} rounds"
+        return f"busy: {_busy(self.loads)}; bare: {_busy(self.references)}"
+
+
+def _busy(loads: Sequence[Load]) -> str:
+    server = median(run.server_cpu_s / run.seconds for run in loads)
+    tool = median(run.tool_cpu_s / run.seconds for run in loads)
+    return f"server {server:.0%}, tool {tool:.0%}"
 
 
 def default_tool() -> str:
@@ -95,9 +90,11 @@ def http(server: Server, requests: Path, *, seconds: float, tool: str) -> Load:
     return _generate(server, "http", requests, seconds, *options)
 
 
-def stream(server: Server, frames: Path, *, seconds: float, window: int, options: Sequence[object]) -> Load:
-    """Send the frames of a file on one connection, `window` of them in flight, and count the replies."""
-    return _generate(server, "stream", frames, seconds, "--connections", 1, "--window", window, *options)
+def stream(
+    server: Server, frames: Path, *, seconds: float, connections: int, window: int, options: Sequence[object]
+) -> Load:
+    """Send the frames of a file, `window` of them in flight on each connection, and count the replies."""
+    return _generate(server, "stream", frames, seconds, "--connections", connections, "--window", window, *options)
 
 
 def _generate(server: Server, kind: str, messages: Path, seconds: float, *options: object) -> Load:
@@ -112,6 +109,6 @@ def _run(server: Server, command: Sequence[object]) -> Load:
     if done.returncode:
         raise RuntimeError(f"the load tool failed:\n{done.stdout}{done.stderr}")
     report = msgspec.json.decode(done.stdout.splitlines()[-1], type=Report)
-    if report.errors or not report.replies:
+    if report.errors or not report.replies or not used:
         raise RuntimeError(f"{report.errors} errors, {report.replies} replies: {' '.join(map(str, command))}")
-    return Load(report.replies / report.seconds, used / report.seconds, report.cpu_s / report.seconds)
+    return Load(report.replies, report.seconds, used, report.cpu_s)

@@ -29,7 +29,8 @@ class Kind:
     Attributes:
         rows: how many rows a message has.
         messages: how many different messages are sent.
-        window: how many of them are in flight.
+        connections: on how many connections.
+        window: how many of them are in flight on each connection.
         expected: what the reply of the service begins with; an error begins otherwise.
         encode: makes a message's payload of rows, shape (rows, n_features), and its number.
         shows: tells whether a reply shows the right answers to rows.
@@ -38,6 +39,7 @@ class Kind:
     name: str
     rows: int
     messages: int
+    connections: int
     window: int
     encode: Callable[[Subject, Sequence[list[float]], int], bytes]
     shows: Callable[[Subject, Sequence[list[float]], int, str | bytes], bool]
@@ -89,6 +91,7 @@ KINDS = (
         name="single samples",
         rows=1,
         messages=50_000,
+        connections=1,
         window=64,
         encode=_encode_sample,
         shows=_sample_shows,
@@ -96,9 +99,20 @@ KINDS = (
         least_ratio=0.6,
     ),
     Kind(
+        name="single samples, 16 clients that wait for each reply",
+        rows=1,
+        messages=50_000,
+        connections=16,
+        window=1,
+        encode=_encode_sample,
+        shows=_sample_shows,
+        expected='{"type":"prediction",',
+    ),
+    Kind(
         name=f"JSON batches of {BATCH_SAMPLES}",
         rows=BATCH_SAMPLES,
         messages=1_000,
+        connections=1,
         window=4,
         encode=_encode_samples,
         shows=_samples_show,
@@ -108,6 +122,7 @@ KINDS = (
         name=f"binary frames of {FRAME_ROWS:,}",
         rows=FRAME_ROWS,
         messages=FRAMES,
+        connections=1,
         window=4,
         encode=_encode_binary,
         shows=_binary_shows,
@@ -123,11 +138,13 @@ def measure(subject: Subject, plan: Plan) -> list[Result]:
     with server.service(subject) as service, server.bare() as bare:
         for kind in KINDS:
             payloads = [kind.encode(subject, kind.rows_of(subject, n), n) for n in range(kind.messages)]
-            verify(kind, service, subject, payloads[: VERIFIED // kind.window])
+            verify(kind, service, subject, payloads[: max(VERIFIED // kind.rows, 4)])
             path = subject.directory / kind.name
             save(payloads, path, binary=kind.binary)
             binary = ("--binary",) if kind.binary else ()
-            run = partial(load.stream, frames=path, seconds=plan.seconds, window=kind.window)
+            run = partial(
+                load.stream, frames=path, seconds=plan.seconds, connections=kind.connections, window=kind.window
+            )
             echo = partial(run, bare, options=("--expected", "", *binary))
             answers = ("--path", "/stream", "--greetings", 1, "--expected", kind.expected, *binary)
             echoes, loads = interleave([echo, partial(run, service, options=answers)], rounds=plan.rounds)
