@@ -53,11 +53,11 @@ def create_app(settings: Settings | None = None) -> Starlette:
         )
     app = Starlette(
         routes=[
-            Route("/predict", pages.predict, methods=["GET", "POST"]),
+            Route("/predict", pages.Predict(max_body_bytes=settings.max_body_bytes), methods=["GET", "POST"]),
             WebSocketRoute("/stream", stream),
             Route("/", pages.page),
             Route("/index", pages.page),
-            Route("/result", pages.result, methods=["GET", "POST"]),
+            Route("/result", pages.result, methods=["GET", "POST"], max_body_size=settings.max_body_bytes),
             Route("/health/live", operations.live),
             Route("/health/ready", operations.ready),
             Mount("/static", _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])),
@@ -65,7 +65,6 @@ def create_app(settings: Settings | None = None) -> Starlette:
         middleware=middleware,
         exception_handlers={Problem: problems.handle_problem, HTTPException: problems.handle_http_exception},
         lifespan=lifespan,
-        max_body_size=settings.max_body_bytes,
     )
     app.state.settings = settings
     return app

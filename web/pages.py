@@ -6,29 +6,30 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
-from urllib.parse import parse_qsl
 
 import jinja2
 import msgspec
+from starlette.applications import Starlette
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.types import Scope
+from starlette.routing import request_response
+from starlette.types import Receive, Scope, Send
 
 from ml.classifier import Classifier, Prediction
 from ml.sample import InvalidSample, Note, shown_number
 from web import batch, messages, problems, views
 from web.messages import KEPT_ANSWERS, encoder_of
+from web.negotiation import MAX_QUERY_FIELDS, Form, content_type_of, preferred_form, query_of
 from web.problems import Problem
 from web.settings import Settings
 from web.views import PredictionView
 
 ROOT = Path(__file__).parent.parent
 STATIC = ROOT / "static"
-MAX_QUERY_FIELDS = 20_000
-
-Form = Literal["page", "fragment", "json"]
-_VARY = {"Vary": "Accept, HX-Request", "Cache-Control": "no-cache"}
+_SHARED_HEADERS = [(b"vary", b"Accept, HX-Request"), (b"cache-control", b"no-cache")]
+_HTML_HEADERS = [*_SHARED_HEADERS, (b"content-type", b"text/html; charset=utf-8")]
+_JSON_HEADERS = [*_SHARED_HEADERS, (b"content-type", b"application/json")]
 
 
 class Templates:
@@ -66,29 +67,51 @@ def asset(name: str) -> str:
     return f"static/{name}?v={hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]}"
 
 
+class Content(Response):
+    """A body with headers that were encoded once: encoding them anew costs more than the prediction."""
+
+    def __init__(self, body: bytes, *, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = body
+        self.raw_headers = [*headers, (b"content-length", str(len(body)).encode())]
+
+
+class Predict:
+    """GET and POST /predict: one sample in the query, a form or JSON, or many in JSON."""
+
+    def __init__(self, *, max_body_bytes: int) -> None:
+        self._post = RequestBodyLimitMiddleware(request_response(_post), max_body_size=max_body_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            await self._post(scope, receive, send)
+        else:
+            form = preferred_form(scope, default="page")
+            await _respond(scope["app"], query_of(scope), form=form)(scope, receive, send)
+
+
 async def page(request: Request) -> Response:
     """GET / and /index: the page, prefilled from the query or else with the model's example."""
     model: Classifier = request.app.state.model
     known = {feature.key: shown_number(feature.example) for feature in model.features}
     # Other parameters are left alone here: links get decorated on their way (utm_source and the like).
-    known |= {key: text for key, text in _query(request.scope).items() if key in known}
-    return _page(request, known)
+    known |= {key: text for key, text in query_of(request.scope).items() if key in known}
+    return _page(request.app, known)
 
 
 async def result(request: Request) -> Response:
     """POST /result: the page with its result, for browsers without JavaScript; a GET leads to the page."""
     if request.method != "POST":
         return RedirectResponse("./", status_code=303)
-    return _page(request, await _form(request))
+    return _page(request.app, await _form(request))
 
 
-async def predict(request: Request) -> Response:
-    """GET and POST /predict: one sample in the query, a form or JSON, or many in JSON."""
-    if request.method != "POST":
-        return _respond(request, _query(request.scope), form=_preferred(request.scope, default="page"))
-    content_type = _header(request.scope, b"content-type").partition(b";")[0].strip().lower()
+async def _post(request: Request) -> Response:
+    content_type = content_type_of(request.scope)
     if content_type in (b"application/x-www-form-urlencoded", b"multipart/form-data"):
-        return _respond(request, await _form(request), form=_preferred(request.scope, default="page"))
+        form = preferred_form(request.scope, default="page")
+        return _respond(request.app, await _form(request), form=form)
     if content_type == b"application/json" or content_type.endswith(b"+json"):
         return await _answer_json(request)
     raise Problem(415, "send application/json, application/x-www-form-urlencoded or multipart/form-data")
@@ -102,8 +125,7 @@ async def _answer_json(request: Request) -> Response:
         raise Problem(422, 'a request has either "sample" or "samples"')
     if body.sample is not msgspec.UNSET:
         sample = messages.decode_sample(body.sample)
-        form = _preferred(request.scope, default="json")
-        return _respond(request, sample, form=form)
+        return _respond(request.app, sample, form=preferred_form(request.scope, default="json"))
     assert body.samples is not msgspec.UNSET
     if len(body.samples) > settings.max_samples:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {settings.max_samples} are allowed")
@@ -111,12 +133,11 @@ async def _answer_json(request: Request) -> Response:
     return _json(await batch.encode_answers(model, rows))
 
 
-def _respond(request: Request, sample: Mapping[str, object] | Sequence[object], *, form: Form) -> Response:
+def _respond(app: Starlette, sample: Mapping[str, object] | Sequence[object], *, form: Form) -> Response:
     """Return the prediction of one sample in the form that was asked for."""
-    app = request.app
     model: Classifier = app.state.model
     if form == "page":
-        return _page(request, sample)
+        return _page(app, sample)
     try:
         row = model.validator.row(sample)
     except InvalidSample as error:
@@ -130,8 +151,8 @@ def _respond(request: Request, sample: Mapping[str, object] | Sequence[object], 
     return _html(app.state.templates.answer(prediction, model.labels, notes))
 
 
-def _page(request: Request, sample: Mapping[str, object] | Sequence[object]) -> Response:
-    model: Classifier = request.app.state.model
+def _page(app: Starlette, sample: Mapping[str, object] | Sequence[object]) -> Response:
+    model: Classifier = app.state.model
     status = 200
     try:
         row = model.validator.row(sample)
@@ -141,62 +162,17 @@ def _page(request: Request, sample: Mapping[str, object] | Sequence[object]) -> 
         status = 422 if view.state == "invalid" else 200
     named = sample if isinstance(sample, Mapping) else dict(zip((f.key for f in model.features), sample, strict=False))
     texts = {key: "" if value is None else str(value) for key, value in named.items()}
-    return _html(request.app.state.templates.page(model, texts, view).encode(), status)
+    return _html(app.state.templates.page(model, texts, view).encode(), status)
 
 
 def _html(content: bytes, status: int = 200) -> Response:
-    return Response(content, status, _VARY, media_type="text/html")
+    return Content(content, status=status, headers=_HTML_HEADERS)
 
 
 def _json(content: bytes) -> Response:
-    return Response(content, 200, _VARY, media_type="application/json")
-
-
-def _query(scope: Scope) -> dict[str, str]:
-    try:
-        return dict(
-            parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
-        )
-    except ValueError as error:
-        raise Problem(400, f"the query has more than {MAX_QUERY_FIELDS} fields") from error
+    return Content(content, status=200, headers=_JSON_HEADERS)
 
 
 async def _form(request: Request) -> dict[str, object]:
     async with request.form(max_files=0, max_fields=MAX_QUERY_FIELDS) as form:
         return dict(form)
-
-
-def _header(scope: Scope, name: bytes) -> bytes:
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return b""
-
-
-def _preferred(scope: Scope, *, default: Form) -> Form:
-    """Return the form to answer in: htmx gets the fragment, others what `Accept` prefers."""
-    accept = b""
-    for key, value in scope["headers"]:
-        if key == b"hx-request" and value == b"true":
-            return "fragment"
-        if key == b"accept":
-            accept = value
-    return _negotiate(accept, default)
-
-
-@lru_cache(256)
-def _negotiate(accept: bytes, default: Form) -> Form:
-    quality = {b"text/html": 0.0, b"application/json": 0.0}
-    for part in accept.lower().split(b","):
-        media_type, *parameters = (piece.strip() for piece in part.split(b";"))
-        if media_type in quality:
-            quality[media_type] = next((_quality(p[2:]) for p in parameters if p.startswith(b"q=")), 1.0)
-    html, json = quality[b"text/html"], quality[b"application/json"]
-    return default if html == json else "json" if json > html else "page"
-
-
-def _quality(text: bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0

@@ -11,7 +11,7 @@ from ml.classifier import Classifier, Prediction
 from ml.sample import FieldError, InvalidSample, Note, is_half_typed, shown_number
 
 # A list of titles is a sentence, not the form again: after this many it counts.
-NAMED_TITLES = 3
+NAMED_TITLES = 2
 
 Kind = Literal["error", "note"]
 
@@ -90,7 +90,7 @@ def answer_view(prediction: Prediction, labels: Sequence[str], notes: Sequence[N
         Bar(label, repr(share), percent(share), chosen=index == prediction.index)
         for index, (label, share) in enumerate(zip(labels, prediction.probabilities, strict=True))
     ]
-    # The hint stands before the range itself, which each field shows all the time.
+    # The hint stands below the range itself, which each field shows all the time.
     messages = [Message("note", note.feature, note.message, "outside") for note in notes]
     chosen = bars[prediction.index]
     return PredictionView("answer", prediction.label, chosen.percent, bars, messages)
@@ -135,7 +135,7 @@ def percent(share: float) -> str:
 
 
 def listed(titles: Sequence[str]) -> str:
-    """Return titles as they stand in a sentence: "a", "a and b", "a, b and c", "a, b, c and 9 more"."""
+    """Return titles as they stand in a sentence: "a", "a and b", "a, b and 1 more"."""
     named = list(titles[:NAMED_TITLES])
     if len(titles) > NAMED_TITLES:
         named.append(f"{len(titles) - NAMED_TITLES} more")
