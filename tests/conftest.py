@@ -12,7 +12,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,66 @@ def server(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     log = tmp_path_factory.mktemp("server") / "log.txt"
     with run_server(log, MODEL_FILE=str(model_path)) as server:
         yield server
+
+
+@dataclass
+class Element:
+    """An element of a page, for tests that must not care how its HTML is written."""
+
+    tag: str
+    attributes: dict[str, str] = field(default_factory=dict)
+    children: list[Element | str] = field(default_factory=list)
+
+    def all(self, tag: str = "", **attributes: str) -> list[Element]:
+        """Return the elements inside with this tag and these attributes; `data_x` stands for `data-x`."""
+        wanted = {name.replace("_", "-"): value for name, value in attributes.items()}
+        found: list[Element] = []
+        for child in self.children:
+            if isinstance(child, Element):
+                if tag in ("", child.tag) and wanted.items() <= child.attributes.items():
+                    found.append(child)
+                found += child.all(tag, **attributes)
+        return found
+
+    def one(self, tag: str = "", **attributes: str) -> Element:
+        """Return the only such element."""
+        found = self.all(tag, **attributes)
+        assert len(found) == 1, f"{len(found)} elements are {tag} {attributes}"
+        return found[0]
+
+    @property
+    def text(self) -> str:
+        """All text inside, its white space collapsed."""
+        parts = (child if isinstance(child, str) else child.text for child in self.children)
+        return " ".join(" ".join(parts).split())
+
+
+class _TreeBuilder(HTMLParser):
+    VOID = frozenset({"br", "hr", "img", "input", "link", "meta", "source", "wbr"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = [Element("document")]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len({name for name, _ in attrs}) == len(attrs), f"<{tag}> has an attribute twice"
+        element = Element(tag, {name: value or "" for name, value in attrs})
+        self.open[-1].children.append(element)
+        if tag not in self.VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert tag == self.open[-1].tag, f"<{self.open[-1].tag}> ends with </{tag}>"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.open[-1].children.append(data)
+
+
+def parse_html(html: str) -> Element:
+    """Return the document; every element but the void ones must be closed in order."""
+    builder = _TreeBuilder()
+    builder.feed(html)
+    builder.close()
+    (document,) = builder.open
+    return document

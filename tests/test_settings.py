@@ -1,0 +1,84 @@
+"""The settings: what the environment may say, and what is told when it says something else."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from web.settings import Settings, SettingsError
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert Settings.from_environment({}) == Settings()
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert Settings.from_environment({"PORT": "", "HOST": "  ", "ALLOWED_ORIGINS": " "}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "name", "value"),
+    [
+        ("HOST", "0.0.0.0", "host", "0.0.0.0"),
+        ("HOST", " ::1 ", "host", "::1"),
+        ("PORT", "0", "port", 0),
+        ("PORT", "65535", "port", 65535),
+        ("WEB_CONCURRENCY", "4", "workers", 4),
+        ("MODEL_FILE", "/srv/a model.npz", "model_file", Path("/srv/a model.npz")),
+        ("ALLOWED_ORIGINS", "https://a.example", "allowed_origins", ("https://a.example",)),
+        ("ALLOWED_ORIGINS", "https://a.example/, http://b:81 ,,", "allowed_origins", ("https://a.example", "http://b:81")),
+        ("MAX_CONNECTIONS", "50", "max_connections", 50),
+        ("MAX_BODY_BYTES", "1", "max_body_bytes", 1),
+        ("MAX_FRAME_BYTES", "65536", "max_frame_bytes", 65536),
+        ("MAX_SAMPLES", "3", "max_samples", 3),
+        ("KEEP_ALIVE_S", "5", "keep_alive_s", 5),
+        ("PING_INTERVAL_S", "0.5", "ping_interval_s", 0.5),
+        ("SHUTDOWN_S", "1", "shutdown_s", 1),
+    ],
+)  # fmt: skip
+def test_a_variable_sets_its_setting_and_no_other(variable: str, text: str, name: str, value: object) -> None:
+    settings = Settings.from_environment({variable: text, "UNRELATED": "x"})
+
+    assert dataclasses.asdict(settings) == dataclasses.asdict(Settings()) | {name: value}
+
+
+def test_every_setting_has_a_variable_of_its_own_and_a_meaning() -> None:
+    settings = dataclasses.fields(Settings)
+
+    assert len({setting.metadata["variable"] for setting in settings}) == len(settings)
+    assert all(setting.metadata["meaning"] for setting in settings)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("PORT", "http"), ("PORT", "80.0"), ("PORT", "-1"), ("PORT", "0x50"), ("PORT", "8 0"),
+        ("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "two"),
+        ("MAX_CONNECTIONS", "0"), ("MAX_BODY_BYTES", "12MB"), ("MAX_FRAME_BYTES", "0"), ("MAX_SAMPLES", "-5"),
+        ("KEEP_ALIVE_S", "0"), ("SHUTDOWN_S", "1.5"),
+        ("PING_INTERVAL_S", "often"), ("PING_INTERVAL_S", "0"), ("PING_INTERVAL_S", "nan"),
+        ("PORT", "9" * 5_000),
+        *(
+            pytest.param(*case, marks=pytest.mark.xfail(strict=True, reason="is taken, and fails later or means another"))
+            for case in [
+                ("PORT", "65536"), ("PORT", "8_0"), ("PORT", "\u0668"), ("PING_INTERVAL_S", "inf"),
+                ("PING_INTERVAL_S", "1e400"), ("KEEP_ALIVE_S", "9" * 30), ("MAX_CONNECTIONS", "1"),
+            ]
+        ),
+    ],
+)  # fmt: skip
+def test_a_value_that_a_setting_cannot_take_is_refused_by_name(variable: str, text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({variable: text})
+
+    assert str(caught.value).startswith(f"{variable} must be ")
+    assert text[:20] in str(caught.value)
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = Settings()
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.port = 1  # type: ignore[misc]  # the point of the test
