@@ -113,6 +113,7 @@ prediction.addEventListener("htmx:afterSwap", (event) => {
 
 window.addEventListener("online", retryNow);
 document.addEventListener("visibilitychange", () => (document.hidden ? settleNow() : retryNow()));
+// In time for leaving and coming back; a reload within the pause has taken the address before this.
 window.addEventListener("pagehide", settleNow);
 // Going back, a reload or autofill may bring inputs that the prediction on the screen does not belong to, or a page
 // whose request was cut off.
