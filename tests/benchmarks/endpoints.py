@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -94,15 +95,14 @@ def verify(form: Form, service: server.Server, subject: Subject, rows: Sequence[
     Raises:
         WrongAnswer: a status is not 200, or another prediction is shown.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", service.port)
-    for row in rows:
-        body = form.body(subject, row)
-        connection.request(form.method, form.target(subject, row), body or None, dict(form.headers))
-        response = connection.getresponse()
-        content = response.read()
-        if response.status != 200 or not form.shows(content, subject.model.predict(row), subject):
-            raise WrongAnswer(f"{form.name} {row}: {response.status} {content!r}")
-    connection.close()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", service.port)) as connection:
+        for row in rows:
+            body = form.body(subject, row)
+            connection.request(form.method, form.target(subject, row), body or None, dict(form.headers))
+            response = connection.getresponse()
+            content = response.read()
+            if response.status != 200 or not form.shows(content, subject.model.predict(row), subject):
+                raise WrongAnswer(f"{form.name} {row}: {response.status} {content!r}")
 
 
 def _result(form: Form, to_hello: load.Comparison, to_same: load.Comparison, tool: str) -> Result:

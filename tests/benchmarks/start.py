@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 from dataclasses import dataclass
 from statistics import median
@@ -62,17 +63,16 @@ def measure(subject: Subject, plan: Plan) -> list[Result]:
 
 def use(running: server.Server, subject: Subject) -> None:
     """Send the page, fragments, JSON and a batch, as users would, so that what is made on first use is there."""
-    connection = http.client.HTTPConnection("127.0.0.1", running.port)
     targets = [f"/predict?{subject.query(row)}" for row in subject.rows[: 2 * REQUESTS]]
     requests: list[tuple[str, str, bytes | None, dict[str, str]]] = [("GET", "/", None, {})]
     requests += [("GET", target, None, {"HX-Request": "true"}) for target in targets[:REQUESTS]]
     requests += [("GET", target, None, {"Accept": "application/json"}) for target in targets[REQUESTS:]]
     batch = msgspec.json.encode({"samples": subject.rows[:BATCH]})
     requests.append(("POST", "/predict", batch, {"Content-Type": "application/json"}))
-    for method, target, body, headers in requests:
-        connection.request(method, target, body, headers)
-        response = connection.getresponse()
-        response.read()
-        if response.status != 200:
-            raise RuntimeError(f"{method} {target}: {response.status}")
-    connection.close()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", running.port)) as connection:
+        for method, target, body, headers in requests:
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            response.read()
+            if response.status != 200:
+                raise RuntimeError(f"{method} {target}: {response.status}")

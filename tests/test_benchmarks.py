@@ -1,0 +1,167 @@
+"""The benchmarks themselves: they measure something, and count right answers only. How fast is not asked here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ml import iris, training
+from ml.card import Recipe
+from ml.classifier import Classifier
+from ml.training import Trained
+from tests.benchmarks import endpoints, generator, in_process, load, server, start, stream
+from tests.benchmarks.__main__ import PARTS
+from tests.benchmarks.results import Bar, Ratio, Result, interleave, table
+from tests.benchmarks.subject import Plan, Subject, WrongAnswer, random_rows
+
+ROWS = 5_000
+TOOLS = [
+    pytest.param(tool, marks=pytest.mark.skipif(tool != load.default_tool() == "python", reason="wrk is not installed"))
+    for tool in load.TOOLS
+]
+
+
+@pytest.fixture(scope="module")
+def subject(trained: Trained, model: Classifier, model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    directory = tmp_path_factory.mktemp("benchmarks")
+    return Subject(directory, model_path, model, trained.estimator, random_rows(model, ROWS))
+
+
+@pytest.fixture(scope="module")
+def mistaken(subject: Subject) -> Subject:
+    """A subject that expects the answers of another forest than the one in its model file."""
+    other = training.fit(iris.load(), Recipe(seed=1))
+    path = subject.directory / "other.npz"
+    return replace(subject, model=training.write(training.model_of(other), path, trained=other))
+
+
+@pytest.fixture(scope="module")
+def service(subject: Subject) -> Iterator[server.Server]:
+    with server.service(subject) as running:
+        yield running
+
+
+def test_samples_never_repeat_and_span_the_training_ranges(subject: Subject) -> None:
+    assert len(set(map(tuple, subject.rows))) == ROWS
+    assert all(round(value, 3) == value for row in subject.rows for value in row)
+    for feature, column in zip(subject.model.features, zip(*subject.rows, strict=True), strict=True):
+        margin = (feature.high - feature.low) / 100
+        assert feature.low <= min(column) < feature.low + margin
+        assert feature.high - margin < max(column) <= feature.high
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_measures_everything_that_it_names(part: str, subject: Subject) -> None:
+    results = PARTS[part].measure(subject, Plan(rounds=1, seconds=0.2, tool="python"))
+
+    assert len({result.what for result in results}) == len(results) > 1
+    for result in results:
+        assert result.number > 0
+        assert 0 < result.ratio.lowest <= result.ratio.median <= result.ratio.highest
+        assert result.what in table(results)
+
+
+@pytest.mark.parametrize("form", endpoints.FORMS, ids=lambda form: form.name)
+def test_another_prediction_over_http_stops_the_benchmark(
+    form: endpoints.Form, service: server.Server, subject: Subject, mistaken: Subject
+) -> None:
+    endpoints.verify(form, service, subject, subject.rows[:100])
+
+    with pytest.raises(WrongAnswer, match=form.name):
+        endpoints.verify(form, service, mistaken, subject.rows[:100])
+
+
+@pytest.mark.parametrize("kind", stream.KINDS, ids=lambda kind: kind.name)
+def test_another_prediction_on_the_stream_stops_the_benchmark(
+    kind: stream.Kind, service: server.Server, subject: Subject, mistaken: Subject
+) -> None:
+    payloads = [kind.encode(subject, kind.rows_of(subject, n), n) for n in range(100)]
+    stream.verify(kind, service, subject, payloads)
+
+    with pytest.raises(WrongAnswer, match=kind.name):
+        stream.verify(kind, service, mistaken, payloads)
+
+
+def test_another_prediction_in_process_stops_the_benchmark(subject: Subject, mistaken: Subject) -> None:
+    in_process.verify(subject, n=100)
+
+    with pytest.raises(WrongAnswer, match="other probabilities"):
+        in_process.verify(mistaken, n=100)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_both_load_tools_count_answers(tool: str, service: server.Server, subject: Subject, tmp_path: Path) -> None:
+    requests = tmp_path / "requests"
+    generator.save((endpoints.FORMS[0].request(subject, row) for row in subject.rows), requests)
+
+    run = load.http(service, requests, seconds=0.2, tool=tool)
+
+    assert run.replies > load.HTTP_CONNECTIONS
+    assert min(run.seconds, run.server_cpu_s, run.tool_cpu_s) > 0
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_http_errors_are_not_counted_as_answers(tool: str, service: server.Server, tmp_path: Path) -> None:
+    requests = tmp_path / "requests"
+    generator.save([b"GET /predict?sepal_length=x HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n"], requests)
+
+    with pytest.raises(RuntimeError, match=r"[1-9]\d* errors"):
+        load.http(service, requests, seconds=0.2, tool=tool)
+
+
+def test_error_frames_are_not_counted_as_answers(service: server.Server, tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    stream.save([b'{"id":1,"sample":[1,2]}'], frames, binary=False)
+    options = ("--path", "/stream", "--greetings", 1, "--expected", stream.KINDS[0].expected)
+
+    with pytest.raises(RuntimeError, match=r"[1-9]\d* errors"):
+        load.stream(service, frames, seconds=0.2, connections=1, window=4, options=options)
+
+
+def test_a_refused_handshake_is_no_measurement(service: server.Server, tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    stream.save([b"{}"], frames, binary=False)
+
+    with pytest.raises(RuntimeError, match="the server closed a connection"):
+        load.stream(service, frames, seconds=0.2, connections=1, window=1, options=("--expected", "", "--path", "/no"))
+
+
+def test_messages_come_back_from_a_file_as_they_were(tmp_path: Path) -> None:
+    messages = [b"", b"12\n", b"\r\n\r\n", bytes(range(256)) * 300]
+
+    generator.save(messages, tmp_path / "messages")
+
+    assert generator.load(tmp_path / "messages") == messages
+
+
+def test_rounds_are_interleaved_and_ratios_are_of_neighbors() -> None:
+    calls: list[str] = []
+    first, second = interleave([lambda: calls.append("a"), lambda: calls.append("b")], rounds=3)
+
+    assert "".join(calls) == "ababab"
+    assert len(first) == len(second) == 3
+    assert Ratio.of([2.0, 8.0, 9.0], [1.0, 2.0, 3.0]) == Ratio(3.0, 2.0, 4.0)
+
+
+def test_a_missed_bar_is_shown_as_missed() -> None:
+    ratio = Ratio.of([1.0], [2.0])
+    reached = Result("fast", 1.0, "s", ratio, "bare", (Bar(1.0, 1.0, "s", highest=True), Bar(0.5, 0.5)))
+    missed = Result("slow", 1.0, "s", ratio, "bare", (Bar(0.5, 0.5), Bar(1.1, 1.0, "s", highest=True)))
+
+    _, first, second = table([reached, missed]).splitlines()
+
+    assert first.split() == ["fast", "1", "s", "0.5", "(0.5", "to", "0.5)", "bare", "≤", "1", "s,", "≥", "0.5", "yes"]
+    assert second.split()[-1] == "NO"
+
+
+def test_a_server_tells_its_start_memory_and_processor_time(subject: Subject, service: server.Server) -> None:
+    before = service.cpu_s()
+
+    while service.cpu_s() == before:  # until the next hundredth of a second
+        start.use(service, subject)
+
+    assert 0 < service.start_s < server.START_TIMEOUT_S
+    assert 10 < service.resident_mb() < 1_000
