@@ -1,0 +1,167 @@
+"""The README is held to the code: its commands run, its tables and its layout are what there is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from websockets.sync.client import connect
+
+from ml import classifier
+from ml.training import Trained
+from tests.conftest import ROOT, Server
+from web.settings import Settings
+
+README = (ROOT / "README.md").read_text()
+SHIPPED = "http://127.0.0.1:8000"
+
+
+def blocks(language: str) -> list[str]:
+    """Return the code blocks of a language; plain blocks have none."""
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    return [block for found, block in fences if found == language]
+
+
+def section(title: str) -> str:
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def table(title: str) -> list[list[str]]:
+    rows = [line.strip("|").split("|") for line in section(title).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def run(command: str | list[str], folder: Path, **environment: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run(
+        command, shell=isinstance(command, str), cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_the_settings_table_is_the_settings() -> None:
+    rows = table("Settings")
+
+    assert rows == [
+        [
+            f"`{setting.metadata['variable']}`",
+            f"`{setting.default}`" if setting.default != () else "",
+            setting.metadata["unit"],
+            setting.metadata["meaning"],
+        ]
+        for setting in fields(Settings)
+    ]
+
+
+def test_the_layout_is_the_tree() -> None:
+    (block,) = [block for block in blocks("") if "ml/__main__.py" in block]
+    listed = [line.split()[0] for line in block.splitlines()]
+    tracked = subprocess.run(
+        ["git", "ls-files", "ml", "web", "templates", "static"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    assert all((ROOT / path).exists() for path in listed)
+    files = {path for path in tracked if not path.endswith("__init__.py") and "/locale/" not in path}
+    assert files == {path for path in listed if path.startswith(("ml/", "web/", "templates/", "static/"))}
+
+
+def test_the_dependency_table_is_the_direct_requirements() -> None:
+    direct = (ROOT / "requirements.txt").read_text().split("# what these bring along")[0]
+
+    listed = [name for row in table("Dependencies") for name in row[0].split(", ")]
+
+    assert sorted(listed) == sorted(re.findall(r"^([A-Za-z0-9_-]+)==", direct, flags=re.MULTILINE))
+
+
+def test_the_make_commands_are_targets() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+    assert set(re.findall(r"\bmake ([a-z]+)", README)) <= set(targets)
+
+
+def test_the_curl_commands_get_predictions(server: Server, tmp_path: Path) -> None:
+    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("curl")]
+    assert shutil.which("curl"), "the README's commands need curl"
+
+    answers = [json.loads(run(command.replace(SHIPPED, server.url), tmp_path)) for command in commands]
+
+    assert len(answers) == 3
+    assert answers[0]["label"] == answers[2]["label"] == answers[1]["predictions"][0]["label"] == "versicolor"
+
+
+def test_the_websocket_client_prints_predictions(server: Server, tmp_path: Path) -> None:
+    (program,) = [block for block in blocks("python") if "websockets" in block]
+    lines = [line for line in program.splitlines() if line.strip()]
+
+    printed = run([sys.executable, "-c", program.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")], tmp_path)
+
+    assert len(lines) <= 10
+    assert [line.split()[:2] for line in printed.splitlines()[1:]] == [["0", "versicolor"], ["1", "setosa"]]
+
+
+def test_the_example_frames_are_answered(server: Server) -> None:
+    (frames,) = [block.splitlines() for block in blocks("json")]
+
+    with connect(server.stream_url) as stream:
+        stream.recv()
+        replies = []
+        for frame in frames:
+            stream.send(frame)
+            replies.append(json.loads(stream.recv()))
+
+    assert [(reply["id"], reply["type"]) for reply in replies] == [(1, "prediction"), (2, "predictions")]
+
+
+@pytest.fixture
+def measurements(trained: Trained, tmp_path: Path) -> Path:
+    """A folder with the files that the README's commands speak of."""
+    header = [f"{feature.title} ({feature.unit})" for feature in trained.features]
+    rows = np.concatenate([trained.split.train_rows, trained.split.test_rows])
+    classes = np.concatenate([trained.split.train_classes, trained.split.test_classes])
+    lines = [
+        ",".join([*map(str, row), trained.labels[index]]) for row, index in zip(rows.tolist(), classes, strict=True)
+    ]
+    (tmp_path / "measurements.csv").write_text("\n".join([",".join([*header, "species"]), *lines]))
+    (tmp_path / "rows.csv").write_text("\n".join([",".join(header), *(line.rpartition(",")[0] for line in lines)]))
+    return tmp_path
+
+
+def test_the_commands_train_predict_inspect_and_score(measurements: Path) -> None:
+    training, using = (block.splitlines() for block in blocks("sh") if block.startswith("python -m ml"))
+
+    trained = run(training[0], measurements)
+    run("python -m ml train", measurements)
+    printed = [run(command, measurements) for command in using]
+
+    assert "species.npz: version" in trained
+    assert training[1] == "MODEL_FILE=species.npz make serve"
+    assert printed[0].startswith("versicolor (class 1)")
+    assert printed[1].startswith("iris, version")
+    assert len((measurements / "predictions.csv").read_text().splitlines()) == 151
+
+
+def test_the_export_writes_a_model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (program,) = [block for block in blocks("python") if "ml.export" in block]
+    rows = np.random.default_rng(0).random((60, 2))
+    classes = np.where(rows[:, 0] > rows[:, 1], "wide", "high")
+    names = {
+        "forest": RandomForestClassifier(10).fit(rows[:40], classes[:40]),
+        "X_test": rows[40:],
+        "y_test": classes[40:],
+    }
+    monkeypatch.chdir(tmp_path)
+
+    exec(compile(program, "README.md", "exec"), names)
+
+    assert classifier.load(tmp_path / "boxes.npz").labels == ("high", "wide")
