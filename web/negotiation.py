@@ -55,6 +55,14 @@ def preferred_form(scope: Scope, *, default: Form) -> Form:
     return _negotiate(accept, default) if accept else default
 
 
+def is_known(scope: Scope, entity_tag: bytes) -> bool:
+    """Tell whether the client has the representation with this tag already (RFC 9110, section 13.1.2)."""
+    for name, value in scope["headers"]:
+        if name == b"if-none-match":
+            return value.strip() == b"*" or entity_tag in (tag.strip() for tag in value.split(b","))
+    return False
+
+
 @lru_cache(256)
 def _negotiate(accept: bytes, default: Form) -> Form:
     quality = {b"text/html": 0.0, b"application/json": 0.0}

@@ -20,16 +20,18 @@ from ml.classifier import Classifier, Prediction
 from ml.sample import InvalidSample, Note, shown_number
 from web import batch, messages, problems, views
 from web.messages import KEPT_ANSWERS, encoder_of
-from web.negotiation import MAX_QUERY_FIELDS, Form, content_type_of, preferred_form, query_of
+from web.negotiation import MAX_QUERY_FIELDS, Form, content_type_of, is_known, preferred_form, query_of
 from web.problems import Problem
 from web.settings import Settings
 from web.views import PredictionView
 
 ROOT = Path(__file__).parent.parent
 STATIC = ROOT / "static"
-_SHARED_HEADERS = [(b"vary", b"Accept, HX-Request"), (b"cache-control", b"no-cache")]
-_HTML_HEADERS = [*_SHARED_HEADERS, (b"content-type", b"text/html; charset=utf-8")]
-_JSON_HEADERS = [*_SHARED_HEADERS, (b"content-type", b"application/json")]
+_MEDIA_TYPES: dict[Form, bytes] = {
+    "page": b"text/html; charset=utf-8",
+    "fragment": b"text/html; charset=utf-8",
+    "json": b"application/json",
+}
 
 
 class Templates:
@@ -86,9 +88,14 @@ class Predict:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
             await self._post(scope, receive, send)
+            return
+        form = preferred_form(scope, default="page")
+        tag = _entity_tag(scope["app"].state.model, form)
+        if is_known(scope, tag):
+            response: Response = Content(b"", status=304, headers=_headers(form, tag))
         else:
-            form = preferred_form(scope, default="page")
-            await _respond(scope["app"], query_of(scope), form=form)(scope, receive, send)
+            response = _respond(scope["app"], query_of(scope), form=form, tag=tag)
+        await response(scope, receive, send)
 
 
 async def page(request: Request) -> Response:
@@ -97,7 +104,10 @@ async def page(request: Request) -> Response:
     known = {feature.key: shown_number(feature.example) for feature in model.features}
     # Other parameters are left alone here: links get decorated on their way (utm_source and the like).
     known |= {key: text for key, text in query_of(request.scope).items() if key in known}
-    return _page(request.app, known)
+    tag = _entity_tag(model, "page")
+    if is_known(request.scope, tag):
+        return Content(b"", status=304, headers=_headers("page", tag))
+    return _page(request.app, known, tag=tag)
 
 
 async def result(request: Request) -> Response:
@@ -130,28 +140,33 @@ async def _answer_json(request: Request) -> Response:
     if len(body.samples) > settings.max_samples:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {settings.max_samples} are allowed")
     rows = await batch.read(model, body.samples)
-    return _json(await batch.encode_answers(model, rows))
+    return Content(await batch.encode_answers(model, rows), status=200, headers=_headers("json"))
 
 
-def _respond(app: Starlette, sample: Mapping[str, object] | Sequence[object], *, form: Form) -> Response:
+def _respond(
+    app: Starlette, sample: Mapping[str, object] | Sequence[object], *, form: Form, tag: bytes = b""
+) -> Response:
     """Return the prediction of one sample in the form that was asked for."""
     model: Classifier = app.state.model
     if form == "page":
-        return _page(app, sample)
+        return _page(app, sample, tag=tag)
     try:
         row = model.validator.row(sample)
     except InvalidSample as error:
         if form == "json":
             return problems.response_of(Problem(422, str(error), error.errors).details)
         # 200: htmx does not swap a 422 in, and the old answer would stay beside the new input.
-        return _html(app.state.templates.fragment(views.invalid_view(error, model.features)).encode())
+        content = app.state.templates.fragment(views.invalid_view(error, model.features)).encode()
+        return Content(content, status=200, headers=_headers(form, tag))
     prediction, notes = model.predict(row), model.validator.notes(row)
     if form == "json":
-        return _json(encoder_of(model).answer(row, prediction, notes))
-    return _html(app.state.templates.answer(prediction, model.labels, notes))
+        content = encoder_of(model).answer(row, prediction, notes)
+    else:
+        content = app.state.templates.answer(prediction, model.labels, notes)
+    return Content(content, status=200, headers=_headers(form, tag))
 
 
-def _page(app: Starlette, sample: Mapping[str, object] | Sequence[object]) -> Response:
+def _page(app: Starlette, sample: Mapping[str, object] | Sequence[object], *, tag: bytes = b"") -> Response:
     model: Classifier = app.state.model
     status = 200
     try:
@@ -162,15 +177,25 @@ def _page(app: Starlette, sample: Mapping[str, object] | Sequence[object]) -> Re
         status = 422 if view.state == "invalid" else 200
     named = sample if isinstance(sample, Mapping) else dict(zip((f.key for f in model.features), sample, strict=False))
     texts = {key: "" if value is None else str(value) for key, value in named.items()}
-    return _html(app.state.templates.page(model, texts, view).encode(), status)
+    content = app.state.templates.page(model, texts, view).encode()
+    return Content(content, status=status, headers=_headers("page", tag if status == 200 else b""))
 
 
-def _html(content: bytes, status: int = 200) -> Response:
-    return Content(content, status=status, headers=_HTML_HEADERS)
+@lru_cache(64)
+def _headers(form: Form, tag: bytes = b"") -> list[tuple[bytes, bytes]]:
+    headers = [(b"vary", b"Accept, HX-Request"), (b"cache-control", b"no-cache"), (b"content-type", _MEDIA_TYPES[form])]
+    return [*headers, (b"etag", tag)] if tag else headers
 
 
-def _json(content: bytes) -> Response:
-    return Content(content, status=200, headers=_JSON_HEADERS)
+@lru_cache(64)
+def _entity_tag(model: Classifier, form: Form) -> bytes:
+    """Return the tag of every GET in this form: what it says depends on its address, the model and our files alone."""
+    files = hashlib.sha256()
+    for folder in (ROOT / "templates", STATIC, Path(__file__).parent):
+        for path in sorted(folder.rglob("*.*")):
+            if path.suffix != ".pyc":
+                files.update(path.read_bytes())
+    return f'"{model.version}-{files.hexdigest()[:8]}-{form}"'.encode()
 
 
 async def _form(request: Request) -> dict[str, object]:

@@ -45,7 +45,8 @@ class Problem(Exception):
 
 def response_of(details: ProblemDetails) -> Response:
     """Return the problem as an HTTP response."""
-    return Response(msgspec.json.encode(details), details.status, media_type=MEDIA_TYPE)
+    headers = {"Vary": "Accept, HX-Request", "Cache-Control": "no-cache"}
+    return Response(msgspec.json.encode(details), details.status, headers, media_type=MEDIA_TYPE)
 
 
 async def handle_problem(request: Request, error: Exception) -> Response:
