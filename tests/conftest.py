@@ -47,9 +47,9 @@ def model(model_path: Path) -> Classifier:
     return classifier.load(model_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(model_path: Path) -> Iterator[TestClient]:
-    """The application in process, its lifespan entered."""
+    """The application in process, its lifespan entered: one for a module's tests, which leave it as it is."""
     with TestClient(create_app(Settings(model_file=model_path))) as client:
         yield client
 

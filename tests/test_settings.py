@@ -61,7 +61,7 @@ def test_every_setting_has_a_variable_of_its_own_and_a_meaning() -> None:
         ("PING_INTERVAL_S", "often"), ("PING_INTERVAL_S", "0"), ("PING_INTERVAL_S", "nan"),
         ("PORT", "9" * 5_000),
         *(
-            pytest.param(*case, marks=pytest.mark.xfail(strict=True, reason="is taken, and fails later or means another"))
+            pytest.param(*case, marks=pytest.mark.xfail(strict=True, reason="taken, and fails later or means another"))
             for case in [
                 ("PORT", "65536"), ("PORT", "8_0"), ("PORT", "\u0668"), ("PING_INTERVAL_S", "inf"),
                 ("PING_INTERVAL_S", "1e400"), ("KEEP_ALIVE_S", "9" * 30), ("MAX_CONNECTIONS", "1"),
