@@ -402,6 +402,13 @@ def test_a_limit_that_float32_does_not_hold_is_met_in_its_precision(minimum: flo
         assert accepted == is_row or near
 
 
+@given(rows=st.lists(st.lists(st.floats() | st.sampled_from([180.0, -0.0]), min_size=3, max_size=3), max_size=4))
+def test_all_rows_are_accepted_just_when_the_validator_takes_each_of_them(rows: list[list[float]]) -> None:
+    accepted = VALIDATOR.accepts_all(np.array(rows, dtype=np.float64).reshape(-1, 3))
+
+    assert accepted == all(outcome(row)[0] is not None for row in rows)
+
+
 @pytest.mark.parametrize("limits", [(None, None), (0.0, None), (None, 1e300), (-1e300, 1e300)])
 def test_infinite_rows_are_not_accepted(limits: tuple[float | None, float | None]) -> None:
     validator = Validator([feature("length", minimum=limits[0], maximum=limits[1])])

@@ -1,0 +1,346 @@
+"""The house: which module may import which, and what a server never loads."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*ROOT.glob("ml/**/*.py"), *ROOT.glob("web/**/*.py")])
+ML = [path for path in SOURCES if path.is_relative_to(ROOT / "ml")]
+WEB = [path for path in SOURCES if path.is_relative_to(ROOT / "web")]
+# Where models are trained: scikit-learn may be imported there, inside functions.
+TRAINING = {"ml/iris.py", "ml/training.py"}
+# What each side may import besides Python's own library.
+ML_PACKAGES = {"ml", "numpy", "msgspec"}
+WEB_PACKAGES = {
+    "web", "ml", "numpy", "msgspec", "starlette", "jinja2", "uvicorn", "prometheus_client", "babel",
+}  # fmt: skip
+COMMAND_LINE_PACKAGES = {"tqdm"}  # progress on a terminal
+SERIALIZERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "copyreg", "dbm"}
+FLOWERS = re.compile(r"setosa|versicolor|virginica|petal|sepal|iris", re.IGNORECASE)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports_of(tree: ast.AST) -> Iterator[str]:
+    """Yield the full name of everything imported, wherever in the module it is."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name their module in full"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def top_level_imports_of(path: Path) -> set[str]:
+    """Return the packages that importing the module imports: functions are left out."""
+    tree = tree_of(path)
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
+    outside = ast.Module([node for node in ast.walk(tree) if isinstance(node, ast.stmt) and id(node) not in inside], [])
+    return {name.split(".")[0] for name in imports_of(outside)}
+
+
+def packages_of(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports_of(tree_of(path))}
+
+
+def test_there_are_sources_to_look_at() -> None:
+    assert {"ml/forest.py", "ml/iris.py", "ml/training.py"} <= set(map(name_of, ML))
+    assert {"web/app.py", "web/stream.py"} <= set(map(name_of, WEB))
+    assert set(map(name_of, SOURCES)) >= TRAINING
+
+
+@pytest.mark.parametrize("path", ML, ids=name_of)
+def test_ml_imports_numpy_msgspec_and_itself(path: Path) -> None:
+    allowed = ML_PACKAGES | sys.stdlib_module_names
+    if name_of(path) in TRAINING:
+        allowed |= {"sklearn"}
+    if path.name == "__main__.py":
+        allowed |= COMMAND_LINE_PACKAGES
+
+    assert packages_of(path) <= allowed
+
+
+@pytest.mark.parametrize("path", WEB, ids=name_of)
+def test_web_imports_what_serves_and_never_what_trains(path: Path) -> None:
+    assert packages_of(path) <= WEB_PACKAGES | sys.stdlib_module_names
+    for name in imports_of(tree_of(path)):
+        assert not re.match(r"ml\.(iris|training)\b", name), name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_scikit_learn_is_imported_only_inside_functions_that_train(path: Path) -> None:
+    assert "sklearn" not in top_level_imports_of(path)
+    if name_of(path) not in TRAINING:
+        assert "sklearn" not in packages_of(path)
+
+
+@pytest.mark.parametrize("path", ML, ids=name_of)
+def test_ml_reads_no_environment_variables_and_speaks_no_http(path: Path) -> None:
+    tree = tree_of(path)
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+    assert not attributes & {"environ", "environb", "getenv", "getenvb", "putenv"}
+    assert not {
+        name for name in imports_of(tree) if name.startswith(("os.environ", "os.getenv", "http", "urllib", "socket"))
+    }
+
+
+@pytest.mark.parametrize("path", WEB, ids=name_of)
+def test_web_reads_the_environment_in_its_settings_alone(path: Path) -> None:
+    attributes = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
+
+    assert not attributes & {"environ", "getenv"} or path.name == "settings.py"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_source_file_pickles(path: Path) -> None:
+    tree = tree_of(path)
+
+    assert not packages_of(path) & SERIALIZERS
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert isinstance(node.value, ast.Constant)
+            assert node.value.value is False
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            assert name not in {
+                "np.load",
+                "numpy.load",
+                "np.save",
+                "np.savez",
+                "np.fromfile",
+                "eval",
+                "exec",
+                "__import__",
+            }
+            if name.endswith(("read_array", "write_array")):
+                assert "allow_pickle" in {keyword.arg for keyword in node.keywords}, "its default would pickle"
+
+
+# What may stand at the top of a module: definitions. These make a value and do nothing else.
+MAKERS = {
+    "re.compile", "Path", "math.nextafter", "frozenset", "logging.getLogger", "msgspec.json.Decoder",
+    "msgspec.json.Encoder", "NewType", "TypeVar", "ParamSpec",
+}  # fmt: skip
+DECORATORS = {"dataclass", "lru_cache", "cache", "contextmanager", "asynccontextmanager", "property", "classmethod",
+              "staticmethod", "abstractmethod", "overload", "override", "total_ordering", "runtime_checkable",
+              "contextlib.contextmanager", "contextlib.asynccontextmanager"}  # fmt: skip
+
+
+def work_in(body: list[ast.stmt], *, maker: str = "") -> Iterator[str]:
+    """Yield what statements do besides defining, each as source text."""
+    for node in body:
+        match node:
+            case ast.Import() | ast.ImportFrom() | ast.Pass():
+                continue
+            case ast.Expr(value=ast.Constant()):
+                continue
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                yield from (d for d in map(decorator_of, node.decorator_list) if d not in DECORATORS)
+            case ast.ClassDef():
+                yield from (d for d in map(decorator_of, node.decorator_list) if d not in DECORATORS)
+                # A field of a dataclass may be made by a function of the same module.
+                yield from work_in(node.body, maker="_setting")
+            case ast.Assign() | ast.AnnAssign():
+                yield from calls_in(node, maker)
+            case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
+                continue
+            case _:
+                yield ast.unparse(node)
+
+
+def decorator_of(node: ast.expr) -> str:
+    name = ast.unparse(node.func if isinstance(node, ast.Call) else node)
+    return "property" if name.endswith((".setter", ".getter")) else name
+
+
+def calls_in(node: ast.AST, maker: str) -> Iterator[str]:
+    for call in ast.walk(node):
+        if isinstance(call, ast.Call) and not is_maker(ast.unparse(call.func), maker):
+            yield ast.unparse(call)
+        if isinstance(call, ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.Await | ast.NamedExpr):
+            yield ast.unparse(call)
+
+
+def is_maker(function: str, maker: str) -> bool:
+    return function in {*MAKERS, maker} or function.endswith(".encode")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_but_definitions_happens_at_import(path: Path) -> None:
+    assert list(work_in(tree_of(path).body)) == []
+
+
+AUDIT = """
+import sys, threading
+import {imports}
+for name in [name for name in sys.modules if name.split(".")[0] in ("ml", "web")]:
+    del sys.modules[name]
+
+def own_work():
+    # The nearest frame that is ours, unless Python's import machinery stands before it: reading a module is no work.
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return False
+        if frame.f_code.co_filename.startswith({root!r}):
+            return True
+        frame = frame.f_back
+    return False
+
+watched = ("open", "socket.", "subprocess.", "os.", "tempfile.", "shutil.")
+seen = []
+
+def watch(event, arguments):
+    if event.startswith(watched) and own_work():
+        seen.append((event, arguments))
+
+sys.addaudithook(watch)
+import {imports}
+assert not seen, seen
+assert threading.active_count() == 1, threading.enumerate()
+assert not {heavy!r} & set(sys.modules), {heavy!r} & set(sys.modules)
+print(len([name for name in sys.modules if name.split(".")[0] in ("ml", "web")]))
+"""
+HEAVY = {"sklearn", "scipy", "joblib", "pandas", "django", "django_htmx", "threadpoolctl"}
+
+
+def run(code: str, *, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_every_module_opens_no_file_and_no_connection(tmp_path: Path) -> None:
+    modules = [name_of(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__") for path in SOURCES]
+
+    printed = run(AUDIT.format(imports=", ".join(modules), root=str(ROOT), heavy=HEAVY), cwd=tmp_path)
+
+    assert int(printed) == len(SOURCES)
+    assert os.listdir(tmp_path) == []
+
+
+SERVE = """
+import sys
+from pathlib import Path
+from starlette.testclient import TestClient
+from web.app import create_app
+from web.settings import Settings
+
+with TestClient(create_app(Settings(model_file=Path({path!r})))) as client:
+    query = "sepal_length=5.6&sepal_width=2.7&petal_length=4.2&petal_width=1.3"
+    assert "versicolor" in client.get("/").raise_for_status().text
+    answer = client.get("/predict?" + query, headers={{"Accept": "application/json"}}).raise_for_status().json()
+    assert answer["label"] == "versicolor", answer
+    fragment = client.get("/predict?" + query, headers={{"HX-Request": "true"}}).raise_for_status().text
+    assert "versicolor" in fragment
+    answers = client.post("/predict", json={{"samples": [[5.6, 2.7, 4.2, 1.3]] * 3}}).raise_for_status().json()
+    assert [one["label"] for one in answers["predictions"]] == ["versicolor"] * 3
+    with client.websocket_connect("/stream") as stream:
+        assert stream.receive_json()["type"] == "model"
+        stream.send_json({{"id": 1, "sample": [5.6, 2.7, 4.2, 1.3]}})
+        assert stream.receive_json()["label"] == "versicolor"
+    assert "htmx" in client.get("/static/htmx-2.min.js").raise_for_status().text
+loaded = {heavy!r} & set(sys.modules)
+assert not loaded, loaded
+"""
+
+
+def test_a_server_with_a_model_file_never_loads_scikit_learn_or_django(model_path: Path, tmp_path: Path) -> None:
+    run(SERVE.format(path=str(model_path), heavy=HEAVY), cwd=tmp_path)
+
+
+def words_of(path: Path) -> Iterator[str]:
+    """Yield the names and texts of a module; docstrings may tell an example, and comments a measurement."""
+    tree = tree_of(path)
+    docstrings = set()
+    for node in ast.walk(tree):
+        # A text that stands alone is read by people only, as the docstring of what is above it.
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            docstrings.add(id(node.value))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str() as text) if id(node) not in docstrings:
+                yield text
+            case ast.Name(id=name) | ast.arg(arg=name) | ast.Attribute(attr=name):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.keyword(arg=str() as name):
+                yield name
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                yield from (alias.asname or alias.name for alias in aliases)
+
+
+def flowers_in(path: Path) -> list[str]:
+    found = [word for word in words_of(path) if FLOWERS.search(word)]
+    if name_of(path) == "ml/__main__.py":
+        found = [word for word in found if word != "iris"]  # the built-in data set is imported, and loaded by default
+    return found
+
+
+def test_the_built_in_data_set_is_where_the_flowers_are() -> None:
+    assert {"petal width", "iris"} <= set(flowers_in(ROOT / "ml/iris.py"))
+
+
+STRANGERS = [
+    pytest.param(
+        path, marks=pytest.mark.xfail(strict=True, reason="the help of --limits has petal_width as its example")
+    )
+    if name_of(path) == "ml/__main__.py"
+    else path
+    for path in SOURCES
+    if path.name != "iris.py"
+]
+
+
+@pytest.mark.parametrize("path", STRANGERS, ids=name_of)
+def test_no_other_module_knows_about_flowers(path: Path) -> None:
+    assert flowers_in(path) == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted(p for f in ("templates", "static") for p in (ROOT / f).rglob("*") if p.is_file()), ids=name_of
+)
+def test_no_template_and_no_static_file_knows_about_flowers(path: Path) -> None:
+    assert FLOWERS.findall(path.read_text()) == []
+
+
+def test_the_arrows_between_the_modules_of_ml_have_no_circle() -> None:
+    arrows = {
+        name_of(path): {
+            f"ml/{name.split('.')[1]}.py" for name in imports_of(tree_of(path)) if name.startswith("ml.")
+        } & set(map(name_of, ML))
+        for path in ML
+        if path.name != "__init__.py"
+    }  # fmt: skip
+
+    while free := {name for name, targets in arrows.items() if not targets & arrows.keys()}:
+        for name in free:
+            del arrows[name]
+
+    assert arrows == {}, "these import each other in a circle"

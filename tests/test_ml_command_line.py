@@ -1,0 +1,249 @@
+"""python -m ml, as a person runs it: what it prints, what it refuses, and how it exits."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ml import classifier, modelfile
+from ml.training import Trained
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = ("5.6", "2.7", "4.2", "1.3")
+
+
+def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run python -m ml elsewhere than in the project, with warnings as errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "ml", *map(str, arguments)],
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True, encoding="utf-8", timeout=120, check=False,
+    )  # fmt: skip
+
+
+def output_of(*arguments: str | Path, cwd: Path) -> str:
+    done = run(*arguments, cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def error_of(*arguments: str | Path, cwd: Path) -> str:
+    """Return the one line on standard error of a command that fails with status 1 and prints nothing else."""
+    done = run(*arguments, cwd=cwd)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def training_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The directory in which python -m ml train ran, and what it printed."""
+    directory = tmp_path_factory.mktemp("train")
+    return directory, output_of("train", cwd=directory)
+
+
+def test_train_prints_the_report(training_run: tuple[Path, str]) -> None:
+    _, printed = training_run
+
+    assert "accuracy   0.933 on 30 test rows (trained on 120)" in printed
+    assert "baseline   0.333 " in printed
+    assert re.search(r"^10-fold +0\.9\d\d ± 0\.0\d\d cross-validated accuracy$", printed, re.MULTILINE)
+    words = [line.split() for line in printed.splitlines()]
+    assert ["setosa", "1.000", "1.000", "10", "0", "0"] in words
+    assert ["versicolor", "0.833", "1.000", "0", "10", "0"] in words
+    assert ["virginica", "1.000", "0.800", "0", "2", "8"] in words
+
+
+def test_train_writes_one_file_and_says_that_it_agrees(training_run: tuple[Path, str]) -> None:
+    directory, printed = training_run
+
+    assert os.listdir(directory) == ["model.npz"]
+    version = modelfile.version_of((directory / "model.npz").read_bytes())
+    assert f"model.npz: version {version}, read back, and all 30 test rows give scikit-learn's probabilities" in printed
+
+
+def test_train_twice_writes_the_same_bytes(training_run: tuple[Path, str], tmp_path: Path) -> None:
+    directory, _ = training_run
+
+    output_of("train", "--out", tmp_path / "again.npz", cwd=tmp_path)
+
+    assert (tmp_path / "again.npz").read_bytes() == (directory / "model.npz").read_bytes()
+
+
+def test_a_trained_file_answers_like_scikit_learn(training_run: tuple[Path, str], trained: Trained) -> None:
+    model = classifier.load(training_run[0] / "model.npz")
+
+    answers = model.predict_batch(trained.split.test_rows).probabilities
+
+    assert (answers == trained.estimator.predict_proba(trained.split.test_rows)).all()
+
+
+def test_predict_prints_the_label_its_class_and_the_probabilities(training_run: tuple[Path, str]) -> None:
+    lines = output_of("predict", *SAMPLE, cwd=training_run[0]).splitlines()
+
+    assert lines[0] == "versicolor (class 1)"
+    assert [line.split() for line in lines[1:4]] == [["setosa", "0.0"], ["versicolor", "1.0"], ["virginica", "0.0"]]
+
+
+@pytest.mark.parametrize(
+    "values", [("5,6", "2,7", "4,2", "1,3"), ("5.6", " 2.7 ", "+4.2", "13e-1"), ("5.60", "2.70", "4.20", "1.30")]
+)
+def test_predict_reads_numbers_as_a_person_types_them(
+    model_path: Path, tmp_path: Path, values: tuple[str, ...]
+) -> None:
+    expected = output_of("predict", "--model", model_path, *SAMPLE, cwd=tmp_path)
+
+    assert output_of("predict", "--model", model_path, *values, cwd=tmp_path) == expected
+
+
+def test_predict_notes_what_is_outside_the_training_range(model_path: Path, tmp_path: Path) -> None:
+    printed = output_of("predict", "--model", model_path, "5.6", "2.7", "4.2", "9", cwd=tmp_path)
+
+    assert "note: petal width is outside the training range of 0.1 to 2.5 cm\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (("5.6", "2.7", "x", "1.3"), "petal length: 'x' is not a number"),
+        (("5.6", "2.7", "4.2"), "petal width is missing"),
+        ((*SAMPLE, "1"), "'[4]' is not a feature of this model"),
+        (("5.6", "-2.7", "4.2", "1.3"), "sepal width must be 0 cm or more, not -2.7"),
+        (("5.6", "\u22122,7", "4.2", "1.3"), "sepal width must be 0 cm or more, not \u22122,7"),
+        (("nan", "2.7", "4.2", "1.3"), "sepal length: 'nan' is not a number"),
+        (("1e39", "2.7", "4.2", "1.3"), "sepal length is too large for a 32-bit float"),
+        (("", "2.7", "4.2", "1.3"), "sepal length is missing"),
+        (("x" * 10_000, "2.7", "4.2", "1.3"), "sepal length: 'xxx"),
+        (("a\nb", "2.7", "4.2", "1.3"), "sepal length: 'a\\nb' is not a number"),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)  # fmt: skip
+def test_predict_refuses_a_bad_sample_in_one_line(
+    model_path: Path, tmp_path: Path, values: tuple[str, ...], words: str
+) -> None:
+    error = error_of("predict", "--model", model_path, *values, cwd=tmp_path)
+
+    assert words in error
+    assert len(error) < 500
+
+
+@pytest.mark.xfail(strict=True, reason="argparse takes a negative number with an exponent or a comma for an option")
+@pytest.mark.parametrize("value", ["-1e3", "-,5", "-.5e1"])
+def test_predict_reads_every_negative_number(model_path: Path, tmp_path: Path, value: str) -> None:
+    assert f"must be 0 cm or more, not {value}" in error_of(
+        "predict", "--model", model_path, *SAMPLE[:3], value, cwd=tmp_path
+    )
+
+
+def test_predict_and_inspect_do_without_scikit_learn(model_path: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom ml.__main__ import main\n"
+        f"assert main(['predict', '--model', {str(model_path)!r}, '5.6', '2.7', '4.2', '1.3']) == 0\n"
+        f"assert main(['inspect', {str(model_path)!r}]) == 0\n"
+        "assert not {'sklearn', 'scipy', 'joblib'} & set(sys.modules)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_evaluate_measures_the_file_again(training_run: tuple[Path, str]) -> None:
+    directory, printed = training_run
+
+    measured = output_of("evaluate", cwd=directory)
+
+    assert "accuracy   0.933 on 30 test rows (trained on 120)" in measured
+    report = [
+        line for line in printed.splitlines() if re.match(r"(accuracy|baseline|setosa|versicolor|virginica)\b", line)
+    ]
+    assert len(report) == 5
+    for line in report:
+        assert line in measured
+
+
+def test_inspect_shows_the_card(training_run: tuple[Path, str]) -> None:
+    directory, printed = training_run
+
+    shown = output_of("inspect", cwd=directory)
+
+    version = modelfile.version_of((directory / "model.npz").read_bytes())
+    assert shown.startswith(f"iris, version {version}\n")
+    for words in (
+        "RandomForestClassifier, 100 trees", "seed 0", "setosa, versicolor, virginica", "scikit-learn", "numpy",
+        "sepal_length: 4.3 to 7.9 cm", "petal_width: 0.1 to 2.5 cm", "accuracy   0.933", "10-fold",
+    ):  # fmt: skip
+        assert words in shown, words
+    assert printed.splitlines()[1:4] == [line for line in shown.splitlines() if line in printed.splitlines()[1:4]]
+
+
+@pytest.mark.parametrize("command", [("predict", *SAMPLE, "--model"), ("evaluate",), ("inspect",)], ids=lambda c: c[0])
+def test_a_file_that_cannot_be_served_is_told_in_one_line(
+    tmp_path: Path, model_path: Path, command: tuple[str, ...]
+) -> None:
+    damaged = bytearray(model_path.read_bytes())
+    damaged[5_000] ^= 1
+    (tmp_path / "damaged.npz").write_bytes(bytes(damaged))
+    (tmp_path / "text.npz").write_text("hello\n")
+
+    assert "missing.npz: No such file or directory" in error_of(*command, "missing.npz", cwd=tmp_path)
+    assert "damaged.npz: the checksum does not match" in error_of(*command, "damaged.npz", cwd=tmp_path)
+    assert "text.npz: not a model file" in error_of(*command, "text.npz", cwd=tmp_path)
+    assert "Is a directory" in error_of(*command, tmp_path, cwd=tmp_path)
+
+
+def test_without_a_file_the_default_is_named(tmp_path: Path) -> None:
+    assert "model.npz: No such file or directory" in error_of("inspect", cwd=tmp_path)
+
+
+@pytest.mark.xfail(strict=True, reason="an OSError of modelfile.save is no MLError and ends in a traceback")
+@pytest.mark.parametrize("out", ["missing/model.npz", "file/model.npz", "."])
+def test_train_tells_in_one_line_that_it_cannot_write(tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("")
+
+    done = run("train", "--trees", "2", "--out", out, cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("serve",), ("predict",), ("train", "--nonsense")], ids=str)
+def test_a_command_that_does_not_exist_shows_the_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: python -m ml")
+    assert os.listdir(tmp_path) == []
+
+
+def test_help_names_the_commands(tmp_path: Path) -> None:
+    shown = output_of("--help", cwd=tmp_path)
+
+    for command in ("train", "evaluate", "predict", "inspect"):
+        assert re.search(rf"^ +{command} ", shown, re.MULTILINE), command
+
+
+def test_a_card_of_another_table_is_not_evaluated_on_the_built_in_one(tmp_path: Path) -> None:
+    rows = [f"{a},{b},{'x' if a > b else 'y'}" for a in range(8) for b in range(8)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,kind", *rows]) + "\n")
+    output_of("train", "table.csv", "--trees", "2", cwd=tmp_path)
+
+    assert "was not trained on this table" in error_of_after_output("evaluate", cwd=tmp_path)
+
+
+def error_of_after_output(*arguments: str | Path, cwd: Path) -> str:
+    """Return the one line on standard error of a command that had something to say before it failed."""
+    done = run(*arguments, cwd=cwd)
+    assert done.returncode == 1, done.stderr
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    return done.stderr
