@@ -33,7 +33,7 @@ def main() -> int:
         workers=settings.workers,
         loop="uvloop",
         http="httptools",
-        ws="websockets-sansio",
+        ws="web.protocol:StreamProtocol",
         lifespan="on",
         log_config=LOGGING,
         access_log=False,  # its lines would hold what people typed

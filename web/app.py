@@ -71,7 +71,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
 
 @asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
+async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Settings]]:
     """Load the model into `app.state.model` before the first request; train the built-in one when there is no file."""
     settings: Settings = app.state.settings
     try:
@@ -91,7 +91,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     app.state.model = model
     app.state.templates = Templates()
     logger.info("serving %s, version %s, from %s", model.name, model.version, settings.model_file)
-    yield
+    yield {"settings": settings}
 
 
 async def _train(settings: Settings) -> None:

@@ -48,6 +48,9 @@ class Settings:
         20.0, "PING_INTERVAL_S", "a stream is pinged every, and closed when the answer takes as long",
         unit="seconds", least=0.1,
     )  # fmt: skip
+    send_timeout_s: float = _setting(
+        30.0, "SEND_TIMEOUT_S", "a stream whose client does not read is cut after", unit="seconds", least=0.1
+    )
     shutdown_s: int = _setting(10, "SHUTDOWN_S", "open requests may finish within", unit="seconds", least=1)
 
     @classmethod

@@ -17,6 +17,8 @@ from web.messages import ErrorFrame, Limits, ModelFrame, PredictRequest, StreamM
 from web.problems import Problem
 from web.settings import Settings
 
+# Offered by a client, it is confirmed: frames of this version are what is spoken. Without it they are spoken as well.
+SUBPROTOCOL = "prediction.v1"
 # Frames that arrive together are taken from a queue without ever waiting: after this many, everybody else has a turn.
 FRAMES_A_TURN = 64
 
@@ -28,7 +30,7 @@ async def stream(websocket: WebSocket) -> None:
         await websocket.close()  # before accepting: the handshake is refused with 403
         return
     try:
-        await websocket.accept()
+        await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
         await websocket.send_text(_announcement(websocket.app.state.model, settings))
         await _answer_frames(websocket, settings)
     except WebSocketDisconnect:

@@ -1,0 +1,268 @@
+"""The OpenAPI 3.1 document of the service, made of the model's features and the types that encode its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from ml.card import TrainedFeature
+from ml.classifier import Classifier
+from ml.sample import LARGEST
+from web.messages import (
+    Answer,
+    BatchAnswer,
+    ErrorFrame,
+    ModelFrame,
+    PredictionFrame,
+    PredictionsFrame,
+    PredictRequest,
+)
+from web.operations import Live, Ready
+from web.problems import MEDIA_TYPE, ProblemDetails, SampleError
+from web.settings import Settings
+
+Json = dict[str, Any]
+
+_TYPES = (
+    PredictRequest,
+    Answer,
+    BatchAnswer,
+    ProblemDetails,
+    SampleError,
+    ModelFrame,
+    PredictionFrame,
+    PredictionsFrame,
+    ErrorFrame,
+    Live,
+    Ready,
+)
+_NUMBER_TEXT = r"^\s*[+\-\u2212]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+\-\u2212]?[0-9]+)?\s*$"
+
+
+@lru_cache(4)
+def document(model: Classifier, settings: Settings) -> bytes:
+    """Return the document as JSON."""
+    return msgspec.json.encode(describe(model, settings))
+
+
+def describe(model: Classifier, settings: Settings) -> Json:
+    """Return the document as plain data."""
+    _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    schemas |= {"Sample": {"anyOf": [_ref("NamedSample"), _ref("OrderedSample")]}}
+    schemas |= {"NamedSample": _named(model.features), "OrderedSample": _ordered(model.features)}
+    schemas["PredictRequest"] |= {"oneOf": [{"required": ["sample"]}, {"required": ["samples"]}]}
+    schemas["PredictRequest"]["properties"]["samples"]["maxItems"] = settings.max_samples
+    for name in ("Answer", "BatchItem", "PredictionFrame"):
+        schemas[name]["properties"]["label"] = {"enum": list(model.labels)}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"Live prediction: {model.name}",
+            "version": model.version,
+            "description": f"{model.card.estimator} of {model.card.trees} trees. {model.card.source}.",
+        },
+        "servers": [{"url": "./"}],
+        "paths": _paths(model, settings),
+        "components": {"schemas": schemas},
+    }
+
+
+def _paths(model: Classifier, settings: Settings) -> Json:
+    example = {feature.key: feature.example for feature in model.features}
+    rows = [[float(value) for value in row] for row in model.sample_rows[:2].tolist()] or [list(example.values())]
+    query = [
+        {
+            "name": feature.key,
+            "in": "query",
+            "required": True,
+            "description": _description(feature),
+            "schema": _number(feature),
+            "example": feature.example,
+        }
+        for feature in model.features
+    ]
+    problem = {MEDIA_TYPE: {"schema": _ref("ProblemDetails")}}
+    page = {"text/html": {"schema": {"type": "string"}}}
+    answer = {"application/json": {"schema": _ref("Answer")}, **page}
+    batch = {"application/json": {"schema": {"anyOf": [_ref("Answer"), _ref("BatchAnswer")]}}, **page}
+    form = {"application/x-www-form-urlencoded": {"schema": _ref("NamedSample")}}
+    form |= {"multipart/form-data": {"schema": _ref("NamedSample")}}
+    wrong = {
+        "400": {"description": "The request cannot be read.", "content": problem},
+        "422": {"description": "The sample has errors, one for each wrong value.", "content": problem | page},
+    }
+    posted = wrong | {
+        "413": {
+            "description": f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples.",
+            "content": problem,
+        },
+        "415": {"description": "The body is of another type.", "content": problem},
+    }
+    unchanged = {"304": {"description": "The answer has not changed since the entity tag in `If-None-Match`."}}
+    return {
+        "/predict": {
+            "get": {
+                "operationId": "predict",
+                "summary": "Predict one sample",
+                "description": "JSON if `Accept` prefers it, the fragment if `HX-Request` is true, else the page.",
+                "parameters": query,
+                "responses": {"200": _ok("The prediction.", answer)} | unchanged | wrong,
+            },
+            "post": {
+                "operationId": "predictMany",
+                "summary": "Predict one sample or many",
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {
+                            "schema": _ref("PredictRequest"),
+                            "examples": {
+                                "one": {"summary": "one sample", "value": {"sample": example}},
+                                "many": {"summary": "many samples", "value": {"samples": rows}},
+                            },
+                        },
+                        **form,
+                    },
+                },
+                "responses": {"200": _ok("The prediction, or predictions in the order of the samples.", batch)}
+                | posted,
+            },
+        },
+        "/": {
+            "get": _page("page", "The page", query, page) | {"responses": {"200": _ok("The page.", page)} | unchanged}
+        },
+        "/index": {"get": _page("index", "The page", query, page)},
+        "/result": {
+            "get": {
+                "operationId": "resultPage",
+                "summary": "Leads to the page",
+                "responses": {"303": {"description": "To the page."}},
+            },
+            "post": {
+                "operationId": "result",
+                "summary": "The page with the result of a form",
+                "requestBody": {"required": True, "content": form},
+                "responses": {"200": _ok("The page.", page)} | posted,
+            },
+        },
+        "/stream": {
+            "get": {
+                "operationId": "stream",
+                "summary": "Stream samples over a websocket",
+                "description": (
+                    "The server sends a ModelFrame first. Each text frame is a PredictRequest; its reply, in order, "
+                    "is a PredictionFrame, a PredictionsFrame or an ErrorFrame. A binary frame is rows of "
+                    f"little-endian float32, {len(model.features)} a row; its reply is {len(model.labels)} float32 a "
+                    "row, NaN where a row cannot be answered."
+                ),
+                "responses": {
+                    "101": {
+                        "description": "The websocket is open.",
+                        "content": {
+                            "application/json": {
+                                "schema": {
+                                    "anyOf": [
+                                        _ref(name)
+                                        for name in ("ModelFrame", "PredictionFrame", "PredictionsFrame", "ErrorFrame")
+                                    ]
+                                }
+                            }
+                        },
+                    },
+                    "403": {"description": "A page of another site."},
+                    "404": {"description": "Asked for without a websocket.", "content": problem},
+                },
+            }
+        },
+        "/health/live": {"get": _health("live", "The process answers", "Live")},
+        "/health/ready": {"get": _health("ready", "A model is loaded", "Ready")},
+        "/openapi.json": {
+            "get": {
+                "operationId": "openapi",
+                "summary": "This document",
+                "responses": {"200": _ok("OpenAPI 3.1.", {"application/json": {"schema": {"type": "object"}}})}
+                | unchanged,
+            }
+        },
+        "/docs": {
+            "get": {
+                "operationId": "docs",
+                "summary": "This document for people",
+                "responses": {"200": _ok("The page.", page)} | unchanged,
+            }
+        },
+    }
+
+
+def _page(operation: str, summary: str, query: list[Json], page: Json) -> Json:
+    optional = [parameter | {"required": False} for parameter in query]
+    return {
+        "operationId": operation,
+        "summary": summary,
+        "description": "Prefilled from the query, or else with the model's example.",
+        "parameters": optional,
+        "responses": {
+            "200": _ok("The page.", page),
+            "304": {"description": "Unchanged."},
+            "422": _ok("The page, with errors.", page),
+        },
+    }
+
+
+def _health(operation: str, summary: str, schema: str) -> Json:
+    content = {"application/json": {"schema": _ref(schema)}}
+    return {"operationId": operation, "summary": summary, "responses": {"200": _ok("It is.", content)}}
+
+
+def _named(features: tuple[TrainedFeature, ...]) -> Json:
+    return {
+        "title": "A sample by feature key",
+        "type": "object",
+        "properties": {feature.key: _number(feature) for feature in features},
+        "required": [feature.key for feature in features],
+        "additionalProperties": False,
+        "examples": [{feature.key: feature.example for feature in features}],
+    }
+
+
+def _ordered(features: tuple[TrainedFeature, ...]) -> Json:
+    return {
+        "title": "A sample in the order of the features",
+        "type": "array",
+        "prefixItems": [_number(feature) for feature in features],
+        "minItems": len(features),
+        "maxItems": len(features),
+        "items": False,
+        "examples": [[feature.example for feature in features]],
+    }
+
+
+def _number(feature: TrainedFeature) -> Json:
+    """Return the schema of one value: a number, or text as a person types it."""
+    number: Json = {
+        "type": "number",
+        "minimum": -LARGEST if feature.minimum is None else feature.minimum,
+        "maximum": LARGEST if feature.maximum is None else feature.maximum,
+    }
+    return {
+        "title": feature.title,
+        "description": _description(feature),
+        "anyOf": [number, {"type": "string", "pattern": _NUMBER_TEXT}],
+        "examples": [feature.example],
+    }
+
+
+def _description(feature: TrainedFeature) -> str:
+    unit = f" in {feature.unit}" if feature.unit else ""
+    return f"{feature.title}{unit}; {feature.low:g} to {feature.high:g} in the training data"
+
+
+def _ok(description: str, content: Mapping[str, Any]) -> Json:
+    return {"description": description, "content": dict(content)}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
