@@ -2,8 +2,8 @@
 
 It sends messages that were prepared beforehand and looks only at what it needs in order to count the replies and to
 tell answers from errors. Measured against the bare server on two cores: a request costs it 12 us of processor time, as
-much as it costs wrk, and both find the same ratios; a small message on the stream costs it 6 us. The servers are
-saturated before it is.
+much as it costs wrk, and the ratios of either lie within the spread of the other; a small message on the stream costs
+it 6 us. The servers are saturated before it is.
 
 python -m tests.benchmarks.generator http|stream PORT FILE [options] prints one line of JSON.
 """
