@@ -43,6 +43,7 @@ function say(text) {
 // Typing has paused: the address follows at once, the spoken line as soon as the answer is there.
 function settle() {
   clearTimeout(quietTimer);
+  window.removeEventListener("beforeunload", settle);
   isQuiet = true;
   history.replaceState(history.state, "", `./?${typed()}`);
   speak();
@@ -83,6 +84,9 @@ form.addEventListener("input", () => {
   isQuiet = false;
   clearTimeout(quietTimer);
   quietTimer = setTimeout(settle, QUIET_MS);
+  // Whoever leaves before the pause comes back to what was typed. Later events are too late to change the address, and
+  // a listener that stays would keep the page out of some browsers' back-forward cache. A reload has the old address.
+  window.addEventListener("beforeunload", settle);
   if (!retryTimer) say(""); // the same words again are spoken only when they are new
 });
 form.addEventListener("change", settleNow);
@@ -113,8 +117,6 @@ prediction.addEventListener("htmx:afterSwap", (event) => {
 
 window.addEventListener("online", retryNow);
 document.addEventListener("visibilitychange", () => (document.hidden ? settleNow() : retryNow()));
-// In time for leaving and coming back; a reload within the pause has taken the address before this.
-window.addEventListener("pagehide", settleNow);
 // Going back, a reload or autofill may bring inputs that the prediction on the screen does not belong to, or a page
 // whose request was cut off.
 window.addEventListener("pageshow", (event) => {

@@ -14,8 +14,8 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
+from typing import Any, Literal
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import numpy as np
 import pytest
@@ -71,7 +71,13 @@ def open_page(browser: Browser, server: Server) -> Iterator[Open]:
     complaints: list[str] = []
 
     def open_page(
-        path: str = "/", *, sample: Mapping[str, str] = EXAMPLE, url: str = "", complaint: str = r"(?!)", **options: Any
+        path: str = "/",
+        *,
+        sample: Mapping[str, str] = EXAMPLE,
+        url: str = "",
+        complaint: str = r"(?!)",
+        wait_until: Literal["commit", "load"] = "load",
+        **options: Any,
     ) -> Page:
         url = url or server.url
         context = browser.new_context(**options)
@@ -94,7 +100,7 @@ def open_page(browser: Browser, server: Server) -> Iterator[Open]:
         page.on("pageerror", lambda e: complaints.append(str(e)))
         page.on("dialog", lambda d: complaints.append(f"dialog: {d.message}"))
         page.on("request", lambda r: None if r.url.startswith(url) else complaints.append(f"request to {r.url}"))
-        page.goto(f"{url}{path}{'?' + urlencode(sample) if sample else ''}")
+        page.goto(f"{url}{path}{'?' + urlencode(sample) if sample else ''}", wait_until=wait_until)
         return page
 
     yield open_page
@@ -270,6 +276,7 @@ def test_a_pause_speaks_once_and_renews_the_address(open_page: Open, model: Clas
     page = open_page()
     page.clock.install()
     page.reload()
+    page.clock.pause_at(page.evaluate("Date.now() / 1000 + 1"))
     page.evaluate(
         """() => {
             window.spoken = [];
@@ -321,7 +328,7 @@ def test_going_back_shows_what_was_typed_last_even_without_a_pause(open_page: Op
     page = open_page()
 
     field(page).fill("0.4")
-    page.goto(urljoin(page.url, "health/live"))
+    page.goto("about:blank")
     page.go_back()
 
     expect(field(page)).to_have_value("0.4")
@@ -592,6 +599,34 @@ def test_nothing_moves_and_nothing_sticks_out_in_any_state(open_page: Open, widt
         assert page.evaluate("shifts") == [], state
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_moves_while_the_page_arrives(open_page: Open, server: Server, width: int) -> None:
+    painted = threading.Event()
+
+    class Slow(Quiet):
+        def do_GET(self) -> None:
+            with urllib.request.urlopen(server.url + self.path) as response:
+                content, content_type = response.read(), response.headers["Content-Type"]
+            before, answer, after = content.partition(b'<section class="answer"')
+            self.reply(before, content_type, length=len(content))
+            if answer:
+                painted.wait(10)
+                self.wfile.write(answer + after)
+
+    with serve(Slow) as origin:
+        page = open_page(
+            url=origin, sample={}, wait_until="commit", viewport={"width": width, "height": 844}, complaint="net::ERR"
+        )
+        expect(field(page)).to_be_visible()
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        painted.set()
+
+        expect_state(page, "answer")
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        assert page.evaluate("shifts") == []
+        page.close()
+
+
 CONTRAST = """() => {
   const channels = (color) => color.match(/[\\d.]+/g).map(Number);
   const luminance = (color) => {
@@ -724,10 +759,10 @@ class Quiet(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def reply(self, content: bytes, content_type: str, status: int = 200) -> None:
+    def reply(self, content: bytes, content_type: str, status: int = 200, *, length: int | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(length or len(content)))
         self.end_headers()
         self.wfile.write(content)
 
