@@ -20,7 +20,7 @@ from starlette.types import Scope
 
 from ml import classifier
 from ml.errors import ModelFileError
-from web import operations, pages, problems
+from web import inference, operations, pages, problems
 from web.headers import SecurityHeaders
 from web.pages import ROOT, STATIC, Templates
 from web.problems import Problem
@@ -60,6 +60,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Route("/result", pages.result, methods=["GET", "POST"], max_body_size=settings.max_body_bytes),
             Route("/health/live", operations.live),
             Route("/health/ready", operations.ready),
+            *inference.routes(settings),
             Mount("/static", _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])),
         ],
         middleware=middleware,
