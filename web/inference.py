@@ -44,8 +44,6 @@ from web.tensors import Numbers
 
 _INFLATE_BYTES = 2**20
 
-SERVER = ServerMetadata(name="live-prediction", version="1.0", extensions=("binary_tensor_data",))
-
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -101,7 +99,7 @@ class _Endpoint:
 
 
 async def _server(request: Request) -> Response:
-    return _json(SERVER)
+    return _json(ServerMetadata(name="live-prediction", version="1.0", extensions=("binary_tensor_data",)))
 
 
 async def _unknown(request: Request) -> Response:

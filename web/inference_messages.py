@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from web.problems import Problem
@@ -20,13 +19,19 @@ SAMPLES = "samples"
 # The header that says how many bytes of a body are JSON, where binary data follow.
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
-# The datatypes of inputs. Binary data is little-endian.
-NUMERIC: dict[str, np.dtype[Any]] = {
-    "FP64": np.dtype("<f8"),
-    "FP32": np.dtype("<f4"),
-    "FP16": np.dtype("<f2"),
-    **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
-    **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+# The datatypes of inputs, as NumPy writes them: binary data is little-endian.
+NUMERIC = {
+    "FP64": "<f8",
+    "FP32": "<f4",
+    "FP16": "<f2",
+    "INT8": "<i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "UINT8": "<u1",
+    "UINT16": "<u2",
+    "UINT32": "<u4",
+    "UINT64": "<u8",
 }
 
 # A request has few objects and little text but its numbers. What has more is refused before it is decoded: a body of
@@ -36,7 +41,7 @@ MAX_OBJECTS = 2**13
 
 Parameters = dict[str, str | bool | int | float]
 
-_Datatype = Annotated[str, Meta(description="the type of the elements", extra_json_schema={"enum": list(NUMERIC)})]
+_Datatype = Annotated[str, Meta(description="the type of the elements", extra_json_schema={"enum": [*NUMERIC]})]
 _Shape = Annotated[list[int], Meta(description="[n, n_features], or [n] or [n, 1] for an input of one feature")]
 _Data = Annotated[
     Raw,
@@ -183,7 +188,7 @@ def _raw_request(body: bytes, n_features: int) -> InferenceRequest:
 
 
 class _OutlinedInput(msgspec.Struct):
-    data: Raw = Raw(b"")
+    data: Raw | UnsetType = UNSET
 
 
 class _Outline(msgspec.Struct):
@@ -198,7 +203,8 @@ async def _check_text(text: bytes) -> None:
     """Refuse a large request that is not mostly numbers."""
     if text.count(b"{") > MAX_OBJECTS:
         raise Problem(400, f"the request has more than {MAX_OBJECTS} objects")
-    numbers = sum(len(memoryview(tensor.data)) for tensor in _outline_decoder.decode(text).inputs)
+    outline: _Outline = _outline_decoder.decode(text)
+    numbers = sum(len(memoryview(tensor.data)) for tensor in outline.inputs if tensor.data is not UNSET)
     if len(text) - numbers > MAX_TEXT_BYTES:
         raise Problem(400, f"the request has more than {MAX_TEXT_BYTES} bytes beside its data")
     await asyncio.sleep(0)

@@ -171,7 +171,7 @@ def _from_binary(content: memoryview, datatype: str, shape: tuple[int, int], *, 
     Raises:
         Problem: 400, the data has another size than the shape and datatype say.
     """
-    dtype, (n_rows, width) = NUMERIC[datatype], shape
+    dtype, (n_rows, width) = np.dtype(NUMERIC[datatype]), shape
     expected = n_rows * width * dtype.itemsize
     if len(content) != expected:
         raise Problem(
@@ -235,7 +235,7 @@ def _cut(text: bytes, mark: bytes, *, name: str) -> Iterator[bytes]:
 
 def _decode(piece: bytes, datatype: str, width: int, *, name: str) -> list[float]:
     """Return the numbers in a piece: an array of them, or with a `width` of arrays of that many."""
-    kind = float if NUMERIC[datatype].kind == "f" else int
+    kind = float if np.dtype(NUMERIC[datatype]).kind == "f" else int
     try:
         if not width:
             flat: list[float] = _FLAT[kind].decode(piece)
@@ -270,7 +270,7 @@ def _int(text: str) -> int:
 
 def _cast(values: list[float], datatype: str, *, name: str, first: int, width: int) -> Numbers:
     """Return values in their datatype; `first` is the position of the first one in the tensor."""
-    dtype = NUMERIC[datatype]
+    dtype = np.dtype(NUMERIC[datatype])
     kind = float if dtype.kind == "f" else int
     if set(map(type, values)) <= {kind}:
         try:
