@@ -145,8 +145,8 @@ def test_no_source_file_pickles(path: Path) -> None:
 
 # What may stand at the top of a module: definitions, and constants made by a class or by one of these.
 MAKERS = {
-    "re.compile", "math.nextafter", "frozenset", "tuple", "logging.getLogger", "np.dtype", "dict", "set", "range",
-    "zip", "field", "msgspec.field", "dataclasses.field", "_setting",
+    "re.compile", "math.nextafter", "logging.getLogger", "np.dtype", "field", "msgspec.field", "dataclasses.field",
+    "dict", "frozenset", "len", "list", "range", "set", "sorted", "tuple", "zip", "_setting",
 }  # fmt: skip
 DECORATORS = {"dataclass", "lru_cache", "cache", "contextmanager", "asynccontextmanager", "property", "classmethod",
               "staticmethod", "abstractmethod", "overload", "override", "total_ordering", "runtime_checkable",
