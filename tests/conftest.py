@@ -133,6 +133,17 @@ def server(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield server
 
 
+@pytest.fixture(scope="module")
+def quiet_server(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server for a module's tests: whatever they do, it must live on and log no error and no traceback."""
+    log = tmp_path_factory.mktemp("quiet") / "log.txt"
+    with run_server(log, MODEL_FILE=str(model_path), ALLOWED_ORIGINS="https://allowed.example") as server:
+        yield server
+        assert server.process.poll() is None, log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert " ERROR " not in log.read_text()
+
+
 @dataclass
 class Element:
     """An element of a page, for tests that must not care how its HTML is written."""

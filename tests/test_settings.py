@@ -35,6 +35,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("MAX_SAMPLES", "3", "max_samples", 3),
         ("KEEP_ALIVE_S", "5", "keep_alive_s", 5),
         ("PING_INTERVAL_S", "0.5", "ping_interval_s", 0.5),
+        ("SEND_TIMEOUT_S", "2.5", "send_timeout_s", 2.5),
         ("SHUTDOWN_S", "1", "shutdown_s", 1),
     ],
 )  # fmt: skip

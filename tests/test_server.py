@@ -1,0 +1,485 @@
+"""The real server: how it starts, what it does under bad input and bad manners, and what its log says."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from websockets.sync.client import connect
+
+from ml.classifier import Classifier
+from tests.conftest import ROOT, Server, free_port, parse_html, run_server
+
+EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
+JSON = {"Content-Type": "application/json"}
+PREDICT = f"/predict?{urlencode(EXAMPLE)}"
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+MEBIBYTE = 2**20
+
+
+@contextlib.contextmanager
+def opened(server: Server) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        yield connection
+
+
+def response_of(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of the next response on a connection."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+
+def ask(server: Server, content: bytes) -> tuple[int, dict[str, str], bytes]:
+    with opened(server) as connection:
+        connection.sendall(content)
+        return response_of(connection)
+
+
+def posted(content: bytes, *, content_type: str = "application/json") -> bytes:
+    head = (
+        f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+def asked_for(sample: dict[str, str]) -> bytes:
+    return f"GET /predict?{urlencode(sample)} HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n".encode()
+
+
+def chunked(content: bytes, *, size: int) -> bytes:
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    parts = [content[start : start + size] for start in range(0, len(content), size)]
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+def is_served(server: Server) -> bool:
+    return ask(server, LIVE)[0] == 200
+
+
+def resident_bytes(server: Server, line: str = "VmRSS") -> int:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return 1024 * int(re.search(rf"{line}:\s+(\d+)", status)[1])  # type: ignore[index]  # Linux has the line
+
+
+def start(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m web` that is to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "web"],
+        cwd=ROOT, env=os.environ | {"PORT": str(free_port())} | environment, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+
+
+# --- what it serves
+
+
+def test_all_four_channels_answer_alike(quiet_server: Server, model: Classifier) -> None:
+    row = [float(value) for value in EXAMPLE.values()]
+    prediction = model.predict(row)
+
+    _, _, page = ask(quiet_server, f"GET /?{urlencode(EXAMPLE)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    _, _, fragment = ask(quiet_server, f"GET {PREDICT} HTTP/1.1\r\nHost: x\r\nHX-Request: true\r\n\r\n".encode())
+    _, _, answer = ask(quiet_server, posted(json.dumps({"sample": EXAMPLE}).encode()))
+    with connect(quiet_server.stream_url) as websocket:
+        websocket.recv()
+        websocket.send(json.dumps({"sample": EXAMPLE}))
+        reply = json.loads(websocket.recv())
+
+    assert parse_html(page.decode()).one(id="prediction").one(data_label=prediction.label)
+    assert parse_html(fragment.decode()).one(data_label=prediction.label)
+    assert tuple(json.loads(answer)["probabilities"].values()) == prediction.probabilities
+    assert tuple(reply["probabilities"].values()) == prediction.probabilities
+
+
+def test_it_is_ready_with_the_model_that_it_was_given(quiet_server: Server, model: Classifier) -> None:
+    status, _, body = ask(quiet_server, b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    assert status == 200
+    assert json.loads(body)["model"]["version"] == model.version
+
+
+def test_a_server_with_a_model_file_does_not_load_scikit_learn(quiet_server: Server) -> None:
+    ask(quiet_server, posted(json.dumps({"samples": [EXAMPLE] * 100}).encode()))
+
+    mapped = Path(f"/proc/{quiet_server.process.pid}/maps").read_text()
+
+    assert "numpy" in mapped
+    assert "/sklearn/" not in mapped
+    assert "/scipy/" not in mapped
+
+
+def test_its_name_and_that_of_its_parts_are_not_told(quiet_server: Server) -> None:
+    _, headers, _ = ask(quiet_server, LIVE)
+
+    assert "server" not in headers
+    assert "date" in headers
+
+
+def test_two_workers_share_the_port_on_all_channels(model_path: Path, tmp_path: Path, model: Classifier) -> None:
+    log = tmp_path / "log.txt"
+    with run_server(log, MODEL_FILE=str(model_path), WEB_CONCURRENCY="2") as server:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        for _ in range(10):
+            status, _, body = ask(server, posted(json.dumps({"sample": EXAMPLE}).encode()))
+            assert (status, json.loads(body)["model"]["version"]) == (200, model.version)
+            assert ask(server, f"GET {PREDICT} HTTP/1.1\r\nHost: x\r\nHX-Request: true\r\n\r\n".encode())[0] == 200
+            assert ask(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
+            with connect(server.stream_url) as websocket:
+                assert json.loads(websocket.recv())["model"]["version"] == model.version
+                websocket.send(json.dumps({"sample": EXAMPLE}))
+                assert json.loads(websocket.recv())["label"] == "versicolor"
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(20)
+
+    assert len(children) >= 2
+    assert server.process.returncode in (0, -signal.SIGTERM)
+    assert "Traceback" not in log.read_text()
+
+
+def test_it_ends_quietly_when_it_is_told_to(model_path: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    with run_server(log, MODEL_FILE=str(model_path)) as server, opened(server) as idle, opened(server) as half:
+        idle.sendall(LIVE)
+        response_of(idle)
+        half.sendall(LIVE[:20])
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(20)
+
+        assert idle.recv(1) == b""
+    assert server.process.returncode in (0, -signal.SIGTERM)
+    assert "Traceback" not in log.read_text()
+    assert " ERROR " not in log.read_text()
+
+
+def test_a_request_that_was_taken_is_answered_before_the_end(model_path: Path, tmp_path: Path) -> None:
+    content = posted(json.dumps({"samples": [list(EXAMPLE.values())] * 5_000}).encode())
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server, opened(server) as connection:
+        connection.sendall(content[:-10])
+        assert is_served(server), "and so has the rest been taken in"
+        server.process.send_signal(signal.SIGTERM)
+        connection.sendall(content[-10:])
+        status, _, body = response_of(connection)
+
+    assert status == 200
+    assert len(json.loads(body)["predictions"]) == 5_000
+
+
+# --- how it starts
+
+
+def test_the_environment_names_host_and_model(quiet_server: Server, model_path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "a model.npz"
+    shutil.copy(model_path, copy)
+
+    with run_server(tmp_path / "log.txt", HOST="0.0.0.0", MODEL_FILE=str(copy)) as server:
+        with socket.create_connection(("127.0.0.2", server.port), timeout=20) as connection:
+            connection.sendall(LIVE)
+            assert response_of(connection)[0] == 200
+        assert str(copy) in server.log.read_text()
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", quiet_server.port), timeout=20)
+
+
+@pytest.mark.slow
+def test_a_missing_model_is_trained_in_another_process_and_served(tmp_path: Path, model: Classifier) -> None:
+    path = tmp_path / "model.npz"
+
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(path)) as server:
+        _, _, body = ask(server, posted(json.dumps({"sample": EXAMPLE}).encode()))
+        mapped = Path(f"/proc/{server.process.pid}/maps").read_text()
+
+    row = [float(value) for value in EXAMPLE.values()]
+    assert tuple(json.loads(body)["probabilities"].values()) == model.predict(row).probabilities
+    assert "/sklearn/" not in mapped
+    assert "training the built-in model there" in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("PORT", "http"),
+        ("WEB_CONCURRENCY", "0"),
+        ("MAX_BODY_BYTES", "12MB"),
+        ("PING_INTERVAL_S", "nan"),
+        ("SHUTDOWN_S", ""),
+    ],
+)
+def test_a_bad_environment_gives_one_sentence_and_status_2(tmp_path: Path, variable: str, text: str) -> None:
+    done = start(**{variable: text or "-1"}, MODEL_FILE=str(tmp_path / "model.npz"))
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(rf"error: {variable} must be [^\n]+\n", done.stderr)
+    assert list(tmp_path.iterdir()) == [], "nothing was trained"
+
+
+@pytest.mark.parametrize(
+    "workers", ["1", pytest.param("2", marks=pytest.mark.xfail(strict=True, reason="the exit status is 0"))]
+)
+def test_a_broken_model_file_is_refused(tmp_path: Path, workers: str) -> None:
+    path = tmp_path / "model.npz"
+    path.write_bytes(b"not a model file")
+
+    done = start(MODEL_FILE=str(path), WEB_CONCURRENCY=workers)
+
+    assert done.returncode not in (0, 2)
+    assert "Traceback" not in done.stderr
+    assert f"{path}: not a model file" in done.stderr
+    assert path.read_bytes() == b"not a model file", "it is left for who wants to look at it"
+
+
+@pytest.mark.xfail(strict=True, reason="the sentence comes three times, with the chain of causes between")
+def test_a_broken_model_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "model.npz"
+    path.write_bytes(b"not a model file")
+
+    done = start(MODEL_FILE=str(path))
+
+    assert done.stderr.count("not a model file") == 1
+    assert "exception" not in done.stderr
+
+
+def test_a_model_file_that_is_a_directory_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    done = start(MODEL_FILE=str(tmp_path))
+
+    assert done.returncode not in (0, 2)
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path) in done.stderr
+
+
+@pytest.mark.xfail(strict=True, reason="asking whether the file exists is not guarded: a traceback")
+def test_a_model_file_with_a_name_too_long_is_refused_in_a_sentence() -> None:
+    done = start(MODEL_FILE="x" * 300)
+
+    assert done.returncode not in (0, 2)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_told_in_a_sentence(quiet_server: Server, model_path: Path) -> None:
+    done = start(PORT=str(quiet_server.port), MODEL_FILE=str(model_path))
+
+    assert done.returncode not in (0, 2)
+    assert "Traceback" not in done.stderr
+    assert "address already in use" in done.stderr
+
+
+# --- bad manners
+
+
+def test_pipelined_requests_are_answered_in_their_order(quiet_server: Server) -> None:
+    values = [str(number / 10) for number in range(300)]
+    requests = b""
+    for index, value in enumerate(values):
+        sample = EXAMPLE | {"sepal_length": value}
+        requests += posted(json.dumps({"sample": sample}).encode()) if index % 2 else asked_for(sample)
+    with opened(quiet_server) as connection:
+        connection.sendall(requests + b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        with connection.makefile("rb") as answers:
+            seen = [json.loads(read_response(answers))["sample"]["sepal_length"] for _ in values]
+            last = json.loads(read_response(answers))
+
+    assert seen == [float(value) for value in values]
+    assert last == {"live": True}
+
+
+def read_response(stream: Any) -> bytes:
+    """Return the body of the next response; unlike `response_of`, leave what follows it."""
+    assert stream.readline().startswith(b"HTTP/1.1 200 ")
+    headers = dict(line.strip().lower().split(b": ", 1) for line in iter(stream.readline, b"\r\n"))
+    content: bytes = stream.read(int(headers[b"content-length"]))
+    return content
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_a_chunked_body_is_read(quiet_server: Server, size: int) -> None:
+    status, _, body = ask(quiet_server, chunked(json.dumps({"sample": EXAMPLE}).encode(), size=size))
+
+    assert status == 200
+    assert json.loads(body)["label"] == "versicolor"
+
+
+def test_slow_and_half_requests_do_not_block_others(quiet_server: Server) -> None:
+    body = posted(json.dumps({"sample": EXAMPLE}).encode())
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(opened(quiet_server)) for _ in range(50)]
+        for index, connection in enumerate(connections):
+            connection.sendall(body[: index * len(body) // len(connections)])
+        assert is_served(quiet_server)
+        for index, connection in enumerate(connections):
+            connection.sendall(body[index * len(body) // len(connections) :])
+            assert response_of(connection)[0] == 200
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_sent(quiet_server: Server) -> None:
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {10**12}\r\n\r\n"
+
+    status, _, _ = ask(quiet_server, head.encode())
+
+    assert status == 413
+    assert is_served(quiet_server)
+
+
+def test_a_chunked_body_over_the_limit_is_refused_while_it_is_sent(quiet_server: Server) -> None:
+    before = resident_bytes(quiet_server)
+    content = chunked(b" " * 64 * MEBIBYTE, size=MEBIBYTE)
+    with opened(quiet_server) as connection:
+        # The server may answer, and close, before all is sent.
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(content)
+        with contextlib.suppress(ConnectionError):
+            status, headers, _ = response_of(connection)
+            assert status == 413
+            assert headers["content-type"] == "application/problem+json"
+
+    assert is_served(quiet_server)
+    assert resident_bytes(quiet_server) - before < 40 * MEBIBYTE, "the limit of a body is 12 MiB, joined from parts"
+
+
+@pytest.mark.parametrize("path", ["/", "/predict"])
+@pytest.mark.parametrize("query", ["a=1&" * 30_000, "sepal_length=" + "9" * 1_000_000, "%" * 1_000_000])
+def test_a_huge_query_is_answered(quiet_server: Server, path: str, query: str) -> None:
+    status, _, body = ask(quiet_server, f"GET {path}?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+    assert status in (200, 400, 414, 422)
+    assert len(body) < 3_100_000
+    assert is_served(quiet_server)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"GET / HTTP/9.9\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"NONSENSE\r\n\r\n", b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nX\x00: y\r\n\r\n",
+        b"POST /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+    ],
+)  # fmt: skip
+def test_what_is_not_http_is_refused(quiet_server: Server, content: bytes) -> None:
+    assert ask(quiet_server, content)[0] == 400
+    assert is_served(quiet_server)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"GET //[ HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /static/../web/app.py HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /static/%2e%2e/web/app.py HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /static/%ff HTTP/1.1\r\nHost: [\r\n\r\n",
+    ],
+)  # fmt: skip
+def test_a_strange_address_is_not_found(quiet_server: Server, content: bytes) -> None:
+    status, headers, _ = ask(quiet_server, content)
+
+    assert status == 404
+    assert headers["content-type"] == "application/problem+json"
+
+
+def test_an_upgrade_to_something_else_is_not_taken(quiet_server: Server) -> None:
+    status, _, body = ask(quiet_server, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+
+    assert status == 200
+    assert b"</html>" in body
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def test_a_client_that_vanishes_while_it_is_answered_leaves_the_log_quiet(quiet_server: Server) -> None:
+    content = posted(json.dumps({"samples": [list(EXAMPLE.values())] * 5_000}).encode())
+    for _ in range(10):
+        with opened(quiet_server) as connection:
+            connection.sendall(content)
+            connection.recv(1)
+            reset(connection)
+
+    assert is_served(quiet_server)
+
+
+@pytest.mark.xfail(strict=True, reason="a client that vanishes within its body leaves a traceback")
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
+def test_a_client_that_vanishes_while_it_sends_leaves_the_log_quiet(
+    model_path: Path, tmp_path: Path, content_type: str
+) -> None:
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server:
+        with opened(server) as connection:
+            connection.sendall(posted(b"x" * 1_000, content_type=content_type)[:-500])
+            assert is_served(server)
+            reset(connection)
+        assert is_served(server)
+
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.xfail(strict=True, reason="the head of a request is kept whatever its length")
+def test_an_endless_header_is_cut_off(model_path: Path, tmp_path: Path) -> None:
+    server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path))
+    with server_of as server, opened(server) as connection, pytest.raises(ConnectionError):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 32 * MEBIBYTE)
+
+
+@pytest.mark.xfail(strict=True, reason="a body of 6 million values takes 450 MB before it is refused")
+def test_a_body_of_millions_of_values_is_refused_in_little_memory(model_path: Path, tmp_path: Path) -> None:
+    content = posted(b'{"samples":[' + b"0," * (6 * MEBIBYTE - 20) + b"0]}")
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server:
+        before = resident_bytes(server, "VmHWM")
+        assert ask(server, content)[0] in (413, 422)
+
+        assert resident_bytes(server, "VmHWM") - before < 100 * MEBIBYTE
+
+
+def test_beyond_the_limit_of_connections_a_request_gets_503(model_path: Path, tmp_path: Path) -> None:
+    with (
+        run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), MAX_CONNECTIONS="4") as server,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(4):
+            stack.enter_context(opened(server)).sendall(b"GET / HT")
+        assert ask(server, LIVE)[0] == 503
+        stack.close()
+        statuses = {ask(server, LIVE)[0] for _ in range(100)}
+
+    assert 200 in statuses, "those who left made room"
+    assert "Traceback" not in server.log.read_text()
+
+
+# --- the log
+
+
+def test_the_log_holds_nothing_that_people_typed(model_path: Path, tmp_path: Path) -> None:
+    marks = ["7.13571", "8.24682", "9.35793", "typed-by-a-person"]
+    sample = dict(zip(EXAMPLE, marks, strict=True))
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server:
+        for path in ("/", "/predict"):
+            for more in (b"", b"HX-Request: true\r\n", b"Accept: application/json\r\n"):
+                ask(server, f"GET {path}?{urlencode(sample)} HTTP/1.1\r\nHost: x\r\n".encode() + more + b"\r\n")
+        for body in (sample, {"sample": sample}, {"samples": [sample] * 3}, {"sample": list(sample.values())}):
+            ask(server, posted(json.dumps(body).encode()))
+        ask(server, posted(urlencode(sample).encode(), content_type="application/x-www-form-urlencoded"))
+        ask(server, posted(b"{7.13571", content_type="application/json"))
+        ask(server, f"GET /typed-by-a-person?{urlencode(sample)} HTTP/9.9\r\n\r\n".encode())
+        with connect(f"{server.stream_url}?{urlencode(sample)}") as websocket:
+            websocket.recv()
+            for frame in ({"id": marks, "sample": sample}, {"samples": [sample]}, marks, "7.13571"):
+                websocket.send(json.dumps(frame))
+                websocket.recv()
+
+    log = server.log.read_text()
+    assert "serving iris" in log, "it is a log"
+    assert not [mark for mark in marks if mark in log]
