@@ -119,9 +119,9 @@ def test_slices_hold_every_row_once(model: Classifier, n_rows: int) -> None:
     assert all(len(range(n_rows)[part]) * 4 <= batch.VALUES_A_SLICE for part in parts)
 
 
-@pytest.mark.parametrize("n_rows", [0, 1, 7, 100_000])
-def test_a_batch_in_slices_is_the_batch_as_a_whole(model: Classifier, n_rows: int) -> None:
-    rows = rows_of(n_rows)
+@pytest.mark.parametrize(("n_slices", "more"), [(0, 0), (0, 1), (0, 7), (1, 0), (1, 1), (2, -1), (2, 0), (2, 1)])
+def test_a_batch_in_slices_is_the_batch_as_a_whole(model: Classifier, n_slices: int, more: int) -> None:
+    rows = rows_of(n_slices * model.slice_rows + more)
 
     answers = asyncio.run(batch.predict(model, rows))
 
