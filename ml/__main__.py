@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -72,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="predict one sample, and say what would change the answer")
     predict.add_argument("values", nargs="+", metavar="VALUE", help="one number a feature, in their order")
     predict.add_argument("--model", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
+    # argparse knows "-1" and "-.5" as numbers, but takes "-1e3" and "-,5" for options.
+    predict._negative_number_matcher = re.compile(r"-[0-9.,]")
     predict.set_defaults(run=_predict)
 
     scoring = commands.add_parser("score", help="add label and probabilities to the rows of a CSV file")
@@ -91,7 +94,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="COLUMN", help="the class column; default: the last one")
     parser.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="leave a column out")
     parser.add_argument(
-        "--limits", action="append", default=[], type=_limits, metavar="KEY=MIN:MAX", help="e.g. petal_width=0:"
+        "--limits", action="append", default=[], type=_limits, metavar="KEY=MIN:MAX", help="e.g. length=0:"
     )
     parser.add_argument("--name", help="the model's name; default: the file's")
 

@@ -24,7 +24,7 @@ def cut_below(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the largest float32 not above each threshold, same shape."""
     with np.errstate(over="ignore"):
         nearest = thresholds.astype(np.float32)
-    return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+        return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 def bound_of(cuts: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -52,8 +52,11 @@ class Forest:
         Raises:
             ForestError: the estimator is not one of these, is not fitted, or predicts more than one output.
         """
+        # By name: other ensembles hold decision trees too, but weigh them or show each some of the features only.
+        known = {"RandomForestClassifier", "ExtraTreesClassifier", "DecisionTreeClassifier", "ExtraTreeClassifier"}
+        is_known = not known.isdisjoint(kind.__name__ for kind in type(estimator).__mro__)
         trees: list[Any] = [getattr(e, "tree_", None) for e in getattr(estimator, "estimators_", [estimator])]
-        if not all(hasattr(tree, "children_left") for tree in trees) or not hasattr(estimator, "classes_"):
+        if not is_known or not all(hasattr(tree, "children_left") for tree in trees):
             raise ForestError(f"{type(estimator).__name__} is not a fitted classifier made of decision trees")
         if getattr(estimator, "n_outputs_", 1) != 1:
             raise ForestError("a classifier with more than one output is not supported")
@@ -101,7 +104,12 @@ class Forest:
                 raise ForestError(f"{name} has shape {shape}, not ({n_nodes},)")
         if self.feature.ndim != 1 or self.roots.ndim != 1 or self.probabilities.ndim != 2 or self.n_labels < 1:
             raise ForestError("nodes, roots or leaf probabilities have the wrong number of dimensions")
-        if not self.n_trees or self.roots[0] != 0 or np.any(np.diff(self.roots) < 1) or self.roots[-1] >= n_nodes:
+        if (
+            not self.n_trees
+            or self.roots[0] != 0
+            or np.any(self.roots[1:] <= self.roots[:-1])
+            or self.roots[-1] >= n_nodes
+        ):
             raise ForestError("the roots of the trees are not in ascending order from node 0")
 
     def _check_nodes(self, inner: NDArray[np.bool_]) -> None:

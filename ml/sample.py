@@ -5,6 +5,7 @@ Values come as typed text (form, query, CSV, command line) or as JSON values. Kn
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -66,18 +67,17 @@ class Validator:
 
     def __init__(self, features: Sequence[TrainedFeature]) -> None:
         self.features = tuple(features)
-        self._keys = frozenset(feature.key for feature in features)
+        self._keys = tuple(feature.key for feature in features)
         self._checks = [
             (
-                feature.key,
                 -LARGEST if feature.minimum is None else max(feature.minimum, -LARGEST),
                 LARGEST if feature.maximum is None else min(feature.maximum, LARGEST),
             )
             for feature in features
         ]
         self._ranges = [(feature.low, feature.high) for feature in features]
-        self._minima = np.array([minimum for _, minimum, _ in self._checks], dtype=np.float32)
-        self._maxima = np.array([maximum for _, _, maximum in self._checks], dtype=np.float32)
+        self._minima = np.array([minimum for minimum, _ in self._checks], dtype=np.float32)
+        self._maxima = np.array([maximum for _, maximum in self._checks], dtype=np.float32)
 
     def row(self, sample: Mapping[str, object] | Sequence[object]) -> list[float]:
         """Return the sample as a row of finite floats in the order of the features.
@@ -88,24 +88,20 @@ class Validator:
         Raises:
             InvalidSample: with one error for each feature that is missing, wrong or unknown.
         """
-        if isinstance(sample, Mapping):
-            named = sample
-        elif len(sample) == len(self._checks):
-            named = dict(zip((key for key, _, _ in self._checks), sample, strict=True))
-        else:
-            named = self._by_position(sample)
         row: list[float] = []
-        try:
-            for key, minimum, maximum in self._checks:
-                value = named[key]
-                number = value if type(value) is float else number_of(value)
-                if not minimum <= number <= maximum:
-                    break
-                row.append(number)
-        except (KeyError, NotANumber):
-            pass
-        if len(row) != len(self._checks) or len(named) != len(row):
-            raise InvalidSample(self._errors(named))
+        # A good sample is read in one pass; only a bad one is looked at again, for all of its errors.
+        if len(sample) == len(self._checks):
+            try:
+                values = [sample[key] for key in self._keys] if isinstance(sample, Mapping) else sample
+                for value, (minimum, maximum) in zip(values, self._checks, strict=True):
+                    number = value if type(value) is float else number_of(value)
+                    if not minimum <= number <= maximum:
+                        break
+                    row.append(number)
+            except (KeyError, NotANumber):
+                pass
+        if len(row) != len(self._checks):
+            raise InvalidSample(self._errors(sample if isinstance(sample, Mapping) else self._by_position(sample)))
         return row
 
     def accepts(self, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -118,11 +114,8 @@ class Validator:
 
     def accepts_all(self, rows: NDArray[np.float64]) -> bool:
         """Tell whether every row, shape (n, n_features), has finite numbers within the limits and nothing else."""
-        checks = self._checks
-        return bool(
-            np.all(rows >= [minimum for _, minimum, _ in checks])
-            and np.all(rows <= [maximum for _, _, maximum in checks])
-        )
+        minima, maxima = zip(*self._checks, strict=True)
+        return bool(np.all(rows >= minima) and np.all(rows <= maxima))
 
     def notes(self, row: Sequence[float]) -> tuple[Note, ...]:
         """Return a note for each value outside the range of the training rows; mostly there is none."""
@@ -138,8 +131,12 @@ class Validator:
         )
 
     def _by_position(self, sample: Sequence[object]) -> dict[str, object]:
-        keys = [feature.key for feature in self.features]
-        return dict(zip([*keys, *(f"[{i}]" for i in range(len(keys), len(sample)))], sample, strict=False))
+        names = [*self._keys, *(self._name_of(index) for index in range(len(self._keys), len(sample)))]
+        return dict(zip(names, sample, strict=False))
+
+    def _name_of(self, index: int) -> str:
+        # A space in front where a feature has that very name.
+        return f" [{index}]" if f"[{index}]" in self._keys else f"[{index}]"
 
     def _errors(self, sample: Mapping[str, object]) -> list[FieldError]:
         errors = []
@@ -150,9 +147,9 @@ class Validator:
             error = _error(feature, sample[feature.key])
             if error:
                 errors.append(error)
-        for key in sample.keys() - self._keys:
-            if len(errors) >= MAX_ERRORS:
-                break
+        known = set(self._keys)
+        unknown = (key for key in sample if key not in known)
+        for key in itertools.islice(unknown, max(0, MAX_ERRORS - len(errors))):
             shown = _shown(key)
             errors.append(FieldError(shown, "unknown_feature", f"{shown!r} is not a feature of this model"))
         return errors
@@ -182,7 +179,9 @@ def number_of(value: object) -> float:
             return math.inf
     if kind is not str:
         raise NotANumber("missing" if value is None else "not_a_number")
-    text = value.strip()  # type: ignore[attr-defined]  # `kind` says so
+    text: str = value.strip()  # type: ignore[attr-defined]  # `kind` says so
+    if text.isascii() and text.replace(".", "", 1).isdecimal() and len(text) <= MAX_NUMBER_CHARACTERS:
+        return float(text)  # by far the most frequent kind, told apart without the pattern
     if not text:
         raise NotANumber("missing")
     text = text.replace(_MINUS_SIGN, "-")
@@ -213,7 +212,8 @@ def _error(feature: TrainedFeature, value: object) -> FieldError | None:
         kind = "an object" if isinstance(value, Mapping) else "a list"
         return FieldError(feature.key, "not_a_number", f"{title} must be a number, not {kind}")
     if not -LARGEST <= number <= LARGEST:
-        return FieldError(feature.key, "not_finite", f"{title} is too large for a 32-bit float", _plain(value))
+        wrong = "is not a number" if math.isnan(number) else "is too large for a 32-bit float"
+        return FieldError(feature.key, "not_finite", f"{title} {wrong}", _plain(value))
     minimum, maximum = feature.minimum, feature.maximum
     if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
         message = f"{title} must be {_bounds(feature)}, not {_shown(value)}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from math import prod
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from ml.cuts import Cuts
 from ml.forest import LEAF, Forest
 
 MAX_CELLS = 1_000_000
+# Painting takes one float64 a cell and label, and as much again while distinct outcomes are found.
+MAX_SUMS = 10_000_000
 # Every tree paints every cell once: 43 million paintings take 0.1 s for Iris.
 MAX_PAINTINGS = 200_000_000
 
@@ -38,30 +41,29 @@ class DecisionTable:
         self.probabilities: NDArray[np.float64] = np.ascontiguousarray(distinct.T) / forest.n_trees
         self._outcome: NDArray[np.int32] = outcome.astype(np.int32)
         strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
-        self._strides = np.array(strides, dtype=np.int32)
         # Lists and a memoryview: reading one element of a NumPy array costs more than a bisection.
-        self._searches = list(zip(cuts.bounds, strides, strict=True))
+        self._strides = strides
+        self._bounds = cuts.bounds
         self._outcome_view = memoryview(self._outcome.data)
 
     @staticmethod
     def fits(forest: Forest, cuts: Cuts, max_cells: int = MAX_CELLS) -> bool:
         """Tell whether the table stays within `max_cells` and can be painted in a moment."""
         cells = prod(size + 1 for size in cuts.sizes)
-        return cells <= max_cells and cells * forest.n_trees <= MAX_PAINTINGS
+        return cells <= max_cells and cells * forest.n_trees <= MAX_PAINTINGS and cells * forest.n_labels <= MAX_SUMS
 
     def outcome(self, row: Sequence[float]) -> int:
         """Return the outcome of one row of finite float64 values."""
-        cell = 0
-        for (bounds, stride), value in zip(self._searches, row, strict=True):
-            cell += bisect_left(bounds, value) * stride
-        return self._outcome_view[cell]
+        ranks = map(bisect_left, self._bounds, row)
+        outcome: int = self._outcome_view[sum(map(mul, ranks, self._strides))]
+        return outcome
 
     def outcomes(self, rows: NDArray[np.float32]) -> NDArray[np.int32]:
         """Return the outcome of each row: shape (n_rows, n_features) in, (n_rows,) out."""
         columns = np.ascontiguousarray(rows.T)
         cells = np.zeros(len(rows), dtype=np.int32)
         for feature, stride in enumerate(self._strides):
-            cells += self._cuts.ranks(feature, columns[feature]) * stride
+            cells += self._cuts.ranks(feature, columns[feature]) * np.int32(stride)
         return self._outcome.take(cells)
 
 

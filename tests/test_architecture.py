@@ -308,18 +308,7 @@ def test_the_built_in_data_set_is_where_the_flowers_are() -> None:
     assert {"petal width", "iris"} <= set(flowers_in(ROOT / "ml/iris.py"))
 
 
-STRANGERS = [
-    pytest.param(
-        path, marks=pytest.mark.xfail(strict=True, reason="the help of --limits has petal_width as its example")
-    )
-    if name_of(path) == "ml/__main__.py"
-    else path
-    for path in SOURCES
-    if path.name != "iris.py"
-]
-
-
-@pytest.mark.parametrize("path", STRANGERS, ids=name_of)
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.name != "iris.py"], ids=name_of)
 def test_no_other_module_knows_about_flowers(path: Path) -> None:
     assert flowers_in(path) == []
 

@@ -133,7 +133,6 @@ def test_predict_refuses_a_bad_sample_in_one_line(
     assert len(error) < 500
 
 
-@pytest.mark.xfail(strict=True, reason="argparse takes a negative number with an exponent or a comma for an option")
 @pytest.mark.parametrize("value", ["-1e3", "-,5", "-.5e1"])
 def test_predict_reads_every_negative_number(model_path: Path, tmp_path: Path, value: str) -> None:
     assert f"must be 0 cm or more, not {value}" in error_of(
@@ -205,7 +204,6 @@ def test_without_a_file_the_default_is_named(tmp_path: Path) -> None:
     assert "model.npz: No such file or directory" in error_of("inspect", cwd=tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="an OSError of modelfile.save is no MLError and ends in a traceback")
 @pytest.mark.parametrize("out", ["missing/model.npz", "file/model.npz", "."])
 def test_train_tells_in_one_line_that_it_cannot_write(tmp_path: Path, out: str) -> None:
     (tmp_path / "file").write_text("")

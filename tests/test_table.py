@@ -144,7 +144,6 @@ def chains(*sizes: int, n_labels: int) -> Forest:
     return forest
 
 
-@pytest.mark.xfail(strict=True, reason="DecisionTable.fits counts cells, but not that each holds a float64 a label")
 def test_a_table_does_not_fit_when_its_labels_make_it_too_large_for_memory() -> None:
     two, thousand = chains(999, 999, n_labels=2), chains(999, 999, n_labels=1_000)
 

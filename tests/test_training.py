@@ -221,7 +221,6 @@ def test_a_model_whose_golden_rows_disagree_is_an_error(tmp_path: Path, trained:
         training.write(ALTERED[altered](training.model_of(trained)), tmp_path / "model.npz", trained=trained)
 
 
-@pytest.mark.xfail(strict=True, reason="a model that its golden rows refuse raises out of write, and its file stays")
 @pytest.mark.parametrize("altered", ALTERED)
 def test_a_model_whose_golden_rows_disagree_leaves_no_file(tmp_path: Path, trained: Trained, altered: str) -> None:
     with pytest.raises(MLError):
@@ -230,7 +229,6 @@ def test_a_model_whose_golden_rows_disagree_leaves_no_file(tmp_path: Path, train
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.xfail(strict=True, reason="write renames the file over the older one before it is proven")
 def test_a_model_that_disagrees_leaves_the_older_file_in_its_place(tmp_path: Path, trained: Trained) -> None:
     path = tmp_path / "model.npz"
     small = fitted(trained, n_estimators=3, random_state=0)

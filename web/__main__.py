@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import uvicorn
 
@@ -18,6 +19,27 @@ LOGGING = {
 }
 
 
+def uvicorn_options(settings: Settings) -> dict[str, Any]:
+    """Return how uvicorn serves: event loop, protocols and limits."""
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "workers": settings.workers,
+        "loop": "uvloop",
+        "http": "web.protocol:HttpProtocol",
+        "ws": "web.protocol:StreamProtocol",
+        "access_log": False,  # its lines would hold what people typed
+        "server_header": False,
+        "limit_concurrency": settings.max_connections,
+        "timeout_keep_alive": settings.keep_alive_s,
+        "timeout_graceful_shutdown": settings.shutdown_s,
+        "ws_max_size": settings.max_frame_bytes,
+        "ws_ping_interval": settings.ping_interval_s,
+        "ws_ping_timeout": settings.ping_interval_s,
+        "ws_per_message_deflate": False,  # costs more than it saves on small frames
+    }
+
+
 def main() -> int:
     """Serve until told to stop; return the exit status."""
     try:
@@ -25,27 +47,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    uvicorn.run(
-        "web.app:create_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        loop="uvloop",
-        http="httptools",
-        ws="web.protocol:StreamProtocol",
-        lifespan="on",
-        log_config=LOGGING,
-        access_log=False,  # its lines would hold what people typed
-        server_header=False,
-        limit_concurrency=settings.max_connections,
-        timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=settings.shutdown_s,
-        ws_max_size=settings.max_frame_bytes,
-        ws_ping_interval=settings.ping_interval_s,
-        ws_ping_timeout=settings.ping_interval_s,
-        ws_per_message_deflate=False,  # costs more than it saves on small frames
-    )
+    uvicorn.run("web.app:create_app", factory=True, lifespan="on", log_config=LOGGING, **uvicorn_options(settings))
     return 0
 
 

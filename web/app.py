@@ -58,6 +58,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Route("/", pages.page),
             Route("/index", pages.page),
             Route("/result", pages.result, methods=["GET", "POST"], max_body_size=settings.max_body_bytes),
+            Route("/favicon.ico", pages.favicon),
             Route("/health/live", operations.live),
             Route("/health/ready", operations.ready),
             *inference.routes(settings),

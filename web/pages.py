@@ -117,6 +117,11 @@ async def result(request: Request) -> Response:
     return _page(request.app, await _form(request))
 
 
+async def favicon(request: Request) -> Response:
+    """GET /favicon.ico: where browsers look for the icon of answers that are no page."""
+    return RedirectResponse("static/favicon.svg", status_code=308)
+
+
 async def _post(request: Request) -> Response:
     content_type = content_type_of(request.scope)
     if content_type in (b"application/x-www-form-urlencoded", b"multipart/form-data"):

@@ -1,7 +1,7 @@
 """The yardstick: the least that uvicorn can do, "hello" over HTTP and an echo over websocket.
 
-`python -m tests.benchmarks.bare` runs it as raw ASGI with the settings of `web.__main__`, so that all of the difference
-to the service is the service's own work.
+`python -m tests.benchmarks.bare` runs it as raw ASGI with the settings of `web.__main__` on uvicorn's own
+protocols, so that all of the difference to the service is the service's own work.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
+from web.__main__ import uvicorn_options
 from web.settings import Settings
 
 START: Message = {
@@ -36,26 +37,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 def main() -> None:
     """Serve on the loopback interface until told to stop."""
-    settings = Settings.from_environment()
-    uvicorn.run(
-        app,
-        host="127.0.0.1",
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=settings.max_connections,
-        timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=settings.shutdown_s,
-        ws_max_size=settings.max_frame_bytes,
-        ws_ping_interval=settings.ping_interval_s,
-        ws_ping_timeout=settings.ping_interval_s,
-        ws_per_message_deflate=False,
-    )
+    options = uvicorn_options(Settings.from_environment()) | {"http": "httptools", "ws": "websockets-sansio"}
+    uvicorn.run(app, lifespan="off", log_level="warning", **options)
 
 
 if __name__ == "__main__":
