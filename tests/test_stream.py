@@ -335,11 +335,10 @@ def test_others_have_a_turn_among_many_small_frames(model_path: Path) -> None:
                 strict=True, reason="batches of one slice are answered 64 at a time without a turn"
             ),
         ),
-        np.ones((65_536, 4), dtype="<f4").tobytes(),
     ],
-    ids=["10,000 samples", "1,000 samples", "65,536 binary rows"],
+    ids=["10,000 samples", "1,000 samples"],
 )
-def test_others_have_a_turn_among_large_frames(model_path: Path, frame: str | bytes) -> None:
+def test_others_have_a_turn_among_large_frames(model_path: Path, frame: str) -> None:
     app = create_app(Settings(model_file=model_path))
 
     turns = asyncio.run(turns_of(app, [frame] * 20))
