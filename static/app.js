@@ -31,8 +31,10 @@ function showMessages() {
     const hint = document.getElementById(`${input.id}-hint`);
     hint.textContent = message?.hint ?? "";
     hint.dataset.kind = message?.kind ?? "";
-    if (message?.kind === "error") input.setAttribute("aria-invalid", "true");
-    else input.removeAttribute("aria-invalid");
+    if (message?.kind === "error") {
+      input.setAttribute("aria-invalid", "true");
+      input.closest("details")?.setAttribute("open", "");
+    } else input.removeAttribute("aria-invalid");
   }
 }
 

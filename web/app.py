@@ -20,12 +20,13 @@ from starlette.types import Scope
 
 from ml import classifier
 from ml.errors import ModelFileError
-from web import inference, operations, pages, problems
+from web import docs, inference, operations, pages, refusals
+from web.content import ROOT, STATIC
 from web.headers import SecurityHeaders
-from web.pages import ROOT, STATIC, Templates
 from web.problems import Problem
 from web.settings import Settings
 from web.stream import stream
+from web.templates import Templates
 
 logger = logging.getLogger("web")
 
@@ -58,6 +59,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Route("/", pages.page),
             Route("/index", pages.page),
             Route("/result", pages.result, methods=["GET", "POST"], max_body_size=settings.max_body_bytes),
+            Route("/openapi.json", docs.openapi_json),
+            Route("/docs", docs.docs),
             Route("/favicon.ico", pages.favicon),
             Route("/health/live", operations.live),
             Route("/health/ready", operations.ready),
@@ -65,7 +68,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Mount("/static", _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])),
         ],
         middleware=middleware,
-        exception_handlers={Problem: problems.handle_problem, HTTPException: problems.handle_http_exception},
+        exception_handlers={Problem: refusals.handle_problem, HTTPException: refusals.handle_http_exception},
         lifespan=lifespan,
     )
     app.state.settings = settings

@@ -21,7 +21,8 @@ from web.messages import (
     PredictRequest,
 )
 from web.operations import Live, Ready
-from web.problems import MEDIA_TYPE, ProblemDetails, SampleError
+from web.problems import ProblemDetails, SampleError
+from web.refusals import MEDIA_TYPE
 from web.settings import Settings
 
 Json = dict[str, Any]
@@ -101,13 +102,13 @@ def _paths(model: Classifier, settings: Settings) -> Json:
         },
         "415": {"description": "The body is of another type.", "content": problem},
     }
-    unchanged = {"304": {"description": "The answer has not changed since the entity tag in `If-None-Match`."}}
+    unchanged = {"304": {"description": "The answer has not changed since the entity tag in If-None-Match."}}
     return {
         "/predict": {
             "get": {
                 "operationId": "predict",
                 "summary": "Predict one sample",
-                "description": "JSON if `Accept` prefers it, the fragment if `HX-Request` is true, else the page.",
+                "description": "JSON if Accept prefers it, the fragment if HX-Request is true, else the page.",
                 "parameters": query,
                 "responses": {"200": _ok("The prediction.", answer)} | unchanged | wrong,
             },

@@ -11,6 +11,8 @@ from ml.classifier import Classifier, Prediction
 from ml.sample import FieldError, InvalidSample, Note, is_half_typed, shown_number
 
 # A list of titles is a sentence, not the form again: after this many it counts.
+# More fields than this are folded away.
+SHOWN_FIELDS = 12
 NAMED_TITLES = 2
 
 Kind = Literal["error", "note"]
@@ -56,8 +58,12 @@ class PredictionView:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One input of the form. `text` is what it holds, `low` and `high` the training range, `kind` that of `hint`."""
+    """One input of the form, `id` its own on the page.
 
+    `text` is what it holds, `low` and `high` the training range, `kind` that of `hint`.
+    """
+
+    id: str
     key: str
     title: str
     unit: str
@@ -69,8 +75,17 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Fields that stand together; with a title they can be folded away."""
+
+    title: str
+    is_open: bool
+    fields: Sequence[Field]
+
+
+@dataclass(frozen=True, slots=True)
 class PageView:
-    """The whole page."""
+    """The whole page; `count` is the number of fields in all groups."""
 
     name: str
     version: str
@@ -80,7 +95,8 @@ class PageView:
     accuracy: str
     test_rows: int
     labels: Sequence[str]
-    fields: Sequence[Field]
+    count: int
+    groups: Sequence[Group]
     prediction: PredictionView
 
 
@@ -110,7 +126,10 @@ def page_view(model: Classifier, texts: Mapping[str, str], prediction: Predictio
     """Return the view of the page with `texts` in its fields."""
     card = model.card
     messages = {message.feature: message for message in prediction.messages}
-    fields = [_field(feature, texts.get(feature.key, ""), messages.get(feature.key)) for feature in model.features]
+    fields = {
+        feature.key: _field(f"f{number}", feature, text=texts.get(feature.key, ""), message=messages.get(feature.key))
+        for number, feature in enumerate(model.features, 1)
+    }
     return PageView(
         name=model.name,
         version=model.version,
@@ -120,7 +139,8 @@ def page_view(model: Classifier, texts: Mapping[str, str], prediction: Predictio
         accuracy=percent(card.report.accuracy),
         test_rows=card.report.test_rows,
         labels=model.labels,
-        fields=fields,
+        count=len(fields),
+        groups=_grouped(fields, model.features),
         prediction=prediction,
     )
 
@@ -142,8 +162,19 @@ def listed(titles: Sequence[str]) -> str:
     return " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else "".join(named)
 
 
-def _field(feature: TrainedFeature, text: str, message: Message | None) -> Field:
+def _grouped(fields: Mapping[str, Field], features: Sequence[TrainedFeature]) -> Sequence[Group]:
+    """Return a dozen fields as they come; of more, the most important first and the others folded away."""
+    if len(fields) <= SHOWN_FIELDS:
+        return [Group("", is_open=True, fields=list(fields.values()))]
+    ranked = [fields[feature.key] for feature in sorted(features, key=lambda feature: -feature.importance)]
+    first, others = ranked[:SHOWN_FIELDS], ranked[SHOWN_FIELDS:]
+    title = f"{len(others)} more, less important to this model"
+    return [Group("", is_open=True, fields=first), Group(title, is_open=any(f.hint for f in others), fields=others)]
+
+
+def _field(identity: str, feature: TrainedFeature, *, text: str, message: Message | None) -> Field:
     return Field(
+        id=identity,
         key=feature.key,
         title=feature.title,
         unit=feature.unit,

@@ -1,0 +1,170 @@
+"""The service's documentation: the OpenAPI document as JSON, and as a page for people, both of the same source."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ml.classifier import Classifier
+from ml.sample import shown_number
+from web import openapi
+from web.content import Content, entity_tag, headers_of
+from web.negotiation import is_known
+from web.openapi import Json
+
+# A document is made once for each address that it is asked under.
+KEPT_PAGES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A row of the table of features; limits that there are not are empty."""
+
+    key: str
+    description: str
+    minimum: str
+    maximum: str
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One status that an operation answers with, and the media types of what it then sends."""
+
+    status: str
+    description: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One address and method; `examples` are commands that can be run as they stand."""
+
+    id: str
+    method: str
+    path: str
+    summary: str
+    description: str
+    examples: Sequence[str]
+    replies: Sequence[Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """One message as JSON Schema."""
+
+    name: str
+    summary: str
+    json: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocsView:
+    """The page."""
+
+    name: str
+    version: str
+    description: str
+    features: Sequence[Feature]
+    operations: Sequence[Operation]
+    schemas: Sequence[Schema]
+
+
+async def openapi_json(request: Request) -> Response:
+    """GET /openapi.json: the document for programs."""
+    state = request.app.state
+    tag = entity_tag(state.model, "json")
+    if is_known(request.scope, tag):
+        return Content(b"", status=304, headers=headers_of("json", tag))
+    return Content(openapi.document(state.model, state.settings), status=200, headers=headers_of("json", tag))
+
+
+async def docs(request: Request) -> Response:
+    """GET /docs: the document for people."""
+    state = request.app.state
+    tag = entity_tag(state.model, "page")
+    if is_known(request.scope, tag):
+        return Content(b"", status=304, headers=headers_of("page", tag))
+    description = openapi.describe(state.model, state.settings)
+    page = state.templates.render("docs.html", docs=docs_view(state.model, description, address=str(request.base_url)))
+    return Content(page.encode(), status=200, headers=headers_of("page", tag))
+
+
+def docs_view(model: Classifier, description: Json, *, address: str) -> DocsView:
+    """Return the view of an OpenAPI document; `address` is where the service answers, with a slash at its end."""
+    return DocsView(
+        name=model.name,
+        version=model.version,
+        description=description["info"]["description"],
+        features=[
+            Feature(
+                key=feature.key,
+                description=description["components"]["schemas"]["NamedSample"]["properties"][feature.key][
+                    "description"
+                ],
+                minimum="" if feature.minimum is None else shown_number(feature.minimum),
+                maximum="" if feature.maximum is None else shown_number(feature.maximum),
+                example=shown_number(feature.example),
+            )
+            for feature in model.features
+        ],
+        operations=[
+            _operation(path, method, operation, address=address)
+            for path, methods in description["paths"].items()
+            for method, operation in methods.items()
+        ],
+        schemas=[
+            Schema(
+                name,
+                schema.get("description", schema.get("title", "")).partition("\n")[0],
+                msgspec.json.format(msgspec.json.encode(schema)).decode(),
+            )
+            for name, schema in description["components"]["schemas"].items()
+        ],
+    )
+
+
+def _operation(path: str, method: str, operation: Json, *, address: str) -> Operation:
+    return Operation(
+        id=operation["operationId"],
+        method=method.upper(),
+        path=path,
+        summary=operation["summary"],
+        description=operation.get("description", ""),
+        examples=_commands(path, method, operation, address=address),
+        replies=[
+            Reply(status, reply["description"], ", ".join(reply.get("content", ())))
+            for status, reply in operation["responses"].items()
+        ],
+    )
+
+
+def _commands(path: str, method: str, operation: Json, *, address: str) -> list[str]:
+    """Return curl commands for an operation, quoted for a shell."""
+    url = address.rstrip("/") + path
+    if "101" in operation["responses"] or "{" in path:
+        return []
+    if method == "get":
+        query = {parameter["name"]: parameter["example"] for parameter in operation.get("parameters", ())}
+        accept = ["-H", "Accept: application/json"] if "application/json" in _types(operation) else []
+        return [shlex.join(["curl", "-s", *accept, f"{url}?{urlencode(query)}" if query else url])]
+    body = operation["requestBody"]["content"]
+    examples = body.get("application/json", {}).get("examples", {})
+    return [
+        shlex.join(["curl", "-s", "-H", "Content-Type: application/json", "-d", _text(example["value"]), url])
+        for example in examples.values()
+    ]
+
+
+def _types(operation: Json) -> Sequence[str]:
+    return list(operation["responses"].get("200", {}).get("content", ()))
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
