@@ -6,6 +6,7 @@ A request is JSON, or JSON and then binary data. The elements of its tensors sta
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -34,10 +35,10 @@ NUMERIC = {
     "UINT64": "<u8",
 }
 
-# A request has few objects and little text but its numbers. What has more is refused before it is decoded: a body of
-# nothing but small objects would keep everybody else waiting for a third of a second.
+# A request is little text beside its numbers. More of it is refused before it is decoded: a body of nothing but small
+# objects would keep everybody else waiting for a third of a second.
 MAX_TEXT_BYTES = 2**18
-MAX_OBJECTS = 2**13
+MAX_ARRAYS = 2**13
 
 Parameters = dict[str, str | bool | int | float]
 
@@ -169,9 +170,7 @@ async def read(body: bytes, header_length: int | None, n_features: int) -> tuple
         return _raw_request(body, n_features), memoryview(body)
     text = body if header_length is None else body[:header_length]
     try:
-        if len(text) > MAX_TEXT_BYTES:
-            await _check_text(text)
-        message: InferenceRequest = _request_decoder.decode(text)
+        message = await _decode(text)
     except msgspec.ValidationError as error:
         raise Problem(400, f"the request has the wrong form: {error}") from error
     except (msgspec.DecodeError, UnicodeError) as error:
@@ -187,24 +186,54 @@ def _raw_request(body: bytes, n_features: int) -> InferenceRequest:
     return InferenceRequest(inputs=[only], parameters={"binary_data_output": True})
 
 
-class _OutlinedInput(msgspec.Struct):
-    data: Raw | UnsetType = UNSET
-
-
-class _Outline(msgspec.Struct):
-    inputs: list[_OutlinedInput]
-
-
-_outline_decoder = msgspec.json.Decoder(_Outline)
 _request_decoder = msgspec.json.Decoder(InferenceRequest)
+_data = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*\[')
 
 
-async def _check_text(text: bytes) -> None:
-    """Refuse a large request that is not mostly numbers."""
-    if text.count(b"{") > MAX_OBJECTS:
-        raise Problem(400, f"the request has more than {MAX_OBJECTS} objects")
-    outline: _Outline = _outline_decoder.decode(text)
-    numbers = sum(len(memoryview(tensor.data)) for tensor in outline.inputs if tensor.data is not UNSET)
-    if len(text) - numbers > MAX_TEXT_BYTES:
-        raise Problem(400, f"the request has more than {MAX_TEXT_BYTES} bytes beside its data")
+async def _decode(text: bytes) -> InferenceRequest:
+    """Return the request in a JSON text; the numbers of a large one are set aside, for to scan them takes long."""
+    if len(text) <= MAX_TEXT_BYTES:
+        small: InferenceRequest = _request_decoder.decode(text)
+        return small
+    kept, arrays = _set_numbers_aside(text)
     await asyncio.sleep(0)
+    if len(kept) > MAX_TEXT_BYTES:
+        raise Problem(400, f"the request has more than {MAX_TEXT_BYTES} bytes beside its numbers")
+    message: InferenceRequest = _request_decoder.decode(kept)
+    await asyncio.sleep(0)
+    for tensor in message.inputs:
+        if tensor.data is not UNSET:
+            tensor.data = arrays.pop(bytes(tensor.data), tensor.data)
+    if arrays:
+        raise Problem(400, "the request has data that belong to no input")
+    return message
+
+
+def _set_numbers_aside(text: bytes) -> tuple[bytes, dict[bytes, Raw]]:
+    """Return the text with a number in place of each array of numbers under "data", and these arrays by that number.
+
+    Quotes and braces do not occur in such an array, so it ends at the last bracket before either; if what stands there
+    is something else, the rest of the text is no JSON, or the array is found not to be one when it is decoded.
+    """
+    kept: list[bytes] = []
+    arrays: dict[bytes, Raw] = {}
+    start = search = 0
+    for _ in range(MAX_ARRAYS):
+        search = text.find(b'"data"', search)
+        if search < 0:
+            break
+        opening = _data.match(text, search)
+        search += 1
+        if not opening:
+            continue
+        first = opening.end() - 1
+        quote = text.find(b'"', first)
+        brace = text.find(b"}", first, quote if quote >= 0 else len(text))
+        last = text.rfind(b"]", first, max(quote, 0) if brace < 0 else brace) + 1
+        array = text[first:last]
+        if array and array.count(b"[") == array.count(b"]"):
+            number = str(len(arrays)).encode()
+            kept += [text[start:first], number]
+            arrays[number] = Raw(array)
+            start = search = last
+    return b"".join([*kept, text[start:]]), arrays

@@ -185,7 +185,7 @@ async def _from_json(text: bytes, datatype: str, shape: tuple[int, int], *, name
     """Return the tensor in a JSON array, flat or one array a row; between pieces the event loop serves others.
 
     Args:
-        text: the array, known to be well-formed JSON.
+        text: a JSON value.
         datatype: one of `NUMERIC`.
         shape: (n, k), its product small enough for an array.
         name: the tensor's name, for the message.
@@ -226,11 +226,19 @@ def _cut(text: bytes, mark: bytes, *, name: str) -> Iterator[bytes]:
         stop = end if cut < 0 else cut + (mark == b"]")
         if stop - start > MAX_ROW_BYTES:
             raise Problem(400, f'a row in the data of input "{name}" takes more than {MAX_ROW_BYTES} bytes')
-        yield b"[" + text[start:stop] + b"]"
-        comma = _COMMA.match(text, stop, end)
-        if not comma:
+        piece = text[start:stop].strip(_BLANKS)
+        if not piece and (start > 1 or stop < end):
+            raise Problem(400, _not_numbers(name))  # nothing before, between or after commas
+        yield b"[" + piece + b"]"
+        if stop == end:
             return
-        start = comma.end()
+        comma = _COMMA.match(text, stop, end)
+        if comma:
+            start = comma.end()
+        elif text[stop:end].strip(_BLANKS):
+            raise Problem(400, _not_numbers(name))
+        else:
+            return
 
 
 def _decode(piece: bytes, datatype: str, width: int, *, name: str) -> list[float]:
@@ -256,11 +264,15 @@ def _decode_anything(piece: bytes, kind: type, *, nested: bool, name: str) -> li
     try:
         values: list[Any] = json.loads(piece, parse_int=float if kind is float else _int)
     except (ValueError, RecursionError):
-        raise Problem(400, f'the data of input "{name}" must be an array of numbers, or of rows of numbers') from None
+        raise Problem(400, _not_numbers(name)) from None
     rows = values if nested else [values]
     if not all(isinstance(row, list) for row in rows):
         raise Problem(400, f'the data of input "{name}" is neither flat nor one array a row')
     return rows
+
+
+def _not_numbers(name: str) -> str:
+    return f'the data of input "{name}" must be an array of numbers, or of rows of numbers'
 
 
 def _int(text: str) -> int:
