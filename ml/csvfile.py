@@ -11,7 +11,7 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,8 @@ import numpy as np
 
 from ml.dataset import Dataset, Feature
 from ml.errors import DatasetError
-from ml.sample import LARGEST, NotANumber, number_of
+from ml.modelfile import MAX_TEXT
+from ml.sample import LARGEST, NotANumber, number_of, shown_number
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 MAX_FILE_BYTES = 2 * 2**30
@@ -28,8 +29,12 @@ MAX_CELLS = 50_000_000
 MAX_COLUMNS = 10_000
 MAX_LABELS = 1_000
 _SHOWN_CHARACTERS = 60
+_SHOWN_NAMES = 20
+_MAX_HEADER_LINES = 1_000
 
-_UNIT = re.compile(r"^(.*\S)\s*[(\[]\s*([^()\[\]]*?)\s*[)\]]$", re.DOTALL)
+_UNIT = re.compile(r"^(.*\S)\s*[(\[]([^()\[\]]*)[)\]]$", re.DOTALL)
+# A quote opens a cell only at its start: elsewhere it may be a mark for inches. While it is open, the last group is "".
+_QUOTED = re.compile(r'(^|[,;\t])"(?:[^"]|"")*("?)')
 
 
 class Reader(Protocol):
@@ -92,22 +97,50 @@ def read_csv(
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DatasetError(f"larger than {MAX_FILE_BYTES} bytes")
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return _read(file, path, target=target, drop=drop, limits=limits or {}, name=name or path.stem)
+            return _read(file, path, target=target, drop=drop, limits=limits or {}, name=_text(name or path.stem))
     except (DatasetError, csv.Error) as error:
         raise DatasetError(f"{path}: {error}") from error
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise DatasetError(f"{path}: {_undecodable_line(path)}not UTF-8 text ({error.reason})") from error
+
+
+def header_lines(file: Iterator[str]) -> list[str]:
+    """Take the lines of the header row, which are several if a quoted cell has line breaks.
+
+    Raises:
+        DatasetError: there is none, or it has more lines than a header would.
+    """
+    lines = [next(file, "")]
+    if not lines[0]:
+        raise DatasetError("no header row: the file is empty")
+    if not lines[0].strip():
+        raise DatasetError("no header row: line 1 is blank")
+    if "\0" in lines[0]:
+        raise DatasetError("not text")
+    is_open = _ends_in_quotes(lines[0])
+    while is_open:
+        line = next(file, "")
+        if not line or len(lines) == _MAX_HEADER_LINES:
+            raise DatasetError("line 1: a quote in the header is not closed")
+        lines.append(line)
+        if '"' in line:
+            is_open = _ends_in_quotes("".join(lines))
+    return lines
+
+
+def _ends_in_quotes(text: str) -> bool:
+    return any(not found[2] for found in _QUOTED.finditer(text))
 
 
 def separator_of(header: str) -> str:
-    """Return the separator that a header line uses: the most frequent one outside quotes.
+    """Return the separator that a header row uses: the most frequent one outside quotes.
 
     Raises:
         DatasetError: there is none, so there is only one column.
     """
-    counts = Counter(re.sub(r'"[^"]*"', "", header))
+    counts = Counter(_QUOTED.sub(r"\1", header))
     separator = max(SEPARATORS, key=lambda candidate: counts[candidate])
     if not counts[separator]:
         raise DatasetError(
@@ -120,7 +153,7 @@ def feature_of(header: str, limits: Mapping[str, Limits] | None = None) -> Featu
     """Return the feature that a column's header names: `petal width (cm)` has key `petal_width` and unit `cm`."""
     match = _UNIT.match(header.strip())
     title, unit = match.groups() if match else (header.strip(), "")
-    title = " ".join(unicodedata.normalize("NFC", title).split())
+    title, unit = (" ".join(unicodedata.normalize("NFC", text).split()) for text in (title, unit))
     key = re.sub(r"\W+", "_", title.casefold()).strip("_")
     given = (limits or {}).get(key, Limits(None, None))
     return Feature(key=key, title=title, unit=unit, minimum=given.minimum, maximum=given.maximum)
@@ -135,16 +168,16 @@ def _read(
     limits: Mapping[str, Limits],
     name: str,
 ) -> Reading:
-    first = next(file, "")
-    if not first.strip():
-        raise DatasetError("no header row")
-    if "\0" in first:
-        raise DatasetError("not text")
-    separator = separator_of(first)
-    reader = csv.reader(itertools.chain([first], file), delimiter=separator)
-    header = next(reader)
+    lines = header_lines(file)
+    separator = separator_of("".join(lines))
+    # strict: a cell that goes on after its closing quote, or a quote that is never closed, is an error and no text.
+    reader = csv.reader(itertools.chain(lines, file), delimiter=separator, strict=True)
+    try:
+        header = next(reader)
+    except csv.Error as error:
+        raise DatasetError(f"line 1: {error}") from error
     columns, target_column = _columns(header, target=target, drop=drop, limits=limits)
-    values, texts, blank = _rows(reader, header, columns=columns, target_column=target_column)
+    values, texts, blank, commas = _rows(reader, header, columns=columns, target_column=target_column)
     if not texts:
         raise DatasetError("no rows below the header")
     labels = _labels(texts)
@@ -152,7 +185,7 @@ def _read(
     counts = Counter(texts)
     dataset = Dataset(
         name=name,
-        source=f"{path.name}: {len(texts)} rows, {len(columns)} features, {len(labels)} classes",
+        source=f"{_text(path.name)}: {len(texts)} rows, {len(columns)} features, {len(labels)} classes",
         features=tuple(column.feature for column in columns),
         labels=labels,
         rows=np.frombuffer(values, dtype=np.float64).reshape(-1, len(columns)),
@@ -160,9 +193,14 @@ def _read(
     )
     inferred = [
         f"separated by {SEPARATORS[separator]}",
-        f"class column: {header[target_column].strip()}" + ("" if target else " (the last one)"),
-        "classes: " + ", ".join(f"{label} ({counts[label]} rows)" for label in labels),
+        f"class column: {_one_line(header[target_column])}" + ("" if target else " (the last one)"),
+        "classes: " + ", ".join(f"{_one_line(label)} ({counts[label]} rows)" for label in labels),
         *(_told(column) for column in columns),
+        *(
+            f"a comma in {_shown(column.header)} is a decimal mark, as in {_shown(commas[column.index])}"
+            for column in columns
+            if column.index in commas
+        ),
     ]
     if blank:
         inferred.append(f"blank lines left out: {blank}")
@@ -185,13 +223,15 @@ def _columns(
     for column in columns:
         key = column.feature.key
         if not key:
-            raise DatasetError(f"column {column.index + 1} has no name: {_shown(column.header)}")
+            raise DatasetError(f"line 1, column {column.index + 1} has no name: {_shown(column.header)}")
+        if len(column.header) > MAX_TEXT:
+            raise DatasetError(f"line 1, column {_shown(column.header)}: a name of more than {MAX_TEXT} characters")
         if key in seen:
             raise DatasetError(f"columns {_shown(seen[key])} and {_shown(column.header)} have the same key, {key}")
         seen[key] = column.header
     unknown = sorted(limits.keys() - seen.keys())
     if unknown:
-        raise DatasetError(f"limits for {unknown[0]}, which is not a feature: {', '.join(seen)}")
+        raise DatasetError(f"limits for {unknown[0]}, which is not a feature: {listed(seen)}")
     return columns, target_column
 
 
@@ -203,15 +243,19 @@ def _find(wanted: str, columns: Sequence[Column]) -> int:
         return found[0]
     if found:
         raise DatasetError(f"{len(found)} columns are called {_shown(wanted)}")
-    raise DatasetError(f"no column is called {_shown(wanted)}: {', '.join(column.header for column in columns)}")
+    raise DatasetError(f"no column is called {_shown(wanted)}: {listed(column.header for column in columns)}")
 
 
 def _rows(
     reader: Reader, header: Sequence[str], *, columns: Sequence[Column], target_column: int
-) -> tuple[array[float], list[str], int]:
-    """Return all values row by row, the text of each row's class, and the number of blank lines."""
+) -> tuple[array[float], list[str], int, dict[int, str]]:
+    """Return all values row by row, the text of each row's class, the number of blank lines, and decimal commas.
+
+    The last are by the index of their column: the first value with one.
+    """
     values, blank = array("d"), 0
     texts: list[str] = []
+    commas: dict[int, str] = {}
     while True:
         line = reader.line_num + 1
         try:
@@ -219,17 +263,17 @@ def _rows(
         except csv.Error as error:
             raise DatasetError(f"line {line}: {error}") from error
         if cells is None:
-            return values, texts, blank
+            return values, texts, blank, commas
         if not cells:
             blank += 1
             continue
         if len(cells) != len(header):
             raise DatasetError(f"line {line} has {len(cells)} columns, the header has {len(header)}")
         values.extend(_number(cells[column.index], column, line=line) for column in columns)
-        label = cells[target_column].strip()
-        if not label:
-            raise DatasetError(f"line {line}, column {_shown(header[target_column].strip())}: empty")
-        texts.append(label)
+        for column in columns:
+            if "," in cells[column.index]:
+                commas.setdefault(column.index, cells[column.index])
+        texts.append(_label(cells[target_column], _shown(header[target_column].strip()), line=line))
         if len(values) > MAX_CELLS:
             raise DatasetError(f"line {line}: more than {MAX_CELLS} values")
 
@@ -248,6 +292,15 @@ def _number(text: str, column: Column, *, line: int) -> float:
     ):
         raise DatasetError(f"line {line}, column {_shown(column.header)}: {_shown(text)} is outside the limits given")
     return number
+
+
+def _label(text: str, column: str, *, line: int) -> str:
+    label = unicodedata.normalize("NFC", text.strip())
+    if not label:
+        raise DatasetError(f"line {line}, column {column}: empty")
+    if len(label) > MAX_TEXT or "\0" in label:
+        raise DatasetError(f"line {line}, column {column}: {_shown(label)} is not a label: too long, or not text")
+    return label
 
 
 def _labels(texts: Sequence[str]) -> tuple[str, ...]:
@@ -271,11 +324,37 @@ def _told(column: Column) -> str:
     if feature.unit:
         parts.append(f"in {feature.unit}")
     if feature.minimum is not None:
-        parts.append(f"at least {feature.minimum:g}")
+        parts.append(f"at least {shown_number(feature.minimum)}")
     if feature.maximum is not None:
-        parts.append(f"at most {feature.maximum:g}")
+        parts.append(f"at most {shown_number(feature.maximum)}")
     return ", ".join(parts)
 
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names on one line, not too many of them."""
+    shown = [_one_line(name) for name in itertools.islice(names, _SHOWN_NAMES + 1)]
+    return ", ".join(shown if len(shown) <= _SHOWN_NAMES else [*shown[:-1], "…"])
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _text(name: str) -> str:
+    """Return a file's name as text: on disk it can have bytes that no encoding explains."""
+    return name.encode(errors="replace").decode()
+
+
+def _undecodable_line(path: Path) -> str:
+    """Return where the file stops being text: the decoder only knows the position in its buffer."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"line {number}, byte {error.start + 1} ({line[error.start]:#04x}): "
+    return ""

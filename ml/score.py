@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.classifier import Classifier, Prediction
-from ml.csvfile import feature_of, separator_of
+from ml.csvfile import Reader, feature_of, header_lines, listed, separator_of
 from ml.errors import DatasetError
 from ml.sample import MAX_NUMBER_CHARACTERS, InvalidSample
 
 CHUNK_ROWS = 4_096
 KEPT_ANSWERS = 8_192
+# A blank line after the last one is no row of its own, unless a quote is still open: then it ends up in its cell.
+_END = "\n"
 
 Rows = list[list[str]]
 
@@ -60,20 +62,22 @@ def score(
     Raises:
         DatasetError: there is no header, or it lacks a feature, or the file is not CSV.
     """
-    first = next(source, "")
-    if not first.strip():
-        raise DatasetError("no header row")
-    separator = separator_of(first) if len(model.features) > 1 else _separator_or_comma(first)
-    reader = csv.reader(itertools.chain([first], source), delimiter=separator)
+    first = header_lines(source)
+    separator = separator_of("".join(first)) if len(model.features) > 1 else _separator_or_comma("".join(first))
+    reader = csv.reader(itertools.chain(first, source, [_END]), delimiter=separator)
     writer = csv.writer(sink, delimiter=separator, lineterminator="\n")
+    # csv puts quotes around "\n" but not around a lone "\r", which would end the row for whoever reads it next.
+    quoting_writer = csv.writer(sink, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
     try:
         header = next(reader)
         positions = _positions(model, header)
-        writer.writerow([*header, "predicted_label", *(f"probability_{label}" for label in model.labels)])
+        (quoting_writer if len(first) > 1 else writer).writerow(
+            [*header, "predicted_label", *(f"probability_{label}" for label in model.labels)]
+        )
         rows = bad = 0
-        for lines, chunk in _chunks(reader):
+        for lines, chunk, spans in _chunks(reader):
             answers, errors = _answers(model, chunk, positions=positions, width=len(header))
-            writer.writerows(map(list.__add__, chunk, answers))
+            (quoting_writer if spans else writer).writerows(map(list.__add__, chunk, answers))
             for index, message in errors:
                 on_bad(BadRow(lines[index], message))
             rows, bad = rows + len(chunk), bad + len(errors)
@@ -92,31 +96,47 @@ def _separator_or_comma(header: str) -> str:
 
 def _positions(model: Classifier, header: Sequence[str]) -> list[int]:
     """Return the column of each feature."""
-    keys = [feature_of(text).key for text in header]
+    positions: dict[str, list[int]] = {}
+    for index, text in enumerate(header):
+        positions.setdefault(feature_of(text).key, []).append(index)
     for feature in model.features:
-        if keys.count(feature.key) != 1:
-            found = "no column is" if feature.key not in keys else f"{keys.count(feature.key)} columns are"
-            raise DatasetError(f"{found} called {feature.title!r}: {', '.join(header)}")
-    return [keys.index(feature.key) for feature in model.features]
+        found = positions.get(feature.key, [])
+        if len(found) != 1:
+            many = f"{len(found)} columns are" if found else "no column is"
+            raise DatasetError(f"{many} called {feature.title!r}: {listed(header)}")
+    return [positions[feature.key][0] for feature in model.features]
 
 
-def _chunks(reader: Iterator[list[str]]) -> Iterator[tuple[Sequence[int], Rows]]:
-    """Yield rows that are not blank, many at once, with the line on which each starts."""
+def _chunks(reader: Reader) -> Iterator[tuple[Sequence[int], Rows, bool]]:
+    """Yield rows that are not blank, many at once, with the line on which each starts, and whether any spans lines.
+
+    Raises:
+        DatasetError: a quote is still open at the end. All that follows it would be lost in one cell.
+    """
+    last_row: list[str] = []
+    last_line = 1
     while True:
-        before: int = reader.line_num  # type: ignore[attr-defined]  # a csv reader
+        before = reader.line_num
         chunk = list(itertools.islice(reader, CHUNK_ROWS))
+        lines: Sequence[int] = range(before + 1, reader.line_num + 1)
+        spans = len(lines) != len(chunk)
+        if spans:
+            # Quoted cells span lines; csv counts those it read, so the line breaks inside the cells tell the rest.
+            lines = list(itertools.accumulate((1 + sum(map(_breaks, row)) for row in chunk), initial=before + 1))
+        if chunk:
+            last_row, last_line = chunk[-1], lines[len(chunk) - 1]
+        if len(chunk) < CHUNK_ROWS and last_row:
+            raise DatasetError(f"line {last_line}: a quote is opened and never closed")
         if not chunk:
             return
-        after: int = reader.line_num  # type: ignore[attr-defined]  # a csv reader
-        lines: Sequence[int] = range(before + 1, after + 1)
-        if after - before != len(chunk):
-            # Quoted cells span lines; csv counts those it read, so the line breaks inside the cells tell the rest.
-            spans = (1 + sum(cell.count("\n") for cell in row) for row in chunk)
-            lines = list(itertools.accumulate(spans, initial=before + 1))
         if not all(chunk):
             kept = [index for index, row in enumerate(chunk) if row]
             lines, chunk = [lines[index] for index in kept], [chunk[index] for index in kept]
-        yield lines, chunk
+        yield lines, chunk, spans
+
+
+def _breaks(cell: str) -> int:
+    return cell.count("\n") + cell.count("\r") - cell.count("\r\n")
 
 
 def _answers(
