@@ -79,6 +79,9 @@ def explanation_lines(explanation: Explanation, card: Card) -> Iterator[str]:
         yield f"  {feature.title} {_span(found, feature)}{cut_short}"
     if explanation.nearest is not None:
         yield change_line(explanation.nearest, features[explanation.nearest.feature])
+    else:
+        where = "" if explanation.searched_all else " near the sample"
+        yield f"no change of a single feature{where} changes the answer"
 
 
 def change_line(change: Change, feature: TrainedFeature) -> str:

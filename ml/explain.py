@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.card import TrainedFeature
 from ml.classifier import Classifier
+from ml.sample import LARGEST
 
 MAX_ROWS = 4_096
 MAX_PLANE_ROWS = 16_384
+# Rows of many features are long: this many numbers take 16 MB as float64, and a fraction of a second to answer.
+MAX_VALUES = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Change:
         threshold: the last value before the label changes (rises), or the first at which it has changed (falls).
         value: a short number beyond the threshold that gives the new label.
         label: the new label.
-        distance: from the sample to `value`, as a fraction of the feature's training range.
+        distance: from the sample to the threshold, as a fraction of the feature's training range.
     """
 
     feature: str
@@ -87,40 +90,39 @@ def explain(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS
 
     Args:
         row: finite floats, as the validator returns them.
-        max_rows: at most about this many rows are evaluated; on wide models the search then stops short of the ends.
+        max_rows: at most about this many rows are evaluated; on wide models the search then stops short of the ends,
+            and on very wide ones it leaves out the least important features.
     """
     sizes = model.cuts.sizes
-    reach = max(1, max_rows // (2 * len(sizes))) if sum(sizes) + len(sizes) > max_rows else max(sizes)
     ranks = [model.cuts.rank(feature, value) for feature, value in enumerate(row)]
-    spans = [(max(0, rank - reach), min(size, rank + reach)) for rank, size in zip(ranks, sizes, strict=True)]
-    starts = np.cumsum([0, *(last - first + 1 for first, last in spans)]).tolist()
+    spans = _spans(model, ranks, max_rows=min(max_rows, MAX_VALUES // len(sizes)))
+    starts = np.cumsum([0, *(last - first + 1 for first, last in spans.values())]).tolist()
     rows = np.tile(np.array(row, dtype=np.float32), (starts[-1], 1))
-    for feature, (first, last) in enumerate(spans):
-        rows[starts[feature] : starts[feature + 1], feature] = _between(model, feature, row)[first : last + 1]
+    for start, (feature, (first, last)) in zip(starts, spans.items(), strict=False):
+        rows[start : start + last - first + 1, feature] = _between(model, feature, row)[first : last + 1]
     indices = model.predict_batch(rows).indices
+    lines = {feature: indices[start:stop] for feature, (start, stop) in zip(spans, pairwise(starts), strict=True)}
 
     own = model.predict(row).index
     ranges, changes = [], []
-    for feature, (first, last) in enumerate(spans):
-        line = indices[starts[feature] : starts[feature + 1]]
-        own_place = ranks[feature] - first
-        others = np.flatnonzero(line != own)
-        below, above = others[others < own_place], others[others > own_place]
-        low = first + int(below[-1]) if len(below) else first - 1
-        high = first + int(above[0]) if len(above) else last + 1
+    for feature, (own_rank, size) in enumerate(zip(ranks, sizes, strict=True)):
+        first, last = spans.get(feature, (own_rank, own_rank))
+        others = first + np.flatnonzero(lines.get(feature, np.array([own])) != own)
+        below, above = others[others < own_rank], others[others > own_rank]
+        low = int(below[-1]) if len(below) else first - 1
+        high = int(above[0]) if len(above) else last + 1
         cuts = model.cuts.values[feature]
-        searched_all = (bool(len(below)) or first == 0) and (bool(len(above)) or last == sizes[feature])
         ranges.append(
             Range(
                 model.features[feature].key,
                 _number(cuts[low]) if low >= 0 else None,
-                _number(cuts[high - 1]) if high <= sizes[feature] else None,
-                searched_all,
+                _number(cuts[high - 1]) if high <= size else None,
+                searched_all=(bool(len(below)) or first == 0) and (bool(len(above)) or last == size),
             )
         )
         for found, rank in ((below, low), (above, high)):
             if len(found):
-                label = model.labels[line[rank - first]]
+                label = model.labels[lines[feature][rank - first]]
                 changes.append(_change(model, feature, value=row[feature], rank=rank, label=label))
     possible = [change for change in changes if change is not None]
     return Explanation(
@@ -129,6 +131,18 @@ def explain(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS
         nearest=min(possible, key=lambda change: change.distance, default=None),
         searched_all=all(found.searched_all for found in ranges),
     )
+
+
+def _spans(model: Classifier, ranks: Sequence[int], *, max_rows: int) -> dict[int, tuple[int, int]]:
+    """Return the first and last interval to look at, by feature: all of them where that takes at most `max_rows`."""
+    sizes = model.cuts.sizes
+    used = [feature for feature, size in enumerate(sizes) if size]
+    reach = max(sizes)
+    if sum(sizes) + len(used) > max_rows:
+        reach = max(1, max_rows // (2 * len(used)))
+        used.sort(key=lambda feature: -model.features[feature].importance)
+        used = used[: max(1, max_rows // 3)]
+    return {feature: (max(0, ranks[feature] - reach), min(sizes[feature], ranks[feature] + reach)) for feature in used}
 
 
 def plane(model: Classifier, row: Sequence[float], *, x: int, y: int, max_rows: int = MAX_PLANE_ROWS) -> Plane:
@@ -169,25 +183,24 @@ def _change(model: Classifier, feature: int, *, value: float, rank: int, label: 
     """Return the change of `feature` into the interval of `rank`, or None if the limits do not allow it."""
     cuts, trained = model.cuts.values[feature], model.features[feature]
     bounds = model.cuts.bounds[feature]
-    low = bounds[rank - 1] if rank > 0 else -math.inf
-    high = bounds[rank] if rank < len(bounds) else math.inf
+    low = bounds[rank - 1] if rank > 0 else -LARGEST
+    high = bounds[rank] if rank < len(bounds) else LARGEST
     rises = low >= value
-    target = _shortest(low, high, near=low if rises else high, step=max(trained.high - trained.low, 1e-9))
-    if not _allowed(trained, target):
+    threshold = _number(cuts[rank - 1] if rises else cuts[rank])
+    if trained.minimum is not None and trained.minimum > low:
+        low = math.nextafter(trained.minimum, -math.inf)
+    if trained.maximum is not None:
+        high = min(high, trained.maximum)
+    if low >= high:
         return None
+    target = _shortest(low, high, near=low if rises else high, step=max(trained.high - trained.low, 1e-9))
     return Change(
         feature=trained.key,
         direction="rises above" if rises else "falls to",
-        threshold=_number(cuts[rank - 1] if rises else cuts[rank]),
+        threshold=threshold,
         value=target,
         label=label,
-        distance=abs(target - value) / max(trained.high - trained.low, np.finfo(float).tiny),
-    )
-
-
-def _allowed(feature: TrainedFeature, value: float) -> bool:
-    return (feature.minimum is None or value >= feature.minimum) and (
-        feature.maximum is None or value <= feature.maximum
+        distance=abs(threshold - value) / max(trained.high - trained.low, np.finfo(float).tiny),
     )
 
 
