@@ -20,11 +20,12 @@ from ml.csvfile import Limits, read_csv
 from ml.dataset import Dataset
 from ml.errors import DatasetError, MLError
 from ml.explain import explain
-from ml.sample import NotANumber, number_of
+from ml.sample import LARGEST, NotANumber, number_of
 from ml.score import BadRow
 
 DEFAULT_PATH = Path("model.npz")
 SHOWN_BAD_ROWS = 20
+LONGEST_SEED = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--trees", type=_count, default=recipe.trees, metavar="N", help="default: %(default)s")
     train.add_argument("--depth", type=_count, metavar="N", help="deepest level of a tree; default: no bound")
     train.add_argument("--leaf", type=_count, default=recipe.leaf, metavar="N", help="least rows a leaf; default: 1")
-    train.add_argument("--seed", type=int, default=recipe.seed, metavar="N", help="default: %(default)s")
+    train.add_argument("--seed", type=_seed, default=recipe.seed, metavar="N", help="default: %(default)s")
     train.add_argument(
         "--test-size", type=_share, default=recipe.test_size, metavar="SHARE", help="rows to measure on; default: 0.2"
     )
@@ -105,6 +106,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > LONGEST_SEED or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
 def _share(text: str) -> float:
     try:
         share = number_of(text)
@@ -124,6 +131,8 @@ def _limits(text: str) -> tuple[str, Limits]:
         equals = ""
     if not (key and equals and colon) or (low is not None and high is not None and low > high):
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=MIN:MAX with either end left out or MIN below MAX")
+    if any(end is not None and not -LARGEST <= end <= LARGEST for end in (low, high)):
+        raise argparse.ArgumentTypeError(f"{text!r} has an end that is too large for a 32-bit float")
     return key, Limits(low, high)
 
 
@@ -224,39 +233,53 @@ def _score(options: argparse.Namespace) -> None:
         print(f"{scored.bad} of {scored.rows} rows have no answer and were left blank", file=sys.stderr)
 
 
+# Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
+_TEXT: dict[str, str] = {"errors": "surrogateescape", "newline": ""}
+
+
 @contextlib.contextmanager
 def _source(name: str) -> Iterator[TextIO]:
-    # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
-    options = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
-    try:
-        with open(sys.stdin.fileno() if name == "-" else name, closefd=name != "-", **options) as file:  # type: ignore[call-overload]  # mypy can't see into **options
-            yield file
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise DatasetError(f"{name}: {error.strerror}") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            file: TextIO = stack.enter_context(
+                open(sys.stdin.fileno() if name == "-" else name, encoding="utf-8-sig", closefd=name != "-", **_TEXT)  # type: ignore[call-overload]  # mypy can't see into **_TEXT
+            )
+        except OSError as error:
+            raise DatasetError(f"{name}: {error.strerror}") from error
+        yield file
 
 
 @contextlib.contextmanager
 def _sink(name: str) -> Iterator[TextIO]:
-    """Open the output; a file takes its name only when it is complete."""
-    options = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-    if name == "-":
-        with open(sys.stdout.fileno(), "w", closefd=False, **options) as file:  # type: ignore[call-overload]  # as above
-            yield file
-        return
-    path = Path(name)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=path.name, suffix=".part", delete=False, **options
-    ) as file:  # type: ignore[call-overload]  # as above
-        try:
-            yield file
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    """Open the output; a file takes its name only when it is complete.
+
+    Raises:
+        DatasetError: it cannot be written.
+    """
+    try:
+        path = Path(name)
+        if name == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+            # A pipe or a device is written to as it is: a file in its place would break it for everybody.
+            with open(
+                sys.stdout.fileno() if name == "-" else path, "w", encoding="utf-8", closefd=name != "-", **_TEXT
+            ) as file:  # type: ignore[call-overload]  # as above
+                yield file
+            return
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=path.name, suffix=".part", delete=False, encoding="utf-8", **_TEXT
+        ) as file:  # type: ignore[call-overload]  # as above
+            try:
+                yield file
+                file.flush()
+                os.chmod(file.name, 0o644)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise DatasetError(f"{name} cannot be written: {error.strerror}") from error
 
 
 def _inspect(options: argparse.Namespace) -> None:
