@@ -10,11 +10,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import re
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
-from contextlib import aclosing, nullcontext, suppress
+from contextlib import aclosing, nullcontext
 from types import TracebackType
 from urllib.parse import urlsplit, urlunsplit
 
@@ -125,11 +127,14 @@ class Stream:
         self._failure: ClientError | None = StreamEnded("the stream has not been entered")
         self._lost_at: float | None = None
         self._delay_s = FIRST_DELAY_S
+        self._connected_at = 0.0
 
     async def __aenter__(self) -> Stream:
-        connection = await self._connect()
+        if self._runner:
+            raise RuntimeError("a stream is entered once")
+        self._connection = await self._connect()
         self._failure = None
-        self._runner = asyncio.create_task(self._run(connection))
+        self._runner = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(
@@ -141,6 +146,7 @@ class Stream:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        await self._connection.close()  # again, since a task that is cancelled before it began closes nothing
 
     async def predict(self, samples: Samples) -> AsyncGenerator[Outcome]:
         """Yield a `Prediction` for each sample, or `Refused` with the reasons, in the order of the samples.
@@ -185,24 +191,23 @@ class Stream:
             await asyncio.wait([drawing])
             del self._calls[call]
 
-    async def _run(self, connection: ClientConnection) -> None:
+    async def _run(self) -> None:
         """Keep the conversation going over one connection after the other."""
         try:
             while True:
-                try:
-                    reason = await self._converse(connection)
-                finally:
-                    self._queue.lose()
-                    await connection.close()
-                connection = await self._reconnect(reason)
+                reason = await self._converse(self._connection)
+                self._queue.lose()
+                self._connection = await self._reconnect(reason)
         except ClientError as error:
             self._fail(error)
         except Exception as error:  # whoever waits must hear of it
-            self._fail(ClientError(f"the stream broke: {error!r}"), error)
-            raise
+            broken = ClientError(f"the stream broke: {error!r}")
+            broken.__cause__ = error
+            self._fail(broken)
+        finally:
+            await self._connection.close()
 
-    def _fail(self, error: ClientError, cause: Exception | None = None) -> None:
-        error.__cause__ = error.__cause__ or cause
+    def _fail(self, error: ClientError) -> None:
         self._failure = self._failure or error
         for call in self._calls:
             call.answered.set()
@@ -213,39 +218,37 @@ class Stream:
         Raises:
             Rejected, NotUnderstood, ModelReplaced: another connection would not help.
         """
-        sending = asyncio.create_task(self._send(connection))
         try:
-            while True:
-                await self._receive(connection)
-        except ConnectionClosed as error:
-            closed = error.rcvd or error.sent
-            reason = f"{closed.code} {closed.reason}".strip() if closed else "it broke off"
-            if (error.rcvd and error.rcvd.code in FATAL_CODES) or (error.sent and error.sent.code in FATAL_CODES):
-                raise Rejected(f"{self._address} closed the stream: {reason}") from error
-            return f"the stream of {self._address} was closed: {reason}"
-        finally:
-            sending.cancel()
-            await asyncio.wait([sending])
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._send(connection))
+                tasks.create_task(self._receive(connection))
+        except ExceptionGroup as group:
+            error = group.exceptions[0]
+        if not isinstance(error, ConnectionClosed):
+            raise error
+        if any(closed and closed.code in FATAL_CODES for closed in (error.rcvd, error.sent)):
+            raise Rejected(f"{self._address} closed the stream: {_told(error)}") from error
+        return f"{self._address} closed the stream: {_told(error)}"
 
     async def _send(self, connection: ClientConnection) -> None:
-        with suppress(ConnectionClosed):  # whoever receives hears of it too
-            while True:
-                self._queue.changed.clear()
-                while (frame := self._queue.next_frame()) is not None:
-                    await connection.send(frame, text=True)
-                await self._queue.changed.wait()
+        while True:
+            self._queue.changed.clear()
+            while (frame := self._queue.next_frame()) is not None:
+                await connection.send(frame, text=True)
+            await self._queue.changed.wait()
 
     async def _receive(self, connection: ClientConnection) -> None:
-        frame = await connection.recv(decode=False)
-        try:
-            reply = decode(frame)
-            if isinstance(reply, ModelFrame):
-                self._follow(reply)
-                return
-            self._queue.settle(reply)
-        except ValueError as error:
-            raise NotUnderstood(f"{self._address} answered what no prediction service would: {error}") from error
-        self._lost_at, self._delay_s = None, FIRST_DELAY_S
+        while True:
+            frame = await connection.recv(decode=False)
+            try:
+                reply = decode(frame)
+                if isinstance(reply, ModelFrame):
+                    self._follow(reply)
+                    continue
+                self._queue.settle(reply)
+            except ValueError as error:
+                raise NotUnderstood(f"{self._address} answered as no prediction service would: {error}") from error
+            self._lost_at, self._delay_s = None, FIRST_DELAY_S
 
     def _follow(self, announced: ModelFrame) -> None:
         keys = [feature.key for feature in announced.model.features]
@@ -286,6 +289,7 @@ class Stream:
             if not isinstance(announced, ModelFrame):
                 raise ValueError("its first message announces no model")
             self._follow(announced)
+            self._connected_at = time.monotonic()
         except BaseException as error:
             await connection.close()
             if isinstance(error, TimeoutError | ConnectionClosed):
@@ -303,8 +307,11 @@ class Stream:
             ClientError: another attempt would not help.
         """
         now = time.monotonic()
-        self._lost_at = now if self._lost_at is None or self._queue.is_idle else self._lost_at
-        give_up_at = float("inf") if self._give_up_s is None else self._lost_at + self._give_up_s
+        if self._lost_at is None or self._queue.is_idle:
+            self._lost_at = now
+        if now - self._connected_at > LONGEST_DELAY_S:
+            self._delay_s = FIRST_DELAY_S
+        give_up_at = math.inf if self._give_up_s is None else self._lost_at + self._give_up_s
         while True:
             now = time.monotonic()
             if now >= give_up_at:
@@ -346,14 +353,15 @@ def stream_uri(url: str) -> str:
     Raises:
         WrongAddress: it is no address of a service.
     """
+    shown = _without_password(url)
     try:
         parts = urlsplit(url)
         port_is_fine = parts.port is None or parts.port > 0
     except ValueError as error:
-        raise WrongAddress(f"{url!r} is no address: {error}") from error
+        raise WrongAddress(f"{shown!r} is no address: {error}") from error
     schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
     if parts.scheme not in schemes or not parts.hostname or not port_is_fine or parts.query or parts.fragment:
-        raise WrongAddress(f"{url!r} is no address such as http://127.0.0.1:8000")
+        raise WrongAddress(f"{shown!r} is no address such as http://127.0.0.1:8000")
     path = parts.path.rstrip("/")
     return urlunsplit(
         (schemes[parts.scheme], parts.netloc, path if path.endswith("/stream") else f"{path}/stream", "", "")
@@ -361,11 +369,13 @@ def stream_uri(url: str) -> str:
 
 
 def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return re.sub("//[^/]*@", "//", url)
 
 
 def _told(error: BaseException) -> str:
+    if isinstance(error, ConnectionClosed):
+        closed = error.rcvd or error.sent
+        return f"{closed.code} {closed.reason}".strip() if closed else "it broke off"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or "timed out"

@@ -9,8 +9,10 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
 from ml.sample import MAX_ERRORS, FieldError
 from web.messages import Limits, ModelFrame
@@ -27,7 +29,7 @@ CALL_BATCHES = FRAMES_IN_FLIGHT + 2
 FRAME_BYTES = 48
 
 # A sample that is JSON already is passed on as it is.
-Sample = Mapping[str, object] | Sequence[object] | msgspec.Raw
+Sample = Mapping[str, object] | Sequence[object] | NDArray[Any] | msgspec.Raw
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):

@@ -1,0 +1,1133 @@
+"""The client, as a library and as a command, against the real server and over connections that break."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import fcntl
+import gc
+import io
+import json
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from ml import classifier, iris, score, training
+from ml.card import Recipe
+from ml.classifier import Classifier
+from ml.dataset import Dataset, Feature
+from ml.sample import InvalidSample
+from ml.score import BadRow
+from tests.conftest import ROOT, Server, free_port, run_server
+from web import client
+from web.client import (
+    ConnectionFailed,
+    GaveUp,
+    ModelReplaced,
+    NotUnderstood,
+    Outcome,
+    Prediction,
+    Refused,
+    Rejected,
+    Samples,
+    Stream,
+    StreamEnded,
+    WrongAddress,
+    stream_uri,
+)
+from web.client_queue import BATCH_SAMPLES, CALL_BATCHES, FRAMES_IN_FLIGHT
+
+T = TypeVar("T")
+
+GUARD_S = 60.0  # so that what hangs fails; nothing here takes nearly as long
+GOOD = [5.6, 2.7, 4.2, 1.3]
+HEADER = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run it, and hold it to leaving no task behind."""
+
+    async def guarded() -> T:
+        async with asyncio.timeout(GUARD_S):
+            result = await work
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return result
+
+    return asyncio.run(guarded())
+
+
+async def outcomes_of(url: str, samples: Samples, **options: Any) -> list[Outcome]:
+    async with Stream(url, **options) as stream:
+        return [outcome async for outcome in stream.predict(samples)]
+
+
+async def exhaust(answers: AsyncIterator[Outcome], *, into: list[Outcome] | None = None) -> None:
+    async for outcome in answers:
+        if into is not None:
+            into.append(outcome)
+
+
+def expected(model: Classifier, sample: Any) -> Outcome:
+    """Return what the service must answer, from the validator and the classifier themselves."""
+    try:
+        row = model.validator.row(sample)
+    except InvalidSample as error:
+        return Refused(str(error), error.errors)
+    answer = model.predict(row)
+    return Prediction(answer.label, dict(zip(model.labels, answer.probabilities, strict=True)), model.version)
+
+
+def different_rows(n_rows: int, *, seed: int = 0) -> list[list[float]]:
+    low, high = [4.3, 2.0, 1.0, 0.1], [7.9, 4.4, 6.9, 2.5]
+    rows: list[list[float]] = np.random.default_rng(seed).uniform(low, high, (n_rows, 4)).round(2).tolist()
+    return rows
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reconnect at once: the tests know when the server is there."""
+    monkeypatch.setattr(client, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(client, "LONGEST_DELAY_S", 0.02)
+
+
+# The library.
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 2, BATCH_SAMPLES, BATCH_SAMPLES + 1, 30_000])
+def test_predictions_come_in_the_order_of_the_samples_and_to_the_last_bit(
+    server: Server, model: Classifier, n_rows: int
+) -> None:
+    rows = different_rows(n_rows)
+
+    outcomes = run(outcomes_of(server.url, rows))
+
+    assert outcomes == [expected(model, row) for row in rows]
+
+
+def test_samples_are_mappings_sequences_arrays_or_text_as_typed(server: Server, model: Classifier) -> None:
+    keys = [feature.key for feature in model.features]
+    samples: list[Any] = [
+        dict(zip(keys, GOOD, strict=True)),
+        dict(zip(reversed(keys), reversed(GOOD), strict=True)),
+        GOOD,
+        tuple(GOOD),
+        np.array(GOOD),
+        dict(zip(keys, np.array(GOOD), strict=True)),
+        ["5.6", " 2,7 ", "4.20", "+1.3"],
+    ]
+
+    outcomes = run(outcomes_of(server.url, samples))
+
+    assert outcomes == [expected(model, GOOD)] * len(samples)
+
+
+def test_an_async_iterable_is_a_source_like_any_other(server: Server, model: Classifier) -> None:
+    rows = different_rows(10_000)
+
+    async def generated() -> AsyncIterator[list[float]]:
+        for row in rows:
+            yield row
+
+    class Iterable:
+        def __aiter__(self) -> AsyncIterator[list[float]]:
+            return generated()
+
+    wanted = [expected(model, row) for row in rows]
+    assert run(outcomes_of(server.url, generated())) == wanted
+    assert run(outcomes_of(server.url, Iterable())) == wanted
+
+
+BAD: list[Any] = [
+    [5.6, 2.7, 4.2],
+    [5.6, 2.7, 4.2, 1.3, 0.0],
+    [5.6, "x", None, True],
+    ["nan", 1e39, [], {}],
+    {},
+    {"sepal_length": 5.6, "stem_length": 1},
+    [5.6, 2.7, 4.2, 10**400],
+    [],
+]
+
+
+def test_a_refused_sample_is_told_as_the_validator_tells_it(server: Server, model: Classifier) -> None:
+    samples: list[Any] = [sample for bad in BAD for sample in (GOOD, bad)]
+
+    outcomes = run(outcomes_of(server.url, samples))
+    alone = [run(outcomes_of(server.url, [bad])) for bad in BAD]
+
+    assert outcomes == [expected(model, sample) for sample in samples]
+    assert alone == [[expected(model, bad)] for bad in BAD]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    share=st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.5, 0.99, 1.0]),
+    n_rows=st.integers(1, 6_000),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_order_is_kept_however_many_samples_are_refused(
+    server: Server, model: Classifier, share: float, n_rows: int, seed: int
+) -> None:
+    chance = random.Random(seed)
+    samples: list[Any] = [
+        chance.choice(BAD) if chance.random() < share else row for row in different_rows(n_rows, seed=seed)
+    ]
+
+    outcomes = run(outcomes_of(server.url, samples))
+
+    assert outcomes == [expected(model, sample) for sample in samples]
+
+
+def test_what_is_no_sample_at_all_is_refused_alone(server: Server, model: Classifier) -> None:
+    nested: Any = []
+    for _ in range(400):
+        nested = [nested]
+    strange = ["text", 5, None, True, [nested] * 4, float("nan")]
+    samples: list[Any] = [thing for one in strange for thing in (GOOD, one)]
+
+    outcomes = run(outcomes_of(server.url, samples))
+
+    assert outcomes[::2] == [expected(model, GOOD)] * len(strange)
+    assert all(isinstance(outcome, Refused) and outcome.message for outcome in outcomes[1::2])
+
+
+def test_a_sample_too_large_for_a_frame_is_refused_without_being_sent(server: Server, model: Classifier) -> None:
+    samples: list[Any] = [GOOD, ["9" * 2**20, 1, 1, 1], GOOD, ["9" * 900_000, 1, 1, 1], ["9" * 900_000, 1, 1, 1], GOOD]
+
+    outcomes = run(outcomes_of(server.url, samples))
+
+    assert outcomes[0] == outcomes[2] == outcomes[5] == expected(model, GOOD)
+    assert isinstance(outcomes[1], Refused)
+    assert "at most 1048576 are allowed" in outcomes[1].message
+    assert outcomes[3:5] == [expected(model, samples[3])] * 2
+
+
+def test_what_is_refused_already_keeps_its_place(server: Server, model: Classifier) -> None:
+    refused = Refused("known to be bad")
+    samples: list[Any] = [refused, GOOD, refused, refused, GOOD, refused]
+
+    outcomes = run(outcomes_of(server.url, samples))
+    only = run(outcomes_of(server.url, [refused] * 10_000))
+
+    good = expected(model, GOOD)
+    assert outcomes == [refused, good, refused, refused, good, refused]
+    assert only == [refused] * 10_000
+
+
+def test_a_sample_that_comes_alone_is_answered_before_the_next_one_is_made(server: Server, model: Classifier) -> None:
+    async def lockstep() -> list[Outcome]:
+        answers: asyncio.Queue[Outcome] = asyncio.Queue()
+        taken: list[Outcome] = []
+
+        async def samples() -> AsyncIterator[list[float]]:
+            for row in rows:
+                yield row
+                taken.append(await answers.get())  # hangs if the answer waits for more samples
+
+        async with Stream(server.url) as stream:
+            async for outcome in stream.predict(samples()):
+                answers.put_nowait(outcome)
+        return taken
+
+    rows = different_rows(200)
+
+    assert run(lockstep()) == [expected(model, row) for row in rows]
+
+
+def test_many_calls_share_one_stream(server: Server, model: Classifier) -> None:
+    async def together() -> list[list[Outcome]]:
+        async def one(rows: list[list[float]]) -> list[Outcome]:
+            return [outcome async for outcome in stream.predict(rows)]
+
+        async with Stream(server.url) as stream:
+            return await asyncio.gather(*map(one, parts))
+
+    parts = [different_rows(size, seed=size) for size in (1, 2, 3, 4_000, 5, 20_000, 1, 300)] * 5
+
+    assert run(together()) == [[expected(model, row) for row in part] for part in parts]
+
+
+def test_memory_stays_bounded_with_endless_samples(server: Server) -> None:
+    async def ahead() -> list[int]:
+        drawn = taken = 0
+        seen: list[int] = []
+
+        async def endless() -> AsyncIterator[list[float]]:
+            nonlocal drawn
+            while True:
+                drawn += 1
+                yield GOOD
+
+        async with Stream(server.url) as stream:
+            answers = stream.predict(endless())
+            async with contextlib.aclosing(answers):
+                async for _ in answers:
+                    taken += 1
+                    if taken % 50_000 == 0:
+                        # Another call is answered in full, so this one had every chance to run ahead.
+                        assert len([outcome async for outcome in stream.predict([GOOD] * 20_000)]) == 20_000
+                    seen.append(drawn - taken)
+                    if taken == 100_001:
+                        return seen
+        raise AssertionError("it ended")
+
+    seen = run(ahead())
+
+    # Batches under way or not taken, the one being taken, the one being filled, and a sample that waits for room.
+    assert max(seen) <= (CALL_BATCHES + 2) * BATCH_SAMPLES + 1
+    assert max(seen) > FRAMES_IN_FLIGHT * BATCH_SAMPLES  # and it is really pipelined
+
+
+def test_leaving_in_the_middle_leaves_nothing_behind(server: Server) -> None:
+    closed: list[str] = []
+
+    async def endless() -> AsyncIterator[list[float]]:
+        try:
+            while True:
+                yield GOOD
+        finally:
+            closed.append("source")
+
+    async def leave() -> None:
+        async with Stream(server.url) as stream:
+            async for _ in stream.predict(endless()):
+                break
+            abandoned = stream.predict(endless())
+            await anext(abandoned)
+            assert [outcome async for outcome in stream.predict([GOOD])] != []
+        with pytest.raises(StreamEnded):
+            await exhaust(abandoned)
+        with pytest.raises(StreamEnded):
+            await anext(stream.predict([GOOD]))
+
+    run(leave())  # holds it to leaving no task
+    gc.collect()  # what was left open warns, and warnings are errors
+    assert closed == ["source", "source"]
+
+
+def test_cancelling_a_call_leaves_the_stream_usable(server: Server, model: Classifier) -> None:
+    async def cancel() -> list[Outcome]:
+        never = asyncio.Event()
+        started = asyncio.Event()
+
+        async def silent() -> AsyncIterator[list[float]]:
+            yield GOOD
+            started.set()
+            await never.wait()
+
+        async with Stream(server.url) as stream:
+
+            async def consume() -> list[Outcome]:
+                return [outcome async for outcome in stream.predict(silent())]
+
+            task = asyncio.create_task(consume())
+            await started.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return [outcome async for outcome in stream.predict([GOOD])]
+
+    assert run(cancel()) == [expected(model, GOOD)]
+
+
+def test_what_the_source_raises_comes_after_the_answers_to_what_it_gave(server: Server, model: Classifier) -> None:
+    async def broken() -> AsyncIterator[list[float]]:
+        for row in rows:
+            yield row
+        raise ConnectionResetError("the sensor is gone")
+
+    async def collect(samples: Samples, error: type[Exception], outcomes: list[Outcome]) -> None:
+        async with Stream(server.url) as stream:
+            with pytest.raises(error):
+                await exhaust(stream.predict(samples), into=outcomes)
+
+    rows = different_rows(5_000)
+    of_source: list[Outcome] = []
+    of_encoding: list[Outcome] = []
+
+    run(collect(broken(), ConnectionResetError, of_source))
+    run(collect([*rows, [object()] * 4], TypeError, of_encoding))
+
+    assert of_source == of_encoding == [expected(model, row) for row in rows]
+
+
+# Connections that break.
+
+
+@contextlib.asynccontextmanager
+async def cutting_proxy(port: int, *, cuts: int, seed: int) -> AsyncIterator[tuple[int, list[int]]]:
+    """Pass TCP on to `port`; cut each of the first `cuts` connections after a random number of bytes."""
+    chance = random.Random(seed)
+    seen: list[int] = []
+    connections: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        connections.add(task)
+        budget = chance.choice([chance.randrange(1, 4_000), chance.randrange(1, 500_000)])
+        left = [budget if len(seen) < cuts else sys.maxsize]
+        seen.append(left[0])
+        try:
+            there = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:  # the server is being restarted
+            writer.transport.abort()
+            return
+
+        async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while left[0] > 0 and (chunk := await source.read(2**16)):
+                sink.write(chunk[: left[0]])
+                left[0] -= len(chunk)
+                await sink.drain()
+
+        directions = [asyncio.create_task(pass_on(reader, there[1])), asyncio.create_task(pass_on(there[0], writer))]
+        await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+        for direction in directions:
+            direction.cancel()
+        await asyncio.wait(directions)
+        for direction in directions:
+            if not direction.cancelled():
+                direction.exception()  # a reset is what this is about
+        for end in (writer, there[1]):
+            # Half of the cuts are orderly, so that what was sent arrives; half throw it away.
+            end.close() if chance.random() < 0.5 else end.transport.abort()
+
+    proxy = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield proxy.sockets[0].getsockname()[1], seen
+    finally:
+        proxy.close()
+        for task in connections:
+            task.cancel()
+        if connections:
+            await asyncio.wait(connections)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_connections_cut_anywhere_lose_nothing_and_double_nothing(
+    server: Server, model: Classifier, impatient: None, seed: int
+) -> None:
+    async def through_cuts() -> tuple[list[Outcome], int]:
+        async with cutting_proxy(server.port, cuts=40, seed=seed) as (port, seen):
+            while True:  # the first connection is not tried again, and it may be cut too
+                with contextlib.suppress(ConnectionFailed):
+                    return await outcomes_of(f"http://127.0.0.1:{port}", samples), len(seen)
+
+    chance = random.Random(seed)
+    samples: list[Any] = [
+        chance.choice(BAD) if chance.random() < 0.01 else row for row in different_rows(60_000, seed=seed)
+    ]
+
+    outcomes, connections = run(through_cuts())
+
+    assert connections > 10
+    assert outcomes == [expected(model, sample) for sample in samples]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_restarted_server_gets_what_the_old_one_did_not_answer(
+    model: Classifier, model_path: Path, tmp_path: Path, impatient: None, how: signal.Signals
+) -> None:
+    async def through_restart() -> tuple[list[Outcome], list[str]]:
+        lost: list[str] = []
+        outcomes: list[Outcome] = []
+        async with contextlib.AsyncExitStack() as stack:
+            first = stack.enter_context(run_server(tmp_path / "1.log", port=port, MODEL_FILE=str(model_path)))
+            stream = Stream(first.url, on_lost=lambda reason, _delay_s: lost.append(reason))
+            await stack.enter_async_context(stream)
+            async for outcome in stream.predict(rows):
+                outcomes.append(outcome)
+                if len(outcomes) == 1:
+                    # What is under way now is answered by nobody, or only in part.
+                    first.process.send_signal(how)
+                    await asyncio.to_thread(first.process.wait)
+                    again = run_server(tmp_path / "2.log", port=port, MODEL_FILE=str(model_path))
+                    await asyncio.to_thread(stack.enter_context, again)
+        return outcomes, lost
+
+    port = free_port()
+    rows = different_rows(100_000)
+
+    outcomes, lost = run(through_restart())
+
+    assert outcomes == [expected(model, row) for row in rows]
+    assert lost
+    if how == signal.SIGTERM:
+        assert "1012" in lost[0]
+
+
+def test_a_silent_stream_comes_back_before_it_is_asked(
+    model: Classifier, model_path: Path, tmp_path: Path, impatient: None
+) -> None:
+    async def through_restarts() -> list[Outcome]:
+        lost = asyncio.Event()
+        with run_server(tmp_path / "1.log", port=port, MODEL_FILE=str(model_path)) as first:
+            stream = await Stream(first.url, on_lost=lambda *_: lost.set()).__aenter__()
+            outcomes = [outcome async for outcome in stream.predict([GOOD])]
+        await lost.wait()
+        with run_server(tmp_path / "2.log", port=port, MODEL_FILE=str(model_path)):
+            outcomes += [outcome async for outcome in stream.predict([GOOD])]
+            await stream.__aexit__(None, None, None)
+        return outcomes
+
+    port = free_port()
+
+    assert run(through_restarts()) == [expected(model, GOOD)] * 2
+
+
+def test_a_stream_gives_up_with_one_sentence_when_told_to(model_path: Path, tmp_path: Path, model: Classifier) -> None:
+    async def give_up() -> tuple[list[Outcome], str, int]:
+        lost: list[str] = []
+        outcomes: list[Outcome] = []
+        with run_server(tmp_path / "log", MODEL_FILE=str(model_path)) as only:
+            async with Stream(only.url, give_up_s=0.3, on_lost=lambda reason, _: lost.append(reason)) as stream:
+
+                async def samples() -> AsyncIterator[list[float]]:
+                    yield GOOD
+                    assert [outcome async for outcome in stream.predict([GOOD])] != []  # so the first is answered too
+                    only.process.kill()
+                    yield GOOD
+                    await asyncio.Event().wait()
+
+                with pytest.raises(GaveUp) as raised:
+                    await exhaust(stream.predict(samples()), into=outcomes)
+                with pytest.raises(GaveUp):
+                    await anext(stream.predict([GOOD]))
+        return outcomes, str(raised.value), len(lost)
+
+    outcomes, sentence, attempts = run(give_up())
+
+    assert outcomes == [expected(model, GOOD)]
+    assert sentence.startswith("gave up after 0.3 s: no connection to http://127.0.0.1:")
+    assert "\n" not in sentence
+    assert attempts >= 1
+
+
+Handler = Callable[[ServerConnection], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def pretending(handler: Handler) -> AsyncIterator[str]:
+    """Run a websocket server that is none of ours."""
+    async with serve(handler, "127.0.0.1", 0) as pretender:
+        yield f"http://127.0.0.1:{pretender.sockets[0].getsockname()[1]}"
+
+
+@pytest.fixture
+def announcement(server: Server) -> str:
+    """What the real server says first."""
+
+    async def first() -> str:
+        async with connect(server.stream_url) as connection:
+            return str(await connection.recv())
+
+    return run(first())
+
+
+@pytest.mark.parametrize("code", [1002, 1003, 1007, 1008, 1009, 1010])
+def test_a_stream_closed_for_what_was_sent_is_not_tried_again(announcement: str, code: int) -> None:
+    connections = 0
+
+    async def close(connection: ServerConnection) -> None:
+        nonlocal connections
+        connections += 1
+        await connection.send(announcement)
+        await connection.recv()
+        await connection.close(code, "not this")
+
+    async def attempt() -> str:
+        async with pretending(close) as url:
+            with pytest.raises(Rejected) as raised:
+                await outcomes_of(url, [GOOD])
+        return str(raised.value)
+
+    assert f"closed the stream: {code} not this" in run(attempt())
+    assert connections == 1
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013])
+def test_a_stream_closed_for_other_reasons_is_tried_again(
+    announcement: str, server: Server, model: Classifier, impatient: None, code: int
+) -> None:
+    connections = 0
+
+    async def close_twice(connection: ServerConnection) -> None:
+        nonlocal connections
+        connections += 1
+        await connection.send(announcement)
+        request = json.loads(await connection.recv())
+        if connections <= 2:
+            await connection.close(code)
+            return
+        async with connect(server.stream_url) as real:
+            await real.recv()
+            await real.send(json.dumps(request))
+            await connection.send(await real.recv())
+            with contextlib.suppress(ConnectionClosed):
+                await connection.recv()
+
+    async def attempt() -> list[Outcome]:
+        async with pretending(close_twice) as url:
+            return await outcomes_of(url, [GOOD])
+
+    assert run(attempt()) == [expected(model, GOOD)]
+    assert connections == 3
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "hello",
+        "[]",
+        '{"type":"greeting"}',
+        '{"type":"prediction","id":77,"label":"a","probabilities":{},"version":""}',
+        '{"type":"predictions","id":1,"labels":["a","b"],"probabilities":{"a":[1.0]},"version":""}',
+        b"\xff\x00",
+    ],
+)
+def test_an_answer_that_makes_no_sense_ends_the_stream(announcement: str, reply: str | bytes) -> None:
+    async def babble(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        await connection.recv()
+        await connection.send(reply)
+        with contextlib.suppress(ConnectionClosed):
+            await connection.recv()
+
+    async def attempt() -> str:
+        async with pretending(babble) as url:
+            with pytest.raises(NotUnderstood) as raised:
+                await outcomes_of(url, [GOOD])
+        return str(raised.value)
+
+    assert "answered as no prediction service would" in run(attempt())
+
+
+def test_an_answer_nobody_asked_for_ends_the_stream(announcement: str) -> None:
+    async def unasked(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        await connection.send('{"type":"prediction","id":1,"label":"a","probabilities":{},"version":""}')
+        with contextlib.suppress(ConnectionClosed):
+            await connection.recv()
+
+    async def attempt() -> None:
+        async with pretending(unasked) as url, Stream(url) as stream:
+            never = asyncio.Event()
+
+            async def silent() -> AsyncIterator[list[float]]:
+                await never.wait()
+                yield GOOD
+
+            await anext(stream.predict(silent()))
+
+    with pytest.raises(NotUnderstood):
+        run(attempt())
+
+
+@pytest.fixture(scope="module")
+def other_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model files: one with other trees than the built-in one, one with other labels, one with other features."""
+    folder = tmp_path_factory.mktemp("others")
+    chance = np.random.default_rng(0)
+    rows = chance.uniform(0, 1, (60, 2))
+    boxes = Dataset(
+        name="boxes",
+        source="made up",
+        features=(Feature(key="width", title="width"), Feature(key="height", title="height")),
+        labels=("low", "tall"),
+        rows=rows,
+        classes=(rows[:, 1] > rows[:, 0]).astype(np.intp),
+    )
+    fitted = {
+        "trees": training.fit(iris.load(), Recipe(trees=5, seed=3)),
+        "labels": training.fit(dataclasses.replace(iris.load(), labels=("a", "b", "c")), Recipe(trees=5)),
+        "boxes": training.fit(boxes, Recipe(trees=5)),
+    }
+    paths = {}
+    for name, fit in fitted.items():
+        paths[name] = folder / f"{name}.npz"
+        training.write(training.model_of(fit), paths[name], trained=fit)
+    return paths
+
+
+async def across_models(
+    first: Path, second: Path, log: Path, samples: Sequence[list[float]]
+) -> tuple[list[Outcome], list[Outcome]]:
+    """Return the answers to the samples before and after the model was replaced, over one stream."""
+    port = free_port()
+    lost = asyncio.Event()
+    async with contextlib.AsyncExitStack() as stack:
+        with run_server(log, port=port, MODEL_FILE=str(first)) as server:
+            stream = Stream(server.url, on_lost=lambda *_: lost.set())
+            await stack.enter_async_context(stream)
+            before = [outcome async for outcome in stream.predict(samples)]
+        await lost.wait()
+        stack.enter_context(run_server(log, port=port, MODEL_FILE=str(second)))
+        return before, [outcome async for outcome in stream.predict(samples)]
+
+
+def test_answers_tell_the_version_of_the_model_that_gave_them(
+    model: Classifier, model_path: Path, other_models: dict[str, Path], tmp_path: Path, impatient: None
+) -> None:
+    rows = different_rows(3_000)
+    other = classifier.load(other_models["trees"])
+
+    before, after = run(across_models(model_path, other_models["trees"], tmp_path / "log", rows))
+
+    assert before == [expected(model, row) for row in rows]
+    assert after == [expected(other, row) for row in rows]
+
+
+def test_a_model_with_other_features_ends_the_stream_before_it_answers(
+    model_path: Path, other_models: dict[str, Path], tmp_path: Path, impatient: None
+) -> None:
+    with pytest.raises(ModelReplaced, match="other features: width, height"):
+        run(across_models(model_path, other_models["boxes"], tmp_path / "log", [GOOD]))
+
+
+# Entering.
+
+
+@pytest.mark.parametrize(
+    ("url", "uri"),
+    [
+        ("http://127.0.0.1:8000", "ws://127.0.0.1:8000/stream"),
+        ("http://localhost/", "ws://localhost/stream"),
+        ("https://example.org/iris", "wss://example.org/iris/stream"),
+        ("https://example.org/iris/", "wss://example.org/iris/stream"),
+        ("ws://[::1]:80", "ws://[::1]:80/stream"),
+        ("wss://example.org/stream", "wss://example.org/stream"),
+        ("HTTP://Example.org", "ws://Example.org/stream"),
+    ],
+)
+def test_the_address_of_the_service_leads_to_its_stream(url: str, uri: str) -> None:
+    assert stream_uri(url) == uri
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "127.0.0.1:8000", "localhost", "ftp://host", "http://", "http://:80", "http://host:port", "http://host:99999",
+     "http://host:0", "http://[::1", "http://host/?a=b", "http://host/#a", "//host"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused_before_connecting(url: str) -> None:
+    with pytest.raises(WrongAddress, match="is no address"):
+        Stream(url)
+
+
+def test_no_message_shows_a_password() -> None:
+    async def attempt() -> str:
+        with pytest.raises(ConnectionFailed) as raised:
+            await outcomes_of(f"http://me:secret@127.0.0.1:{free_port()}", [])
+        return str(raised.value)
+
+    assert "secret" not in run(attempt())
+    with pytest.raises(WrongAddress) as raised:
+        Stream("ftp://me:secret@host")
+    assert "secret" not in str(raised.value)
+
+
+def test_entering_fails_at_once_where_nobody_listens() -> None:
+    async def attempt() -> None:
+        with pytest.raises(ConnectionFailed, match=r"no connection to http://127\.0\.0\.1:"):
+            await outcomes_of(f"http://127.0.0.1:{free_port()}", [GOOD])
+
+    run(attempt())
+
+
+def test_entering_fails_where_there_is_no_stream(server: Server) -> None:
+    async def attempt() -> None:
+        with pytest.raises(Rejected, match="status 40"):
+            await outcomes_of(f"{server.url}/nothing/here", [GOOD])
+
+    run(attempt())
+
+
+async def _echo(connection: ServerConnection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
+async def _greet(connection: ServerConnection) -> None:
+    await connection.send("welcome")
+    await _echo(connection)
+
+
+async def _leave(connection: ServerConnection) -> None:
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("handler", "error", "sentence"),
+    [
+        (_greet, NotUnderstood, "is no prediction service"),
+        (_echo, ConnectionFailed, "announced no model: timed out"),
+        (_leave, ConnectionFailed, "announced no model: 1000"),
+    ],
+)
+def test_entering_fails_where_no_model_is_announced(
+    monkeypatch: pytest.MonkeyPatch, handler: Handler, error: type[Exception], sentence: str
+) -> None:
+    monkeypatch.setattr(client, "OPEN_TIMEOUT_S", 0.2)
+
+    async def attempt() -> None:
+        async with pretending(handler) as url:
+            with pytest.raises(error, match=sentence):
+                await outcomes_of(url, [GOOD])
+
+    run(attempt())
+
+
+def test_a_stream_is_used_inside_and_entered_once(server: Server) -> None:
+    async def attempt() -> None:
+        stream = Stream(server.url)
+        with pytest.raises(StreamEnded):
+            await anext(stream.predict([GOOD]))
+        async with stream:
+            pass
+        with pytest.raises(RuntimeError):
+            await stream.__aenter__()
+
+    run(attempt())
+
+
+def test_model_and_limits_are_known_inside(server: Server, model: Classifier) -> None:
+    async def look() -> None:
+        async with Stream(server.url) as stream:
+            assert (stream.model.name, stream.model.version) == (model.name, model.version)
+            assert stream.model.features == model.features
+            assert stream.model.labels == model.labels
+            assert stream.limits.max_samples == 10_000
+
+    run(look())
+
+
+# The command.
+
+
+def command(url: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "web.client", url, "stream", *arguments]
+
+
+def run_command(url: str, *arguments: str, text: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command(url, *arguments), cwd=ROOT, input=text, capture_output=True, timeout=GUARD_S, check=False
+    )
+
+
+@contextlib.contextmanager
+def start_command(url: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command(url, *arguments), cwd=ROOT, **pipes) as process:  # type: ignore[call-overload]  # mypy can't see into **pipes
+        guard = threading.Timer(GUARD_S, process.kill)
+        guard.start()
+        try:
+            yield process
+        finally:
+            guard.cancel()
+            if process.poll() is None:
+                process.kill()
+
+
+def scored(model: Classifier, text: bytes) -> tuple[bytes, list[BadRow]]:
+    """Return what scoring the table without a server writes, and the rows that it leaves blank."""
+    source = io.TextIOWrapper(io.BytesIO(text), encoding="utf-8-sig", errors="surrogateescape", newline="")
+    sink = io.StringIO(newline="")
+    bad: list[BadRow] = []
+    score.score(model, source, sink, on_bad=bad.append)
+    return sink.getvalue().encode(errors="surrogateescape"), bad
+
+
+def table_of(rows: Sequence[Sequence[object]], *, header: str = HEADER) -> bytes:
+    return "".join([header + "\n", *(",".join(map(str, row)) + "\n" for row in rows)]).encode()
+
+
+def test_a_file_of_100_000_rows_comes_out_as_scored_without_a_server(
+    server: Server, model: Classifier, tmp_path: Path
+) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_bytes(table_of(different_rows(100_000)))
+
+    done = run_command(server.url, str(table), "--out", str(tmp_path / "out.csv"))
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (tmp_path / "out.csv").read_bytes() == scored(model, table.read_bytes())[0]
+    assert sorted(os.listdir(tmp_path)) == ["out.csv", "rows.csv"]
+
+
+MESSY = (
+    '\ufeffid;"petal\nwidth (cm)";petal length (cm);remark;sepal width (cm);Sepal Length\r\n'
+    "1;1,3;4.2;plain;2.7;5.6\r\n"
+    '2;1.3;4.2;"two\nlines; and ""quotes""";2.7;5.6\n'
+    "\n"
+    "3;1.3;4.2;short\n"
+    "4;1.3;4.2;long;2.7;5.6;7\n"
+    "5;x;;words;−2.7;1e99\n"
+    '"6\n6\n";1.3;4.2;"after\nlines";2.7;1_0\n'
+    "7;9999;4.2;caf\udce9;2.7;5.6\n"
+    "8;\udcff;4.2;no UTF-8;2.7;٣\n"
+    "9;1.3;4.2;no end of line;2.7;5.6"
+).encode(errors="surrogateescape")
+
+
+@pytest.mark.parametrize("repeats", [1, 2_000])
+def test_any_table_comes_out_as_scored_without_a_server(server: Server, model: Classifier, repeats: int) -> None:
+    start, _, rows = MESSY.replace(b"petal\nwidth", b"petal width").partition(b"\n")
+    text = start + b"\n" + b"\n".join([rows] * repeats)
+    wanted, bad = scored(model, text)
+
+    done = run_command(server.url, "-", text=text)
+
+    assert done.returncode == 0
+    assert done.stdout == wanted
+    told = done.stderr.decode().splitlines()
+    assert told[:-1] == [f"line {row.line}: {row.message}".replace("\\udcff", "?") for row in bad[:20]]
+    assert told[-1] == f"{len(bad)} of {9 * repeats} rows have no answer and were left blank"
+
+
+def test_a_row_of_a_pipe_is_answered_before_the_next_one_is_there(server: Server, model: Classifier) -> None:
+    rows = different_rows(20)
+    wanted = scored(model, table_of(rows))[0].splitlines(keepends=True)
+
+    with start_command(server.url, "-") as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(HEADER.encode() + b"\n")
+        process.stdin.flush()
+        answers = [process.stdout.readline()]
+        for row in rows:
+            process.stdin.write(",".join(map(str, row)).encode() + b"\n")
+            process.stdin.flush()
+            answers.append(process.stdout.readline())
+        process.stdin.close()
+        assert process.wait() == 0
+
+    assert answers == wanted
+
+
+def test_json_lines_tell_line_prediction_or_error(server: Server, model: Classifier) -> None:
+    text = f"{HEADER}\n5.6,2.7,4.2,1.3\n\n5.6,x,4.2\n5.6,x,4.2,1.3\n".encode()
+    good = expected(model, GOOD)
+    assert isinstance(good, Prediction)
+
+    done = run_command(server.url, "-", "--format", "jsonl", text=text)
+
+    assert done.returncode == 0
+    prediction, ragged, refused = map(json.loads, done.stdout.splitlines())
+    assert prediction == {
+        "line": 2, "label": good.label, "probabilities": good.probabilities, "version": model.version
+    }  # fmt: skip
+    assert ragged == {"line": 4, "error": {"message": "3 columns, the header has 4", "errors": []}}
+    assert refused["line"] == 5
+    assert refused["error"]["errors"][0]["feature"] == "sepal_width"
+    assert refused["error"]["errors"][0]["code"] == "not_a_number"
+
+
+@pytest.mark.parametrize("bad", ["5.6,2.7,4.2", "5.6,2.7,4.2,x"])
+def test_strict_stops_at_the_first_row_without_an_answer(server: Server, tmp_path: Path, bad: str) -> None:
+    text = f"{HEADER}\n5.6,2.7,4.2,1.3\n{bad}\n5.6,2.7,4.2,1.3\n".encode()
+    kept = tmp_path / "out.csv"
+    kept.write_text("as it was")
+
+    printed = run_command(server.url, "-", "--strict", text=text)
+    written = run_command(server.url, "-", "--strict", "--out", str(kept), text=text)
+
+    assert printed.returncode == written.returncode == 1
+    assert len(printed.stdout.splitlines()) == 2
+    assert printed.stderr.startswith(b"error: line 3: ")
+    assert len(printed.stderr.splitlines()) == 1
+    assert kept.read_text() == "as it was"
+    assert os.listdir(tmp_path) == ["out.csv"]
+
+
+def test_an_output_that_is_no_file_keeps_its_place(server: Server, model: Classifier, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = table_of(different_rows(5_000))
+
+    with start_command(server.url, "-", "--out", str(pipe)) as process:
+        assert process.stdin
+        feeding = threading.Thread(target=lambda: [process.stdin.write(text), process.stdin.close()])  # type: ignore[union-attr]  # asserted above
+        feeding.start()
+        content = pipe.read_bytes()
+        feeding.join()
+        assert process.wait() == 0
+
+    assert content == scored(model, text)[0]
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://nobody.invalid", "error: no connection to http://nobody.invalid: "),
+        ("http://127.0.0.1:{closed}", "error: no connection to http://127.0.0.1:"),
+        ("127.0.0.1:8000", "error: '127.0.0.1:8000' is no address"),
+        ("{server}/static", "has no stream for this client: status 40"),
+    ],
+)
+def test_an_address_without_a_service_is_told_in_one_sentence(
+    server: Server, tmp_path: Path, url: str, sentence: str
+) -> None:
+    url = url.format(closed=free_port(), server=server.url)
+
+    done = run_command(url, "-", "--out", str(tmp_path / "out.csv"), text=table_of([GOOD]))
+
+    assert done.returncode == 1
+    assert sentence in done.stderr.decode()
+    assert len(done.stderr.splitlines()) == 1
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"", "error: no header row"),
+        (b"a,b\n1,2\n", "error: no column is called 'sepal length': a, b"),
+        (HEADER.encode() + b',"' + b"x" * 200_000 + b'"\n', "error: line 1: field larger than field limit"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_told_in_one_sentence(server: Server, text: bytes, sentence: str) -> None:
+    done = run_command(server.url, "-", text=text)
+
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith(sentence)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_files_that_cannot_be_opened_are_told_in_one_sentence(server: Server, tmp_path: Path) -> None:
+    missing = run_command(server.url, str(tmp_path / "none.csv"))
+    folder = run_command(server.url, str(tmp_path))
+    nowhere = run_command(server.url, "-", "--out", str(tmp_path / "none" / "out.csv"), text=table_of([GOOD]))
+
+    assert [done.returncode for done in (missing, folder, nowhere)] == [1, 1, 1]
+    assert missing.stderr.decode() == f"error: {tmp_path / 'none.csv'}: No such file or directory\n"
+    assert folder.stderr.decode() == f"error: {tmp_path}: Is a directory\n"
+    assert nowhere.stderr.decode().endswith(": No such file or directory\n")
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(server: Server, tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_bytes(table_of(different_rows(50_000)))
+
+    with start_command(server.url, str(table)) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait() == 0
+        assert process.stderr.read() == b""
+
+
+def test_an_interrupt_ends_the_command_quietly_and_leaves_no_file(server: Server, tmp_path: Path) -> None:
+    with start_command(server.url, "-", "--out", str(tmp_path / "pipe" / "out.csv")) as never:
+        assert never.wait() == 1
+
+    with start_command(server.url, "-") as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdin.write(table_of([GOOD]))
+        process.stdin.flush()
+        process.stdout.readline()
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.stderr.read() == b""
+
+
+def test_a_restart_is_told_and_nothing_is_missing(model: Classifier, model_path: Path, tmp_path: Path) -> None:
+    port = free_port()
+    rows = different_rows(60_000)
+    wanted = scored(model, table_of(rows))[0]
+    table = tmp_path / "rows.csv"
+    table.write_bytes(table_of(rows))
+
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(run_server(tmp_path / "1.log", port=port, MODEL_FILE=str(model_path)))
+        process = stack.enter_context(start_command(first.url, str(table)))
+        assert process.stdout
+        assert process.stderr
+        content = process.stdout.readline()  # the pipe holds a part of the answers, so that rows are left for later
+        first.process.kill()
+        first.process.wait()
+        reading: list[bytes] = []
+        reader = threading.Thread(target=lambda: reading.append(process.stdout.read()))  # type: ignore[union-attr]  # asserted above
+        reader.start()
+        told = process.stderr.readline().decode()
+        stack.enter_context(run_server(tmp_path / "2.log", port=port, MODEL_FILE=str(model_path)))
+        reader.join()
+        assert process.wait() == 0
+
+    assert content + reading[0] == wanted
+    assert told.startswith(f"http://127.0.0.1:{port} closed the stream: ")
+    assert "; reconnecting in 0." in told
+
+
+def test_a_model_with_other_labels_ends_a_csv_file(
+    model_path: Path, other_models: dict[str, Path], tmp_path: Path
+) -> None:
+    port = free_port()
+    line = ",".join(map(str, GOOD)).encode() + b"\n"
+
+    with contextlib.ExitStack() as stack:
+        with run_server(tmp_path / "1.log", port=port, MODEL_FILE=str(model_path)) as first:
+            process = stack.enter_context(start_command(first.url, "-"))
+            assert process.stdin
+            assert process.stdout
+            assert process.stderr
+            process.stdin.write(HEADER.encode() + b"\n" + line)
+            process.stdin.flush()
+            process.stdout.readline()
+            process.stdout.readline()
+        assert b"reconnecting" in process.stderr.readline()
+        stack.enter_context(run_server(tmp_path / "2.log", port=port, MODEL_FILE=str(other_models["labels"])))
+        process.stdin.write(line)
+        process.stdin.flush()
+        assert process.wait() == 1
+        told = process.stderr.read().decode().splitlines()
+
+    assert told[-1].startswith("error: the model was replaced by one with other labels")
+
+
+def test_a_terminal_shows_a_bar(server: Server, tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_bytes(table_of(different_rows(20_000)))
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+
+    with subprocess.Popen(
+        command(server.url, str(table), "--out", str(tmp_path / "out.csv")), cwd=ROOT, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # ends with EIO
+            while chunk := terminal.read(4_096):
+                shown += chunk
+        assert process.wait() == 0
+
+    assert b"100%" in shown
+    assert b"20000/20000" in shown
+    assert b" rows/s" in shown
+
+
+def test_give_up_takes_seconds() -> None:
+    done = run_command("http://127.0.0.1:1", "-", "--give-up", "soon", text=b"")
+
+    assert done.returncode == 2
+    assert b"'soon' is not a number of seconds" in done.stderr
