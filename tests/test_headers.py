@@ -36,8 +36,8 @@ def assert_secured(response: Response) -> None:
         ("GET", "/result", 303), ("GET", "/?sepal_length=x", 422), ("GET", "/health/live", 200),
         ("GET", "/health/ready", 200),
         ("GET", "/static/app.css", 200), ("GET", "/static/app.js", 200), ("GET", "/static/htmx-2.min.js", 200),
-        ("GET", "/static/nothing", 404), ("GET", "/nothing", 404), ("GET", "/stream", 404), ("POST", "/", 405),
-        ("DELETE", "/static/app.css", 405), ("POST", "/predict", 415), ("GET", "/predict/", 307),
+        ("GET", "/static/nothing", 404), ("GET", "/nothing", 404), ("GET", "/stream", 426), ("POST", "/", 405),
+        ("DELETE", "/static/app.css", 405), ("POST", "/predict", 415), ("GET", "/predict/", 404),
     ],
 )  # fmt: skip
 def test_every_response_carries_the_security_headers(client: TestClient, method: str, path: str, status: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -320,3 +321,14 @@ def test_a_lower_limit_holds_for_the_clients_too(model_path: Path, tmp_path: Pat
             with pytest.raises(InferenceServerException, match="at most 2 samples are allowed in one request, not 3"):
                 client.infer("iris", inputs_of(rows_of(3)))
         assert "Traceback" not in server.log.read_text()
+
+
+def test_a_client_that_vanishes_in_the_middle_leaves_no_trace(model_path: Path, tmp_path: Path) -> None:
+    head = "POST /v2/models/iris/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                connection.sendall(head.encode() + b'{"inputs": [')
+        with contextlib.closing(triton.InferenceServerClient(f"127.0.0.1:{server.port}")) as client:
+            assert client.is_server_ready()
+    assert "Traceback" not in server.log.read_text()

@@ -22,13 +22,13 @@ IDS = ["1", "-1.50", "1e3", '"a"', '"\\u00e9 \\n"', '"é"', "null", "true", "[1,
 
 def problem_of(content: bytes | str) -> Problem:
     with pytest.raises(Problem) as caught:
-        messages.decode_request(content)
+        messages.decode_request(content, max_values=1_000)
     return caught.value
 
 
 @pytest.mark.parametrize("content", ['{"id": 7, "sample": [1, 2]}', b'{"sample":[1, 2],"id":7,"other":null}'])
 def test_a_request_keeps_its_sample_and_its_id_as_they_were_written(content: bytes | str) -> None:
-    request = messages.decode_request(content)
+    request = messages.decode_request(content, max_values=1_000)
 
     assert bytes(request.sample) == b"[1, 2]"  # type: ignore[arg-type]  # a Raw, which is a buffer
     assert bytes(request.id) == b"7"  # type: ignore[arg-type]  # a Raw, which is a buffer
@@ -104,7 +104,6 @@ def test_a_deeply_nested_sample_is_refused() -> None:
     assert caught.value.details.status == 400
 
 
-@pytest.mark.xfail(strict=True, reason="the error of a sample's text that is not UTF-8 is not caught: a 500 by input")
 @pytest.mark.parametrize("encoded", [b'["\xff"]', b'{"\xff": 1}', b'["\xed\xa0\x80"]'])
 def test_a_sample_that_is_not_utf_8_is_refused(encoded: bytes) -> None:
     with pytest.raises(Problem):

@@ -61,13 +61,8 @@ def test_every_setting_has_a_variable_of_its_own_and_a_meaning() -> None:
         ("KEEP_ALIVE_S", "0"), ("SHUTDOWN_S", "1.5"),
         ("PING_INTERVAL_S", "often"), ("PING_INTERVAL_S", "0"), ("PING_INTERVAL_S", "nan"),
         ("PORT", "9" * 5_000),
-        *(
-            pytest.param(*case, marks=pytest.mark.xfail(strict=True, reason="taken, and fails later or means another"))
-            for case in [
-                ("PORT", "65536"), ("PORT", "8_0"), ("PORT", "\u0668"), ("PING_INTERVAL_S", "inf"),
-                ("PING_INTERVAL_S", "1e400"), ("KEEP_ALIVE_S", "9" * 30), ("MAX_CONNECTIONS", "1"),
-            ]
-        ),
+        ("PORT", "65536"), ("PORT", "8_0"), ("PORT", "\u0668"), ("PING_INTERVAL_S", "inf"),
+        ("PING_INTERVAL_S", "1e400"), ("KEEP_ALIVE_S", "9" * 30), ("MAX_CONNECTIONS", "1"),
     ],
 )  # fmt: skip
 def test_a_value_that_a_setting_cannot_take_is_refused_by_name(variable: str, text: str) -> None:

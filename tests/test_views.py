@@ -114,10 +114,11 @@ def test_the_page_has_a_field_for_each_feature_with_what_was_typed_and_its_hint(
 
     page = views.page_view(model, texts, view_of(model, texts))
 
-    assert [field.key for field in page.fields] == list(EXAMPLE)
-    assert [field.text for field in page.fields] == ["5.6", "2.7", "abc", "1.3"]
-    assert [field.kind for field in page.fields] == ["", "", "error", ""]
-    assert [field.unit for field in page.fields] == ["cm"] * 4
+    fields = [field for group in page.groups for field in group.fields]
+    assert [field.key for field in fields] == list(EXAMPLE)
+    assert [field.text for field in fields] == ["5.6", "2.7", "abc", "1.3"]
+    assert [field.kind for field in fields] == ["", "", "error", ""]
+    assert [field.unit for field in fields] == ["cm"] * 4
     assert page.version == model.version
     assert page.labels == model.labels
 
@@ -125,5 +126,6 @@ def test_the_page_has_a_field_for_each_feature_with_what_was_typed_and_its_hint(
 def test_the_page_shows_the_range_that_the_model_was_trained_on(model: Classifier) -> None:
     page = views.page_view(model, EXAMPLE, view_of(model, EXAMPLE))
 
-    ranges = [(float(field.low), float(field.high)) for field in page.fields]
+    fields = [field for group in page.groups for field in group.fields]
+    ranges = [(float(field.low), float(field.high)) for field in fields]
     assert ranges == [(feature.low, feature.high) for feature in model.features]

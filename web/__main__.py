@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Any
 
 import uvicorn
 
+from ml.errors import ModelFileError
+from web.app import load_model
 from web.settings import Settings, SettingsError
 
 LOGGING = {
@@ -47,6 +50,13 @@ def main() -> int:
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if settings.workers > 1:
+        # uvicorn would start workers that cannot load the model again and again; and one of them trains, not each.
+        try:
+            asyncio.run(load_model(settings))
+        except ModelFileError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     uvicorn.run("web.app:create_app", factory=True, lifespan="on", log_config=LOGGING, **uvicorn_options(settings))
     return 0
 

@@ -13,20 +13,23 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from ml import classifier
+from ml.classifier import Classifier
 from ml.errors import ModelFileError
 from web import docs, inference, operations, pages, refusals
 from web.content import ROOT, STATIC
 from web.headers import SecurityHeaders
+from web.pages import BodyLimit
 from web.problems import Problem
 from web.settings import Settings
-from web.stream import stream
-from web.templates import Templates
+from web.stream import stream, upgrade_required
+from web.templates import Templates, asset
 
 logger = logging.getLogger("web")
 
@@ -52,13 +55,15 @@ def create_app(settings: Settings | None = None) -> Starlette:
                 ],
             )
         )
+    limited = Middleware(BodyLimit, max_body_size=settings.max_body_bytes)
     app = Starlette(
         routes=[
             Route("/predict", pages.Predict(max_body_bytes=settings.max_body_bytes), methods=["GET", "POST"]),
             WebSocketRoute("/stream", stream),
+            Route("/stream", upgrade_required),
             Route("/", pages.page),
             Route("/index", pages.page),
-            Route("/result", pages.result, methods=["GET", "POST"], max_body_size=settings.max_body_bytes),
+            Route("/result", pages.result, methods=["GET", "POST"], middleware=[limited]),
             Route("/openapi.json", docs.openapi_json),
             Route("/docs", docs.docs),
             Route("/favicon.ico", pages.favicon),
@@ -68,9 +73,15 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Mount("/static", _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])),
         ],
         middleware=middleware,
-        exception_handlers={Problem: refusals.handle_problem, HTTPException: refusals.handle_http_exception},
+        exception_handlers={
+            Problem: refusals.handle_problem,
+            HTTPException: refusals.handle_http_exception,
+            ClientDisconnect: refusals.handle_disconnect,
+        },
         lifespan=lifespan,
     )
+    # A redirect to the address without its last slash would name our own host, which a proxy may not.
+    app.router.redirect_slashes = False
     app.state.settings = settings
     return app
 
@@ -80,23 +91,35 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Settings]]:
     """Load the model into `app.state.model` before the first request; train the built-in one when there is no file."""
     settings: Settings = app.state.settings
     try:
-        if not settings.model_file.exists():
-            await _train(settings)
-        model = classifier.load(
-            settings.model_file,
-            max_bytes=settings.max_model_bytes,
-            max_cells=settings.max_table_cells,
-            max_bit_bytes=settings.max_bit_bytes,
-        )
+        model = await load_model(settings)
     except ModelFileError as error:
-        logger.error("%s", error)
-        # Starlette and uvicorn print the traceback of a failed start; the sentence above says all there is to say.
+        # Starlette has a failed start's traceback printed; the sentence alone says all there is to say.
         sys.tracebacklimit = 0
-        raise
+        raise ModelFileError(str(error)) from None
     app.state.model = model
     app.state.templates = Templates()
     logger.info("serving %s, version %s, from %s", model.name, model.version, settings.model_file)
     yield {"settings": settings}
+
+
+async def load_model(settings: Settings) -> Classifier:
+    """Return the model that the settings name; train the built-in one when there is no file.
+
+    Raises:
+        ModelFileError: the file cannot be served, or not be made.
+    """
+    try:
+        exists = settings.model_file.exists()
+    except OSError as error:
+        raise ModelFileError(f"{settings.model_file}: {error.strerror}") from error
+    if not exists:
+        await _train(settings)
+    return classifier.load(
+        settings.model_file,
+        max_bytes=settings.max_model_bytes,
+        max_cells=settings.max_table_cells,
+        max_bit_bytes=settings.max_bit_bytes,
+    )
 
 
 async def _train(settings: Settings) -> None:
@@ -116,6 +139,8 @@ class _Static(StaticFiles):
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
-        known = scope["query_string"].startswith(b"v=")
+        # Only the digest of this very file: another one's is a page's that comes from an older or newer release.
+        own = (STATIC / path).is_file() and asset(path).encode().endswith(b"?" + scope["query_string"])
+        known = bool(scope["query_string"]) and own
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if known else "no-cache"
         return response

@@ -27,6 +27,7 @@ async def read(model: Classifier, samples: Sequence[Raw]) -> NDArray[np.float64]
     """
     rows = np.empty((len(samples), len(model.features)))
     errors: list[SampleError] = []
+    wrong = 0
     for part in slices(model, len(samples)):
         if part.start:
             await asyncio.sleep(0)
@@ -34,14 +35,13 @@ async def read(model: Classifier, samples: Sequence[Raw]) -> NDArray[np.float64]
             try:
                 rows[index] = model.validator.row(decode_sample(encoded))
             except InvalidSample as error:
-                errors += [SampleError(**structs.asdict(field), sample=index) for field in error.errors]
+                wrong += 1
+                if len(errors) < MAX_ERRORS:
+                    errors += [SampleError(**structs.asdict(field), sample=index) for field in error.errors]
             except Problem as problem:
                 raise Problem(problem.details.status, f"sample {index}: {problem}") from problem
-        if len(errors) >= MAX_ERRORS:
-            break
-    if errors:
-        count = len({error.sample for error in errors})
-        raise Problem(422, f"{count} of {len(samples)} samples have errors", errors[:MAX_ERRORS])
+    if wrong:
+        raise Problem(422, f"{wrong} of {len(samples)} samples have errors", errors[:MAX_ERRORS])
     return rows
 
 

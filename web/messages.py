@@ -21,6 +21,8 @@ from web.problems import Problem, ProblemDetails
 
 # A decision table of Iris has 2,408 different answers, each a few hundred bytes.
 KEPT_ANSWERS = 8_192
+# What an id or unknown features may add to the commas between values.
+SPARE_COMMAS = 10_000
 
 
 # Parts that are decoded or encoded on their own, with what they are for the OpenAPI document (web/openapi.py).
@@ -128,12 +130,19 @@ _request_decoder = msgspec.json.Decoder(PredictRequest)
 _sample_decoder = msgspec.json.Decoder(dict[str, object] | list[object])
 
 
-def decode_request(content: bytes | str) -> PredictRequest:
+def decode_request(content: bytes | str, *, max_values: int) -> PredictRequest:
     """Return the request in a JSON text.
 
+    Args:
+        max_values: how many values the largest request has. Twice as many commas are too many, even when each number
+            is text with a decimal comma; they are told before they become objects of 50 bytes each.
+
     Raises:
-        Problem: 400 when it is not JSON, 422 when it is another JSON value than a request.
+        Problem: 400 when it is not JSON, 413 when it has far too many values, 422 when it is no request.
     """
+    commas = content.count(",") if isinstance(content, str) else content.count(b",")
+    if commas > 2 * max_values + SPARE_COMMAS:
+        raise Problem(413, f"more than {max_values} values in one request")
     try:
         return _request_decoder.decode(content)
     except msgspec.ValidationError as error:
@@ -163,10 +172,12 @@ def decode_sample(encoded: Raw) -> Mapping[str, object] | Sequence[object]:
         return decoded
     except (msgspec.ValidationError, RecursionError):
         pass  # either another JSON value, or one with a number that no float64 can hold, such as 1e999
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise Problem(400, f"the request is not JSON: {error}") from error
     try:
         sample: object = json.loads(bytes(encoded), parse_int=float)
-    except RecursionError as error:
-        raise Problem(400, "the request is nested too deeply") from error
+    except (RecursionError, UnicodeError) as error:
+        raise Problem(400, "the request is nested too deeply, or not UTF-8") from error
     if not isinstance(sample, dict | list):
         raise Problem(422, "a sample is an object by feature key, or an array in the order of the features")
     return sample

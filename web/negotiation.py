@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote_plus
 
+from python_multipart.multipart import parse_options_header
 from starlette.types import Scope
 
 from web.problems import Problem
@@ -35,13 +36,18 @@ def query_of(scope: Scope) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def content_type_of(scope: Scope) -> bytes:
-    """Return the media type of the body, in lower case and without parameters."""
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            media_type: bytes = value.partition(b";")[0].strip().lower()
-            return media_type
+def header_of(scope: Scope, name: bytes) -> bytes:
+    """Return the value of a request's first header of this name, in lower case; empty when there is none."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
     return b""
+
+
+def content_type_of(scope: Scope) -> tuple[bytes, dict[bytes, bytes]]:
+    """Return the media type of the body in lower case, and its parameters."""
+    media_type, parameters = parse_options_header(header_of(scope, b"content-type").decode("latin-1"))
+    return media_type.lower(), parameters
 
 
 def preferred_form(scope: Scope, *, default: Form) -> Form:
@@ -51,7 +57,7 @@ def preferred_form(scope: Scope, *, default: Form) -> Form:
         if name == b"hx-request" and value == b"true":
             return "fragment"
         if name == b"accept":
-            accept = value
+            accept = accept + b"," + value if accept else value
     return _negotiate(accept, default) if accept else default
 
 
@@ -65,12 +71,16 @@ def is_known(scope: Scope, entity_tag: bytes) -> bool:
 
 @lru_cache(256)
 def _negotiate(accept: bytes, default: Form) -> Form:
-    quality = {b"text/html": 0.0, b"application/json": 0.0}
+    quality: dict[bytes, float] = {}
     for part in accept.lower().split(b","):
         media_type, *parameters = (piece.strip() for piece in part.split(b";"))
-        if media_type in quality:
-            quality[media_type] = next((_quality(p[2:]) for p in parameters if p.startswith(b"q=")), 1.0)
-    html, json = quality[b"text/html"], quality[b"application/json"]
+        quality[media_type] = next((_quality(p[2:]) for p in parameters if p.startswith(b"q=")), 1.0)
+    # The most specific range counts (RFC 9110, section 12.5.1).
+    others = quality.get(b"*/*", 0.0)
+    html = quality.get(b"text/html", quality.get(b"text/*", others))
+    json = quality.get(b"application/json", quality.get(b"application/*", others))
+    if html == json:  # of two wanted alike, the one that is called by its name
+        html, json = (quality.get(name, 0) > 0 for name in (b"text/html", b"application/json"))
     return default if html == json else "json" if json > html else "page"
 
 

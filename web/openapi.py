@@ -40,7 +40,8 @@ _TYPES = (
     Live,
     Ready,
 )
-_NUMBER_TEXT = r"^\s*[+\-\u2212]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+\-\u2212]?[0-9]+)?\s*$"
+# Some of the text that the validator reads as a number: all of it has signs, spaces and exponents, too.
+_NUMBER_TEXT = r"^[0-9]{1,15}([.,][0-9]{1,15})?$"
 
 
 @lru_cache(4)
@@ -174,7 +175,7 @@ def _paths(model: Classifier, settings: Settings) -> Json:
                         },
                     },
                     "403": {"description": "A page of another site."},
-                    "404": {"description": "Asked for without a websocket.", "content": problem},
+                    "426": {"description": "Asked for without a websocket.", "content": problem | page},
                 },
             }
         },
@@ -243,15 +244,19 @@ def _ordered(features: tuple[TrainedFeature, ...]) -> Json:
 
 def _number(feature: TrainedFeature) -> Json:
     """Return the schema of one value: a number, or text as a person types it."""
-    number: Json = {
-        "type": "number",
-        "minimum": -LARGEST if feature.minimum is None else feature.minimum,
-        "maximum": LARGEST if feature.maximum is None else feature.maximum,
-    }
+    kinds: list[Json] = [
+        {
+            "type": "number",
+            "minimum": -LARGEST if feature.minimum is None else feature.minimum,
+            "maximum": LARGEST if feature.maximum is None else feature.maximum,
+        }
+    ]
+    if feature.minimum in (None, 0) and feature.maximum is None:  # other limits cannot be told of text
+        kinds.append({"type": "string", "pattern": _NUMBER_TEXT})
     return {
         "title": feature.title,
         "description": _description(feature),
-        "anyOf": [number, {"type": "string", "pattern": _NUMBER_TEXT}],
+        "anyOf": kinds,
         "examples": [feature.example],
     }
 

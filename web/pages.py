@@ -17,16 +17,29 @@ from ml.sample import InvalidSample, shown_number
 from web import batch, messages, refusals, views
 from web.content import Content, entity_tag, headers_of
 from web.messages import encoder_of
-from web.negotiation import MAX_QUERY_FIELDS, Form, content_type_of, is_known, preferred_form, query_of
+from web.negotiation import MAX_QUERY_FIELDS, Form, content_type_of, header_of, is_known, preferred_form, query_of
 from web.problems import Problem
 from web.settings import Settings
+
+
+class BodyLimit(RequestBodyLimitMiddleware):
+    """Starlette's limit, which tells a length that is declared too large in words of its own; here it is a problem."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        declared = header_of(scope, b"content-length")
+        if declared.isdigit() and int(declared) > self.max_body_size:
+            raise Problem(413, f"the body has more than {self.max_body_size} bytes")
+        await super().__call__(scope, receive, send)
+
+
+_FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 
 
 class Predict:
     """GET and POST /predict: one sample in the query, a form or JSON, or many in JSON."""
 
     def __init__(self, *, max_body_bytes: int) -> None:
-        self._post = RequestBodyLimitMiddleware(request_response(_post), max_body_size=max_body_bytes)
+        self._post = BodyLimit(request_response(_post), max_body_size=max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
@@ -57,6 +70,8 @@ async def result(request: Request) -> Response:
     """POST /result: the page with its result, for browsers without JavaScript; a GET leads to the page."""
     if request.method != "POST":
         return RedirectResponse("./", status_code=303)
+    if content_type_of(request.scope)[0] not in _FORM_TYPES:
+        raise Problem(415, "send application/x-www-form-urlencoded or multipart/form-data")
     return _page(request.app, await _form(request))
 
 
@@ -66,8 +81,8 @@ async def favicon(request: Request) -> Response:
 
 
 async def _post(request: Request) -> Response:
-    content_type = content_type_of(request.scope)
-    if content_type in (b"application/x-www-form-urlencoded", b"multipart/form-data"):
+    content_type, _ = content_type_of(request.scope)
+    if content_type in _FORM_TYPES:
         form = preferred_form(request.scope, default="page")
         return _respond(request.app, await _form(request), form=form)
     if content_type == b"application/json" or content_type.endswith(b"+json"):
@@ -78,7 +93,8 @@ async def _post(request: Request) -> Response:
 async def _answer_json(request: Request) -> Response:
     model: Classifier = request.app.state.model
     settings: Settings = request.app.state.settings
-    body = messages.decode_request(await request.body())
+    max_values = settings.max_samples * len(model.features)
+    body = messages.decode_request(await request.body(), max_values=max_values)
     if (body.sample is msgspec.UNSET) == (body.samples is msgspec.UNSET):
         raise Problem(422, 'a request has either "sample" or "samples"')
     if body.sample is not msgspec.UNSET:
@@ -130,5 +146,8 @@ def _page(app: Starlette, sample: Mapping[str, object] | Sequence[object], *, ta
 
 
 async def _form(request: Request) -> dict[str, object]:
+    charset = content_type_of(request.scope)[1].get(b"charset", b"utf-8").lower()
+    if charset not in (b"utf-8", b"utf8", b"us-ascii"):
+        raise Problem(415, "a form is UTF-8")
     async with request.form(max_files=0, max_fields=MAX_QUERY_FIELDS) as form:
         return dict(form)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 INVALID_TEXT = 1007
@@ -59,7 +60,28 @@ class GatheringTransport:
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One HTTP connection."""
+    """One HTTP connection, whose requests' heads are bounded; uvicorn keeps a head of any length."""
+
+    _in_head = True
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Read bytes, and give up on a head that is too long."""
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > self.app_state["settings"].max_head_bytes:
+                self.send_400_response("The head of the request is too long.")
+
+    def on_message_begin(self) -> None:
+        """Start to count."""
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        """Stop counting."""
+        self._in_head = False
+        super().on_headers_complete()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Write through a gathering transport."""
@@ -73,6 +95,27 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     """
 
     _abort: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Read bytes, and refuse a handshake that the parser gave up on; uvicorn would leave it without an answer."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_complete and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            self.transport.close()
+
+    async def send(self, message: Any) -> None:
+        """Send, or tell the application that the connection is closed, which uvicorn takes for its mistake."""
+        await self.writable.wait()
+        if self.close_sent and self.handshake_complete:
+            raise ClientDisconnected
+        await super().send(message)
+
+    def shutdown(self) -> None:
+        """Close for a restart; a client that does not read would keep everybody waiting."""
+        if self.writable.is_set():
+            super().shutdown()
+        else:
+            self.transport.abort()
 
     def pause_writing(self) -> None:
         """Start the clock: what is sent from now on waits for the client to read."""

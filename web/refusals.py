@@ -33,6 +33,11 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     return response
 
 
+async def handle_disconnect(request: Request, error: Exception) -> Response:
+    """Answer nobody: the client vanished while it was still sending."""
+    return Response(status_code=400)
+
+
 def _answer(request: Request, details: ProblemDetails) -> Response:
     if preferred_form(request.scope, default="json") != "page":
         return json_of(details)

@@ -8,6 +8,10 @@ from urllib.parse import urlsplit
 import msgspec
 import numpy as np
 from msgspec import UNSET
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ml.classifier import Classifier
@@ -19,8 +23,15 @@ from web.settings import Settings
 
 # Offered by a client, it is confirmed: frames of this version are what is spoken. Without it they are spoken as well.
 SUBPROTOCOL = "prediction.v1"
-# Frames that arrive together are taken from a queue without ever waiting: after this many, everybody else has a turn.
-FRAMES_A_TURN = 64
+# Frames that arrive together are taken from a queue without ever waiting. After this much work, in bytes of frames and
+# about a millisecond, everybody else has a turn; each frame costs as much as so many bytes by itself.
+WORK_A_TURN = 8_192
+FRAME_WORK = 64
+
+
+async def upgrade_required(request: Request) -> Response:
+    """GET /stream without a websocket handshake: say what is missing (RFC 9110, section 15.5.22)."""
+    raise HTTPException(426, "/stream is a websocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
 
 
 async def stream(websocket: WebSocket) -> None:
@@ -31,7 +42,6 @@ async def stream(websocket: WebSocket) -> None:
         return
     try:
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
-        await websocket.send_text(_announcement(websocket.app.state.model, settings))
         await _answer_frames(websocket, settings)
     except WebSocketDisconnect:
         pass
@@ -40,22 +50,31 @@ async def stream(websocket: WebSocket) -> None:
 async def _answer_frames(websocket: WebSocket, settings: Settings) -> None:
     state = websocket.app.state
     receive, send = websocket.receive, websocket.send
-    frames = 0
+    announced: Classifier = state.model
+    await websocket.send_text(_announcement(announced, settings))
+    work = 0
     while (message := await receive())["type"] == "websocket.receive":
-        frames += 1
-        if frames % FRAMES_A_TURN == 0:
-            await asyncio.sleep(0)
         model: Classifier = state.model
-        if (text := message.get("text")) is not None:
-            await send({"type": "websocket.send", "text": await _reply(text, model, settings)})
+        if model is not announced:
+            announced = model
+            await websocket.send_text(_announcement(model, settings))
+        content = message.get("text")
+        if content is not None:
+            reply: Message = {"type": "websocket.send", "text": await _reply(content, model, settings)}
         else:
-            await send(await _binary_reply(message["bytes"], model))
+            content = message["bytes"]
+            reply = await _binary_reply(content, model)
+        await send(reply)
+        work += FRAME_WORK + len(content)
+        if work > WORK_A_TURN:
+            work = 0
+            await asyncio.sleep(0)
 
 
 async def _reply(text: str, model: Classifier, settings: Settings) -> str:
     """Return the reply to a text frame; errors are replies too."""
     try:
-        request = messages.decode_request(text)
+        request = messages.decode_request(text, max_values=settings.max_samples * len(model.features))
         if request.sample is not UNSET and request.samples is UNSET:
             row = model.validator.row(messages.decode_sample(request.sample))
             return encoder_of(model).frame(request.id, model.predict(row))
@@ -75,7 +94,7 @@ async def _batch_reply(request: PredictRequest, model: Classifier, settings: Set
     return await batch.encode_frame(model, await batch.read(model, request.samples), request.id)
 
 
-async def _binary_reply(content: bytes, model: Classifier) -> dict[str, object]:
+async def _binary_reply(content: bytes, model: Classifier) -> Message:
     """Return the reply to float32 rows: as many rows of probabilities, NaN where the validator refuses a row."""
     row_bytes = 4 * len(model.features)
     if len(content) % row_bytes:
@@ -104,4 +123,7 @@ def is_allowed_origin(websocket: WebSocket, allowed: tuple[str, ...]) -> bool:
     origin = websocket.headers.get("origin")
     if origin is None or origin in allowed:
         return True
-    return bool(origin) and urlsplit(origin).netloc == websocket.headers.get("host")
+    try:
+        return bool(origin) and urlsplit(origin).netloc == websocket.headers.get("host")
+    except ValueError:
+        return False
