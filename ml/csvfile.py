@@ -261,7 +261,8 @@ def _rows(
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise DatasetError(f"line {line}: {error}") from error
+            what = str(error).replace("unexpected end of data", "a quote is opened and never closed")
+            raise DatasetError(f"line {line}: {what}") from error
         if cells is None:
             return values, texts, blank, commas
         if not cells:

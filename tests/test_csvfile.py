@@ -305,7 +305,7 @@ ERRORS: dict[str, tuple[str | bytes, str]] = {
     "an open quote in the header": (text_of('x,y,"kind', *ROWS), "line 1: a quote in the header is not closed"),
     "text after a quote": (text_of(HEADER, ROWS[0], '"2"0,3,b'), "line 3: ',' expected after '\"'"),
     "text after a quote in the header": (text_of('x,"y"z,kind', *ROWS), "line 1: ',' expected after '\"'"),
-    "a cell beyond all bounds": (text_of(HEADER, f"1,2,{LONG * 100}"), "line 2: field larger than field limit (131072)"),
+    "a huge cell": (text_of(HEADER, f"1,2,{LONG * 100}"), "line 2: field larger than field limit (131072)"),
     "a long label": (text_of(HEADER, f"1,2,{LONG}"),
                      f"line 2, column 'kind': '{LONG[:60]}…' is not a label: too long, or not text"),
     "a long name": (text_of(f"{LONG},kind", "1,a"),
