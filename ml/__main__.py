@@ -258,7 +258,7 @@ def _sink(name: str) -> Iterator[TextIO]:
     """
     try:
         path = Path(name)
-        if name == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+        if name == "-" or (path.exists() and not path.is_file()):
             # A pipe or a device is written to as it is: a file in its place would break it for everybody.
             with open(
                 sys.stdout.fileno() if name == "-" else path, "w", encoding="utf-8", closefd=name != "-", **_TEXT
