@@ -28,7 +28,7 @@ from web.headers import SecurityHeaders
 from web.pages import BodyLimit
 from web.problems import Problem
 from web.settings import Settings
-from web.stream import stream, upgrade_required
+from web.stream import Stream, upgrade_required
 from web.templates import Templates, asset
 
 logger = logging.getLogger("web")
@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     app = Starlette(
         routes=[
             Route("/predict", pages.Predict(max_body_bytes=settings.max_body_bytes), methods=["GET", "POST"]),
-            WebSocketRoute("/stream", stream),
+            WebSocketRoute("/stream", Stream()),
             Route("/stream", upgrade_required),
             Route("/", pages.page),
             Route("/index", pages.page),

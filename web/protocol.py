@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 INVALID_TEXT = 1007
@@ -103,12 +102,20 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             self.transport.close()
 
-    async def send(self, message: Any) -> None:
-        """Send, or tell the application that the connection is closed, which uvicorn takes for its mistake."""
-        await self.writable.wait()
-        if self.close_sent and self.handshake_complete:
-            raise ClientDisconnected
-        await super().send(message)
+    def keepalive_timeout(self) -> None:
+        """Give up on a client that does not answer pings."""
+        super().keepalive_timeout()
+        self._part()
+
+    def handle_parser_exception(self) -> None:
+        """Give up on a client that does not speak the protocol."""
+        super().handle_parser_exception()
+        self._part()
+
+    def _part(self) -> None:
+        # uvicorn has closed, which the application cannot know yet: its next message finds the client gone, where
+        # uvicorn would take it for a mistake and log a traceback.
+        self.disconnected = self.disconnected or self.close_sent
 
     def shutdown(self) -> None:
         """Close for a restart; a client that does not read would keep everybody waiting."""
@@ -149,10 +156,11 @@ class StreamProtocol(WebSocketsSansIOProtocol):
 
 
 def _is_utf8(parts: list[bytes]) -> bool:
-    if all(part.isascii() for part in parts):
+    text = parts[0] if len(parts) == 1 else b"".join(parts)
+    if text.isascii():
         return True
     try:
-        b"".join(parts).decode()
+        text.decode()
     except UnicodeDecodeError:
         return False
     return True
