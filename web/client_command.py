@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import lru_cache
-from typing import NoReturn, Protocol
+from typing import Literal, NoReturn, Protocol
 
 import msgspec
 from tqdm import tqdm
@@ -192,10 +192,14 @@ class CsvFormat:
             self._version = outcome.version
         return self._cells(outcome.label, *outcome.probabilities.values())
 
-    def _text(self, table: Sequence[Sequence[str]]) -> str:
+    def _text(self, table: Sequence[Sequence[str]], quoting: Literal[0, 1] = csv.QUOTE_MINIMAL) -> str:
         text = io.StringIO(newline="")
-        csv.writer(text, delimiter=self._header.separator, lineterminator="\n").writerows(table)
-        return text.getvalue()
+        csv.writer(text, delimiter=self._header.separator, lineterminator="\n", quoting=quoting).writerows(table)
+        written = text.getvalue()
+        if "\r" not in written or quoting == csv.QUOTE_ALL:
+            return written
+        # csv puts quotes around "\n" but not around a lone "\r", which would end the row for whoever reads it next.
+        return "".join(self._text([row], csv.QUOTE_ALL if "\r" in "".join(row) else quoting) for row in table)
 
 
 def _cells(label: str, *probabilities: float) -> list[str]:

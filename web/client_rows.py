@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Raw
 
 from ml import score
+from ml.csvfile import header_lines
 from ml.errors import DatasetError
 from ml.sample import Validator
 from web.client import Refused, Sample
@@ -125,11 +126,11 @@ def read_table(descriptor: int, model: StreamModel, hand_over: Callable[[Header 
     source = _Source(descriptor, before_read=hand_over_rows)
     # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
     text = io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    first = next(text, "")
-    if not first.strip():
-        raise DatasetError("no header row")
-    separator = score._separator_or_comma(first)
-    reader = csv.reader(itertools.chain([first], text), delimiter=separator)
+    first = header_lines(text)
+    separator = score._separator_or_comma("".join(first))
+    # A blank line after the last one is no row of its own, unless a quote is still open: then it ends up in its cell.
+    reader = csv.reader(itertools.chain(first, text, ["\n"]), delimiter=separator)
+    cells: list[str] = []
     try:
         header = next(reader)
         columns = _Columns(model, header)
@@ -143,6 +144,11 @@ def read_table(descriptor: int, model: StreamModel, hand_over: Callable[[Header 
     except csv.Error as error:
         hand_over_rows()
         raise DatasetError(f"line {reader.line_num}: {error}") from error
+    if cells:
+        rows.pop()
+        line = lines.pop()
+        hand_over_rows()
+        raise DatasetError(f"line {line}: a quote is opened and never closed")
     hand_over_rows()
 
 
