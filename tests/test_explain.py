@@ -1,0 +1,385 @@
+"""Explanations against brute force: every end and every change is looked for again with `predict` alone."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits, load_wine
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
+
+import ml
+from ml import classifier, console, explain
+from ml.classifier import Classifier
+from ml.csvfile import Limits
+from ml.explain import Change, Explanation, Plane, Range
+from ml.training import Trained
+
+Rows = NDArray[np.float64]
+
+SAMPLE = [5.6, 2.7, 4.2, 1.3]
+
+
+def exported(forest: object, rows: Rows, classes: object, path: Path, **options: object) -> Classifier:
+    names = [f"f{column}" for column in range(rows.shape[1])]
+    return ml.export(forest, rows, classes, feature_names=names, path=path / "model.npz", **options)  # type: ignore[arg-type]  # options of export
+
+
+@pytest.fixture(scope="module")
+def wine(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    data = load_wine()
+    forest = RandomForestClassifier(30, random_state=0).fit(data.data, data.target)
+    return exported(forest, data.data, data.target, tmp_path_factory.mktemp("wine"))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    data = load_digits()
+    forest = RandomForestClassifier(30, random_state=0).fit(data.data, data.target)
+    return exported(forest, data.data[:300], data.target[:300], tmp_path_factory.mktemp("digits"))
+
+
+def float32(value: float, direction: int = 0) -> float:
+    """Return the float32 of a value, or its neighbour: the values that a forest can tell apart."""
+    nearest = np.float32(value)
+    return float(np.nextafter(nearest, np.float32(direction * np.inf)) if direction else nearest)
+
+
+def points_of(model: Classifier, feature: int, row: list[float]) -> list[float]:
+    """Return all cuts of a feature with both neighbours, the middles between them, ends far out, and the value."""
+    cuts = model.cuts.values[feature].astype(np.float64).tolist()
+    points = {row[feature]}
+    for cut in cuts:
+        points |= {cut, float32(cut, -1), float32(cut, 1)}
+    for low, high in pairwise(cuts):
+        points.add((low + high) / 2)
+    low, high = (cuts[0], cuts[-1]) if cuts else (row[feature], row[feature])
+    points |= {low - 1, low - 1e6, high + 1, high + 1e6}
+    return sorted(points)
+
+
+def labels_along(model: Classifier, row: list[float], feature: int, points: list[float]) -> list[str]:
+    rows = np.tile(np.array(row), (len(points), 1))
+    rows[:, feature] = points
+    return [model.labels[index] for index in model.predict_batch(rows).indices]
+
+
+def assert_range_is_right(model: Classifier, row: list[float], feature: int, found: Range) -> None:
+    label = model.predict(row).label
+    points = points_of(model, feature, row)
+    low = -math.inf if found.low is None else found.low
+    high = math.inf if found.high is None else found.high
+    for point, answer in zip(points, labels_along(model, row, feature, points), strict=True):
+        if low < float(str(np.float32(point))) <= high:
+            assert answer == label, (feature, point)
+    if found.searched_all:
+        for end, inside, outside in ((found.low, 1, 0), (found.high, 0, 1)):
+            if end is not None:
+                inner, outer = labels_along(
+                    model, row, feature, [float32(end, inside), float32(end, outside)]
+                )  # fmt: skip
+                assert (inner, outer != label) == (label, True), (feature, end)
+
+
+def nearest_by_force(model: Classifier, row: list[float]) -> float:
+    """Return the least distance, in training ranges, at which one feature alone changes the label within its limits."""
+    label, best = model.predict(row).label, math.inf
+    for index, feature in enumerate(model.features):
+        points = points_of(model, index, row)
+        for point, answer in zip(points, labels_along(model, row, index, points), strict=True):
+            inside = (feature.minimum is None or point >= feature.minimum) and (
+                feature.maximum is None or point <= feature.maximum
+            )
+            if answer != label and inside:
+                best = min(best, abs(point - row[index]) / (feature.high - feature.low))
+    return best
+
+
+def assert_is_right(model: Classifier, row: list[float], found: Explanation) -> None:
+    assert found.label == model.predict(row).label
+    assert [one.feature for one in found.ranges] == [feature.key for feature in model.features]
+    for index, one in enumerate(found.ranges):
+        assert_range_is_right(model, row, index, one)
+    assert found.searched_all == all(one.searched_all for one in found.ranges)
+    best = nearest_by_force(model, row)
+    if found.nearest is None:
+        if found.searched_all:
+            assert best == math.inf
+        return
+    assert_change_is_right(model, row, found.nearest)
+    if found.searched_all:
+        # The value itself may lie between the end and its float32: nothing but that is rounded.
+        assert found.nearest.distance == pytest.approx(best, abs=1e-6)
+
+
+def assert_change_is_right(model: Classifier, row: list[float], change: Change) -> None:
+    index = [feature.key for feature in model.features].index(change.feature)
+    feature = model.features[index]
+    old = model.predict(row).label
+    beyond, before = (1, 0) if change.direction == "rises above" else (0, 1)
+    at, past, shown = labels_along(
+        model, row, index, [float32(change.threshold, before), float32(change.threshold, beyond), change.value]
+    )
+    assert (at, past, shown) == (old, change.label, change.label)
+    assert change.label != old
+    assert (change.value > row[index]) == (change.direction == "rises above")
+    assert feature.minimum is None or change.value >= feature.minimum
+    assert feature.maximum is None or change.value <= feature.maximum
+
+
+@settings(deadline=None, max_examples=150)
+@given(row=st.tuples(*(st.one_of(st.integers(0, 80).map(lambda n: n / 10), st.floats(0, 9)) for _ in range(4))))
+def test_every_explanation_of_the_built_in_model_is_right(model: Classifier, row: tuple[float, ...]) -> None:
+    found = explain.explain(model, list(row))
+
+    assert found.searched_all
+    assert_is_right(model, list(row), found)
+
+
+def test_every_explanation_of_a_sample_on_its_cuts_is_right(model: Classifier) -> None:
+    rng = np.random.default_rng(0)
+    points = [np.array(points_of(model, column, SAMPLE)) for column in range(4)]
+
+    for _ in range(100):
+        row = [max(0.0, float(rng.choice(column))) for column in points]
+        assert_is_right(model, row, explain.explain(model, row))
+
+
+def test_every_explanation_of_a_wide_forest_is_right(wine: Classifier) -> None:
+    for row in load_wine().data[::12].tolist():
+        found = explain.explain(wine, row)
+        assert found.searched_all
+        assert_is_right(wine, row, found)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_explanation_of_a_random_forest_is_right(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(120, 3)).round(2) * [1, 1e-4, 1e6]
+    classes = rng.integers(0, 4, 120)
+    kind = [RandomForestClassifier(7), ExtraTreesClassifier(7), DecisionTreeClassifier()][seed % 3]
+    forest = kind.set_params(random_state=seed, max_depth=[None, 2][seed % 2]).fit(rows, classes)
+    limits = {"f0": Limits(-4, 4), "f1": Limits(None, float(rows[:, 1].max()) + 1e-6)}
+    model = exported(forest, rows, classes, tmp_path, limits=limits)
+
+    for row in rng.permutation(rows)[:15].tolist():
+        assert_is_right(model, row, explain.explain(model, row))
+
+
+def limited(model: Classifier, key: str, minimum: float | None, maximum: float | None) -> Classifier:
+    """Return the model as one whose feature has these limits."""
+    other = copy.copy(model)
+    other.features = tuple(
+        msgspec.structs.replace(feature, minimum=minimum, maximum=maximum) if feature.key == key else feature
+        for feature in model.features
+    )
+    return other
+
+
+@pytest.mark.parametrize(("maximum", "value"), [(2.5, 1.8), (1.78, 1.78), (1.7505, 1.7505), (1.75, None), (1.5, None)])
+def test_a_change_keeps_the_limits(model: Classifier, maximum: float, value: float | None) -> None:
+    nearest = explain.explain(limited(model, "petal_width", 0, maximum), SAMPLE).nearest
+
+    if value is None:
+        assert nearest is None or nearest.feature != "petal_width"
+        return
+    assert nearest is not None
+    assert nearest.feature == "petal_width"
+    assert 1.75 < nearest.value <= maximum
+    assert model.predict([*SAMPLE[:3], nearest.value]).label == "virginica"
+
+
+def test_the_nearest_change_of_the_known_sample_is_a_short_number(model: Classifier) -> None:
+    nearest = explain.explain(model, SAMPLE).nearest
+
+    assert nearest == Change("petal_width", "rises above", 1.75, 1.8, "virginica", (1.75 - 1.3) / (2.5 - 0.1))
+
+
+def test_thresholds_and_values_are_short_decimals(model: Classifier) -> None:
+    rows = np.random.default_rng(1).uniform(0, 8, (200, 4)).round(1).tolist()
+
+    for row in rows:
+        found = explain.explain(model, row)
+        ends = [end for one in found.ranges for end in (one.low, one.high) if end is not None]
+        # Eight digits where scikit-learn's threshold is just below the decimal that people see in it.
+        assert all(len(repr(end)) <= 10 for end in ends), ends
+        if found.nearest is not None:
+            assert found.nearest.threshold in ends
+            assert len(repr(found.nearest.value)) <= 4
+
+
+def test_a_feature_that_no_tree_uses_changes_nothing(tmp_path: Path) -> None:
+    rows = np.column_stack([np.arange(20.0), np.zeros(20)])
+    classes = (rows[:, 0] > 9).astype(int)
+    model = exported(DecisionTreeClassifier().fit(rows, classes), rows, classes, tmp_path)
+
+    found = explain.explain(model, [3.0, 5.0])
+
+    assert found.ranges == (Range("f0", None, 9.5, searched_all=True), Range("f1", None, None, searched_all=True))
+    assert found.nearest == Change("f0", "rises above", 9.5, 10.0, "1", 6.5 / 19)
+
+
+def test_a_forest_that_always_answers_the_same_has_no_change(tmp_path: Path) -> None:
+    rows, classes = np.arange(10.0)[:, None], np.array([0] * 9 + [1])
+    forest = RandomForestClassifier(3, min_samples_leaf=10, random_state=0).fit(rows, classes)
+    model = exported(forest, rows, classes, tmp_path)
+
+    found = explain.explain(model, [3.0])
+
+    assert found == Explanation("0", (Range("f0", None, None, searched_all=True),), None, searched_all=True)
+    lines = list(console.explanation_lines(found, model.card))
+    assert lines[-1] == "no change of a single feature changes the answer"
+
+
+@pytest.mark.parametrize("max_rows", [1, 10, 100, 200, 400])
+def test_what_is_cut_short_is_still_right_and_says_so(digits: Classifier, max_rows: int) -> None:
+    row = load_digits().data[5].tolist()
+
+    found = explain.explain(digits, row, max_rows=max_rows)
+
+    assert not found.searched_all
+    assert_is_right(digits, row, found)
+    assert any("(searched only near the sample)" in line for line in console.explanation_lines(found, digits.card))
+
+
+@pytest.mark.parametrize("max_rows", [1, 50, 200, 1_000])
+def test_the_rows_that_are_looked_at_are_bounded(digits: Classifier, max_rows: int) -> None:
+    ranks = [0] * len(digits.features)
+
+    spans = explain._spans(digits, ranks, max_rows=max_rows)
+
+    assert sum(last - first + 1 for first, last in spans.values()) <= max(3, max_rows + 3 * len(spans))
+    assert len(spans) <= max(1, max_rows // 3)
+
+
+def test_the_most_important_features_are_looked_at_when_there_is_room_for_few(digits: Classifier) -> None:
+    spans = explain._spans(digits, [0] * 64, max_rows=30)
+
+    used = [index for index, size in enumerate(digits.cuts.sizes) if size]
+    least = min(digits.features[index].importance for index in spans)
+    assert len(spans) == 10
+    assert all(digits.features[index].importance <= least for index in used if index not in spans)
+
+
+def test_a_model_of_thousands_of_features_is_explained_in_bounded_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(8_000, 1_200))
+    classes = rng.integers(0, 2, len(rows))
+    model = exported(ExtraTreeClassifier(random_state=0).fit(rows, classes), rows[:9], classes[:9], tmp_path)
+    row = rows[0].tolist()
+    bound = explain.MAX_VALUES // len(row)
+    assert sum(model.cuts.sizes) > bound
+
+    found = explain.explain(model, row)
+
+    assert not found.searched_all
+    spans = explain._spans(model, [0] * len(row), max_rows=bound)
+    assert sum(last - first + 1 for first, last in spans.values()) <= bound
+    for index in rng.permutation(len(row))[:60].tolist():
+        assert_range_is_right(model, row, index, found.ranges[index])
+
+
+@dataclass(frozen=True)
+class Place:
+    x: int
+    y: int
+    row: list[float]
+
+
+def assert_plane_is_right(model: Classifier, place: Place, found: Plane) -> None:
+    """Compare each cell in its middle and just below its upper ends with `predict`."""
+    assert found.indices.shape == (len(found.y_cuts) + 1, len(found.x_cuts) + 1)
+    assert np.all(np.diff(found.x_cuts) > 0)
+    assert np.all(np.diff(found.y_cuts) > 0)
+    sides = []
+    for cuts in (found.x_cuts.astype(np.float64), found.y_cuts.astype(np.float64)):
+        low = np.concatenate([[cuts[0] - 1 if len(cuts) else 0.0], cuts])
+        high = np.concatenate([cuts, [low[-1] + 1]])
+        first_inside = np.nextafter(low.astype(np.float32), np.float32(np.inf)).astype(np.float64)
+        sides.append([(low + high) / 2, high, first_inside])
+    for x_values in sides[0]:
+        for y_values in sides[1]:
+            rows = np.tile(place.row, (found.indices.size, 1))
+            rows[:, place.x] = np.tile(x_values, len(y_values))
+            rows[:, place.y] = np.repeat(y_values, len(x_values))
+            assert np.array_equal(model.predict_batch(rows).indices.reshape(found.indices.shape), found.indices)
+
+
+@pytest.mark.parametrize(("x", "y"), [(0, 1), (1, 0), (2, 3), (3, 0)])
+def test_the_plane_of_two_features_is_right_in_every_cell(model: Classifier, x: int, y: int) -> None:
+    found = explain.plane(model, SAMPLE, x=x, y=y)
+
+    assert found.exact
+    assert len(found.x_cuts) == model.cuts.sizes[x]
+    assert_plane_is_right(model, Place(x, y, SAMPLE), found)
+
+
+def test_the_plane_of_a_wide_forest_is_right_in_every_cell(wine: Classifier) -> None:
+    row = load_wine().data[40].tolist()
+
+    found = explain.plane(wine, row, x=6, y=12)
+
+    assert found.exact
+    assert_plane_is_right(wine, Place(6, 12, row), found)
+
+
+def test_the_plane_of_a_feature_that_no_tree_uses_has_one_column(digits: Classifier) -> None:
+    row = load_digits().data[0].tolist()
+    assert digits.cuts.sizes[0] == 0
+
+    found = explain.plane(digits, row, x=0, y=20)
+
+    assert found.indices.shape == (digits.cuts.sizes[20] + 1, 1)
+    assert found.exact
+
+
+@pytest.mark.parametrize("max_rows", [4, 50, 400])
+def test_a_plane_with_cuts_left_out_says_so_and_is_right_where_it_looked(model: Classifier, max_rows: int) -> None:
+    found = explain.plane(model, SAMPLE, x=2, y=3, max_rows=max_rows)
+
+    assert not found.exact
+    assert 1 < found.indices.size <= max_rows
+    assert set(found.x_cuts.tolist()) <= set(model.cuts.values[2].tolist())
+    ends = [np.append(cuts, 9.0).astype(np.float64) for cuts in (found.x_cuts, found.y_cuts)]
+    for (down, across), index in np.ndenumerate(found.indices):
+        assert model.predict([*SAMPLE[:2], float(ends[0][across]), float(ends[1][down])]).index == index
+
+
+def test_predict_says_what_would_change_the_answer(model: Classifier) -> None:
+    lines = list(console.explanation_lines(explain.explain(model, SAMPLE), model.card))
+
+    assert lines[0] == "stays versicolor, when one feature changes alone, for"
+    assert lines[4].strip() == "petal width up to 1.75 cm"
+    assert lines[-1] == "becomes virginica when petal width rises above 1.75 cm"
+
+
+def test_a_fall_is_told_with_the_value_at_which_the_answer_has_changed(model: Classifier) -> None:
+    row = [6.5, 3.0, 5.5, 2.0]
+    nearest = explain.explain(model, row).nearest
+    assert nearest is not None
+    assert nearest.direction == "falls to"
+    assert nearest.value == nearest.threshold
+    feature = next(feature for feature in model.features if feature.key == nearest.feature)
+
+    line = console.change_line(nearest, feature)
+
+    assert line == f"becomes {nearest.label} when {feature.title} falls to {nearest.threshold:g} cm or below"
+
+
+def test_the_evaluators_give_the_same_explanations(trained: Trained, model_path: Path, model: Classifier) -> None:
+    bits = classifier.load(model_path, max_cells=0)
+    walk = classifier.load(model_path, max_cells=0, max_bit_bytes=0)
+
+    for row in trained.split.test_rows.tolist():
+        expected = explain.explain(model, row)
+        assert explain.explain(bits, row) == expected == explain.explain(walk, row)
