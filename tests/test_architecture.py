@@ -21,7 +21,8 @@ TRAINING = {"ml/iris.py", "ml/training.py"}
 # What each side may import besides Python's own library.
 ML_PACKAGES = {"ml", "numpy", "msgspec"}
 WEB_PACKAGES = {
-    "web", "ml", "numpy", "msgspec", "starlette", "jinja2", "uvicorn", "prometheus_client", "babel",
+    "web", "ml", "numpy", "msgspec", "starlette", "jinja2", "uvicorn", "python_multipart", "prometheus_client",
+    "babel",
 }  # fmt: skip
 COMMAND_LINE_PACKAGES = {"tqdm"}  # progress on a terminal
 CLIENT_PACKAGES = {"websockets", "tqdm"}  # a program that streams to the server is none itself

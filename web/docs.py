@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 from starlette.requests import Request
@@ -147,11 +147,13 @@ def _operation(path: str, method: str, operation: Json, *, address: str) -> Oper
 
 def _commands(path: str, method: str, operation: Json, *, address: str) -> list[str]:
     """Return curl commands for an operation, quoted for a shell."""
-    url = address.rstrip("/") + path
-    if "101" in operation["responses"] or "{" in path:
+    if "101" in operation["responses"]:
         return []
+    parameters = operation.get("parameters", ())
+    placed = {parameter["name"]: quote(parameter["example"]) for parameter in parameters if parameter["in"] == "path"}
+    url = address.rstrip("/") + path.format(**placed)
     if method == "get":
-        query = {parameter["name"]: parameter["example"] for parameter in operation.get("parameters", ())}
+        query = {parameter["name"]: parameter["example"] for parameter in parameters if parameter["in"] == "query"}
         accept = ["-H", "Accept: application/json"] if "application/json" in _types(operation) else []
         return [shlex.join(["curl", "-s", *accept, f"{url}?{urlencode(query)}" if query else url])]
     body = operation["requestBody"]["content"]

@@ -79,7 +79,7 @@ class InferenceInput(msgspec.Struct, kw_only=True):
 class RequestedOutput(msgspec.Struct, kw_only=True):
     """A tensor that the answer is to have; with the parameter `binary_data` true, as binary data."""
 
-    name: str
+    name: Annotated[str, Meta(extra_json_schema={"enum": ["label", "probabilities"]})]
     parameters: Parameters | None = None
 
 

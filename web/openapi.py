@@ -11,6 +11,15 @@ import msgspec
 from ml.card import TrainedFeature
 from ml.classifier import Classifier
 from ml.sample import LARGEST
+from web.inference_messages import (
+    SAMPLES,
+    InferenceError,
+    InferenceRequest,
+    InferenceResponse,
+    ModelMetadata,
+    ModelReady,
+    ServerMetadata,
+)
 from web.messages import (
     Answer,
     BatchAnswer,
@@ -39,6 +48,12 @@ _TYPES = (
     ErrorFrame,
     Live,
     Ready,
+    InferenceRequest,
+    InferenceResponse,
+    InferenceError,
+    ModelMetadata,
+    ModelReady,
+    ServerMetadata,
 )
 # Some of the text that the validator reads as a number: all of it has signs, spaces and exponents, too.
 _NUMBER_TEXT = r"^[0-9]{1,15}([.,][0-9]{1,15})?$"
@@ -67,7 +82,7 @@ def describe(model: Classifier, settings: Settings) -> Json:
             "description": f"{model.card.estimator} of {model.card.trees} trees. {model.card.source}.",
         },
         "servers": [{"url": "./"}],
-        "paths": _paths(model, settings),
+        "paths": _paths(model, settings) | _inference_paths(model, settings),
         "components": {"schemas": schemas},
     }
 
@@ -133,10 +148,8 @@ def _paths(model: Classifier, settings: Settings) -> Json:
                 | posted,
             },
         },
-        "/": {
-            "get": _page("page", "The page", query, page) | {"responses": {"200": _ok("The page.", page)} | unchanged}
-        },
-        "/index": {"get": _page("index", "The page", query, page)},
+        "/": {"get": _page("page", query, page)},
+        "/index": {"get": _page("index", query, page)},
         "/result": {
             "get": {
                 "operationId": "resultPage",
@@ -179,8 +192,8 @@ def _paths(model: Classifier, settings: Settings) -> Json:
                 },
             }
         },
-        "/health/live": {"get": _health("live", "The process answers", "Live")},
-        "/health/ready": {"get": _health("ready", "A model is loaded", "Ready")},
+        "/health/live": {"get": _get("live", "The process answers", "Live")},
+        "/health/ready": {"get": _get("ready", "A model is loaded", "Ready")},
         "/openapi.json": {
             "get": {
                 "operationId": "openapi",
@@ -199,24 +212,74 @@ def _paths(model: Classifier, settings: Settings) -> Json:
     }
 
 
-def _page(operation: str, summary: str, query: list[Json], page: Json) -> Json:
-    optional = [parameter | {"required": False} for parameter in query]
+def _inference_paths(model: Classifier, settings: Settings) -> Json:
+    """Return the paths of the Open Inference Protocol."""
+    wrong = {"application/json": {"schema": _ref("InferenceError")}}
+    unknown = {"404": _ok("No model of this name and version.", wrong)}
+    refused = unknown | {
+        "400": _ok("Form, input, datatype, shape or data are wrong.", wrong),
+        "413": _ok(f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples.", wrong),
+        "415": _ok("A content encoding other than gzip and deflate.", wrong),
+        "422": _ok("A row has a value that the model does not take.", wrong),
+    }
+    name = _path_parameter("name", model.name)
+    version = _path_parameter("version", model.version)
+    row = [feature.example for feature in model.features]
+    tensor = {"name": SAMPLES, "shape": [1, len(row)], "datatype": "FP64", "data": row}
+    asked = {
+        "schema": _ref("InferenceRequest"),
+        "examples": {"one": {"summary": "one sample", "value": {"inputs": [tensor]}}},
+    }
+    infer = {
+        "requestBody": {"required": True, "content": {"application/json": asked}},
+        "responses": {"200": _json("InferenceResponse", "The answers.")} | refused,
+    }
+    paths: Json = {
+        "/v2": {"get": _get("serverMetadata", "The server, for the Open Inference Protocol", "ServerMetadata")},
+        "/v2/health/live": {"get": _get("serverLive", "The process answers", "Live")},
+        "/v2/health/ready": {"get": _get("serverReady", "A model is loaded", "Ready")},
+    }
+    for path, suffix, parameters in [
+        ("/v2/models/{name}", "", [name]),
+        ("/v2/models/{name}/versions/{version}", "Version", [name, version]),
+    ]:
+        shared = {"parameters": parameters}
+        metadata = _get(f"model{suffix}Metadata", "The model's inputs and outputs", "ModelMetadata")
+        ready = _get(f"model{suffix}Ready", "The model is loaded", "ModelReady")
+        paths[path] = {"get": metadata | shared | {"responses": metadata["responses"] | unknown}}
+        paths[f"{path}/ready"] = {"get": ready | shared | {"responses": ready["responses"] | unknown}}
+        paths[f"{path}/infer"] = {
+            "post": {"operationId": f"infer{suffix}", "summary": "Predict tensors of samples"} | shared | infer
+        }
+    return paths
+
+
+def _path_parameter(name: str, value: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"enum": [value]}, "example": value}
+
+
+def _page(operation: str, query: list[Json], page: Json) -> Json:
+    # On a page a field holds whatever somebody is typing; the answer says what is wrong with it.
+    typed = [parameter | {"required": False, "schema": {"type": "string"}} for parameter in query]
     return {
         "operationId": operation,
-        "summary": summary,
+        "summary": "The page",
         "description": "Prefilled from the query, or else with the model's example.",
-        "parameters": optional,
+        "parameters": typed,
         "responses": {
             "200": _ok("The page.", page),
-            "304": {"description": "Unchanged."},
+            "304": {"description": "The page has not changed since the entity tag in If-None-Match."},
             "422": _ok("The page, with errors.", page),
         },
     }
 
 
-def _health(operation: str, summary: str, schema: str) -> Json:
-    content = {"application/json": {"schema": _ref(schema)}}
-    return {"operationId": operation, "summary": summary, "responses": {"200": _ok("It is.", content)}}
+def _get(operation: str, summary: str, schema: str) -> Json:
+    return {"operationId": operation, "summary": summary, "responses": {"200": _json(schema, f"{summary}.")}}
+
+
+def _json(schema: str, description: str) -> Json:
+    return _ok(description, {"application/json": {"schema": _ref(schema)}})
 
 
 def _named(features: tuple[TrainedFeature, ...]) -> Json:
