@@ -1,0 +1,317 @@
+"""Wide forests and odd ones: `==` with scikit-learn by every evaluator that takes them, thresholds hit exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import train_test_split
+from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
+
+import ml
+from ml import classifier, modelfile, training
+from ml.bitvectors import BitVectors
+from ml.card import Recipe
+from ml.classifier import Classifier
+from ml.cuts import Cuts
+from ml.dataset import Dataset, Feature
+from ml.errors import DatasetError, ForestError
+from ml.forest import Forest
+from ml.sample import LARGEST, InvalidSample
+from ml.table import DecisionTable
+from ml.walk import Walk
+
+Rows = NDArray[np.float64]
+
+
+def random_table(n_rows: int, n_features: int, n_labels: int, *, seed: int) -> tuple[Rows, NDArray[np.intp]]:
+    """Return noise: trees that learn it by heart become large and deep."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n_rows, n_features)), np.append(np.arange(n_labels), rng.integers(0, n_labels, n_rows))[
+        :n_rows
+    ]
+
+
+def chain(n: int) -> tuple[Rows, NDArray[np.intp]]:
+    """Return one feature along which the classes alternate: each split cuts off one row."""
+    return np.arange(n, dtype=np.float64)[:, None], np.arange(n) % 2
+
+
+def data_of(loader: Any) -> tuple[Rows, NDArray[np.intp]]:
+    data = loader()
+    return data.data, data.target
+
+
+@dataclass(frozen=True)
+class Case:
+    unfitted: Any
+    table: tuple[Rows, NDArray[np.intp]]
+
+    def fitted(self) -> Any:
+        # scikit-learn sums all numbers to see whether one is infinite: the largest ones cancel to NaN on the way.
+        with np.errstate(invalid="ignore", over="ignore"):
+            return clone(self.unfitted).fit(*self.table)
+
+
+WINE, CANCER, DIGITS = data_of(load_wine), data_of(load_breast_cancer), data_of(load_digits)
+NOISE = random_table(600, 12, 5, seed=1)
+CASES = {
+    "wine": Case(RandomForestClassifier(100, random_state=0), WINE),
+    "breast cancer": Case(RandomForestClassifier(100, random_state=0), CANCER),
+    "digits": Case(RandomForestClassifier(60, random_state=0), DIGITS),
+    "digits, leaves of many": Case(RandomForestClassifier(60, min_samples_leaf=4, random_state=0), DIGITS),
+    "noise": Case(RandomForestClassifier(40, random_state=0), NOISE),
+    "noise, twenty labels": Case(RandomForestClassifier(20, max_depth=6, random_state=0),
+                                 random_table(500, 6, 20, seed=2)),
+    "extra trees": Case(ExtraTreesClassifier(50, max_depth=7, random_state=0), CANCER),
+    "extra trees, full": Case(ExtraTreesClassifier(30, random_state=0), DIGITS),
+    "a single tree": Case(DecisionTreeClassifier(random_state=0), DIGITS),
+    "a single random tree": Case(ExtraTreeClassifier(random_state=0), NOISE),
+    "a forest of one tree": Case(RandomForestClassifier(1, random_state=0), WINE),
+    "the best leaves first": Case(RandomForestClassifier(30, max_leaf_nodes=70, random_state=0), NOISE),
+    "a single tree, the best leaves first": Case(DecisionTreeClassifier(max_leaf_nodes=9, random_state=0), NOISE),
+    "64 leaves": Case(RandomForestClassifier(20, max_leaf_nodes=64, random_state=0), NOISE),
+    "65 leaves": Case(RandomForestClassifier(20, max_leaf_nodes=65, random_state=0), NOISE),
+    "weights": Case(RandomForestClassifier(30, class_weight="balanced_subsample", max_depth=5, random_state=0), NOISE),
+    "some trees of one leaf": Case(RandomForestClassifier(30, min_impurity_decrease=0.007, random_state=0), NOISE),
+    "all trees of one leaf": Case(RandomForestClassifier(10, min_samples_leaf=400, random_state=0), NOISE),
+    "deep": Case(DecisionTreeClassifier(random_state=0), chain(600)),
+    "deep and many": Case(RandomForestClassifier(10, random_state=0), chain(500)),
+    "tiny numbers": Case(RandomForestClassifier(20, random_state=0), (NOISE[0] * 1e-39, NOISE[1])),
+    "huge numbers": Case(RandomForestClassifier(20, random_state=0), (NOISE[0] * 5e37, NOISE[1])),
+}  # fmt: skip
+
+
+def neighbours(values: Rows) -> Rows:
+    """Return values, their float64 and float32 neighbours, and the middles at which the cast turns."""
+    with np.errstate(over="ignore"):
+        nearest = values.astype(np.float32)
+        singles = [nearest] + [np.nextafter(nearest, np.float32(end)) for end in (-np.inf, np.inf)]
+    exact = np.unique(np.concatenate(singles)[np.isfinite(np.concatenate(singles))].astype(np.float64))
+    points = np.concatenate([values, exact, (exact[1:] + exact[:-1]) / 2])
+    points = np.unique(np.concatenate([points, np.nextafter(points, -np.inf), np.nextafter(points, np.inf)]))
+    return np.asarray(points[np.abs(points) <= LARGEST])
+
+
+def probing_rows(estimator: Any, table: Rows, *, n: int) -> Rows:
+    """Return training rows, and rows whose values lie on scikit-learn's own thresholds and next to them."""
+    rng = np.random.default_rng(7)
+    trees = [tree.tree_ for tree in getattr(estimator, "estimators_", [estimator])]
+    feature = np.concatenate([tree.feature for tree in trees])
+    threshold = np.concatenate([tree.threshold for tree in trees])
+    columns = []
+    for number, column in enumerate(table.T):
+        values = np.unique(threshold[feature == number])
+        points = neighbours(values) if len(values) else np.empty(0)
+        columns.append(rng.choice(np.concatenate([points, np.resize(column, max(50, len(points) // 4))]), n))
+    return np.concatenate([table[:300], np.column_stack(columns)])
+
+
+def evaluators_of(forest: Forest) -> dict[str, tuple[type, dict[str, int]]]:
+    """Return the settings that force each evaluator that takes the forest."""
+    cuts = Cuts(forest)
+    found: dict[str, tuple[type, dict[str, int]]] = {"walk": (Walk, {"max_cells": 0, "max_bit_bytes": 0})}
+    if BitVectors.fits(forest, cuts):
+        found["bits"] = (BitVectors, {"max_cells": 0})
+    if DecisionTable.fits(forest, cuts):
+        found["table"] = (DecisionTable, {})
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_evaluator_has_scikit_learns_probabilities_to_the_last_bit(name: str) -> None:
+    case = CASES[name]
+    estimator = case.fitted()
+    forest = Forest.from_estimator(estimator)
+    rows = probing_rows(estimator, case.table[0], n=1_500)
+    with np.errstate(invalid="ignore", over="ignore"):
+        expected = estimator.predict_proba(rows)
+    labels = tuple(map(str, estimator.classes_))
+    evaluators = evaluators_of(forest)
+
+    assert len(evaluators) >= 2
+    for kind, limits in evaluators.values():
+        evaluator = classifier.compile_forest(
+            forest, Cuts(forest), labels=labels,
+            **{"max_cells": 1_000_000, "max_bit_bytes": 128 * 2**20} | limits,
+        )  # fmt: skip
+        assert type(getattr(evaluator, "_trees", None) or evaluator._table) is kind  # type: ignore[attr-defined]  # one of the two
+        batch = evaluator.predict_batch(rows.astype(np.float32))
+        assert np.array_equal(batch.probabilities.view(np.uint64), expected.view(np.uint64)), kind
+        assert np.array_equal(batch.indices, expected.argmax(axis=1))
+        for row, probabilities in zip(rows[250:550].tolist(), expected[250:550].tolist(), strict=True):
+            # float64 values, as they are typed: the cast is part of the comparison.
+            assert evaluator.predict(row).probabilities == tuple(probabilities), kind
+
+
+def test_the_cases_are_what_their_names_say() -> None:
+    forests = {name: Forest.from_estimator(case.fitted()) for name, case in CASES.items()}
+
+    def leaves(name: str) -> NDArray[np.int64]:
+        return np.add.reduceat(forests[name].feature == -1, forests[name].roots, dtype=np.int64)
+
+    assert leaves("digits").max() > 128, "three words and more"
+    assert leaves("64 leaves").max() == 64
+    assert leaves("65 leaves").max() == 65
+    assert 1 == leaves("some trees of one leaf").min() < leaves("some trees of one leaf").max()
+    assert leaves("all trees of one leaf").max() == 1
+    assert len(forests["deep"].levels()) > 200
+    unused = set(range(64)) - set(forests["digits"].feature.tolist())
+    assert unused, "pixels in the corners are never looked at"
+    assert not DecisionTable.fits(forests["wine"], Cuts(forests["wine"]))
+
+
+def fitted(
+    table: tuple[Rows, NDArray[np.intp]], path: Path, *, trees: int = 20, **limits: int
+) -> tuple[Any, Classifier]:
+    train_rows, test_rows, train_classes, test_classes = train_test_split(*table, random_state=0, stratify=table[1])
+    estimator = RandomForestClassifier(trees, random_state=0).fit(train_rows, train_classes)
+    names = [f"f{number}" for number in range(train_rows.shape[1])]
+    ml.export(estimator, test_rows, test_classes, feature_names=names, path=path)
+    return estimator, classifier.load(path, **limits)
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_cells": 0, "max_bit_bytes": 0}], ids=["bits", "walk"])
+def test_digits_go_from_a_file_to_an_answer(tmp_path: Path, limits: dict[str, int]) -> None:
+    estimator, model = fitted(DIGITS, tmp_path / "digits.npz", trees=60, **limits)
+
+    expected = estimator.predict_proba(DIGITS[0])
+
+    assert len(model.features) == 64
+    assert model.labels == tuple("0123456789")
+    assert np.array_equal(model.predict_batch(DIGITS[0]).probabilities, expected)
+    assert [answer.probabilities for answer in model.predict_each(DIGITS[0][:50])] == [tuple(p) for p in expected[:50]]
+    assert model.slice_rows >= 1
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "1e999", "nan", "3.5e38", repr(float(np.nextafter(LARGEST, np.inf)))])
+def test_what_is_no_finite_float32_is_refused_in_every_place(tmp_path: Path, text: str) -> None:
+    _, model = fitted(WINE, tmp_path / "wine.npz", trees=3)
+    row: list[object] = [1.0] * 13
+
+    for place in range(13):
+        for value in (text, float(text)):
+            with pytest.raises(InvalidSample, match=f"f{place}"):
+                model.validator.row([*row[:place], value, *row[place + 1 :]])
+
+
+def test_a_tree_that_is_too_deep_is_refused(tmp_path: Path) -> None:
+    rows, classes = chain(2_500)
+    deep = DecisionTreeClassifier(random_state=0).fit(rows, classes)
+    assert deep.get_depth() > 1_000
+
+    with pytest.raises(ForestError, match="a tree is deeper than 1000 levels"):
+        ml.export(deep, rows, classes, feature_names=["x"], path=tmp_path / "deep.npz")
+
+
+def dataset_of(table: tuple[Rows, NDArray[np.intp]]) -> Dataset:
+    rows, classes = table
+    features = tuple(Feature(key=f"f{number}", title=f"f {number}") for number in range(rows.shape[1]))
+    labels = tuple(f"label {number}" for number in range(int(classes.max()) + 1))
+    return Dataset("table", "a table", features, labels, rows, classes)
+
+
+def same_trees(one: Any, other: Any) -> bool:
+    first, second = Forest.from_estimator(one), Forest.from_estimator(other)
+    names = ("roots", "feature", "threshold", "left", "right", "probabilities")
+    return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in names)
+
+
+KINDS = {"random-forest": RandomForestClassifier, "extra-trees": ExtraTreesClassifier}
+
+
+@pytest.mark.parametrize("balanced", [False, True], ids=["plain", "balanced"])
+@pytest.mark.parametrize("trees", [1, 9, 10, 11, 35])
+@pytest.mark.parametrize("kind", KINDS)
+def test_trees_fitted_in_steps_are_those_that_scikit_learn_fits_at_once(kind: str, trees: int, balanced: bool) -> None:
+    rows, classes = WINE
+    keep = np.concatenate([np.flatnonzero(classes == 0)[:20], np.flatnonzero(classes)])  # not balanced by itself
+    recipe = Recipe(estimator=kind, trees=trees, depth=6, leaf=2, seed=3, balanced=balanced)  # type: ignore[arg-type]  # one of its words
+
+    trained = training.fit(dataset_of((rows[keep], classes[keep])), recipe)
+
+    at_once = KINDS[kind](
+        trees, max_depth=6, min_samples_leaf=2, random_state=3, class_weight="balanced" if balanced else None
+    ).fit(trained.split.train_rows, trained.split.train_classes)
+    assert same_trees(trained.estimator, at_once)
+    probabilities = trained.estimator.predict_proba(rows)
+    assert np.array_equal(probabilities, at_once.predict_proba(rows))
+
+
+def test_a_single_tree_is_the_one_that_scikit_learn_fits() -> None:
+    trained = training.fit(dataset_of(NOISE), Recipe(estimator="decision-tree", depth=5, leaf=3, seed=4, balanced=True))
+
+    at_once = DecisionTreeClassifier(max_depth=5, min_samples_leaf=3, random_state=4, class_weight="balanced")
+    at_once.fit(trained.split.train_rows, trained.split.train_classes)
+    assert same_trees(trained.estimator, at_once)
+
+
+def test_weights_change_what_is_learned_from_classes_of_different_size() -> None:
+    rows, classes = NOISE[0], (NOISE[0][:, 0] > 1.5).astype(np.intp)
+    dataset = dataset_of((rows, classes))
+
+    plain, weighted = (training.fit(dataset, Recipe(trees=5, depth=2, balanced=on)) for on in (False, True))
+
+    assert not same_trees(plain.estimator, weighted.estimator)
+
+
+def test_progress_is_told_to_its_end() -> None:
+    told: list[tuple[str, int, int]] = []
+
+    training.fit(dataset_of(WINE), Recipe(trees=25), progress=lambda *step: told.append(step))
+    training.cross_validate(dataset_of(WINE), Recipe(trees=2), folds=4, progress=lambda *step: told.append(step))
+
+    assert told == [
+        ("trees", 10, 25), ("trees", 20, 25), ("trees", 25, 25),
+        *(("4-fold cross-validation", fold, 4) for fold in (1, 2, 3, 4)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "seed"), [(WINE, 0), (WINE, 5), (NOISE, 1)], ids=["wine", "other seed", "noise"])
+def test_the_importance_of_features_is_scikit_learns(table: tuple[Rows, NDArray[np.intp]], seed: int) -> None:
+    trained = training.fit(dataset_of(table), Recipe(trees=8, seed=seed))
+
+    expected = permutation_importance(
+        trained.estimator, trained.split.test_rows, trained.split.test_classes, n_repeats=5, random_state=seed
+    ).importances_mean
+    assert np.array_equal(training.importance(trained), expected)
+    assert [feature.importance for feature in training.model_of(trained).card.features] == expected.tolist()
+
+
+def test_the_same_table_gives_the_same_bytes() -> None:
+    recipe = Recipe(trees=12, balanced=True, estimator="extra-trees")
+
+    first, again = (modelfile.dump(training.model_of(training.fit(dataset_of(WINE), recipe))) for _ in range(2))
+
+    assert first == again
+
+
+def test_a_class_of_one_row_is_an_error_with_its_name() -> None:
+    rows, classes = WINE[0][:72].copy(), WINE[1][:72].copy()
+    classes[-1] = 2
+
+    with pytest.raises(DatasetError, match="class 'label 2' has 1 row: a split takes two of each class"):
+        training.fit(dataset_of((rows, classes)))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_a_share_that_leaves_too_few_rows_is_an_error(share: float) -> None:
+    with pytest.raises(DatasetError, match="leave fewer rows than the 3 classes on one side"):
+        training.fit(dataset_of((WINE[0], WINE[1])), Recipe(test_size=share))
+
+
+@pytest.mark.xfail(strict=True, reason="the split leaves a class out of the training rows: IndexError")
+def test_a_class_that_the_split_leaves_out_of_the_training_rows_is_an_error() -> None:
+    rows = np.random.default_rng(0).normal(size=(1_002, 3))
+    classes = np.array([0] * 2 + [1] * 500 + [2] * 500)
+
+    with pytest.raises(DatasetError, match="label 0"):
+        training.fit(dataset_of((rows, classes)), Recipe(trees=2, test_size=0.99))
