@@ -110,6 +110,31 @@ def test_the_websocket_client_prints_predictions(server: Server, tmp_path: Path)
     assert [line.split()[:2] for line in printed.splitlines()[1:]] == [["0", "versicolor"], ["1", "setosa"]]
 
 
+def test_the_inference_client_gets_a_prediction(server: Server, tmp_path: Path) -> None:
+    (program,) = [block for block in blocks("python") if "triton" in block]
+
+    printed = run([sys.executable, "-c", program.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")], tmp_path)
+
+    assert printed.startswith("[b'versicolor' b'setosa']")
+
+
+def test_the_library_gets_predictions(server: Server, tmp_path: Path) -> None:
+    (program,) = [block for block in blocks("python") if "web.client" in block]
+
+    printed = run([sys.executable, "-c", program.replace(SHIPPED, server.url)], tmp_path).splitlines()
+
+    assert printed[0].startswith("Prediction(label='versicolor'")
+    assert printed[1].startswith("Refused(")
+
+
+def test_the_client_streams_a_file(server: Server, measurements: Path) -> None:
+    (command,) = [block for block in blocks("sh") if "web.client" in block]
+
+    run(command.replace(SHIPPED, server.url), measurements)
+
+    assert len((measurements / "predictions.csv").read_text().splitlines()) == 151
+
+
 def test_the_example_frames_are_answered(server: Server) -> None:
     (frames,) = [block.splitlines() for block in blocks("json")]
 

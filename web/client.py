@@ -29,9 +29,10 @@ from websockets.exceptions import (
     InvalidStatus,
     InvalidURI,
 )
+from websockets.typing import Subprotocol
 
 from web.client_queue import Call, Outcome, Prediction, Queue, Refused, Sample, decode, encode
-from web.messages import Limits, ModelFrame, StreamModel
+from web.messages import SUBPROTOCOL, Limits, ModelFrame, StreamModel
 
 __all__ = [
     "ClientError", "ConnectionFailed", "GaveUp", "ModelReplaced", "NotUnderstood", "Outcome", "Prediction", "Refused",
@@ -268,6 +269,7 @@ class Stream:
         try:
             connection = await connect(
                 self._uri,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
                 compression=None,  # costs more than it saves
                 max_size=MAX_REPLY_BYTES,
                 open_timeout=OPEN_TIMEOUT_S,

@@ -25,6 +25,9 @@ KEPT_ANSWERS = 8_192
 SPARE_COMMAS = 10_000
 
 
+# Offered by a client, it is confirmed: frames of this version are what is spoken. Without it they are spoken as well.
+SUBPROTOCOL = "prediction.v1"
+
 # Parts that are decoded or encoded on their own, with what they are for the OpenAPI document (web/openapi.py).
 _Sample = Annotated[Raw, Meta(extra_json_schema={"$ref": "#/components/schemas/Sample"})]
 _Probabilities = Annotated[Raw, Meta(extra_json_schema={"type": "array", "items": {"type": "number"}})]

@@ -18,12 +18,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ml.classifier import Classifier
 from ml.sample import InvalidSample
 from web import batch, messages
-from web.messages import ErrorFrame, Limits, ModelFrame, PredictRequest, StreamModel, encoder_of
+from web.messages import SUBPROTOCOL, ErrorFrame, Limits, ModelFrame, PredictRequest, StreamModel, encoder_of
 from web.problems import Problem
 from web.settings import Settings
 
-# Offered by a client, it is confirmed: frames of this version are what is spoken. Without it they are spoken as well.
-SUBPROTOCOL = "prediction.v1"
 # Frames that arrive together are taken from a queue without ever waiting. After this much work, in bytes of frames and
 # about a millisecond, everybody else has a turn; each frame costs as much as so many bytes by itself.
 WORK_A_TURN = 8_192
