@@ -840,3 +840,15 @@ def test_a_client_that_reads_again_too_late_leaves_the_log_quiet(model_path: Pat
         assert is_served(server)
 
     assert_quiet(server)
+
+
+@pytest.mark.parametrize(
+    ("offered", "confirmed"),
+    [([], None), (["prediction.v1"], "prediction.v1"), (["x", "prediction.v1"], "prediction.v1"), (["x"], None)],
+)
+def test_the_subprotocol_is_confirmed_when_it_is_offered(
+    client: TestClient, offered: list[str], confirmed: str | None
+) -> None:
+    with client.websocket_connect("/stream", subprotocols=offered) as websocket:
+        assert websocket.accepted_subprotocol == confirmed
+        assert websocket.receive_json()["type"] == "model"

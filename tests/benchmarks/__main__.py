@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 
-from . import endpoints, in_process, load, start, stream, subject
+from . import connections, endpoints, in_process, load, start, stream, subject, typing_latency, wide
 from .results import table
 from .subject import Plan
 
-PARTS = {"in-process": in_process, "http": endpoints, "stream": stream, "start": start}
+PARTS = {
+    "in-process": in_process,
+    "wide": wide,
+    "http": endpoints,
+    "stream": stream,
+    "connections": connections,
+    "start": start,
+} | ({"typing": typing_latency} if shutil.which("chromium") else {})
 LONGEST_S = 10.0  # a stream is pinged after 20 s, and the load generator does not answer
 
 

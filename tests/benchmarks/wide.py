@@ -1,0 +1,170 @@
+"""Models of other tables: forests too wide for a decision table, explanations, and scoring a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import train_test_split
+
+import ml
+from ml import classifier
+from ml.classifier import Classifier
+from ml.explain import explain
+from ml.score import score
+
+from . import in_process
+from .in_process import BATCH_ROWS, SLICE
+from .in_process import _timed as timed
+from .results import Bar, Ratio, Result, interleave
+from .subject import Plan, Subject, WrongAnswer, random_rows
+
+TREES = 100
+SCORED_ROWS = 100_000
+
+
+def measure(subject: Subject, plan: Plan) -> list[Result]:
+    """Measure breast cancer (30 features) and digits (64) against scikit-learn, and scoring against the csv module."""
+    return [
+        *_predicting(_exported(subject, "breast-cancer", load_breast_cancer()), plan),
+        _loading(_exported(subject, "digits", load_digits()), plan),
+        _explaining(subject, plan),
+        _scoring(subject, plan),
+    ]
+
+
+def _exported(subject: Subject, name: str, data: Any) -> Subject:
+    """Return the subject with a forest of another table, and rows that spread over its training ranges."""
+    train_rows, test_rows, train_classes, test_classes = train_test_split(data.data, data.target, random_state=0)
+    forest = RandomForestClassifier(TREES, random_state=0).fit(train_rows, train_classes)
+    path = subject.directory / f"{name}.npz"
+    # Importance is not measured here, and takes long: few test rows are enough for the checks of the file.
+    model = ml.export(forest, test_rows[:50], test_classes[:50], feature_names=list(data.feature_names), path=path)
+    other = replace(subject, model_path=path, model=model, estimator=forest, rows=random_rows(model, 2 * BATCH_ROWS))
+    in_process.verify(other, n=500)
+    return other
+
+
+def _predicting(wide: Subject, plan: Plan) -> list[Result]:
+    rows = np.array(wide.rows)
+    batches = [rows[:BATCH_ROWS], rows[BATCH_ROWS:]]
+    one, sklearn_one, many, sklearn_many = interleave(
+        [
+            timed(wide.model.predict, wide.rows, plan.seconds, a_look=SLICE // 10),
+            timed(wide.estimator.predict_proba, rows[:, None, :], plan.seconds),
+            timed(wide.model.predict_batch, batches, plan.seconds),
+            timed(wide.estimator.predict_proba, batches, plan.seconds),
+        ],
+        rounds=plan.rounds,
+    )
+    forest = f"{len(wide.model.features)} features, {TREES} trees"
+    row_ratio, batch_ratio = Ratio.of(sklearn_one, one), Ratio.of(sklearn_many, many)
+    return [
+        Result(
+            f"one row, {forest}", median(one) * 1e6, "us", row_ratio,
+            f"scikit-learn, {median(sklearn_one) * 1e3:.2f} ms", (Bar(row_ratio.median, 50, "times"),),
+        ),
+        Result(
+            f"batches of {BATCH_ROWS:,}, {forest}", BATCH_ROWS / median(many) / 1e3, "thousand rows/s", batch_ratio,
+            f"scikit-learn, {BATCH_ROWS / median(sklearn_many) / 1e3:,.0f} thousand rows/s",
+            (Bar(batch_ratio.median, 1, "times"),),
+        ),
+    ]  # fmt: skip
+
+
+def _loading(digits: Subject, plan: Plan) -> Result:
+    """Measure from the file to the first answer, in this process: Python's own start is measured elsewhere."""
+
+    def load() -> None:
+        classifier.load(digits.model_path).predict(digits.rows[0])
+
+    seconds, reading = interleave([_once(load), _once(digits.model_path.read_bytes)], rounds=plan.rounds)
+    return Result(
+        "load to ready, 64 features",
+        median(seconds) * 1e3,
+        "ms",
+        Ratio.of(seconds, reading),
+        f"reading the file, {median(reading) * 1e3:.2f} ms",
+        (Bar(median(seconds), 1, "s", highest=True),),
+    )
+
+
+def _explaining(subject: Subject, plan: Plan) -> Result:
+    model: Classifier = subject.model
+    seconds, sklearn_row = interleave(
+        [
+            timed(lambda row: explain(model, row), subject.rows, plan.seconds, a_look=SLICE // 10),
+            timed(subject.estimator.predict_proba, np.array(subject.rows)[:, None, :], plan.seconds),
+        ],
+        rounds=plan.rounds,
+    )
+    return Result(
+        "explain one row, built-in model",
+        median(seconds) * 1e3,
+        "ms",
+        Ratio.of(seconds, sklearn_row),
+        f"one predict_proba of scikit-learn, {median(sklearn_row) * 1e3:.2f} ms",
+        (Bar(median(seconds) * 1e3, 1, "ms", highest=True),),
+    )
+
+
+def _scoring(subject: Subject, plan: Plan) -> Result:
+    """Measure from file to file, and what the csv module takes to read the same file and write the same rows."""
+    source, sink, alone = (subject.directory / name for name in ("rows.csv", "scored.csv", "alone.csv"))
+    _write_rows(source, np.resize(np.array(subject.rows), (SCORED_ROWS, len(subject.model.features))), subject.model)
+
+    def run() -> None:
+        with source.open(newline="") as rows, sink.open("w", newline="") as answers:
+            score(subject.model, rows, answers, on_bad=_refuse)
+
+    run()
+    added = [row[len(subject.model.features) :] for row in csv.reader(io.StringIO(sink.read_text()))]
+
+    def copy() -> None:
+        with source.open(newline="") as rows, alone.open("w", newline="") as answers:
+            csv.writer(answers, lineterminator="\n").writerows(map(list.__add__, csv.reader(rows), added))
+
+    seconds, copying = interleave([_once(run), _once(copy)], rounds=plan.rounds)
+    if sink.read_bytes() != alone.read_bytes():
+        raise WrongAnswer("scoring writes something else than the csv module makes of the same cells")
+    rate, ratio = SCORED_ROWS / median(seconds), Ratio.of(seconds, copying)
+    return Result(
+        "score a CSV file",
+        rate / 1e3,
+        "thousand rows/s",
+        ratio,
+        f"the csv module alone, {SCORED_ROWS / median(copying) / 1e3:,.0f} thousand rows/s",
+        (Bar(rate / 1e3, 300, "thousand rows/s"), Bar(ratio.median, 2, "times", highest=True)),
+    )
+
+
+def _write_rows(path: Path, rows: NDArray[np.float64], model: Classifier) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([feature.title for feature in model.features])
+        writer.writerows(rows.tolist())
+
+
+def _refuse(bad: object) -> None:
+    raise WrongAnswer(f"a row that scores has no answer: {bad}")
+
+
+def _once(function: Callable[[], object]) -> Callable[[], float]:
+    """Return a measurement of one call, in seconds of processor time."""
+
+    def run() -> float:
+        started = time.process_time()
+        function()
+        return time.process_time() - started
+
+    return run
