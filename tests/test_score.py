@@ -407,6 +407,31 @@ def test_a_million_rows_take_no_more_memory_than_some_thousands(model_path: Path
     assert many - some < 8e6
 
 
+@pytest.mark.parametrize("cell", ['"a,b"', '"a ""b"""', '"a\nb"', "a b"])
+def test_rows_that_need_quotes_are_written_as_csv_writes_them(model: Classifier, cell: str) -> None:
+    (first, *_), *others = rows_of(f"{cell}\n")
+    assert not others
+
+    out, bad = scored(model, f"note,{HEADER}\n" + f"{cell},{GOOD}\n" * (CHUNK_ROWS + 3) + f"x,{GOOD}\n")
+
+    assert rows_of(out)[1:] == [
+        [note, *GOOD.split(","), *VERSICOLOR.split(",")] for note in [first] * (CHUNK_ROWS + 3) + ["x"]
+    ]
+    assert bad == []
+
+
+def test_labels_and_headers_are_quoted_where_they_must_be(tmp_path: Path) -> None:
+    cells = ['"a, b"'] * 9 + ['"say ""c"""'] * 11
+    (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{n},{cell}\n" for n, cell in enumerate(cells)))
+    trained = training.fit(read_csv(tmp_path / "t.csv").dataset, Recipe(trees=2))
+    model = training.write(training.model_of(trained), tmp_path / "t.npz", trained=trained)
+
+    rows = rows_of(scored(model, '"x"\n1\n18\n')[0])
+
+    assert rows[0] == ["x", "predicted_label", "probability_a, b", 'probability_say "c"']
+    assert [row[1] for row in rows[1:]] == ["a, b", 'say "c"']
+
+
 def test_progress_adds_up_to_the_rows(model: Classifier) -> None:
     steps: list[int] = []
     n = 2 * CHUNK_ROWS + 5
