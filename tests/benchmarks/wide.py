@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import gc
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -134,7 +136,8 @@ def _scoring(subject: Subject, plan: Plan) -> Result:
         with source.open(newline="") as rows, alone.open("w", newline="") as answers:
             csv.writer(answers, lineterminator="\n").writerows(map(list.__add__, csv.reader(rows), added))
 
-    seconds, copying = interleave([_once(run), _once(copy)], rounds=plan.rounds)
+    with _without_collections():
+        seconds, copying = interleave([_once(run), _once(copy)], rounds=plan.rounds)
     if sink.read_bytes() != alone.read_bytes():
         raise WrongAnswer("scoring writes something else than the csv module makes of the same cells")
     rate, ratio = SCORED_ROWS / median(seconds), Ratio.of(seconds, copying)
@@ -157,6 +160,16 @@ def _write_rows(path: Path, rows: NDArray[np.float64], model: Classifier) -> Non
 
 def _refuse(bad: object) -> None:
     raise WrongAnswer(f"a row that scores has no answer: {bad}")
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Do as the command line does while it scores; what this process has loaded is not looked through either."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _once(function: Callable[[], object]) -> Callable[[], float]:
