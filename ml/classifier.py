@@ -23,7 +23,7 @@ from ml.table import DecisionTable
 from ml.walk import Walk
 
 # A batch is cut into slices that take about this long each, so that a server can see to others in between.
-SLICE_S = 0.004
+SLICE_S = 0.002
 MAX_SLICE_ROWS = 65_536
 _TIMED_ROWS = 512
 

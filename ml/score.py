@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ml.classifier import Classifier, Prediction
 from ml.csvfile import Reader, feature_of, header_lines, listed, separator_of
+from ml.dataset import Feature
 from ml.errors import DatasetError
-from ml.sample import MAX_NUMBER_CHARACTERS, InvalidSample
+from ml.sample import MAX_NUMBER_CHARACTERS, InvalidSample, Validator
 
 CHUNK_ROWS = 4_096
 KEPT_ANSWERS = 8_192
@@ -65,14 +66,14 @@ def score(
         DatasetError: there is no header, or it lacks a feature, or the file is not CSV.
     """
     first = header_lines(source)
-    separator = separator_of("".join(first)) if len(model.features) > 1 else _separator_or_comma("".join(first))
+    separator = separator_of("".join(first)) if len(model.features) > 1 else separator_or_comma("".join(first))
     reader = csv.reader(itertools.chain(first, source, [_END]), delimiter=separator)
     tails = _Tails(separator)
     try:
         header = next(reader)
         added = ["predicted_label", *(f"probability_{label}" for label in model.labels)]
         # csv puts quotes around "\n" but not around a lone "\r", which would end the row for whoever reads it next.
-        positions = _positions(model, header)
+        positions = positions_of(model.features, header)
         sink.writelines(_encoded([[*header, *added]], separator, quote_all=len(first) > 1))
         rows = bad = 0
         for lines, chunk, spans in _chunks(reader):
@@ -125,24 +126,29 @@ def _encoded(rows: Rows, separator: str, *, quote_all: bool) -> list[str]:
     return lines
 
 
-def _separator_or_comma(header: str) -> str:
+def separator_or_comma(header: str) -> str:
+    """Return the separator of a header; of one that has only one column, the comma."""
     try:
         return separator_of(header)
     except DatasetError:
         return ","  # one column is enough for a model of one feature
 
 
-def _positions(model: Classifier, header: Sequence[str]) -> list[int]:
-    """Return the column of each feature."""
+def positions_of(features: Sequence[Feature], header: Sequence[str]) -> list[int]:
+    """Return the column of each feature.
+
+    Raises:
+        DatasetError: the header lacks a feature, or has it twice.
+    """
     positions: dict[str, list[int]] = {}
     for index, text in enumerate(header):
         positions.setdefault(feature_of(text).key, []).append(index)
-    for feature in model.features:
+    for feature in features:
         found = positions.get(feature.key, [])
         if len(found) != 1:
             many = f"{len(found)} columns are" if found else "no column is"
             raise DatasetError(f"{many} called {feature.title!r}: {listed(header)}")
-    return [positions[feature.key][0] for feature in model.features]
+    return [positions[feature.key][0] for feature in features]
 
 
 def _chunks(reader: Reader) -> Iterator[tuple[Sequence[int], Rows, bool]]:
@@ -181,7 +187,7 @@ def _answers(
     model: Classifier, chunk: Rows, *, positions: Sequence[int], width: int
 ) -> tuple[list[Prediction], list[tuple[int, str]]]:
     """Return an answer for each row, and the index of each bad row, whose answer means nothing, with what is wrong."""
-    rows = _plain_rows(model, chunk, positions=positions, width=width)
+    rows = plain_rows(model.validator, chunk, positions=positions, width=width)
     errors: list[tuple[int, str]] = []
     if rows is None:
         rows = np.zeros((len(chunk), len(positions)))
@@ -193,7 +199,9 @@ def _answers(
     return model.predict_each(rows), errors
 
 
-def _plain_rows(model: Classifier, chunk: Rows, *, positions: Sequence[int], width: int) -> NDArray[np.float64] | None:
+def plain_rows(
+    validator: Validator, chunk: Rows, *, positions: Sequence[int], width: int
+) -> NDArray[np.float64] | None:
     """Return the rows of a chunk in which every number is plain; None sends the chunk through the validator.
 
     float() reads a plain number as the validator does, several times as fast; what it reads beyond that is sorted out:
@@ -212,7 +220,7 @@ def _plain_rows(model: Classifier, chunk: Rows, *, positions: Sequence[int], wid
             rows[:, number] = np.fromiter(map(float, column), dtype=np.float64, count=len(chunk))
     except ValueError:
         return None
-    return rows if model.validator.accepts_all(rows) else None
+    return rows if validator.accepts_all(rows) else None
 
 
 def _row(model: Classifier, cells: list[str], *, positions: Sequence[int], width: int) -> list[float]:

@@ -5,6 +5,7 @@ The only module besides `ml.iris` that imports scikit-learn, and only inside its
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -87,7 +88,7 @@ def split(dataset: Dataset, recipe: Recipe) -> Split:
             f"{len(dataset.rows)} rows with a test share of {recipe.test_size:g} leave fewer rows than the "
             f"{len(counts)} classes on one side"
         )
-    return Split(
+    parts = Split(
         *train_test_split(
             dataset.rows,
             dataset.classes,
@@ -96,6 +97,11 @@ def split(dataset: Dataset, recipe: Recipe) -> Split:
             random_state=recipe.seed,
         )
     )
+    left = np.bincount(parts.train_classes, minlength=len(counts))
+    if not left.all():
+        label = dataset.labels[int(left.argmin())]
+        raise DatasetError(f"a test share of {recipe.test_size:g} leaves no row of class {label!r} to learn from")
+    return parts
 
 
 def fit(dataset: Dataset, recipe: Recipe | None = None, *, progress: Progress = _silent) -> Trained:
@@ -254,8 +260,16 @@ def export(
     """
     path = Path(path)
     features = tuple(feature_of(text, limits) for text in feature_names)
-    if Forest.from_estimator(forest).n_features != len({feature.key for feature in features}):
+    keys = {feature.key for feature in features}
+    if Forest.from_estimator(forest).n_features != len(keys):
         raise DatasetError(f"the forest has {forest.n_features_in_} features, and needs as many different names")
+    if unknown := sorted((limits or {}).keys() - keys):
+        raise DatasetError(f"limits for {unknown[0]!r}, which is not a feature")
+    if (X_train is None) != (y_train is None):
+        raise DatasetError("X_train and y_train go together")
+    if hasattr(forest, "n_jobs"):
+        # With several jobs scikit-learn adds the trees in whatever order they come, and the bits differ.
+        forest = copy.copy(forest).set_params(n_jobs=1)
     test_rows, test_classes = _checked("X_test", X_test, "y_test", y_test, forest=forest)
     train_rows, train_classes = test_rows, test_classes
     if X_train is not None and y_train is not None:
@@ -281,13 +295,17 @@ def _checked(
     rows_name: str, rows: ArrayLike, classes_name: str, classes: ArrayLike, *, forest: Any
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Return rows as float64 and classes as indices into `forest.classes_`."""
-    checked = np.asarray(rows, dtype=np.float64)
+    try:
+        checked = np.asarray(rows, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{rows_name} is not a table of numbers: {error}") from error
     if checked.ndim != 2 or checked.shape[1] != forest.n_features_in_ or not len(checked):
         raise DatasetError(f"{rows_name} has the shape {checked.shape}, not (n, {forest.n_features_in_}) with rows")
     if not np.all(np.abs(checked) <= LARGEST):
         raise DatasetError(f"{rows_name} has a value that is not a finite 32-bit float")
     position = {label: index for index, label in enumerate(forest.classes_.tolist())}
-    indices = [position.get(label, -1) for label in np.asarray(classes).tolist()]
+    given = np.asarray(classes)
+    indices = [position.get(label, -1) for label in given.tolist()] if given.ndim == 1 else []
     if len(indices) != len(checked) or -1 in indices:
         raise DatasetError(f"{classes_name} does not have one of the forest's classes for each row of {rows_name}")
     return checked, np.array(indices, dtype=np.intp)

@@ -201,7 +201,6 @@ def test_limits_and_name_go_into_the_file(tmp_path: Path) -> None:
     assert (model.features[0].minimum, model.features[0].maximum) == (0, 20)
 
 
-@pytest.mark.xfail(strict=True, reason="with n_jobs scikit-learn adds the trees in any order, and bits differ")
 def test_a_forest_that_was_fitted_in_parallel_is_exported(tmp_path: Path) -> None:
     for seed in range(3):
         fitted = forest(n_estimators=60, max_depth=2, n_jobs=4, random_state=seed)
@@ -221,7 +220,6 @@ NOT_YET: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="export lets it pass, or lets another library's error through")
 @pytest.mark.parametrize("wrong", NOT_YET)
 def test_what_is_easily_mistaken_is_an_error_in_one_sentence(tmp_path: Path, wrong: str) -> None:
     with pytest.raises(DatasetError):

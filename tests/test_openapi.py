@@ -113,9 +113,7 @@ def test_nothing_that_the_document_admits_breaks_it(server: Server, tmp_path: Pa
 
 
 def test_json_is_taken_just_when_the_document_admits_it(server: Server, tmp_path: Path) -> None:
-    schemathesis(
-        server, tmp_path, "--include-path", "/predict", "-H", "Accept: application/json"
-    )
+    schemathesis(server, tmp_path, "--include-path", "/predict", "-H", "Accept: application/json")
 
 
 def test_an_unknown_address_gives_a_browser_a_page_that_leads_back(client: TestClient) -> None:

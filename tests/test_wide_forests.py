@@ -308,7 +308,6 @@ def test_a_share_that_leaves_too_few_rows_is_an_error(share: float) -> None:
         training.fit(dataset_of((WINE[0], WINE[1])), Recipe(test_size=share))
 
 
-@pytest.mark.xfail(strict=True, reason="the split leaves a class out of the training rows: IndexError")
 def test_a_class_that_the_split_leaves_out_of_the_training_rows_is_an_error() -> None:
     rows = np.random.default_rng(0).normal(size=(1_002, 3))
     classes = np.array([0] * 2 + [1] * 500 + [2] * 500)

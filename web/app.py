@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -99,6 +100,9 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Settings]]:
     app.state.model = model
     app.state.templates = Templates()
     logger.info("serving %s, version %s, from %s", model.name, model.version, settings.model_file)
+    # What a start leaves behind stays; full collections need not look at it, milliseconds in which nobody is served.
+    gc.collect()
+    gc.freeze()
     yield {"settings": settings}
 
 

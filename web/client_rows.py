@@ -127,7 +127,7 @@ def read_table(descriptor: int, model: StreamModel, hand_over: Callable[[Header 
     # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
     text = io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
     first = header_lines(text)
-    separator = score._separator_or_comma("".join(first))
+    separator = score.separator_or_comma("".join(first))
     # A blank line after the last one is no row of its own, unless a quote is still open: then it ends up in its cell.
     reader = csv.reader(itertools.chain(first, text, ["\n"]), delimiter=separator)
     cells: list[str] = []
@@ -181,7 +181,7 @@ class _Columns:
     def __init__(self, model: StreamModel, header: Sequence[str]) -> None:
         self.features = model.features
         self.validator = Validator(model.features)
-        self._positions = score._positions(self, header)  # type: ignore[arg-type]  # it looks at the features alone
+        self._positions = score.positions_of(model.features, header)
         self._width = len(header)
 
     def samples(self, rows: list[list[str]]) -> Sequence[Sample | Refused]:
@@ -189,7 +189,7 @@ class _Columns:
 
         Whatever is not plain is left for the server to judge, so that its message is about what is in the table.
         """
-        plain = score._plain_rows(self, rows, positions=self._positions, width=self._width)  # type: ignore[arg-type]  # it looks at the validator alone
+        plain = score.plain_rows(self.validator, rows, positions=self._positions, width=self._width)
         if plain is not None:
             encoded = msgspec.json.encode(plain.tolist())[2:-2]  # [[…],[…]]
             return [Raw(b"[%b]" % row) for row in encoded.split(b"],[")]

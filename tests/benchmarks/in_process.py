@@ -33,12 +33,12 @@ def measure(subject: Subject, plan: Plan) -> list[Result]:
         return model.predict(model.validator.row(sample))
 
     measures = [
-        _timed(model.predict, subject.rows, plan.seconds, a_look=SLICE),
-        _timed(answer, samples, plan.seconds, a_look=SLICE),
-        _timed(estimator.predict_proba, table[:, None, :], plan.seconds),
-        _timed(model.predict_batch, batches, plan.seconds),
-        _timed(model.predict_batch, narrow, plan.seconds),
-        _timed(estimator.predict_proba, batches, plan.seconds),
+        timed(model.predict, subject.rows, plan.seconds, a_look=SLICE),
+        timed(answer, samples, plan.seconds, a_look=SLICE),
+        timed(estimator.predict_proba, table[:, None, :], plan.seconds),
+        timed(model.predict_batch, batches, plan.seconds),
+        timed(model.predict_batch, narrow, plan.seconds),
+        timed(estimator.predict_proba, batches, plan.seconds),
     ]
     row, sample, sklearn_row, batch, narrow_batch, sklearn_batch = interleave(measures, rounds=plan.rounds)
     results = []
@@ -71,7 +71,7 @@ def verify(subject: Subject, *, n: int = BATCH_ROWS) -> None:
         raise WrongAnswer("the classifier gives other probabilities than scikit-learn")
 
 
-def _timed(
+def timed(
     function: Callable[[Item], object], arguments: Iterable[Item], seconds: float, *, a_look: int = 1
 ) -> Callable[[], float]:
     """Return a measurement: the mean processor time of a call in seconds, the loop around it included.

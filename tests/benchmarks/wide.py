@@ -26,8 +26,7 @@ from ml.explain import explain
 from ml.score import score
 
 from . import in_process
-from .in_process import BATCH_ROWS, SLICE
-from .in_process import _timed as timed
+from .in_process import BATCH_ROWS, SLICE, timed
 from .results import Bar, Ratio, Result, interleave
 from .subject import Plan, Subject, WrongAnswer, random_rows
 
