@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ml import classifier, console, iris, score, training
 from ml.card import Recipe
-from ml.csvfile import Limits, read_csv
+from ml.csvfile import Limits, read_csv, refuse_same_file
 from ml.dataset import Dataset
 from ml.errors import DatasetError, MLError
 from ml.explain import explain
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MLError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130  # as shells tell it: 128 and the number of the signal
     except BrokenPipeError:
         # Who reads our output has seen enough, as in `... | head`; nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -202,7 +204,10 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise MLError(f"{options.model} was fitted elsewhere, so its split is not known")
     dataset = _read(options)
     if dataset.digest() != model.card.data_digest:
-        raise MLError(f"{options.model} was not trained on this table, or was read with other options")
+        raise MLError(
+            f"{options.model} was trained on another table, or on one read with other options ({model.card.source}): "
+            "name it with --data, and give --target, --drop, --limits and --name as for training"
+        )
     parts = training.split(dataset, model.card.recipe)
     answers = model.predict_batch(parts.test_rows).indices
     report = training.measure(answers, parts, n_labels=len(dataset.labels))
@@ -219,6 +224,7 @@ def _predict(options: argparse.Namespace) -> None:
 def _score(options: argparse.Namespace) -> None:
     # Rows come and go without cycles: looking for some again and again costs a fifth of the time.
     gc.disable()
+    refuse_same_file(options.rows, options.out)
     model = classifier.load(options.model)
     shown = 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import re
 import unicodedata
 from array import array
@@ -134,6 +135,20 @@ def _ends_in_quotes(text: str) -> bool:
     return any(not found[2] for found in _QUOTED.finditer(text))
 
 
+def refuse_same_file(source: str, sink: str) -> None:
+    """Refuse to write a table over the one that is being read.
+
+    Raises:
+        DatasetError: both names are of the same file.
+    """
+    try:
+        same = os.path.samefile(source, sink)
+    except OSError:
+        return  # one of them is not there, or no file at all
+    if same and os.path.isfile(source):
+        raise DatasetError(f"{source} is the input as well: name another file for the output")
+
+
 def separator_of(header: str) -> str:
     """Return the separator that a header row uses: the most frequent one outside quotes.
 
@@ -194,7 +209,8 @@ def _read(
     inferred = [
         f"separated by {SEPARATORS[separator]}",
         f"class column: {_one_line(header[target_column])}" + ("" if target else " (the last one)"),
-        "classes: " + ", ".join(f"{_one_line(label)} ({counts[label]} rows)" for label in labels),
+        "classes: "
+        + ", ".join(f"{_one_line(label)} ({counts[label]} row{'s' if counts[label] > 1 else ''})" for label in labels),
         *(_told(column) for column in columns),
         *(
             f"a comma in {_shown(column.header)} is a decimal mark, as in {_shown(commas[column.index])}"
@@ -202,6 +218,8 @@ def _read(
             if column.index in commas
         ),
     ]
+    if all(_is_number(text) for text in header):
+        inferred.append("every name in the header is a number: if the first row is data, the file lacks its header")
     if blank:
         inferred.append(f"blank lines left out: {blank}")
     return Reading(dataset, tuple(inferred))
@@ -302,6 +320,14 @@ def _label(text: str, column: str, *, line: int) -> str:
     if len(label) > MAX_TEXT or "\0" in label:
         raise DatasetError(f"line {line}, column {column}: {_shown(label)} is not a label: too long, or not text")
     return label
+
+
+def _is_number(text: str) -> bool:
+    try:
+        number_of(text)
+    except NotANumber:
+        return False
+    return True
 
 
 def _labels(texts: Sequence[str]) -> tuple[str, ...]:

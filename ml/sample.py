@@ -101,7 +101,9 @@ class Validator:
             except (KeyError, NotANumber):
                 pass
         if len(row) != len(self._checks):
-            raise InvalidSample(self._errors(sample if isinstance(sample, Mapping) else self._by_position(sample)))
+            if isinstance(sample, Mapping):
+                raise InvalidSample(self._errors(sample))
+            raise InvalidSample(self._errors(self._by_position(sample), n_values=len(sample)))
         return row
 
     def accepts(self, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -138,7 +140,8 @@ class Validator:
         # A space in front where a feature has that very name.
         return f" [{index}]" if f"[{index}]" in self._keys else f"[{index}]"
 
-    def _errors(self, sample: Mapping[str, object]) -> list[FieldError]:
+    def _errors(self, sample: Mapping[str, object], *, n_values: int = 0) -> list[FieldError]:
+        """Return what is wrong with a sample; `n_values` is how many a sample without keys has."""
         errors = []
         for feature in self.features:
             if feature.key not in sample:
@@ -151,7 +154,9 @@ class Validator:
         unknown = (key for key in sample if key not in known)
         for key in itertools.islice(unknown, max(0, MAX_ERRORS - len(errors))):
             shown = _shown(key)
-            errors.append(FieldError(shown, "unknown_feature", f"{shown!r} is not a feature of this model"))
+            known_as = f"{shown!r} is not a feature of this model"
+            surplus = f"a sample has {len(self._keys)} values, not {n_values}"
+            errors.append(FieldError(shown, "unknown_feature", surplus if n_values else known_as))
         return errors
 
 

@@ -111,6 +111,7 @@ def fit(dataset: Dataset, recipe: Recipe | None = None, *, progress: Progress = 
         DatasetError: the rows cannot be split.
     """
     recipe = recipe or Recipe()
+    _check_name(dataset.name)
     parts = split(dataset, recipe)
     estimator = _fit(parts.train_rows, parts.train_classes, recipe, progress=progress)
     answers = estimator.predict_proba(parts.test_rows).argmax(axis=1)
@@ -259,6 +260,7 @@ def export(
         TrainingError: the file read back gives other probabilities.
     """
     path = Path(path)
+    _check_name(name or path.stem)
     features = tuple(feature_of(text, limits) for text in feature_names)
     keys = {feature.key for feature in features}
     if Forest.from_estimator(forest).n_features != len(keys):
@@ -289,6 +291,11 @@ def export(
         data_digest=None,
     )
     return write(model_of(trained), path, trained=trained)
+
+
+def _check_name(name: str) -> None:
+    if not name.strip() or "/" in name:
+        raise DatasetError(f"{name!r} cannot be a model's name: it is part of an address, where / means something else")
 
 
 def _checked(

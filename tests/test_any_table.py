@@ -365,7 +365,7 @@ def strange_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCli
     rows = np.repeat(np.arange(5.0), 8)[:, None] + np.random.default_rng(0).normal(0, 0.1, (40, 2))
     header = ['<i>"width"</i> & co (<u>)', "it's {{ 1 }} [µ']"]
     path = write_table(directory / "strange.csv", header, rows, [STRANGE[index // 8] for index in range(40)])
-    dataset = read_csv(path, name="<script>alert(1)</script>").dataset
+    dataset = read_csv(path, name="<script>alert(1)<script>").dataset
     trained = training.fit(dataset, Recipe(trees=5))
     training.write(training.model_of(trained), directory / "strange.npz", trained=trained)
     with TestClient(create_app(Settings(model_file=directory / "strange.npz"))) as client:

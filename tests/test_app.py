@@ -257,7 +257,7 @@ def test_a_model_that_cannot_be_written_ends_the_start(tmp_path: Path) -> None:
     path = tmp_path / "no such directory" / "model.npz"
 
     try:
-        with pytest.raises(ModelFileError, match="training"), TestClient(create_app(Settings(model_file=path))):
+        with pytest.raises(ModelFileError, match="no such folder"), TestClient(create_app(Settings(model_file=path))):
             pass
     finally:
         if limit is None and hasattr(sys, "tracebacklimit"):

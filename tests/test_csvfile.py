@@ -242,7 +242,7 @@ def test_what_was_inferred_is_told(tmp_path: Path) -> None:
     assert reading.inferred == (
         "separated by semicolon",
         "class column: kind (the last one)",
-        "classes: a (2 rows), b (1 rows)",
+        "classes: a (2 rows), b (1 row)",
         "'width (cm)' is feature width, in cm",
         "'height' is feature height, at least 0, at most 123456789",
         "a comma in 'width (cm)' is a decimal mark, as in '1,5'",

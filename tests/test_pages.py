@@ -687,3 +687,44 @@ def test_the_head_of_an_answer_has_no_body(client: TestClient, path: str, header
     assert head.status_code == whole.status_code
     assert head.headers["content-length"] == str(len(whole.content))
     assert head.headers["content-type"] == whole.headers["content-type"]
+
+
+def test_json_that_curl_sends_as_a_form_is_told_what_it_lacks(client: TestClient) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+
+    response = client.post("/predict", content='{"sample": [1, 2, 3, 4]}', headers=form)
+
+    assert response.status_code == 415
+    assert "Content-Type: application/json" in response.json()["detail"]
+
+
+def test_a_compressed_body_is_refused(client: TestClient) -> None:
+    response = client.post("/predict", content=b"\x1f\x8b", headers=JSON | {"Content-Encoding": "gzip"})
+
+    assert response.status_code == 415
+
+
+def test_who_asks_for_problems_gets_json(client: TestClient) -> None:
+    response = client.get("/nothing", headers={"Accept": "application/problem+json"})
+
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"] == "there is nothing at /nothing"
+
+
+@pytest.mark.parametrize("headers", [HTMX, {"Accept": "application/json"}, BROWSER])
+def test_a_prediction_that_is_known_is_not_sent_again(client: TestClient, headers: dict[str, str]) -> None:
+    first = client.get("/predict", params=EXAMPLE, headers=headers)
+
+    again = client.get("/predict", params=EXAMPLE, headers=headers | {"If-None-Match": first.headers["etag"]})
+
+    assert first.status_code == 200
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+
+
+def test_the_tag_of_the_document_changes_with_the_settings(model_path: Path) -> None:
+    tags = set()
+    for max_samples in (10, 20):
+        with TestClient(create_app(Settings(model_file=model_path, max_samples=max_samples))) as client:
+            tags.add(client.get("/openapi.json").headers["etag"])
+
+    assert len(tags) == 2

@@ -13,7 +13,7 @@ from ml.sample import FieldError
 from web import refusals
 from web.problems import Problem, SampleError
 
-REQUEST = Request({"type": "http", "method": "GET", "headers": []})
+REQUEST = Request({"type": "http", "method": "GET", "path": "/", "headers": []})
 MISSING = FieldError("mass", "missing", "the mass is missing")
 
 

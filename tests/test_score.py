@@ -297,12 +297,16 @@ def test_strict_stops_at_the_first_bad_row_and_leaves_no_file(model_path: Path, 
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "rows.csv"]
 
 
-def test_a_file_may_be_scored_into_itself(model_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["rows.csv", "./rows.csv", "link.csv"])
+def test_a_file_is_not_scored_into_itself(model_path: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "rows.csv").write_text(TABLE)
+    (tmp_path / "link.csv").symlink_to("rows.csv")
 
-    assert run(model_path, "rows.csv", "--out", "rows.csv", cwd=tmp_path).returncode == 0
+    done = run(model_path, "rows.csv", "--out", name, cwd=tmp_path)
 
-    assert (tmp_path / "rows.csv").read_text() == ANSWERS
+    assert done.returncode == 1
+    assert done.stderr == b"error: rows.csv is the input as well: name another file for the output\n"
+    assert (tmp_path / "rows.csv").read_text() == TABLE
 
 
 def test_of_very_many_bad_rows_some_are_told_and_all_are_counted(model_path: Path, tmp_path: Path) -> None:

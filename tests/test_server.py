@@ -476,3 +476,13 @@ def test_the_log_holds_nothing_that_people_typed(model_path: Path, tmp_path: Pat
     log = server.log.read_text()
     assert "serving iris" in log, "it is a log"
     assert not [mark for mark in marks if mark in log]
+
+
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--port=1", 2)])
+def test_an_argument_never_starts_a_server(argument: str, status: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "web", argument], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+    )
+
+    assert done.returncode == status
+    assert ("WEB_CONCURRENCY" in done.stdout) == (status == 0)

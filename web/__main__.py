@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
+from dataclasses import fields
 from typing import Any
 
 import uvicorn
@@ -45,6 +47,12 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
 
 def main() -> int:
     """Serve until told to stop; return the exit status."""
+    epilog = "settings are environment variables:\n" + "\n".join(
+        f"  {setting.metadata['variable']:18} {setting.metadata['meaning']}" for setting in fields(Settings)
+    )
+    argparse.ArgumentParser(
+        prog="python -m web", description="Serve a model.", epilog=epilog, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     try:
         settings = Settings.from_environment()
     except SettingsError as error:

@@ -117,6 +117,8 @@ async def load_model(settings: Settings) -> Classifier:
     except OSError as error:
         raise ModelFileError(f"{settings.model_file}: {error.strerror}") from error
     if not exists:
+        if not settings.model_file.absolute().parent.is_dir():
+            raise ModelFileError(f"{settings.model_file}: there is no such folder")
         await _train(settings)
     return classifier.load(
         settings.model_file,

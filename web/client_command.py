@@ -25,6 +25,7 @@ from typing import Literal, NoReturn, Protocol
 import msgspec
 from tqdm import tqdm
 
+from ml.csvfile import refuse_same_file
 from ml.errors import DatasetError, MLError
 from web.client import ClientError, ModelReplaced, Outcome, Prediction, Refused, Sample, Stream
 from web.client_rows import Header, Parts
@@ -89,6 +90,7 @@ async def _stream(options: argparse.Namespace) -> None:
 
     # Never closed: a thread may still be reading from it when an error ends the process.
     descriptor = sys.stdin.fileno() if options.rows == "-" else os.open(options.rows, os.O_RDONLY)
+    refuse_same_file(options.rows, options.out)
     with _sink(options.out) as sink, _bar(sink) as bar:
         async with Stream(options.url, give_up_s=options.give_up, on_lost=tell_lost) as stream:
             parts = Parts(descriptor, stream.model)

@@ -39,11 +39,16 @@ def headers_of(form: Form, tag: bytes = b"") -> list[tuple[bytes, bytes]]:
     return [*headers, (b"etag", tag)] if tag else headers
 
 
+def tag_of(content: bytes) -> bytes:
+    """Return the entity tag of what depends on more than that."""
+    return f'"{hashlib.sha256(content).hexdigest()[:16]}"'.encode()
+
+
 @lru_cache(64)
 def entity_tag(model: Classifier, form: Form) -> bytes:
-    """Return the tag of every GET in this form: what it says depends on its address, the model and our files alone."""
+    """Return the tag of every prediction in this form: it depends on its address, the model and our files alone."""
     files = hashlib.sha256()
-    for folder in (TEMPLATES, STATIC, Path(__file__).parent):
+    for folder in (TEMPLATES, STATIC, ROOT / "web", ROOT / "ml"):
         for path in sorted(folder.rglob("*.*")):
             if path.suffix != ".pyc":
                 files.update(path.read_bytes())

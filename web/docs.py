@@ -14,12 +14,9 @@ from starlette.responses import Response
 from ml.classifier import Classifier
 from ml.sample import shown_number
 from web import openapi
-from web.content import Content, entity_tag, headers_of
-from web.negotiation import is_known
+from web.content import Content, headers_of, tag_of
+from web.negotiation import Form, is_known
 from web.openapi import Json
-
-# A document is made once for each address that it is asked under.
-KEPT_PAGES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +76,22 @@ class DocsView:
 async def openapi_json(request: Request) -> Response:
     """GET /openapi.json: the document for programs."""
     state = request.app.state
-    tag = entity_tag(state.model, "json")
-    if is_known(request.scope, tag):
-        return Content(b"", status=304, headers=headers_of("json", tag))
-    return Content(openapi.document(state.model, state.settings), status=200, headers=headers_of("json", tag))
+    return _answer(request, openapi.document(state.model, state.settings), form="json")
 
 
 async def docs(request: Request) -> Response:
     """GET /docs: the document for people."""
     state = request.app.state
-    tag = entity_tag(state.model, "page")
-    if is_known(request.scope, tag):
-        return Content(b"", status=304, headers=headers_of("page", tag))
     description = openapi.describe(state.model, state.settings)
-    page = state.templates.render("docs.html", docs=docs_view(state.model, description, address=str(request.base_url)))
-    return Content(page.encode(), status=200, headers=headers_of("page", tag))
+    view = docs_view(state.model, description, address=str(request.base_url))
+    return _answer(request, state.templates.render("docs.html", docs=view).encode(), form="page")
+
+
+def _answer(request: Request, content: bytes, *, form: Form) -> Response:
+    tag = tag_of(content)
+    if is_known(request.scope, tag):
+        return Content(b"", status=304, headers=headers_of(form, tag))
+    return Content(content, status=200, headers=headers_of(form, tag))
 
 
 def docs_view(model: Classifier, description: Json, *, address: str) -> DocsView:
@@ -122,7 +120,7 @@ def docs_view(model: Classifier, description: Json, *, address: str) -> DocsView
         schemas=[
             Schema(
                 name,
-                schema.get("description", schema.get("title", "")).partition("\n")[0],
+                schema.get("description", schema.get("title", "")).partition("\n")[0].replace("`", ""),
                 msgspec.json.format(msgspec.json.encode(schema)).decode(),
             )
             for name, schema in description["components"]["schemas"].items()
@@ -150,14 +148,19 @@ def _commands(path: str, method: str, operation: Json, *, address: str) -> list[
     if "101" in operation["responses"]:
         return []
     parameters = operation.get("parameters", ())
-    placed = {parameter["name"]: quote(parameter["example"]) for parameter in parameters if parameter["in"] == "path"}
+    placed = {
+        parameter["name"]: quote(parameter["example"], safe="") for parameter in parameters if parameter["in"] == "path"
+    }
     url = address.rstrip("/") + path.format(**placed)
     if method == "get":
         query = {parameter["name"]: parameter["example"] for parameter in parameters if parameter["in"] == "query"}
         accept = ["-H", "Accept: application/json"] if "application/json" in _types(operation) else []
         return [shlex.join(["curl", "-s", *accept, f"{url}?{urlencode(query)}" if query else url])]
     body = operation["requestBody"]["content"]
-    examples = body.get("application/json", {}).get("examples", {})
+    if "application/json" not in body:
+        sample = body["application/x-www-form-urlencoded"]["example"]
+        return [shlex.join(["curl", "-s", "-d", urlencode(sample), url])]
+    examples = body["application/json"]["examples"]
     return [
         shlex.join(["curl", "-s", "-H", "Content-Type: application/json", "-d", _text(example["value"]), url])
         for example in examples.values()

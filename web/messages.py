@@ -35,11 +35,9 @@ _Id = Annotated[Raw, Meta(description="any JSON value, echoed in the reply")]
 
 
 class PredictRequest(msgspec.Struct):
-    """One sample or many: a JSON body, or a text frame of the stream with an `id` to be echoed.
+    """One sample or many: a JSON body, or a text frame of the stream with an `id` to be echoed."""
 
-    Samples stay encoded, so that a large request is taken in without decoding it all at once.
-    """
-
+    # Samples stay encoded, so that a large request is taken in without decoding it all at once.
     id: _Id | UnsetType = UNSET
     sample: _Sample | UnsetType = UNSET
     samples: list[_Sample] | UnsetType = UNSET

@@ -14,6 +14,7 @@ from web.problems import Problem
 Form = Literal["page", "fragment", "json"]
 
 MAX_QUERY_FIELDS = 20_000
+_JSON_TYPES = (b"application/json", b"application/problem+json")
 
 
 def query_of(scope: Scope) -> dict[str, str]:
@@ -78,9 +79,10 @@ def _negotiate(accept: bytes, default: Form) -> Form:
     # The most specific range counts (RFC 9110, section 12.5.1).
     others = quality.get(b"*/*", 0.0)
     html = quality.get(b"text/html", quality.get(b"text/*", others))
-    json = quality.get(b"application/json", quality.get(b"application/*", others))
+    named = [quality[name] for name in _JSON_TYPES if name in quality]
+    json = max(named, default=quality.get(b"application/*", others))
     if html == json:  # of two wanted alike, the one that is called by its name
-        html, json = (quality.get(name, 0) > 0 for name in (b"text/html", b"application/json"))
+        html, json = (quality.get(b"text/html", 0) > 0, max(named, default=0) > 0)
     return default if html == json else "json" if json > html else "page"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,7 @@ from web.inference_messages import (
     ServerMetadata,
 )
 from web.messages import (
+    SUBPROTOCOL,
     Answer,
     BatchAnswer,
     ErrorFrame,
@@ -56,7 +58,7 @@ _TYPES = (
     ServerMetadata,
 )
 # Some of the text that the validator reads as a number: all of it has signs, spaces and exponents, too.
-_NUMBER_TEXT = r"^[0-9]{1,15}([.,][0-9]{1,15})?$"
+_NUMBER_TEXT = r"[0-9]{1,15}([.,][0-9]{1,15})?([eE][0-9])?$"
 
 
 @lru_cache(4)
@@ -68,6 +70,9 @@ def document(model: Classifier, settings: Settings) -> bytes:
 def describe(model: Classifier, settings: Settings) -> Json:
     """Return the document as plain data."""
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    for schema in schemas.values():
+        if "description" in schema:  # a docstring, with the indentation of its source
+            schema["description"] = inspect.cleandoc(schema["description"])
     schemas |= {"Sample": {"anyOf": [_ref("NamedSample"), _ref("OrderedSample")]}}
     schemas |= {"NamedSample": _named(model.features), "OrderedSample": _ordered(model.features)}
     schemas["PredictRequest"] |= {"oneOf": [{"required": ["sample"]}, {"required": ["samples"]}]}
@@ -105,8 +110,8 @@ def _paths(model: Classifier, settings: Settings) -> Json:
     page = {"text/html": {"schema": {"type": "string"}}}
     answer = {"application/json": {"schema": _ref("Answer")}, **page}
     batch = {"application/json": {"schema": {"anyOf": [_ref("Answer"), _ref("BatchAnswer")]}}, **page}
-    form = {"application/x-www-form-urlencoded": {"schema": _ref("NamedSample")}}
-    form |= {"multipart/form-data": {"schema": _ref("NamedSample")}}
+    filled = {"schema": _ref("NamedSample"), "example": example}
+    form = {"application/x-www-form-urlencoded": filled, "multipart/form-data": filled}
     wrong = {
         "400": {"description": "The request cannot be read.", "content": problem},
         "422": {"description": "The sample has errors, one for each wrong value.", "content": problem | page},
@@ -171,7 +176,7 @@ def _paths(model: Classifier, settings: Settings) -> Json:
                     "The server sends a ModelFrame first. Each text frame is a PredictRequest; its reply, in order, "
                     "is a PredictionFrame, a PredictionsFrame or an ErrorFrame. A binary frame is rows of "
                     f"little-endian float32, {len(model.features)} a row; its reply is {len(model.labels)} float32 a "
-                    "row, NaN where a row cannot be answered."
+                    f"row, NaN where a row cannot be answered. The subprotocol {SUBPROTOCOL} is confirmed if offered."
                 ),
                 "responses": {
                     "101": {
@@ -315,7 +320,8 @@ def _number(feature: TrainedFeature) -> Json:
         }
     ]
     if feature.minimum in (None, 0) and feature.maximum is None:  # other limits cannot be told of text
-        kinds.append({"type": "string", "pattern": _NUMBER_TEXT})
+        sign = "^" if feature.minimum == 0 else "^[-+\u2212]?"
+        kinds.append({"type": "string", "pattern": sign + _NUMBER_TEXT})
     return {
         "title": feature.title,
         "description": _description(feature),

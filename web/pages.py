@@ -26,6 +26,8 @@ class BodyLimit(RequestBodyLimitMiddleware):
     """Starlette's limit, which tells a length that is declared too large in words of its own; here it is a problem."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if header_of(scope, b"content-encoding") not in (b"", b"identity"):
+            raise Problem(415, "a compressed body is not read")
         declared = header_of(scope, b"content-length")
         # A number of thousands of digits is too large as well, and int() would not read it.
         if declared.isdigit() and int(declared[:20]) > self.max_body_size:
@@ -85,7 +87,10 @@ async def _post(request: Request) -> Response:
     content_type, _ = content_type_of(request.scope)
     if content_type in _FORM_TYPES:
         form = preferred_form(request.scope, default="page")
-        return _respond(request.app, await _form(request), form=form)
+        fields = await _form(request)
+        if len(fields) == 1 and next(iter(fields)).lstrip().startswith("{"):
+            raise Problem(415, "this is JSON, sent as a form: say Content-Type: application/json")
+        return _respond(request.app, fields, form=form)
     if content_type == b"application/json" or content_type.endswith(b"+json"):
         return await _answer_json(request)
     raise Problem(415, "send application/json, application/x-www-form-urlencoded or multipart/form-data")

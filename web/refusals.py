@@ -11,6 +11,7 @@ from web.negotiation import preferred_form
 from web.problems import Problem, ProblemDetails
 
 MEDIA_TYPE = "application/problem+json"
+SHOWN_CHARACTERS = 200
 _HEADERS = {"Vary": "Accept, HX-Request", "Cache-Control": "no-cache"}
 
 
@@ -28,7 +29,9 @@ async def handle_problem(request: Request, error: Exception) -> Response:
 async def handle_http_exception(request: Request, error: Exception) -> Response:
     """Answer Starlette's own errors (404, 405, 413, a malformed form) in the same way."""
     assert isinstance(error, HTTPException)
-    response = _answer(request, Problem(error.status_code, error.detail).details)
+    path, method = request.scope["path"][:SHOWN_CHARACTERS], request.scope["method"]
+    detail = {404: f"there is nothing at {path}", 405: f"{method} is not allowed at {path}"}.get(error.status_code)
+    response = _answer(request, Problem(error.status_code, detail or error.detail).details)
     response.headers.update(error.headers or {})
     return response
 

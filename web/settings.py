@@ -47,7 +47,11 @@ class Settings:
         2_000, "MAX_CONNECTIONS", "open connections of one process; beyond them a request gets 503", least=2
     )
     max_head_bytes: int = _setting(
-        65_536, "MAX_HEAD_BYTES", "largest head of a request: address and headers", unit="bytes", least=1_024
+        65_536,
+        "MAX_HEAD_BYTES",
+        "largest head of a request, but for the read that completes it",
+        unit="bytes",
+        least=1_024,
     )
     max_body_bytes: int = _setting(12 * 2**20, "MAX_BODY_BYTES", "largest request body", unit="bytes", least=1)
     max_frame_bytes: int = _setting(2**20, "MAX_FRAME_BYTES", "largest message on the stream", unit="bytes", least=1)

@@ -11,6 +11,8 @@ from ml.classifier import Classifier, Prediction
 from ml.sample import FieldError, InvalidSample, Note, is_half_typed, shown_number
 
 # A list of titles is a sentence, not the form again: after this many it counts.
+# More labels than this come in the order of their probability: the chosen one may be out of sight otherwise.
+ORDERED_LABELS = 8
 # More fields than this are folded away.
 SHOWN_FIELDS = 12
 NAMED_TITLES = 2
@@ -109,6 +111,8 @@ def answer_view(prediction: Prediction, labels: Sequence[str], notes: Sequence[N
     # The hint stands below the range itself, which each field shows all the time.
     messages = [Message("note", note.feature, note.message, "outside") for note in notes]
     chosen = bars[prediction.index]
+    if len(bars) > ORDERED_LABELS:
+        bars.sort(key=lambda bar: -float(bar.share))
     return PredictionView("answer", prediction.label, chosen.percent, bars, messages)
 
 
