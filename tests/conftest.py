@@ -205,3 +205,19 @@ def parse_html(html: str) -> Element:
     builder.close()
     (document,) = builder.open
     return document
+
+
+def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run python -m ml elsewhere than in the project, with warnings as errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "ml", *map(str, arguments)],
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True, encoding="utf-8", timeout=120, check=False,
+    )  # fmt: skip
+
+
+def output_of(*arguments: str | Path, cwd: Path) -> str:
+    """Return what a command prints that ends well and has nothing to complain about."""
+    done = run(*arguments, cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout

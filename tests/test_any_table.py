@@ -7,8 +7,6 @@ import http.client
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +24,7 @@ from ml import classifier, training
 from ml.card import Recipe
 from ml.classifier import Classifier
 from ml.csvfile import read_csv
-from tests.conftest import Element, Server, parse_html, run_server
+from tests.conftest import Element, Server, output_of, parse_html, run, run_server
 from web import batch
 from web.app import create_app
 from web.settings import Settings
@@ -34,20 +32,6 @@ from web.settings import Settings
 ROOT = Path(__file__).parent.parent
 DIGITS = load_digits()
 STRANGE = ['<b onclick="x()">bold</b>', "l'été & \"l'hiver\"", "a  very long label " * 4, "{{ 7 * 7 }}", "</script>"]
-
-
-def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "ml", *map(str, arguments)],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
-        capture_output=True, encoding="utf-8", timeout=120, check=False,
-    )  # fmt: skip
-
-
-def output_of(*arguments: str | Path, cwd: Path) -> str:
-    done = run(*arguments, cwd=cwd)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 def write_table(path: Path, header: Sequence[str], rows: NDArray[np.float64], labels: Sequence[str]) -> Path:

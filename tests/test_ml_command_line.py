@@ -12,24 +12,10 @@ import pytest
 
 from ml import classifier, modelfile
 from ml.training import Trained
+from tests.conftest import output_of, run
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ("5.6", "2.7", "4.2", "1.3")
-
-
-def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run python -m ml elsewhere than in the project, with warnings as errors."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "ml", *map(str, arguments)],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
-        capture_output=True, encoding="utf-8", timeout=120, check=False,
-    )  # fmt: skip
-
-
-def output_of(*arguments: str | Path, cwd: Path) -> str:
-    done = run(*arguments, cwd=cwd)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 def error_of(*arguments: str | Path, cwd: Path) -> str:

@@ -26,7 +26,7 @@ from ml.errors import ModelFileError
 from web import docs, inference, operations, pages, refusals
 from web.content import ROOT, STATIC
 from web.headers import SecurityHeaders
-from web.pages import BodyLimit
+from web.negotiation import BodyLimit
 from web.problems import Problem
 from web.settings import Settings
 from web.stream import Stream, upgrade_required

@@ -15,7 +15,6 @@ import numpy as np
 from msgspec import UNSET, Raw
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -38,6 +37,7 @@ from web.inference_messages import (
     ServerMetadata,
     TensorMetadata,
 )
+from web.negotiation import BodyLimit
 from web.problems import Problem
 from web.settings import Settings
 from web.tensors import Numbers
@@ -72,18 +72,18 @@ class _Endpoint:
         self._handler = handler
         self._methods = {"GET": ("GET", "HEAD"), "POST": ("POST",)}.get(method, ())
         self._max_body_bytes = max_body_bytes
-        self._bounded = RequestBodyLimitMiddleware(self._answer, max_body_size=max_body_bytes)
+        self._bounded = BodyLimit(self._answer, max_body_size=max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._methods and scope["method"] not in self._methods:
             response = _error_response(405, f"{scope['method']} is not allowed here")
             response.headers["Allow"] = ", ".join(self._methods)
             await response(scope, receive, send)
-        elif _declared_bytes(scope) > self._max_body_bytes > 0:
-            # The middleware would say so in plain text.
-            await _error_response(413, _too_large(self._max_body_bytes))(scope, receive, send)
         elif self._max_body_bytes:
-            await self._bounded(scope, receive, send)
+            try:
+                await self._bounded(scope, receive, send)
+            except Problem as problem:
+                await _error_response(problem.details.status, problem.details.detail)(scope, receive, send)
         else:
             await self._answer(scope, receive, send)
 
@@ -156,13 +156,6 @@ def _model_of(request: Request) -> Classifier:
     if version != model.version:
         raise Problem(404, f'model "{name}" has no version "{version[:80]}"; this server has "{model.version}"')
     return model
-
-
-def _declared_bytes(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value[:20])
-    return 0
 
 
 async def _body(request: Request, max_bytes: int) -> bytes:

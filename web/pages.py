@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import request_response
@@ -17,23 +16,18 @@ from ml.sample import InvalidSample, shown_number
 from web import batch, messages, refusals, views
 from web.content import Content, entity_tag, headers_of
 from web.messages import encoder_of
-from web.negotiation import MAX_QUERY_FIELDS, Form, content_type_of, header_of, is_known, preferred_form, query_of
+from web.negotiation import (
+    MAX_QUERY_FIELDS,
+    BodyLimit,
+    Form,
+    content_type_of,
+    header_of,
+    is_known,
+    preferred_form,
+    query_of,
+)
 from web.problems import Problem
 from web.settings import Settings
-
-
-class BodyLimit(RequestBodyLimitMiddleware):
-    """Starlette's limit, which tells a length that is declared too large in words of its own; here it is a problem."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if header_of(scope, b"content-encoding") not in (b"", b"identity"):
-            raise Problem(415, "a compressed body is not read")
-        declared = header_of(scope, b"content-length")
-        # A number of thousands of digits is too large as well, and int() would not read it.
-        if declared.isdigit() and int(declared[:20]) > self.max_body_size:
-            raise Problem(413, f"the body has more than {self.max_body_size} bytes")
-        await super().__call__(scope, receive, send)
-
 
 _FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 
@@ -73,6 +67,7 @@ async def result(request: Request) -> Response:
     """POST /result: the page with its result, for browsers without JavaScript; a GET leads to the page."""
     if request.method != "POST":
         return RedirectResponse("./", status_code=303)
+    _refuse_compressed(request)
     if content_type_of(request.scope)[0] not in _FORM_TYPES:
         raise Problem(415, "send application/x-www-form-urlencoded or multipart/form-data")
     return _page(request.app, await _form(request))
@@ -84,6 +79,7 @@ async def favicon(request: Request) -> Response:
 
 
 async def _post(request: Request) -> Response:
+    _refuse_compressed(request)
     content_type, _ = content_type_of(request.scope)
     if content_type in _FORM_TYPES:
         form = preferred_form(request.scope, default="page")
@@ -149,6 +145,11 @@ def _page(app: Starlette, sample: Mapping[str, object] | Sequence[object], *, ta
     texts = {key: "" if value is None else str(value) for key, value in named.items()}
     content = app.state.templates.page(model, texts, view).encode()
     return Content(content, status=status, headers=headers_of("page", tag if status == 200 else b""))
+
+
+def _refuse_compressed(request: Request) -> None:
+    if header_of(request.scope, b"content-encoding") not in (b"", b"identity"):
+        raise Problem(415, "a compressed body is not read")
 
 
 async def _form(request: Request) -> dict[str, object]:
