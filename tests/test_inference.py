@@ -507,10 +507,10 @@ def test_a_body_may_be_compressed(service: TestClient, encoding: str, compress: 
     ("encoding", "content", "status", "sentence"),
     [
         ("gzip", b"", 400, "ends early"),
-        ("gzip", gzip.compress(b" " * 100)[:-9], 400, "ends early"),
+        ("gzip", gzip.compress(b" " * 100, mtime=0)[:-9], 400, "ends early"),
         ("gzip", b"{}" * 50, 400, "is not gzip"),
         ("deflate", b"{}" * 50, 400, "is not deflate"),
-        ("gzip", gzip.compress(bytes(13 * 2**20)), 413, "more than 12582912 bytes"),
+        ("gzip", gzip.compress(bytes(13 * 2**20), mtime=0), 413, "more than 12582912 bytes"),
         ("br", b"{}", 415, "'br' is not known"),
         ("gzip, gzip", b"{}", 415, "is not known"),
     ],
