@@ -18,14 +18,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from ml import classifier
 from ml.classifier import Classifier
 from ml.errors import ModelFileError
 from web import docs, inference, operations, pages, refusals
 from web.content import ROOT, STATIC
-from web.headers import SecurityHeaders
+from web.gateway import Gateway
 from web.negotiation import BodyLimit
 from web.problems import Problem
 from web.settings import Settings
@@ -38,7 +38,7 @@ logger = logging.getLogger("web")
 def create_app(settings: Settings | None = None) -> Starlette:
     """Return the service; without settings, those of the environment."""
     settings = settings or Settings.from_environment()
-    middleware = [Middleware(SecurityHeaders)]
+    middleware = []
     if settings.allowed_origins:
         # htmx announces itself with its own headers, so a page elsewhere asks for permission first.
         middleware.append(
@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             )
         )
     limited = Middleware(BodyLimit, max_body_size=settings.max_body_bytes)
-    app = Starlette(
+    app = _Service(
         routes=[
             Route("/predict", pages.Predict(max_body_bytes=settings.max_body_bytes), methods=["GET", "POST"]),
             WebSocketRoute("/stream", Stream()),
@@ -138,6 +138,13 @@ async def _train(settings: Settings) -> None:
     output, _ = await process.communicate()
     if process.returncode:
         raise ModelFileError(f"training the built-in model failed:\n{output.decode(errors='replace')}")
+
+
+class _Service(Starlette):
+    """The application behind its gateway, which stands outside of everything, the last resort for errors too."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Gateway(super().build_middleware_stack())
 
 
 class _Static(StaticFiles):
