@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from ml.dataset import Feature
+from ml.dataset import Feature, Leaf
 
 
 class TrainedFeature(Feature, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Everything about a model but its trees.
 
     `libraries` are the versions that trained it, `recipe` reproduces it, and `data_digest` is the SHA-256 of the table
-    it was trained on; the last two are None for a model that was fitted elsewhere.
+    it was trained on; the last two are None for a model that was fitted elsewhere. `picture` is that of the data set.
     """
 
     name: str
@@ -83,3 +83,4 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     recipe: Recipe | None
     libraries: dict[str, str]
     data_digest: str | None
+    picture: tuple[Leaf, ...] = ()

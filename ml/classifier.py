@@ -19,7 +19,7 @@ from ml.errors import ModelFileError
 from ml.forest import Forest
 from ml.modelfile import ModelFile
 from ml.sample import Validator
-from ml.table import DecisionTable
+from ml.table import DecisionTable, LabelGrid
 from ml.walk import Walk
 
 # A batch is cut into slices that take about this long each, so that a server can see to others in between.
@@ -60,7 +60,13 @@ class Batch:
 
 
 class Evaluator(Protocol):
-    """A compiled forest. All of them give the same bits; they differ in speed and in the forests that they can take."""
+    """A compiled forest. All of them give the same bits; they differ in speed and in the forests that they can take.
+
+    Attributes:
+        grid: the label of each cell of a decision table; None for other evaluators and more labels than a byte names.
+    """
+
+    grid: LabelGrid | None
 
     def predict(self, row: Sequence[float]) -> Prediction:
         """Return the answer to one row of finite float64 values."""
@@ -78,6 +84,7 @@ class _ByCell:
     def __init__(self, table: DecisionTable, labels: Sequence[str]) -> None:
         self._table = table
         self._indices: NDArray[np.intp] = table.probabilities.argmax(axis=1)
+        self.grid = table.label_grid(self._indices) if len(labels) <= LabelGrid.MAX_LABELS else None
         self._predictions = [
             Prediction(index, labels[index], tuple(probabilities))
             for index, probabilities in zip(self._indices.tolist(), table.probabilities.tolist(), strict=True)
@@ -101,6 +108,7 @@ class _ByTree:
     def __init__(self, trees: BitVectors | Walk, labels: Sequence[str]) -> None:
         self._trees = trees
         self._labels = labels
+        self.grid: LabelGrid | None = None
 
     def predict(self, row: Sequence[float]) -> Prediction:
         probabilities = tuple(self._trees.one(row).tolist())
@@ -134,6 +142,7 @@ class Classifier:
     Attributes:
         version: the first 12 hex digits of the SHA-256 of the model file.
         cuts: where the answer can change, feature by feature.
+        grid: see `Evaluator`.
         slice_rows: how many rows `predict_batch` answers in about `SLICE_S` seconds, measured when the model was made.
     """
 
@@ -158,6 +167,7 @@ class Classifier:
         self._evaluator = compile_forest(
             model.forest, self.cuts, labels=self.labels, max_cells=max_cells, max_bit_bytes=max_bit_bytes
         )
+        self.grid = self._evaluator.grid
         self._replay(model.golden_rows, model.golden_probabilities)
         self.slice_rows = self._measure_slice(model.golden_rows)
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 class Feature(msgspec.Struct, frozen=True, kw_only=True):
     """A named numeric input.
 
-    `minimum` and `maximum` are the limits that a sample must keep, in `unit`; None is no limit.
+    `minimum` and `maximum` are the limits that a sample must keep, in `unit`; None is no limit. `titles` has the title
+    in other languages, by language code.
     """
 
     key: str
@@ -21,6 +22,18 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = ""
     minimum: float | None = None
     maximum: float | None = None
+    titles: dict[str, str] = {}
+
+
+class Leaf(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of leaf in a picture of a sample, drawn to scale.
+
+    `length` and `width` are keys of features in one unit; each of `angles`, in degrees, has such a leaf.
+    """
+
+    length: str
+    width: str
+    angles: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,7 @@ class Dataset:
         labels: the class names, in the order of the classes.
         rows: shape (n_rows, n_features), float64.
         classes: shape (n_rows,), the index into `labels`.
+        picture: how a sample may be drawn, the first kind of leaf at the bottom; empty for no picture.
     """
 
     name: str
@@ -42,6 +56,7 @@ class Dataset:
     labels: tuple[str, ...]
     rows: NDArray[np.float64]
     classes: NDArray[np.intp]
+    picture: tuple[Leaf, ...] = ()
 
     def digest(self) -> str:
         """Return the SHA-256 of names, rows and classes, in hex: the same table gives the same digest."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
@@ -17,11 +18,13 @@ from numpy.typing import NDArray
 
 from ml.classifier import Classifier
 from ml.sample import LARGEST
+from ml.table import LabelGrid
 
 MAX_ROWS = 4_096
 MAX_PLANE_ROWS = 16_384
 # Rows of many features are long: this many numbers take 16 MB as float64, and a fraction of a second to answer.
 MAX_VALUES = 2_000_000
+TINY = float(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class Plane:
 
     x_cuts: NDArray[np.float32]
     y_cuts: NDArray[np.float32]
-    indices: NDArray[np.intp]
+    indices: NDArray[np.integer]
     exact: bool
 
 
@@ -93,44 +96,108 @@ def explain(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS
         max_rows: at most about this many rows are evaluated; on wide models the search then stops short of the ends,
             and on very wide ones it leaves out the least important features.
     """
-    sizes = model.cuts.sizes
+    ends = _ends(model, row, max_rows=max_rows)
+    ranges = []
+    for feature, found in enumerate(ends):
+        cuts = model.cuts.values[feature]
+        ranges.append(
+            Range(
+                model.features[feature].key,
+                _number(cuts[found.low]) if found.low >= 0 else None,
+                _number(cuts[found.high - 1]) if found.high <= len(cuts) else None,
+                searched_all=(found.low_label is not None or found.low < 0)
+                and (found.high_label is not None or found.high > len(cuts)),
+            )
+        )
+    return Explanation(
+        label=model.predict(row).label,
+        ranges=tuple(ranges),
+        nearest=_nearest(model, row, ends),
+        searched_all=all(found.searched_all for found in ranges),
+    )
+
+
+def nearest_change(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS) -> Change | None:
+    """Return the nearest change of a single feature that flips the label of `row`, or None; arguments as `explain`."""
+    return _nearest(model, row, _ends(model, row, max_rows=max_rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The ranks of the nearest intervals below and above a row's own, along one feature, in which the label differs.
+
+    Where there is none the label is None, and the rank is one beyond what was searched.
+    """
+
+    low: int
+    low_label: int | None
+    high: int
+    high_label: int | None
+
+
+def _ends(model: Classifier, row: Sequence[float], *, max_rows: int) -> list[_Ends]:
+    """Return the ends of the row's own label along each feature."""
     ranks = [model.cuts.rank(feature, value) for feature, value in enumerate(row)]
-    spans = _spans(model, ranks, max_rows=min(max_rows, MAX_VALUES // len(sizes)))
+    own = model.predict(row).index
+    lines: list[tuple[int, bytes | NDArray[np.intp], bytes]]
+    if model.grid is not None:
+        lines = [(0, line, line.translate(_others_than(own))) for line in model.grid.lines(ranks)]
+    else:
+        searched = _searched(model, row, ranks, own, max_rows=max_rows)
+        lines = [(first, line, (line != own).tobytes()) for first, line in searched]
+    ends = []
+    # Bytes that are 1 where the label differs: stripping zeros is several times as fast as searching a short array.
+    for rank, (first, line, differs) in zip(ranks, lines, strict=True):
+        low = len(differs[: rank - first].rstrip(b"\0")) - 1
+        high = len(differs) - len(differs[rank - first :].lstrip(b"\0"))
+        ends.append(
+            _Ends(
+                first + low,
+                int(line[low]) if low >= 0 else None,
+                first + high,
+                int(line[high]) if high < len(line) else None,
+            )
+        )
+    return ends
+
+
+@lru_cache(LabelGrid.MAX_LABELS)
+def _others_than(label: int) -> bytes:
+    return bytes(other != label for other in range(LabelGrid.MAX_LABELS))
+
+
+def _searched(
+    model: Classifier, row: Sequence[float], ranks: Sequence[int], own: int, *, max_rows: int
+) -> list[tuple[int, NDArray[np.intp]]]:
+    """Return along each feature the rank of the first interval that was looked at, and the labels from there on."""
+    spans = _spans(model, ranks, max_rows=min(max_rows, MAX_VALUES // len(ranks)))
     starts = np.cumsum([0, *(last - first + 1 for first, last in spans.values())]).tolist()
     rows = np.tile(np.array(row, dtype=np.float32), (starts[-1], 1))
     for start, (feature, (first, last)) in zip(starts, spans.items(), strict=False):
         rows[start : start + last - first + 1, feature] = _between(model, feature, row)[first : last + 1]
     indices = model.predict_batch(rows).indices
     lines = {feature: indices[start:stop] for feature, (start, stop) in zip(spans, pairwise(starts), strict=True)}
+    return [
+        (spans[feature][0], lines[feature]) if feature in spans else (rank, np.array([own]))
+        for feature, rank in enumerate(ranks)
+    ]
 
-    own = model.predict(row).index
-    ranges, changes = [], []
-    for feature, (own_rank, size) in enumerate(zip(ranks, sizes, strict=True)):
-        first, last = spans.get(feature, (own_rank, own_rank))
-        others = first + np.flatnonzero(lines.get(feature, np.array([own])) != own)
-        below, above = others[others < own_rank], others[others > own_rank]
-        low = int(below[-1]) if len(below) else first - 1
-        high = int(above[0]) if len(above) else last + 1
-        cuts = model.cuts.values[feature]
-        ranges.append(
-            Range(
-                model.features[feature].key,
-                _number(cuts[low]) if low >= 0 else None,
-                _number(cuts[high - 1]) if high <= size else None,
-                searched_all=(bool(len(below)) or first == 0) and (bool(len(above)) or last == size),
-            )
-        )
-        for found, rank in ((below, low), (above, high)):
-            if len(found):
-                label = model.labels[lines[feature][rank - first]]
-                changes.append(_change(model, feature, value=row[feature], rank=rank, label=label))
-    possible = [change for change in changes if change is not None]
-    return Explanation(
-        label=model.labels[own],
-        ranges=tuple(ranges),
-        nearest=min(possible, key=lambda change: change.distance, default=None),
-        searched_all=all(found.searched_all for found in ranges),
-    )
+
+def _nearest(model: Classifier, row: Sequence[float], ends: Sequence[_Ends]) -> Change | None:
+    """Return the nearest of the changes that the ends stand for and the limits allow."""
+    found = []
+    for feature, (value, end, bounds) in enumerate(zip(row, ends, model.cuts.bounds, strict=True)):
+        trained = model.features[feature]
+        span = max(trained.high - trained.low, TINY)
+        if end.low_label is not None:
+            found.append((abs(bounds[end.low] - value) / span, feature, end.low, end.low_label))
+        if end.high_label is not None:
+            found.append((abs(bounds[end.high - 1] - value) / span, feature, end.high, end.high_label))
+    for _, feature, rank, label in sorted(found):
+        change = _change(model, feature, value=row[feature], rank=rank, label=model.labels[label])
+        if change is not None:
+            return change
+    return None
 
 
 def _spans(model: Classifier, ranks: Sequence[int], *, max_rows: int) -> dict[int, tuple[int, int]]:
@@ -150,6 +217,10 @@ def plane(model: Classifier, row: Sequence[float], *, x: int, y: int, max_rows: 
 
     With more than `max_rows` cells, cuts are left out evenly, and the plane says that it is not exact.
     """
+    if model.grid is not None and model.cuts.sizes[x] * model.cuts.sizes[y] <= max_rows:
+        ranks = [model.cuts.rank(feature, value) for feature, value in enumerate(row)]
+        labels = model.grid.plane(ranks, x=x, y=y)
+        return Plane(model.cuts.values[x], model.cuts.values[y], labels, exact=True)
     side = math.isqrt(max_rows)
     x_kept, y_kept = (_thinned(model.cuts.sizes[feature], side - 1) for feature in (x, y))
     x_values, y_values = _between(model, x, row), _between(model, y, row)
@@ -200,10 +271,11 @@ def _change(model: Classifier, feature: int, *, value: float, rank: int, label: 
         threshold=threshold,
         value=target,
         label=label,
-        distance=abs(threshold - value) / max(trained.high - trained.low, np.finfo(float).tiny),
+        distance=abs(threshold - value) / max(trained.high - trained.low, TINY),
     )
 
 
+@lru_cache(4_096)
 def _shortest(low: float, high: float, *, near: float, step: float) -> float:
     """Return the number in `low < number <= high` with the fewest decimals, the nearest to `near` of these.
 
@@ -217,6 +289,7 @@ def _shortest(low: float, high: float, *, near: float, step: float) -> float:
     return math.nextafter(low, math.inf) if near == low else high
 
 
+@lru_cache(4_096)
 def _number(cut: np.float32) -> float:
     """Return a float32 cut as the shortest decimal that stands for it: 4.95, not 4.949999809."""
     return float(str(cut))

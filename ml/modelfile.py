@@ -35,6 +35,7 @@ MAX_CARD_BYTES = 16 * 2**20
 MAX_FEATURES = 10_000
 MAX_LABELS = 1_000
 MAX_TEXT = 1_000
+MAX_LEAVES = 64
 
 _CARD = "card.json"
 _COMMENT = b"sha256:"
@@ -201,6 +202,7 @@ def parse(content: bytes) -> ModelFile:
         raise ModelFileError("there is no golden row to check the model against")
     if np.any((model.sample_classes < 0) | (model.sample_classes >= n_labels)):
         raise ModelFileError("a sample row has a class outside the labels")
+    _check_picture(card)
     return model
 
 
@@ -255,7 +257,11 @@ def _check_card(card: Card) -> None:
     if not 2 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
         raise ModelFileError(f"the card needs 2 to {MAX_LABELS} different labels")
     texts = [card.name, card.source, *labels, *keys]
-    texts += [text for feature in card.features for text in (feature.title, feature.unit)]
+    texts += [
+        text
+        for feature in card.features
+        for text in (feature.title, feature.unit, *feature.titles, *feature.titles.values())
+    ]
     if any(len(text) > MAX_TEXT for text in texts):
         raise ModelFileError(f"the card has a text of more than {MAX_TEXT} characters")
     for feature in card.features:
@@ -282,6 +288,17 @@ def _check_card(card: Card) -> None:
         len(row) != n for row in report.confusion
     ):
         raise ModelFileError("the report does not have one entry for each label")
+
+
+def _check_picture(card: Card) -> None:
+    keys = {feature.key for feature in card.features}
+    leaves = [angle for leaf in card.picture for angle in leaf.angles]
+    if not {key for leaf in card.picture for key in (leaf.length, leaf.width)} <= keys or not all(
+        map(math.isfinite, leaves)
+    ):
+        raise ModelFileError("the picture is drawn from features that the model does not have, or at no angle")
+    if len(card.picture) > MAX_LEAVES or len(leaves) > MAX_LEAVES:
+        raise ModelFileError(f"the picture has more than {MAX_LEAVES} leaves")
 
 
 def _array(name: str, encoded: bytes, *, dtype: str, ndim: int) -> NDArray[Any]:

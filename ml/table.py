@@ -58,6 +58,10 @@ class DecisionTable:
         outcome: int = self._outcome_view[sum(map(mul, ranks, self._strides))]
         return outcome
 
+    def label_grid(self, indices: NDArray[np.intp]) -> LabelGrid:
+        """Return the label of each cell, given the label of each outcome: shape (n_outcomes,)."""
+        return LabelGrid(indices.astype(np.uint8).take(self._outcome), [size + 1 for size in self._cuts.sizes])
+
     def outcomes(self, rows: NDArray[np.float32]) -> NDArray[np.int32]:
         """Return the outcome of each row: shape (n_rows, n_features) in, (n_rows,) out."""
         columns = np.ascontiguousarray(rows.T)
@@ -65,6 +69,32 @@ class DecisionTable:
         for feature, stride in enumerate(self._strides):
             cells += self._cuts.ranks(feature, columns[feature]) * np.int32(stride)
         return self._outcome.take(cells)
+
+
+class LabelGrid:
+    """The position of the label in each cell of a decision table, one axis a feature."""
+
+    MAX_LABELS = 256
+
+    def __init__(self, labels: NDArray[np.uint8], shape: Sequence[int]) -> None:
+        self._labels = labels.tobytes()
+        self._shape = tuple(shape)
+        self._strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
+
+    def lines(self, ranks: Sequence[int]) -> list[bytes]:
+        """Return the labels along each axis through the cell with these ranks, one byte each."""
+        cell = sum(map(mul, ranks, self._strides))
+        lines = []
+        for rank, size, stride in zip(ranks, self._shape, self._strides, strict=True):
+            first = cell - rank * stride
+            lines.append(self._labels[first : first + size * stride : stride])
+        return lines
+
+    def plane(self, ranks: Sequence[int], *, x: int, y: int) -> NDArray[np.uint8]:
+        """Return the labels over the axes x and y through the cell with these ranks, shape (size of y, size of x)."""
+        labels = np.frombuffer(self._labels, dtype=np.uint8).reshape(self._shape)
+        index = tuple(slice(None) if axis in (x, y) else rank for axis, rank in enumerate(ranks))
+        return labels[index].T if x < y else labels[index]
 
 
 def _paint(forest: Forest, cuts: Cuts, shape: tuple[int, ...]) -> NDArray[np.float64]:

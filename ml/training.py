@@ -20,7 +20,7 @@ from ml import classifier, modelfile
 from ml.card import Card, CrossValidation, Recipe, Report, TrainedFeature
 from ml.classifier import Classifier
 from ml.csvfile import Limits, feature_of
-from ml.dataset import Dataset, Feature
+from ml.dataset import Dataset, Feature, Leaf
 from ml.errors import DatasetError, TrainingError
 from ml.forest import Forest
 from ml.modelfile import ModelFile
@@ -66,6 +66,7 @@ class Trained:
     report: Report
     recipe: Recipe | None
     data_digest: str | None
+    picture: tuple[Leaf, ...] = ()
 
 
 def split(dataset: Dataset, recipe: Recipe) -> Split:
@@ -125,6 +126,7 @@ def fit(dataset: Dataset, recipe: Recipe | None = None, *, progress: Progress = 
         report=measure(answers, parts, n_labels=len(dataset.labels)),
         recipe=recipe,
         data_digest=dataset.digest(),
+        picture=dataset.picture,
     )
 
 
@@ -202,6 +204,7 @@ def model_of(
         recipe=trained.recipe,
         libraries={name: version(name) for name in ("scikit-learn", "numpy")},
         data_digest=trained.data_digest,
+        picture=trained.picture,
     )
     return ModelFile(
         card=card,
