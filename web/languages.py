@@ -1,0 +1,123 @@
+"""The languages of the page: translated text, and numbers as people there write them.
+
+English is what the code says. Every other language is a folder in `web/locale/` with the catalogue that Babel reads and
+writes; it is compiled when the first page in it is asked for.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+
+from babel import Locale, negotiate_locale
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.numbers import get_decimal_symbol
+from babel.support import NullTranslations, Translations
+
+from ml.dataset import Feature
+from ml.sample import shown_number
+
+LOCALES = Path(__file__).parent / "locale"
+CATALOGUE = Path("LC_MESSAGES") / "messages.po"
+SOURCE = "en"
+# A list of titles is a sentence, not the form again: after this many it counts.
+NAMED_TITLES = 2
+
+
+class Language:
+    """One language.
+
+    Attributes:
+        code: as in `Accept-Language`, e.g. `es`.
+        name: in the language itself.
+        decimal_mark: between whole number and fraction.
+    """
+
+    def __init__(self, code: str, translations: NullTranslations) -> None:
+        locale = Locale.parse(code)
+        self.code = code
+        self.name = (locale.get_language_name() or code).capitalize()
+        self.decimal_mark = get_decimal_symbol(locale)
+        self.translations = translations
+
+    def gettext(self, message: str, **values: object) -> str:
+        """Return the translated message with its values."""
+        return self.translations.gettext(message) % values
+
+    def ngettext(self, one: str, many: str, count: int, **values: object) -> str:
+        """Return the form of the translated message that goes with `count`, its value `%(count)s`, and other values."""
+        return self.translations.ngettext(one, many, count) % {"count": count, **values}
+
+    def number(self, value: float) -> str:
+        """Return a number as people write it, with no more digits than needed."""
+        return shown_number(value).replace("-", "−").replace(".", self.decimal_mark)
+
+    def percent(self, share: float) -> str:
+        """Return a share of 0 to 1 as text; only 0 and 1 themselves become 0 % and 100 %."""
+        if 0 < share < 0.001:
+            text = "< 0.1"
+        elif 0.999 < share < 1:
+            text = "> 99.9"
+        else:
+            text = f"{share * 100:.1f}".removesuffix(".0")
+        return text.replace(".", self.decimal_mark) + " %"
+
+    def listed(self, titles: Sequence[str]) -> str:
+        """Return titles as they stand in a sentence: "a", "a and b", "a, b and 1 more"."""
+        named = list(titles[:NAMED_TITLES])
+        left = len(titles) - len(named)
+        if left:
+            named.append(self.ngettext("%(count)s more", "%(count)s more", left))
+        if len(named) < 2:
+            return "".join(named)
+        return self.gettext("%(first)s and %(last)s", first=", ".join(named[:-1]), last=named[-1])
+
+    def title(self, feature: Feature) -> str:
+        """Return the feature's title in this language, where the model brings one."""
+        return feature.titles.get(self.code, feature.title)
+
+    def quantity(self, value: float, unit: str) -> str:
+        """Return a number with its unit."""
+        return f"{self.number(value)} {unit}" if unit else self.number(value)
+
+
+@cache
+def codes() -> tuple[str, ...]:
+    """Return the codes of all languages, that of the source first."""
+    return (SOURCE, *sorted(folder.name for folder in LOCALES.iterdir() if (folder / CATALOGUE).is_file()))
+
+
+@cache
+def language(code: str) -> Language:
+    """Return the language with one of the `codes`."""
+    if code == SOURCE:
+        return Language(SOURCE, NullTranslations())
+    with (LOCALES / code / CATALOGUE).open("rb") as file:
+        catalogue = read_po(file, locale=code)
+    compiled = io.BytesIO()
+    write_mo(compiled, catalogue)
+    compiled.seek(0)
+    return Language(code, Translations(compiled))
+
+
+@lru_cache(256)
+def preferred(accept_language: bytes) -> Language:
+    """Return the language that an `Accept-Language` header asks for (RFC 9110, section 12.5.4), or else English."""
+    wanted = []
+    for position, part in enumerate(accept_language.decode("latin-1").split(",")):
+        tag, _, parameter = (piece.strip() for piece in part.partition(";"))
+        quality = _quality(parameter)
+        if tag and quality > 0:
+            wanted.append((-quality, position, tag))
+    return language(negotiate_locale([tag for *_, tag in sorted(wanted)], codes(), sep="-") or SOURCE)
+
+
+def _quality(parameter: str) -> float:
+    name, _, value = parameter.partition("=")
+    try:
+        return float(value) if name.strip() == "q" else 1.0
+    except ValueError:
+        return 0.0
