@@ -56,7 +56,7 @@ def test_the_settings_table_is_the_settings() -> None:
     assert rows == [
         [
             f"`{setting.metadata['variable']}`",
-            f"`{setting.default}`" if setting.default != () else "",
+            f"`{setting.default}`" if setting.default not in ((), "") else "",
             setting.metadata["unit"],
             setting.metadata["meaning"],
         ]

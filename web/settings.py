@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,44 @@ class SettingsError(ValueError):
 
 
 def _setting(
-    default: object, variable: str, meaning: str, *, unit: str = "", least: float = 0, most: float = 2**53
+    default: object,
+    variable: str,
+    meaning: str,
+    *,
+    unit: str = "",
+    least: float = 0,
+    most: float = 2**53,
+    read: Callable[[str], object] | None = None,
+    is_secret: bool = False,
 ) -> Any:
-    limits = {"least": least, "most": most}
-    return field(default=default, metadata={"variable": variable, "meaning": meaning, "unit": unit, **limits})
+    metadata = {"variable": variable, "meaning": meaning, "unit": unit, "least": least, "most": most, "read": read}
+    return field(default=default, metadata=metadata, repr=not is_secret)
+
+
+def _read_networks(text: str) -> tuple[str, ...]:
+    return tuple(str(ip_network(part.strip())) for part in text.split(",") if part.strip())
+
+
+def _read_hosts(text: str) -> tuple[str, ...]:
+    names = [part.strip().lower() for part in text.split(",") if part.strip()]
+    wrong = [name for name in names if not re.fullmatch(r"(\*\.)?[a-z0-9.:_-]+", name)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no name of a host")
+    return tuple(name.removesuffix(".") for name in names)
+
+
+def _read_rate(text: str) -> str:
+    import limits  # 0.1 s, which a client need not wait for
+
+    limits.parse_many(text)
+    return text
+
+
+def _read_token(text: str) -> str:
+    # What is wrong with it is not shown: it is a secret all the same.
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,1024}", text):
+        raise ValueError("at least 16 characters, of letters, digits and . _ ~ + / = -")
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +78,39 @@ class Settings:
     allowed_origins: tuple[str, ...] = _setting(
         (), "ALLOWED_ORIGINS", "other sites whose pages may embed the fragment and open the stream, comma-separated"
     )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        "ALLOWED_HOSTS",
+        "names that the service answers to, comma-separated; `*.example.org` is all below it; none: any",
+        read=_read_hosts,
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        (),
+        "TRUSTED_PROXIES",
+        "proxies whose X-Forwarded-For, -Proto and -Host are believed: addresses or networks, comma-separated",
+        read=_read_networks,
+    )
+    api_token: str = _setting(
+        "",
+        "API_TOKEN",
+        "programs must send it as a bearer token; without one everybody may ask",
+        read=_read_token,
+        is_secret=True,
+    )
+    rate_limit: str = _setting(
+        "1000000/second",
+        "RATE_LIMIT",
+        "requests and stream frames of one client; in public rather `100/second`; beyond it they get 429",
+        read=_read_rate,
+    )
     max_connections: int = _setting(
-        2_000, "MAX_CONNECTIONS", "open connections of one process; beyond them a request gets 503", least=2
+        2_000, "MAX_CONNECTIONS", "open connections of one process, streams included; beyond them 503", least=2
+    )
+    max_connections_per_client: int = _setting(
+        1_500,
+        "MAX_CONNECTIONS_PER_CLIENT",
+        "of these from one address; beyond them 429; a trusted proxy may have all",
+        least=1,
     )
     max_head_bytes: int = _setting(
         65_536,
@@ -54,11 +120,30 @@ class Settings:
         least=1_024,
     )
     max_body_bytes: int = _setting(12 * 2**20, "MAX_BODY_BYTES", "largest request body", unit="bytes", least=1)
+    max_pending_bytes: int = _setting(
+        2**28,
+        "MAX_PENDING_BYTES",
+        "bodies and frames of all clients that are still coming in",
+        unit="bytes",
+        least=2**16,
+    )
     max_frame_bytes: int = _setting(2**20, "MAX_FRAME_BYTES", "largest message on the stream", unit="bytes", least=1)
     max_samples: int = _setting(10_000, "MAX_SAMPLES", "samples in one JSON request or message", least=1)
     keep_alive_s: int = _setting(
         30, "KEEP_ALIVE_S", "an idle HTTP connection is closed after", unit="seconds", most=86_400, least=1
     )
+    head_timeout_s: float = _setting(
+        10.0, "HEAD_TIMEOUT_S", "the head of a request comes within", unit="seconds", most=86_400, least=0.1
+    )
+    body_timeout_s: float = _setting(
+        20.0,
+        "BODY_TIMEOUT_S",
+        "a body or frame that comes in too slowly is cut after",
+        unit="seconds",
+        most=86_400,
+        least=0.1,
+    )
+    min_body_rate: int = _setting(1_024, "MIN_BODY_RATE", "what is too slow", unit="bytes per second", least=1)
     ping_interval_s: float = _setting(
         20.0, "PING_INTERVAL_S", "a stream is pinged every, and closed when the answer takes as long",
         unit="seconds", most=86_400, least=0.1,
@@ -66,7 +151,15 @@ class Settings:
     send_timeout_s: float = _setting(
         30.0,
         "SEND_TIMEOUT_S",
-        "a stream whose client does not read is cut after",
+        "a client that does not read is cut after",
+        unit="seconds",
+        most=86_400,
+        least=0.1,
+    )
+    linger_s: float = _setting(
+        2.0,
+        "LINGER_S",
+        "a refused client may go on sending for, until its connection is cut",
         unit="seconds",
         most=86_400,
         least=0.1,
@@ -91,6 +184,11 @@ class Settings:
 
 
 def _read(text: str, default: Any, metadata: Mapping[str, Any]) -> Any:
+    if metadata["read"]:
+        try:
+            return metadata["read"](text)
+        except ValueError as error:
+            raise SettingsError(f"{metadata['variable']} must be what the README says: {error}") from error
     if isinstance(default, tuple):
         return tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
     if isinstance(default, Path | str):

@@ -1,0 +1,40 @@
+"""Which names the service answers to, and which other sites may make a browser act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+
+# Methods that change nothing: a link to the page may stand anywhere.
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+def is_foreign(headers: Mapping[bytes, bytes], *, is_tls: bool, allowed: Collection[str]) -> bool:
+    """Tell whether a page of another site made a browser send this request or handshake.
+
+    Programs send no `Origin`; a page must be ours or allowed by name. Where a browser says itself that the page is of
+    the same origin (Sec-Fetch-Site, which no script can set), a proxy may have rewritten `Host`.
+    """
+    origin = headers.get(b"origin")
+    if origin is not None and origin.decode("latin-1") in allowed:
+        return False
+    site = headers.get(b"sec-fetch-site")
+    if site in (b"same-origin", b"cross-site"):
+        return site == b"cross-site"
+    if origin is None:
+        return False
+    scheme, _, authority = origin.lower().partition(b"://")
+    # A proxy in front may speak TLS where we see none; the other way round, the page came unencrypted.
+    is_ours = authority and authority == headers.get(b"host", b"").lower()
+    return not (is_ours and scheme in ((b"https",) if is_tls else (b"http", b"https")))
+
+
+@lru_cache(1024)
+def is_known_host(host: bytes, known: tuple[str, ...]) -> bool:
+    """Tell whether a `Host` is among the known names; `*.example.org` is every name below example.org."""
+    name = host.decode("latin-1").lower()
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    name = name.removesuffix(".")
+    return any(
+        name == each or (each.startswith("*.") and name.endswith(each[1:]) and name != each[1:]) for each in known
+    )
