@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -141,6 +143,7 @@ class Classifier:
 
     Attributes:
         version: the first 12 hex digits of the SHA-256 of the model file.
+        interface: 12 hex digits that two models share when they take the same samples and give the same labels.
         cuts: where the answer can change, feature by feature.
         grid: see `Evaluator`.
         slice_rows: how many rows `predict_batch` answers in about `SLICE_S` seconds, measured when the model was made.
@@ -163,6 +166,7 @@ class Classifier:
         self.sample_rows = model.sample_rows
         self.sample_classes = model.sample_classes
         self._n_features = len(self.features)
+        self.interface = _interface_of(model.card)
         self.cuts = Cuts(model.forest)
         self._evaluator = compile_forest(
             model.forest, self.cuts, labels=self.labels, max_cells=max_cells, max_bit_bytes=max_bit_bytes
@@ -214,6 +218,13 @@ class Classifier:
         for number, row in enumerate(rows.tolist()):
             if not self.predict(row).probabilities == tuple(expected[number]) == tuple(batch[number]):
                 raise ModelFileError(f"golden row {number} gives other probabilities than scikit-learn gave")
+
+
+def _interface_of(card: Card) -> str:
+    features = [
+        (feature.key, feature.title, feature.unit, feature.minimum, feature.maximum) for feature in card.features
+    ]
+    return hashlib.sha256(msgspec.json.encode((features, card.labels))).hexdigest()[:12]
 
 
 def load(

@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 
 from ml.errors import ModelFileError
-from web.app import load_model
+from web import models
 from web.settings import Settings, SettingsError
 
 LOGGING = {
@@ -61,7 +61,8 @@ def main() -> int:
     if settings.workers > 1:
         # uvicorn would start workers that cannot load the model again and again; and one of them trains, not each.
         try:
-            asyncio.run(load_model(settings))
+            asyncio.run(models.train_if_missing(settings))
+            models.load(settings)
         except ModelFileError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
-import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
-from ml import classifier
 from ml.classifier import Classifier
 from ml.errors import ModelFileError
-from web import docs, inference, operations, pages, refusals
-from web.content import ROOT, STATIC
-from web.gateway import Gateway
+from web import docs, inference, models, operations, pages, refusals, stream
+from web.content import FORMS, STATIC, entity_tag
+from web.gateway import behind_gateway
+from web.messages import encoder_of
+from web.models import Rejected
 from web.negotiation import BodyLimit
 from web.problems import Problem
+from web.rates import Rates
 from web.settings import Settings
-from web.stream import Stream, upgrade_required
+from web.stream import OpenStreams, Stream, upgrade_required
 from web.templates import Templates, asset
 
 logger = logging.getLogger("web")
@@ -38,24 +38,6 @@ logger = logging.getLogger("web")
 def create_app(settings: Settings | None = None) -> Starlette:
     """Return the service; without settings, those of the environment."""
     settings = settings or Settings.from_environment()
-    middleware = []
-    if settings.allowed_origins:
-        # htmx announces itself with its own headers, so a page elsewhere asks for permission first.
-        middleware.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.allowed_origins,
-                allow_methods=["GET", "POST"],
-                allow_headers=[
-                    "Content-Type",
-                    "HX-Request",
-                    "HX-Target",
-                    "HX-Trigger",
-                    "HX-Trigger-Name",
-                    "HX-Current-URL",
-                ],
-            )
-        )
     limited = Middleware(BodyLimit, max_body_size=settings.max_body_bytes)
     app = _Service(
         routes=[
@@ -73,78 +55,92 @@ def create_app(settings: Settings | None = None) -> Starlette:
             *inference.routes(settings),
             Mount("/static", _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])),
         ],
-        middleware=middleware,
         exception_handlers={
             Problem: refusals.handle_problem,
             HTTPException: refusals.handle_http_exception,
             ClientDisconnect: refusals.handle_disconnect,
+            Exception: refusals.handle_failure,
         },
         lifespan=lifespan,
     )
     # A redirect to the address without its last slash would name our own host, which a proxy may not.
     app.router.redirect_slashes = False
     app.state.settings = settings
+    app.state.rates = Rates(settings.rate_limit)
     return app
 
 
 @asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Settings]]:
-    """Load the model into `app.state.model` before the first request; train the built-in one when there is no file."""
+async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
+    """Load the model into `app.state.model` before the first request, and replace it when its file is replaced.
+
+    What the server needs to know is in the state that is yielded: the settings, and the service's own state.
+    """
     settings: Settings = app.state.settings
+    state = app.state
+    state.is_draining = False
+    state.rejected = None
+    state.streams = OpenStreams()
+    state.templates = Templates()
+    # What a start leaves behind stays; full collections need not look at it, milliseconds in which nobody is served.
+    # The model is not part of it: it goes when another one comes.
+    gc.collect()
+    gc.freeze()
+    file = models.ModelFile(settings.model_file, lambda: models.load(settings))
     try:
-        model = await load_model(settings)
+        await models.train_if_missing(settings)
+        state.model = file.open()
     except ModelFileError as error:
         # Starlette has a failed start's traceback printed; the sentence alone says all there is to say.
         sys.tracebacklimit = 0
         raise ModelFileError(str(error)) from None
-    app.state.model = model
-    app.state.templates = Templates()
-    logger.info("serving %s, version %s, from %s", model.name, model.version, settings.model_file)
-    # What a start leaves behind stays; full collections need not look at it, milliseconds in which nobody is served.
+    prepare(state.model, settings)
+    logger.info("serving %s, from %s", _shown(state.model), settings.model_file)
+    watch = models.Watch(
+        file,
+        every_s=settings.model_check_s,
+        prepare=lambda model: prepare(model, settings),
+        tell=lambda news: take(news, state),
+    )
+    yield {"settings": settings, "service": state, "watch": watch}
+    watch.stop()
+
+
+def take(news: Classifier | Rejected, state: State) -> None:
+    """Put a new model in the place of the one that answers, between two requests, or remember why it cannot be."""
+    served: Classifier = state.model
+    if isinstance(news, Rejected):
+        state.rejected = news
+        logger.error("the new model file was not taken, %s goes on: %s", _shown(served), news.reason)
+        return
+    state.rejected = None
+    if news.version == served.version:
+        logger.info("the model file has the model again that is served: %s", _shown(news))
+        return
+    state.model = news
+    state.streams.announce()
+    logger.info("replaced %s by %s", _shown(served), _shown(news))
+    # What is kept by model holds itself, and a large one would wait for the next full collection.
     gc.collect()
-    gc.freeze()
-    yield {"settings": settings}
 
 
-async def load_model(settings: Settings) -> Classifier:
-    """Return the model that the settings name; train the built-in one when there is no file.
-
-    Raises:
-        ModelFileError: the file cannot be served, or not be made.
-    """
-    try:
-        exists = settings.model_file.exists()
-    except OSError as error:
-        raise ModelFileError(f"{settings.model_file}: {error.strerror}") from error
-    if not exists:
-        if not settings.model_file.absolute().parent.is_dir():
-            raise ModelFileError(f"{settings.model_file}: there is no such folder")
-        await _train(settings)
-    return classifier.load(
-        settings.model_file,
-        max_bytes=settings.max_model_bytes,
-        max_cells=settings.max_table_cells,
-        max_bit_bytes=settings.max_bit_bytes,
-    )
+def _shown(model: Classifier) -> str:
+    return f"{model.name}, version {model.version}"
 
 
-async def _train(settings: Settings) -> None:
-    """Train the built-in model in a process of its own: scikit-learn's 130 MB end with it."""
-    logger.warning("no model file at %s: training the built-in model there", settings.model_file)
-    command = (sys.executable, "-m", "ml", "train", "--out", os.fspath(settings.model_file.absolute()))
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output, _ = await process.communicate()
-    if process.returncode:
-        raise ModelFileError(f"training the built-in model failed:\n{output.decode(errors='replace')}")
+def prepare(model: Classifier, settings: Settings) -> None:
+    """Make what is kept by model, so that its first requests need not wait for it; may run in a thread of its own."""
+    encoder_of(model)
+    stream.announcement(model, settings)
+    for form in FORMS:
+        entity_tag(model, form)
 
 
 class _Service(Starlette):
     """The application behind its gateway, which stands outside of everything, the last resort for errors too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Gateway(super().build_middleware_stack())
+        return behind_gateway(super().build_middleware_stack(), self.state.settings, self.state.rates)
 
 
 class _Static(StaticFiles):

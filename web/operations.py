@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
 from web.messages import ModelName, encoder_of
+from web.models import Rejected
 
 
 class Live(msgspec.Struct, frozen=True):
@@ -16,10 +18,16 @@ class Live(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """A model is loaded."""
+    """Whether requests should come here, and the model that answers them.
+
+    `draining` tells that the process is about to end; `rejected` that there is a newer model file, which cannot be
+    served.
+    """
 
     ready: bool
     model: ModelName
+    draining: bool | UnsetType = UNSET
+    rejected: Rejected | UnsetType = UNSET
 
 
 async def live(request: Request) -> Response:
@@ -28,6 +36,13 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """GET /health/ready: a model is loaded; names it."""
-    name = encoder_of(request.app.state.model).name
-    return Response(msgspec.json.encode(Ready(True, name)), media_type="application/json")
+    """GET /health/ready: a model is loaded; names it. 503 once the process has been told to end."""
+    state = request.app.state
+    is_draining = state.is_draining
+    answer = Ready(
+        not is_draining,
+        encoder_of(state.model).name,
+        draining=is_draining or UNSET,
+        rejected=state.rejected or UNSET,
+    )
+    return Response(msgspec.json.encode(answer), 503 if is_draining else 200, media_type="application/json")

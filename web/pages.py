@@ -43,9 +43,10 @@ class Predict:
             await self._post(scope, receive, send)
             return
         form = preferred_form(scope, default="page")
-        tag = entity_tag(scope["app"].state.model, form)
+        model: Classifier = scope["app"].state.model
+        tag = entity_tag(model, form)
         if is_known(scope, tag):
-            response: Response = Content(b"", status=304, headers=headers_of(form, tag))
+            response: Response = Content(b"", status=304, headers=headers_of(form, tag, model))
         else:
             response = _respond(scope["app"], query_of(scope), form=form, tag=tag)
         await response(scope, receive, send)
@@ -59,7 +60,7 @@ async def page(request: Request) -> Response:
     known |= {key: text for key, text in query_of(request.scope).items() if key in known}
     tag = entity_tag(model, "page")
     if is_known(request.scope, tag):
-        return Content(b"", status=304, headers=headers_of("page", tag))
+        return Content(b"", status=304, headers=headers_of("page", tag, model))
     return _page(request.app, known, tag=tag)
 
 
@@ -106,7 +107,7 @@ async def _answer_json(request: Request) -> Response:
     if len(body.samples) > settings.max_samples:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {settings.max_samples} are allowed")
     rows = await batch.read(model, body.samples)
-    return Content(await batch.encode_answers(model, rows), status=200, headers=headers_of("json"))
+    return Content(await batch.encode_answers(model, rows), status=200, headers=headers_of("json", model=model))
 
 
 def _respond(
@@ -123,13 +124,13 @@ def _respond(
             return refusals.json_of(Problem(422, str(error), error.errors).details)
         # 200: htmx does not swap a 422 in, and the old answer would stay beside the new input.
         content = app.state.templates.fragment(views.invalid_view(error, model.features)).encode()
-        return Content(content, status=200, headers=headers_of(form, tag))
+        return Content(content, status=200, headers=headers_of(form, tag, model))
     prediction, notes = model.predict(row), model.validator.notes(row)
     if form == "json":
         content = encoder_of(model).answer(row, prediction, notes)
     else:
         content = app.state.templates.answer(prediction, model.labels, notes)
-    return Content(content, status=200, headers=headers_of(form, tag))
+    return Content(content, status=200, headers=headers_of(form, tag, model))
 
 
 def _page(app: Starlette, sample: Mapping[str, object] | Sequence[object], *, tag: bytes = b"") -> Response:
@@ -144,7 +145,7 @@ def _page(app: Starlette, sample: Mapping[str, object] | Sequence[object], *, ta
     named = sample if isinstance(sample, Mapping) else dict(zip((f.key for f in model.features), sample, strict=False))
     texts = {key: "" if value is None else str(value) for key, value in named.items()}
     content = app.state.templates.page(model, texts, view).encode()
-    return Content(content, status=status, headers=headers_of("page", tag if status == 200 else b""))
+    return Content(content, status=status, headers=headers_of("page", tag if status == 200 else b"", model))
 
 
 def _refuse_compressed(request: Request) -> None:

@@ -68,6 +68,9 @@ class Settings:
     model_file: Path = _setting(
         Path("model.npz"), "MODEL_FILE", "the model to serve; the built-in one is trained there when there is no file"
     )
+    model_check_s: float = _setting(
+        1.0, "MODEL_CHECK_S", "a replaced model file is noticed within; 0: only on SIGHUP", unit="seconds", most=86_400
+    )
     max_model_bytes: int = _setting(256 * 2**20, "MAX_MODEL_BYTES", "largest model file", unit="bytes", least=1)
     max_table_cells: int = _setting(
         1_000_000, "MAX_TABLE_CELLS", "a forest of more cells is not made into a decision table", least=0
@@ -164,8 +167,12 @@ class Settings:
         most=86_400,
         least=0.1,
     )
+    # Routers such as Heroku's send requests for a moment after the signal to stop.
+    drain_s: float = _setting(
+        1.0, "DRAIN_S", "told to stop, it still takes requests for, and is not ready", unit="seconds", most=86_400
+    )
     shutdown_s: int = _setting(
-        10, "SHUTDOWN_S", "open requests may finish within", unit="seconds", most=86_400, least=1
+        10, "SHUTDOWN_S", "open requests may then finish within", unit="seconds", most=86_400, least=1
     )
 
     @classmethod

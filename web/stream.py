@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,6 +28,8 @@ from web.settings import Settings
 # about a millisecond, everybody else has a turn; each frame costs as much as so many bytes by itself.
 WORK_A_TURN = 8_192
 FRAME_WORK = 64
+# Telling a stream of a new model takes some 20 us: after so many of them everybody else has a turn, too.
+STREAMS_A_TURN = 50
 
 
 async def upgrade_required(request: Request) -> Response:
@@ -46,30 +50,112 @@ class Stream:
             return
         try:
             await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None)
-            await _answer_frames(scope["app"].state, receive, send)
+            await _Conversation(scope["app"].state, receive, send).run()
         except (WebSocketDisconnect, OSError):
             pass  # the client has left, as clients do
 
 
-async def _answer_frames(state: State, receive: Receive, send: Send) -> None:
-    settings: Settings = state.settings
-    model: Classifier = state.model
-    await send({"type": "websocket.send", "text": _announcement(model, settings)})
-    work = 0
-    while (message := await receive())["type"] == "websocket.receive":
-        if state.model is not model:
-            model = state.model
-            await send({"type": "websocket.send", "text": _announcement(model, settings)})
-        content = message.get("text")
-        if content is not None:
-            await send({"type": "websocket.send", "text": await _reply(content, model, settings)})
-        else:
-            content = message["bytes"]
-            await send(await _binary_reply(content, model))
-        work += FRAME_WORK + len(content)
-        if work > WORK_A_TURN:
-            work = 0
-            await asyncio.sleep(0)
+class OpenStreams:
+    """The streams that are open, so that those on which nothing is said hear of a new model too."""
+
+    def __init__(self) -> None:
+        self._open: set[_Conversation] = set()
+
+    def add(self, conversation: _Conversation) -> None:
+        """Take in a stream that has just been opened."""
+        self._open.add(conversation)
+
+    def discard(self, conversation: _Conversation) -> None:
+        """Forget a stream that has ended."""
+        self._open.discard(conversation)
+
+    def announce(self) -> None:
+        """Have every stream announce the model that answers now; none of them waits for another."""
+        self._telling = asyncio.create_task(self._tell(tuple(self._open)))
+
+    async def _tell(self, conversations: Iterable[_Conversation]) -> None:
+        for number, conversation in enumerate(conversations, 1):
+            conversation.hear()
+            if number % STREAMS_A_TURN == 0:
+                await asyncio.sleep(0)
+
+
+class _Conversation:
+    """One open stream: what its client was told last, and what is to be told before anything else.
+
+    An announcement outside of the order of frames is a task of its own, since a client that does not read makes it
+    wait; whatever comes from that client is answered after it.
+    """
+
+    __slots__ = ("_announcing", "_has_news", "_is_idle", "_model", "_receive", "_send", "_settings", "_state")
+
+    def __init__(self, state: State, receive: Receive, send: Send) -> None:
+        self._state = state
+        self._settings: Settings = state.settings
+        self._receive = receive
+        self._send = send
+        self._model: Classifier | None = None
+        self._announcing: asyncio.Task[None] | None = None
+        self._has_news = True
+        self._is_idle = False
+
+    async def run(self) -> None:
+        """Announce the model, then answer frame by frame until the client leaves."""
+        streams: OpenStreams = self._state.streams
+        streams.add(self)
+        try:
+            await self._answer_frames()
+        finally:
+            streams.discard(self)
+            if self._announcing:
+                self._announcing.cancel()
+
+    def hear(self) -> None:
+        """Announce the model if it is a new one: now, or after the answer that is being made."""
+        self._has_news = True
+        if self._is_idle:
+            self._begin_to_announce()
+
+    def _begin_to_announce(self) -> asyncio.Task[None]:
+        if self._announcing is None or self._announcing.done():
+            self._announcing = asyncio.create_task(self._announce())
+            # When the client has left, whoever waits for its next frame hears of it as well.
+            self._announcing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._announcing
+
+    async def _announce(self) -> None:
+        self._has_news = False
+        model: Classifier
+        while self._model is not (model := self._state["model"]):
+            await self._send({"type": "websocket.send", "text": announcement(model, self._settings)})
+            self._model = model
+
+    async def _answer_frames(self) -> None:
+        state, settings, receive, send = self._state, self._settings, self._receive, self._send
+        work = 0
+        while True:
+            if self._has_news:
+                await self._announce()
+            self._is_idle = True
+            message = await receive()
+            self._is_idle = False
+            if message["type"] != "websocket.receive":
+                return
+            model: Classifier = state["model"]
+            if self._model is not model:
+                await self._begin_to_announce()
+                assert self._model is not None
+                model = self._model
+            content = message.get("text")
+            if content is not None:
+                await send({"type": "websocket.send", "text": await _reply(content, model, settings)})
+            else:
+                content = message["bytes"]
+                await send(await _binary_reply(content, model))
+            work += FRAME_WORK + len(content)
+            if work > WORK_A_TURN:
+                work = 0
+                await asyncio.sleep(0)
 
 
 async def _reply(text: str, model: Classifier, settings: Settings) -> str:
@@ -113,7 +199,9 @@ async def _binary_reply(content: bytes, model: Classifier) -> Message:
     return {"type": "websocket.send", "bytes": probabilities.tobytes()}
 
 
-def _announcement(model: Classifier, settings: Settings) -> str:
+@lru_cache(2)
+def announcement(model: Classifier, settings: Settings) -> str:
+    """Return the frame that announces a model: two are kept, for while one model replaces another."""
     shown = StreamModel(model.name, model.version, model.features, model.labels)
     limits = Limits(settings.max_frame_bytes, settings.max_samples)
     return msgspec.json.encode(ModelFrame(shown, limits)).decode()
