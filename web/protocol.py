@@ -23,7 +23,9 @@ from web.gateway import SECURITY_HEADERS
 from web.problems import Problem
 from web.settings import Settings
 
-INVALID_TEXT, TOO_SLOW, TRY_AGAIN_LATER = 1007, 1008, 1013
+INVALID_TEXT, TOO_SLOW, SERVICE_RESTART, TRY_AGAIN_LATER = 1007, 1008, 1012, 1013
+# How long a client may take to confirm that a stream is closed.
+CLOSE_TIMEOUT_S = 2.0
 # What is written beyond this goes out at once, so that the transport's own limits keep their meaning.
 GATHERED_BYTES = 65_536
 # Lines of headers that are kept, checked and joined; the date among them changes every second.
@@ -271,6 +273,107 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
     """One websocket, on the transport of the HTTP connection that it began as."""
 
     transport: Any
+    _is_ending = False
+
+    def connection_made(self, transport: Any) -> None:
+        """Go on with a connection that was taken in before."""
+        super().connection_made(transport)
+        self.app_state["connections"].go_on(transport, self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read bytes, and refuse a handshake that the parser gave up on; uvicorn would leave it without an answer."""
+        if self.close_sent and self.transport.is_closing():
+            return
+        self.received_bytes += len(data)
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_complete and not self.transport.is_closing():
+            problem = Problem(400, "this is not the handshake of a websocket")
+            self.transport.write(refusals.on_the_wire(problem, [*self.default_headers, *SECURITY_HEADERS]))
+            self.transport.is_gentle = True
+            self.transport.close()
+
+    def keepalive_timeout(self) -> None:
+        """Give up on a client that does not answer pings."""
+        super().keepalive_timeout()
+        self._part()
+
+    def handle_parser_exception(self) -> None:
+        """Give up on a client that does not speak the protocol, and let it read why."""
+        self.transport.is_gentle = True
+        super().handle_parser_exception()
+        self._part()
+
+    def _part(self) -> None:
+        # uvicorn has closed, which the application cannot know yet: its next message finds the client gone, where
+        # uvicorn would take it for a mistake and log a traceback.
+        self.disconnected = self.disconnected or self.close_sent
+
+    async def run_asgi(self) -> None:
+        """Run the application, and close for a restart once it has answered what had come."""
+        application = self.app
+        # A server that is about to end asks to be left after each response, which is not for a handshake to say.
+        self.default_headers = [header for header in self.default_headers if header[0] != b"connection"]
+
+        async def run(scope: Any, receive: Any, send: Any) -> None:
+            await application(scope, receive, send)
+            if self._is_ending and not self.disconnected and not self.close_sent:
+                self.close_timeout = CLOSE_TIMEOUT_S
+                # With a closing handshake: closing a connection that has unread bytes would take the answers with it.
+                await send({"type": "websocket.close", "code": SERVICE_RESTART})
+
+        self.app = run
+        await super().run_asgi()
+
+    def shutdown(self) -> None:
+        """Close for a restart; a client that does not read would keep everybody waiting."""
+        if not self.writable.is_set():
+            self.transport.abort()
+        elif self.handshake_complete and not self.close_sent:
+            self.stop_keepalive()
+            self._is_ending = True
+            # Behind all that has come: the application answers that first.
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": SERVICE_RESTART})
+        else:
+            super().shutdown()
+
+    def resume_writing(self) -> None:
+        """Go on sending: the client has read."""
+        self.has_read()
+        super().resume_writing()
+
+    def look_at_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
+        """Answer 408 to what comes in too slowly, and close what is idle."""
+        cycle = self.cycle
+        if self._in_head:
+            self._waited_s += elapsed_s
+            if self._waited_s > (settings.linger_s if self._problem else settings.head_timeout_s):
+                if self._head_bytes:
+                    self.refuse(Problem(408, f"the head of the request took more than {settings.head_timeout_s:g} s"))
+                else:
+                    self.transport.close()  # a browser opens connections that it may never need
+        elif cycle.more_body:
+            if self.flow.read_paused:
+                return
+            if cycle.response_complete:
+                self._waited_s += elapsed_s
+                if self._waited_s > settings.linger_s:
+                    self._is_deaf = True
+                    self._end()
+            elif self.is_too_slow(came, elapsed_s, settings):
+                self.refuse(Problem(408, f"the body came in at less than {settings.min_body_rate} bytes a second"))
+        elif cycle.response_complete:
+            self._slow_s = 0.0
+            self._waited_s = 0.0 if came else self._waited_s + elapsed_s
+            if self._waited_s > settings.keep_alive_s:
+                self.transport.close()
+        else:
+            self._waited_s = 0.0  # it is our turn
+
+
+class StreamProtocol(Watched, WebSocketsSansIOProtocol):
+    """One websocket, on the transport of the HTTP connection that it began as."""
+
+    transport: Any
 
     def connection_made(self, transport: Any) -> None:
         """Go on with a connection that was taken in before."""
@@ -323,7 +426,7 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def look_at_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
-        """Close a stream on which a message comes in too slowly; without one it may be silent for as long as it likes."""
+        """Close a stream on which a message comes in too slowly; between messages it may be silent for long."""
         if self.read_paused or not self.pending_bytes():
             self._slow_s = 0.0
         elif self.is_too_slow(came, elapsed_s, settings):
