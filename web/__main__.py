@@ -35,7 +35,7 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "ws": "web.protocol:StreamProtocol",
         "access_log": False,  # its lines would hold what people typed
         "server_header": False,
-        "limit_concurrency": settings.max_connections,
+        "proxy_headers": False,  # uvicorn would believe whoever is on this machine; see web/forwarded.py
         "timeout_keep_alive": settings.keep_alive_s,
         "timeout_graceful_shutdown": settings.shutdown_s,
         "ws_max_size": settings.max_frame_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import sys
@@ -21,11 +22,13 @@ from starlette.types import ASGIApp, Scope
 from ml.classifier import Classifier
 from ml.errors import ModelFileError
 from web import docs, inference, models, operations, pages, refusals, stream
+from web.connections import Connections
 from web.content import FORMS, STATIC, entity_tag
+from web.fragments import FragmentStore
 from web.gateway import behind_gateway
 from web.messages import encoder_of
 from web.models import Rejected
-from web.negotiation import BodyLimit
+from web.negotiation import BodyLimit, Pending
 from web.problems import Problem
 from web.rates import Rates
 from web.settings import Settings
@@ -82,6 +85,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
     state.rejected = None
     state.streams = OpenStreams()
     state.templates = Templates()
+    state.fragments = FragmentStore(state.templates)
     # What a start leaves behind stays; full collections need not look at it, milliseconds in which nobody is served.
     # The model is not part of it: it goes when another one comes.
     gc.collect()
@@ -102,8 +106,14 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         prepare=lambda model: prepare(model, settings),
         tell=lambda news: take(news, state),
     )
-    yield {"settings": settings, "service": state, "watch": watch}
+    pending = Pending(settings.max_pending_bytes)
+    connections = Connections(settings, pending)
+    looks = asyncio.create_task(connections.watch())
+    yield {
+        "settings": settings, "service": state, "watch": watch, "connections": connections, "pending": pending,
+    }  # fmt: skip
     watch.stop()
+    looks.cancel()
 
 
 def take(news: Classifier | Rejected, state: State) -> None:

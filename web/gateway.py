@@ -1,26 +1,82 @@
 """What every request and every websocket handshake passes first and every response passes last, as pure ASGI
-middleware: request ids and security headers."""
+middleware: rates, allowed hosts, rules for other sites, the token of programs; request ids and security headers."""
 
 from __future__ import annotations
 
 import re
 import secrets
+import time
+from collections import Counter
 from itertools import count
 
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
-# Nothing unsafe, nothing from elsewhere. `connect-src 'self'` admits the page's own websocket.
+from web import refusals
+from web.access import COOKIE_LIFE_S, Access, is_page
+from web.forwarded import Forwarded
+from web.problems import Problem, too_many
+from web.rates import Rates
+from web.settings import Settings
+from web.sites import SAFE_METHODS, is_foreign, is_known_host
+
+Headers = dict[bytes, bytes]
+
+# Nothing unsafe, nothing from elsewhere. `connect-src 'self'` admits the page's own websocket. No browser that knows
+# `frame-ancestors` looks at X-Frame-Options beside it, and all of today know it.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 )
+# What pages may ask a browser for, all denied; copying to the clipboard is not asked for.
+_FEATURES = (
+    "accelerometer", "autoplay", "camera", "display-capture", "encrypted-media", "fullscreen", "geolocation",
+    "gyroscope", "hid", "idle-detection", "local-fonts", "magnetometer", "microphone", "midi", "payment",
+    "publickey-credentials-get", "screen-wake-lock", "serial", "usb", "xr-spatial-tracking",
+)  # fmt: skip
 SECURITY_HEADERS = [
     (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
+    # With no-referrer a browser would send `Origin: null` with our own forms.
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", ", ".join([f"{feature}=()" for feature in _FEATURES]).encode()),
 ]
+# For this host alone: what is below it may be somebody else's.
+TLS_HEADERS = [*SECURITY_HEADERS, (b"strict-transport-security", b"max-age=63072000")]
+
 # An id that a client or a proxy sends is taken over if it is no more than a word: it goes into headers and logs.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+def behind_gateway(app: ASGIApp, settings: Settings, rates: Rates) -> ASGIApp:
+    """Return the application behind everything that stands around it."""
+    if settings.allowed_origins:
+        app = _for_other_sites(app, settings)
+    app = Gateway(app, settings, rates)
+    return Forwarded(app, settings.trusted_proxies) if settings.trusted_proxies else app
+
+
+def _for_other_sites(app: ASGIApp, settings: Settings) -> ASGIApp:
+    # htmx announces itself with its own headers, so a page elsewhere asks for permission first.
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.allowed_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "HX-Current-URL",
+            "HX-Request",
+            "HX-Target",
+            "HX-Trigger",
+            "HX-Trigger-Name",
+            "X-Request-ID",
+        ],
+        expose_headers=["Retry-After", "X-Model-Features", "X-Model-Version", "X-Request-ID"],
+    )
 
 
 class Gateway:
@@ -29,31 +85,121 @@ class Gateway:
     The id of a request is in `scope["state"]["request_id"]`, and in the header `X-Request-ID` of its response.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, rates: Rates) -> None:
         self.app = app
+        self._settings = settings
+        self._take = rates.take
+        self._access = Access(settings.api_token) if settings.api_token else None
+        self._is_guarded = bool(settings.api_token or settings.allowed_hosts)
         self._prefix = secrets.token_hex(4)
-        self._numbers = count(1)
+        self._next_number = count(1).__next__
+        self._streams: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        request_id = headers.get(b"x-request-id")
-        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-            request_id = b"%s-%x" % (self._prefix.encode(), next(self._numbers))
-        scope.setdefault("state", {})["request_id"] = request_id.decode()
-        if scope["type"] == "websocket":
-            await self.app(scope, receive, send)
+        headers: Headers = dict(scope["headers"])
+        sent = headers.get(b"x-request-id")
+        if sent is not None and _REQUEST_ID.fullmatch(sent):
+            request_id = sent.decode()
+        else:
+            request_id = f"{self._prefix}-{self._next_number():x}"
+        scope.setdefault("state", {})["request_id"] = request_id
+        client = scope["client"]
+        address: str = client[0] if client else ""
+        wait_s = self._take(address)
+        if kind == "websocket":
+            await self._open_stream(scope, receive, send, headers=headers, address=address, wait_s=wait_s)
             return
+        is_tls = scope["scheme"] == "https"
+        own = TLS_HEADERS if is_tls else SECURITY_HEADERS
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     *message.get("headers", ()),
-                    *SECURITY_HEADERS,
-                    (b"x-request-id", request_id),
+                    *own,
+                    (b"x-request-id", request_id.encode()),
                 ]
+                if self._access is not None:
+                    message["headers"] += self._cookies(scope, headers)
             await send(message)
 
+        if wait_s or self._is_guarded or scope["method"] not in SAFE_METHODS:
+            problem = too_many(wait_s) if wait_s else self._problem_of(scope, headers)
+            if problem is not None:
+                await self._refuse(scope, receive, send_with_headers, problem)
+                return
         await self.app(scope, receive, send_with_headers)
+
+    async def _open_stream(
+        self, scope: Scope, receive: Receive, send: Send, *, headers: Headers, address: str, wait_s: int
+    ) -> None:
+        problem = too_many(wait_s) if wait_s else self._problem_of(scope, headers)
+        # Behind a trusted proxy connections are the proxy's, and this is what tells its clients apart.
+        if problem is None and self._streams[address] >= self._settings.max_connections_per_client:
+            problem = too_many(1, "open streams")
+        if problem is not None:
+            websocket = WebSocket(scope, receive, send)
+            await websocket.receive()
+            await websocket.send_denial_response(await refusals.refuse(_request_of(scope), problem))
+            return
+        self._streams[address] += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._streams[address] -= 1
+            if not self._streams[address]:
+                del self._streams[address]
+
+    def _problem_of(self, scope: Scope, headers: Headers) -> Problem | None:
+        """Return why a request is refused, or nothing."""
+        settings = self._settings
+        path = _path_of(scope)
+        # Probes ask for a machine by its address.
+        if settings.allowed_hosts and not path.startswith("/health/"):
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            if len(hosts) != 1 or not is_known_host(hosts[0], settings.allowed_hosts):
+                return Problem(400, "this service does not answer to this host")
+        is_tls = scope["scheme"] in ("https", "wss")
+        acts = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
+        if acts and is_foreign(headers, is_tls=is_tls, allowed=settings.allowed_origins):
+            return Problem(403, "a page of another site has no permission to do this")
+        if self._access is None or self._access.admits(path, headers, now=time.time()):
+            return None
+        # A browser asks whether it may send the token before it does.
+        if scope["type"] == "http" and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+            return None
+        error = ', error="invalid_token"' if b"authorization" in headers else ""
+        challenge = {"WWW-Authenticate": f'Bearer realm="predictions"{error}'}
+        return Problem(401, "send the token of this service: Authorization: Bearer ...", headers=challenge)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
+        response: ASGIApp = await refusals.refuse(_request_of(scope), problem)
+        if self._settings.allowed_origins:
+            response = _for_other_sites(response, self._settings)
+        await response(scope, receive, send)
+
+    def _cookies(self, scope: Scope, headers: Headers) -> list[tuple[bytes, bytes]]:
+        """Return the cookie for whoever gets the page, and in time a new one for whoever has it."""
+        assert self._access is not None
+        now = time.time()
+        left_s = self._access.cookie_left_s(headers, now=now)
+        if left_s > COOKIE_LIFE_S / 2 or not (left_s or is_page(_path_of(scope))):
+            return []
+        # Without a path it is for the page's folder, which is that of everything that the page asks for.
+        if _path_of(scope).count("/") > 1:
+            return []
+        return [(b"set-cookie", self._access.new_cookie(now=now, is_tls=scope["scheme"] == "https"))]
+
+
+def _path_of(scope: Scope) -> str:
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path
+
+
+def _request_of(scope: Scope) -> Request:
+    # Refusals look at the path, the method and what is accepted: a handshake has these as well.
+    return Request({"method": "GET", **scope, "type": "http"})

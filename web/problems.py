@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -30,9 +30,24 @@ class Problem(Exception):
 
     Attributes:
         details: what is sent, on HTTP as the body and on the stream as the error of a frame.
+        headers: what is sent with it on HTTP, `Retry-After` for example.
     """
 
-    def __init__(self, status: int, detail: str, errors: Sequence[FieldError] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        errors: Sequence[FieldError] = (),
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
+        self.headers = headers or {}
         title = HTTPStatus(status).phrase
         self.details = ProblemDetails(status=status, title=title, detail=detail, errors=tuple(errors))
+
+
+def too_many(wait_s: int, what: str = "requests") -> Problem:
+    """Return the problem of a client that asks too often."""
+    seconds = "1 second" if wait_s == 1 else f"{wait_s} seconds"
+    return Problem(429, f"too many {what}: try again in {seconds}", headers={"Retry-After": str(wait_s)})

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from web.negotiation import preferred_form
+from web import languages, views
+from web.content import VARY
+from web.inference_messages import InferenceError
+from web.negotiation import header_of, preferred_form
 from web.problems import Problem, ProblemDetails
 
 MEDIA_TYPE = "application/problem+json"
 SHOWN_CHARACTERS = 200
-_HEADERS = {"Vary": "Accept, HX-Request", "Cache-Control": "no-cache"}
+_HEADERS = {"Vary": VARY.decode(), "Cache-Control": "no-cache"}
 
 
 def json_of(details: ProblemDetails) -> Response:
@@ -23,7 +28,9 @@ def json_of(details: ProblemDetails) -> Response:
 async def handle_problem(request: Request, error: Exception) -> Response:
     """Answer a `Problem` raised by an endpoint."""
     assert isinstance(error, Problem)
-    return _answer(request, error.details)
+    response = _answer(request, error.details)
+    response.headers.update(error.headers)
+    return response
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
@@ -36,9 +43,42 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     return response
 
 
+async def handle_failure(request: Request, error: Exception) -> Response:
+    """Answer a mistake of our own; its traceback is for the log alone."""
+    return json_of(Problem(500, "the service has made a mistake").details)
+
+
 async def handle_disconnect(request: Request, error: Exception) -> Response:
     """Answer nobody: the client vanished while it was still sending."""
     return Response(status_code=400)
+
+
+async def refuse(request: Request, problem: Problem) -> Response:
+    """Answer a request that never comes to the routes, in the form that its route would have answered in."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    if not path.startswith("/v2"):
+        return await handle_problem(request, problem)
+    details, headers = problem.details, dict(problem.headers)
+    content = msgspec.json.encode(InferenceError(details.detail))
+    return Response(content, details.status, headers, media_type="application/json")
+
+
+def on_the_wire(problem: Problem, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return a whole HTTP/1.1 response, for those whose requests cannot even be read; the connection ends with it."""
+    details = problem.details
+    body = msgspec.json.encode(details)
+    own = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-cache"),
+        (b"connection", b"close"),
+        *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+    ]
+    lines = [
+        f"HTTP/1.1 {details.status} {details.title}".encode(),
+        *(b": ".join(header) for header in [*headers, *own]),
+    ]
+    return b"\r\n".join([*lines, b"", body])
 
 
 def _answer(request: Request, details: ProblemDetails) -> Response:
@@ -47,5 +87,7 @@ def _answer(request: Request, details: ProblemDetails) -> Response:
     # A wrong address may be any number of levels deep; links lead back to where the service answers.
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     base = "../" * (path.count("/") - 1)
-    page: str = request.app.state.templates.render("problem.html", problem=details, base=base)
+    language = languages.preferred(header_of(request.scope, b"accept-language"))
+    view = views.problem_view(details, language)
+    page: str = request.app.state.templates.render("problem.html", language, problem=view, base=base)
     return Response(page, details.status, _HEADERS, media_type="text/html")
