@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     scoring.add_argument("rows", metavar="CSV", help="- reads standard input")
     scoring.add_argument("--out", default="-", metavar="CSV", help="default: -, standard output")
     scoring.add_argument("--strict", action="store_true", help="stop at the first row that has no answer")
+    scoring.add_argument("--guarded", action="store_true", help="mark cells that a spreadsheet would take for formulas")
     scoring.set_defaults(run=_score)
 
     inspect = commands.add_parser("inspect", help="show what is known about a model file")
@@ -237,7 +238,7 @@ def _score(options: argparse.Namespace) -> None:
             tqdm.write(f"line {bad.line}: {bad.message}", file=sys.stderr)
 
     with _source(options.rows) as source, _sink(options.out) as sink, tqdm(unit=" rows", disable=None) as bar:
-        scored = score.score(model, source, sink, on_bad=tell, on_rows=bar.update)
+        scored = score.score(model, source, sink, on_bad=tell, on_rows=bar.update, guarded=options.guarded)
     if scored.bad:
         print(f"{scored.bad} of {scored.rows} rows have no answer and were left blank", file=sys.stderr)
 

@@ -32,10 +32,16 @@ MAX_LABELS = 1_000
 _SHOWN_CHARACTERS = 60
 _SHOWN_NAMES = 20
 _MAX_HEADER_LINES = 1_000
+# Its byte order marks, as text that lets pass what is not UTF-8.
+_UTF_16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")
 
 _UNIT = re.compile(r"^(.*\S)\s*[(\[]([^()\[\]]*)[)\]]$", re.DOTALL)
 # A quote opens a cell only at its start: elsewhere it may be a mark for inches. While it is open, the last group is "".
 _QUOTED = re.compile(r'(^|[,;\t])"(?:[^"]|"")*("?)')
+
+
+class OpenQuote(DatasetError):
+    """The header ends within quotes."""
 
 
 class Reader(Protocol):
@@ -111,11 +117,14 @@ def header_lines(file: Iterator[str]) -> list[str]:
     """Take the lines of the header row, which are several if a quoted cell has line breaks.
 
     Raises:
+        OpenQuote: there are no more lines, and a quoted cell is not complete.
         DatasetError: there is none, or it has more lines than a header would.
     """
     lines = [next(file, "")]
     if not lines[0]:
         raise DatasetError("no header row: the file is empty")
+    if lines[0].startswith(_UTF_16_MARKS):
+        raise DatasetError("UTF-16 text: save it as UTF-8")
     if not lines[0].strip():
         raise DatasetError("no header row: line 1 is blank")
     if "\0" in lines[0]:
@@ -124,7 +133,7 @@ def header_lines(file: Iterator[str]) -> list[str]:
     while is_open:
         line = next(file, "")
         if not line or len(lines) == _MAX_HEADER_LINES:
-            raise DatasetError("line 1: a quote in the header is not closed")
+            raise (DatasetError if line else OpenQuote)("line 1: a quote in the header is not closed")
         lines.append(line)
         if '"' in line:
             is_open = _ends_in_quotes("".join(lines))

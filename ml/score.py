@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import add
 from types import SimpleNamespace
-from typing import Literal, TextIO
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.classifier import Classifier, Prediction
-from ml.csvfile import Reader, feature_of, header_lines, listed, separator_of
+from ml.csvfile import MAX_COLUMNS, OpenQuote, feature_of, header_lines, listed, separator_of
 from ml.dataset import Feature
 from ml.errors import DatasetError
-from ml.sample import MAX_NUMBER_CHARACTERS, InvalidSample, Validator
+from ml.sample import MAX_NUMBER_CHARACTERS, InvalidSample, NotANumber, Validator, number_of
 
-CHUNK_ROWS = 4_096
-KEPT_ANSWERS = 8_192
-# A blank line after the last one is no row of its own, unless a quote is still open: then it ends up in its cell.
-_END = "\n"
+# What a command reads at once.
+BLOCK_CHARACTERS = 2**18
+# A longer row is no row of a table; it would have to be kept whole.
+MAX_ROW_CHARACTERS = 2**18
+# A part has at most so many cells; of rows that the validator has to look at one by one, so many rows.
+MAX_PART_CELLS = 2**15
+MAX_ODD_ROWS = 128
+# Answers that were written out are kept, as many as have about so many characters.
+_KEPT_CHARACTERS = 2**22
+_PROBABILITY_CHARACTERS = 20
+
+# What a spreadsheet may take for the start of a formula, see `guard`; some leave out what comes before the mark.
+_MARKS = "=+-@＝＋－＠"
+_FORMULA = re.compile(rf"[\s\0\u200b\ufeff]*[{re.escape(_MARKS)}]")
+_RISKY = (*_MARKS, "\t", "\r", "\n")
+_CELL_ENDS = re.compile(r"([,;\t\r\n]+)")
 
 Rows = list[list[str]]
 
@@ -44,6 +58,15 @@ class Scored:
     bad: int
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the scored table: whole rows as text, how many there are, and those that have no answer."""
+
+    text: str
+    rows: int
+    bad: Sequence[BadRow] = ()
+
+
 def score(
     model: Classifier,
     source: TextIO,
@@ -51,79 +74,337 @@ def score(
     *,
     on_bad: Callable[[BadRow], None],
     on_rows: Callable[[int], object] = lambda _rows: None,
+    guarded: bool = False,
 ) -> Scored:
     """Copy a table from `source` to `sink` with the model's answers in new columns at its end.
-
-    The columns of the features may stand in any order and with any others between them.
 
     Args:
         source: text opened with newline="": a header row, then rows.
         sink: text opened with newline="".
-        on_bad: is told each row that has no answer; its new columns stay empty. It may raise to stop.
+        on_bad: is told each row that has no answer. It may raise to stop.
         on_rows: is told the number of rows each time some were written.
+        guarded: as for `Scorer`.
 
     Raises:
-        DatasetError: there is no header, or it lacks a feature, or the file is not CSV.
+        DatasetError: as `Scorer.feed` and `Scorer.finish`.
     """
-    first = header_lines(source)
-    separator = separator_of("".join(first)) if len(model.features) > 1 else separator_or_comma("".join(first))
-    reader = csv.reader(itertools.chain(first, source, [_END]), delimiter=separator)
-    tails = _Tails(separator)
-    try:
-        header = next(reader)
-        added = ["predicted_label", *(f"probability_{label}" for label in model.labels)]
-        # csv puts quotes around "\n" but not around a lone "\r", which would end the row for whoever reads it next.
-        positions = positions_of(model.features, header)
-        sink.writelines(_encoded([[*header, *added]], separator, quote_all=len(first) > 1))
-        rows = bad = 0
-        for lines, chunk, spans in _chunks(reader):
-            answers, errors = _answers(model, chunk, positions=positions, width=len(header))
-            ends = list(map(tails.of, answers))
-            for index, _ in errors:
-                missing = max(0, len(header) - len(chunk[index]))
-                ends[index] = separator * (missing + len(added)) + "\n"
-            sink.writelines(map(add, _starts(chunk, separator, spans=spans), ends))
-            for index, message in errors:
-                on_bad(BadRow(lines[index], message))
-            rows, bad = rows + len(chunk), bad + len(errors)
-            on_rows(len(chunk))
-    except csv.Error as error:
-        raise DatasetError(f"line {reader.line_num}: {error}") from error
+    scorer = Scorer(model, guarded=guarded)
+    blocks = iter(lambda: source.read(BLOCK_CHARACTERS), "")
+    rows = bad = 0
+    for part in itertools.chain(itertools.chain.from_iterable(map(scorer.feed, blocks)), scorer.finish()):
+        sink.write(part.text)
+        for row in part.bad:
+            on_bad(row)
+        if part.rows:
+            rows, bad = rows + part.rows, bad + len(part.bad)
+            on_rows(part.rows)
     return Scored(rows, bad)
 
 
-class _Tails:
-    """The new cells of each row as text, with the separator in front and the end of the line."""
+class Scorer:
+    """A table that comes as text in pieces of any size, and goes with a model's answers. It does no I/O by itself.
 
-    def __init__(self, separator: str) -> None:
-        self._separator = separator
-        # Predictions of a decision table are shared objects: writing out floats once each is a third of all work.
-        self.of = lru_cache(KEPT_ANSWERS)(self._of)
+    The columns of the features may stand in any order and with any others between them. The new ones, at the end, are
+    `added_columns`. A row without an answer keeps its place: its new cells are empty but for the last, which says why;
+    cells beyond those of the header come after that one. Blank lines are left out.
 
-    def _of(self, prediction: Prediction) -> str:
-        cells = [prediction.label, *map(repr, prediction.probabilities)]
-        return self._separator + _encoded([cells], self._separator, quote_all=False)[0]
-
-
-def _starts(chunk: Rows, separator: str, *, spans: bool) -> list[str]:
-    """Return rows as text without the end of the line, as csv writes them.
-
-    Where no cell needs quotes, as nearly always, joining cells gives the same text in a fraction of the time.
+    Args:
+        max_cells: the most cells in a part, so that one takes about as long as another.
+        guarded: mark cells that a spreadsheet would take for formulas, see `guard`.
     """
-    joined = list(map(separator.join, chunk))
-    text = "".join(joined)
-    if not spans and '"' not in text and text.count(separator) == sum(map(len, chunk)) - len(chunk):
-        return joined
-    return [line.removesuffix("\n") for line in _encoded(chunk, separator, quote_all=spans)]
+
+    def __init__(self, model: Classifier, *, max_cells: int = MAX_PART_CELLS, guarded: bool = False) -> None:
+        self._model = model
+        self._max_cells = max_cells
+        self._guarded = guarded
+        self._table: _Table | None = None
+        # What came after the last complete row. While a quote is open in it, nothing but a quote can complete it.
+        self._held = [""]
+        self._held_characters = 0
+        self._is_open = False
+        self._line = 1  # on which it starts
+
+    def feed(self, text: str) -> Iterator[Part]:
+        """Take text, and yield what is complete by now: the header, and rows.
+
+        Raises:
+            DatasetError: there is no header, or it lacks a feature, or the text is not CSV. The rows before were
+                yielded.
+        """
+        ends_line = "\n" in text or "\r" in text or self._held[-1].endswith("\r")
+        self._held.append(text)
+        self._held_characters += len(text)
+        if '"' in text if self._is_open else ends_line:
+            yield from self._advance(is_last=False)
+        if self._held_characters > MAX_ROW_CHARACTERS:
+            raise DatasetError(f"line {self._line}: a row of more than {MAX_ROW_CHARACTERS} characters")
+
+    def finish(self) -> Iterator[Part]:
+        """Yield what is left: no more text comes.
+
+        Raises:
+            DatasetError: as `feed`; or a quote is still open, so that all that follows it would be lost in one cell.
+        """
+        yield from self._advance(is_last=True)
+
+    def _advance(self, *, is_last: bool) -> Iterator[Part]:
+        text = "".join(self._held)
+        # A return at the end may be half of a line end.
+        end = len(text) if is_last else max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1
+        self._hold(text)
+        if self._table is None:
+            if not end and not is_last:
+                return
+            lines = io.StringIO(text[:end], newline="")
+            try:
+                header = header_lines(lines)
+            except OpenQuote:
+                if is_last:
+                    raise
+                self._is_open = '"' not in text[end:]
+                return
+            self._table = _Table(self._model, header, max_cells=self._max_cells, guarded=self._guarded)
+            self._line += len(header)
+            text, end = text[lines.tell() :], end - lines.tell()
+            yield Part(self._table.header, 0)
+        start, complete = self._line, text[:end]
+        plain = _plain_lines(complete)
+        if plain is not None:
+            self._hold(text[end:])
+            self._line += len(plain)
+            yield from self._table.parts_of_lines(plain, start=start)
+            return
+        quoted = _quoted_rows(complete, self._table.separator, start=start)
+        self._hold(quoted.rest + text[end:], is_open=bool(quoted.rest) and '"' not in text[end:])
+        self._line += quoted.n_lines
+        yield from self._table.parts_of_rows(quoted.rows, quoted.lines)
+        if quoted.error:
+            raise DatasetError(quoted.error)
+        if quoted.rest and is_last:
+            raise DatasetError(f"line {self._line}: a quote is opened and never closed")
+
+    def _hold(self, text: str, *, is_open: bool = False) -> None:
+        self._held, self._held_characters, self._is_open = [text], len(text), is_open
 
 
-def _encoded(rows: Rows, separator: str, *, quote_all: bool) -> list[str]:
-    """Return each row as csv writes it, with the end of the line."""
-    lines: list[str] = []
-    sink = SimpleNamespace(write=lines.append)  # csv writes a row at a time
-    quoting: Literal[0, 1] = csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
-    csv.writer(sink, delimiter=separator, lineterminator="\n", quoting=quoting).writerows(rows)
+def _plain_lines(text: str) -> list[str] | None:
+    """Return lines, without their ends, that can be split at the separator; None if csv has to look at them."""
+    if '"' in text:
+        return None
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    limit = csv.field_size_limit()
+    if len(text) > limit and max(map(len, lines), default=0) > limit:
+        return None
     return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Quoted:
+    """What csv makes of text: rows that are not blank, the line on which each starts, how many lines all of it takes,
+    the text of a row in which a quote is open at the end, and what is wrong after the rows."""
+
+    rows: Rows
+    lines: list[int]
+    n_lines: int
+    rest: str = ""
+    error: str = ""
+
+
+def _quoted_rows(text: str, separator: str, *, start: int) -> _Quoted:
+    # A blank line after the last one is no row of its own, unless a quote is still open: then it ends up in its cell.
+    reader = csv.reader(itertools.chain(io.StringIO(text, newline=""), ["\n"]), delimiter=separator)
+    rows: Rows = []
+    lines: list[int] = []
+    cells: list[str] = []
+    before = n_lines = 0
+    try:
+        for cells in reader:
+            before, n_lines = n_lines, reader.line_num
+            if cells:
+                rows.append(cells)
+                lines.append(start + before)
+    except csv.Error as error:
+        return _Quoted(rows, lines, n_lines, error=f"line {start + reader.line_num - 1}: {error}")
+    if not cells:
+        return _Quoted(rows, lines, n_lines - 1)
+    rest = "".join(itertools.islice(io.StringIO(text, newline=""), before, None))
+    return _Quoted(rows[:-1], lines[:-1], before, rest=rest)
+
+
+class _Table:
+    """How the rows of one table are scored and written.
+
+    Raises:
+        DatasetError: the header lacks a feature, or has it twice, or has too many columns.
+
+    Attributes:
+        header: the header row as it is written.
+    """
+
+    def __init__(self, model: Classifier, first: list[str], *, max_cells: int, guarded: bool) -> None:
+        text = "".join(first)
+        self.separator = separator_of(text) if len(model.features) > 1 else separator_or_comma(text)
+        try:
+            header = next(csv.reader(first, delimiter=self.separator))
+        except csv.Error as error:
+            raise DatasetError(f"line 1: {error}") from error
+        if len(header) > MAX_COLUMNS:
+            raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
+        self._model = model
+        self._positions = positions_of(model.features, header)
+        self._width = len(header)
+        self._guarded = guarded
+        self._others = sorted(set(range(self._width)) - set(self._positions))
+        added = added_columns(header, model.labels)
+        cells = [*header, *added]
+        self.header = self._encoded([[*map(guard, cells)] if guarded else cells])[0] + "\n"
+        self._blank = self.separator * (len(added) - 1)
+        self._max_rows = max(1, min(max_cells // len(cells), model.slice_rows))
+        # Predictions of a decision table are shared objects: writing out floats once each is a third of all work.
+        kept = _KEPT_CHARACTERS // (_PROBABILITY_CHARACTERS * len(added))
+        self._tail_of = lru_cache(kept)(self._tail)
+
+    def parts_of_lines(self, lines: list[str], *, start: int) -> Iterator[Part]:
+        """Yield parts of lines that can be split at the separator; the first stands on line `start` of the file."""
+        numbers: Sequence[int] = range(start, start + len(lines))
+        if "" in lines:
+            numbers = [number for number, line in zip(numbers, lines, strict=True) if line]
+            lines = [line for line in lines if line]
+        separator = self.separator
+        for at in range(0, len(lines), self._max_rows):
+            part = lines[at : at + self._max_rows]
+            yield from self._parts([line.split(separator) for line in part], part, numbers[at : at + self._max_rows])
+
+    def parts_of_rows(self, rows: Rows, numbers: Sequence[int]) -> Iterator[Part]:
+        """Yield parts of rows that csv has read, with the line on which each starts."""
+        for at in range(0, len(rows), self._max_rows):
+            part = rows[at : at + self._max_rows]
+            yield from self._parts(part, self._encoded(part), numbers[at : at + self._max_rows])
+
+    def _parts(self, rows: Rows, texts: list[str], numbers: Sequence[int]) -> Iterator[Part]:
+        values = plain_rows(self._model.validator, rows, positions=self._positions, width=self._width)
+        if values is not None:
+            if self._guarded and self._others:
+                self._guard(rows, texts, self._others)
+            ends = map(self._tail_of, self._model.predict_each(values))
+            yield Part("".join(map(add, texts, ends)), len(rows))
+        elif len(rows) > MAX_ODD_ROWS:
+            for at in range(0, len(rows), MAX_ODD_ROWS):
+                odd = slice(at, at + MAX_ODD_ROWS)
+                yield from self._parts(rows[odd], texts[odd], numbers[odd])
+        else:
+            yield self._odd_part(rows, texts, numbers)
+
+    def _odd_part(self, rows: Rows, texts: list[str], numbers: Sequence[int]) -> Part:
+        """Return the part of rows that go through the validator one by one."""
+        values = np.zeros((len(rows), len(self._positions)))
+        bad: dict[int, BadRow] = {}
+        for index, cells in enumerate(rows):
+            try:
+                values[index] = self._row(cells)
+            except (InvalidSample, DatasetError) as error:
+                bad[index] = BadRow(numbers[index], str(error))
+            if len(cells) > MAX_COLUMNS:
+                raise DatasetError(f"line {numbers[index]}: {len(cells)} columns, at most {MAX_COLUMNS} are read")
+        if self._guarded:
+            self._guard(rows, texts, range(self._width))
+        ends = list(map(self._tail_of, self._model.predict_each(values)))
+        for index, row in bad.items():
+            texts[index], ends[index] = self._bad_row(rows[index], texts[index], row.message)
+        return Part("".join(map(add, texts, ends)), len(rows), list(bad.values()))
+
+    def _row(self, cells: list[str]) -> list[float]:
+        if len(cells) != self._width:
+            raise DatasetError(f"{len(cells)} columns, the header has {self._width}")
+        return self._model.validator.row([cells[position] for position in self._positions])
+
+    def _bad_row(self, cells: list[str], text: str, message: str) -> tuple[str, str]:
+        """Return a row's own cells as text, and those that come after them."""
+        last = [guard(message) if self._guarded else message]
+        missing = self._width - len(cells)
+        if missing < 0:
+            surplus = cells[self._width :]
+            last += map(guard, surplus) if self._guarded else surplus
+            text = self._encoded([cells[: self._width]])[0]
+        return text, self.separator * max(0, missing) + self._blank + self.separator + self._encoded([last])[0] + "\n"
+
+    def _tail(self, prediction: Prediction) -> str:
+        """Return the new cells of a row as text, with the separator in front and the end of the line."""
+        label = guard(prediction.label) if self._guarded else prediction.label
+        cells = [label, *map(repr, prediction.probabilities), ""]
+        return self.separator + self._encoded([cells])[0] + "\n"
+
+    def _guard(self, rows: Rows, texts: list[str], columns: Sequence[int]) -> None:
+        """Mark the cells in these columns, in the rows and in their texts."""
+        changed: set[int] = set()
+        for column in columns:
+            cells = [row[column] if column < len(row) else "" for row in rows]
+            joined = "".join(cells)
+            if not any(mark in joined for mark in _RISKY):
+                continue
+            for index, cell in enumerate(cells):
+                safe = guard(cell)
+                if safe != cell:
+                    rows[index][column] = safe
+                    changed.add(index)
+        for index in changed:
+            texts[index] = self._encoded([rows[index]])[0]
+
+    def _encoded(self, rows: Rows) -> list[str]:
+        """Return each row as csv writes it, without the end of the line.
+
+        Where no cell needs quotes, joining cells gives the same text in a fraction of the time.
+        """
+        joined = list(map(self.separator.join, rows))
+        text = "".join(joined)
+        if not any(mark in text for mark in '"\r\n') and text.count(self.separator) == sum(map(len, rows)) - len(rows):
+            return joined
+        lines: list[str] = []
+        sink = SimpleNamespace(write=lines.append)  # csv writes a row at a time
+        # Both characters in the line's end: csv puts quotes around those alone, and not around any other lone "\r".
+        csv.writer(sink, delimiter=self.separator, lineterminator="\r\n").writerows(rows)
+        return [line[:-2] for line in lines]
+
+
+def guard(cell: str) -> str:
+    """Return a cell as text that no spreadsheet takes for a formula: with a single quote in front of what may be one.
+
+    That is text that starts with = + - @ or one of their full-width forms, white space aside, or with a tab or a line
+    break; and what follows a comma, semicolon, tab or line break inside the cell, at which a spreadsheet of another
+    locale splits it. Numbers and single characters stay as they are.
+
+    Source: OWASP, CSV Injection, https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    if not any(mark in cell for mark in _RISKY) or _is_harmless(cell):
+        return cell
+    pieces = _CELL_ENDS.split(cell)
+    safe = "".join(f"'{piece}" if _FORMULA.match(piece) and not _is_harmless(piece) else piece for piece in pieces)
+    return f"'{safe}" if safe[0] in "\t\r\n" else safe
+
+
+def _is_harmless(text: str) -> bool:
+    if len(text) < 2:
+        return True
+    try:
+        number_of(text)
+    except NotANumber:
+        return False
+    return True
+
+
+def added_columns(header: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Return the names of the new columns: label, probabilities, and why there are none; with a number behind those
+    that the header has already."""
+    names: list[str] = []
+    for wanted in ["predicted_label", *(f"probability_{label}" for label in labels), "prediction_error"]:
+        numbered = itertools.chain([wanted], (f"{wanted}_{number}" for number in itertools.count(2)))
+        taken = {*header, *names}
+        names.append(next(name for name in numbered if name not in taken))
+    return names
 
 
 def separator_or_comma(header: str) -> str:
@@ -151,54 +432,6 @@ def positions_of(features: Sequence[Feature], header: Sequence[str]) -> list[int
     return [positions[feature.key][0] for feature in features]
 
 
-def _chunks(reader: Reader) -> Iterator[tuple[Sequence[int], Rows, bool]]:
-    """Yield rows that are not blank, many at once, with the line on which each starts, and whether any spans lines.
-
-    Raises:
-        DatasetError: a quote is still open at the end. All that follows it would be lost in one cell.
-    """
-    last_row: list[str] = []
-    last_line = 1
-    while True:
-        before = reader.line_num
-        chunk = list(itertools.islice(reader, CHUNK_ROWS))
-        lines: Sequence[int] = range(before + 1, reader.line_num + 1)
-        spans = len(lines) != len(chunk)
-        if spans:
-            # Quoted cells span lines; csv counts those it read, so the line breaks inside the cells tell the rest.
-            lines = list(itertools.accumulate((1 + sum(map(_breaks, row)) for row in chunk), initial=before + 1))
-        if chunk:
-            last_row, last_line = chunk[-1], lines[len(chunk) - 1]
-        if len(chunk) < CHUNK_ROWS and last_row:
-            raise DatasetError(f"line {last_line}: a quote is opened and never closed")
-        if not chunk:
-            return
-        if not all(chunk):
-            kept = [index for index, row in enumerate(chunk) if row]
-            lines, chunk = [lines[index] for index in kept], [chunk[index] for index in kept]
-        yield lines, chunk, spans
-
-
-def _breaks(cell: str) -> int:
-    return cell.count("\n") + cell.count("\r") - cell.count("\r\n")
-
-
-def _answers(
-    model: Classifier, chunk: Rows, *, positions: Sequence[int], width: int
-) -> tuple[list[Prediction], list[tuple[int, str]]]:
-    """Return an answer for each row, and the index of each bad row, whose answer means nothing, with what is wrong."""
-    rows = plain_rows(model.validator, chunk, positions=positions, width=width)
-    errors: list[tuple[int, str]] = []
-    if rows is None:
-        rows = np.zeros((len(chunk), len(positions)))
-        for index, cells in enumerate(chunk):
-            try:
-                rows[index] = _row(model, cells, positions=positions, width=width)
-            except (InvalidSample, DatasetError) as error:
-                errors.append((index, str(error)))
-    return model.predict_each(rows), errors
-
-
 def plain_rows(
     validator: Validator, chunk: Rows, *, positions: Sequence[int], width: int
 ) -> NDArray[np.float64] | None:
@@ -221,9 +454,3 @@ def plain_rows(
     except ValueError:
         return None
     return rows if validator.accepts_all(rows) else None
-
-
-def _row(model: Classifier, cells: list[str], *, positions: Sequence[int], width: int) -> list[float]:
-    if len(cells) != width:
-        raise DatasetError(f"{len(cells)} columns, the header has {width}")
-    return model.validator.row([cells[position] for position in positions])

@@ -20,14 +20,27 @@ from ml.card import Recipe
 from ml.classifier import Classifier
 from ml.csvfile import read_csv
 from ml.errors import DatasetError
-from ml.score import CHUNK_ROWS, BadRow, Scored, score
+from ml.score import (
+    BLOCK_CHARACTERS,
+    MAX_ODD_ROWS,
+    MAX_PART_CELLS,
+    MAX_ROW_CHARACTERS,
+    BadRow,
+    Scored,
+    Scorer,
+    added_columns,
+    guard,
+    score,
+)
 
 ROOT = Path(__file__).parent.parent
 HEADER = "sepal length,sepal width,petal length,petal width"
-ADDED = "predicted_label,probability_setosa,probability_versicolor,probability_virginica"
-VERSICOLOR = "versicolor,0.0,1.0,0.0"
+ADDED = "predicted_label,probability_setosa,probability_versicolor,probability_virginica,prediction_error"
+VERSICOLOR = "versicolor,0.0,1.0,0.0,"
 GOOD = "5.6,2.7,4.2,1.3"
 MILLION = 1_000_000
+PART_ROWS = MAX_PART_CELLS // 9  # of four cells, and five more
+BLOCK_ROWS = BLOCK_CHARACTERS // len(f"{GOOD}\n")
 
 
 def scored(model: Classifier, text: str) -> tuple[str, list[BadRow]]:
@@ -58,7 +71,7 @@ def refusal_of(model: Classifier, text: str) -> str:
 def test_what_comes_in_goes_out_with_the_answer_added(model: Classifier) -> None:
     lines, bad = lines_of(model, HEADER, GOOD, "5.10,3.5,1.4,.2")
 
-    assert lines == [f"{HEADER},{ADDED}", f"{GOOD},{VERSICOLOR}", "5.10,3.5,1.4,.2,setosa,1.0,0.0,0.0"]
+    assert lines == [f"{HEADER},{ADDED}", f"{GOOD},{VERSICOLOR}", "5.10,3.5,1.4,.2,setosa,1.0,0.0,0.0,"]
     assert bad == []
 
 
@@ -85,7 +98,7 @@ def test_the_separator_is_kept_and_a_decimal_comma_read(model: Classifier, separ
     )
 
     assert lines[0] == f"{HEADER},{ADDED}".replace(",", separator)
-    assert lines[1].split(separator) == ["5,6", "2,7", "4,2", "1,3", "versicolor", "0.0", "1.0", "0.0"]
+    assert lines[1].split(separator) == ["5,6", "2,7", "4,2", "1,3", "versicolor", "0.0", "1.0", "0.0", ""]
     assert lines[2].split(separator)[4:] == lines[1].split(separator)[4:]
     assert bad == []
 
@@ -112,9 +125,9 @@ def test_a_bad_row_is_told_by_its_line_and_left_blank(model: Classifier, row: st
 
     assert bad == [BadRow(3, BAD[row])]
     assert lines[1] == lines[3] == f"{GOOD},{VERSICOLOR}"
-    assert lines[2].startswith(row + ",")
-    assert lines[2].count(",") == max(row.count(","), 3) + 4
-    assert lines[2].removeprefix(row).strip(",") == ""
+    cells = row.split(",")
+    cells += [""] * (4 - len(cells))
+    assert rows_of(lines[2]) == [[*cells[:4], "", "", "", "", BAD[row], *cells[4:]]]
 
 
 def test_the_lines_of_bad_rows_count_blank_lines_and_quoted_line_breaks(model: Classifier) -> None:
@@ -129,8 +142,8 @@ def test_the_lines_of_bad_rows_count_blank_lines_and_quoted_line_breaks(model: C
     assert [row[0] for row in rows_of(out)] == ["no\nte", "a\nb\r\nc", "x", "d\re", "f\n", "g"]
 
 
-@pytest.mark.parametrize("before", [CHUNK_ROWS - 2, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1])
-def test_the_lines_of_bad_rows_are_right_across_chunks(model: Classifier, before: int) -> None:
+@pytest.mark.parametrize("before", [MAX_ODD_ROWS, PART_ROWS - 1, PART_ROWS, PART_ROWS + 1, BLOCK_ROWS])
+def test_the_lines_of_bad_rows_are_right_across_parts(model: Classifier, before: int) -> None:
     many = [GOOD] * before
 
     _, bad = lines_of(model, HEADER, *many, "?,1,1,1", "", *many, '"?\n?",1,1,1', "?,2,2,2")
@@ -155,6 +168,12 @@ REFUSED = {
     "a,b\n1,2\n": "no column is called 'sepal length': a, b",
     f"{HEADER},Petal Width (m)\n": "2 columns are called 'petal width': "
     "sepal length, sepal width, petal length, petal width, Petal Width (m)",
+    "\udcff\udcfes\0e\0": "UTF-16 text: save it as UTF-8",
+    "a\0b,c\n": "not text",
+    "x," * 10_000 + "y\n": "the header has 10001 columns, at most 10000 are read",
+    f"{HEADER}\n{GOOD}{',' * 10_000}\n": "line 2: 10004 columns, at most 10000 are read",
+    f"{HEADER}\n{GOOD}{'x' * MAX_ROW_CHARACTERS}": f"line 2: a row of more than {MAX_ROW_CHARACTERS} characters",
+    "x" * (MAX_ROW_CHARACTERS + 1): f"line 1: a row of more than {MAX_ROW_CHARACTERS} characters",
     "sepal length\n1\n": "the header has only one column, 'sepal length': separate by comma, semicolon or tab",
     f'"{HEADER}\n{GOOD}\n': "line 1: a quote in the header is not closed",
     f"{HEADER},n\n{GOOD},{'x' * 200_000}\n": "line 2: field larger than field limit (131072)",
@@ -166,7 +185,7 @@ def test_a_file_that_is_no_table_of_these_features_is_refused(model: Classifier,
     assert refusal_of(model, text) == REFUSED[text]
 
 
-@pytest.mark.parametrize("before", [0, 1, CHUNK_ROWS - 1, CHUNK_ROWS])
+@pytest.mark.parametrize("before", [0, 1, PART_ROWS, BLOCK_ROWS])
 @pytest.mark.parametrize("after", [0, 3])
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_quote_that_swallows_all_rows_after_it_is_refused(
@@ -220,15 +239,14 @@ def test_every_row_has_the_answer_of_predict_and_the_message_of_the_validator(
     for cells in table:
         try:
             answer = model.predict(model.validator.row(cells))
-            expected.append((answer.label, *map(repr, answer.probabilities)))
+            expected.append([answer.label, *map(repr, answer.probabilities), ""])
         except Exception as error:
-            expected.append(("", "", "", "", str(error)))
+            expected.append(["", "", "", "", str(error)])
 
     out, bad = scored(model, source.getvalue())
 
-    messages = iter(bad)
-    found = [(*row[4:], *([] if row[4] else [next(messages).message])) for row in rows_of(out)[1:]]
-    assert found == expected
+    assert [row[4:] for row in rows_of(out)[1:]] == expected
+    assert [row.message for row in bad] == [message for *_, message in expected if message]
     assert [row[:4] for row in rows_of(out)[1:]] == table
 
 
@@ -255,7 +273,7 @@ def run(*arguments: str | Path, cwd: Path, stdin: bytes | None = None) -> subpro
 
 
 TABLE = f"{HEADER}\n{GOOD}\n?,1,1,1\n"
-ANSWERS = f"{HEADER},{ADDED}\n{GOOD},{VERSICOLOR}\n?,1,1,1,,,,\n"
+ANSWERS = f"{HEADER},{ADDED}\n{GOOD},{VERSICOLOR}\n?,1,1,1,,,,,sepal length: '?' is not a number\n"
 
 
 def test_a_file_becomes_a_file_and_bad_rows_are_told(model_path: Path, tmp_path: Path) -> None:
@@ -416,10 +434,10 @@ def test_rows_that_need_quotes_are_written_as_csv_writes_them(model: Classifier,
     (first, *_), *others = rows_of(f"{cell}\n")
     assert not others
 
-    out, bad = scored(model, f"note,{HEADER}\n" + f"{cell},{GOOD}\n" * (CHUNK_ROWS + 3) + f"x,{GOOD}\n")
+    out, bad = scored(model, f"note,{HEADER}\n" + f"{cell},{GOOD}\n" * (PART_ROWS + 3) + f"x,{GOOD}\n")
 
     assert rows_of(out)[1:] == [
-        [note, *GOOD.split(","), *VERSICOLOR.split(",")] for note in [first] * (CHUNK_ROWS + 3) + ["x"]
+        [note, *GOOD.split(","), *VERSICOLOR.split(",")] for note in [first] * (PART_ROWS + 3) + ["x"]
     ]
     assert bad == []
 
@@ -432,13 +450,13 @@ def test_labels_and_headers_are_quoted_where_they_must_be(tmp_path: Path) -> Non
 
     rows = rows_of(scored(model, '"x"\n1\n18\n')[0])
 
-    assert rows[0] == ["x", "predicted_label", "probability_a, b", 'probability_say "c"']
+    assert rows[0] == ["x", "predicted_label", "probability_a, b", 'probability_say "c"', "prediction_error"]
     assert [row[1] for row in rows[1:]] == ["a, b", 'say "c"']
 
 
 def test_progress_adds_up_to_the_rows(model: Classifier) -> None:
     steps: list[int] = []
-    n = 2 * CHUNK_ROWS + 5
+    n = 2 * PART_ROWS + 5
     source = io.StringIO(HEADER + "\n" + f"{GOOD}\n\n" * n, newline="")
 
     result = score(model, source, io.StringIO(newline=""), on_bad=lambda _bad: None, on_rows=steps.append)
@@ -446,3 +464,153 @@ def test_progress_adds_up_to_the_rows(model: Classifier) -> None:
     assert result == Scored(n, 0)
     assert sum(steps) == n
     assert len(steps) > 2
+
+
+def fed(model: Classifier, *pieces: str, guarded: bool = False) -> list[str]:
+    """Return the text of each part that comes out of pieces, and the error that ends it."""
+    scorer, out = Scorer(model, max_cells=30, guarded=guarded), list[str]()
+    try:
+        for piece in pieces:
+            out += [part.text for part in scorer.feed(piece)]
+        out += [part.text for part in scorer.finish()]
+    except DatasetError as error:
+        out.append(f"error: {error}")
+    return out
+
+
+def test_a_row_comes_out_with_the_text_that_completes_it(model: Classifier) -> None:
+    scorer = Scorer(model)
+    pieces = [HEADER, "\n", "5.6,2.7,4.2,", "1.3\r", "\n5.6", ",2.7,4.2,1.3\n\n?", ',1,1,"1\n', '"\n', GOOD]
+
+    out = [[part.text.count("\n") for part in scorer.feed(piece)] for piece in pieces]
+
+    assert out == [[], [1], [], [], [1], [1], [], [2], []]
+    assert [part.text for part in scorer.finish()] == [f"{GOOD},{VERSICOLOR}\n"]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    text=st.text(st.sampled_from('",\n\r1.5x-='), max_size=80),
+    cuts=st.lists(st.integers(0, 120), max_size=12).map(sorted),
+    quoted=st.booleans(),
+    guarded=st.booleans(),
+)
+def test_it_does_not_matter_where_the_text_is_cut(
+    model: Classifier, text: str, cuts: list[int], *, quoted: bool, guarded: bool
+) -> None:
+    header = f'"no\r\nte",{HEADER}' if quoted else HEADER
+    whole = f"{header}\n{GOOD},1\n{text}"
+    pieces = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
+
+    out = fed(model, *pieces, guarded=guarded)
+
+    assert "".join(out) == "".join(fed(model, whole, guarded=guarded)) == "".join(fed(model, *whole, guarded=guarded))
+
+
+def test_rows_before_an_error_come_out(model: Classifier) -> None:
+    swallowed = f'{HEADER},n\n{GOOD},"a"\n{GOOD},b\n{GOOD},"c\n{GOOD},d\n'
+
+    out = fed(model, swallowed)
+
+    assert [row[4] for row in rows_of("".join(out[:-1]))] == ["n", "a", "b"]
+    assert out[-1] == "error: line 4: a quote is opened and never closed"
+
+
+def test_new_columns_never_have_the_name_of_another() -> None:
+    once = added_columns(["x"], ["a", "a_2"])
+    header = ["x", *once]
+
+    twice = added_columns(header, ["a", "a_2"])
+    thrice = added_columns([*header, *twice], ["a", "a_2"])
+
+    assert once == ["predicted_label", "probability_a", "probability_a_2", "prediction_error"]
+    assert len({*header, *twice, *thrice}) == len([*header, *twice, *thrice])
+
+
+def test_what_was_scored_can_be_scored_again(model: Classifier) -> None:
+    once, _ = scored(model, f"{HEADER}\n{GOOD}\n5.6,x,4.2,1.3\n")
+
+    twice, bad = scored(model, once)
+
+    (header, good, wrong) = rows_of(twice)
+    assert len(set(header)) == len(header) == 14
+    assert good[4:9] == good[9:]
+    assert wrong[4:9] == wrong[9:]
+    assert [row.line for row in bad] == [3]
+
+
+FORMULAS = {
+    "=1+1": "'=1+1",
+    "+cmd|' /C calc'!A0": "'+cmd|' /C calc'!A0",
+    "-2+3": "'-2+3",
+    "@SUM(A1)": "'@SUM(A1)",
+    " =1": "' =1",
+    "\ufeff=1": "'\ufeff=1",
+    "\tx": "'\tx",
+    "\t=1": "'\t'=1",
+    "\rx": "'\rx",
+    "\nx": "'\nx",
+    "\uff1d1+1": "'\uff1d1+1",
+    "a;=1+1": "a;'=1+1",
+    "a\n-x": "a\n'-x",
+    "+34 600 123": "'+34 600 123",
+    "-inf": "'-inf",
+}
+HARMLESS = [
+    "",
+    "-",
+    "=",
+    "--"[0],
+    "-1.5",
+    "+1e-3",
+    "-1,5",
+    " -2",
+    "\t2",
+    "a-b",
+    "a=b",
+    "'=1",
+    "2020-01-02",
+    "a;-1",
+    "x\ny",
+]
+
+
+@pytest.mark.parametrize("cell", FORMULAS, ids=ascii)
+def test_text_that_may_be_a_formula_is_marked(cell: str) -> None:
+    assert guard(cell) == FORMULAS[cell]
+
+
+@pytest.mark.parametrize("cell", HARMLESS, ids=ascii)
+def test_numbers_and_other_text_stay_as_they_are(cell: str) -> None:
+    assert guard(cell) == cell
+
+
+cells = st.text(st.sampled_from('=+-@\t\r\n,;" 1x\uff1d'), max_size=6)
+
+
+@settings(deadline=None, max_examples=200)
+@given(rows=st.lists(st.tuples(cells, st.sampled_from([GOOD, "x,=1,1,1", "-1,1,1,1"]), cells), max_size=5))
+def test_every_cell_that_comes_out_guarded_is_safe(model: Classifier, rows: list[tuple[str, str, str]]) -> None:
+    source = io.StringIO(newline="")
+    table = [[before, *numbers.split(","), after] for before, numbers, after in rows]
+    csv.writer(source).writerows([["=a", *HEADER.split(","), "+b"], *table])
+
+    out = rows_of("".join(fed(model, source.getvalue(), guarded=True)))
+
+    assert [row[:6] for row in out] == [
+        [guard(cell) for cell in row] for row in [["=a", *HEADER.split(","), "+b"], *table]
+    ]
+    assert all(guard(cell) == cell or cell.startswith("'") for row in out for cell in row)
+
+
+def test_labels_that_are_formulas_are_marked_as_cells_are(tmp_path: Path) -> None:
+    labels = ["=1+1"] * 9 + ["-2"] * 11
+    (tmp_path / "t.csv").write_text("@x,y\n" + "".join(f"{n},{label}\n" for n, label in enumerate(labels)))
+    trained = training.fit(read_csv(tmp_path / "t.csv").dataset, Recipe(trees=2))
+    model = training.write(training.model_of(trained), tmp_path / "t.npz", trained=trained)
+
+    plain, guarded = (rows_of("".join(fed(model, "@x\n1\n18\n=2\n", guarded=guarded))) for guarded in (False, True))
+
+    assert [row[:2] for row in plain[1:]] == [["1", "=1+1"], ["18", "-2"], ["=2", ""]]
+    assert [row[:2] for row in guarded] == [["'@x", "predicted_label"], ["1", "'=1+1"], ["18", "-2"], ["'=2", ""]]
+    assert guarded[3][-1] == "'@x: '=2' is not a number"

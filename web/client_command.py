@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from ml.csvfile import refuse_same_file
 from ml.errors import DatasetError, MLError
+from ml.score import added_columns
 from web.client import ClientError, ModelReplaced, Outcome, Prediction, Refused, Sample, Stream
 from web.client_rows import Header, Parts
 
@@ -169,7 +170,7 @@ class Format(Protocol):
 
 
 class CsvFormat:
-    """The table as it came in, with label and probabilities in new columns at its end, as `ml.score` writes it."""
+    """The table as it came in, with new columns at its end, as `ml.score` writes it."""
 
     def __init__(self, header: Header, labels: Sequence[str]) -> None:
         self._header = header
@@ -178,21 +179,21 @@ class CsvFormat:
         self._cells = lru_cache(KEPT_ANSWERS)(_cells)  # writing out floats takes longer than finding them
 
     def start(self) -> str:
-        columns = ["predicted_label", *(f"probability_{label}" for label in self._labels)]
-        return self._text([[*self._header.cells, *columns]])
+        return self._text([[*self._header.cells, *added_columns(self._header.cells, self._labels)]])
 
     def rows(self, lines: Sequence[int], rows: Sequence[list[str]], outcomes: Sequence[Outcome]) -> str:
-        return self._text([cells + self._answer(cells, outcome) for cells, outcome in zip(rows, outcomes, strict=True)])
+        return self._text([self._row(cells, outcome) for cells, outcome in zip(rows, outcomes, strict=True)])
 
-    def _answer(self, cells: list[str], outcome: Outcome) -> list[str]:
+    def _row(self, cells: list[str], outcome: Outcome) -> list[str]:
         if isinstance(outcome, Refused):
-            missing = max(0, len(self._header.cells) - len(cells))
-            return [""] * (missing + 1 + len(self._labels))
+            width = len(self._header.cells)
+            blank = [""] * (max(0, width - len(cells)) + 1 + len(self._labels))
+            return [*cells[:width], *blank, outcome.message, *cells[width:]]
         if outcome.version != self._version:
             if tuple(outcome.probabilities) != self._labels:
                 raise ModelReplaced("the model was replaced by one with other labels, for which there are no columns")
             self._version = outcome.version
-        return self._cells(outcome.label, *outcome.probabilities.values())
+        return cells + self._cells(outcome.label, *outcome.probabilities.values())
 
     def _text(self, table: Sequence[Sequence[str]], quoting: Literal[0, 1] = csv.QUOTE_MINIMAL) -> str:
         text = io.StringIO(newline="")
@@ -205,7 +206,7 @@ class CsvFormat:
 
 
 def _cells(label: str, *probabilities: float) -> list[str]:
-    return [label, *map(repr, probabilities)]
+    return [label, *map(repr, probabilities), ""]
 
 
 class _Answered(msgspec.Struct):
