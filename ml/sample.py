@@ -67,7 +67,7 @@ class Validator:
 
     def __init__(self, features: Sequence[TrainedFeature]) -> None:
         self.features = tuple(features)
-        self._keys = tuple(feature.key for feature in features)
+        self.keys = tuple(feature.key for feature in features)
         self._checks = [
             (
                 -LARGEST if feature.minimum is None else max(feature.minimum, -LARGEST),
@@ -92,7 +92,7 @@ class Validator:
         # A good sample is read in one pass; only a bad one is looked at again, for all of its errors.
         if len(sample) == len(self._checks):
             try:
-                values = [sample[key] for key in self._keys] if isinstance(sample, Mapping) else sample
+                values = [sample[key] for key in self.keys] if isinstance(sample, Mapping) else sample
                 for value, (minimum, maximum) in zip(values, self._checks, strict=True):
                     number = value if type(value) is float else number_of(value)
                     if not minimum <= number <= maximum:
@@ -133,12 +133,12 @@ class Validator:
         )
 
     def _by_position(self, sample: Sequence[object]) -> dict[str, object]:
-        names = [*self._keys, *(self._name_of(index) for index in range(len(self._keys), len(sample)))]
+        names = [*self.keys, *(self._name_of(index) for index in range(len(self.keys), len(sample)))]
         return dict(zip(names, sample, strict=False))
 
     def _name_of(self, index: int) -> str:
         # A space in front where a feature has that very name.
-        return f" [{index}]" if f"[{index}]" in self._keys else f"[{index}]"
+        return f" [{index}]" if f"[{index}]" in self.keys else f"[{index}]"
 
     def _errors(self, sample: Mapping[str, object], *, n_values: int = 0) -> list[FieldError]:
         """Return what is wrong with a sample; `n_values` is how many a sample without keys has."""
@@ -150,12 +150,12 @@ class Validator:
             error = _error(feature, sample[feature.key])
             if error:
                 errors.append(error)
-        known = set(self._keys)
+        known = set(self.keys)
         unknown = (key for key in sample if key not in known)
         for key in itertools.islice(unknown, max(0, MAX_ERRORS - len(errors))):
             shown = _shown(key)
             known_as = f"{shown!r} is not a feature of this model"
-            surplus = f"a sample has {len(self._keys)} values, not {n_values}"
+            surplus = f"a sample has {len(self.keys)} values, not {n_values}"
             errors.append(FieldError(shown, "unknown_feature", surplus if n_values else known_as))
         return errors
 

@@ -15,6 +15,7 @@ from web.negotiation import Form
 ROOT = Path(__file__).parent.parent
 STATIC = ROOT / "static"
 TEMPLATES = ROOT / "templates"
+VARY = b"Accept, Accept-Language, HX-Request"
 FORMS: tuple[Form, ...] = ("page", "fragment", "json")
 _MEDIA_TYPES: dict[Form, bytes] = {
     "page": b"text/html; charset=utf-8",
@@ -33,17 +34,21 @@ class Content(Response):
         self.raw_headers = [*headers, (b"content-length", str(len(body)).encode())]
 
 
-def headers_of(form: Form, tag: bytes = b"", model: Classifier | None = None) -> list[tuple[bytes, bytes]]:
-    """Return the headers of an answer in this form, with its entity tag if it has one, and of the model it is from."""
+def headers_of(
+    form: Form, tag: bytes = b"", model: Classifier | None = None, *, lang: str = "en"
+) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer in this form and language, with its entity tag and its model if it has them."""
     if model is None:
-        return _headers(form, tag, "", "")
-    return _headers(form, tag, model.version, model.interface)
+        return _headers(form, tag, "", "", lang)
+    return _headers(form, tag, model.version, model.interface, lang)
 
 
 # By the model's texts and not the model, which would be kept in memory.
 @lru_cache(64)
-def _headers(form: Form, tag: bytes, version: str, interface: str) -> list[tuple[bytes, bytes]]:
-    headers = [(b"vary", b"Accept, HX-Request"), (b"cache-control", b"no-cache"), (b"content-type", _MEDIA_TYPES[form])]
+def _headers(form: Form, tag: bytes, version: str, interface: str, lang: str) -> list[tuple[bytes, bytes]]:
+    headers = [(b"vary", VARY), (b"cache-control", b"no-cache"), (b"content-type", _MEDIA_TYPES[form])]
+    if form != "json":
+        headers.append((b"content-language", lang.encode()))
     if tag:
         headers.append((b"etag", tag))
     if version:
@@ -59,10 +64,17 @@ def tag_of(content: bytes) -> bytes:
     return f'"{hashlib.sha256(content).hexdigest()[:16]}"'.encode()
 
 
-@lru_cache(2 * len(FORMS))  # two models, for while one replaces another
-def entity_tag(model: Classifier, form: Form) -> bytes:
-    """Return the tag of every prediction in this form: it depends on its address, the model and our files alone."""
-    return f'"{model.version}-{_files_digest()}-{form}"'.encode()
+def entity_tag(model: Classifier, form: Form, lang: str = "en") -> bytes:
+    """Return the tag of every prediction in this form and language.
+
+    It depends on its address, the model and our files alone.
+    """
+    return _tag(model.version, form, lang)
+
+
+@lru_cache(64)
+def _tag(version: str, form: Form, lang: str) -> bytes:
+    return f'"{version}-{_files_digest()}-{form}-{lang}"'.encode()
 
 
 @lru_cache(1)

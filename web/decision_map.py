@@ -22,8 +22,17 @@ LEFT, TOP, PLOT_WIDTH, PLOT_HEIGHT = 38, 4, 358, 264
 MARGIN = 0.04
 # A region's name stands in its largest rectangle, if that is large enough for it.
 NAME_HEIGHT, CHARACTER_WIDTH = 20, 8
-# How many different marks, and shades of regions, there are; more labels share them.
-MARKS, TONES = 6, 3
+# The marks of training points, a shape for each label: dot, square, triangle, diamond, plus and cross. More labels
+# share them, as they share the shades of regions.
+MARKS = (
+    "M-2.2 0a2.2 2.2 0 1 0 4.4 0a2.2 2.2 0 1 0-4.4 0z",
+    "M-2-2H2V2H-2z",
+    "M0-3L3 2H-3z",
+    "M0-3L3 0 0 3-3 0z",
+    "M-3 0H3M0-3V3",
+    "M-2-2L2 2M-2 2L2-2",
+)
+TONES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +67,10 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Training rows of one class: a path with one vertex each, all drawn with the same mark."""
+    """Training rows of one class: a path with one vertex each, and the path of the mark that is drawn there."""
 
-    mark: int
     path: str
+    mark: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +116,7 @@ class Mapper:
         for label, row in zip(model.sample_classes.tolist(), model.sample_rows.tolist(), strict=True):
             self._points_of.setdefault(label, {})[self.position(row)] = None
         self._points = [
-            Points(label % MARKS, "M" + " ".join(f"{x} {y}" for x, y in points))
+            Points("M" + " ".join(f"{x} {y}" for x, y in points), mark_of(label))
             for label, points in sorted(self._points_of.items())
         ]
 
@@ -139,6 +148,29 @@ class Mapper:
 def _count(points: Iterable[tuple[int, int]], rectangle: _Rectangle) -> int:
     left, top, width, height = rectangle
     return sum(left <= x <= left + width and top <= y <= top + height for x, y in points)
+
+
+# The positions of the features on the map, across and up; a model of one feature has no map.
+Axes = tuple[int, int] | None
+
+
+def default_axes(model: Classifier) -> Axes:
+    """Return the two most important features, the most important one across."""
+    ranked = sorted(range(len(model.features)), key=lambda feature: -model.features[feature].importance)
+    return (ranked[0], ranked[1]) if len(ranked) > 1 else None
+
+
+def axes_of(model: Classifier, x: str | None, y: str | None) -> Axes:
+    """Return the axes that are asked for by feature key; what is unknown or the same twice gives way to the default."""
+    default = default_axes(model)
+    if default is None or (x is None and y is None):
+        return default
+    positions = {feature.key: position for position, feature in enumerate(model.features)}
+    across = positions.get(x or "", default[0])
+    up = positions.get(y or "", default[1])
+    if across == up:
+        up = next(position for position in (*default, across) if position != across)
+    return across, up
 
 
 _Rectangle = tuple[int, int, int, int]
@@ -221,6 +253,11 @@ def _axis(feature: TrainedFeature, scale: _Scale, language: Language) -> Axis:
         step=repr(step_of(feature)),
         ticks=[(scale.position(tick), language.number(tick)) for tick in _ticks(scale.low, scale.high)],
     )
+
+
+def mark_of(label: int) -> str:
+    """Return the path of the mark of the label at this position."""
+    return MARKS[label % len(MARKS)]
 
 
 def step_of(feature: TrainedFeature) -> float:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from ml.classifier import Classifier
 from ml.sample import shown_number
-from web import openapi
+from web import languages, openapi
 from web.content import Content, headers_of, tag_of
 from web.negotiation import Form, is_known
 from web.openapi import Json
@@ -84,7 +84,11 @@ async def docs(request: Request) -> Response:
     state = request.app.state
     description = openapi.describe(state.model, state.settings)
     view = docs_view(state.model, description, address=str(request.base_url))
-    return _answer(request, state.templates.render("docs.html", docs=view).encode(), form="page")
+    return _answer(
+        request,
+        state.templates.render("docs.html", languages.language(languages.SOURCE), docs=view).encode(),
+        form="page",
+    )
 
 
 def _answer(request: Request, content: bytes, *, form: Form) -> Response:

@@ -103,6 +103,11 @@ def language(code: str) -> Language:
     return Language(code, Translations(compiled))
 
 
+def known(code: str) -> Language | None:
+    """Return the language with this code, if it is one of ours."""
+    return language(code) if code in codes() else None
+
+
 @lru_cache(256)
 def preferred(accept_language: bytes) -> Language:
     """Return the language that an `Accept-Language` header asks for (RFC 9110, section 12.5.4), or else English."""

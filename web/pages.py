@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 from starlette.applications import Starlette
@@ -12,9 +13,12 @@ from starlette.routing import request_response
 from starlette.types import Receive, Scope, Send
 
 from ml.classifier import Classifier
-from ml.sample import InvalidSample, shown_number
-from web import batch, messages, refusals, views
+from ml.sample import InvalidSample
+from web import batch, code, languages, messages, refusals
 from web.content import Content, entity_tag, headers_of
+from web.decision_map import Axes, axes_of
+from web.fragments import Fragments, FragmentStore
+from web.languages import Language
 from web.messages import encoder_of
 from web.negotiation import (
     MAX_QUERY_FIELDS,
@@ -44,24 +48,29 @@ class Predict:
             return
         form = preferred_form(scope, default="page")
         model: Classifier = scope["app"].state.model
-        tag = entity_tag(model, form)
+        fields: dict[str, object] = {**query_of(scope)}
+        look = _look(scope, fields, model)
+        tag = entity_tag(model, form, look.language.code)
         if is_known(scope, tag):
-            response: Response = Content(b"", status=304, headers=headers_of(form, tag, model))
+            headers = headers_of(form, tag, model, lang=look.language.code)
+            response: Response = Content(b"", status=304, headers=headers)
         else:
-            response = _respond(scope["app"], query_of(scope), form=form, tag=tag)
+            response = _respond(Request(scope), fields, form=form, look=look, tag=tag)
         await response(scope, receive, send)
 
 
 async def page(request: Request) -> Response:
     """GET / and /index: the page, prefilled from the query or else with the model's example."""
     model: Classifier = request.app.state.model
-    known = {feature.key: shown_number(feature.example) for feature in model.features}
+    fields: dict[str, object] = {**query_of(request.scope)}
+    look = _look(request.scope, fields, model)
+    known: dict[str, object] = {feature.key: look.language.number(feature.example) for feature in model.features}
     # Other parameters are left alone here: links get decorated on their way (utm_source and the like).
-    known |= {key: text for key, text in query_of(request.scope).items() if key in known}
-    tag = entity_tag(model, "page")
+    known |= {key: text for key, text in fields.items() if key in known}
+    tag = entity_tag(model, "page", look.language.code)
     if is_known(request.scope, tag):
-        return Content(b"", status=304, headers=headers_of("page", tag, model))
-    return _page(request.app, known, tag=tag)
+        return Content(b"", status=304, headers=headers_of("page", tag, model, lang=look.language.code))
+    return _page(request, known, look=look, tag=tag)
 
 
 async def result(request: Request) -> Response:
@@ -71,7 +80,8 @@ async def result(request: Request) -> Response:
     _refuse_compressed(request)
     if content_type_of(request.scope)[0] not in _FORM_TYPES:
         raise Problem(415, "send application/x-www-form-urlencoded or multipart/form-data")
-    return _page(request.app, await _form(request))
+    fields = await _form(request)
+    return _page(request, fields, look=_look(request.scope, fields, request.app.state.model))
 
 
 async def favicon(request: Request) -> Response:
@@ -87,7 +97,7 @@ async def _post(request: Request) -> Response:
         fields = await _form(request)
         if len(fields) == 1 and next(iter(fields)).lstrip().startswith("{"):
             raise Problem(415, "this is JSON, sent as a form: say Content-Type: application/json")
-        return _respond(request.app, fields, form=form)
+        return _respond(request, fields, form=form, look=_look(request.scope, fields, request.app.state.model))
     if content_type == b"application/json" or content_type.endswith(b"+json"):
         return await _answer_json(request)
     raise Problem(415, "send application/json, application/x-www-form-urlencoded or multipart/form-data")
@@ -102,7 +112,8 @@ async def _answer_json(request: Request) -> Response:
         raise Problem(422, 'a request has either "sample" or "samples"')
     if body.sample is not msgspec.UNSET:
         sample = messages.decode_sample(body.sample)
-        return _respond(request.app, sample, form=preferred_form(request.scope, default="json"))
+        form = preferred_form(request.scope, default="json")
+        return _respond(request, sample, form=form, look=_look(request.scope, {}, model))
     assert body.samples is not msgspec.UNSET
     if len(body.samples) > settings.max_samples:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {settings.max_samples} are allowed")
@@ -111,41 +122,85 @@ async def _answer_json(request: Request) -> Response:
 
 
 def _respond(
-    app: Starlette, sample: Mapping[str, object] | Sequence[object], *, form: Form, tag: bytes = b""
+    request: Request, sample: Mapping[str, object] | Sequence[object], *, form: Form, look: Look, tag: bytes = b""
 ) -> Response:
     """Return the prediction of one sample in the form that was asked for."""
+    app: Starlette = request.app
     model: Classifier = app.state.model
     if form == "page":
-        return _page(app, sample, tag=tag)
+        return _page(request, sample, look=look, tag=tag)
+    headers = headers_of(form, tag, model, lang=look.language.code)
+    fragments: FragmentStore = app.state.fragments
     try:
         row = model.validator.row(sample)
     except InvalidSample as error:
         if form == "json":
             return refusals.json_of(Problem(422, str(error), error.errors).details)
         # 200: htmx does not swap a 422 in, and the old answer would stay beside the new input.
-        content = app.state.templates.fragment(views.invalid_view(error, model.features)).encode()
-        return Content(content, status=200, headers=headers_of(form, tag, model))
+        ours = fragments.of(model, look.language)
+        return Content(ours.invalid(ours.invalid_view(error)).encode(), status=200, headers=headers)
     prediction, notes = model.predict(row), model.validator.notes(row)
     if form == "json":
         content = encoder_of(model).answer(row, prediction, notes)
     else:
-        content = app.state.templates.answer(prediction, model.labels, notes)
-    return Content(content, status=200, headers=headers_of(form, tag, model))
+        content = fragments.of(model, look.language).answer(row, prediction, notes, look.axes).encode()
+    return Content(content, status=200, headers=headers)
 
 
-def _page(app: Starlette, sample: Mapping[str, object] | Sequence[object], *, tag: bytes = b"") -> Response:
+def _page(
+    request: Request, sample: Mapping[str, object] | Sequence[object], *, look: Look, tag: bytes = b""
+) -> Response:
+    app: Starlette = request.app
     model: Classifier = app.state.model
+    fragments: Fragments = app.state.fragments.of(model, look.language)
     status = 200
     try:
         row = model.validator.row(sample)
-        view = views.answer_view(model.predict(row), model.labels, model.validator.notes(row))
+        notes = model.validator.notes(row)
+        fragment, messages = fragments.answer(row, model.predict(row), notes, look.axes), fragments.told(notes)
     except InvalidSample as error:
-        view = views.invalid_view(error, model.features)
+        view = fragments.invalid_view(error)
+        fragment, messages = fragments.invalid(view), view.messages
         status = 422 if view.state == "invalid" else 200
     named = sample if isinstance(sample, Mapping) else dict(zip((f.key for f in model.features), sample, strict=False))
     texts = {key: "" if value is None else str(value) for key, value in named.items()}
-    content = app.state.templates.page(model, texts, view).encode()
-    return Content(content, status=status, headers=headers_of("page", tag if status == 200 else b"", model))
+    address = code.address_of(request)
+    panel = code.code_view(
+        model,
+        sample,
+        address=address,
+        needs_token=bool(app.state.settings.api_token),
+        language=look.language,
+    )
+    content = fragments.page(texts, fragment, messages, lang=look.lang, axes=look.axes, address=address, code=panel)
+    tag = tag if status == 200 else b""
+    headers = headers_of("page", tag, model, lang=look.language.code)
+    return Content(content.encode(), status=status, headers=headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How an answer is shown: its language, the `lang` that the address asks for, and the axes of its map."""
+
+    language: Language
+    lang: str
+    axes: Axes
+
+
+def _look(scope: Scope, fields: dict[str, object], model: Classifier) -> Look:
+    """Return the look that the fields and headers of a request ask for, and take these fields away.
+
+    The names of the map's fields have a hyphen, which no feature's key has; a feature may be called `lang`.
+    """
+    lang, language = "", None
+    if "lang" in fields and "lang" not in model.validator.keys:
+        lang = str(fields.pop("lang"))
+        language = languages.known(lang)
+    x, y = fields.pop("map-x", None), fields.pop("map-y", None)
+    axes = axes_of(model, None if x is None else str(x), None if y is None else str(y))
+    if language is None:
+        language, lang = languages.preferred(header_of(scope, b"accept-language")), ""
+    return Look(language, lang, axes)
 
 
 def _refuse_compressed(request: Request) -> None:

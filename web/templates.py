@@ -1,51 +1,65 @@
-"""The templates, and the fragments that were rendered from them."""
+"""The templates, in each language, and templates that are rendered once and filled often."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from functools import lru_cache
+import secrets
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
 
 import jinja2
+from markupsafe import Markup
 
-from ml.classifier import Classifier, Prediction
-from ml.sample import Note
-from web import views
 from web.content import STATIC, TEMPLATES
-from web.messages import KEPT_ANSWERS
-from web.views import PredictionView
+from web.languages import Language
+
+# Stands in rendered text where a gap is. Nobody who writes labels, titles or values can know it.
+_GAP = f"gap{secrets.token_hex(16)}"
+
+
+class Outline:
+    """Text that was rendered with gaps in it, and is filled anew for each sample: far cheaper than rendering."""
+
+    def __init__(self, rendered: str) -> None:
+        parts = rendered.split(_GAP)
+        self._parts = [""] * (2 * len(parts) - 1)
+        self._parts[::2] = parts
+
+    def fill(self, values: Iterable[str]) -> str:
+        """Return the text with one value in each gap; a value must be safe where its gap is."""
+        parts = self._parts.copy()
+        parts[1::2] = values
+        return "".join(parts)
 
 
 class Templates:
-    """Renders views; answers are rendered once and kept."""
+    """Renders templates. Links in them are relative to `base`, the way up to where the service answers."""
 
-    def __init__(self) -> None:
-        self._environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES),
+    @cached_property
+    def _loader(self) -> jinja2.BaseLoader:
+        return jinja2.FileSystemLoader(TEMPLATES)
+
+    def render(self, name: str, language: Language, **context: object) -> str:
+        """Return a template's text in a language."""
+        return self._environment(language).get_template(name).render(context)
+
+    def outline(self, name: str, language: Language, **context: object) -> Outline:
+        """Return a template's text with a gap wherever it has `{{ gap }}`."""
+        return Outline(self.render(name, language, gap=Markup(_GAP), **context))  # noqa: S704  # hex digits
+
+    @lru_cache  # noqa: B019  # there is one object of this class in an application
+    def _environment(self, language: Language) -> jinja2.Environment:
+        environment = jinja2.Environment(
+            loader=self._loader,
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            extensions=["jinja2.ext.i18n"],
         )
-        self._environment.globals |= {"asset": asset, "base": ""}
-        self._fragment = self._environment.get_template("_prediction.html")
-        self.answer = lru_cache(KEPT_ANSWERS)(self._render_answer)
-
-    def render(self, name: str, **context: object) -> str:
-        """Return a whole page; links are relative to `base`, the way up to where the service answers."""
-        return self._environment.get_template(name).render(context)
-
-    def page(self, model: Classifier, texts: Mapping[str, str], prediction: PredictionView) -> str:
-        """Return the page."""
-        return self.render("page.html", page=views.page_view(model, texts, prediction))
-
-    def fragment(self, prediction: PredictionView) -> str:
-        """Return the part of the page that is swapped."""
-        return self._fragment.render(prediction=prediction)
-
-    def _render_answer(self, prediction: Prediction, labels: tuple[str, ...], notes: tuple[Note, ...]) -> bytes:
-        # An answer has no number of the sample in it, so one rendering serves every sample with this outcome.
-        return self.fragment(views.answer_view(prediction, labels, notes)).encode()
+        environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # of the extension
+        environment.globals |= {"asset": asset, "base": "", "language": language}
+        return environment
 
 
 @lru_cache

@@ -1,32 +1,38 @@
-"""What the templates know: plain data, numbers already formatted."""
+"""What the templates know: plain data, numbers and sentences already as the reader's language has them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlencode
 
 from ml.card import TrainedFeature
 from ml.classifier import Classifier, Prediction
-from ml.sample import FieldError, InvalidSample, Note, is_half_typed, shown_number
+from ml.sample import FieldError, InvalidSample, NotANumber, Note, is_half_typed, number_of, shown_number
+from web.code import CodeView
+from web.decision_map import Axes, default_axes, mark_of, step_of
+from web.languages import Language, codes, language
+from web.problems import ProblemDetails
 
-# A list of titles is a sentence, not the form again: after this many it counts.
 # More labels than this come in the order of their probability: the chosen one may be out of sight otherwise.
 ORDERED_LABELS = 8
 # More fields than this are folded away.
 SHOWN_FIELDS = 12
-NAMED_TITLES = 2
+# More examples than this are a list to read, not a choice.
+SHOWN_EXAMPLES = 8
 
 Kind = Literal["error", "note"]
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The probability of one label: `share` is 0 to 1, `percent` its text."""
+    """The probability of one label: `share` is 0 to 1, `percent` its text, `mark` the path of its points' mark."""
 
     label: str
     share: str
     percent: str
+    mark: str
     chosen: bool
 
 
@@ -59,10 +65,32 @@ class PredictionView:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeView:
+    """The nearest change of the answer: setting `feature` to `value` gives `label`."""
+
+    label: str
+    feature: str
+    title: str
+    rises: bool
+    threshold: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemView:
+    """An error page; `detail` is in English."""
+
+    status: int
+    title: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
     """One input of the form, `id` its own on the page.
 
-    `text` is what it holds, `low` and `high` the training range, `kind` that of `hint`.
+    `text` is what it holds, `start` the example's value, `low` and `high` the training range, `kind` that of `hint`.
+    Arrow keys move by `step`. The slider goes from `least` to `most` and stands at `slid`.
     """
 
     id: str
@@ -70,8 +98,13 @@ class Field:
     title: str
     unit: str
     text: str
+    start: str
     low: str
     high: str
+    least: str
+    most: str
+    step: str
+    slid: str
     kind: Kind | Literal[""]
     hint: str
 
@@ -86,125 +119,280 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """A link to the page: `text` is what it says, `query` its address with the question mark, `code` its language."""
+
+    text: str
+    query: str
+    code: str = ""
+    is_current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One feature that an axis of the map may show."""
+
+    key: str
+    title: str
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PageView:
-    """The whole page; `count` is the number of fields in all groups."""
+    """The whole page.
+
+    `count` is the number of fields in all groups, `lang` the language that the address asks for, `start` the query of
+    the page as it is opened first, and `address` where the service answers, as its callers see it.
+    """
 
     name: str
     version: str
-    source: str
-    estimator: str
-    trees: int
-    accuracy: str
-    test_rows: int
+    description: str
+    address: str
     labels: Sequence[str]
     count: int
     groups: Sequence[Group]
-    prediction: PredictionView
+    examples: Sequence[Link]
+    start: str
+    languages: Sequence[Link]
+    x_choices: Sequence[Choice]
+    y_choices: Sequence[Choice]
+    lang: str
+    code: CodeView
 
 
-def answer_view(prediction: Prediction, labels: Sequence[str], notes: Sequence[Note]) -> PredictionView:
+def answer_view(
+    prediction: Prediction,
+    labels: Sequence[str],
+    notes: Sequence[Note],
+    features: Sequence[TrainedFeature],
+    to: Language,
+) -> PredictionView:
     """Return the view of an answer."""
     bars = [
-        Bar(label, repr(share), percent(share), chosen=index == prediction.index)
+        Bar(label, repr(share), to.percent(share), mark_of(index), chosen=index == prediction.index)
         for index, (label, share) in enumerate(zip(labels, prediction.probabilities, strict=True))
     ]
-    # The hint stands below the range itself, which each field shows all the time.
-    messages = [Message("note", note.feature, note.message, "outside") for note in notes]
     chosen = bars[prediction.index]
     if len(bars) > ORDERED_LABELS:
         bars.sort(key=lambda bar: -float(bar.share))
-    return PredictionView("answer", prediction.label, chosen.percent, bars, messages)
+    return PredictionView("answer", prediction.label, chosen.percent, bars, told(notes, features, to))
 
 
-def invalid_view(error: InvalidSample, features: Sequence[TrainedFeature]) -> PredictionView:
+def problem_view(details: ProblemDetails, to: Language) -> ProblemView:
+    """Return the view of an error page: its title in the reader's language, the details in English as programs get."""
+    title = {
+        400: to.gettext("The request cannot be read"),
+        401: to.gettext("A token is needed"),
+        403: to.gettext("This is not allowed"),
+        404: to.gettext("There is nothing here"),
+        405: to.gettext("This is not allowed here"),
+        408: to.gettext("The request took too long"),
+        413: to.gettext("This is too large"),
+        415: to.gettext("This kind of content is not read"),
+        422: to.gettext("The input has errors"),
+        426: to.gettext("This address is a websocket"),
+        429: to.gettext("Too many requests"),
+        503: to.gettext("The service is busy"),
+    }.get(details.status, details.title)
+    return ProblemView(details.status, title, details.detail)
+
+
+def told(notes: Sequence[Note], features: Sequence[TrainedFeature], to: Language) -> Sequence[Message]:
+    """Return what notes say."""
+    by_key = {feature.key: feature for feature in features}
+    # The hint stands below the range itself, which each field shows all the time.
+    return [Message("note", note.feature, _outside(by_key[note.feature], to), to.gettext("outside")) for note in notes]
+
+
+def invalid_view(error: InvalidSample, features: Sequence[TrainedFeature], to: Language) -> PredictionView:
     """Return the view of a sample that gave errors: on a page, what is half typed is not wrong yet."""
     by_key = {feature.key: feature for feature in features}
     wrong = [e for e in error.errors if not _is_unfinished(e)]
     if wrong:
-        messages = [Message("error", e.feature, e.message, _hint(e, by_key.get(e.feature))) for e in wrong]
+        messages = [
+            Message("error", e.feature, _sentence(e, by_key.get(e.feature), to), _hint(e, by_key.get(e.feature), to))
+            for e in wrong
+        ]
         return PredictionView("invalid", messages=messages)
-    return PredictionView("incomplete", waiting_for=listed([by_key[e.feature].title for e in error.errors]))
+    titles = [to.title(by_key[e.feature]) for e in error.errors]
+    return PredictionView("incomplete", waiting_for=to.listed(titles))
 
 
-def page_view(model: Classifier, texts: Mapping[str, str], prediction: PredictionView) -> PageView:
-    """Return the view of the page with `texts` in its fields."""
-    card = model.card
-    messages = {message.feature: message for message in prediction.messages}
-    fields = {
-        feature.key: _field(f"f{number}", feature, text=texts.get(feature.key, ""), message=messages.get(feature.key))
-        for number, feature in enumerate(model.features, 1)
-    }
-    return PageView(
-        name=model.name,
-        version=model.version,
-        source=card.source,
-        estimator=card.estimator,
-        trees=card.trees,
-        accuracy=percent(card.report.accuracy),
-        test_rows=card.report.test_rows,
-        labels=model.labels,
-        count=len(fields),
-        groups=_grouped(fields, model.features),
-        prediction=prediction,
+def change_view(
+    feature: TrainedFeature, *, rises: bool, threshold: float, value: float, label: str, to: Language
+) -> ChangeView:
+    """Return the view of the nearest change of the answer."""
+    return ChangeView(
+        label=label,
+        feature=feature.key,
+        title=to.title(feature),
+        rises=rises,
+        threshold=to.quantity(threshold, feature.unit),
+        value=to.number(value),
     )
 
 
-def percent(share: float) -> str:
-    """Return a share of 0 to 1 as text; only 0 and 1 themselves become 0 % and 100 %."""
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    if 0.999 < share < 1:
-        return "> 99.9 %"
-    return f"{share * 100:.1f}".removesuffix(".0") + " %"
+def page_view(
+    model: Classifier,
+    texts: Mapping[str, str],
+    messages: Sequence[Message],
+    to: Language,
+    *,
+    lang: str,
+    axes: Axes,
+    address: str,
+    code: CodeView,
+) -> PageView:
+    """Return the view of the page with `texts` in its fields, `messages` beside them, and `axes` on its map."""
+    by_key = {message.feature: message for message in messages}
+    fields = {
+        feature.key: _field(f"f{number}", feature, to, text=texts.get(feature.key, ""), message=by_key.get(feature.key))
+        for number, feature in enumerate(model.features, 1)
+    }
+    chosen = {"map-x": model.features[axes[0]].key, "map-y": model.features[axes[1]].key} if axes else {}
+    query = texts if axes == default_axes(model) else {**texts, **chosen}
+    return PageView(
+        name=model.name,
+        version=model.version,
+        description=to.ngettext(
+            "Type %(count)s measurement and see the prediction of the model %(name)s follow every key.",
+            "Type %(count)s measurements and see the prediction of the model %(name)s follow every key.",
+            len(fields),
+            name=model.name,
+        ),
+        address=address,
+        labels=model.labels,
+        count=len(fields),
+        groups=_grouped(fields, model.features, to),
+        examples=_examples(model, lang=lang, to=to),
+        start=f"./?lang={lang}" if lang else "./",
+        languages=[
+            Link(language(code).name, "?" + urlencode({**query, "lang": code}), code, is_current=code == to.code)
+            for code in codes()
+        ],
+        x_choices=_choices(model, axes, 0, to),
+        y_choices=_choices(model, axes, 1, to),
+        lang=lang,
+        code=code,
+    )
 
 
-def listed(titles: Sequence[str]) -> str:
-    """Return titles as they stand in a sentence: "a", "a and b", "a, b and 1 more"."""
-    named = list(titles[:NAMED_TITLES])
-    if len(titles) > NAMED_TITLES:
-        named.append(f"{len(titles) - NAMED_TITLES} more")
-    return " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else "".join(named)
+def _choices(model: Classifier, axes: Axes, side: int, to: Language) -> Sequence[Choice]:
+    if axes is None:
+        return ()
+    return [
+        Choice(feature.key, to.title(feature), chosen=position == axes[side])
+        for position, feature in enumerate(model.features)
+    ]
 
 
-def _grouped(fields: Mapping[str, Field], features: Sequence[TrainedFeature]) -> Sequence[Group]:
+def _examples(model: Classifier, *, lang: str, to: Language) -> Sequence[Link]:
+    """Return links to one training row of each class: the one nearest to the middle of its class."""
+    links = []
+    for label, row in _typical_rows(model):
+        sample = {feature.key: shown_number(value) for feature, value in zip(model.features, row, strict=True)}
+        query = urlencode({key: text.replace(".", to.decimal_mark) for key, text in sample.items()}, safe=",")
+        links.append(Link(model.labels[label], f"?{query}" + (f"&lang={lang}" if lang else "")))
+    return links
+
+
+def _typical_rows(model: Classifier) -> list[tuple[int, list[float]]]:
+    scale = [max(feature.high - feature.low, 1e-300) for feature in model.features]
+    found = []
+    for label in range(len(model.labels)):
+        rows = model.sample_rows[model.sample_classes == label]
+        if len(rows):
+            distances = (((rows - rows.mean(axis=0)) / scale) ** 2).sum(axis=1)
+            found.append((label, rows[distances.argmin()].tolist()))
+    return found if len(found) <= SHOWN_EXAMPLES else []
+
+
+def _grouped(fields: Mapping[str, Field], features: Sequence[TrainedFeature], to: Language) -> Sequence[Group]:
     """Return a dozen fields as they come; of more, the most important first and the others folded away."""
     if len(fields) <= SHOWN_FIELDS:
         return [Group("", is_open=True, fields=list(fields.values()))]
     ranked = [fields[feature.key] for feature in sorted(features, key=lambda feature: -feature.importance)]
     first, others = ranked[:SHOWN_FIELDS], ranked[SHOWN_FIELDS:]
-    title = f"{len(others)} more, less important to this model"
+    title = to.ngettext(
+        "%(count)s more, less important to this model", "%(count)s more, less important to this model", len(others)
+    )
     return [Group("", is_open=True, fields=first), Group(title, is_open=any(f.hint for f in others), fields=others)]
 
 
-def _field(identity: str, feature: TrainedFeature, *, text: str, message: Message | None) -> Field:
+def _field(identity: str, feature: TrainedFeature, to: Language, *, text: str, message: Message | None) -> Field:
+    step = step_of(feature)
     return Field(
         id=identity,
         key=feature.key,
-        title=feature.title,
+        title=to.title(feature),
         unit=feature.unit,
         text=text,
-        low=shown_number(feature.low).replace("-", "−"),
-        high=shown_number(feature.high).replace("-", "−"),
+        start=to.number(feature.example),
+        low=to.number(feature.low),
+        high=to.number(feature.high),
+        least=shown_number(feature.low),
+        most=shown_number(feature.high),
+        step=shown_number(step),
+        slid=shown_number(_slid(feature, text)),
         kind=message.kind if message else "",
         hint=message.hint if message else "",
     )
 
 
-def _hint(error: FieldError, feature: TrainedFeature | None) -> str:
+def _slid(feature: TrainedFeature, text: str) -> float:
+    """Return where the slider stands: at the value, or as near to it as the training range is."""
+    try:
+        number = number_of(text)
+    except NotANumber:
+        number = feature.example
+    return min(max(number, feature.low), feature.high)
+
+
+def _sentence(error: FieldError, feature: TrainedFeature | None, to: Language) -> str:
+    """Return what the error says, in the reader's language; in English it is what the validator says."""
     if feature is None:
-        return "unknown"
-    if error.code == "out_of_bounds":
-        return _bounds(feature)
-    return {"missing": "missing", "not_a_number": "not a number", "not_finite": "too large"}.get(error.code, "")
+        return to.gettext("%(name)s is not a feature of this model", name=repr(error.feature))
+    title = to.title(feature)
+    if error.code == "missing":
+        return to.gettext("%(title)s is missing", title=title)
+    if error.code == "not_a_number":
+        return to.gettext("%(title)s: %(value)s is not a number", title=title, value=repr(error.value))
+    if error.code == "not_finite":
+        return to.gettext("%(title)s is too large for a 32-bit float", title=title)
+    return to.gettext(
+        "%(title)s must be %(bounds)s, not %(value)s", title=title, bounds=_bounds(feature, to), value=error.value
+    )
 
 
-def _bounds(feature: TrainedFeature) -> str:
-    unit = f" {feature.unit}" if feature.unit else ""
-    if feature.minimum is not None and feature.maximum is not None:
-        return f"{shown_number(feature.minimum)} to {shown_number(feature.maximum)}{unit} only"
-    if feature.minimum is not None:
-        return f"{shown_number(feature.minimum)}{unit} or more"
-    return f"{shown_number(feature.maximum or 0.0)}{unit} or less"
+def _outside(feature: TrainedFeature, to: Language) -> str:
+    return to.gettext(
+        "%(title)s is outside the training range of %(low)s to %(high)s",
+        title=to.title(feature),
+        low=to.number(feature.low),
+        high=to.quantity(feature.high, feature.unit),
+    )
+
+
+def _hint(error: FieldError, feature: TrainedFeature | None, to: Language) -> str:
+    if feature is None:
+        return to.gettext("unknown")
+    if error.code == "missing":
+        return to.gettext("missing")
+    if error.code == "not_a_number":
+        return to.gettext("not a number")
+    if error.code == "not_finite":
+        return to.gettext("too large")
+    return _bounds(feature, to)
+
+
+def _bounds(feature: TrainedFeature, to: Language) -> str:
+    minimum, maximum, unit = feature.minimum, feature.maximum, feature.unit
+    if minimum is not None and maximum is not None:
+        return to.gettext("between %(low)s and %(high)s", low=to.number(minimum), high=to.quantity(maximum, unit))
+    if minimum is not None:
+        return to.gettext("%(number)s or more", number=to.quantity(minimum, unit))
+    return to.gettext("%(number)s or less", number=to.quantity(maximum or 0.0, unit))
 
 
 def _is_unfinished(error: FieldError) -> bool:

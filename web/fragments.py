@@ -1,0 +1,152 @@
+"""The fragments of one model in one language: what is swapped into the page with every key.
+
+What depends on the outcome, on the features that the map holds, or on a nearest change is rendered once and kept. Left
+for each sample are a few numbers: where it is on the map, and how large its picture is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Literal
+
+from markupsafe import Markup
+
+from ml.classifier import Classifier, Prediction
+from ml.explain import nearest_change
+from ml.sample import InvalidSample, Note
+from web import views
+from web.code import CodeView
+from web.decision_map import Axes, Mapper
+from web.languages import Language
+from web.model_card import card_view
+from web.picture import Picture
+from web.templates import Outline, Templates
+from web.views import Message, PredictionView
+
+# A decision table of Iris has 2,408 different answers, each about a kilobyte, and 676 maps over its petals.
+KEPT_ANSWERS = 4_096
+KEPT_CHANGES = 1_024
+KEPT_MAPS = 1_024
+KEPT_AXES = 16
+# A map and a search for the nearest change each look at some rows: at this many, or at a millisecond's.
+LEAST_ROWS, MOST_ROWS = 256, 4_096
+
+
+class Fragments:
+    """Renders the fragments of one model in one language."""
+
+    def __init__(self, model: Classifier, templates: Templates, language: Language) -> None:
+        self._model = model
+        self._templates = templates
+        self._language = language
+        self._max_rows = min(max(LEAST_ROWS, model.slice_rows // 2), MOST_ROWS)
+        self._titled = {feature.key: feature for feature in model.features}
+        self._picture = Picture(model)
+        self._picture_outline = templates.outline("_picture.html", language, leaves=self._picture.leaves)
+        self._maps: dict[tuple[Axes, int, tuple[int, ...]], Outline] = {}
+        self._answer = lru_cache(KEPT_ANSWERS)(self._render_answer)
+        self._change = lru_cache(KEPT_CHANGES)(self._render_change)
+        self._mapper = lru_cache(KEPT_AXES)(self._make_mapper)
+
+    def answer(self, row: Sequence[float], prediction: Prediction, notes: tuple[Note, ...], axes: Axes) -> str:
+        """Return the fragment of the answer to a row, with the map over `axes`."""
+        change = nearest_change(self._model, row, max_rows=self._max_rows)
+        return self._answer(prediction, notes).fill(
+            (
+                self._change(change.feature, change.direction, change.threshold, change.value, change.label)
+                if change
+                else "",
+                self._map(row, prediction.index, axes) if axes else "",
+                self._picture_outline.fill(self._picture.sizes(row)) if self._picture.leaves else "",
+            )
+        )
+
+    def told(self, notes: Sequence[Note]) -> Sequence[Message]:
+        """Return what notes say."""
+        return views.told(notes, self._model.features, self._language)
+
+    def invalid_view(self, error: InvalidSample) -> PredictionView:
+        """Return the view of a sample with errors, or of one that is not complete yet."""
+        return views.invalid_view(error, self._model.features, self._language)
+
+    def invalid(self, view: PredictionView) -> str:
+        """Return the fragment of such a view."""
+        return self._render("_prediction.html", prediction=view, gap="")
+
+    def page(
+        self,
+        texts: Mapping[str, str],
+        fragment: str,
+        messages: Sequence[Message],
+        *,
+        lang: str,
+        axes: Axes,
+        address: str,
+        code: CodeView,
+    ) -> str:
+        """Return the page with `texts` in its fields, and a fragment that is one of the above."""
+        view = views.page_view(
+            self._model, texts, messages, self._language, lang=lang, axes=axes, address=address, code=code
+        )
+        return self._render("page.html", page=view, fragment=Markup(fragment), card=self._card)  # noqa: S704  # it was rendered above
+
+    @cached_property
+    def _card(self) -> Markup:
+        view = card_view(self._model, self._language)
+        return Markup(self._render("_card.html", card=view))  # noqa: S704  # rendered here
+
+    def _map(self, row: Sequence[float], chosen: int, axes: tuple[int, int]) -> str:
+        mapper = self._mapper(axes)
+        rank = self._model.cuts.rank
+        held = tuple(rank(feature, value) for feature, value in enumerate(row) if feature not in axes)
+        outline = self._maps.get((axes, chosen, held))
+        if outline is None:
+            if len(self._maps) == KEPT_MAPS:
+                self._maps.clear()
+            drawn = mapper.draw(row, chosen)
+            outline = self._templates.outline("_map.html", self._language, map=drawn)
+            self._maps[(axes, chosen, held)] = outline
+        x, y = map(str, mapper.position(row))
+        return outline.fill((x, y, x, y))
+
+    def _render_answer(self, prediction: Prediction, notes: tuple[Note, ...]) -> Outline:
+        view = views.answer_view(prediction, self._model.labels, notes, self._model.features, self._language)
+        return self._templates.outline("_prediction.html", self._language, prediction=view)
+
+    def _render_change(
+        self, feature: str, direction: Literal["rises above", "falls to"], threshold: float, value: float, label: str
+    ) -> str:
+        view = views.change_view(
+            self._titled[feature],
+            rises=direction == "rises above",
+            threshold=threshold,
+            value=value,
+            label=label,
+            to=self._language,
+        )
+        return self._render("_change.html", change=view)
+
+    def _make_mapper(self, axes: tuple[int, int]) -> Mapper:
+        return Mapper(self._model, self._language, x=axes[0], y=axes[1], max_rows=self._max_rows)
+
+    def _render(self, name: str, **context: object) -> str:
+        return self._templates.render(name, self._language, **context)
+
+
+class FragmentStore:
+    """The fragments of the model that was asked for last, in each language that was asked for."""
+
+    def __init__(self, templates: Templates) -> None:
+        self._templates = templates
+        self._model: Classifier | None = None
+        self._by_language: dict[Language, Fragments] = {}
+
+    def of(self, model: Classifier, language: Language) -> Fragments:
+        """Return the model's fragments in a language."""
+        if model is not self._model:
+            self._model, self._by_language = model, {}
+        fragments = self._by_language.get(language)
+        if fragments is None:
+            fragments = self._by_language[language] = Fragments(model, self._templates, language)
+        return fragments
