@@ -107,13 +107,13 @@ class Gateway:
         else:
             request_id = f"{self._prefix}-{self._next_number():x}"
         scope.setdefault("state", {})["request_id"] = request_id
-        client = scope["client"]
+        client = scope.get("client")
         address: str = client[0] if client else ""
         wait_s = self._take(address)
         if kind == "websocket":
             await self._open_stream(scope, receive, send, headers=headers, address=address, wait_s=wait_s)
             return
-        is_tls = scope["scheme"] == "https"
+        is_tls = scope.get("scheme") == "https"
         own = TLS_HEADERS if is_tls else SECURITY_HEADERS
 
         async def send_with_headers(message: Message) -> None:
@@ -163,7 +163,7 @@ class Gateway:
             hosts = [value for name, value in scope["headers"] if name == b"host"]
             if len(hosts) != 1 or not is_known_host(hosts[0], settings.allowed_hosts):
                 return Problem(400, "this service does not answer to this host")
-        is_tls = scope["scheme"] in ("https", "wss")
+        is_tls = scope.get("scheme") in ("https", "wss")
         acts = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
         if acts and is_foreign(headers, is_tls=is_tls, allowed=settings.allowed_origins):
             return Problem(403, "a page of another site has no permission to do this")
@@ -192,7 +192,7 @@ class Gateway:
         # Without a path it is for the page's folder, which is that of everything that the page asks for.
         if _path_of(scope).count("/") > 1:
             return []
-        return [(b"set-cookie", self._access.new_cookie(now=now, is_tls=scope["scheme"] == "https"))]
+        return [(b"set-cookie", self._access.new_cookie(now=now, is_tls=scope.get("scheme") == "https"))]
 
 
 def _path_of(scope: Scope) -> str:

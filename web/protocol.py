@@ -320,6 +320,8 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
                 self.close_timeout = CLOSE_TIMEOUT_S
                 # With a closing handshake: closing a connection that has unread bytes would take the answers with it.
                 await send({"type": "websocket.close", "code": SERVICE_RESTART})
+            if self.initial_response is not None and self.close_sent:
+                self.handshake_complete = True  # uvicorn would log a refusal as a mistake
 
         self.app = run
         await super().run_asgi()
