@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Scope
 
 from ml.classifier import Classifier
 from ml.errors import ModelFileError
-from web import docs, inference, models, operations, pages, refusals, stream
+from web import code, docs, inference, models, operations, pages, refusals, stream
 from web.connections import Connections
 from web.content import FORMS, STATIC, entity_tag
 from web.fragments import FragmentStore
@@ -50,6 +50,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Route("/", pages.page),
             Route("/index", pages.page),
             Route("/result", pages.result, methods=["GET", "POST"], middleware=[limited]),
+            Route("/code", code.code),
             Route("/openapi.json", docs.openapi_json),
             Route("/docs", docs.docs),
             Route("/favicon.ico", pages.favicon),
