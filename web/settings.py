@@ -51,6 +51,12 @@ def _read_rate(text: str) -> str:
     return text
 
 
+def _read_log_format(text: str) -> str:
+    if text not in ("plain", "json"):
+        raise ValueError(f"plain or json, not {text[:SHOWN_CHARACTERS]!r}")
+    return text
+
+
 def _read_token(text: str) -> str:
     # What is wrong with it is not shown: it is a secret all the same.
     if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,1024}", text):
@@ -173,6 +179,25 @@ class Settings:
     )
     shutdown_s: int = _setting(
         10, "SHUTDOWN_S", "open requests may then finish within", unit="seconds", most=86_400, least=1
+    )
+
+    log_format: str = _setting(
+        "plain", "LOG_FORMAT", "lines for people, `plain`, or JSON for machines, `json`", read=_read_log_format
+    )
+    access_log: int = _setting(
+        0, "ACCESS_LOG", "1: a line for each request, with its route and id, without what was sent", most=1
+    )
+    metrics_folder: str = _setting(
+        "",
+        "METRICS_FOLDER",
+        "where processes of one service add up what they count; several workers make one themselves",
+    )
+    drift_half_life_s: float = _setting(
+        86_400.0,
+        "DRIFT_HALF_LIFE_S",
+        "inputs as old as this count half when they are compared with the training data",
+        unit="seconds",
+        least=1,
     )
 
     @classmethod
