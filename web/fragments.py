@@ -93,7 +93,7 @@ class Fragments:
 
     @cached_property
     def _card(self) -> Markup:
-        view = card_view(self._model, self._language)
+        view = card_view(self._model.card, self._model.version, self._language)
         return Markup(self._render("_card.html", card=view))  # noqa: S704  # rendered here
 
     def _map(self, row: Sequence[float], chosen: int, axes: tuple[int, int]) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ml.card import Card, Recipe, Report, TrainedFeature
-from ml.classifier import Classifier
 from web.languages import Language
 
 # A picture of more classes is too large for a page: the most frequent mistakes stand for it.
@@ -112,9 +111,8 @@ class CardView:
     limits: Sequence[str]
 
 
-def card_view(model: Classifier, language: Language) -> CardView:
-    """Return the view of a model's card; it depends on nothing else."""
-    card = model.card
+def card_view(card: Card, version: str, language: Language) -> CardView:
+    """Return the view of a model's card; it depends on nothing else, and need not be made anew for each page."""
     has_matrix = len(card.labels) <= MATRIX_LABELS
     ranked = sorted(card.features, key=lambda feature: -feature.importance)
     return CardView(
@@ -125,7 +123,7 @@ def card_view(model: Classifier, language: Language) -> CardView:
         mistakes=() if has_matrix else _mistakes(card, language),
         features=_features(ranked[:FEATURE_ROWS], language),
         more=max(0, len(ranked) - FEATURE_ROWS),
-        origin=list(_origin(card, model.version, language)),
+        origin=list(_origin(card, version, language)),
         limits=list(_limits(card, language)),
     )
 

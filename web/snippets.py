@@ -163,6 +163,8 @@ def _text(text: str, *, wide: Callable[[str], str] = _json_escape) -> str:
     What cannot be seen is spelled out; so is `<`, which ends a script in a page.
     """
     plain = json.dumps(text, ensure_ascii=False)
+    if plain.isprintable() and "<" not in plain:
+        return plain
     return "".join(
         "\\u003c" if character == "<" else character if character.isprintable() else wide(character)
         for character in plain
@@ -202,9 +204,12 @@ def _filled(items: Iterable[str], brackets: str, *, indent: int = 0) -> str:
 
 def _html(text: str) -> str:
     """Return text as HTML; what cannot be seen is spelled out where HTML has a way to."""
+    escaped = html.escape(text, quote=False)
+    if escaped.isprintable():
+        return escaped
     return "".join(
         character if character.isprintable() or 0x7F <= ord(character) < 0xA0 else f"&#{ord(character)};"
-        for character in html.escape(text, quote=False)
+        for character in escaped
     )
 
 
