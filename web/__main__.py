@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging.config
+import signal
+import socket
 import sys
 from dataclasses import fields
 from typing import Any
 
-import uvicorn
-
-from ml.errors import ModelFileError
-from web import models
 from web.settings import Settings, SettingsError
 
 LOGGING = {
@@ -29,7 +28,6 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
     return {
         "host": settings.host,
         "port": settings.port,
-        "workers": settings.workers,
         "loop": "uvloop",
         "http": "web.protocol:HttpProtocol",
         "ws": "web.protocol:StreamProtocol",
@@ -37,7 +35,6 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "server_header": False,
         "proxy_headers": False,  # uvicorn would believe whoever is on this machine; see web/forwarded.py
         "timeout_keep_alive": settings.keep_alive_s,
-        "timeout_graceful_shutdown": settings.shutdown_s,
         "ws_max_size": settings.max_frame_bytes,
         "ws_ping_interval": settings.ping_interval_s,
         "ws_ping_timeout": settings.ping_interval_s,
@@ -50,23 +47,53 @@ def main() -> int:
     epilog = "settings are environment variables:\n" + "\n".join(
         f"  {setting.metadata['variable']:18} {setting.metadata['meaning']}" for setting in fields(Settings)
     )
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m web", description="Serve a model.", epilog=epilog, formatter_class=argparse.RawTextHelpFormatter
-    ).parse_args()
+    )
+    # What a supervisor hands to the processes that it starts: the listening socket, and the connection to itself.
+    parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
+    descriptors: list[int] | None = parser.parse_args().worker
     try:
         settings = Settings.from_environment()
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if settings.workers > 1:
-        # uvicorn would start workers that cannot load the model again and again; and one of them trains, not each.
-        try:
-            asyncio.run(models.train_if_missing(settings))
-            models.load(settings)
-        except ModelFileError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-    uvicorn.run("web.app:create_app", factory=True, lifespan="on", log_config=LOGGING, **uvicorn_options(settings))
+    # Until the server listens to it: by default it would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        if settings.workers > 1 and descriptors is None:
+            return supervise(settings)
+        return serve(settings, descriptors)
+    except KeyboardInterrupt:
+        return 130  # during the start; as shells tell it: 128 and the number of the signal
+
+
+def supervise(settings: Settings) -> int:
+    """Run several processes that serve; return the exit status."""
+    from web.supervisor import Supervisor
+
+    logging.config.dictConfig(LOGGING)
+    try:
+        return asyncio.run(Supervisor(settings, [sys.executable, "-m", "web"]).run())
+    except OSError as error:
+        print(f"error: {settings.host}:{settings.port}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        return 1
+
+
+def serve(settings: Settings, descriptors: list[int] | None) -> int:
+    """Serve in this process; return the exit status."""
+    import uvicorn
+
+    from web.server import Server
+
+    config = uvicorn.Config(
+        "web.app:create_app", factory=True, lifespan="on", log_config=LOGGING, **uvicorn_options(settings)
+    )
+    if descriptors is None:
+        Server(config, settings).run()
+    else:
+        listening, supervisor = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+        Server(config, settings, supervisor).run([listening])
     return 0
 
 

@@ -324,7 +324,10 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
                 self.handshake_complete = True  # uvicorn would log a refusal as a mistake
 
         self.app = run
-        await super().run_asgi()
+        try:
+            await super().run_asgi()
+        finally:
+            self.app = application
 
     def shutdown(self) -> None:
         """Close for a restart; a client that does not read would keep everybody waiting."""
