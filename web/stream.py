@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from functools import lru_cache
-from urllib.parse import urlsplit
+from time import perf_counter
 
 import msgspec
 import numpy as np
@@ -21,7 +21,8 @@ from ml.classifier import Classifier
 from ml.sample import InvalidSample
 from web import batch, messages
 from web.messages import SUBPROTOCOL, ErrorFrame, Limits, ModelFrame, PredictRequest, StreamModel, encoder_of
-from web.problems import Problem
+from web.metrics import Metrics
+from web.problems import Problem, too_many
 from web.settings import Settings
 
 # Frames that arrive together are taken from a queue without ever waiting. After this much work, in bytes of frames and
@@ -45,12 +46,11 @@ class Stream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
-        if not is_allowed_origin(websocket, scope["app"].state.settings.allowed_origins):
-            await websocket.close()  # before accepting: the handshake is refused with 403
-            return
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
+        client = scope.get("client")
         try:
-            await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None)
-            await _Conversation(scope["app"].state, receive, send).run()
+            await websocket.accept(subprotocol, [(b"x-request-id", scope["state"]["request_id"].encode())])
+            await _Conversation(scope["app"].state, receive, send, address=client[0] if client else "").run()
         except (WebSocketDisconnect, OSError):
             pass  # the client has left, as clients do
 
@@ -87,11 +87,24 @@ class _Conversation:
     wait; whatever comes from that client is answered after it.
     """
 
-    __slots__ = ("_announcing", "_has_news", "_is_idle", "_model", "_receive", "_send", "_settings", "_state")
+    __slots__ = (
+        "_address",
+        "_announcing",
+        "_has_news",
+        "_is_idle",
+        "_metrics",
+        "_model",
+        "_receive",
+        "_send",
+        "_settings",
+        "_state",
+    )
 
-    def __init__(self, state: State, receive: Receive, send: Send) -> None:
+    def __init__(self, state: State, receive: Receive, send: Send, *, address: str) -> None:
         self._state = state
+        self._address = address
         self._settings: Settings = state.settings
+        self._metrics: Metrics = state.metrics
         self._receive = receive
         self._send = send
         self._model: Classifier | None = None
@@ -104,7 +117,8 @@ class _Conversation:
         streams: OpenStreams = self._state.streams
         streams.add(self)
         try:
-            await self._answer_frames()
+            with self._metrics.socket():
+                await self._answer_frames()
         finally:
             streams.discard(self)
             if self._announcing:
@@ -128,10 +142,13 @@ class _Conversation:
         model: Classifier
         while self._model is not (model := self._state["model"]):
             await self._send({"type": "websocket.send", "text": announcement(model, self._settings)})
+            self._metrics.frame_sent("model")
             self._model = model
 
     async def _answer_frames(self) -> None:
         state, settings, receive, send = self._state, self._settings, self._receive, self._send
+        metrics = self._metrics
+        take = state.rates.take
         work = 0
         while True:
             if self._has_news:
@@ -141,47 +158,66 @@ class _Conversation:
             self._is_idle = False
             if message["type"] != "websocket.receive":
                 return
+            started = perf_counter()
             model: Classifier = state["model"]
             if self._model is not model:
                 await self._begin_to_announce()
                 assert self._model is not None
                 model = self._model
             content = message.get("text")
-            if content is not None:
-                await send({"type": "websocket.send", "text": await _reply(content, model, settings)})
+            if wait_s := take(self._address):
+                await send({"type": "websocket.send", "text": _refusal(content, wait_s)})
+                metrics.frame("text" if content is not None else "binary", started)
+                content = content or message.get("bytes") or ""
+            elif content is not None:
+                await send({"type": "websocket.send", "text": await _reply(content, model, settings, metrics)})
+                metrics.frame("text", started)
             else:
                 content = message["bytes"]
-                await send(await _binary_reply(content, model))
+                await send(await _binary_reply(content, model, metrics))
+                metrics.frame("binary", started)
             work += FRAME_WORK + len(content)
             if work > WORK_A_TURN:
                 work = 0
                 await asyncio.sleep(0)
 
 
-async def _reply(text: str, model: Classifier, settings: Settings) -> str:
+def _refusal(text: str | None, wait_s: int) -> str:
+    """Return the reply to a frame of a client that sends too often."""
+    details = too_many(wait_s, "frames").details
+    return msgspec.json.encode(ErrorFrame(UNSET if text is None else messages.id_of(text), details)).decode()
+
+
+async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metrics) -> str:
     """Return the reply to a text frame; errors are replies too."""
     try:
         request = messages.decode_request(text, max_values=settings.max_samples * len(model.features))
         if request.sample is not UNSET and request.samples is UNSET:
             row = model.validator.row(messages.decode_sample(request.sample))
-            return encoder_of(model).frame(request.id, model.predict(row))
-        return await _batch_reply(request, model, settings)
+            started = perf_counter()
+            prediction = model.predict(row)
+            metrics.stream.one(model, row, prediction, started)
+            return encoder_of(model).frame(request.id, prediction)
+        return await _batch_reply(request, model, settings, metrics)
     except InvalidSample as error:
         request_id, problem = request.id, Problem(422, str(error), error.errors)
     except Problem as error:
         request_id, problem = messages.id_of(text), error
+    metrics.stream.problem(problem.details)
+    metrics.frame_sent("error")
     return msgspec.json.encode(ErrorFrame(request_id, problem.details)).decode()
 
 
-async def _batch_reply(request: PredictRequest, model: Classifier, settings: Settings) -> str:
+async def _batch_reply(request: PredictRequest, model: Classifier, settings: Settings, metrics: Metrics) -> str:
     if request.samples is UNSET or request.sample is not UNSET:
         raise Problem(422, 'a frame has either "sample" or "samples"')
     if len(request.samples) > settings.max_samples:
         raise Problem(413, f"{len(request.samples)} samples in one frame, at most {settings.max_samples} are allowed")
-    return await batch.encode_frame(model, await batch.read(model, request.samples), request.id)
+    rows = await batch.read(model, request.samples)
+    return await batch.encode_frame(model, rows, request.id, metrics.stream)
 
 
-async def _binary_reply(content: bytes, model: Classifier) -> Message:
+async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> Message:
     """Return the reply to float32 rows: as many rows of probabilities, NaN where the validator refuses a row."""
     row_bytes = 4 * len(model.features)
     if len(content) % row_bytes:
@@ -189,13 +225,18 @@ async def _binary_reply(content: bytes, model: Classifier) -> Message:
             f"a binary frame is rows of {len(model.features)} float32, {row_bytes} bytes each, not {len(content)} bytes"
         )
         error = ErrorFrame(UNSET, Problem(422, detail).details)
+        metrics.stream_binary.problem(error.error)
+        metrics.frame_sent("error")
         return {"type": "websocket.send", "text": msgspec.json.encode(error).decode()}
     rows = np.frombuffer(content, dtype="<f4").reshape(-1, len(model.features))
-    answers = await batch.predict(model, rows)
+    answers = await batch.predict(model, rows, metrics.stream_binary)
     probabilities = answers.probabilities.astype("<f4")
     accepted = model.validator.accepts(rows)
-    if not accepted.all():
+    if accepted.all():
+        metrics.stream_binary.many(model, rows, answers.indices)
+    else:
         probabilities[~accepted] = np.nan
+        metrics.stream_binary.many(model, rows[accepted], answers.indices[accepted])
     return {"type": "websocket.send", "bytes": probabilities.tobytes()}
 
 
@@ -205,14 +246,3 @@ def announcement(model: Classifier, settings: Settings) -> str:
     shown = StreamModel(model.name, model.version, model.features, model.labels)
     limits = Limits(settings.max_frame_bytes, settings.max_samples)
     return msgspec.json.encode(ModelFrame(shown, limits)).decode()
-
-
-def is_allowed_origin(websocket: WebSocket, allowed: tuple[str, ...]) -> bool:
-    """Tell whether a page may open the stream: programs send no `Origin`; pages must be ours or allowed by name."""
-    origin = websocket.headers.get("origin")
-    if origin is None or origin in allowed:
-        return True
-    try:
-        return bool(origin) and urlsplit(origin).netloc == websocket.headers.get("host")
-    except ValueError:
-        return False
