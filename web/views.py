@@ -142,7 +142,8 @@ class PageView:
     """The whole page.
 
     `count` is the number of fields in all groups, `lang` the language that the address asks for, `start` the query of
-    the page as it is opened first, and `address` where the service answers, as its callers see it.
+    the page as it is opened first, `usual_x` and `usual_y` the keys of the axes that need not be told, `features` the
+    digest of the model's interface, and `address` where the service answers, as its callers see it.
     """
 
     name: str
@@ -157,7 +158,10 @@ class PageView:
     languages: Sequence[Link]
     x_choices: Sequence[Choice]
     y_choices: Sequence[Choice]
+    usual_x: str
+    usual_y: str
     lang: str
+    features: str
     code: CodeView
 
 
@@ -251,7 +255,8 @@ def page_view(
         for number, feature in enumerate(model.features, 1)
     }
     chosen = {"map-x": model.features[axes[0]].key, "map-y": model.features[axes[1]].key} if axes else {}
-    query = texts if axes == default_axes(model) else {**texts, **chosen}
+    usual = default_axes(model)
+    query = texts if axes == usual else {**texts, **chosen}
     return PageView(
         name=model.name,
         version=model.version,
@@ -273,7 +278,10 @@ def page_view(
         ],
         x_choices=_choices(model, axes, 0, to),
         y_choices=_choices(model, axes, 1, to),
+        usual_x=model.features[usual[0]].key if usual else "",
+        usual_y=model.features[usual[1]].key if usual else "",
         lang=lang,
+        features=model.interface,
         code=code,
     )
 
