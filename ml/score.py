@@ -60,11 +60,21 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the scored table: whole rows as text, how many there are, and those that have no answer."""
+    """A piece of the scored table.
+
+    Attributes:
+        text: whole rows, or the header.
+        rows: how many.
+        bad: those without an answer.
+        values: those with an answer as the model took them, shape (n, n_features).
+        predictions: their answers.
+    """
 
     text: str
     rows: int
-    bad: Sequence[BadRow] = ()
+    bad: Sequence[BadRow]
+    values: NDArray[np.float64]
+    predictions: Sequence[Prediction]
 
 
 def score(
@@ -147,6 +157,11 @@ class Scorer:
         """
         yield from self._advance(is_last=True)
 
+    def last_row(self, message: str) -> str:
+        """Return a row with nothing but a message, for a table that has to end after its header and before its end."""
+        assert self._table is not None
+        return self._table.row_of(message)
+
     def _advance(self, *, is_last: bool) -> Iterator[Part]:
         text = "".join(self._held)
         # A return at the end may be half of a line end.
@@ -166,7 +181,7 @@ class Scorer:
             self._table = _Table(self._model, header, max_cells=self._max_cells, guarded=self._guarded)
             self._line += len(header)
             text, end = text[lines.tell() :], end - lines.tell()
-            yield Part(self._table.header, 0)
+            yield Part(self._table.header, 0, (), np.empty((0, len(self._model.features))), ())
         start, complete = self._line, text[:end]
         plain = _plain_lines(complete)
         if plain is not None:
@@ -268,6 +283,10 @@ class _Table:
         kept = _KEPT_CHARACTERS // (_PROBABILITY_CHARACTERS * len(added))
         self._tail_of = lru_cache(kept)(self._tail)
 
+    def row_of(self, message: str) -> str:
+        """Return a row that has only a message."""
+        return "".join(self._bad_row([], "", message)).removeprefix(self.separator)
+
     def parts_of_lines(self, lines: list[str], *, start: int) -> Iterator[Part]:
         """Yield parts of lines that can be split at the separator; the first stands on line `start` of the file."""
         numbers: Sequence[int] = range(start, start + len(lines))
@@ -290,8 +309,9 @@ class _Table:
         if values is not None:
             if self._guarded and self._others:
                 self._guard(rows, texts, self._others)
-            ends = map(self._tail_of, self._model.predict_each(values))
-            yield Part("".join(map(add, texts, ends)), len(rows))
+            predictions = self._model.predict_each(values)
+            ends = map(self._tail_of, predictions)
+            yield Part("".join(map(add, texts, ends)), len(rows), (), values, predictions)
         elif len(rows) > MAX_ODD_ROWS:
             for at in range(0, len(rows), MAX_ODD_ROWS):
                 odd = slice(at, at + MAX_ODD_ROWS)
@@ -312,10 +332,14 @@ class _Table:
                 raise DatasetError(f"line {numbers[index]}: {len(cells)} columns, at most {MAX_COLUMNS} are read")
         if self._guarded:
             self._guard(rows, texts, range(self._width))
-        ends = list(map(self._tail_of, self._model.predict_each(values)))
+        predictions = self._model.predict_each(values)
+        ends = list(map(self._tail_of, predictions))
         for index, row in bad.items():
             texts[index], ends[index] = self._bad_row(rows[index], texts[index], row.message)
-        return Part("".join(map(add, texts, ends)), len(rows), list(bad.values()))
+        good = [index for index in range(len(rows)) if index not in bad]
+        return Part(
+            "".join(map(add, texts, ends)), len(rows), list(bad.values()), values[good], [predictions[i] for i in good]
+        )
 
     def _row(self, cells: list[str]) -> list[float]:
         if len(cells) != self._width:

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.datastructures import State
@@ -21,16 +22,18 @@ from starlette.types import ASGIApp, Scope
 
 from ml.classifier import Classifier
 from ml.errors import ModelFileError
-from web import code, docs, inference, models, operations, pages, refusals, stream
+from web import code, docs, drift_page, exposition, inference, models, operations, pages, refusals, stream
 from web.connections import Connections
 from web.content import FORMS, STATIC, entity_tag
 from web.fragments import FragmentStore
 from web.gateway import behind_gateway
 from web.messages import encoder_of
+from web.metrics import Metrics
 from web.models import Rejected
 from web.negotiation import BodyLimit, Pending
 from web.problems import Problem
 from web.rates import Rates
+from web.score import Score
 from web.settings import Settings
 from web.stream import OpenStreams, Stream, upgrade_required
 from web.templates import Templates, asset
@@ -51,11 +54,14 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Route("/index", pages.page),
             Route("/result", pages.result, methods=["GET", "POST"], middleware=[limited]),
             Route("/code", code.code),
+            Route("/score", Score(settings), methods=["POST"]),
             Route("/openapi.json", docs.openapi_json),
             Route("/docs", docs.docs),
             Route("/favicon.ico", pages.favicon),
             Route("/health/live", operations.live),
             Route("/health/ready", operations.ready),
+            Route("/health/drift", drift_page.show),
+            Route("/metrics", exposition.scrape),
             *inference.routes(settings),
             Mount("/static", _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])),
         ],
@@ -87,6 +93,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
     state.streams = OpenStreams()
     state.templates = Templates()
     state.fragments = FragmentStore(state.templates)
+    folder = Path(settings.metrics_folder) if settings.metrics_folder else None
+    state.metrics = Metrics(folder, drift_half_life_s=settings.drift_half_life_s)
     # What a start leaves behind stays; full collections need not look at it, milliseconds in which nobody is served.
     # The model is not part of it: it goes when another one comes.
     gc.collect()
@@ -100,6 +108,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         sys.tracebacklimit = 0
         raise ModelFileError(str(error)) from None
     prepare(state.model, settings)
+    state.metrics.model_loaded(state.model)
     logger.info("serving %s, from %s", _shown(state.model), settings.model_file)
     watch = models.Watch(
         file,
@@ -110,9 +119,11 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
     pending = Pending(settings.max_pending_bytes)
     connections = Connections(settings, pending)
     looks = asyncio.create_task(connections.watch())
-    yield {
-        "settings": settings, "service": state, "watch": watch, "connections": connections, "pending": pending,
-    }  # fmt: skip
+    async with state.metrics.running():
+        yield {
+            "settings": settings, "service": state, "watch": watch, "connections": connections, "pending": pending,
+            "metrics": state.metrics,
+        }  # fmt: skip
     watch.stop()
     looks.cancel()
 
@@ -122,6 +133,7 @@ def take(news: Classifier | Rejected, state: State) -> None:
     served: Classifier = state.model
     if isinstance(news, Rejected):
         state.rejected = news
+        state.metrics.model_load_failed()
         logger.error("the new model file was not taken, %s goes on: %s", _shown(served), news.reason)
         return
     state.rejected = None
@@ -129,6 +141,7 @@ def take(news: Classifier | Rejected, state: State) -> None:
         logger.info("the model file has the model again that is served: %s", _shown(news))
         return
     state.model = news
+    state.metrics.model_loaded(news)
     state.streams.announce()
     logger.info("replaced %s by %s", _shown(served), _shown(news))
     # What is kept by model holds itself, and a large one would wait for the next full collection.

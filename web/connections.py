@@ -17,6 +17,9 @@ from web.settings import Settings
 
 logger = logging.getLogger("web")
 
+# An application sends this instead of the end of an answer that it cannot finish: what was sent goes out, and then the
+# connection ends, so that nobody takes half an answer for a whole one.
+CUT = "http.response.cut"
 # How often connections are looked at: often enough for the shortest deadline.
 LONGEST_LOOK_S = 1.0
 LOOKS_A_DEADLINE = 4
@@ -47,7 +50,8 @@ class Watched:
         """Cut the connection if its client is too slow; `elapsed_s` is the time since the last look, in seconds."""
         came = self.received_bytes - self._seen_bytes
         self._seen_bytes = self.received_bytes
-        if self.transport.get_write_buffer_size():
+        # Who goes on sending is still there: many clients read nothing until they have sent everything.
+        if self.transport.get_write_buffer_size() and not came:
             self._unread_s += elapsed_s
             if self._unread_s > settings.send_timeout_s:
                 # abort, not close: closing would wait for the client to read what is left.

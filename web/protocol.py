@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from web import refusals
-from web.connections import Connections, Watched
+from web.connections import CUT, Connections, Watched
 from web.gateway import SECURITY_HEADERS
 from web.problems import Problem
 from web.settings import Settings
@@ -107,6 +107,9 @@ class Cycle(RequestResponseCycle):
             or self.disconnected
             or self.flow.write_paused
         ):
+            if message["type"] == CUT:
+                self._cut()
+                return
             await super().send(message)
             return
         if self.more_body:
@@ -137,6 +140,12 @@ class Cycle(RequestResponseCycle):
             content.append(b"connection: close\r\n")
         content.append(b"\r\n")
         self.transport.write(b"".join(content))
+
+    def _cut(self) -> None:
+        self.response_complete = True  # what still comes is not kept
+        self.message_event.set()
+        self.transport.is_gentle = self.more_body  # type: ignore[attr-defined]  # ours
+        self.transport.close()
 
 
 _lines: dict[tuple[bytes, bytes], bytes] = {}

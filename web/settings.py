@@ -136,6 +136,15 @@ class Settings:
         unit="bytes",
         least=2**16,
     )
+    max_upload_bytes: int = _setting(
+        2**28, "MAX_UPLOAD_BYTES", "largest file that is scored, with its form", unit="bytes", least=1
+    )
+    max_uploads: int = _setting(
+        32, "MAX_UPLOADS", "files that one process scores at the same time; beyond them 503", least=1
+    )
+    max_spool_bytes: int = _setting(
+        2**30, "MAX_SPOOL_BYTES", "of these files, what waits on disk for clients that do not read yet", unit="bytes"
+    )
     max_frame_bytes: int = _setting(2**20, "MAX_FRAME_BYTES", "largest message on the stream", unit="bytes", least=1)
     max_samples: int = _setting(10_000, "MAX_SAMPLES", "samples in one JSON request or message", least=1)
     keep_alive_s: int = _setting(
