@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import add
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from ml.classifier import Classifier, Prediction
 from ml.csvfile import MAX_COLUMNS, OpenQuote, feature_of, header_lines, listed, separator_of
 from ml.dataset import Feature
 from ml.errors import DatasetError
-from ml.sample import MAX_NUMBER_CHARACTERS, InvalidSample, NotANumber, Validator, number_of
+from ml.sample import MAX_NUMBER_CHARACTERS, FieldError, InvalidSample, NotANumber, Validator, number_of
 
 # What a command reads at once.
 BLOCK_CHARACTERS = 2**18
@@ -40,14 +40,16 @@ _RISKY = (*_MARKS, "\t", "\r", "\n")
 _CELL_ENDS = re.compile(r"([,;\t\r\n]+)")
 
 Rows = list[list[str]]
+Predict = Callable[[NDArray[np.float64]], list[Prediction]]
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that could not be scored: its line in the file, counted from 1, and why."""
+    """A row that could not be scored: its line in the file, counted from 1, why, and the errors of its values."""
 
     line: int
     message: str
+    errors: Sequence[FieldError] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +62,11 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the scored table.
-
-    Attributes:
-        text: whole rows, or the header.
-        rows: how many.
-        bad: those without an answer.
-        values: those with an answer as the model took them, shape (n, n_features).
-        predictions: their answers.
-    """
+    """A piece of the scored table: the header or whole rows as text, how many rows, and those without an answer."""
 
     text: str
     rows: int
-    bad: Sequence[BadRow]
-    values: NDArray[np.float64]
-    predictions: Sequence[Prediction]
+    bad: Sequence[BadRow] = ()
 
 
 def score(
@@ -121,10 +113,19 @@ class Scorer:
     Args:
         max_cells: the most cells in a part, so that one takes about as long as another.
         guarded: mark cells that a spreadsheet would take for formulas, see `guard`.
+        predict: stands in for the model's own `predict_each`, to measure or count what it is asked.
     """
 
-    def __init__(self, model: Classifier, *, max_cells: int = MAX_PART_CELLS, guarded: bool = False) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        *,
+        max_cells: int = MAX_PART_CELLS,
+        guarded: bool = False,
+        predict: Predict | None = None,
+    ) -> None:
         self._model = model
+        self._predict = predict or model.predict_each
         self._max_cells = max_cells
         self._guarded = guarded
         self._table: _Table | None = None
@@ -178,10 +179,12 @@ class Scorer:
                     raise
                 self._is_open = '"' not in text[end:]
                 return
-            self._table = _Table(self._model, header, max_cells=self._max_cells, guarded=self._guarded)
+            self._table = _Table(
+                self._model, header, max_cells=self._max_cells, guarded=self._guarded, predict=self._predict
+            )
             self._line += len(header)
             text, end = text[lines.tell() :], end - lines.tell()
-            yield Part(self._table.header, 0, (), np.empty((0, len(self._model.features))), ())
+            yield Part(self._table.header, 0)
         start, complete = self._line, text[:end]
         plain = _plain_lines(complete)
         if plain is not None:
@@ -260,7 +263,7 @@ class _Table:
         header: the header row as it is written.
     """
 
-    def __init__(self, model: Classifier, first: list[str], *, max_cells: int, guarded: bool) -> None:
+    def __init__(self, model: Classifier, first: list[str], *, max_cells: int, guarded: bool, predict: Predict) -> None:
         text = "".join(first)
         self.separator = separator_of(text) if len(model.features) > 1 else separator_or_comma(text)
         try:
@@ -270,6 +273,7 @@ class _Table:
         if len(header) > MAX_COLUMNS:
             raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
         self._model = model
+        self._predict = predict
         self._positions = positions_of(model.features, header)
         self._width = len(header)
         self._guarded = guarded
@@ -309,9 +313,8 @@ class _Table:
         if values is not None:
             if self._guarded and self._others:
                 self._guard(rows, texts, self._others)
-            predictions = self._model.predict_each(values)
-            ends = map(self._tail_of, predictions)
-            yield Part("".join(map(add, texts, ends)), len(rows), (), values, predictions)
+            ends = map(self._tail_of, self._predict(values))
+            yield Part("".join(map(add, texts, ends)), len(rows))
         elif len(rows) > MAX_ODD_ROWS:
             for at in range(0, len(rows), MAX_ODD_ROWS):
                 odd = slice(at, at + MAX_ODD_ROWS)
@@ -321,25 +324,28 @@ class _Table:
 
     def _odd_part(self, rows: Rows, texts: list[str], numbers: Sequence[int]) -> Part:
         """Return the part of rows that go through the validator one by one."""
-        values = np.zeros((len(rows), len(self._positions)))
-        bad: dict[int, BadRow] = {}
+        values: list[list[float]] = []
+        good: list[int] = []
+        bad: list[tuple[int, BadRow]] = []
         for index, cells in enumerate(rows):
             try:
-                values[index] = self._row(cells)
-            except (InvalidSample, DatasetError) as error:
-                bad[index] = BadRow(numbers[index], str(error))
+                values.append(self._row(cells))
+                good.append(index)
+            except InvalidSample as error:
+                bad.append((index, BadRow(numbers[index], str(error), error.errors)))
+            except DatasetError as error:
+                bad.append((index, BadRow(numbers[index], str(error))))
             if len(cells) > MAX_COLUMNS:
                 raise DatasetError(f"line {numbers[index]}: {len(cells)} columns, at most {MAX_COLUMNS} are read")
         if self._guarded:
             self._guard(rows, texts, range(self._width))
-        predictions = self._model.predict_each(values)
-        ends = list(map(self._tail_of, predictions))
-        for index, row in bad.items():
+        ends = [""] * len(rows)
+        if good:
+            for index, prediction in zip(good, self._predict(np.array(values)), strict=True):
+                ends[index] = self._tail_of(prediction)
+        for index, row in bad:
             texts[index], ends[index] = self._bad_row(rows[index], texts[index], row.message)
-        good = [index for index in range(len(rows)) if index not in bad]
-        return Part(
-            "".join(map(add, texts, ends)), len(rows), list(bad.values()), values[good], [predictions[i] for i in good]
-        )
+        return Part("".join(map(add, texts, ends)), len(rows), [row for _, row in bad])
 
     def _row(self, cells: list[str]) -> list[float]:
         if len(cells) != self._width:

@@ -1,4 +1,4 @@
-"""POST /score: a CSV file comes in and goes out with predictions, both at the same time. It is never whole in memory."""
+"""POST /score: a CSV file comes in and goes out with predictions, both at once. It is never whole in memory."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import codecs
 import itertools
 import re
 from collections.abc import AsyncIterator, Iterator
+from time import perf_counter
 from urllib.parse import quote
 
+import numpy as np
+from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from ml.classifier import Classifier
+from ml.classifier import Classifier, Prediction
 from ml.errors import DatasetError
 from ml.score import Part, Scorer
 from web.connections import CUT
+from web.metrics import Channel
 from web.negotiation import header_of, preferred_form
 from web.problems import Problem
 from web.settings import Settings
@@ -61,10 +65,21 @@ class Score:
     async def _answer(self, scope: Scope, body: Body) -> None:
         model: Classifier = scope["app"].state.model
         file = UploadedFile(scope, body)
-        scorer = Scorer(model, max_cells=SLICE_CELLS, guarded=True)
+        channel: Channel = scope["app"].state.metrics.score
+
+        def predict(values: NDArray[np.float64]) -> list[Prediction]:
+            started = perf_counter()
+            predictions = model.predict_each(values)
+            channel.model_time(started)
+            channel.many(model, values, np.array([prediction.index for prediction in predictions]))
+            return predictions
+
+        scorer = Scorer(model, max_cells=SLICE_CELLS, guarded=True, predict=predict)
         has_begun = False
         try:
             async for part in self._parts(scorer, file):
+                for row in part.bad:
+                    channel.errors(row.errors)
                 if not has_begun:
                     has_begun = True
                     headers = _headers(file.name, model)

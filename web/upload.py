@@ -86,6 +86,11 @@ class Body:
             else:
                 return
 
+    async def skip(self) -> None:
+        """Read all that is left and forget it; errors are those of `chunks`."""
+        async for _ in self.chunks():
+            pass
+
     async def send(self, message: Message) -> None:
         """Send a part of the answer, and read ahead while that has to wait.
 
@@ -144,7 +149,7 @@ class Body:
 
     def _write(self, content: bytes) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(buffering=0)
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed when the body is left
         self._file.seek(self._written - len(content))
         view = memoryview(content)
         while view:
