@@ -1,4 +1,4 @@
-"""The command line: python -m ml train | evaluate | predict | score | inspect."""
+"""The command line: python -m ml train | evaluate | predict | score | inspect | rollback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
-from ml import classifier, console, iris, score, training
+from ml import classifier, console, history, iris, score, training
 from ml.card import Recipe
 from ml.csvfile import Limits, read_csv, refuse_same_file
 from ml.dataset import Dataset
@@ -92,6 +92,19 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="show what is known about a model file")
     inspect.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
     inspect.set_defaults(run=_inspect)
+
+    rollback = commands.add_parser(
+        "rollback",
+        help="put back a model file that was replaced",
+        description=f"Training keeps the last {history.KEPT_FILES} files that it replaced beside the new one, named by "
+        "their versions. Rolling back puts one in its place again, and keeps what it replaces: twice undoes it. A "
+        "running server notices.",
+    )
+    rollback.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
+    choice = rollback.add_mutually_exclusive_group()
+    choice.add_argument("--to", type=_version, metavar="VERSION", help="default: what was replaced last")
+    choice.add_argument("--list", action="store_true", help="only show what is kept")
+    rollback.set_defaults(run=_rollback)
     return parser
 
 
@@ -114,6 +127,12 @@ def _seed(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > LONGEST_SEED or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
     return int(text)
+
+
+def _version(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{1,12}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the start of a version")
+    return text
 
 
 def _share(text: str) -> float:
@@ -298,6 +317,15 @@ def _inspect(options: argparse.Namespace) -> None:
     print()
     _print(console.report_lines(model.card.report, model.labels))
     _print(console.importance_lines(model.card))
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    if options.list:
+        _print(console.kept_lines(history.kept(options.model)))
+        return
+    restored = history.restore(options.model, options.to or "")
+    kept = f", in place of {restored.replaced}, which is kept" if restored.replaced else ""
+    print(f"{options.model}: version {restored.model.version} again{kept}")
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
+from ml import modelfile
 from ml.card import Card, Report, TrainedFeature
 from ml.classifier import Classifier
+from ml.errors import ModelFileError
 from ml.explain import Change, Explanation, Range
+from ml.history import Kept
 from ml.sample import shown_number
 
 
@@ -56,6 +60,17 @@ def importance_lines(card: Card) -> Iterator[str]:
     width = max(len(feature.key) for feature in card.features)
     for feature in sorted(card.features, key=lambda feature: -feature.importance):
         yield f"  {feature.key:{width}}  {feature.importance:6.3f}"
+
+
+def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:
+    """Yield the files that can be put back, what was replaced last first."""
+    for one in kept:
+        replaced = datetime.fromtimestamp(one.replaced_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        try:
+            accuracy = f"accuracy {modelfile.parse(modelfile.read(one.path)).card.report.accuracy:.3f}"
+        except ModelFileError as error:
+            accuracy = str(error)
+        yield f"{one.version}  replaced {replaced}  {accuracy}"
 
 
 def prediction_lines(model: Classifier, row: Sequence[float]) -> Iterator[str]:

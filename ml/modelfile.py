@@ -120,13 +120,18 @@ def save(model: ModelFile, path: Path) -> str:
     """Write the file under a temporary name beside `path`, rename it into place, and return the version."""
     content = dump(model)
     try:
-        _replace(content, path)
+        replace(content, path)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be written: {error.strerror}") from error
     return version_of(content)
 
 
-def _replace(content: bytes, path: Path) -> None:
+def replace(content: bytes, path: Path) -> None:
+    """Write bytes under a temporary name beside `path`, and rename it into place.
+
+    Raises:
+        OSError: nothing was changed.
+    """
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as temporary:
         try:
             temporary.write(content)

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ml import classifier, modelfile
+from ml import classifier, history, modelfile
 from ml.card import Card, CrossValidation, Recipe, Report, TrainedFeature
 from ml.classifier import Classifier
 from ml.csvfile import Limits, feature_of
@@ -219,6 +219,8 @@ def model_of(
 def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
     """Prove that the model read back answers the test rows as scikit-learn does, and write its file.
 
+    The model file that it replaces is kept beside it (see `ml.history`).
+
     Raises:
         TrainingError: a probability differs in any bit. An older file stays as it was.
     """
@@ -229,7 +231,9 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
     one_by_one = np.array([loaded.predict(row).probabilities for row in trained.split.test_rows.tolist()])
     if not (np.array_equal(answers.probabilities, expected) and np.array_equal(one_by_one, expected)):
         raise TrainingError(f"{path}: the model read back gives other probabilities than scikit-learn")
-    modelfile.save(model, path)
+    history.keep(path)
+    version = modelfile.save(model, path)
+    history.prune(path, version=version)
     return classifier.load(path)
 
 
