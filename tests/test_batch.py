@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw
 from ml.classifier import Classifier
 from ml.sample import MAX_ERRORS
 from web import batch
+from web.metrics import Metrics
 from web.problems import Problem, SampleError
 
 Result = TypeVar("Result")
@@ -122,7 +123,7 @@ def test_slices_hold_every_row_once(model: Classifier, n_rows: int) -> None:
 def test_a_batch_in_slices_is_the_batch_as_a_whole(model: Classifier, n_slices: int, more: int) -> None:
     rows = rows_of(n_slices * model.slice_rows + more)
 
-    answers = asyncio.run(batch.predict(model, rows))
+    answers = asyncio.run(batch.predict(model, rows, Metrics().json))
 
     whole = model.predict_batch(rows)
     assert np.array_equal(answers.indices, whole.indices)
@@ -133,7 +134,7 @@ def test_a_batch_in_slices_is_the_batch_as_a_whole(model: Classifier, n_slices: 
 def test_the_json_of_a_batch_has_each_row_as_predict_answers_it(model: Classifier, n_rows: int) -> None:
     rows = rows_of(n_rows)
 
-    answer = json.loads(asyncio.run(batch.encode_answers(model, rows)))
+    answer = json.loads(asyncio.run(batch.encode_answers(model, rows, Metrics().json)))
 
     for item, row in zip(answer["predictions"], rows.tolist(), strict=True):
         prediction = model.predict(row)
@@ -146,7 +147,7 @@ def test_the_json_of_a_batch_has_each_row_as_predict_answers_it(model: Classifie
 def test_the_frame_of_a_batch_has_each_row_as_predict_answers_it(model: Classifier, n_rows: int) -> None:
     rows = rows_of(n_rows)
 
-    frame = json.loads(asyncio.run(batch.encode_frame(model, rows, Raw(b'{"a": 1}'))))
+    frame = json.loads(asyncio.run(batch.encode_frame(model, rows, Raw(b'{"a": 1}'), Metrics().stream)))
 
     predictions = [model.predict(row) for row in rows.tolist()]
     assert frame["type"] == "predictions"
@@ -159,12 +160,12 @@ def test_the_frame_of_a_batch_has_each_row_as_predict_answers_it(model: Classifi
 
 
 def test_a_frame_without_an_id_is_answered_without_one(model: Classifier) -> None:
-    assert "id" not in json.loads(asyncio.run(batch.encode_frame(model, rows_of(1), UNSET)))
+    assert "id" not in json.loads(asyncio.run(batch.encode_frame(model, rows_of(1), UNSET, Metrics().stream)))
 
 
 WORK: dict[str, Callable[[Classifier], Awaitable[object]]] = {
     "read": lambda model: batch.read(model, encoded(rows_of(MANY).tolist())),
-    "encode_answers": lambda model: batch.encode_answers(model, rows_of(MANY)),
+    "encode_answers": lambda model: batch.encode_answers(model, rows_of(MANY), Metrics().json),
 }
 
 
@@ -180,6 +181,6 @@ def test_others_have_a_turn_between_the_slices_of_a_large_batch(model: Classifie
 
 
 def test_others_have_a_turn_between_the_columns_of_a_large_frame(model: Classifier) -> None:
-    _, turns = asyncio.run(turns_during(batch.encode_frame(model, rows_of(MANY), UNSET)))
+    _, turns = asyncio.run(turns_during(batch.encode_frame(model, rows_of(MANY), UNSET, Metrics().stream)))
 
     assert len(model.labels) <= turns <= 100

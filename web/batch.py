@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from time import perf_counter
 
 import msgspec
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ml.classifier import Batch, Classifier
 from ml.sample import MAX_ERRORS, InvalidSample
 from web.messages import PredictionsFrame, decode_sample, encoder_of
+from web.metrics import Channel
 from web.problems import Problem, SampleError
 
 # Reading a value takes some 0.3 us, writing one less: a slice stays near a millisecond.
@@ -51,23 +53,29 @@ def slices(model: Classifier, n_rows: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, n_rows, step))
 
 
-async def predict(model: Classifier, rows: NDArray[np.float64] | NDArray[np.float32]) -> Batch:
-    """Return the answers to rows, shape (n, n_features), of finite numbers."""
-    if len(rows) <= model.slice_rows:
-        return model.predict_batch(rows)
+async def predict(model: Classifier, rows: NDArray[np.float64] | NDArray[np.float32], channel: Channel) -> Batch:
+    """Return the answers to rows, shape (n, n_features), of finite numbers; the channel counts the time alone."""
     parts = []
-    for start in range(0, len(rows), model.slice_rows):
+    for start in range(0, max(1, len(rows)), model.slice_rows):
+        if start:
+            await asyncio.sleep(0)
+        started = perf_counter()
         parts.append(model.predict_batch(rows[start : start + model.slice_rows]))
-        await asyncio.sleep(0)
+        channel.model_time(started)
+    if len(parts) == 1:
+        return parts[0]
     return Batch(np.concatenate([p.indices for p in parts]), np.concatenate([p.probabilities for p in parts]))
 
 
-async def encode_answers(model: Classifier, rows: NDArray[np.float64]) -> bytes:
+async def encode_answers(model: Classifier, rows: NDArray[np.float64], channel: Channel) -> bytes:
     """Return the JSON answer to rows, shape (n, n_features): the predictions in their order, notes and all."""
     encoder, notes_of = encoder_of(model), model.validator.notes
     encoded: list[bytes] = []
     for part in slices(model, len(rows)):
+        started = perf_counter()
         predictions = model.predict_each(rows[part])
+        channel.model_time(started)
+        channel.many(model, rows[part], np.array([prediction.index for prediction in predictions]))
         encoded += [
             encoder.batch_item(prediction, notes_of(row))
             for prediction, row in zip(predictions, rows[part].tolist(), strict=True)
@@ -76,9 +84,12 @@ async def encode_answers(model: Classifier, rows: NDArray[np.float64]) -> bytes:
     return encoder.batch(encoded)
 
 
-async def encode_frame(model: Classifier, rows: NDArray[np.float64], request_id: Raw | UnsetType) -> str:
+async def encode_frame(
+    model: Classifier, rows: NDArray[np.float64], request_id: Raw | UnsetType, channel: Channel
+) -> str:
     """Return the stream's reply to rows, shape (n, n_features): one list a label, in the order of the rows."""
-    answers = await predict(model, rows)
+    answers = await predict(model, rows, channel)
+    channel.many(model, rows, answers.indices)
     labels = [model.labels[index] for index in answers.indices.tolist()]
     columns: dict[str, Raw] = {}
     for index, label in enumerate(model.labels):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
 
 import msgspec
 import numpy as np
@@ -37,6 +38,7 @@ from web.inference_messages import (
     ServerMetadata,
     TensorMetadata,
 )
+from web.metrics import Channel
 from web.negotiation import BodyLimit
 from web.problems import Problem
 from web.settings import Settings
@@ -91,6 +93,7 @@ class _Endpoint:
         try:
             response = await self._handler(Request(scope, receive))
         except Problem as problem:
+            scope["app"].state.metrics.inference.error(str(problem.details.status))
             response = _error_response(problem.details.status, problem.details.detail)
         except HTTPException as error:
             detail = _too_large(self._max_body_bytes) if error.status_code == 413 else error.detail
@@ -139,10 +142,15 @@ async def _infer(request: Request) -> Response:
     keys = [feature.key for feature in model.features]
     columns = await tensors.read(message.inputs, binary, keys, max_samples=settings.max_samples)
     n_rows = len(columns[0])
+    channel: Channel = request.app.state.metrics.inference
     for part in batch.slices(model, n_rows):
         if part.start:
             await asyncio.sleep(0)
-        answers = model.predict_batch(_valid_rows(model, columns, part))
+        rows = _valid_rows(model, columns, part)
+        started = perf_counter()
+        answers = model.predict_batch(rows)
+        channel.model_time(started)
+        channel.many(model, rows, answers.indices)
         for output in outputs:
             output.add(answers)
     return _response(message, model, n_rows, outputs)

@@ -23,6 +23,7 @@ from ml.sample import FieldError
 from web import drift
 from web.drift import WATCHED_ROWS, DriftReport
 from web.ledger import Ledger, Name
+from web.problems import ProblemDetails
 
 CHANNELS = ("page", "fragment", "json", "stream", "stream_binary", "inference", "score")
 # Upper bounds of the histograms, in seconds. One answer of the model takes a microsecond, a slice of a batch 2 ms.
@@ -79,6 +80,13 @@ class Channel:
         """Count what was wrong with samples."""
         for error in errors:
             self.error(error.code)
+
+    def problem(self, details: ProblemDetails) -> None:
+        """Count what was wrong with samples, or else the status of a problem."""
+        if details.errors:
+            self.errors(details.errors)
+        else:
+            self.error(str(details.status))
 
     def error(self, code: str) -> None:
         """Count a request or a frame that could not be answered."""

@@ -12,6 +12,7 @@ import msgspec
 from ml.card import TrainedFeature
 from ml.classifier import Classifier
 from ml.sample import LARGEST
+from web.drift import DriftReport
 from web.inference_messages import (
     SAMPLES,
     InferenceError,
@@ -50,6 +51,7 @@ _TYPES = (
     ErrorFrame,
     Live,
     Ready,
+    DriftReport,
     InferenceRequest,
     InferenceResponse,
     InferenceError,
@@ -199,6 +201,30 @@ def _paths(model: Classifier, settings: Settings) -> Json:
         },
         "/health/live": {"get": _get("live", "The process answers", "Live")},
         "/health/ready": {"get": _get("ready", "A model is loaded", "Ready")},
+        "/health/drift": {
+            "get": {
+                "operationId": "drift",
+                "summary": "How far the inputs of late are from the training data",
+                "description": "JSON if Accept prefers it, the fragment if HX-Request is true, else a page.",
+                "responses": {"200": _ok("The report.", {"application/json": {"schema": _ref("DriftReport")}, **page})},
+            }
+        },
+        "/metrics": {
+            "get": {
+                "operationId": "metrics",
+                "summary": "What was counted, for Prometheus",
+                "description": "In its text format, or as OpenMetrics if Accept names that.",
+                "responses": {
+                    "200": _ok(
+                        "The metrics.",
+                        {
+                            "text/plain": {"schema": {"type": "string"}},
+                            "application/openmetrics-text": {"schema": {"type": "string"}},
+                        },
+                    )
+                },
+            }
+        },
         "/openapi.json": {
             "get": {
                 "operationId": "openapi",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import msgspec
 from starlette.applications import Starlette
@@ -20,6 +21,7 @@ from web.decision_map import Axes, axes_of
 from web.fragments import Fragments, FragmentStore
 from web.languages import Language
 from web.messages import encoder_of
+from web.metrics import Metrics
 from web.negotiation import (
     MAX_QUERY_FIELDS,
     BodyLimit,
@@ -118,7 +120,8 @@ async def _answer_json(request: Request) -> Response:
     if len(body.samples) > settings.max_samples:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {settings.max_samples} are allowed")
     rows = await batch.read(model, body.samples)
-    return Content(await batch.encode_answers(model, rows), status=200, headers=headers_of("json", model=model))
+    content = await batch.encode_answers(model, rows, request.app.state.metrics.json)
+    return Content(content, status=200, headers=headers_of("json", model=model))
 
 
 def _respond(
@@ -131,15 +134,21 @@ def _respond(
         return _page(request, sample, look=look, tag=tag)
     headers = headers_of(form, tag, model, lang=look.language.code)
     fragments: FragmentStore = app.state.fragments
+    metrics: Metrics = request.scope["state"]["metrics"]
+    channel = metrics.json if form == "json" else metrics.fragment
     try:
         row = model.validator.row(sample)
     except InvalidSample as error:
+        channel.errors(error.errors)
         if form == "json":
             return refusals.json_of(Problem(422, str(error), error.errors).details)
         # 200: htmx does not swap a 422 in, and the old answer would stay beside the new input.
         ours = fragments.of(model, look.language)
         return Content(ours.invalid(ours.invalid_view(error)).encode(), status=200, headers=headers)
-    prediction, notes = model.predict(row), model.validator.notes(row)
+    started = perf_counter()
+    prediction = model.predict(row)
+    channel.one(model, row, prediction, started)
+    notes = model.validator.notes(row)
     if form == "json":
         content = encoder_of(model).answer(row, prediction, notes)
     else:
@@ -152,13 +161,18 @@ def _page(
 ) -> Response:
     app: Starlette = request.app
     model: Classifier = app.state.model
+    metrics: Metrics = app.state.metrics
     fragments: Fragments = app.state.fragments.of(model, look.language)
     status = 200
     try:
         row = model.validator.row(sample)
         notes = model.validator.notes(row)
-        fragment, messages = fragments.answer(row, model.predict(row), notes, look.axes), fragments.told(notes)
+        started = perf_counter()
+        prediction = model.predict(row)
+        metrics.page.one(model, row, prediction, started)
+        fragment, messages = fragments.answer(row, prediction, notes, look.axes), fragments.told(notes)
     except InvalidSample as error:
+        metrics.page.errors(error.errors)
         view = fragments.invalid_view(error)
         fragment, messages = fragments.invalid(view), view.messages
         status = 422 if view.state == "invalid" else 200
