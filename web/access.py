@@ -11,10 +11,10 @@ COOKIE = "page"
 # A page that stays open asks again and gets a new cookie in time; one that slept for longer is loaded anew.
 COOKIE_LIFE_S = 24 * 3600
 # What the page consists of is open: without it nobody could get the cookie. So are probes.
-_OPEN_PATHS = frozenset({"/", "/index", "/favicon.ico"})
-_OPEN_PREFIXES = ("/static/", "/health/")
-# What programs and operators alone ask for: a cookie is not enough.
-_PROGRAMS_PREFIXES = ("/v2", "/metrics")
+_OPEN_PATHS = frozenset({"/", "/index", "/favicon.ico", "/health/live", "/health/ready"})
+_OPEN_PREFIX = "/static/"
+# What programs and operators alone ask for: a cookie, which everybody gets with the page, is not enough.
+_PROGRAMS_PREFIXES = ("/v2", "/metrics", "/health/")
 _COOKIE = re.compile(rf"(?:^|;\s*){COOKIE}=([0-9]{{1,12}})\.([0-9a-f]{{64}})(?:\s*;|\s*$)".encode())
 
 
@@ -58,7 +58,7 @@ class Access:
 
 def is_open(path: str) -> bool:
     """Tell whether everybody may ask for this."""
-    return path in _OPEN_PATHS or path.startswith(_OPEN_PREFIXES)
+    return path in _OPEN_PATHS or path.startswith(_OPEN_PREFIX)
 
 
 def is_page(path: str) -> bool:
