@@ -91,9 +91,9 @@ def run_server(log: Path, *, port: int | None = None, **environment: str) -> Ite
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     variables = {**os.environ, "PATH": path, "HOST": "127.0.0.1", "PORT": str(port), "DRAIN_S": "0", **environment}
     with log.open("ab") as output:
-        # `exec`: the shell expands the command's variables as a Procfile runner's does, then is the server itself.
+        # The shell expands the command's variables as a Procfile runner's does, and then is the server itself.
         process = subprocess.Popen(
-            ["sh", "-c", command.replace("python -m", f"exec {shlex.quote(sys.executable)} -m")],
+            ["sh", "-c", command.replace("python -m", f"{shlex.quote(sys.executable)} -m")],
             cwd=ROOT,
             env=variables,
             stdout=output,
