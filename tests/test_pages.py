@@ -48,7 +48,11 @@ def root_of(response: Response) -> Element:
 
 def inputs_of(response: Response) -> dict[str, str]:
     form = parse_html(response.text).one("form", id="measurements")
-    return {field.attributes["name"]: field.attributes["value"] for field in form.all("input")}
+    return {
+        field.attributes["name"]: field.attributes["value"]
+        for field in form.all("input")
+        if field.attributes["type"] == "text"
+    }
 
 
 def codes_of(response: Response) -> list[tuple[str, str]]:
@@ -81,6 +85,10 @@ def test_the_page_is_a_form_that_works_without_javascript(client: TestClient) ->
     assert form.all("button")
     labelled = {label.attributes["for"] for label in form.all("label")}
     for field in form.all("input"):
+        if field.attributes["type"] == "range":
+            assert "name" not in field.attributes, "a slider is only another way to type"
+            assert field.attributes["aria-label"]
+            continue
         assert field.attributes["type"] == "text"
         assert field.attributes["inputmode"] == "decimal"
         assert field.attributes["id"] in labelled
@@ -99,8 +107,9 @@ def test_the_page_has_its_fixed_names(client: TestClient) -> None:
 def test_the_page_talks_to_htmx_from_one_element(client: TestClient) -> None:
     page = parse_html(client.get("/").text)
 
-    (form,) = [element for element in page.all() if any(name.startswith("hx-") for name in element.attributes)]
+    form, code = [element for element in page.all() if any(name.startswith("hx-") for name in element.attributes)]
     assert form.attributes["id"] == "measurements"
+    assert code.attributes["id"] == "code"
     assert form.attributes["hx-get"] == "predict"
     assert form.attributes["hx-target"] == "#prediction"
     assert form.attributes["hx-sync"] == "this:queue last"
@@ -213,7 +222,11 @@ def test_the_form_is_negotiated(client: TestClient, way: str, headers: dict[str,
     assert response.status_code == 200
     assert form_of(response) == form
     assert response.headers["cache-control"] == "no-cache"
-    assert {part.strip().lower() for part in response.headers["vary"].split(",")} == {"accept", "hx-request"}
+    assert {part.strip().lower() for part in response.headers["vary"].split(",")} == {
+        "accept",
+        "accept-language",
+        "hx-request",
+    }
 
 
 def ask(client: TestClient, way: str, sample: Mapping[str, Any], headers: dict[str, str]) -> Response:

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from ml.classifier import Classifier
 from ml.sample import InvalidSample
 from web import views
-from web.views import PredictionView
+from web.code import CodeView
+from web.decision_map import default_axes
+from web.languages import language
+from web.views import PageView, PredictionView
+
+ENGLISH = language("en")
 
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
 
@@ -21,8 +26,22 @@ def view_of(model: Classifier, sample: Mapping[str, object]) -> PredictionView:
     try:
         row = model.validator.row(sample)
     except InvalidSample as error:
-        return views.invalid_view(error, model.features)
-    return views.answer_view(model.predict(row), model.labels, model.validator.notes(row))
+        return views.invalid_view(error, model.features, ENGLISH)
+    notes = model.validator.notes(row)
+    return views.answer_view(model.predict(row), model.labels, notes, model.features, ENGLISH)
+
+
+def page_of(model: Classifier, texts: Mapping[str, str]) -> PageView:
+    return views.page_view(
+        model,
+        texts,
+        view_of(model, texts).messages,
+        ENGLISH,
+        lang="",
+        axes=default_axes(model),
+        address="http://127.0.0.1/",
+        code=CodeView("", []),
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,26 +52,26 @@ def view_of(model: Classifier, sample: Mapping[str, object]) -> PredictionView:
     ],
 )  # fmt: skip
 def test_a_share_is_shown_in_percent(share: float, text: str) -> None:
-    assert views.percent(share) == text
+    assert ENGLISH.percent(share) == text
 
 
 @settings(derandomize=True)
 @given(share=st.floats(0, 1))
 def test_only_the_certain_is_shown_as_certain(share: float) -> None:
-    assert (views.percent(share) == "100 %") == (share == 1)
-    assert (views.percent(share) == "0 %") == (share == 0)
+    assert (ENGLISH.percent(share) == "100 %") == (share == 1)
+    assert (ENGLISH.percent(share) == "0 %") == (share == 0)
 
 
 @pytest.mark.parametrize(("titles", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b")])
 def test_titles_are_listed_as_in_a_sentence(titles: list[str], text: str) -> None:
-    assert views.listed(titles) == text
+    assert ENGLISH.listed(titles) == text
 
 
 @pytest.mark.parametrize("count", range(3, 13))
 def test_many_titles_are_named_or_counted(count: int) -> None:
     titles = [f"title {chr(97 + number)}" for number in range(count)]
 
-    text = views.listed(titles)
+    text = ENGLISH.listed(titles)
 
     named = [title for title in titles if title in text]
     more = re.search(r"(\d+) more$", text)
@@ -71,7 +90,7 @@ def test_an_answer_has_a_bar_for_each_label_and_one_is_chosen(model: Classifier)
     assert [bar.label for bar in view.bars] == list(model.labels)
     assert [float(bar.share) for bar in view.bars] == list(prediction.probabilities), "every bit is kept"
     assert [bar.label for bar in view.bars if bar.chosen] == [prediction.label]
-    assert view.percent == views.percent(max(prediction.probabilities))
+    assert view.percent == ENGLISH.percent(max(prediction.probabilities))
     assert not view.messages
 
 
@@ -112,7 +131,7 @@ def test_an_unknown_feature_is_an_error_and_breaks_nothing(model: Classifier) ->
 def test_the_page_has_a_field_for_each_feature_with_what_was_typed_and_its_hint(model: Classifier) -> None:
     texts = EXAMPLE | {"petal_length": "abc", "petal_colour": "1"}
 
-    page = views.page_view(model, texts, view_of(model, texts))
+    page = page_of(model, texts)
 
     fields = [field for group in page.groups for field in group.fields]
     assert [field.key for field in fields] == list(EXAMPLE)
@@ -124,7 +143,7 @@ def test_the_page_has_a_field_for_each_feature_with_what_was_typed_and_its_hint(
 
 
 def test_the_page_shows_the_range_that_the_model_was_trained_on(model: Classifier) -> None:
-    page = views.page_view(model, EXAMPLE, view_of(model, EXAMPLE))
+    page = page_of(model, EXAMPLE)
 
     fields = [field for group in page.groups for field in group.fields]
     ranges = [(float(field.low), float(field.high)) for field in fields]

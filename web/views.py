@@ -256,7 +256,9 @@ def page_view(
     }
     chosen = {"map-x": model.features[axes[0]].key, "map-y": model.features[axes[1]].key} if axes else {}
     usual = default_axes(model)
-    query = texts if axes == usual else {**texts, **chosen}
+    query = {key: text for key, text in texts.items() if key in fields}
+    if axes != usual:
+        query |= chosen
     return PageView(
         name=model.name,
         version=model.version,
