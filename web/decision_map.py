@@ -54,12 +54,12 @@ class Axis:
 class Region:
     """The part of the plot with one label: `path` is its outline, `tone` one of three, and its name stands at a point.
 
-    `name` is empty where there is no space for it.
+    `label` is its position, and `name` is empty where there is no space for it.
     """
 
+    label: int
     path: str
     tone: int
-    chosen: bool
     name: str
     name_x: int
     name_y: int
@@ -75,7 +75,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class DecisionMap:
-    """The map without the sample: it depends on the cell of the features that are held, and on the chosen label."""
+    """The map without the sample: it depends on the cell of the features that are held."""
 
     x: Axis
     y: Axis
@@ -124,25 +124,25 @@ class Mapper:
         """Return where a row is on the map."""
         return self._x_scale.position(row[self._x]), self._y_scale.position(row[self._y])
 
-    def draw(self, row: Sequence[float], chosen: int) -> DecisionMap:
-        """Return the map through a row whose label has the position `chosen`."""
+    def draw(self, row: Sequence[float]) -> DecisionMap:
+        """Return the map through a row."""
         found = plane(self._model, row, x=self._x, y=self._y, max_rows=self._max_rows)
         grid = _Grid(found, self._x_scale, self._y_scale)
         rectangles, borders = grid.rectangles(), grid.borders()
-        regions = [self._region(label, rectangles[label], chosen=label == chosen) for label in sorted(rectangles)]
+        regions = [self._region(label, rectangles[label]) for label in sorted(rectangles)]
         return DecisionMap(self._x_axis, self._y_axis, regions, borders, self._points, found.exact)
 
-    def _region(self, label: int, rectangles: Sequence[_Rectangle], *, chosen: bool) -> Region:
+    def _region(self, label: int, rectangles: Sequence[_Rectangle]) -> Region:
         path = "".join(f"M{x} {y}h{width}v{height}H{x}z" for x, y, width, height in rectangles)
         name = self._model.labels[label]
         least_width = CHARACTER_WIDTH * len(name)
         points = self._points_of.get(label, {})
         fitting = [found for found in rectangles if found[2] >= least_width and found[3] >= NAME_HEIGHT]
         if not fitting:
-            return Region(path, label % TONES, chosen, "", 0, 0)
+            return Region(label, path, label % TONES, "", 0, 0)
         # Where most of its own points are; a larger rectangle may be one that nothing was ever seen in.
         x, y, width, height = max(fitting, key=lambda found: (_count(points, found), found[2] * found[3]))
-        return Region(path, label % TONES, chosen, name, x + width // 2, y + height // 2)
+        return Region(label, path, label % TONES, name, x + width // 2, y + height // 2)
 
 
 def _count(points: Iterable[tuple[int, int]], rectangle: _Rectangle) -> int:

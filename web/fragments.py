@@ -44,7 +44,8 @@ class Fragments:
         self._titled = {feature.key: feature for feature in model.features}
         self._picture = Picture(model)
         self._picture_outline = templates.outline("_picture.html", language, leaves=self._picture.leaves)
-        self._maps: dict[tuple[Axes, int, tuple[int, ...]], Outline] = {}
+        # Maps by what they hold, each with the labels of the gaps that say which of its regions is the chosen one.
+        self._maps: dict[tuple[Axes, tuple[int, ...]], tuple[Outline, Sequence[int]]] = {}
         self._answer = lru_cache(KEPT_ANSWERS)(self._render_answer)
         self._change = lru_cache(KEPT_CHANGES)(self._render_change)
         self._mapper = lru_cache(KEPT_AXES)(self._make_mapper)
@@ -99,16 +100,19 @@ class Fragments:
     def _map(self, row: Sequence[float], chosen: int, axes: tuple[int, int]) -> str:
         mapper = self._mapper(axes)
         rank = self._model.cuts.rank
-        held = tuple(rank(feature, value) for feature, value in enumerate(row) if feature not in axes)
-        outline = self._maps.get((axes, chosen, held))
-        if outline is None:
+        held = tuple([rank(feature, value) for feature, value in enumerate(row) if feature not in axes])
+        kept = self._maps.get((axes, held))
+        if kept is None:
             if len(self._maps) == KEPT_MAPS:
-                self._maps.clear()
-            drawn = mapper.draw(row, chosen)
+                del self._maps[next(iter(self._maps))]
+            drawn = mapper.draw(row)
+            regions = [*drawn.regions, *(region for region in drawn.regions if region.name)]
             outline = self._templates.outline("_map.html", self._language, map=drawn)
-            self._maps[(axes, chosen, held)] = outline
+            kept = outline, [region.label for region in regions]
+            self._maps[(axes, held)] = kept
+        outline, labels = kept
         x, y = map(str, mapper.position(row))
-        return outline.fill((x, y, x, y))
+        return outline.fill([*["chosen" if label == chosen else "" for label in labels], x, y, x, y])
 
     def _render_answer(self, prediction: Prediction, notes: tuple[Note, ...]) -> Outline:
         view = views.answer_view(prediction, self._model.labels, notes, self._model.features, self._language)
