@@ -5,22 +5,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging.config
+import resource
 import signal
 import socket
 import sys
+import tempfile
 from dataclasses import fields
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from web import logs
 from web.settings import Settings, SettingsError
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {"web": {"level": "INFO"}},
-}
+# A connection is a file, and may be reading another one; as many again as are served may be about to be refused.
+FILES_A_CONNECTION = 3
+SPARE_FILES = 100
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
@@ -52,7 +52,10 @@ def main() -> int:
     )
     # What a supervisor hands to the processes that it starts: the listening socket, and the connection to itself.
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
-    descriptors: list[int] | None = parser.parse_args().worker
+    # And where they add up what they count.
+    parser.add_argument("--metrics-folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    descriptors: list[int] | None = arguments.worker
     try:
         settings = Settings.from_environment()
     except SettingsError as error:
@@ -63,7 +66,7 @@ def main() -> int:
     try:
         if settings.workers > 1 and descriptors is None:
             return supervise(settings)
-        return serve(settings, descriptors)
+        return serve(settings, descriptors, arguments.metrics_folder)
     except KeyboardInterrupt:
         return 130  # during the start; as shells tell it: 128 and the number of the signal
 
@@ -72,22 +75,38 @@ def supervise(settings: Settings) -> int:
     """Run several processes that serve; return the exit status."""
     from web.supervisor import Supervisor
 
-    logging.config.dictConfig(LOGGING)
+    logging.config.dictConfig(logs.configuration(settings.log_format))
     try:
-        return asyncio.run(Supervisor(settings, [sys.executable, "-m", "web"]).run())
+        with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
+            command = [sys.executable, "-m", "web", "--metrics-folder", folder]
+            return asyncio.run(Supervisor(settings, command).run())
     except OSError as error:
         print(f"error: {settings.host}:{settings.port}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
         return 1
 
 
-def serve(settings: Settings, descriptors: list[int] | None) -> int:
+def allow_files(number: int) -> None:
+    """Raise the number of files that this process may open, connections included, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < number:
+        most = number if hard == resource.RLIM_INFINITY else min(number, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def serve(settings: Settings, descriptors: list[int] | None, metrics_folder: Path | None) -> int:
     """Serve in this process; return the exit status."""
     import uvicorn
 
+    from web.app import create_app
     from web.server import Server
 
+    allow_files(FILES_A_CONNECTION * settings.max_connections + SPARE_FILES)
     config = uvicorn.Config(
-        "web.app:create_app", factory=True, lifespan="on", log_config=LOGGING, **uvicorn_options(settings)
+        partial(create_app, settings, metrics_folder=metrics_folder),
+        factory=True,
+        lifespan="on",
+        log_config=logs.configuration(settings.log_format),
+        **uvicorn_options(settings),
     )
     if descriptors is None:
         Server(config, settings).run()

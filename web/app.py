@@ -41,8 +41,12 @@ from web.templates import Templates, asset
 logger = logging.getLogger("web")
 
 
-def create_app(settings: Settings | None = None) -> Starlette:
-    """Return the service; without settings, those of the environment."""
+def create_app(settings: Settings | None = None, *, metrics_folder: Path | None = None) -> Starlette:
+    """Return the service; without settings, those of the environment.
+
+    Args:
+        metrics_folder: where several processes of one service add up what they count.
+    """
     settings = settings or Settings.from_environment()
     limited = Middleware(BodyLimit, max_body_size=settings.max_body_bytes)
     app = _Service(
@@ -76,6 +80,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     # A redirect to the address without its last slash would name our own host, which a proxy may not.
     app.router.redirect_slashes = False
     app.state.settings = settings
+    app.state.metrics = Metrics(metrics_folder, drift_half_life_s=settings.drift_half_life_s)
     app.state.rates = Rates(settings.rate_limit)
     return app
 
@@ -93,8 +98,6 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
     state.streams = OpenStreams()
     state.templates = Templates()
     state.fragments = FragmentStore(state.templates)
-    folder = Path(settings.metrics_folder) if settings.metrics_folder else None
-    state.metrics = Metrics(folder, drift_half_life_s=settings.drift_half_life_s)
     # What a start leaves behind stays; full collections need not look at it, milliseconds in which nobody is served.
     # The model is not part of it: it goes when another one comes.
     gc.collect()
@@ -164,7 +167,9 @@ class _Service(Starlette):
     """The application behind its gateway, which stands outside of everything, the last resort for errors too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return behind_gateway(super().build_middleware_stack(), self.state.settings, self.state.rates)
+        return behind_gateway(
+            super().build_middleware_stack(), self.state.settings, self.state.rates, self.state.metrics
+        )
 
 
 class _Static(StaticFiles):

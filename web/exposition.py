@@ -64,7 +64,10 @@ FAMILIES = (
         "stream_frame_duration_seconds", "histogram",
         "Service time of a frame: from its arrival until its reply was handed over", ("kind",),
     ),
-    Family("refusals", "counter", "What was turned away by a limit or a rule, by reason", ("reason",)),
+    Family(
+        "refusals", "counter",
+        "Connections, requests, handshakes and frames turned away at the door by a limit or a rule", ("status",),
+    ),
     Family("unhandled_exceptions", "counter", "Exceptions that nobody expected; each has a log line"),
     Family("model", "info", "The model that answers", ("name", "version")),
     Family("model_loaded_timestamp_seconds", "gauge", "When the model was loaded, in seconds since 1970"),

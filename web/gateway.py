@@ -8,15 +8,17 @@ import secrets
 import time
 from collections import Counter
 from itertools import count
+from time import perf_counter
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from web import refusals
+from web import logs, refusals
 from web.access import COOKIE_LIFE_S, Access, is_page
 from web.forwarded import Forwarded
+from web.metrics import Metrics, template_of
 from web.problems import Problem, too_many
 from web.rates import Rates
 from web.settings import Settings
@@ -51,11 +53,11 @@ TLS_HEADERS = [*SECURITY_HEADERS, (b"strict-transport-security", b"max-age=63072
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-def behind_gateway(app: ASGIApp, settings: Settings, rates: Rates) -> ASGIApp:
+def behind_gateway(app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics) -> ASGIApp:
     """Return the application behind everything that stands around it."""
     if settings.allowed_origins:
         app = _for_other_sites(app, settings)
-    app = Gateway(app, settings, rates)
+    app = Gateway(app, settings, rates, metrics)
     return Forwarded(app, settings.trusted_proxies) if settings.trusted_proxies else app
 
 
@@ -85,8 +87,9 @@ class Gateway:
     The id of a request is in `scope["state"]["request_id"]`, and in the header `X-Request-ID` of its response.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, rates: Rates) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics) -> None:
         self.app = app
+        self._metrics = metrics
         self._settings = settings
         self._take = rates.take
         self._access = Access(settings.api_token) if settings.api_token else None
@@ -100,6 +103,7 @@ class Gateway:
         if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        started = perf_counter()
         headers: Headers = dict(scope["headers"])
         sent = headers.get(b"x-request-id")
         if sent is not None and _REQUEST_ID.fullmatch(sent):
@@ -107,6 +111,7 @@ class Gateway:
         else:
             request_id = f"{self._prefix}-{self._next_number():x}"
         scope.setdefault("state", {})["request_id"] = request_id
+        logs.REQUEST_ID.set(request_id)
         client = scope.get("client")
         address: str = client[0] if client else ""
         wait_s = self._take(address)
@@ -115,9 +120,12 @@ class Gateway:
             return
         is_tls = scope.get("scheme") == "https"
         own = TLS_HEADERS if is_tls else SECURITY_HEADERS
+        status = 0
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [
                     *message.get("headers", ()),
                     *own,
@@ -131,8 +139,23 @@ class Gateway:
             problem = too_many(wait_s) if wait_s else self._problem_of(scope, headers)
             if problem is not None:
                 await self._refuse(scope, receive, send_with_headers, problem)
+                self._metrics.refused(status)
+                self._note(scope, status, started)
                 return
-        await self.app(scope, receive, send_with_headers)
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except Exception:
+            self._metrics.unhandled()  # the server logs it
+            raise
+        finally:
+            self._note(scope, status, started)
+
+    def _note(self, scope: Scope, status: int, started: float) -> None:
+        """Count a request that was answered, if it was, and write its line if that is wanted."""
+        route = scope.get("route")
+        self._metrics.request(route, status, started)
+        if self._settings.access_log:
+            logs.access(scope["method"], template_of(route), status, perf_counter() - started)
 
     async def _open_stream(
         self, scope: Scope, receive: Receive, send: Send, *, headers: Headers, address: str, wait_s: int
@@ -142,6 +165,7 @@ class Gateway:
         if problem is None and self._streams[address] >= self._settings.max_connections_per_client:
             problem = too_many(1, "open streams")
         if problem is not None:
+            self._metrics.refused(problem.details.status)
             websocket = WebSocket(scope, receive, send)
             await websocket.receive()
             await websocket.send_denial_response(await refusals.refuse(_request_of(scope), problem))
@@ -149,6 +173,9 @@ class Gateway:
         self._streams[address] += 1
         try:
             await self.app(scope, receive, send)
+        except Exception:
+            self._metrics.unhandled()
+            raise
         finally:
             self._streams[address] -= 1
             if not self._streams[address]:

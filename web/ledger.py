@@ -65,6 +65,9 @@ class Ledger:
         if folder is None:
             content = mmap.mmap(-1, capacity * _FLOAT_BYTES)
         else:
+            # With a lock on the folder, systemd-tmpfiles leaves what is in it alone, however old it is.
+            self._folder_lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(self._folder_lock, fcntl.LOCK_SH)
             self.path = folder / f"{os.getpid()}-{secrets.token_hex(4)}.numbers"
             with _locked(folder):
                 self.ended = _fold_ended(folder)
@@ -105,6 +108,7 @@ class Ledger:
         if self._folder is not None:
             self._names.close()
             self._file.close()
+            os.close(self._folder_lock)
 
 
 @contextlib.contextmanager

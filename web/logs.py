@@ -10,9 +10,7 @@ import logging
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Literal
-
-Format = Literal["plain", "json"]
+from typing import Any
 
 # Set at the door for every request and websocket (55 ns); whatever is logged on the way finds it, uvicorn's lines too.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
@@ -20,8 +18,12 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 _access = logging.getLogger("web.access")
 
 
-def configuration(form: Format) -> dict[str, Any]:
-    """Return the configuration for `logging.config.dictConfig`: one handler for this service and uvicorn."""
+def configuration(form: str) -> dict[str, Any]:
+    """Return the configuration for `logging.config.dictConfig`: one handler for this service and uvicorn.
+
+    Args:
+        form: "plain" or "json".
+    """
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -27,8 +27,12 @@ from web.problems import ProblemDetails
 
 CHANNELS = ("page", "fragment", "json", "stream", "stream_binary", "inference", "score")
 # Upper bounds of the histograms, in seconds. One answer of the model takes a microsecond, a slice of a batch 2 ms.
-MODEL_BOUNDS = tuple(round(step * 10.0**power, 9) for power in range(-6, 0) for step in (1, 2, 5))
-SERVICE_BOUNDS = tuple(round(step * 10.0**power, 9) for power in range(-5, 1) for step in (1, 2.5, 5))
+MODEL_BOUNDS = (
+    1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1,
+)  # fmt: skip
+SERVICE_BOUNDS = (
+    1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+)  # fmt: skip
 UNMATCHED = "unmatched"
 TICK_S = 1.0
 
@@ -145,7 +149,7 @@ class Metrics:
     def request(self, route: Any, status: int, started: float) -> None:
         """Count an HTTP request that took from `started` on, by the template of its route; None matched no route."""
         seconds = perf_counter() - started
-        key = (UNMATCHED if route is None else route.path, status)
+        key = (template_of(route), status)
         slots = self._requests.get(key)
         if slots is None:
             slots = self._requests[key] = self._request_slots(*key)
@@ -176,9 +180,9 @@ class Metrics:
         finally:
             self._add("stream_sockets", -1)
 
-    def refused(self, reason: str) -> None:
-        """Count a request, handshake or frame that was turned away: too many, too large, too slow, not allowed."""
-        self._add("refusals", 1, reason)
+    def refused(self, status: int) -> None:
+        """Count a connection, request, handshake or frame that was turned away at the door, with this status."""
+        self._add("refusals", 1, str(status))
 
     def unhandled(self) -> None:
         """Count an exception that nobody expected."""
@@ -292,6 +296,11 @@ class Metrics:
 
     def _set(self, name: str, value: float, *labels: str) -> None:
         self._numbers[self.ledger.slot(name, *labels)] = value
+
+
+def template_of(route: Any) -> str:
+    """Return the template of a route's path, which holds nothing that was typed; that of no route is `UNMATCHED`."""
+    return UNMATCHED if route is None else route.path
 
 
 def _histogram(ledger: Ledger, name: str, *labels: str, bounds: Sequence[float]) -> int:

@@ -134,7 +134,7 @@ def _respond(
         return _page(request, sample, look=look, tag=tag)
     headers = headers_of(form, tag, model, lang=look.language.code)
     fragments: FragmentStore = app.state.fragments
-    metrics: Metrics = request.scope["state"]["metrics"]
+    metrics: Metrics = app.state["metrics"]
     channel = metrics.json if form == "json" else metrics.fragment
     try:
         row = model.validator.row(sample)

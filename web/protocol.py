@@ -204,6 +204,7 @@ class HttpProtocol(Watched, HttpToolsProtocol):
     def refuse(self, problem: Problem) -> None:
         """Answer without the application, and end the connection; while it answers, only end it."""
         self._is_deaf = True
+        self.app_state["metrics"].refused(problem.details.status)
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not (cycle.response_started or self._in_head):
             headers = [*self.server_state.default_headers, *SECURITY_HEADERS]
@@ -297,6 +298,7 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_complete and not self.transport.is_closing():
             problem = Problem(400, "this is not the handshake of a websocket")
+            self.app_state["metrics"].refused(problem.details.status)
             self.transport.write(refusals.on_the_wire(problem, [*self.default_headers, *SECURITY_HEADERS]))
             self.transport.is_gentle = True
             self.transport.close()

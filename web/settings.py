@@ -196,11 +196,6 @@ class Settings:
     access_log: int = _setting(
         0, "ACCESS_LOG", "1: a line for each request, with its route and id, without what was sent", most=1
     )
-    metrics_folder: str = _setting(
-        "",
-        "METRICS_FOLDER",
-        "where processes of one service add up what they count; several workers make one themselves",
-    )
     drift_half_life_s: float = _setting(
         86_400.0,
         "DRIFT_HALF_LIFE_S",

@@ -167,6 +167,7 @@ class _Conversation:
             content = message.get("text")
             if wait_s := take(self._address):
                 await send({"type": "websocket.send", "text": _refusal(content, wait_s)})
+                metrics.refused(429)
                 metrics.frame("text" if content is not None else "binary", started)
                 content = content or message.get("bytes") or ""
             elif content is not None:
