@@ -1,0 +1,436 @@
+"""The model that answers and the watch on its file: what counts as new, what is refused, and who hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import json
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from ml import classifier, iris, training
+from ml.card import Recipe
+from ml.classifier import Classifier
+from ml.errors import ModelFileError
+from web.app import create_app, take
+from web.models import ModelFile, Rejected
+from web.settings import Settings
+
+EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
+SAMPLE = json.dumps({"id": 1, "sample": [5.6, 2.7, 4.2, 1.3]})
+BATCH = json.dumps({"id": 2, "samples": [[5.6, 2.7, 4.2, 1.3]] * 10_000})
+# It looks when it is asked to, and only then.
+NEVER_S = 0.0
+GUARD_S = 5.0  # so that what hangs fails
+
+
+@pytest.fixture(scope="module")
+def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """The bytes of three model files, the built-in one first."""
+    found = [model_path.read_bytes()]
+    for seed in (1, 2):
+        path = tmp_path_factory.mktemp("models") / "other.npz"
+        fitted = training.fit(iris.load(), Recipe(seed=seed, trees=5))
+        training.write(training.model_of(fitted), path, trained=fitted)
+        found.append(path.read_bytes())
+    return found
+
+
+@pytest.fixture
+def path(contents: list[bytes], tmp_path: Path) -> Path:
+    path = tmp_path / "model.npz"
+    path.write_bytes(contents[0])
+    return path
+
+
+def put(content: bytes, path: Path) -> None:
+    """Rename bytes into place."""
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+# --- what counts as new
+
+
+@pytest.fixture
+def file(path: Path) -> ModelFile:
+    file = ModelFile(path, lambda: classifier.load(path))
+    file.open()
+    return file
+
+
+def rejected(news: object) -> Rejected:
+    assert isinstance(news, Rejected)
+    return news
+
+
+def version_of(news: object) -> str:
+    assert isinstance(news, Classifier)
+    return news.version
+
+
+def test_a_file_that_stays_as_it_is_is_no_news_and_is_not_read(path: Path) -> None:
+    loaded = []
+    file = ModelFile(path, lambda: loaded.append(path) or classifier.load(path))  # type: ignore[func-returns-value]  # None, so the model
+    file.open()
+
+    assert [file.look() for _ in range(3)] == [None] * 3
+    assert len(loaded) == 1
+
+
+@pytest.mark.parametrize("how", ["renamed", "written in place"])
+def test_another_model_is_news_once(file: ModelFile, path: Path, contents: list[bytes], how: str) -> None:
+    put(contents[1], path) if how == "renamed" else path.write_bytes(contents[1])
+
+    assert version_of(file.look()) == classifier.load(path).version
+    assert file.look() is None
+
+
+def test_a_file_of_the_same_size_and_time_is_noticed(file: ModelFile, path: Path, contents: list[bytes]) -> None:
+    before = path.stat()
+    put(contents[1] + b"x" * (before.st_size - len(contents[1])), path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert "checksum" in rejected(file.look()).reason
+
+
+def test_the_same_model_again_is_no_news(file: ModelFile, path: Path, contents: list[bytes]) -> None:
+    put(contents[0], path)
+
+    assert file.look() is None
+    assert file.look(even_if_unchanged=True) is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.write_bytes(b"not a model"), "not a model file: it is no .npz archive"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "the checksum does not match"),
+        (lambda path: path.unlink(), "No such file or directory"),
+        (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
+    ],
+    ids=["garbage", "cut short", "missing", "a folder"],
+)
+def test_a_bad_file_is_told_once_with_a_reason_that_names_no_path(
+    file: ModelFile, path: Path, damage: Any, reason: str
+) -> None:
+    damage(path)
+
+    told = rejected(file.look())
+
+    assert told.reason.startswith(reason)
+    assert str(path) not in told.reason
+    assert [file.look() for _ in range(3)] == [None] * 3
+
+
+def test_each_bad_file_is_told(file: ModelFile, path: Path) -> None:
+    for _ in range(3):
+        put(b"not a model", path)
+        assert "no .npz" in rejected(file.look()).reason
+
+
+def test_after_a_bad_file_the_old_model_is_told_again_too(file: ModelFile, path: Path, contents: list[bytes]) -> None:
+    put(b"not a model", path)
+    file.look()
+
+    put(contents[0], path)
+
+    assert version_of(file.look()) == classifier.load(path).version
+    assert file.look() is None
+
+
+def test_a_file_that_could_not_be_read_is_tried_again_although_it_has_not_changed(
+    file: ModelFile, path: Path, contents: list[bytes]
+) -> None:
+    def too_many() -> Classifier:
+        try:
+            raise OSError(24, "Too many open files")
+        except OSError as error:
+            raise ModelFileError(f"{path}: {error.strerror}") from error
+
+    put(contents[1], path)
+    load, file._load = file._load, too_many
+    assert rejected(file.look()).reason == "Too many open files"
+    assert file.look() is None, "told once"
+    file._load = load
+
+    assert version_of(file.look()) == classifier.load(path).version
+
+
+def test_whatever_a_file_breaks_the_next_one_has_its_chance(file: ModelFile, path: Path, contents: list[bytes]) -> None:
+    def broken() -> Classifier:
+        raise MemoryError
+
+    put(contents[1], path)
+    load, file._load = file._load, broken
+    assert "MemoryError" in rejected(file.look()).reason
+    file._load = load
+    put(contents[2], path)
+
+    assert version_of(file.look()) == classifier.load(path).version
+
+
+def test_a_file_that_is_being_written_is_left_alone_until_it_is_whole(
+    file: ModelFile, path: Path, contents: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = contents[1]
+    path.write_bytes(content[:1_000])
+    settle = threading.Event.wait
+
+    def write_on(event: threading.Event, timeout: float | None = None) -> bool:
+        with path.open("ab") as stream:
+            stream.write(content[1_000:])
+        return settle(event, timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Event, "wait", write_on)
+        assert file.look() is None
+
+    assert version_of(file.look()) == classifier.load(path).version
+
+
+# --- who hears of it
+
+
+@pytest.fixture
+def app(path: Path) -> Starlette:
+    return create_app(Settings(model_file=path, model_check_s=0.02))
+
+
+@contextlib.contextmanager
+def opened(client: TestClient) -> Iterator[Any]:
+    with client.websocket_connect("/stream") as websocket:
+        assert websocket.receive_json()["type"] == "model"
+        yield websocket
+
+
+def test_open_streams_hear_of_a_new_model_though_nothing_is_said_on_them(
+    app: Starlette, path: Path, contents: list[bytes]
+) -> None:
+    with TestClient(app) as client, opened(client) as first, opened(client) as second:
+        put(contents[1], path)
+        announced = [websocket.receive_json() for websocket in (first, second)]
+        first.send_text(SAMPLE)
+        reply = first.receive_json()
+        answer = client.get("/predict", params=EXAMPLE, headers={"Accept": "application/json"})
+        fragment = client.get("/predict", params=EXAMPLE, headers={"HX-Request": "true"})
+        page = client.get("/", params=EXAMPLE)
+        ready = client.get("/health/ready").json()
+
+    version = classifier.load(path).version
+    assert [(frame["type"], frame["model"]["version"]) for frame in announced] == [("model", version)] * 2
+    assert (reply["type"], reply["version"]) == ("prediction", version)
+    assert answer.json()["model"]["version"] == version
+    assert {one.headers["x-model-version"] for one in (answer, fragment, page)} == {version}
+    assert ready == {"ready": True, "model": {"name": "iris", "version": version}}
+
+
+def test_an_answer_that_is_being_made_comes_before_the_announcement_of_the_next_model(
+    app: Starlette, path: Path, contents: list[bytes]
+) -> None:
+    with TestClient(app) as client, opened(client) as websocket:
+        old = app.state.model.version
+        frames = []
+        for content in (contents[1], contents[2]):
+            websocket.send_text(BATCH)
+            put(content, path)
+            while (frame := websocket.receive_json())["type"] != "model":
+                websocket.send_text(BATCH)
+                frames.append(frame)
+            frames.append(frame)
+        websocket.send_text(SAMPLE)
+        while frames[-1]["type"] != "prediction":
+            frames.append(websocket.receive_json())
+
+    serving = old
+    for frame in frames:
+        if frame["type"] == "model":
+            serving = frame["model"]["version"]
+        else:
+            assert frame["version"] == serving
+    assert serving == classifier.load(path).version
+
+
+class Script:
+    """A stream whose client does what a test tells it to, in the event loop of the service."""
+
+    def __init__(self, app: Starlette) -> None:
+        self.heard: list[tuple[str, str]] = []
+        self.is_reading, self.sending = asyncio.Event(), asyncio.Event()
+        self.is_reading.set()
+        self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._came: asyncio.Queue[str] = asyncio.Queue()
+        scope = {"type": "websocket", "path": "/stream", "headers": [], "subprotocols": [], "query_string": b""}
+        self._said.put_nowait({"type": "websocket.connect"})
+        self._stream = asyncio.ensure_future(app(scope, self._said.get, self._send))
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "websocket.send":
+            self.sending.set()
+            await self.is_reading.wait()
+            frame = json.loads(message["text"])
+            self.heard.append((frame["type"], frame["model"]["version"] if "model" in frame else frame["version"]))
+            self._came.put_nowait(frame["type"])
+
+    def say(self, text: str) -> None:
+        self.sending.clear()
+        self._said.put_nowait({"type": "websocket.receive", "text": text})
+
+    async def said(self, kind: str) -> None:
+        async with asyncio.timeout(GUARD_S):
+            while await self._came.get() != kind:
+                assert not self._stream.done(), self._stream
+
+    async def leave(self) -> None:
+        self._said.put_nowait({"type": "websocket.disconnect", "code": 1000})
+        await self._stream
+
+
+def test_a_client_that_does_not_read_holds_up_nobody_and_gets_the_announcement_before_its_next_answer(
+    app: Starlette, contents: list[bytes], path: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.npz"
+    other.write_bytes(contents[1])
+    replacement = classifier.load(other)
+
+    async def talk() -> list[list[tuple[str, str]]]:
+        stuck, deaf, free = scripts = [Script(app) for _ in range(3)]
+        for script in scripts:
+            await script.said("model")
+        # One gets stuck with an answer, one when it is told of the new model.
+        for script in (stuck, deaf):
+            script.is_reading.clear()
+            script.sending.clear()
+        stuck.say(SAMPLE)
+        await stuck.sending.wait()
+        take(replacement, app.state)
+        await deaf.sending.wait()
+        await free.said("model")
+        for script in scripts:
+            script.say(SAMPLE)
+        await free.said("prediction")
+        assert stuck.heard == deaf.heard == [("model", old)]
+        for script in (stuck, deaf):
+            script.is_reading.set()
+        await deaf.said("prediction")
+        await stuck.said("prediction")
+        await stuck.said("prediction")
+        for script in scripts:
+            await script.leave()
+        return [script.heard for script in scripts]
+
+    with TestClient(app) as client:
+        old = app.state.model.version
+        assert client.portal
+        stuck, deaf, free = client.portal.call(talk)
+
+    after = [("model", replacement.version), ("prediction", replacement.version)]
+    assert free == deaf == [("model", old), *after]
+    assert stuck == [("model", old), ("prediction", old), *after]
+
+
+def test_a_bad_file_leaves_the_old_model_serving_and_is_told_in_log_metric_and_body(
+    app: Starlette, path: Path, contents: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="web")
+    with TestClient(app) as client, opened(client) as websocket:
+        old = app.state.model.version
+        put(b"not a model", path)
+        while "rejected" not in (ready := client.get("/health/ready")).json():
+            pass
+        answer = client.get("/predict", params=EXAMPLE, headers={"Accept": "application/json"})
+        metrics = client.get("/metrics").text
+        put(contents[1], path)
+        announced = websocket.receive_json()
+        mended = client.get("/health/ready").json()
+
+    assert ready.status_code == 200
+    assert ready.json()["ready"] is True
+    assert ready.json()["model"]["version"] == answer.json()["model"]["version"] == old
+    assert ready.json()["rejected"]["reason"] == "not a model file: it is no .npz archive"
+    assert ready.json()["rejected"]["since"].startswith("20")
+    (told,) = [record.getMessage() for record in caplog.records if "was not taken" in record.getMessage()]
+    assert old in told
+    assert "not a model file" in told
+    (failures,) = [line for line in metrics.splitlines() if line.startswith("model_load_failures_total")]
+    assert float(failures.split()[-1]) == 1
+    assert announced["model"]["version"] == mended["model"]["version"] != old
+    assert "rejected" not in mended
+
+
+def test_a_reminder_loads_the_file_at_once(path: Path, contents: list[bytes]) -> None:
+    app = create_app(Settings(model_file=path, model_check_s=NEVER_S))
+    with TestClient(app) as client, opened(client) as websocket:
+        put(contents[1], path)
+        client.app_state["watch"].look_now()
+
+        assert websocket.receive_json()["type"] == "model"
+
+
+def test_at_most_two_models_are_kept_in_memory(app: Starlette, contents: list[bytes], tmp_path: Path) -> None:
+    async def replace(path: Path) -> weakref.ref[Classifier]:
+        model = classifier.load(path)
+        take(model, app.state)
+        return weakref.ref(model)
+
+    known = []
+    with TestClient(app) as client:
+        assert client.portal
+        for number in range(6):
+            path = tmp_path / "next.npz"
+            path.write_bytes(contents[number % 3])
+            known.append(client.portal.call(replace, path))
+            for headers in ({"HX-Request": "true"}, {"Accept": "application/json"}, {"Accept-Language": "es"}):
+                client.get("/predict", params=EXAMPLE, headers=headers).raise_for_status()
+            client.post("/predict", json={"samples": [EXAMPLE]}).raise_for_status()
+            for address in ("/", "/docs", "/openapi.json", "/metrics", "/v2/models/iris", "/health/drift"):
+                client.get(address).raise_for_status()
+            with opened(client) as websocket:
+                websocket.send_text(SAMPLE)
+                websocket.receive_json()
+        gc.collect()
+        alive = [number for number, model in enumerate(known) if model() is not None]
+
+    assert 5 in alive
+    assert set(alive) <= {4, 5}
+
+
+@pytest.mark.parametrize("changed", ["title", "unit", "limits", "labels", "rows"])
+def test_the_digest_of_an_interface_tells_what_a_form_is_made_of(changed: str) -> None:
+    data = iris.load()
+    first, *others = data.features
+    labels, rows = data.labels, data.rows
+    match changed:
+        case "title":
+            first = msgspec.structs.replace(first, title="another")
+        case "unit":
+            first = msgspec.structs.replace(first, unit="mm")
+        case "limits":
+            first = msgspec.structs.replace(first, maximum=99.0)
+        case "labels":
+            labels = ("a", "b", "c")
+        case "rows":
+            rows = rows + 0.5
+    other = dataclasses.replace(data, features=(first, *others), labels=labels, rows=rows)
+
+    interfaces = {
+        Classifier(training.model_of(training.fit(table, Recipe(trees=2))), "0" * 12).interface
+        for table in (data, other)
+    }
+
+    assert len(interfaces) == (1 if changed == "rows" else 2)
