@@ -168,7 +168,9 @@ class Gateway:
             self._metrics.refused(problem.details.status)
             websocket = WebSocket(scope, receive, send)
             await websocket.receive()
-            await websocket.send_denial_response(await refusals.refuse(_request_of(scope), problem))
+            response = await refusals.refuse(_request_of(scope), problem)
+            response.raw_headers += [*SECURITY_HEADERS, (b"x-request-id", scope["state"]["request_id"].encode())]
+            await websocket.send_denial_response(response)
             return
         self._streams[address] += 1
         try:

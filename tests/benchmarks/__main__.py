@@ -6,7 +6,7 @@ import argparse
 import shutil
 import sys
 
-from . import connections, endpoints, in_process, load, start, stream, subject, typing_latency, wide
+from . import attack, connections, endpoints, in_process, load, soak, start, stream, subject, typing_latency, wide
 from .results import table
 from .subject import Plan
 
@@ -16,7 +16,9 @@ PARTS = {
     "http": endpoints,
     "stream": stream,
     "connections": connections,
+    "attack": attack,
     "start": start,
+    "soak": soak,
 } | ({"typing": typing_latency} if shutil.which("chromium") else {})
 LONGEST_S = 10.0  # a stream is pinged after 20 s, and the load generator does not answer
 

@@ -1,0 +1,306 @@
+"""The real server under slow and greedy clients: each limit is kept, told as a problem, and the client can read it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from ml.classifier import Classifier
+from tests.benchmarks import attack
+from tests.benchmarks.server import Server as Measured
+from tests.conftest import Server, run_server
+
+SAMPLE = json.dumps({"sample": [5.6, 2.7, 4.2, 1.3]}).encode()
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HANDSHAKE = (
+    b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+MEBIBYTE = 2**20
+
+
+@pytest.fixture(scope="module")
+def hasty(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with short deadlines, whose log must stay free of errors."""
+    log = tmp_path_factory.mktemp("hasty") / "log.txt"
+    deadlines = dict.fromkeys(["HEAD_TIMEOUT_S", "BODY_TIMEOUT_S", "SEND_TIMEOUT_S", "LINGER_S"], "0.4")
+    more = {"KEEP_ALIVE_S": "1", "MIN_BODY_RATE": "10000", "MODEL_FILE": str(model_path)}
+    with run_server(log, port=None, **deadlines, **more) as server:
+        yield server
+        assert server.process.poll() is None
+    assert "Traceback" not in log.read_text()
+    assert " ERROR " not in log.read_text()
+
+
+@contextlib.contextmanager
+def opened(server: Server, *, source: str = "127.0.0.1") -> Iterator[socket.socket]:
+    address = ("127.0.0.1", server.port)
+    with socket.create_connection(address, timeout=20, source_address=(source, 0)) as connection:
+        yield connection
+
+
+def response_of(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+
+def assert_refused_and_closed(connection: socket.socket, status: int) -> dict[str, str]:
+    """Read a problem, and then the end of the connection: no reset."""
+    seen, headers, body = response_of(connection)
+    assert (seen, json.loads(body)["status"]) == (status, status)
+    assert headers["content-type"] == "application/problem+json"
+    assert headers["connection"] == "close"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "date" in headers
+    assert "server" not in headers
+    assert connection.recv(1) == b""
+    return headers
+
+
+def assert_cut(connection: socket.socket, piece: bytes) -> None:
+    """Send for as long as it is possible: not forever."""
+    with pytest.raises(ConnectionError):  # noqa: PT012  # any of them may be the last
+        while True:
+            connection.sendall(piece)
+
+
+def is_served(server: Server, *, source: str = "127.0.0.1") -> bool:
+    with opened(server, source=source) as connection:
+        connection.sendall(LIVE)
+        return response_of(connection)[0] == 200
+
+
+def drip(connection: socket.socket, piece: bytes) -> threading.Thread:
+    """Send a piece again and again, slowly, from another thread until the connection does not take it any more."""
+
+    def send() -> None:
+        ended = threading.Event()
+        with contextlib.suppress(OSError):
+            while not ended.wait(0.05):
+                connection.sendall(piece)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    return thread
+
+
+# --- slow clients
+
+
+def test_a_connection_on_which_nothing_comes_is_closed(hasty: Server) -> None:
+    with opened(hasty) as connection:
+        assert connection.recv(1) == b""
+
+
+def test_a_head_that_comes_too_slowly_gets_408(hasty: Server) -> None:
+    with opened(hasty) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        drip(connection, b"X: y\r\n")
+        assert_refused_and_closed(connection, 408)
+
+
+def test_a_head_that_comes_too_slowly_after_another_request_gets_408(hasty: Server) -> None:
+    with opened(hasty) as connection:
+        connection.sendall(LIVE)
+        assert response_of(connection)[0] == 200
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        assert_refused_and_closed(connection, 408)
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 100000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
+def test_a_body_that_comes_too_slowly_gets_408(hasty: Server, framing: bytes) -> None:
+    with opened(hasty) as connection:
+        connection.sendall(POST + framing)
+        drip(connection, b"1\r\n \r\n" if b"chunked" in framing else b" ")
+        assert_refused_and_closed(connection, 408)
+
+
+def test_a_body_that_comes_steadily_may_take_longer_than_the_deadline(hasty: Server) -> None:
+    pause = threading.Event()
+    body = SAMPLE + b" " * 20_000
+    with opened(hasty) as connection:
+        connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body))
+        for start in range(0, len(body), 1_000):  # over a second, at 20 kB/s
+            connection.sendall(body[start : start + 1_000])
+            pause.wait(0.05)
+        assert response_of(connection)[0] == 200
+
+
+def test_an_idle_connection_is_closed_and_a_busy_one_is_not(hasty: Server) -> None:
+    pause = threading.Event()
+    with opened(hasty) as busy, opened(hasty) as idle:
+        idle.sendall(LIVE)
+        response_of(idle)
+        for _ in range(6):  # a second and a half
+            busy.sendall(LIVE)
+            assert response_of(busy)[0] == 200
+            pause.wait(0.25)
+        assert idle.recv(1) == b""
+
+
+def test_a_client_that_does_not_read_its_answers_is_cut(hasty: Server) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", hasty.port))
+        connection.sendall(b"GET /static/htmx-2.min.js HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+        # 10 MB are on their way, more than the system keeps: sending ends with the connection.
+        assert_cut(connection, LIVE * 1_000)
+
+
+def test_a_message_that_comes_too_slowly_closes_the_stream(hasty: Server) -> None:
+    with opened(hasty) as connection:
+        connection.sendall(HANDSHAKE)
+        with connection.makefile("rb") as answers:
+            assert answers.readline().startswith(b"HTTP/1.1 101 ")
+            connection.sendall(b"\x81\xfe\x10\x00\0\0\0\0")  # 4,096 masked bytes to come
+            drip(connection, b" ")
+            content = answers.read()
+    assert content.endswith(struct.pack("!H", 1008) + b"the message came in too slowly")
+
+
+def test_a_message_in_pieces_that_never_ends_closes_the_stream(hasty: Server) -> None:
+    def pieces() -> Iterator[str]:
+        pause = threading.Event()
+        while True:
+            yield " "
+            pause.wait(0.05)
+
+    with connect(hasty.stream_url) as stream:
+        stream.recv()
+        with pytest.raises(ConnectionClosed) as caught:
+            stream.send(pieces())
+
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1008
+
+
+def test_a_silent_stream_stays_open(hasty: Server) -> None:
+    pause = threading.Event()
+    with connect(hasty.stream_url) as stream:
+        stream.recv()
+        pause.wait(1.5)  # longer than every deadline
+        stream.send(SAMPLE.decode())
+        assert json.loads(stream.recv())["type"] == "prediction"
+
+
+def test_a_refused_body_is_read_for_a_while_and_then_cut(hasty: Server) -> None:
+    with opened(hasty) as connection:
+        connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % 10**12)
+        assert response_of(connection)[0] == 413
+        assert_cut(connection, b" " * 65_536)
+
+
+# --- what is not HTTP
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"NONSENSE\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 70_000, 431),
+        (b"GET /" + b"y" * 70_000, 431),
+        (b"NONSENSE\r\n\r\n" + b"more" * 100_000, 400),
+        (HANDSHAKE.replace(b"Version: 13", b"Version: 99"), 426),
+        (HANDSHAKE.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"?"), 400),
+    ],
+)
+def test_what_cannot_be_read_is_told_as_a_problem(quiet_server: Server, content: bytes, status: int) -> None:
+    with opened(quiet_server) as connection:
+        connection.sendall(content)
+        if b"websocket" in content:  # its library has its own words
+            assert response_of(connection)[0] in (status, 400)
+        else:
+            assert_refused_and_closed(connection, status)
+
+
+def test_nonsense_after_a_request_does_not_spoil_its_answer(quiet_server: Server) -> None:
+    with opened(quiet_server) as connection:
+        connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(SAMPLE) + SAMPLE + b"NONSENSE\r\n\r\n")
+        status, _, body = response_of(connection)
+
+    assert (status, json.loads(body)["label"]) == (200, "versicolor")
+
+
+@pytest.mark.parametrize("content", [HANDSHAKE, HANDSHAKE.replace(b"Host: x", b"Host: x\r\nOrigin: https://e.example")])
+def test_a_handshake_does_not_tell_what_runs_here(quiet_server: Server, content: bytes) -> None:
+    with opened(quiet_server) as connection, connection.makefile("rb") as answers:
+        connection.sendall(content)
+        head = b"".join(iter(answers.readline, b"\r\n")).lower()
+
+    assert b"\r\nserver:" not in head
+    assert b"python" not in head
+    assert b"\r\nx-request-id: " in head
+
+
+# --- too many
+
+
+def test_connections_and_streams_of_all_and_of_one_client_are_bounded(model_path: Path, tmp_path: Path) -> None:
+    limits = {"MAX_CONNECTIONS": "6", "MAX_CONNECTIONS_PER_CLIENT": "4", "TRUSTED_PROXIES": "127.0.0.3"}
+    limits["MODEL_FILE"] = str(model_path)
+    with run_server(tmp_path / "log.txt", port=None, **limits) as server:
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                stack.enter_context(connect(server.stream_url)).recv()
+            for _ in range(2):
+                stack.enter_context(opened(server)).sendall(b"GET / HT")
+            with opened(server) as fifth:
+                fifth.sendall(LIVE)
+                assert int(assert_refused_and_closed(fifth, 429)["retry-after"]) > 0
+            with pytest.raises(InvalidStatus) as caught, connect(server.stream_url):
+                pass
+            assert caught.value.response.status_code == 429
+            stack.enter_context(opened(server, source="127.0.0.3"))
+            assert is_served(server, source="127.0.0.3"), "a proxy is not one client"
+            stack.enter_context(opened(server, source="127.0.0.2")).sendall(b"G")
+            with opened(server, source="127.0.0.2") as seventh:
+                seventh.sendall(LIVE)
+                assert int(assert_refused_and_closed(seventh, 503)["retry-after"]) > 0
+        while not is_served(server):
+            pass  # until the server has seen that they left
+
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_bodies_of_all_clients_together_are_bounded(model_path: Path, tmp_path: Path) -> None:
+    limits = {"MODEL_FILE": str(model_path), "MAX_PENDING_BYTES": str(4 * MEBIBYTE)}
+    with (
+        run_server(tmp_path / "log.txt", port=None, **limits) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        statuses = []
+        for _ in range(3):
+            connection = stack.enter_context(opened(server))
+            connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % (3 * MEBIBYTE) + b" " * (2 * MEBIBYTE))
+        status, headers, _ = response_of(connection)
+        statuses.append(status)
+        assert int(headers["retry-after"]) > 0
+        assert is_served(server)
+    assert statuses == [503]
+
+
+# --- an attack
+
+
+@pytest.mark.parametrize("kind", attack.ATTACKS)
+def test_people_are_answered_during_an_attack(server: Server, model: Classifier, kind: str) -> None:
+    query = "&".join(f"{feature.key}={feature.example}" for feature in model.features)
+    measured = Measured(server.process, server.port, start_s=0.0)
+
+    with attack.attacked(server.port, kind, 100):
+        p99_ms, _ = attack.typed(measured, [query] * 100, seconds=0.5)
+
+    assert p99_ms > 0, "every key had its answer, or else an exception ends this; how fast is asked by `make bench`"
