@@ -11,7 +11,7 @@ from ml.card import TrainedFeature
 from ml.classifier import Classifier, Prediction
 from ml.sample import FieldError, InvalidSample, NotANumber, Note, is_half_typed, number_of, shown_number
 from web.code import CodeView
-from web.decision_map import Axes, default_axes, mark_of, step_of
+from web.decision_map import MARKS, Axes, default_axes, mark_of, step_of
 from web.languages import Language, codes, language
 from web.problems import ProblemDetails
 
@@ -143,7 +143,8 @@ class PageView:
 
     `count` is the number of fields in all groups, `lang` the language that the address asks for, `start` the query of
     the page as it is opened first, `usual_x` and `usual_y` the keys of the axes that need not be told, `features` the
-    digest of the model's interface, and `address` where the service answers, as its callers see it.
+    digest of the model's interface, `marks` the paths of the marks of labels, again from the start when there are more
+    labels, and `address` where the service answers, as its callers see it.
     """
 
     name: str
@@ -151,6 +152,7 @@ class PageView:
     description: str
     address: str
     labels: Sequence[str]
+    marks: Sequence[str]
     count: int
     groups: Sequence[Group]
     examples: Sequence[Link]
@@ -270,6 +272,7 @@ def page_view(
         ),
         address=address,
         labels=model.labels,
+        marks=MARKS,
         count=len(fields),
         groups=_grouped(fields, model.features, to),
         examples=_examples(model, lang=lang, to=to),
