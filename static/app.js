@@ -328,7 +328,7 @@ const MOST_ROW_CHARACTERS = 2 ** 18;
 const MOST_ERRORS = 100; // in one reply
 const MOST_LISTED = 100;
 const MOST_COUNTED = 20;
-const MOST_POINTS = 4000;
+const MOST_POINTS = 1000;
 const BLOB_CHARACTERS = 2 ** 20;
 const REASONS = { missing: "absent", not_a_number: "notANumber", not_finite: "notFinite", out_of_bounds: "outOfBounds" };
 
@@ -506,8 +506,8 @@ class Run {
   wrong = []; // the first rows that are bad
   share = 0; // of the file
   counts = [];
-  points = []; // the last rows with an answer
-  undrawn = 0;
+  points = []; // every so many rows with an answer
+  #stride = 1;
   versions = new Set();
   #queue = [];
   #sent = 0;
@@ -719,7 +719,6 @@ class Run {
       this.share = end / this.file.size;
       for (const row of rows) this.#write(row);
     }
-    this.points.splice(0, this.points.length - MOST_POINTS);
   }
 
   #write(row) {
@@ -732,8 +731,10 @@ class Run {
     if (row.answer) {
       const label = this.model.labels.indexOf(row.answer[0]);
       this.counts[label] = (this.counts[label] ?? 0) + 1;
-      this.points.push({ label, values: row.values });
-      this.undrawn++;
+      if (this.rows % this.#stride === 0) this.points.push({ label, values: row.values });
+      if (this.points.length <= MOST_POINTS) return;
+      this.points = this.points.filter((_, index) => index % 2);
+      this.#stride *= 2;
     } else if (++this.bad <= MOST_LISTED) this.wrong.push(words("line", { line: shown(row.line), reason: row.reason }));
   }
 }
@@ -742,7 +743,7 @@ class Run {
 
 let current = null;
 let isShowing = false;
-let scales = ""; // of the map on which points were drawn
+let landing = ""; // what is drawn on the map
 
 function showLater() {
   if (!isShowing) requestAnimationFrame(show);
@@ -813,17 +814,14 @@ function showEnd(run) {
   if (hadFocus) (run.result ? download : fileInput).focus();
 }
 
-// Points land on the map that is there; when its scales change, the last ones are drawn anew.
-function land({ model, points, undrawn }, map) {
+// Points land on the map that is there, and are drawn anew when its scales change.
+function land({ model, points }, map) {
+  const seen = [map && [map.x, map.xLow, map.xHigh, map.y, map.yLow, map.yHigh], points.length, points[0]?.values].join();
+  if (seen === landing) return;
+  landing = seen;
   const context = landed.getContext("2d");
-  const seen = map && model ? [map.x, map.xLow, map.xHigh, map.y, map.yLow, map.yHigh].join() : "";
-  if (seen !== scales) {
-    context.resetTransform();
-    context.clearRect(0, 0, landed.width, landed.height);
-    undrawn = points.length;
-  }
-  scales = seen;
-  if (!seen || !undrawn) return;
+  context.reset();
+  if (!map || !model) return;
   const [left, top, width, height] = map.plot.split(" ").map(Number);
   const columnOf = (key) => model.features.findIndex((feature) => feature.key === key);
   const share = (value, low, high) => Math.min(Math.max((value - low) / (high - low), 0), 1);
@@ -831,16 +829,14 @@ function land({ model, points, undrawn }, map) {
   const marks = fileForm.dataset.marks.split("|").map((path) => new Path2D(path));
   const scale = landed.width / 400;
   context.fillStyle = context.strokeStyle = getComputedStyle(landed).color;
-  context.lineWidth = 0.75;
   context.globalAlpha = 0.6;
-  for (const { label, values } of points.slice(-undrawn)) {
+  for (const { label, values } of points) {
     const across = left + width * share(values[x], map.xLow, map.xHigh);
     const down = top + height * (1 - share(values[y], map.yLow, map.yHigh));
     context.setTransform(scale, 0, 0, scale, scale * across, scale * down);
     context.fill(marks[label % marks.length]);
     context.stroke(marks[label % marks.length]);
   }
-  current.undrawn = 0;
 }
 
 function forget() {
@@ -851,7 +847,7 @@ function forget() {
   part("list").replaceChildren();
   part("counts").replaceChildren();
   landed?.getContext("2d").reset();
-  scales = "";
+  landing = "";
 }
 
 function begin(file) {
@@ -896,7 +892,7 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 if (landed) {
   prediction.addEventListener("htmx:afterSwap", showLater);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    scales = "other colors";
+    landing = "";
     showLater();
   });
 }
