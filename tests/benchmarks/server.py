@@ -46,9 +46,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def service(subject: Subject) -> Iterator[Server]:
-    """Run `python -m web` on a free port until the block ends."""
+def service(subject: Subject, **settings: str) -> Iterator[Server]:
+    """Run `python -m web` with settings of the environment on a free port until the block ends."""
     variables = {"HOST": "127.0.0.1", "MODEL_FILE": str(subject.model_path), "WEB_CONCURRENCY": "1", "DRAIN_S": "0"}
+    variables |= settings
     target = f"/predict?{subject.query(subject.rows[0])}"
     with _running("web", target, variables) as server:
         yield server
