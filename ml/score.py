@@ -33,15 +33,18 @@ MAX_ODD_ROWS = 128
 _KEPT_CHARACTERS = 2**22
 _PROBABILITY_CHARACTERS = 20
 
-# What a spreadsheet may take for the start of a formula, see `guard`; some leave out what comes before the mark.
-_MARKS = "=+-@＝＋－＠"  # the last four are full-width
-_FORMULA = re.compile(rf"[\s\0\u200b\ufeff]*[{re.escape(_MARKS)}]")
-_CELL_ENDS = re.compile(r"([,;\t\r\n]+)")
-# What a cell has that is not safe as it stands, and what a column of cells has, each after a line feed.
-_RISK = re.compile(rf"{_FORMULA.pattern}|.*[,;\t\r\n]", re.DOTALL)
-_RISK_BELOW = re.compile(rf"[,;\t\r]|\n(?:[^\S\n]|[\0\u200b\ufeff])*[{re.escape(_MARKS)}]")
-
-_NUMBER_LIKE = re.compile(r"[\s0-9.,eE+\u2212-]*")
+# The start of what a spreadsheet may take for a formula, see `guard`: a mark, white space aside, that is neither alone
+# nor the sign of a number.
+_MARK = r"[=+\-@＝＋－＠]"  # the last four are full-width
+_BLANKS = r"[ \0\x0b\x0c\x1c-\x1f\x85\xa0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]*"
+_END = rf"{_BLANKS}(?:[,;\t\r\n]|\Z)"
+_NUMBER = r"[+-](?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_FORMULA = rf"(?={_BLANKS}{_MARK})(?!{_BLANKS}(?:{_MARK}|{_NUMBER}){_END})"
+_AT_START = re.compile(_FORMULA)
+_INSIDE = re.compile(rf"([,;\t\r\n]){_FORMULA}")
+_FIRST = ("\t", "\r", "\n")
+# What cells have between them, each after a line feed, if one may have to be marked.
+_RISK = re.compile(rf"[,;\t\r]|\n{_BLANKS}{_MARK}")
 
 Rows = list[list[str]]
 Predict = Callable[[NDArray[np.float64]], list[Prediction]]
@@ -373,6 +376,9 @@ class _Table:
 
     def _guard(self, rows: Rows, texts: list[str], columns: Sequence[int]) -> None:
         """Mark the cells in these columns, in the rows and in their texts."""
+        if len(rows) < len(columns):
+            self._guard_all(rows, texts)
+            return
         changed: set[int] = set()
         for column in columns:
             cells = [row[column] for row in rows]
@@ -417,30 +423,22 @@ def guard(cell: str) -> str:
 
     That is text that starts with = + - @ or one of their full-width forms, white space aside, or with a tab or a line
     break; and what follows a comma, semicolon, tab or line break inside the cell, at which a spreadsheet of another
-    locale splits it. Numbers and single characters stay as they are.
+    locale splits it. Numbers and marks that stand alone stay as they are.
 
     Source: OWASP, CSV Injection, https://owasp.org/www-community/attacks/CSV_Injection
     """
-    if not _RISK.match(cell) or _is_harmless(cell):
-        return cell
-    if not _CELL_ENDS.search(cell):
-        return f"'{cell}"
-    pieces = _CELL_ENDS.split(cell)
-    safe = "".join(f"'{piece}" if _FORMULA.match(piece) and not _is_harmless(piece) else piece for piece in pieces)
-    return f"'{safe}" if safe[0] in "\t\r\n" else safe
+    safe = _INSIDE.sub(r"\1'", cell) if _INSIDE.search(cell) else cell
+    is_risky = _AT_START.match(cell) or (cell[:1] in _FIRST and not _is_number(cell))
+    return f"'{safe}" if is_risky else safe
 
 
 def _has_risk(cells: Sequence[str]) -> bool:
     """Tell whether any of these cells may have to be marked: a fraction of the time of looking at each."""
     text = "\n" + "\n".join(cells)
-    return text.count("\n") > len(cells) or _RISK_BELOW.search(text) is not None
+    return text.count("\n") > len(cells) or _RISK.search(text) is not None
 
 
-def _is_harmless(text: str) -> bool:
-    if len(text) < 2:
-        return True
-    if not _NUMBER_LIKE.fullmatch(text):  # an exception takes several times as long
-        return False
+def _is_number(text: str) -> bool:
     try:
         number_of(text)
     except NotANumber:

@@ -27,7 +27,7 @@ from web.upload import Body, Spool, UploadedFile, too_large
 
 # Text that is looked at in one go, and cells that leave in one go: each takes about a millisecond.
 SLICE_CHARACTERS = 2**14
-SLICE_CELLS = 2**13
+SLICE_CELLS = 2**12
 MAX_NAME_CHARACTERS = 100
 
 _ENDING = re.compile(r"\.(csv|tsv|tab|txt)$", re.IGNORECASE)
