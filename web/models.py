@@ -26,8 +26,8 @@ from web.settings import Settings
 
 # A file that is not renamed into place but written there is left alone until it has been still for so long.
 SETTLE_S = 0.05
-# While a model is loaded, the event loop gets the interpreter back after so long instead of after 5 ms; it asks for it
-# several times a request.
+# While a model is loaded, the event loop gets the interpreter back after so long instead of after 5 ms. Measured with a
+# client that asks every 5 ms while models load over and over: p99 5 ms, not 11.
 SWITCH_S = 0.0005
 
 logger = logging.getLogger("web")

@@ -6,7 +6,20 @@ import argparse
 import shutil
 import sys
 
-from . import attack, connections, endpoints, in_process, load, soak, start, stream, subject, typing_latency, wide
+from . import (
+    attack,
+    connections,
+    endpoints,
+    in_process,
+    load,
+    replace,
+    soak,
+    start,
+    stream,
+    subject,
+    typing_latency,
+    wide,
+)
 from .results import table
 from .subject import Plan
 
@@ -17,6 +30,7 @@ PARTS = {
     "stream": stream,
     "connections": connections,
     "attack": attack,
+    "replace": replace,
     "start": start,
     "soak": soak,
 } | ({"typing": typing_latency} if shutil.which("chromium") else {})

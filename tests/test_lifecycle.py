@@ -1,0 +1,308 @@
+"""The real server from its first model to its end: replaced models, drains, workers that die, supervisors that do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from ml import iris, modelfile, training
+from ml.card import Recipe
+from tests.benchmarks import replace
+from tests.benchmarks import server as benchmark_server
+from tests.conftest import Server, run_server
+
+ROW = [5.6, 2.7, 4.2, 1.3]
+SAMPLE = json.dumps({"sample": ROW})
+BATCH = json.dumps({"samples": [ROW] * 40_000})
+READY = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
+PREDICT = b"GET /predict?sepal_length=5.6&sepal_width=2.7&petal_length=4.2&petal_width=1.3 HTTP/1.1\r\nHost: x\r\n\r\n"
+HALF = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+
+
+@pytest.fixture(scope="module")
+def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """The bytes of two model files, the built-in one first."""
+    path = tmp_path_factory.mktemp("other") / "other.npz"
+    fitted = training.fit(iris.load(), Recipe(seed=1, trees=5))
+    training.write(training.model_of(fitted), path, trained=fitted)
+    return [model_path.read_bytes(), path.read_bytes()]
+
+
+@pytest.fixture
+def path(contents: list[bytes], tmp_path: Path) -> Path:
+    path = tmp_path / "model.npz"
+    path.write_bytes(contents[0])
+    return path
+
+
+def put(content: bytes, path: Path) -> None:
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+@contextlib.contextmanager
+def opened(server: Server) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        yield connection
+
+
+def ask(connection: socket.socket, content: bytes) -> http.client.HTTPResponse:
+    """Return the response to a request, its body in `.body`."""
+    connection.sendall(content)
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    response.body = response.read()  # type: ignore[attr-defined]  # for the test to look at
+    return response
+
+
+def is_open(server: Server) -> bool:
+    try:
+        with opened(server):
+            return True
+    except ConnectionError:
+        return False
+
+
+def close_code(stream: ClientConnection) -> int | None:
+    """Return the code with which the server closes a stream; whatever it says before is left out."""
+    try:
+        while True:
+            stream.recv(20)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else None
+
+
+def status_of(server: Server) -> int:
+    return server.process.wait(20)
+
+
+def assert_quiet(server: Server) -> None:
+    assert "Traceback" not in server.log.read_text()
+    assert " ERROR " not in server.log.read_text()
+
+
+# --- replacing
+
+
+def test_models_are_replaced_under_load_without_a_failed_request_or_a_closed_stream(
+    contents: list[bytes], path: Path, tmp_path: Path
+) -> None:
+    async def load_and_replace(load: replace.Load) -> None:
+        async with replace.clients(load, connections=4, streams=8) as silent:
+            for number in range(1, 5):
+                await replace.replace(load, path, contents[number % 2], silent=silent)
+
+    models = {modelfile.version_of(content): replace.loaded(content) for content in contents}
+    rows = [[5.0 + number / 100, 2.7, 4.2, 1.3] for number in range(replace.ROWS)]
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(path), MODEL_CHECK_S="0.05") as server:
+        running = benchmark_server.Server(server.process, server.port, 0.0)
+        load = replace.Load(running, models, rows)
+
+        asyncio.run(load_and_replace(load))
+
+        assert server.log.read_text().count("replaced iris") == 4
+        assert_quiet(server)
+    assert load.answers > 50
+
+
+def test_a_signal_has_every_worker_look_at_the_file(contents: list[bytes], path: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    with run_server(log, MODEL_FILE=str(path), MODEL_CHECK_S="0", WEB_CONCURRENCY="2") as server:
+        wait_for(server, "serves", times=2)
+        put(contents[1], path)
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(server, "replaced iris", times=2)
+        with opened(server) as connection:
+            version = json.loads(ask(connection, READY).body)["model"]["version"]  # type: ignore[attr-defined]  # see ask
+
+    assert version == modelfile.version_of(contents[1])
+
+
+def wait_for(server: Server, text: str, *, times: int) -> None:
+    """Wait until the log has a text so often, while every request is answered."""
+    while server.log.read_text().count(text) < times:
+        assert server.process.poll() is None
+        with opened(server) as connection:
+            assert ask(connection, PREDICT).status == 200
+
+
+# --- the end
+
+
+def test_a_server_that_drains_is_not_ready_and_answers_until_it_closes_the_door(path: Path, tmp_path: Path) -> None:
+    server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(path), DRAIN_S="60")
+    with server_of as server, connect(server.stream_url) as stream:
+        stream.recv()
+        server.process.send_signal(signal.SIGTERM)
+        ready = 200
+        while ready == 200:
+            with opened(server) as connection:
+                response = ask(connection, READY)
+                ready = response.status
+        with opened(server) as connection:
+            while (answer := ask(connection, PREDICT)).headers["connection"] is None:
+                pass  # within a tenth of a second it asks to be left
+            assert connection.recv(1) == b""
+        stream.send(SAMPLE)
+        reply = json.loads(stream.recv())
+        with connect(server.stream_url) as another:
+            announced = json.loads(another.recv())
+        server.process.send_signal(signal.SIGINT)
+        status = status_of(server)
+
+    assert ready == 503
+    assert json.loads(response.body) == {  # type: ignore[attr-defined]  # see ask
+        "ready": False,
+        "draining": True,
+        "model": announced["model"] and {key: announced["model"][key] for key in ("name", "version")},
+    }
+    assert answer.status == 200
+    assert reply["label"] == "versicolor"
+    assert status == 0
+    assert_quiet(server)
+
+
+def test_what_has_come_is_answered_before_the_end(path: Path, tmp_path: Path) -> None:
+    rest = b'"sample": [5.6, 2.7, 4.2, 1.3]}'
+    head = HALF.replace(b"99", str(len(rest) + 1).encode())
+    with (
+        run_server(tmp_path / "log.txt", MODEL_FILE=str(path), MAX_SAMPLES="40000") as server,
+        opened(server) as half,
+        opened(server) as idle,
+        connect(server.stream_url) as busy,
+        connect(server.stream_url) as silent,
+    ):
+        for stream in (busy, silent):
+            stream.recv()
+        half.sendall(head)
+        ask(idle, PREDICT)
+        for _ in range(10):  # each takes a quarter of a second
+            busy.send(BATCH)
+        server.process.send_signal(signal.SIGTERM)
+        while is_open(server):
+            pass
+        with contextlib.suppress(TimeoutError):
+            while True:
+                busy.recv(0)
+        reply = json.loads(busy.recv(20))
+        answer = ask(half, rest)
+        codes = [close_code(stream) for stream in (busy, silent)]
+        assert idle.recv(1) == b""
+        status = status_of(server)
+
+    assert answer.status == 200
+    assert reply["labels"] == ["versicolor"] * 40_000
+    assert codes == [1012, 1012]
+    assert status == 0
+    assert_quiet(server)
+
+
+def test_the_wait_for_open_requests_is_bounded(path: Path, tmp_path: Path) -> None:
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(path), SHUTDOWN_S="1") as server, opened(server) as half:
+        half.sendall(HALF)
+        with opened(server) as other:
+            ask(other, READY)  # and so has the half of the request been taken in
+        server.process.send_signal(signal.SIGTERM)
+        status = status_of(server)
+
+    assert status == 0
+    assert "cut off: 1 connections" in server.log.read_text()
+    assert_quiet(server)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_second_signal_ends_it_at_once(path: Path, tmp_path: Path, workers: str) -> None:
+    log = tmp_path / "log.txt"
+    server_of = run_server(log, MODEL_FILE=str(path), SHUTDOWN_S="80000", WEB_CONCURRENCY=workers)
+    with server_of as server, opened(server) as half:
+        half.sendall(HALF)
+        with opened(server) as other:
+            ask(other, READY)
+        server.process.send_signal(signal.SIGTERM)
+        while is_open(server):
+            pass
+        server.process.send_signal(signal.SIGTERM)
+        status = status_of(server)
+
+    assert status == 0
+
+
+# --- several processes
+
+
+def workers_of(server: Server) -> list[int]:
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
+    return [int(number) for number in children.split()]
+
+
+def test_a_worker_that_is_killed_is_replaced_while_the_other_serves(path: Path, tmp_path: Path) -> None:
+    server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2")
+    with server_of as server:
+        wait_for(server, "serves", times=2)
+        first, second = workers_of(server)
+        os.kill(first, signal.SIGKILL)
+        wait_for(server, "serves", times=3)
+        others = workers_of(server)
+        server.process.send_signal(signal.SIGTERM)
+        status = status_of(server)
+
+    assert second in others
+    assert len(others) == 2
+    assert first not in others
+    assert f"process {first} was ended by signal 9" in server.log.read_text()
+    assert status == 0
+    assert not [pid for pid in others if Path(f"/proc/{pid}").exists()]
+
+
+def test_workers_that_cannot_start_are_started_ever_more_slowly_and_given_up_with_the_last(
+    path: Path, tmp_path: Path
+) -> None:
+    server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2", MODEL_CHECK_S="0")
+    with server_of as server:
+        wait_for(server, "serves", times=2)
+        put(b"not a model", path)
+        first, second = workers_of(server)
+        os.kill(first, signal.SIGKILL)
+        wait_for(server, "ended with status 3; the next one starts in", times=2)
+        os.kill(second, signal.SIGKILL)
+        status = status_of(server)
+
+    told = server.log.read_text()
+    assert status == 1
+    assert "starts in 1 s" in told
+    assert "starts in 2 s" in told
+    assert "and there is no other one" in told
+
+
+def test_workers_end_when_their_supervisor_is_gone(path: Path, tmp_path: Path) -> None:
+    server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2")
+    with server_of as server, connect(server.stream_url) as stream:
+        stream.recv()
+        wait_for(server, "serves", times=2)
+        server.process.kill()
+        server.process.wait()
+
+        assert close_code(stream) == 1012
+        while is_open(server):
+            pass
+
+
+def test_an_address_in_use_is_told_in_a_sentence_by_a_supervisor_too(server: Server, model_path: Path) -> None:
+    from tests.test_server import start
+
+    done = start(PORT=str(server.port), MODEL_FILE=str(model_path), WEB_CONCURRENCY="2")
+
+    assert done.returncode == 1
+    assert done.stderr == f"error: 127.0.0.1:{server.port}: address already in use\n"
