@@ -80,7 +80,7 @@ def test_the_documentation_is_kept_until_it_changes(client: TestClient, path: st
 
 def test_every_example_of_the_documentation_runs(server: Server, client: TestClient, tmp_path: Path) -> None:
     page = parse_html(client.get("/docs").text)
-    commands = [element.text for element in page.all("code") if element.text.startswith("curl ")]
+    commands = [element.text for element in page.all("code") if element.text.startswith(("curl ", "printf "))]
 
     for command in commands:
         asked = command.replace("http://testserver", server.url)

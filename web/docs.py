@@ -161,6 +161,9 @@ def _commands(path: str, method: str, operation: Json, *, address: str) -> list[
         accept = ["-H", "Accept: application/json"] if "application/json" in _types(operation) else []
         return [shlex.join(["curl", "-s", *accept, f"{url}?{urlencode(query)}" if query else url])]
     body = operation["requestBody"]["content"]
+    if "text/csv" in body:
+        table = body["text/csv"]["example"].replace("\n", "\\n")
+        return [f"printf {shlex.quote(table)} | {shlex.join(['curl', '-s', '-F', 'file=@-;filename=rows.csv', url])}"]
     if "application/json" not in body:
         sample = body["application/x-www-form-urlencoded"]["example"]
         return [shlex.join(["curl", "-s", "-d", urlencode(sample), url])]

@@ -11,7 +11,8 @@ import msgspec
 
 from ml.card import TrainedFeature
 from ml.classifier import Classifier
-from ml.sample import LARGEST
+from ml.sample import LARGEST, shown_number
+from ml.score import added_columns
 from web.drift import DriftReport
 from web.inference_messages import (
     SAMPLES,
@@ -170,6 +171,7 @@ def _paths(model: Classifier, settings: Settings) -> Json:
                 "responses": {"200": _ok("The page.", page)} | posted,
             },
         },
+        "/score": {"post": _score(model, settings, problem | page)},
         "/stream": {
             "get": {
                 "operationId": "stream",
@@ -239,6 +241,39 @@ def _paths(model: Classifier, settings: Settings) -> Json:
                 "summary": "This document for people",
                 "responses": {"200": _ok("The page.", page)} | unchanged,
             }
+        },
+    }
+
+
+def _score(model: Classifier, settings: Settings, problem: Json) -> Json:
+    header = ",".join(feature.key for feature in model.features)
+    row = ",".join(shown_number(feature.example) for feature in model.features)
+    table = {"type": "string", "contentMediaType": "text/csv"}
+    form = {"type": "object", "properties": {"file": table}, "required": ["file"]}
+    added = ", ".join(added_columns((), model.labels)[: len(model.labels) + 1])
+    return {
+        "operationId": "score",
+        "summary": "Add predictions to a CSV file",
+        "description": (
+            "The table comes back while it is sent, with new columns at its end: "
+            f"{added}, and {added_columns((), ())[-1]}, which says why a row has no answer. The header names the "
+            "features, in any order; other columns are kept. If the file turns out to be no table after rows were "
+            "answered, a last row says why and the connection ends without the end of the answer."
+        ),
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "text/csv": {"schema": {"type": "string"}, "example": f"{header}\n{row}\n"},
+            },
+        },
+        "responses": {
+            "200": _ok("The table with its new columns.", {"text/csv": {"schema": {"type": "string"}}}),
+            "400": _ok("The form cannot be read.", problem),
+            "413": _ok(f"More than {settings.max_upload_bytes} bytes.", problem),
+            "415": _ok("The body is of another type, or compressed.", problem),
+            "422": _ok("There is no file, or it is no table of these features.", problem),
+            "503": _ok("Too many files are being scored.", problem),
         },
     }
 
