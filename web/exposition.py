@@ -44,7 +44,7 @@ FAMILIES = (
     Family("http_requests", "counter", "HTTP requests, by template of the route and status", ("route", "status")),
     Family(
         "http_request_duration_seconds", "histogram",
-        "Service time: from the head of a request until its response was handed over", ("route",),
+        "Service time: from the head of a request until its response was handed over", ("route", "status"),
     ),
     Family("predictions", "counter", "Predictions, by label and by the way they were asked for", ("label", "channel")),
     Family(
@@ -141,9 +141,12 @@ def _sum(one: float, other: float) -> float:
 def _derived(numbers: Mapping[Name, float], report: DriftReport) -> dict[Name, float]:
     derived: dict[Name, float] = {("model_input_recent_samples",): report.samples}
     derived |= {("model_input_psi", one.feature): one.psi for one in report.features if one.psi is not None}
-    for kind in ("text", "binary"):
-        counts = (n for name, n in numbers.items() if name[:2] == ("stream_frame_duration_seconds", kind))
-        derived["stream_frames", kind] = sum(counts) - numbers["stream_frame_duration_seconds", kind, "sum"]
+    # What has a histogram is counted by it.
+    for (family, *labels), number in numbers.items():
+        counter = {"http_request_duration_seconds": "http_requests", "stream_frame_duration_seconds": "stream_frames"}
+        if family in counter and labels[-1] != "sum":
+            name = (counter[family], *labels[:-1])
+            derived[name] = derived.get(name, 0.0) + number
     return derived
 
 

@@ -90,6 +90,7 @@ class Gateway:
     def __init__(self, app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics) -> None:
         self.app = app
         self._metrics = metrics
+        self._writes_access_log = bool(settings.access_log)
         self._settings = settings
         self._take = rates.take
         self._access = Access(settings.api_token) if settings.api_token else None
@@ -121,6 +122,7 @@ class Gateway:
         is_tls = scope.get("scheme") == "https"
         own = TLS_HEADERS if is_tls else SECURITY_HEADERS
         status = 0
+        application = self.app
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -138,24 +140,17 @@ class Gateway:
         if wait_s or self._is_guarded or scope["method"] not in SAFE_METHODS:
             problem = too_many(wait_s) if wait_s else self._problem_of(scope, headers)
             if problem is not None:
-                await self._refuse(scope, receive, send_with_headers, problem)
-                self._metrics.refused(status)
-                self._note(scope, status, started)
-                return
+                self._metrics.refused(problem.details.status)
+                application = await self._refusal(scope, problem)
         try:
-            await self.app(scope, receive, send_with_headers)
+            await application(scope, receive, send_with_headers)
         except Exception:
             self._metrics.unhandled()  # the server logs it
             raise
         finally:
-            self._note(scope, status, started)
-
-    def _note(self, scope: Scope, status: int, started: float) -> None:
-        """Count a request that was answered, if it was, and write its line if that is wanted."""
-        route = scope.get("route")
-        self._metrics.request(route, status, started)
-        if self._settings.access_log:
-            logs.access(scope["method"], template_of(route), status, perf_counter() - started)
+            self._metrics.request(scope.get("route"), status, started)
+            if self._writes_access_log:
+                logs.access(scope["method"], template_of(scope.get("route")), status, perf_counter() - started)
 
     async def _open_stream(
         self, scope: Scope, receive: Receive, send: Send, *, headers: Headers, address: str, wait_s: int
@@ -205,11 +200,11 @@ class Gateway:
         challenge = {"WWW-Authenticate": f'Bearer realm="predictions"{error}'}
         return Problem(401, "send the token of this service: Authorization: Bearer ...", headers=challenge)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
+    async def _refusal(self, scope: Scope, problem: Problem) -> ASGIApp:
         response: ASGIApp = await refusals.refuse(_request_of(scope), problem)
         if self._settings.allowed_origins:
             response = _for_other_sites(response, self._settings)
-        await response(scope, receive, send)
+        return response
 
     def _cookies(self, scope: Scope, headers: Headers) -> list[tuple[bytes, bytes]]:
         """Return the cookie for whoever gets the page, and in time a new one for whoever has it."""

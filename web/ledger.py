@@ -94,6 +94,14 @@ class Ledger:
             self._names.write(b"".join(msgspec.json.encode(name) + b"\n" for name in new))
         return [self._slots.get(name, 0) for name in names]
 
+    def add(self, amount: float, *name: str) -> None:
+        """Add to the number of this name."""
+        self.numbers[self.slot(*name)] += amount
+
+    def set(self, number: float, *name: str) -> None:
+        """Put a number in the place of the one of this name."""
+        self.numbers[self.slot(*name)] = number
+
     def pages(self) -> list[Page]:
         """Return what every process of the service has counted, this one first."""
         own = Page(os.getpid(), dict(zip(self._slots, self.numbers, strict=False)))

@@ -1,7 +1,8 @@
-"""What the service counts about itself, in place, where it happens: requests, predictions, frames, errors, time.
+"""What the service counts about itself: requests, predictions, frames, errors, time, and how its inputs are.
 
-A prediction takes a microsecond, so counting it must take less: every count is an addition to a slot of the ledger,
-found before. `web.exposition` makes the text that Prometheus reads of it. Knows no HTTP but status codes.
+A prediction takes a microsecond, so counting it must take less. What happens often is only noted where it happens, and
+counted a thousand at once, or after a second: measured, that is half the price of counting each by itself. Nothing
+noted is kept for longer. `web.exposition` makes the text that Prometheus reads of it. Knows no HTTP but status codes.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -35,6 +37,41 @@ SERVICE_BOUNDS = (
 )  # fmt: skip
 UNMATCHED = "unmatched"
 TICK_S = 1.0
+# So much is noted at most before it is counted, which takes a fifth of a millisecond.
+NOTES = 1_024
+# With so few labels, looking for each takes a third of the time of NumPy's `bincount`.
+FEW_LABELS = 8
+
+
+class Histogram:
+    """Durations by their upper bounds, in a ledger."""
+
+    def __init__(self, ledger: Ledger, name: str, *labels: str, bounds: Sequence[float]) -> None:
+        names: list[Name] = [(name, *labels, repr(bound)) for bound in bounds]
+        *self._slots, self._sum = ledger.slots([*names, (name, *labels, "+Inf"), (name, *labels, "sum")])
+        self._numbers = ledger.numbers
+        self._bounds = np.array(bounds)
+        self._noted: list[float] = []
+
+    def note(self, seconds: float) -> None:
+        """Note a duration."""
+        self._noted.append(seconds)
+        if len(self._noted) >= NOTES:
+            self.settle()
+
+    def settle(self) -> None:
+        """Count what was noted."""
+        if self._noted:
+            noted, self._noted = self._noted, []
+            self.add(noted)
+
+    def add(self, seconds: Sequence[float]) -> None:
+        """Count durations."""
+        values = np.fromiter(seconds, np.float64, len(seconds))
+        counts = np.bincount(self._bounds.searchsorted(values))
+        for place in np.flatnonzero(counts).tolist():
+            self._numbers[self._slots[place]] += int(counts[place])
+        self._numbers[self._sum] += float(values.sum())
 
 
 class Channel:
@@ -44,41 +81,36 @@ class Channel:
         self._name = name
         self._metrics = metrics
         self._ledger = metrics.ledger
-        self._numbers = metrics.ledger.numbers
-        self._seconds = _histogram(metrics.ledger, "prediction_model_seconds", name, bounds=MODEL_BOUNDS)
-        self._seconds_sum = self._seconds + len(MODEL_BOUNDS) + 1
-        self._labels: tuple[str, ...] = ()
-        self._slots: list[int] = []
+        self._times = Histogram(metrics.ledger, "prediction_model_seconds", name, bounds=MODEL_BOUNDS)
+        self._noted: list[tuple[float, Classifier, Sequence[float], Prediction]] = []
 
     def one(self, model: Classifier, row: Sequence[float], prediction: Prediction, started: float) -> None:
-        """Count the answer to one row, which the model was asked for at `started` on the clock `perf_counter`."""
-        seconds = perf_counter() - started
-        numbers = self._numbers
-        numbers[self._seconds + bisect_left(MODEL_BOUNDS, seconds)] += 1.0
-        numbers[self._seconds_sum] += seconds
-        if model.labels is not self._labels:
-            self._follow(model.labels)
-        numbers[self._slots[prediction.index]] += 1.0
-        self._metrics.watch(model, row)
+        """Note the answer to one row, which the model was asked for at `started` on the clock `perf_counter`."""
+        noted = self._noted
+        noted.append((perf_counter() - started, model, row, prediction))
+        if len(noted) >= NOTES:
+            self.settle()
 
     def many(self, model: Classifier, rows: NDArray[Any], indices: NDArray[np.intp]) -> None:
         """Count the answers to rows, shape (n, n_features), of finite numbers; `indices` are those of their labels.
 
         Of the rows at most `WATCHED_ROWS` are compared with the training data, evenly spaced.
         """
-        if model.labels is not self._labels:
-            self._follow(model.labels)
-        numbers = self._numbers
-        counts = np.bincount(indices, minlength=1)
-        for index in np.flatnonzero(counts).tolist():
-            numbers[self._slots[index]] += int(counts[index])
-        self._metrics.watch_many(model, rows[:: -(-len(rows) // WATCHED_ROWS)] if len(rows) else rows)
+        if not len(rows):
+            return
+        labels = model.labels
+        if len(labels) <= FEW_LABELS:
+            counts = [int(np.count_nonzero(indices == index)) for index in range(len(labels))]
+        else:
+            counts = np.bincount(indices, minlength=len(labels)).tolist()
+        for label, count in zip(labels, counts, strict=True):
+            if count:
+                self._count(label, count)
+        self._metrics.watch(model, rows[:: -(-len(rows) // WATCHED_ROWS)])
 
     def model_time(self, started: float) -> None:
-        """Count the time that the model took for a slice of rows, asked for at `started`."""
-        seconds = perf_counter() - started
-        self._numbers[self._seconds + bisect_left(MODEL_BOUNDS, seconds)] += 1.0
-        self._numbers[self._seconds_sum] += seconds
+        """Note the time that the model took for a slice of rows, asked for at `started`."""
+        self._times.note(perf_counter() - started)
 
     def errors(self, errors: Iterable[FieldError]) -> None:
         """Count what was wrong with samples."""
@@ -94,12 +126,29 @@ class Channel:
 
     def error(self, code: str) -> None:
         """Count a request or a frame that could not be answered."""
-        self._numbers[self._ledger.slot("prediction_errors", self._name, code)] += 1.0
+        self._ledger.add(1, "prediction_errors", self._name, code)
 
-    def _follow(self, labels: tuple[str, ...]) -> None:
-        # Not the model itself: a channel that is not used would keep a replaced one alive.
-        self._labels = labels
-        self._slots = self._ledger.slots([("predictions", label, self._name) for label in labels])
+    def settle(self) -> None:
+        """Count what was noted."""
+        self._times.settle()
+        if not self._noted:
+            return
+        noted, self._noted = self._noted, []
+        seconds, models, rows, predictions = zip(*noted, strict=True)
+        self._times.add(seconds)
+        # Answers of a decision table are shared objects: there are fewer of them than there were questions.
+        for prediction, count in Counter(predictions).items():
+            self._count(prediction.label, count)
+        model = self._metrics.model
+        if models.count(model) < len(models):  # some are of the one before
+            rows = tuple(row for row, of in zip(rows, models, strict=True) if of is model)
+        if model is not None and rows:
+            width = len(model.features)
+            values = np.fromiter(chain.from_iterable(rows), np.float32, width * len(rows))
+            self._metrics.watch(model, values.reshape(-1, width))
+
+    def _count(self, label: str, count: int) -> None:
+        self._ledger.add(count, "predictions", label, self._name)
 
 
 class Metrics:
@@ -108,29 +157,33 @@ class Metrics:
     Args:
         folder: where the processes of a service share what they count; without it this one is alone.
         drift_half_life_s: how fast the inputs of the past fade.
+
+    Attributes:
+        model: the one that answers.
     """
 
     def __init__(self, folder: Path | None = None, *, drift_half_life_s: float = 86_400.0) -> None:
         self.ledger = Ledger(folder)
-        self._numbers = self.ledger.numbers
         self._folder = folder
         self._half_life_s = drift_half_life_s
+        self._channels = [Channel(name, self) for name in CHANNELS]
         self.page, self.fragment, self.json, self.stream, self.stream_binary, self.inference, self.score = (
-            Channel(name, self) for name in CHANNELS
+            self._channels
         )
-        self._requests: dict[tuple[str, int], tuple[int, int, int]] = {}
+        self._requests: list[tuple[Any, int, float]] = []
+        self._request_times: dict[tuple[str, int], Histogram] = {}
         self._frames = {
-            kind: (_histogram(self.ledger, "stream_frame_duration_seconds", kind, bounds=SERVICE_BOUNDS))
+            kind: Histogram(self.ledger, "stream_frame_duration_seconds", kind, bounds=SERVICE_BOUNDS)
             for kind in ("text", "binary")
         }
-        self._model: Classifier | None = None
+        self.model: Classifier | None = None
         self._counts: drift.Counts | None = None
-        # The values of rows that wait to be compared with the training data, a second at most: many cost less at once.
-        self._waiting: list[float] = []
-        self._waiting_values = 0
-        self._shared = 0.0
-        # Inputs that ended processes have seen are not lost with them.
+        # Rows that wait to be compared with the training data.
+        self._waiting: list[NDArray[np.float32]] = []
+        self._n_waiting = 0
+        self._shared_at = 0.0
         self._drift_path = self.ledger.path.with_suffix(".drift") if self.ledger.path else Path()
+        # Inputs that ended processes have seen are not lost with them.
         self._ended = [path.with_suffix(".drift") for path in self.ledger.ended]
         # What is not there cannot be told from what is not known: these begin at 0.
         for name in (
@@ -147,111 +200,89 @@ class Metrics:
     # --- what is told
 
     def request(self, route: Any, status: int, started: float) -> None:
-        """Count an HTTP request that took from `started` on, by the template of its route; None matched no route."""
-        seconds = perf_counter() - started
-        key = (template_of(route), status)
-        slots = self._requests.get(key)
-        if slots is None:
-            slots = self._requests[key] = self._request_slots(*key)
-        count, buckets, total = slots
-        numbers = self._numbers
-        numbers[count] += 1.0
-        numbers[buckets + bisect_left(SERVICE_BOUNDS, seconds)] += 1.0
-        numbers[total] += seconds
+        """Note an HTTP request that took from `started` on, and its route; None matched no route."""
+        noted = self._requests
+        noted.append((route, status, perf_counter() - started))
+        if len(noted) >= NOTES:
+            self._settle_requests()
 
     def frame(self, kind: str, started: float) -> None:
-        """Count a frame, `text` or `binary`, that was received at `started` and answered by now."""
-        seconds = perf_counter() - started
-        buckets = self._frames[kind]
-        self._numbers[buckets + bisect_left(SERVICE_BOUNDS, seconds)] += 1.0
-        self._numbers[buckets + len(SERVICE_BOUNDS) + 1] += seconds
+        """Note a frame, `text` or `binary`, that was received at `started` and answered by now."""
+        self._frames[kind].note(perf_counter() - started)
 
     def frame_sent(self, kind: str) -> None:
         """Count a frame that was sent and is no prediction: `model` or `error`."""
-        self._add("stream_frames", 1, kind)
+        self.ledger.add(1, "stream_frames", kind)
 
     @contextlib.contextmanager
     def socket(self) -> Iterator[None]:
         """Count a websocket for as long as it is open."""
-        self._add("stream_sockets_opened", 1)
-        self._add("stream_sockets", 1)
+        self.ledger.add(1, "stream_sockets_opened")
+        self.ledger.add(1, "stream_sockets")
         try:
             yield
         finally:
-            self._add("stream_sockets", -1)
+            self.ledger.add(-1, "stream_sockets")
 
     def refused(self, status: int) -> None:
         """Count a connection, request, handshake or frame that was turned away at the door, with this status."""
-        self._add("refusals", 1, str(status))
+        self.ledger.add(1, "refusals", str(status))
 
     def unhandled(self) -> None:
         """Count an exception that nobody expected."""
-        self._add("unhandled_exceptions", 1)
+        self.ledger.add(1, "unhandled_exceptions")
 
     def model_loaded(self, model: Classifier) -> None:
         """Take note of the model that answers from now on; its inputs are counted anew."""
-        self.compare()
-        if self._model is not None:
-            self._add("model_replacements", 1)
-            self._set("model", 0, self._model.name, self._model.version)
-        self._model = model
-        self._waiting_values = WATCHED_ROWS * len(model.features)
+        self.settle()
+        if self.model is not None:
+            self.ledger.add(1, "model_replacements")
+            self.ledger.set(0, "model", self.model.name, self.model.version)
+        self.model = model
         self._counts = drift.Counts(model.version, model.features, half_life_s=self._half_life_s)
         for path in self._ended:
             with contextlib.suppress(FileNotFoundError):
                 self._counts.take(path.read_bytes())
                 path.unlink()
         self._ended = []
-        self._set("model", 1, model.name, model.version)
-        self._set("model_loaded_timestamp_seconds", time.time())
+        for feature in model.features:
+            self.ledger.slot("model_input_values_outside", feature.key)
+        self.ledger.set(1, "model", model.name, model.version)
+        self.ledger.set(time.time(), "model_loaded_timestamp_seconds")
 
     def model_load_failed(self) -> None:
         """Count a model file that was refused."""
-        self._add("model_load_failures", 1)
+        self.ledger.add(1, "model_load_failures")
 
     # --- inputs against the training data
 
-    def watch(self, model: Classifier, row: Sequence[float]) -> None:
-        """Take a row to be compared with the training data."""
-        if model is self._model:
-            waiting = self._waiting
-            waiting.extend(row)
-            if len(waiting) >= self._waiting_values:
-                self.compare()
-
-    def watch_many(self, model: Classifier, rows: NDArray[Any]) -> None:
-        """Compare rows, shape (n, n_features), with the training data."""
-        if model is self._model and len(rows):
-            self._watched(rows.astype(np.float32, copy=False))
-
-    def compare(self) -> None:
-        """Compare the rows that wait with the training data, and forget them."""
-        if self._waiting and self._counts is not None:
-            values = np.fromiter(self._waiting, np.float32, len(self._waiting))
-            self._waiting.clear()
-            self._watched(values.reshape(-1, len(self._counts.counts)))
+    def watch(self, model: Classifier, rows: NDArray[Any]) -> None:
+        """Have rows, shape (n, n_features), compared with the training data."""
+        if model is self.model:
+            # A copy: it may be a view of something large.
+            self._waiting.append(rows.astype(np.float32))
+            self._n_waiting += len(rows)
+            if self._n_waiting >= NOTES:
+                self._compare()
 
     def drift(self) -> DriftReport:
         """Return what is known about the inputs of the model, of all processes."""
         assert self._counts is not None
-        assert self._model is not None
-        self.compare()
-        others = []
-        if self._folder is not None:
-            for path in self._folder.glob("*.drift"):
-                if path != self._drift_path:
-                    with contextlib.suppress(FileNotFoundError):
-                        others.append(path.read_bytes())
-        counts = drift.Counts(self._model.version, self._model.features, half_life_s=self._half_life_s)
-        for encoded in [drift.snapshot(self._counts), *others]:
-            counts.take(encoded)
-        return drift.report(self._model.card, counts)
+        assert self.model is not None
+        self.settle()
+        counts = drift.Counts(self.model.version, self.model.features, half_life_s=self._half_life_s)
+        counts.take(drift.snapshot(self._counts))
+        for path in self._folder.glob("*.drift") if self._folder else ():
+            if path != self._drift_path:
+                with contextlib.suppress(FileNotFoundError):
+                    counts.take(path.read_bytes())
+        return drift.report(self.model.card, counts)
 
     # --- time goes by
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Once a second, compare what waits and share what was counted; do it once more at the end."""
+        """Count once a second what was noted, and once more at the end."""
         ticking = asyncio.create_task(self._tick_on())
         try:
             yield
@@ -261,49 +292,54 @@ class Metrics:
             self.ledger.close()
 
     def tick(self) -> None:
-        """Compare what waits, and leave for other processes what they cannot see by themselves."""
-        self.compare()
-        self._set("process_cpu_seconds", time.process_time())
-        if self._folder is not None and self._counts is not None and self._counts.at > self._shared:
-            self._shared = self._counts.at
+        """Count what was noted, and leave for other processes what they cannot see by themselves."""
+        self.settle()
+        self.ledger.set(time.process_time(), "process_cpu_seconds")
+        if self._folder is not None and self._counts is not None and self._counts.at > self._shared_at:
+            self._shared_at = self._counts.at
             new = self._drift_path.with_suffix(".new")
             new.write_bytes(drift.snapshot(self._counts))
             new.replace(self._drift_path)
+
+    def settle(self) -> None:
+        """Count what was noted."""
+        for channel in self._channels:
+            channel.settle()
+        for times in self._frames.values():
+            times.settle()
+        self._settle_requests()
+        self._compare()
 
     async def _tick_on(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             self.tick()
 
-    def _watched(self, rows: NDArray[np.float32]) -> None:
-        assert self._counts is not None
-        assert self._model is not None
-        watched = self._counts.add(rows)
-        self._add("model_input_samples", watched.rows)
-        if watched.rows_outside:
-            self._add("model_input_samples_outside", watched.rows_outside)
-            for index in np.flatnonzero(watched.values_outside).tolist():
-                self._add(
-                    "model_input_values_outside", int(watched.values_outside[index]), self._model.features[index].key
+    def _settle_requests(self) -> None:
+        noted, self._requests = self._requests, []
+        by_route: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+        for route, status, seconds in noted:
+            by_route[template_of(route), status].append(seconds)
+        for (template, status), times in by_route.items():
+            if (template, status) not in self._request_times:
+                self._request_times[template, status] = Histogram(
+                    self.ledger, "http_request_duration_seconds", template, str(status), bounds=SERVICE_BOUNDS
                 )
+            self._request_times[template, status].add(times)
 
-    def _request_slots(self, route: str, status: int) -> tuple[int, int, int]:
-        buckets = _histogram(self.ledger, "http_request_duration_seconds", route, bounds=SERVICE_BOUNDS)
-        return self.ledger.slot("http_requests", route, str(status)), buckets, buckets + len(SERVICE_BOUNDS) + 1
-
-    def _add(self, name: str, amount: int, *labels: str) -> None:
-        self._numbers[self.ledger.slot(name, *labels)] += amount
-
-    def _set(self, name: str, value: float, *labels: str) -> None:
-        self._numbers[self.ledger.slot(name, *labels)] = value
+    def _compare(self) -> None:
+        if not self._waiting or self._counts is None or self.model is None:
+            return
+        waiting, self._waiting, self._n_waiting = self._waiting, [], 0
+        watched = self._counts.add(np.concatenate(waiting))
+        self.ledger.add(watched.rows, "model_input_samples")
+        if watched.rows_outside:
+            self.ledger.add(watched.rows_outside, "model_input_samples_outside")
+            for index in np.flatnonzero(watched.values_outside).tolist():
+                count = int(watched.values_outside[index])
+                self.ledger.add(count, "model_input_values_outside", self.model.features[index].key)
 
 
 def template_of(route: Any) -> str:
     """Return the template of a route's path, which holds nothing that was typed; that of no route is `UNMATCHED`."""
-    return UNMATCHED if route is None else route.path
-
-
-def _histogram(ledger: Ledger, name: str, *labels: str, bounds: Sequence[float]) -> int:
-    """Return the first slot of a histogram: a count for each bound, one for what is beyond, then the sum."""
-    names: list[Name] = [(name, *labels, repr(bound)) for bound in bounds]
-    return ledger.slots([*names, (name, *labels, "+Inf"), (name, *labels, "sum")])[0]
+    return UNMATCHED if route is None else str(route.path)
