@@ -37,6 +37,16 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("PING_INTERVAL_S", "0.5", "ping_interval_s", 0.5),
         ("SEND_TIMEOUT_S", "2.5", "send_timeout_s", 2.5),
         ("SHUTDOWN_S", "1", "shutdown_s", 1),
+        ("ALLOWED_HOSTS", "A.example, *.lab.example.", "allowed_hosts", ("a.example", "*.lab.example")),
+        ("TRUSTED_PROXIES", "10.0.0.1, 2001:db8::/32", "trusted_proxies", ("10.0.0.1/32", "2001:db8::/32")),
+        ("API_TOKEN", "0123456789abcdef", "api_token", "0123456789abcdef"),
+        ("RATE_LIMIT", "10/second; 100 per minute", "rate_limit", "10/second; 100 per minute"),
+        ("MAX_CONNECTIONS_PER_CLIENT", "1", "max_connections_per_client", 1),
+        ("MAX_PENDING_BYTES", "65536", "max_pending_bytes", 65536),
+        ("HEAD_TIMEOUT_S", "0.5", "head_timeout_s", 0.5),
+        ("BODY_TIMEOUT_S", "5", "body_timeout_s", 5.0),
+        ("MIN_BODY_RATE", "100", "min_body_rate", 100),
+        ("LINGER_S", "1.5", "linger_s", 1.5),
     ],
 )  # fmt: skip
 def test_a_variable_sets_its_setting_and_no_other(variable: str, text: str, name: str, value: object) -> None:
@@ -63,6 +73,8 @@ def test_every_setting_has_a_variable_of_its_own_and_a_meaning() -> None:
         ("PORT", "9" * 5_000),
         ("PORT", "65536"), ("PORT", "8_0"), ("PORT", "\u0668"), ("PING_INTERVAL_S", "inf"),
         ("PING_INTERVAL_S", "1e400"), ("KEEP_ALIVE_S", "9" * 30), ("MAX_CONNECTIONS", "1"),
+        ("ALLOWED_HOSTS", "http://a.example"), ("ALLOWED_HOSTS", "a.*.example"), ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "*"), ("TRUSTED_PROXIES", "proxy.example"), ("RATE_LIMIT", "often"), ("RATE_LIMIT", "5"),
     ],
 )  # fmt: skip
 def test_a_value_that_a_setting_cannot_take_is_refused_by_name(variable: str, text: str) -> None:

@@ -95,6 +95,7 @@ class Stream:
 
     Args:
         url: where the service is: http, https, ws or wss, with a path prefix if it has one.
+        token: what the service wants of programs, if it wants something; sent to its own address alone.
         give_up_s: seconds without any answer after which a lost connection is an error; None never gives up.
         on_lost: is told, each time before waiting, why there is no connection and how many seconds it will wait.
 
@@ -115,11 +116,13 @@ class Stream:
         self,
         url: str,
         *,
+        token: str = "",
         give_up_s: float | None = None,
         on_lost: Callable[[str, float], object] = lambda _reason, _delay_s: None,
     ) -> None:
         self._uri = stream_uri(url)
         self._address = _without_password(url)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._give_up_s = give_up_s
         self._on_lost = on_lost
         self._queue = Queue()
@@ -270,6 +273,7 @@ class Stream:
             connection = await connect(
                 self._uri,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
+                additional_headers=self._headers,
                 compression=None,  # costs more than it saves
                 max_size=MAX_REPLY_BYTES,
                 open_timeout=OPEN_TIMEOUT_S,

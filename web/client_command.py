@@ -30,6 +30,7 @@ from ml.errors import DatasetError, MLError
 from ml.score import added_columns
 from web.client import ClientError, ModelReplaced, Outcome, Prediction, Refused, Sample, Stream
 from web.client_rows import Header, Parts
+from web.settings import Settings, SettingsError
 
 SHOWN_BAD_ROWS = 20
 KEPT_ANSWERS = 8_192
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(50_000, 20, 100)
     try:
         asyncio.run(_stream(options))
-    except (ClientError, MLError) as error:
+    except (ClientError, MLError, SettingsError) as error:
         _tell(f"error: {error}")
         return 1
     except BrokenPipeError:
@@ -59,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m web.client", description="Use a prediction service from a shell.")
     parser.add_argument("url", metavar="URL", help="where the service is, e.g. http://127.0.0.1:8000")
+    parser.add_argument(
+        "--token", default="", help="what the service wants of programs; default: API_TOKEN, which others do not see"
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
     stream = commands.add_parser("stream", help="add label and probabilities to the rows of a CSV file or a pipe")
     stream.add_argument("rows", metavar="CSV", help="- reads standard input")
@@ -93,7 +97,8 @@ async def _stream(options: argparse.Namespace) -> None:
     descriptor = sys.stdin.fileno() if options.rows == "-" else os.open(options.rows, os.O_RDONLY)
     refuse_same_file(options.rows, options.out)
     with _sink(options.out) as sink, _bar(sink) as bar:
-        async with Stream(options.url, give_up_s=options.give_up, on_lost=tell_lost) as stream:
+        token = options.token or Settings.from_environment().api_token
+        async with Stream(options.url, token=token, give_up_s=options.give_up, on_lost=tell_lost) as stream:
             parts = Parts(descriptor, stream.model)
             header = await parts.header()
             written = JsonLinesFormat() if options.format == "jsonl" else CsvFormat(header, stream.model.labels)
