@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from ml import iris, training
 from ml.card import Recipe
 from ml.classifier import Classifier
 from ml.training import Trained
-from tests.benchmarks import endpoints, generator, in_process, load, server, start, stream
+from tests.benchmarks import endpoints, generator, in_process, load, server, soak, start, stream
 from tests.benchmarks.__main__ import PARTS
 from tests.benchmarks.results import Bar, Ratio, Result, interleave, table
 from tests.benchmarks.subject import Plan, Subject, WrongAnswer, random_rows
@@ -55,7 +56,7 @@ def test_samples_never_repeat_and_span_the_training_ranges(subject: Subject) -> 
 
 # Typing takes half a minute at the speed of fingers; tests/test_browser.py holds that its keys are answered.
 # tests/test_lifecycle.py has models replaced with fewer clients.
-@pytest.mark.parametrize("part", [part for part in PARTS if part not in ("typing", "replace")])
+@pytest.mark.parametrize("part", [part for part in PARTS if part not in ("typing", "replace", "soak")])
 def test_a_part_measures_everything_that_it_names(part: str, subject: Subject) -> None:
     results = PARTS[part].measure(subject, Plan(rounds=1, seconds=0.2, tool="python"))
 
@@ -85,6 +86,33 @@ def test_another_prediction_on_the_stream_stops_the_benchmark(
 
     with pytest.raises(WrongAnswer, match=kind.name):
         stream.verify(kind, service, mistaken, payloads)
+
+
+def test_a_short_soak_checks_every_channel_while_models_are_replaced(subject: Subject) -> None:
+    soaked = soak.soak(subject, soak.Size(predictions=2_000, rounds=3))
+
+    assert soaked.predictions >= 2_000
+    assert (soaked.replacements, soaked.reconnects) == (3, 3 * soak.VISITORS)
+    assert soaked.before_mb > 10
+    assert soaked.grown_mb < 2 * soak.MOST_MB
+
+
+@pytest.mark.parametrize("channel", dict.fromkeys(soak.CHANNELS), ids=lambda channel: channel[0])
+def test_another_prediction_stops_the_soak(
+    channel: soak.Channel, service: server.Server, subject: Subject, mistaken: Subject
+) -> None:
+    name, size, ask = channel
+    told_apart = [row for row in subject.rows if subject.model.predict(row) != mistaken.model.predict(row)][:size]
+
+    def answered(model: Classifier) -> None:
+        visitor = soak.Visitor(service.port, {subject.model.version: model}, subject.rows)
+        with contextlib.closing(visitor):
+            visitor.connect()
+            ask(visitor, told_apart)
+
+    answered(subject.model)
+    with pytest.raises(WrongAnswer, match=name):
+        answered(mistaken.model)
 
 
 def test_another_prediction_in_process_stops_the_benchmark(subject: Subject, mistaken: Subject) -> None:
