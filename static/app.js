@@ -126,6 +126,7 @@ document.addEventListener("click", (event) => {
   const example = event.target.closest("[data-example]");
   const change = event.target.closest("[data-set]");
   const copy = event.target.closest("[data-copy]");
+  if (event.target.closest(".languages")) settleNow(); // its links are to have what was just typed
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
   if (example || change) {
     event.preventDefault();
@@ -312,7 +313,8 @@ window.addEventListener("pageshow", (event) => {
   for (const input of inputs) follow(input);
   if (event.persisted || answered !== typed()) refresh();
 });
-for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
+// Browsers give the clipboard to pages that came over TLS, or from this very machine.
+for (const button of document.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
 
 // A file, streamed over /stream.
 //
@@ -325,6 +327,7 @@ const BATCH_VALUES = 2048;
 const MOST_BATCHES = 8; // unanswered
 const MOST_BUFFERED_BYTES = 2 ** 20;
 const MOST_ROW_CHARACTERS = 2 ** 18;
+const MOST_CELL_CHARACTERS = 2 ** 17;
 const MOST_ERRORS = 100; // in one reply
 const MOST_LISTED = 100;
 const MOST_COUNTED = 20;
@@ -426,6 +429,7 @@ class Rows {
           return null;
         }
         cells.push(found[1] === undefined ? found[0] : found[1].replaceAll('""', '"') + found[2]);
+        if (cells.at(-1).length > MOST_CELL_CHARACTERS) refuse("long", { line });
       } while (end < text.length && this.separators.includes(text[end]));
       const row = text.slice(this.#start, end);
       this.#start = end + (text.startsWith("\r\n", end) ? 2 : 1);
@@ -545,8 +549,11 @@ class Run {
   }
 
   #fail(problem) {
-    this.problem ||= problem;
-    if (!this.isOver) this.#end("failed");
+    if (this.isOver) return;
+    this.problem = problem;
+    // As POST /score does: nobody takes this table for a whole one.
+    if (this.table) this.#text += this.table.writeRow({ cells: [], problem });
+    this.#end("failed");
   }
 
   #end(state) {
@@ -565,9 +572,20 @@ class Run {
   }
 
   async #read() {
+    const batch = { rows: [], odd: 0 };
+    try {
+      await this.#readInto(batch);
+      await this.#push(batch, this.file.size);
+    } catch (error) {
+      // What came before the end of all sense is predicted.
+      if (this.table) await this.#push(batch, this.file.size);
+      await this.#until(() => !this.#queue.length);
+      throw error;
+    }
+  }
+
+  async #readInto(batch) {
     const rows = new Rows();
-    let batch = [];
-    let odd = 0;
     for await (const { text, end } of textsOf(this.file)) {
       const isLast = end === this.file.size;
       rows.add(text);
@@ -578,15 +596,13 @@ class Run {
         this.#text = this.table.write(this.table.names);
       }
       for (let row; (row = rows.next(isLast)); ) {
-        batch.push(row);
-        odd += this.#prepare(row);
+        batch.rows.push(row);
+        batch.odd += this.#prepare(row);
         // Of more odd rows than that, one reply could not name all errors.
-        if (batch.length < this.#batchRows && odd * this.model.features.length < MOST_ERRORS) continue;
+        if (batch.rows.length < this.#batchRows && batch.odd * this.model.features.length < MOST_ERRORS) continue;
         await this.#push(batch, end);
-        [batch, odd] = [[], 0];
       }
     }
-    if (batch.length) await this.#push(batch, this.file.size);
   }
 
   // Plain numbers travel as such; anything else goes as it is written, for the service to say what is wrong with it.
@@ -609,8 +625,9 @@ class Run {
     return odd;
   }
 
-  async #push(rows, end) {
-    const batch = { id: ++this.#sent, rows, end };
+  async #push(full, end) {
+    const batch = { id: ++this.#sent, rows: full.rows, end };
+    Object.assign(full, { rows: [], odd: 0 });
     this.#queue.push(batch);
     if (this.#isOpen) this.#send(batch);
     await this.#until(() => this.#queue.length < MOST_BATCHES && this.#socket.bufferedAmount < MOST_BUFFERED_BYTES);
@@ -856,6 +873,7 @@ function begin(file) {
   part("result").hidden = part("cancel").hidden = false;
   part("clear").hidden = part("download").hidden = true;
   tell("begin");
+  show();
   current.go();
 }
 

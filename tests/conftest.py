@@ -24,6 +24,7 @@ from starlette.testclient import TestClient
 from ml import classifier, iris, training
 from ml.classifier import Classifier
 from ml.training import Trained
+from tests.browser import browser, context, open_page  # noqa: F401  # fixtures, found by their names
 from web.app import create_app
 from web.settings import Settings
 

@@ -4,132 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import os
 import random
 import re
-import shutil
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from ml import classifier, training
 from ml.classifier import Classifier
 from ml.dataset import Dataset, Feature
+from tests.browser import EXAMPLE, Open, expect_answer, expect_state, field, needs_chromium, typed
 from tests.conftest import Server, run_server
-from web import views
+from web.languages import language
 
-CHROMIUM = shutil.which("chromium")
-IN_CI = os.environ.get("CI") == "true"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-    "--no-first-run",
-]
-# What CI runs must not be skipped there: without Chromium, every story fails.
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not IN_CI, reason="Chromium is not installed")
-
-EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
-Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM, "CI=true, but Chromium is not installed"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    with contextlib.closing(browser.new_context()) as context:
-        yield context
-
-
-@pytest.fixture
-def open_page(browser: Browser, server: Server) -> Iterator[Open]:
-    """Opens pages in contexts of their own; when the test ends, none of them may have complained or left the host.
-
-    Keyword arguments are those of a browser context; `sample` prefills the page, `url` is another server's,
-    `complaints` is a pattern of console errors that belong to the story.
-    """
-    contexts: list[BrowserContext] = []
-    complaints: list[str] = []
-
-    def open_page(
-        path: str = "/",
-        *,
-        sample: Mapping[str, str] = EXAMPLE,
-        url: str = "",
-        complaint: str = r"(?!)",
-        wait_until: Literal["commit", "load"] = "load",
-        **options: Any,
-    ) -> Page:
-        url = url or server.url
-        context = browser.new_context(**options)
-        contexts.append(context)
-        # Every move of anything counts, also those right after a key, which browsers forgive.
-        context.add_init_script(
-            """window.shifts = [];
-            new PerformanceObserver((list) => {
-              for (const { value, sources } of list.getEntries())
-                window.shifts.push(`${value}: ${sources.map(({ node }) => node?.className || node?.nodeName)}`);
-            }).observe({ type: "layout-shift", buffered: true });"""
-        )
-        page = context.new_page()
-
-        def complain(text: str) -> None:
-            if not re.search(complaint, text):
-                complaints.append(text)
-
-        page.on("console", lambda m: complain(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda e: complaints.append(str(e)))
-        page.on("dialog", lambda d: complaints.append(f"dialog: {d.message}"))
-        page.on("request", lambda r: None if r.url.startswith(url) else complaints.append(f"request to {r.url}"))
-        page.goto(f"{url}{path}{'?' + urlencode(sample) if sample else ''}", wait_until=wait_until)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def field(page: Page, key: str = "petal_width") -> Locator:
-    return page.locator(f'#measurements input[name="{key}"]')
-
-
-def expect_answer(page: Page, model: Classifier, sample: Mapping[str, str]) -> None:
-    """Wait until the page shows, to the last digit, what the model says to `sample`."""
-    prediction = model.predict(model.validator.row(sample))
-    percents = [views.percent(share) for share in prediction.probabilities]
-    expect(page.locator("#prediction .bars dd span")).to_have_text(percents)
-    expect(page.locator("#prediction > [data-label]")).to_have_attribute("data-label", prediction.label)
-
-
-def expect_state(page: Page, state: str) -> None:
-    expect(page.locator("#prediction > *")).to_have_attribute("data-state", state)
-
-
-def typed(page: Page) -> dict[str, str]:
-    inputs: dict[str, str] = page.evaluate(
-        "Object.fromEntries([...document.querySelectorAll('#measurements input')].map((i) => [i.name, i.value]))"
-    )
-    return inputs
+pytestmark = needs_chromium
+LIVE = "[aria-live], [role]:not(svg), output"
 
 
 def count_swaps(page: Page) -> None:
@@ -299,13 +197,11 @@ def test_a_pause_speaks_once_and_renews_the_address(open_page: Open, model: Clas
     page.clock.run_for(100)
 
     prediction = model.predict(model.validator.row(EXAMPLE | {"petal_width": "0.2"}))
-    percent = views.percent(prediction.probabilities[prediction.index])
+    percent = language("en").percent(prediction.probabilities[prediction.index])
     assert page.evaluate("spoken") == [f"{prediction.label}, {percent}."]
     assert page.url == address.replace("petal_width=1.3", "petal_width=0.2")
     expect(page.locator("#announcement")).to_have_attribute("role", "status")
-    expect(page.locator("#prediction, #prediction *").and_(page.locator("[aria-live], [role], output"))).to_have_count(
-        0
-    )
+    expect(page.locator("#prediction, #prediction *").and_(page.locator(LIVE))).to_have_count(0)
 
 
 @pytest.mark.parametrize("text", ["0,2", "1.77", "", "two", "9"])
@@ -446,24 +342,32 @@ def test_it_tries_again_at_once_when_the_device_is_back_online(open_page: Open, 
 
 def test_the_keyboard_alone_reaches_everything_and_enter_stays_on_the_page(open_page: Open, model: Classifier) -> None:
     page = open_page()
-    focused = "document.activeElement.name ?? document.activeElement.textContent"
-    reached = []
+    focused = "document.activeElement.name || document.activeElement.id || document.activeElement.getAttribute('href')"
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
 
-    for _ in EXAMPLE:
-        page.keyboard.press("Tab")
-        reached.append(page.evaluate(focused))
-    page.keyboard.type("2.2")  # Tab selects what the field holds
+    reached, outlines = [], set()
+    while (name := tab_to_next(page, focused)) != "health/ready":
+        reached.append(name)
+        if name not in EXAMPLE:  # the outline of a field is that of its frame
+            outlines.add(page.evaluate(outline))
+
+    assert [name for name in reached if name in EXAMPLE] == list(EXAMPLE)
+    assert {"f1-slider", "map-handle", "map-x", "map-y", "docs"} < set(reached)
+    assert outlines == {"solid"}
+    field(page).focus()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("2.2")
     page.keyboard.press("Enter")
-
-    assert reached == list(EXAMPLE)
     sample = EXAMPLE | {"petal_width": "2.2"}
     expect_answer(page, model, sample)
     page.wait_for_url(f"**/?{urlencode(sample)}")
     expect(field(page)).to_be_focused()
+
+
+def tab_to_next(page: Page, focused: str) -> str | None:
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.getAttribute('href')") == "docs"
-    outline = "getComputedStyle(document.activeElement).outlineStyle"
-    assert page.evaluate(outline) == "solid"
+    name: str | None = page.evaluate(focused)
+    return name
 
 
 def test_enter_predicts_at_once_when_the_input_has_not_changed(open_page: Open) -> None:
@@ -486,7 +390,7 @@ def test_without_scripts_the_form_gives_the_result(open_page: Open, model: Class
     field(page).fill("2,2")
 
     if scripts == "absent":
-        page.get_by_role("button", name="Predict").click()
+        page.get_by_role("button", name="Predict", exact=True).click()
     else:
         field(page).press("Enter")
 
@@ -499,7 +403,7 @@ def test_without_scripts_wrong_input_stays_with_its_error(open_page: Open) -> No
     page = open_page(java_script_enabled=False, complaint="422")
     field(page).fill("wide")
 
-    page.get_by_role("button", name="Predict").click()
+    page.get_by_role("button", name="Predict", exact=True).click()
 
     page.wait_for_url("**/result")
     expect_state(page, "invalid")
@@ -715,7 +619,7 @@ def test_a_model_of_many_features_keeps_its_answer_in_sight(
     open_page: Open, odd_server: Server, width: int, height: int
 ) -> None:
     page = open_page(url=odd_server.url, sample={}, viewport={"width": width, "height": height})
-    last = page.locator("#measurements input").last
+    last = page.locator("#measurements .entry input").last
 
     expect(last).not_to_be_visible()
     page.locator("#measurements summary").click()

@@ -1,0 +1,124 @@
+"""What the stories in a real browser share: the browser, pages that may not complain, and what is looked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlencode
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+
+from ml.classifier import Classifier
+from web.languages import language
+
+if TYPE_CHECKING:  # which imports this
+    from tests.conftest import Server
+
+CHROMIUM = shutil.which("chromium")
+IN_CI = os.environ.get("CI") == "true"
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+    "--no-first-run",
+]
+# What CI runs must not be skipped there: without Chromium, every story fails.
+needs_chromium = pytest.mark.skipif(CHROMIUM is None and not IN_CI, reason="Chromium is not installed")
+
+EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM, "CI=true, but Chromium is not installed"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    with contextlib.closing(browser.new_context()) as context:
+        yield context
+
+
+@pytest.fixture
+def open_page(browser: Browser, server: Server) -> Iterator[Open]:
+    """Opens pages in contexts of their own; when the test ends, none of them may have complained or left the host.
+
+    Keyword arguments are those of a browser context; `sample` prefills the page, `url` is another server's,
+    `complaints` is a pattern of console errors that belong to the story.
+    """
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def open_page(
+        path: str = "/",
+        *,
+        sample: Mapping[str, str] = EXAMPLE,
+        url: str = "",
+        complaint: str = r"(?!)",
+        wait_until: Literal["commit", "load"] = "load",
+        **options: Any,
+    ) -> Page:
+        url = url or server.url
+        context = browser.new_context(**options)
+        contexts.append(context)
+        # Every move of anything counts, also those right after a key, which browsers forgive.
+        context.add_init_script(
+            """window.shifts = [];
+            new PerformanceObserver((list) => {
+              for (const { value, sources } of list.getEntries())
+                window.shifts.push(`${value}: ${sources.map(({ node }) => node?.className || node?.nodeName)}`);
+            }).observe({ type: "layout-shift", buffered: true });"""
+        )
+        page = context.new_page()
+
+        def complain(text: str) -> None:
+            if not re.search(complaint, text):
+                complaints.append(text)
+
+        page.on("console", lambda m: complain(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda e: complaints.append(str(e)))
+        page.on("dialog", lambda d: complaints.append(f"dialog: {d.message}"))
+        page.on("request", lambda r: None if r.url.startswith(url) else complaints.append(f"request to {r.url}"))
+        page.goto(f"{url}{path}{'?' + urlencode(sample) if sample else ''}", wait_until=wait_until)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def field(page: Page, key: str = "petal_width") -> Locator:
+    return page.locator(f'#measurements input[name="{key}"]')
+
+
+def expect_answer(page: Page, model: Classifier, sample: Mapping[str, str]) -> None:
+    """Wait until the page shows, to the last digit, what the model says to `sample`."""
+    prediction = model.predict(model.validator.row(sample))
+    percents = [language("en").percent(share) for share in prediction.probabilities]
+    expect(page.locator("#prediction .bars dd span")).to_have_text(percents)
+    expect(page.locator("#prediction > [data-label]")).to_have_attribute("data-label", prediction.label)
+
+
+def expect_state(page: Page, state: str) -> None:
+    expect(page.locator("#prediction > *")).to_have_attribute("data-state", state)
+
+
+def typed(page: Page) -> dict[str, str]:
+    inputs: dict[str, str] = page.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('#measurements .entry input')].map((i) => [i.name, i.value]))"
+    )
+    return inputs

@@ -1,0 +1,304 @@
+"""Ways to enter a sample beside typing it, in a real browser: sliders, steps, pasted rows, examples, and the map."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from ml.classifier import Classifier
+from ml.explain import nearest_change
+from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium, typed
+
+pytestmark = needs_chromium
+
+KEYS = list(EXAMPLE)
+
+
+def paste(page: Page, text: str, key: str = "sepal_width") -> None:
+    """Paste text into a field, as the clipboard does it."""
+    field(page, key).evaluate(
+        """(input, text) => {
+            const clipboardData = new DataTransfer();
+            clipboardData.setData("text/plain", text);
+            const event = new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true });
+            input.focus();
+            input.select();
+            if (input.dispatchEvent(event)) document.execCommand("insertText", false, text);
+        }""",
+        text,
+    )
+
+
+def shown_address(page: Page) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(page.url).query, keep_blank_values=True))
+
+
+def spot(page: Page, values: Mapping[str, float]) -> tuple[float, float]:
+    """Return where on the window two values are on the map, from the scales that the map brings."""
+    box = page.locator("#map-handle").bounding_box()
+    assert box
+    scales = page.locator("#prediction .map").evaluate("map => ({...map.dataset})")
+    left, top, width, height = map(float, scales["plot"].split())
+    shares = []
+    for axis in "xy":
+        low, high = float(scales[f"{axis}Low"]), float(scales[f"{axis}High"])
+        shares.append((values[scales[axis]] - low) / (high - low))
+    x, y = left + shares[0] * width, top + (1 - shares[1]) * height
+    return box["x"] + box["width"] * x / 400, box["y"] + box["height"] * y / 300
+
+
+# Sliders and steps
+
+
+def test_a_slider_follows_the_field(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+
+    field(page).fill("2,1")
+
+    expect_answer(page, model, EXAMPLE | {"petal_width": "2.1"})
+    expect(page.get_by_label("petal width, slider")).to_have_value("2.1")
+
+
+def test_the_field_follows_its_slider_in_steps(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+
+    page.get_by_label("petal width, slider").fill("1.8437")
+
+    expect(field(page)).to_have_value("1.8")
+    expect_answer(page, model, EXAMPLE | {"petal_width": "1.8"})
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "after"),
+    [
+        ("ArrowUp", "1.3", "1.4"), ("ArrowDown", "1.3", "1.2"), ("Shift+ArrowUp", "1.3", "2.3"),
+        ("Alt+ArrowUp", "1.3", "1.31"), ("ArrowUp", "1,25", "1.35"), ("ArrowDown", "0.1", "0.0"),
+        ("ArrowUp", "", "1.4"), ("ArrowDown", "0.05", "-0.05"),
+    ],
+)  # fmt: skip
+def test_arrow_keys_step_a_field(open_page: Open, key: str, before: str, after: str) -> None:
+    page = open_page(sample=EXAMPLE | {"petal_width": before})
+
+    field(page).press(key)
+
+    expect(field(page)).to_have_value(after)
+
+
+def test_a_step_is_answered_and_keeps_the_focus(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+
+    for _ in range(5):
+        field(page).press("ArrowUp")
+
+    expect_answer(page, model, EXAMPLE | {"petal_width": "1.8"})
+    expect(field(page)).to_be_focused()
+
+
+# Whole rows
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "6.3\t3.3\t6\t2.5", "6.3,3.3,6,2.5", "6,3; 3,3; 6; 2,5", "6.3 3.3 6 2.5", "6.3, 3.3, 6.0, 2.5",
+        "  6,3 3,3 6 2,5\n", "6.3,3.3,6.0,2.5,virginica", "6,3;3,3;6;2,5;virginica",
+        "\n6.3\t3.3\t6.0\t2.5\r\n1\t2\t3\t4",
+    ],
+)  # fmt: skip
+def test_a_pasted_row_fills_every_field(open_page: Open, model: Classifier, text: str) -> None:
+    page = open_page()
+
+    paste(page, text)
+
+    expect_answer(page, model, dict(zip(KEYS, ["6.3", "3.3", "6", "2.5"], strict=True)))
+
+
+@pytest.mark.parametrize("text", ["3,3", "3.3", "-1", "abc", "1 2", "a,b,c,d", "1;2;x;4"])
+def test_what_is_no_row_is_pasted_into_its_field_alone(open_page: Open, text: str) -> None:
+    page = open_page()
+
+    paste(page, text)
+
+    expect(field(page, "sepal_width")).to_have_value(text)
+    assert typed(page) == EXAMPLE | {"sepal_width": text}
+
+
+# Examples, and back again
+
+
+def test_an_example_of_each_class_is_a_link_that_fills_the_fields(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    rows = {
+        tuple(row): model.labels[label]
+        for row, label in zip(model.sample_rows.tolist(), model.sample_classes, strict=True)
+    }
+
+    for label in model.labels:
+        link = page.locator(".examples").get_by_role("link", name=label)
+        sample = dict(parse_qsl(link.evaluate("link => link.search.slice(1)")))
+        link.click()
+
+        assert rows[tuple(float(sample[key]) for key in KEYS)] == label, "it is a real row of that class"
+        expect_answer(page, model, sample)
+        assert typed(page) == sample
+
+
+def test_an_example_works_without_scripts(open_page: Open, model: Classifier) -> None:
+    page = open_page(java_script_enabled=False)
+    link = page.locator(".examples").get_by_role("link", name="setosa")
+    sample = dict(parse_qsl(urlsplit(link.get_attribute("href") or "").query))
+
+    link.click()
+
+    expect_answer(page, model, sample)
+
+
+def test_back_undoes_what_was_done_in_one_stroke(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    field(page).fill("2.2")
+    page.locator(".examples").get_by_role("link", name="setosa").click()
+    paste(page, "6.3,3.3,6,2.5")
+    expect(page).to_have_url(re.compile(r"sepal_length=6\.3"))
+
+    page.go_back()
+    expect(page.locator("#prediction [data-label]")).to_have_attribute("data-label", "setosa")
+    page.go_back()
+
+    sample = EXAMPLE | {"petal_width": "2.2"}
+    expect_answer(page, model, sample)
+    assert typed(page) == sample
+    page.go_forward()
+    expect(page.locator("#prediction [data-label]")).to_have_attribute("data-label", "setosa")
+
+
+def test_reset_brings_the_first_sample_back(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    field(page).fill("abc")
+
+    page.locator(".examples .reset").click()
+
+    start = {feature.key: str(feature.example) for feature in model.features}
+    expect_answer(page, model, start)
+    assert typed(page) == start
+    expect(field(page)).not_to_have_attribute("aria-invalid", "true")
+
+
+def test_the_nearest_change_is_told_and_a_button_applies_it(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    change = nearest_change(model, [float(text) for text in EXAMPLE.values()])
+    assert change
+
+    told = page.locator("#prediction .change")
+    expect(told).to_contain_text(f"becomes {change.label} when petal width rises above {change.threshold} cm")
+    told.get_by_role("button").click()
+
+    expect_answer(page, model, EXAMPLE | {change.feature: str(change.value)})
+    expect(page.locator("#prediction [data-label]")).to_have_attribute("data-label", change.label)
+    page.go_back()
+    expect_answer(page, model, EXAMPLE)
+
+
+# The map
+
+
+def test_the_map_moves_with_every_key(open_page: Open) -> None:
+    page = open_page()
+    before = page.locator("#prediction .sample").get_attribute("cx")
+
+    field(page).press("ArrowUp")
+
+    expect(page.locator("#prediction .sample")).not_to_have_attribute("cx", str(before))
+
+
+def test_a_click_on_the_map_sets_both_features(open_page: Open, model: Classifier) -> None:
+    page = open_page(viewport={"width": 1280, "height": 900})
+
+    page.mouse.click(*spot(page, {"petal_width": 0.3, "petal_length": 1.5}))
+
+    sample = EXAMPLE | {"petal_length": "1.5", "petal_width": "0.3"}
+    expect_answer(page, model, sample)
+    assert typed(page) == sample
+    page.go_back()
+    expect_answer(page, model, EXAMPLE)
+
+
+def test_dragging_on_the_map_is_answered_all_the_way(open_page: Open, model: Classifier) -> None:
+    page = open_page(viewport={"width": 1280, "height": 900})
+    page.mouse.move(*spot(page, {"petal_width": 1.3, "petal_length": 4.2}))
+    page.mouse.down()
+
+    for width, length in ((1.6, 5.0), (2.0, 5.5), (2.3, 6.0)):
+        page.mouse.move(*spot(page, {"petal_width": width, "petal_length": length}))
+        expect_answer(page, model, EXAMPLE | {"petal_length": str(length), "petal_width": str(width)})
+    page.mouse.up()
+    page.mouse.move(*spot(page, {"petal_width": 1.0, "petal_length": 2.0}))
+
+    page.wait_for_url(f"**/?{urlencode(EXAMPLE | {'petal_length': '6.0', 'petal_width': '2.3'})}")
+
+
+def test_arrow_keys_move_the_point_on_the_map_and_keep_the_focus(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    handle = page.locator("#map-handle")
+    handle.focus()
+
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp", "ArrowLeft", "ArrowDown", "ArrowDown"):
+        page.keyboard.press(key)
+
+    expect_answer(page, model, EXAMPLE | {"petal_width": "1.4", "petal_length": "4.1"})
+    expect(handle).to_be_focused()
+
+
+def test_other_features_can_be_put_on_the_map_and_the_address_tells_it(open_page: Open, model: Classifier) -> None:
+    page = open_page(viewport={"width": 1280, "height": 900})
+    assert "map-x" not in shown_address(page)
+
+    page.locator("select[name=map-x]").select_option("sepal_length")
+
+    expect(page.locator("#prediction .map")).to_have_attribute("data-x", "sepal_length")
+    page.wait_for_url("**map-x=sepal_length*")
+    page.reload()
+    expect(page.locator("#prediction .map")).to_have_attribute("data-x", "sepal_length")
+    expect(page.locator("select[name=map-x]")).to_have_value("sepal_length")
+    page.mouse.click(*spot(page, {"sepal_length": 7.0, "petal_length": 6.0}))
+    expect_answer(page, model, EXAMPLE | {"sepal_length": "7.0", "petal_length": "6.0"})
+
+
+def test_the_picture_is_drawn_to_scale(open_page: Open) -> None:
+    page = open_page()
+    size = "leaf => { const scale = leaf.transform.baseVal[1].matrix; return [scale.a, scale.d] }"
+    page.locator("#prediction .picture .leaf-1").first.wait_for()
+
+    sepal = page.locator("#prediction .leaf-0").first.evaluate(size)
+    petal = page.locator("#prediction .leaf-1").first.evaluate(size)
+
+    lengths = [sepal[0], sepal[1], petal[0], petal[1]]
+    ratios = [length / float(text) for length, text in zip(lengths, EXAMPLE.values(), strict=True)]
+    assert max(ratios) / min(ratios) < 1.05, "one scale for all four"
+
+
+# Languages
+
+
+def test_in_spanish_numbers_have_a_comma_in_every_way_of_entry(open_page: Open, model: Classifier) -> None:
+    page = open_page("/", sample={}, locale="es-ES")
+    expect(field(page)).to_have_value(re.compile("^[0-9],[0-9]$"))
+    paste(page, "5,6\t2,7\t4,2\t1,3")
+    expect_answer_in_spanish(page, model, EXAMPLE)
+
+    page.locator("#prediction .change").get_by_role("button").click()
+
+    expect(field(page)).to_have_value("1,8")
+    field(page).press("ArrowUp")
+    expect(field(page)).to_have_value("1,9")
+    page.get_by_role("link", name="English").click()
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    assert typed(page)["petal_width"] == "1,9"
+
+
+def expect_answer_in_spanish(page: Page, model: Classifier, sample: Mapping[str, str]) -> None:
+    prediction = model.predict(model.validator.row(sample))
+    expect(page.locator("#prediction > [data-label]")).to_have_attribute("data-label", prediction.label)
