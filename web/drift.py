@@ -152,7 +152,8 @@ def snapshot(counts: Counts) -> bytes:
 def report(card: Card, counts: Counts) -> DriftReport:
     """Return what counts say about the inputs of a model."""
     samples = float(counts.counts[0].sum())
-    features = tuple(_feature(*pair) for pair in zip(card.features, counts.counts, strict=True))
+    shares = shares_of(card.features, counts)
+    features = tuple(_feature(*pair, samples) for pair in zip(card.features, shares, strict=True))
     verdicts: tuple[Verdict, ...] = ("shifted", "moderate", "stable", "too few samples")
     found = {feature.verdict for feature in features}
     training_rows = card.report.train_rows or card.report.test_rows
@@ -169,6 +170,12 @@ def report(card: Card, counts: Counts) -> DriftReport:
     )
 
 
+def shares_of(features: Sequence[TrainedFeature], counts: Counts) -> list[NDArray[np.float64]]:
+    """Return for each feature the shares of values below, between each two, and above its training quantiles."""
+    places = counts.counts / np.maximum(counts.counts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    return [_shares(feature, row) for feature, row in zip(features, places, strict=True)]
+
+
 def stability_index(shares: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     """Return the population stability index of shares, shape (n_bins,), against the expected ones."""
     shares, expected = np.maximum(shares, LEAST_SHARE), np.maximum(expected, LEAST_SHARE)
@@ -180,21 +187,17 @@ def verdict_of(psi: float) -> Verdict:
     return "stable" if psi < STABLE_BELOW else "moderate" if psi < MODERATE_BELOW else "shifted"
 
 
-def _feature(feature: TrainedFeature, counts: NDArray[np.float64]) -> FeatureDrift:
-    samples = float(counts.sum())
+def _feature(feature: TrainedFeature, shares: NDArray[np.float64], samples: float) -> FeatureDrift:
     steps = len(feature.quantiles) - 1
     expected = np.array([0.0, *[1 / steps] * steps, 0.0])
-    if not samples:
-        return FeatureDrift(feature.key, feature.title, "too few samples", None, None, (), _rounded(expected))
-    shares = _shares(feature, counts / samples)
     psi = stability_index(shares, expected) if samples >= LEAST_SAMPLES else None
     return FeatureDrift(
         feature=feature.key,
         title=feature.title,
         verdict="too few samples" if psi is None else verdict_of(psi),
         psi=psi if psi is None else round(psi, 4),
-        outside=round(float(shares[0] + shares[-1]), 6),
-        shares=_rounded(shares),
+        outside=round(float(shares[0] + shares[-1]), 6) if samples else None,
+        shares=_rounded(shares) if samples else (),
         expected=_rounded(expected),
     )
 

@@ -85,7 +85,7 @@ def view(report: DriftReport) -> DriftView:
         by_chance=by_chance,
         stable=f"{STABLE_BELOW:g}",
         moderate=f"{MODERATE_BELOW:g}",
-        width=_BAR_WIDTH * len(report.features[0].shares),
+        width=_BAR_WIDTH * len(report.features[0].expected),
         height=_HEIGHT,
         rows=[_row(feature) for feature in report.features],
     )

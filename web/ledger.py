@@ -114,6 +114,7 @@ class Ledger:
     def close(self) -> None:
         """Let go of the files: the next process to start counts this one among the ended."""
         if self._folder is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # the mapping keeps the file open
             self._names.close()
             self._file.close()
             os.close(self._folder_lock)

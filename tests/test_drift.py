@@ -1,0 +1,203 @@
+"""Drift: the stability index, its bins, what fades, and what the operator sees."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from ml.card import TrainedFeature
+from ml.classifier import Classifier
+from ml.training import Trained
+from tests.conftest import parse_html
+from web import drift
+from web.app import create_app
+from web.drift import LEAST_SAMPLES, LEAST_SHARE, Counts, DriftReport
+from web.drift_page import view
+from web.metrics import Metrics
+from web.settings import Settings
+
+DAY_S = 86_400.0
+
+
+def feature_of(values: np.ndarray, key: str = "x") -> TrainedFeature:
+    quantiles = tuple(np.quantile(values, np.linspace(0, 1, 11)).tolist())
+    return TrainedFeature(
+        key=key, title=key, low=quantiles[0], high=quantiles[-1], quantiles=quantiles, example=0.0, importance=0.0
+    )
+
+
+def report_of(model: Classifier, rows: np.ndarray, *, times: int = 1) -> DriftReport:
+    counts = Counts(model.version, model.features, half_life_s=DAY_S)
+    for _ in range(times):
+        counts.add(rows.astype(np.float32))
+    return drift.report(model.card, counts)
+
+
+def test_the_training_rows_themselves_have_no_drift_though_many_values_are_equal(
+    model: Classifier, trained: Trained
+) -> None:
+    report = report_of(model, trained.split.train_rows, times=10)
+
+    assert report.verdict == "stable"
+    assert all(feature.psi == pytest.approx(0, abs=1e-3) for feature in report.features)
+    assert all(feature.outside == 0 for feature in report.features)
+
+
+def test_the_index_is_the_sum_of_its_definition() -> None:
+    shares, expected = np.array([0.2, 0.8]), np.array([0.5, 0.5])
+
+    index = drift.stability_index(shares, expected)
+
+    assert index == pytest.approx((0.2 - 0.5) * math.log(0.2 / 0.5) + (0.8 - 0.5) * math.log(0.8 / 0.5))
+
+
+def test_an_empty_bin_counts_as_the_least_share_and_the_index_stays_finite() -> None:
+    index = drift.stability_index(np.array([0.0, 1.0]), np.array([0.5, 0.5]))
+
+    by_hand = (LEAST_SHARE - 0.5) * math.log(LEAST_SHARE / 0.5) + 0.5 * math.log(2)
+    assert index == pytest.approx(by_hand)
+
+
+def test_values_moved_by_the_width_of_two_bins_have_shifted(model: Classifier, trained: Trained) -> None:
+    rows = trained.split.train_rows.copy()
+    rows[:, 0] += 1.0
+
+    report = report_of(model, rows, times=10)
+
+    first, *others = report.features
+    assert first.verdict == report.verdict == "shifted"
+    assert {feature.verdict for feature in others} == {"stable"}
+
+
+@pytest.mark.parametrize(
+    ("psi", "verdict"), [(0.0, "stable"), (0.0999, "stable"), (0.1, "moderate"), (0.25, "shifted"), (9.0, "shifted")]
+)
+def test_the_verdict_follows_the_usual_thresholds(psi: float, verdict: str) -> None:
+    assert drift.verdict_of(psi) == verdict
+
+
+def test_below_the_least_number_of_samples_there_is_no_index(model: Classifier, trained: Trained) -> None:
+    rows = np.resize(trained.split.train_rows, (LEAST_SAMPLES, 4))
+
+    few, enough = report_of(model, rows[:-1]), report_of(model, rows)
+
+    assert few.verdict == "too few samples"
+    assert {feature.psi for feature in few.features} == {None}
+    assert enough.verdict != "too few samples"
+
+
+def test_without_any_sample_there_is_a_report_all_the_same(model: Classifier) -> None:
+    report = report_of(model, np.empty((0, 4)))
+
+    assert (report.verdict, report.samples, report.by_chance) == ("too few samples", 0, None)
+    assert [feature.outside for feature in report.features] == [None] * 4
+    assert view(report).headline == "Too few samples."
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, 1.0, 2.5, -4.0, 1e30]), min_size=2, max_size=60),
+    st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=60),
+)
+@settings(max_examples=60, deadline=None)
+def test_shares_add_up_to_one_whatever_was_trained_on_and_comes_in(trained: list[float], seen: list[float]) -> None:
+    feature = feature_of(np.array(trained))
+    counts = Counts("v", [feature], half_life_s=DAY_S)
+
+    watched = counts.add(np.array(seen, dtype=np.float32)[:, None])
+
+    row = drift.shares_of([feature], counts)[0].tolist()
+    assert sum(row) == pytest.approx(1)
+    assert min(row) >= 0
+    low, high = np.float32(feature.quantiles[0]), np.float32(feature.quantiles[-1])
+    outside = sum(not low <= np.float32(value) <= high for value in seen)
+    assert watched.rows_outside == watched.values_outside[0] == outside
+    assert row[0] + row[-1] == pytest.approx(outside / len(seen))
+
+
+def test_float32_and_float64_of_one_number_are_counted_alike(model: Classifier) -> None:
+    values = [[feature.quantiles[3] for feature in model.features]]
+    single, double = (Counts("v", model.features, half_life_s=DAY_S) for _ in range(2))
+
+    single.add(np.array(values, dtype="<f4"))
+    double.add(np.array(values, dtype=np.float64).astype(np.float32))
+
+    assert np.flatnonzero(single.counts).tolist() == np.flatnonzero(double.counts).tolist()
+
+
+def test_a_sample_as_old_as_the_half_life_counts_half(model: Classifier) -> None:
+    counts = Counts(model.version, model.features, half_life_s=60)
+    counts.add(np.ones((8, 4), dtype=np.float32))
+
+    counts.fade(counts.at + 60)
+
+    assert counts.counts.sum(axis=1) == pytest.approx([4, 4, 4, 4])
+
+
+def test_counts_of_other_processes_are_added_if_they_are_of_the_same_model(model: Classifier) -> None:
+    own, other, foreign = (
+        Counts(version, model.features, half_life_s=DAY_S) for version in ("this", "this", "another")
+    )
+    for counts, rows in ((own, 1), (other, 2), (foreign, 4)):
+        counts.add(np.ones((rows, 4), dtype=np.float32))
+
+    for counts in (other, foreign):
+        own.take(drift.snapshot(counts))
+
+    assert own.counts.sum(axis=1) == pytest.approx([3, 3, 3, 3], abs=1e-3)
+
+
+def test_nothing_of_a_sample_is_in_what_is_left_on_disk(model: Classifier) -> None:
+    counts = Counts(model.version, model.features, half_life_s=DAY_S)
+    before = len(drift.snapshot(counts))
+
+    counts.add(np.ones((10_000, 4), dtype=np.float32))
+
+    assert len(drift.snapshot(counts)) == before
+    assert not [name for name in vars(counts) if isinstance(getattr(counts, name), list) and name != "_edges"]
+
+
+@pytest.fixture
+def watched(model: Classifier, trained: Trained) -> Metrics:
+    metrics = Metrics()
+    metrics.model_loaded(model)
+    rows = np.resize(trained.split.train_rows, (900, 4))
+    rows[:, 3] += 3
+    metrics.json.many(model, rows[:256], np.zeros(256, dtype=np.intp))
+    for start in range(256, 900, 256):
+        metrics.json.many(model, rows[start : start + 256], np.zeros(len(rows[start : start + 256]), dtype=np.intp))
+    return metrics
+
+
+def test_a_replaced_model_starts_counting_anew(watched: Metrics, model: Classifier) -> None:
+    before = watched.drift()
+
+    watched.model_loaded(model)
+
+    assert before.samples == pytest.approx(900, abs=1)
+    assert watched.drift().samples == 0
+
+
+def test_the_operator_sees_the_same_as_page_fragment_and_json(model_path: Path, watched: Metrics) -> None:
+    app = create_app(Settings(model_file=model_path))
+    with TestClient(app) as client:
+        app.state.metrics = watched
+        report = client.get("/health/drift", headers={"Accept": "application/json"}).json()
+        page = client.get("/health/drift", headers={"Accept": "text/html"})
+        fragment = client.get("/health/drift", headers={"HX-Request": "true"})
+
+    assert report["verdict"] == "shifted"
+    shown = parse_html(page.text).one(id="drift").one("div", data_verdict="shifted")
+    assert parse_html(fragment.text).one("div", data_verdict="shifted").text == shown.text
+    assert "<html" not in fragment.text
+    rows = {row.attributes["data-feature"]: row for row in shown.all("tr") if "data-feature" in row.attributes}
+    for feature in report["features"]:
+        row = rows[feature["feature"]]
+        assert row.attributes["data-verdict"] == feature["verdict"]
+        assert row.all("td")[0].text == f"{feature['psi']:.3f}"
+    assert rows["petal_width"].all("td")[2].text == "100.0 %"
