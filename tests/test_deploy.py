@@ -34,8 +34,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from ml.classifier import Classifier
+from tests.browser import ARGUMENTS, CHROMIUM
 from tests.conftest import ROOT, free_port, parse_html, run_server
-from tests.test_browser import ARGUMENTS, CHROMIUM
 from tests.test_docs import blocks
 from web import supervisor
 from web.settings import Settings
