@@ -1,0 +1,473 @@
+"""A CSV file uploaded to be scored: both ways at once, whole or broken off."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from httpx2 import Response
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from ml.classifier import Classifier
+from ml.score import score
+from tests.conftest import Server, parse_html, run_server
+from web.score import disposition_of
+
+HEADER = "sepal length,sepal width,petal length,petal width"
+GOOD = "5.6,2.7,4.2,1.3"
+TABLE = f"{HEADER}\n{GOOD}\n?,1,1,1\n"
+CSV = {"Content-Type": "text/csv"}
+BOUNDARY = "----x"
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+MAX_BYTES = 17 * 2**20
+NOTE = "x" * 200
+# Of `large_table`: more than the buffers of both ends of a connection on one machine take.
+LARGE_ROWS = 70_000
+
+
+@pytest.fixture(scope="module")
+def busy(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with small limits, which must live on without an error in its log."""
+    folder = tmp_path_factory.mktemp("score")
+    with run_server(
+        folder / "log.txt", MODEL_FILE=str(model_path), MAX_UPLOAD_BYTES=str(MAX_BYTES), MAX_UPLOADS="2",
+        TMPDIR=str(folder), SEND_TIMEOUT_S="2",
+    ) as server:  # fmt: skip
+        yield server
+        assert server.process.poll() is None
+    assert "Traceback" not in server.log.read_text()
+    assert " ERROR " not in server.log.read_text()
+    assert os.listdir(folder) == ["log.txt"]
+
+
+def expected(model: Classifier, table: str | bytes) -> bytes:
+    """Return what the command line makes of a table."""
+    content = table.encode(errors="surrogateescape") if isinstance(table, str) else table
+    source = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", "surrogateescape", newline="")
+    sink = io.StringIO(newline="")
+    score(model, source, sink, on_bad=lambda _bad: None, guarded=True)
+    return sink.getvalue().encode(errors="surrogateescape")
+
+
+def part(content: str | bytes, disposition: str = 'form-data; name="file"; filename="rows.csv"', *more: str) -> bytes:
+    body = content.encode() if isinstance(content, str) else content
+    head = "\r\n".join([f"--{BOUNDARY}", f"Content-Disposition: {disposition}", *more, "", ""])
+    return head.encode() + body + b"\r\n"
+
+
+def form_of(*parts: bytes) -> bytes:
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+def upload(client: TestClient, content: str | bytes, **headers: str) -> Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.post("/score", content=content, headers=CSV | named)
+
+
+def send_form(client: TestClient, *parts: bytes) -> Response:
+    return client.post("/score", content=form_of(*parts), headers=FORM)
+
+
+def problem_of(response: Response) -> tuple[int, str]:
+    assert response.headers["content-type"] == "application/problem+json"
+    return response.status_code, response.json()["detail"]
+
+
+def large_table(rows: int) -> bytes:
+    lines = "".join(f"{5 + n % 20 / 10},2.7,{3 + n % 30 / 10},{1 + n % 15 / 10},{NOTE}\n" for n in range(1_000))
+    return f"{HEADER},note\n".encode() + lines.encode() * (rows // 1_000)
+
+
+# --- what comes back
+
+
+@pytest.mark.parametrize("is_form", [False, True])
+def test_a_table_comes_back_as_the_command_line_scores_it(client: TestClient, model: Classifier, is_form: bool) -> None:
+    response = send_form(client, part(TABLE)) if is_form else upload(client, TABLE)
+
+    assert response.status_code == 200
+    assert response.content == expected(model, TABLE)
+    assert response.headers["content-type"] == "text/csv; charset=utf-8; header=present"
+    assert response.headers["x-model-version"] == model.version
+    name = "rows-predictions.csv" if is_form else "predictions.csv"
+    assert response.headers["content-disposition"] == f'attachment; filename="{name}"'
+
+
+TABLES = {
+    "semicolons and decimal commas": f"{HEADER};note\n{GOOD};=1\n".replace(",", ";").replace(".", ","),
+    "tabs": f"{HEADER}\n{GOOD}\n".replace(",", "\t"),
+    "a byte order mark and carriage returns": f"\ufeff{HEADER}\r\n{GOOD}\r\n\r\n{GOOD}",
+    "quotes and line breaks": f'"no\nte",{HEADER}\n"a\r\n""b""",{GOOD}\n\n"=1, 2",{GOOD}\n',
+    "bytes that are no text": f"{HEADER},n\udce9\n{GOOD},\udcff\n\udcfe,1,1,1,2\n",
+    "formulas": f"@x,{HEADER}\n=cmd|' /C calc'!A0,{GOOD}\n-2,{GOOD}\n+1+1,5.6,=2,1,1\n",
+    "rows of other lengths": f"{HEADER}\n{GOOD},9,=9\n1,2\n",
+    "no rows": HEADER,
+}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_any_form_of_table_comes_back_as_the_command_line_scores_it(
+    client: TestClient, model: Classifier, table: str
+) -> None:
+    response = upload(client, table.encode(errors="surrogateescape"))
+
+    assert response.status_code == 200
+    assert response.content == expected(model, table)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    text=st.text(st.sampled_from('",\n\r1.5x-=é'), max_size=60),
+    cuts=st.lists(st.integers(0, 400), max_size=8).map(sorted),
+    is_form=st.booleans(),
+)
+def test_it_does_not_matter_where_the_body_is_cut(
+    client: TestClient, text: str, cuts: list[int], *, is_form: bool
+) -> None:
+    table = f"\ufeffé,{HEADER}\n\r\n--{BOUNDARY}x\n1,{GOOD}\n{text}"
+    body = form_of(part("x", 'form-data; name="other"'), part(table)) if is_form else table.encode()
+    pieces = [body[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
+    headers = FORM if is_form else CSV
+
+    whole = client.post("/score", content=body, headers=headers)
+    cut = client.post("/score", content=iter(pieces), headers=headers)
+
+    assert whole.status_code == 200
+    assert cut.content == whole.content
+    assert whole.content == upload(client, table).content
+
+
+def test_fields_around_the_file_are_passed_over(client: TestClient, model: Classifier) -> None:
+    before = part("5.6", 'form-data; name="sepal_length"')
+    other = part("a,b\n", 'form-data; name="other"; filename="other.csv"', "Content-Type: text/csv")
+
+    response = send_form(client, before, other, part(TABLE), before)
+
+    assert response.content == expected(model, TABLE)
+
+
+def test_the_file_may_be_a_field_without_a_name(client: TestClient, model: Classifier) -> None:
+    response = send_form(client, part(TABLE, 'form-data; name="file"'))
+
+    assert response.content == expected(model, TABLE)
+    assert response.headers["content-disposition"] == 'attachment; filename="predictions.csv"'
+
+
+NAMES = {
+    "rows.csv": 'filename="rows-predictions.csv"',
+    "": 'filename="predictions.csv"',
+    ".csv": 'filename="predictions.csv"',
+    "C:\\fakepath\\my rows.TXT": 'filename="my rows-predictions.csv"',
+    "../../etc/passwd": 'filename="passwd-predictions.csv"',
+    'a"b\r\nSet-Cookie: x.csv': 'filename="a_bSet-Cookie_ x-predictions.csv"',
+    "muestra ñ.csv": "filename=\"muestra _-predictions.csv\"; filename*=UTF-8''muestra%20%C3%B1-predictions.csv",
+    "\u202egnp.csv": 'filename="gnp-predictions.csv"',
+    "x" * 300: f'filename="{"x" * 100}-predictions.csv"',
+}
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_the_answer_is_named_after_the_file(name: str) -> None:
+    assert disposition_of(name) == f"attachment; {NAMES[name]}"
+
+
+@given(st.text(max_size=200))
+def test_no_name_can_add_to_the_header(name: str) -> None:
+    pattern = r"attachment; filename=\"[ -!#-\[\]-~]+\"(; filename\*=UTF-8''[A-Za-z0-9%._~-]+)?"
+
+    assert re.fullmatch(pattern, disposition_of(name))
+
+
+# --- what is refused
+
+REFUSED = {
+    "": (422, "no header row: the file is empty"),
+    "a,b\n1,2\n": (422, "no column is called 'sepal length': a, b"),
+    f"{GOOD}\n": (422, "no column is called 'sepal length': 5.6, 2.7, 4.2, 1.3"),
+    "PK\x03\x04\0\0": (422, "not text"),
+    "\udcff\udcfes\0\n\0": (422, "UTF-16 text: save it as UTF-8"),
+    "\udcff,\udcfe\n": (422, "no column is called 'sepal length': ?, ?"),
+    f'"{HEADER}\n': (422, "line 1: a quote in the header is not closed"),
+    "x" * 300_000: (422, "line 1: a row of more than 262144 characters"),
+}
+
+
+@pytest.mark.parametrize("table", REFUSED, ids=lambda text: ascii(text[:16]))
+def test_what_is_no_table_of_the_features_is_refused_before_any_row(client: TestClient, table: str) -> None:
+    assert problem_of(upload(client, table.encode(errors="surrogateescape"))) == REFUSED[table]
+
+
+FORMS = {
+    "no such field": (form_of(part("x", 'form-data; name="data"')), 422, 'the form has no field called "file"'),
+    "no file chosen": (form_of(part("", 'form-data; name="file"; filename=""')), 422, "no file was chosen"),
+    "an empty file": (form_of(part("")), 422, "no header row: the file is empty"),
+    "two files before any row": (
+        form_of(part(HEADER), part(TABLE)), 422, 'the form has more than one field called "file"'
+    ),
+    "no end": (part(HEADER), 400, "the form ends too early"),
+    "no form": (b"sepal", 400, "the form cannot be read"),
+    "an encoded file": (
+        form_of(part("x", 'form-data; name="file"', "Content-Transfer-Encoding: base64")),
+        415, "an encoded file is not read",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_without_one_whole_file_is_refused(client: TestClient, form: str) -> None:
+    body, status, detail = FORMS[form]
+
+    assert problem_of(client.post("/score", content=body, headers=FORM)) == (status, detail)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": ""}, 415),
+        ({"Content-Type": "text/csv; charset=latin-1"}, 415),
+        (CSV | {"Content-Encoding": "gzip"}, 415),
+        ({"Content-Type": "multipart/form-data"}, 400),
+        ({"Content-Type": f"multipart/form-data; boundary={'x' * 300}"}, 400),
+        (CSV | {"Content-Length": "9" * 5_000}, 413),
+    ],
+)
+def test_other_bodies_are_refused(client: TestClient, headers: dict[str, str], status: int) -> None:
+    assert problem_of(client.post("/score", content=b"", headers=headers))[0] == status
+
+
+def test_a_browser_gets_its_errors_as_a_page(client: TestClient) -> None:
+    response = upload(client, "a,b\n", Accept="text/html")
+
+    assert response.status_code == 422
+    assert "no column is called 'sepal length': a, b" in parse_html(response.text).text
+
+
+def test_a_get_is_not_allowed(client: TestClient) -> None:
+    assert client.get("/score").status_code == 405
+
+
+# --- on a real server
+
+
+def connect(server: Server) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+
+
+def begin(server: Server, *headers: str, length: int | None = None) -> socket.socket:
+    """Return a connection on which the head of an upload has been sent; without a length it is chunked."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    host = urlsplit(server.url).netloc
+    head = ["POST /score HTTP/1.1", f"Host: {host}", "Content-Type: text/csv", framing, *headers]
+    connection.sendall("\r\n".join([*head, "", ""]).encode())
+    return connection
+
+
+def chunk(content: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(content), content)
+
+
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    """Return what comes up to and including `end`."""
+    seen = b""
+    while end not in seen:
+        more = connection.recv(65_536)
+        assert more, seen[-500:]
+        seen += more
+    return seen
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    seen = b""
+    while more := connection.recv(65_536):
+        seen += more
+    return seen
+
+
+def test_the_first_rows_come_back_while_the_upload_goes_on(busy: Server) -> None:
+    with begin(busy) as connection:
+        connection.sendall(chunk(f"{HEADER}\n{GOOD}\n5.1,".encode()))
+        first = read_until(connection, b"5.6,2.7,4.2,1.3,versicolor,0.0,1.0,0.0,\n")
+        connection.sendall(chunk(b"3.5,1.4,0.2\n"))
+        second = read_until(connection, b"5.1,3.5,1.4,0.2,setosa,1.0,0.0,0.0,\n")
+        connection.sendall(b"0\r\n\r\n")
+        last = read_until(connection, b"0\r\n\r\n")
+
+    assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"5.1" not in first
+    assert b"HTTP" not in second + last
+
+
+def test_a_client_that_sends_everything_before_it_reads_gets_everything(busy: Server, model: Classifier) -> None:
+    table = large_table(LARGE_ROWS)
+    connection = connect(busy)
+
+    connection.request("POST", "/score", table, CSV)  # returns when all of it has been sent
+    content = connection.getresponse().read()
+    connection.request("GET", "/health/ready")
+    again = connection.getresponse()
+
+    assert len(content) > 15e6
+    assert content == expected(model, table)
+    assert again.status == 200
+    connection.close()
+
+
+def test_memory_does_not_grow_with_the_file(busy: Server) -> None:
+    def upload(rows: int) -> int:
+        connection = connect(busy)
+        connection.request("POST", "/score", large_table(rows), CSV)
+        connection.getresponse().read()
+        connection.close()
+        status = Path(f"/proc/{busy.process.pid}/status").read_text()
+        return int(re.findall(r"VmHWM:\s*(\d+)", status)[0]) * 1024
+
+    some = upload(5_000)
+    many = upload(LARGE_ROWS)
+
+    assert many - some < 8e6
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-F", "file=@-;filename=rows.csv"], ["-T", "-", "-X", "POST"]], ids=["-F", "-T"]
+)
+def test_curl_streams_a_file_both_ways(busy: Server, model: Classifier, arguments: list[str]) -> None:
+    table = large_table(30_000)
+    typed = ["-H", "Content-Type: text/csv"] if "-T" in arguments else []
+
+    done = subprocess.run(
+        ["curl", "-sS", "--fail", "-D", "/dev/stderr", *arguments, *typed, f"{busy.url}/score"],
+        input=table, capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+
+    assert done.stdout == expected(model, table)
+    assert b"HTTP/1.1 200 OK" in done.stderr
+
+
+def test_a_declared_length_that_is_too_large_is_refused_before_anything_is_sent(busy: Server) -> None:
+    with begin(busy, "Expect: 100-continue", length=MAX_BYTES + 1) as connection:
+        answer = read_until(connection, b"}")
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert f"the upload has more than {MAX_BYTES} bytes".encode() in answer
+
+
+def test_a_client_that_asks_first_is_told_to_go_on(busy: Server) -> None:
+    with begin(busy, "Expect: 100-continue", length=len(TABLE)) as connection:
+        asked = read_until(connection, b"\r\n\r\n")
+        connection.sendall(TABLE.encode())
+        answer = read_until(connection, b"0\r\n\r\n")
+
+    assert asked == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_an_upload_that_grows_too_large_is_broken_off(busy: Server) -> None:
+    answers: list[bytes] = []
+    with begin(busy) as connection:
+        reading = threading.Thread(target=lambda: answers.append(rest_of(connection)))
+        reading.start()
+        connection.sendall(chunk(f"{HEADER},note\n".encode()))
+        for _ in range(MAX_BYTES // 2**20 + 1):
+            connection.sendall(chunk(f"{GOOD},{NOTE}\n".encode() * 5_000))
+        reading.join(20)
+
+    assert answers[0].startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answers[0].endswith(f",,,,,,,,,the upload has more than {MAX_BYTES} bytes\n\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    "table", [f'{HEADER}\n{GOOD}\n5.6,2.7,4.2,"1.3\n{GOOD}\n', f"{HEADER}\n{GOOD}\n{'x' * 150_000}\n"]
+)
+def test_an_answer_that_cannot_be_finished_says_so_and_has_no_end(busy: Server, table: str) -> None:
+    done = subprocess.run(
+        ["curl", "-sS", "--data-binary", "@-", "-H", "Content-Type: text/csv", f"{busy.url}/score"],
+        input=table.encode(), capture_output=True, check=False, timeout=30,
+    )  # fmt: skip
+
+    assert done.returncode == 18, "a transfer that ended too early"
+    _, good, last = done.stdout.decode().splitlines()
+    assert good == f"{GOOD},versicolor,0.0,1.0,0.0,"
+    assert last.startswith(",,,,,,,,line 3: ")
+
+
+def test_an_error_reaches_a_browser_that_is_still_sending(busy: Server) -> None:
+    block = b"1,2\n" * 2**20
+    connection = connect(busy)
+
+    connection.request("POST", "/score", b"a,b\n" + block, {**CSV, "Accept": "text/html"})
+    response = connection.getresponse()
+
+    assert response.status == 422
+    assert "no column is called" in response.read().decode()
+    connection.close()
+
+
+def test_clients_that_leave_are_forgotten(busy: Server) -> None:
+    with begin(busy) as waiting, begin(busy) as working:
+        waiting.sendall(chunk(f"{HEADER}\n{GOOD}\n".encode()))
+        read_until(waiting, b"versicolor,0.0,1.0,0.0,\n")
+        working.sendall(chunk(large_table(20_000)))
+        read_until(working, b"versicolor")
+
+    assert status_when_there_is_room(busy) == 200
+
+
+def test_more_uploads_than_allowed_are_told_to_come_again(busy: Server) -> None:
+    first, second = begin(busy), begin(busy)
+    for connection in (first, second):
+        connection.sendall(chunk(f"{HEADER}\n{GOOD}\n".encode()))
+        read_until(connection, b"versicolor")
+    third = connect(busy)
+
+    third.request("POST", "/score", TABLE, CSV)
+    response = third.getresponse()
+
+    assert response.status == 503
+    assert response.headers["Retry-After"] == "1"
+    assert json.loads(response.read())["detail"] == "too many files are being scored: try again later"
+    first.close()
+    second.close()
+    third.close()
+
+
+def test_clients_that_never_read_are_cut_and_make_room(busy: Server) -> None:
+    table = large_table(LARGE_ROWS)
+    with begin(busy, length=len(table)) as first, begin(busy, length=len(table)) as second:
+        for connection in (first, second):
+            connection.sendall(table)
+
+        before = status_of_upload(busy)
+        after = status_when_there_is_room(busy)
+
+    assert (before, after) == (503, 200)
+
+
+def status_when_there_is_room(server: Server) -> int:
+    deadline = time.monotonic() + 20
+    while (status := status_of_upload(server)) == 503 and time.monotonic() < deadline:
+        time.sleep(0.05)  # nothing to await: only the server knows when it gives a client up
+    return status
+
+
+def status_of_upload(server: Server) -> int:
+    connection = connect(server)
+    connection.request("POST", "/score", TABLE, CSV)
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    return response.status
