@@ -9,9 +9,11 @@ import dataclasses
 import fcntl
 import gc
 import io
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -753,6 +755,61 @@ def test_a_model_with_other_features_ends_the_stream_before_it_answers(
 ) -> None:
     with pytest.raises(ModelReplaced, match="other features: width, height"):
         run(across_models(model_path, other_models["boxes"], tmp_path / "log", [GOOD]))
+
+
+async def through_replacement(first: Path, second: Path, folder: Path) -> list[tuple[list[float], Outcome]]:
+    """Return rows and their answers over one stream, in the middle of which the model's file is replaced."""
+
+    def replace() -> None:
+        part = folder / "part"
+        part.write_bytes(second.read_bytes())
+        part.replace(path)
+
+    async def samples() -> AsyncIterator[list[float]]:
+        old = stream.model.version
+        after = 0
+        for row in itertools.cycle(different_rows(3_000)):
+            rows.append(row)
+            if len(rows) == 5_000:
+                await asyncio.to_thread(replace)
+            after += stream.model.version != old
+            if after == 5_000:
+                return
+            yield row
+
+    path = folder / "model.npz"
+    shutil.copy(first, path)
+    rows: list[list[float]] = []
+    lost: list[str] = []
+    outcomes: list[Outcome] = []
+    server_of = run_server(folder / "log.txt", MODEL_FILE=str(path), MODEL_CHECK_S="0.02")
+    async with contextlib.AsyncExitStack() as stack:
+        server = await asyncio.to_thread(stack.enter_context, server_of)
+        stream = Stream(server.url, on_lost=lambda reason, _delay_s: lost.append(reason))
+        await stack.enter_async_context(stream)
+        await exhaust(stream.predict(samples()), into=outcomes)
+    assert lost == []
+    return list(zip(rows[:-1], outcomes, strict=True))
+
+
+def test_a_model_that_is_replaced_in_the_middle_leaves_no_row_without_its_answer(
+    model: Classifier, model_path: Path, other_models: dict[str, Path], tmp_path: Path
+) -> None:
+    other = classifier.load(other_models["trees"])
+
+    answered = run(through_replacement(model_path, other_models["trees"], tmp_path))
+
+    switch = next(i for i, (_, outcome) in enumerate(answered) if outcome == expected(other, answered[i][0]))
+    assert 0 < switch < len(answered)
+    assert all(outcome == expected(model, row) for row, outcome in answered[:switch])
+    assert all(outcome == expected(other, row) for row, outcome in answered[switch:])
+
+
+def test_a_model_with_other_features_that_comes_in_the_middle_is_told_at_once(
+    model_path: Path, other_models: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelReplaced, match="was replaced by one with other features: width, height"):
+        run(through_replacement(model_path, other_models["boxes"], tmp_path))
 
 
 # Entering.

@@ -1,0 +1,165 @@
+"""Model files that were replaced: kept by training, put back by a command."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from ml import classifier, history, iris, modelfile, training
+from ml.card import Recipe
+from ml.errors import ModelFileError
+from tests.conftest import output_of, run
+
+
+@pytest.fixture(scope="module")
+def fitted() -> list[training.Trained]:
+    return [training.fit(iris.load(), Recipe(seed=seed, trees=2)) for seed in range(6)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "my model.v1.npz"
+
+
+def write(fitted: list[training.Trained], path: Path) -> list[str]:
+    """Write one model after the other; return their versions."""
+    return [training.write(training.model_of(one), path, trained=one).version for one in fitted]
+
+
+def kept(path: Path) -> list[str]:
+    return [one.version for one in history.kept(path)]
+
+
+def version_at(path: Path) -> str:
+    return classifier.load(path).version
+
+
+def test_the_last_three_files_that_were_replaced_are_kept_by_version(
+    fitted: list[training.Trained], path: Path
+) -> None:
+    *replaced, last = write(fitted, path)
+
+    assert kept(path) == replaced[:-4:-1]
+    assert sorted(os.listdir(path.parent)) == sorted(
+        [path.name, *(f"my model.v1.{version}.npz" for version in replaced[-3:])]
+    )
+    assert [version_at(one.path) for one in history.kept(path)] == kept(path)
+    assert version_at(path) == last
+
+
+def test_the_same_model_again_keeps_nothing_more(fitted: list[training.Trained], path: Path) -> None:
+    write([fitted[0], fitted[0]], path)
+
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_what_is_no_model_is_not_kept(fitted: list[training.Trained], path: Path) -> None:
+    path.write_bytes(b"not a model")
+
+    write(fitted[:1], path)
+
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_files_of_other_models_are_left_alone(fitted: list[training.Trained], path: Path) -> None:
+    others = ["my model.npz", "my model.v1.npz.bak", "my modelxv1.0123456789ab.npz", "other.0123456789ab.npz"]
+    for name in others:
+        (path.parent / name).write_bytes(b"")
+
+    versions = write(fitted, path)
+
+    assert kept(path) == versions[-2:-5:-1]
+    assert {*others} <= set(os.listdir(path.parent))
+
+
+def test_a_model_comes_back_and_twice_undoes_it(fitted: list[training.Trained], path: Path) -> None:
+    first, second, third = write(fitted[:3], path)
+    content = path.read_bytes()
+
+    restored = history.restore(path)
+    assert (restored.model.version, restored.replaced) == (version_at(path), third) == (second, third)
+    assert kept(path) == [third, first]
+
+    history.restore(path)
+    assert path.read_bytes() == content
+    assert kept(path) == [second, first]
+
+
+def test_a_version_is_chosen_by_its_first_digits(fitted: list[training.Trained], path: Path) -> None:
+    first, second, third = write(fitted[:3], path)
+
+    history.restore(path, first[:8])
+
+    assert version_at(path) == first
+    assert kept(path) == [third, second]
+
+
+def test_a_model_comes_back_where_there_is_none_any_more(fitted: list[training.Trained], path: Path) -> None:
+    first, _ = write(fitted[:2], path)
+    path.unlink()
+
+    assert history.restore(path).replaced == ""
+    assert version_at(path) == first
+
+
+@pytest.mark.parametrize(("version", "reason"), [("", "no model file is kept beside"), ("ffff", "of version ffff is")])
+def test_what_is_not_there_does_not_come_back(
+    fitted: list[training.Trained], path: Path, version: str, reason: str
+) -> None:
+    write(fitted[:1], path)
+    content = path.read_bytes()
+
+    with pytest.raises(ModelFileError, match=reason):
+        history.restore(path, version)
+
+    assert path.read_bytes() == content
+
+
+def test_a_kept_file_that_is_damaged_does_not_come_back(fitted: list[training.Trained], path: Path) -> None:
+    first, second = write(fitted[:2], path)
+    copy = history.kept(path)[0].path
+    copy.write_bytes(copy.read_bytes()[:-1])
+
+    with pytest.raises(ModelFileError, match="checksum"):
+        history.restore(path)
+
+    assert version_at(path) == second
+    assert kept(path) == [first]
+
+
+def test_a_model_that_cannot_be_trained_leaves_files_as_they_were(
+    fitted: list[training.Trained], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(fitted[:1], path)
+    wrong = training.model_of(fitted[2])
+
+    with pytest.raises(Exception, match="other probabilities"):
+        training.write(wrong, path, trained=fitted[1])
+
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_the_command_lists_and_restores(fitted: list[training.Trained], tmp_path: Path) -> None:
+    path = tmp_path / "model.npz"
+    first, second, third = write(fitted[:3], path)
+
+    listed = output_of("rollback", "--list", cwd=tmp_path).splitlines()
+    printed = output_of("rollback", "model.npz", "--to", first, cwd=tmp_path)
+    wrong = run("rollback", "elsewhere/model.npz", cwd=tmp_path)
+
+    assert [line.split()[0] for line in listed] == [second, first]
+    assert all(re.search(r" replaced 20[^a-z]+ UTC  accuracy [01]\.\d{3}$", line) for line in listed)
+    assert printed == f"model.npz: version {first} again, in place of {third}, which is kept\n"
+    assert version_at(path) == first
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr == "error: elsewhere/model.npz: No such file or directory\n"
+
+
+def test_a_kept_file_has_the_bytes_of_its_version(fitted: list[training.Trained], path: Path) -> None:
+    write(fitted[:2], path)
+    (one,) = history.kept(path)
+
+    assert modelfile.version_of(one.path.read_bytes()) == one.version
