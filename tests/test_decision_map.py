@@ -1,0 +1,224 @@
+"""The decision map: what is drawn at a point is what the model says there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import pytest
+
+from ml.card import TrainedFeature
+from ml.classifier import Classifier
+from web.decision_map import (
+    LEFT,
+    PLOT_HEIGHT,
+    PLOT_WIDTH,
+    TOP,
+    DecisionMap,
+    Mapper,
+    Region,
+    axes_of,
+    default_axes,
+    step_of,
+)
+from web.languages import language
+
+ENGLISH = language("en")
+Rectangle = tuple[int, int, int, int]
+
+
+def mapper_of(model: Classifier, x: int = 3, y: int = 2, *, max_rows: int = 4_096) -> Mapper:
+    return Mapper(model, ENGLISH, x=x, y=y, max_rows=max_rows)
+
+
+def rectangles_of(region: Region) -> list[Rectangle]:
+    """Return (left, top, right, bottom) of each rectangle of a region's path."""
+    found = re.findall(r"M(\d+) (\d+)h(\d+)v(\d+)H(\d+)z", region.path)
+    assert "".join("M{} {}h{}v{}H{}z".format(*numbers) for numbers in found) == region.path
+    numbers = [tuple(map(int, rectangle)) for rectangle in found]
+    assert all(left == back for left, _, _, _, back in numbers), "each is closed"
+    return [(left, top, left + width, top + height) for left, top, width, height, _ in numbers]
+
+
+def label_at(drawn: DecisionMap, x: float, y: float) -> int:
+    (label,) = [
+        region.label
+        for region in drawn.regions
+        for left, top, right, bottom in rectangles_of(region)
+        if left < x < right and top < y < bottom
+    ]
+    return label
+
+
+def rows_of(model: Classifier, n: int, seed: int) -> list[list[float]]:
+    low, high = np.array([(feature.low, feature.high) for feature in model.features]).T
+    rows: list[list[float]] = np.random.default_rng(seed).uniform(low, high, (n, len(low))).round(2).tolist()
+    return rows
+
+
+@pytest.mark.parametrize(("x", "y"), [(3, 2), (2, 3), (0, 1), (1, 3)])
+def test_the_regions_cover_the_plot_once(model: Classifier, x: int, y: int) -> None:
+    for row in rows_of(model, 20, seed=x):
+        drawn = mapper_of(model, x, y).draw(row)
+
+        rectangles = [found for region in drawn.regions for found in rectangles_of(region)]
+        assert (
+            sum((right - left) * (bottom - top) for left, top, right, bottom in rectangles) == PLOT_WIDTH * PLOT_HEIGHT
+        )
+        covered = np.zeros((PLOT_HEIGHT, PLOT_WIDTH), dtype=int)
+        for left, top, right, bottom in rectangles:
+            covered[top - TOP : bottom - TOP, left - LEFT : right - LEFT] += 1
+        assert (covered == 1).all()
+
+
+@pytest.mark.parametrize(("x", "y"), [(3, 2), (2, 3), (0, 1)])
+def test_what_is_drawn_at_a_point_is_what_the_model_says_there(model: Classifier, x: int, y: int) -> None:
+    mapper, rng = mapper_of(model, x, y), np.random.default_rng(7)
+    checked = 0
+    for row in rows_of(model, 20, seed=3):
+        drawn = mapper.draw(row)
+        for across, up in zip(
+            rng.uniform(drawn.x.low, drawn.x.high, 40), rng.uniform(drawn.y.low, drawn.y.high, 40), strict=True
+        ):
+            there = [*row]
+            there[x], there[y] = float(across), float(up)
+            column = LEFT + (across - drawn.x.low) / (drawn.x.high - drawn.x.low) * PLOT_WIDTH
+            line = TOP + PLOT_HEIGHT - (up - drawn.y.low) / (drawn.y.high - drawn.y.low) * PLOT_HEIGHT
+            nearby = {
+                label_at(drawn, min(max(column + dx, LEFT + 0.25), LEFT + PLOT_WIDTH - 0.25) + 1e-7,
+                         min(max(line + dy, TOP + 0.25), TOP + PLOT_HEIGHT - 0.25) + 1e-7)
+                for dx in (-0.75, 0.75) for dy in (-0.75, 0.75)
+            }  # fmt: skip
+            if len(nearby) == 1:  # lines are at whole units: nearer than that to one, either side may be meant
+                assert nearby == {model.predict(there).index}
+                checked += 1
+    assert checked > 600
+
+
+def test_every_border_has_two_labels_and_every_two_labels_a_border(model: Classifier) -> None:
+    drawn = mapper_of(model).draw([5.6, 2.7, 4.2, 1.3])
+    picture = np.zeros((PLOT_HEIGHT, PLOT_WIDTH), dtype=int)
+    for region in drawn.regions:
+        for left, top, right, bottom in rectangles_of(region):
+            picture[top - TOP : bottom - TOP, left - LEFT : right - LEFT] = region.label
+
+    across, up = np.zeros_like(picture, dtype=bool), np.zeros_like(picture, dtype=bool)
+    for x, y, direction, end in re.findall(r"M(\d+) (\d+)([VH])(\d+)", drawn.borders):
+        if direction == "V":
+            across[int(end) - TOP : int(y) - TOP, int(x) - LEFT] = True
+        else:
+            up[int(y) - TOP, int(x) - LEFT : int(end) - LEFT] = True
+
+    assert np.array_equal(across[:, 1:], picture[:, 1:] != picture[:, :-1])
+    assert np.array_equal(up[1:], picture[1:] != picture[:-1])
+
+
+def test_the_points_are_the_training_rows_of_each_class(model: Classifier) -> None:
+    mapper = mapper_of(model)
+
+    drawn = mapper.draw([5.6, 2.7, 4.2, 1.3])
+
+    shown = [set(re.findall(r"(\d+) (\d+)", points.path)) for points in drawn.points]
+    expected: list[set[tuple[str, str]]] = [set() for _ in model.labels]
+    for row, label in zip(model.sample_rows.tolist(), model.sample_classes.tolist(), strict=True):
+        x, y = mapper.position(row)
+        expected[label].add((str(x), str(y)))
+    assert shown == expected
+    assert len({points.mark for points in drawn.points}) == len(model.labels), "a mark of its own for each class"
+
+
+def test_a_sample_outside_of_the_plot_is_at_its_edge(model: Classifier) -> None:
+    mapper = mapper_of(model)
+
+    assert mapper.position([5.0, 3.0, 1e6, -1e6]) == (LEFT, TOP)
+    assert mapper.position([5.0, 3.0, -1e6, 1e6]) == (LEFT + PLOT_WIDTH, TOP + PLOT_HEIGHT)
+
+
+def test_a_coarser_map_says_so(model: Classifier) -> None:
+    row = [5.6, 2.7, 4.2, 1.3]
+
+    assert mapper_of(model).draw(row).exact
+    assert not mapper_of(model, max_rows=64).draw(row).exact
+
+
+def test_ticks_are_round_numbers_inside_of_the_plot(model: Classifier) -> None:
+    drawn = mapper_of(model).draw([5.6, 2.7, 4.2, 1.3])
+
+    assert [text for _, text in drawn.x.ticks] == ["0.5", "1", "1.5", "2", "2.5"]
+    assert [text for _, text in drawn.y.ticks] == ["2", "4", "6"]
+    assert all(LEFT <= position <= LEFT + PLOT_WIDTH for position, _ in drawn.x.ticks)
+    assert all(TOP <= position <= TOP + PLOT_HEIGHT for position, _ in drawn.y.ticks)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        (None, None, (3, 2)), ("sepal_length", None, (0, 2)), (None, "sepal_length", (3, 0)),
+        ("sepal_length", "sepal_width", (0, 1)), ("petal_length", "petal_length", (2, 3)), ("x", "?", (3, 2)),
+        ("petal_length", None, (2, 3)), ("sepal_width", "sepal_width", (1, 3)),
+    ],
+)  # fmt: skip
+def test_axes_are_asked_for_by_key(model: Classifier, x: str | None, y: str | None, expected: tuple[int, int]) -> None:
+    assert axes_of(model, x, y) == expected
+
+
+def test_the_usual_axes_are_the_two_most_important_features(model: Classifier) -> None:
+    axes = default_axes(model)
+
+    assert axes
+    ranked = sorted((feature.importance for feature in model.features), reverse=True)
+    assert [model.features[position].importance for position in axes] == ranked[:2]
+
+
+def feature(low: float, high: float, minimum: float | None = None, maximum: float | None = None) -> TrainedFeature:
+    return TrainedFeature(
+        key="f",
+        title="f",
+        low=low,
+        high=high,
+        minimum=minimum,
+        maximum=maximum,
+        quantiles=(low, high),
+        example=low,
+        importance=0.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step"),
+    [(0.1, 2.5, 0.1), (0, 100, 1.0), (0, 1, 0.01), (1e6, 9e6, 1e5), (3, 3, 1.0), (0, 2e-9, 1e-10)],
+)
+def test_a_step_is_a_power_of_ten_that_goes_into_the_range(low: float, high: float, step: float) -> None:
+    assert step_of(feature(low, high)) == step
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        feature(3, 3), feature(0, 0), feature(-1e38, 1e38), feature(1e-300, 2e-300),
+        feature(5, 5, minimum=5, maximum=5), feature(-3.4e38, 3.4e38), feature(0, 1, minimum=0, maximum=1), feature(1e15, 1e15 + 1),
+    ],
+)  # fmt: skip
+def test_any_training_range_has_a_scale_with_ticks(model: Classifier, strange: TrainedFeature) -> None:
+    odd = other_features(model, [strange, strange, *model.features[2:]])
+
+    drawn = Mapper(odd, ENGLISH, x=0, y=1, max_rows=256).draw([strange.low, strange.high, 4.2, 1.3])
+
+    assert drawn.x.low < drawn.x.high
+    assert drawn.x.ticks
+    assert drawn.regions
+
+
+class OtherFeatures(Classifier):
+    """A model with features that are described in another way."""
+
+    def __init__(self, model: Classifier, features: Sequence[TrainedFeature]) -> None:
+        self.__dict__.update(model.__dict__)
+        self.features = tuple(features)
+
+
+def other_features(model: Classifier, features: Sequence[TrainedFeature]) -> Classifier:
+    keyed = [msgspec.structs.replace(feature, key=f"f{number}") for number, feature in enumerate(features)]
+    return OtherFeatures(model, keyed)

@@ -1,0 +1,157 @@
+"""Fragments: what is kept and filled is what would be rendered anew, and memory stays bounded."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml import classifier
+from ml.classifier import Classifier
+from ml.explain import nearest_change
+from ml.sample import InvalidSample
+from tests.conftest import parse_html
+from web import fragments
+from web.decision_map import default_axes
+from web.fragments import Fragments, FragmentStore
+from web.languages import language
+from web.picture import LONGEST, Picture
+from web.templates import Outline, Templates
+
+ENGLISH = language("en")
+
+
+def rows_of(model: Classifier, n: int, seed: int = 0) -> list[list[float]]:
+    low, high = np.array([(feature.low, feature.high) for feature in model.features]).T
+    rows: list[list[float]] = (
+        np.random.default_rng(seed).uniform(low - 0.5, high + 0.5, (n, len(low))).round(2).tolist()
+    )
+    return rows
+
+
+def answer(made: Fragments, model: Classifier, row: list[float], axes: tuple[int, int] | None) -> str:
+    return made.answer(row, model.predict(row), model.validator.notes(row), axes)
+
+
+def test_an_outline_is_filled_in_its_gaps() -> None:
+    templates = Templates()
+
+    outline = templates.outline("_picture.html", ENGLISH, leaves=Picture(LikeNothing()).leaves)  # type: ignore[arg-type]  # has what a picture looks at
+
+    assert outline.fill([]).startswith("<svg")
+    with pytest.raises(ValueError, match="size 1 to extended slice of size 0"):
+        outline.fill(["too many"])
+    assert Outline("no gap").fill(()) == "no gap"
+
+
+class LikeNothing:
+    """A model without a picture."""
+
+    features = ()
+
+    class card:
+        picture = ()
+
+
+@pytest.mark.parametrize("axes", [(3, 2), (0, 1), None])
+def test_a_kept_fragment_is_the_one_that_is_rendered_anew(model: Classifier, axes: tuple[int, int] | None) -> None:
+    templates = Templates()
+    kept = Fragments(model, templates, ENGLISH)
+    rows = rows_of(model, 15)
+    for row in rows:
+        answer(kept, model, row, axes)
+
+    for row in rows:
+        assert answer(kept, model, row, axes) == answer(Fragments(model, templates, ENGLISH), model, row, axes)
+
+
+def test_every_fragment_says_what_the_model_says(model: Classifier) -> None:
+    made = Fragments(model, Templates(), ENGLISH)
+    for row in rows_of(model, 60, seed=1):
+        prediction = model.predict(row)
+
+        html = parse_html(answer(made, model, row, default_axes(model)))
+
+        assert html.one(data_state="answer").attributes["data-label"] == prediction.label
+        shares = [float(meter.attributes["value"]) for meter in html.all("meter")]
+        assert shares == list(prediction.probabilities)
+        change = nearest_change(model, row)
+        buttons = html.all("button")
+        assert [(b.attributes["data-set"], float(b.attributes["data-value"].replace("−", "-"))) for b in buttons] == (
+            [(change.feature, change.value)] if change else []
+        )
+        if change:
+            changed = [*row]
+            changed[[feature.key for feature in model.features].index(change.feature)] = change.value
+            assert model.predict(changed).label == change.label != prediction.label
+
+
+def test_the_chosen_region_is_that_of_the_answer(model: Classifier) -> None:
+    made = Fragments(model, Templates(), ENGLISH)
+    row = [5.6, 2.7, 4.2, 1.3]
+    for petal_width in (0.2, 1.3, 2.4):
+        there = [*row[:3], petal_width]
+
+        html = parse_html(answer(made, model, there, (3, 2)))
+
+        named = [text.text for text in html.all("text") if "chosen" in text.attributes.get("class", "").split()]
+        assert named in ([model.predict(there).label], [])
+
+
+def test_a_sample_with_errors_has_no_map(model: Classifier) -> None:
+    made = Fragments(model, Templates(), ENGLISH)
+    with pytest.raises(InvalidSample) as caught:
+        model.validator.row({"sepal_length": "x"})
+
+    html = made.invalid(made.invalid_view(caught.value))
+
+    assert "<svg" not in html
+    assert 'data-state="invalid"' in html
+
+
+def test_the_maps_that_are_kept_are_bounded(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fragments, "KEPT_MAPS", 3)
+    made = Fragments(model, Templates(), ENGLISH)
+
+    for row in rows_of(model, 30):
+        answer(made, model, row, (3, 2))
+
+    assert len(made._maps) == 3
+
+
+def test_a_replaced_model_is_forgotten(model_path: Path) -> None:
+    store = FragmentStore(Templates())
+    first, second = classifier.load(model_path), classifier.load(model_path)
+    row = [5.6, 2.7, 4.2, 1.3]
+    answer(store.of(first, ENGLISH), first, row, (3, 2))
+    gone = weakref.ref(first)
+    assert store.of(first, ENGLISH) is store.of(first, ENGLISH)
+
+    answer(store.of(second, language("es")), second, row, (3, 2))
+    del first
+    gc.collect()
+
+    assert gone() is None
+
+
+def test_a_picture_has_one_scale_for_all_leaves(model: Classifier) -> None:
+    picture = Picture(model)
+    row = [7.9, 3.8, 6.4, 2.0]
+
+    sizes = [tuple(map(float, size.split())) for size in picture.sizes(row)]
+
+    assert [leaf.angle for leaf in picture.leaves] == ["90", "210", "330", "30", "150", "270"]
+    assert sizes[:3] == [sizes[0]] * 3
+    assert sizes[3:] == [sizes[3]] * 3
+    assert sizes[0][0] == LONGEST, "the longest of the training range"
+    scales = [size / value for size, value in zip((*sizes[0], *sizes[3]), row, strict=True)]
+    assert max(scales) - min(scales) < 0.05
+
+
+def test_a_picture_of_impossible_lengths_stays_a_picture(model: Classifier) -> None:
+    sizes = Picture(model).sizes([1e30, -5.0, 0.0, 1e-30])
+
+    assert all(0 < float(number) <= 50 for size in sizes for number in size.split())
