@@ -17,12 +17,11 @@ from web.problems import Problem, ProblemDetails
 
 MEDIA_TYPE = "application/problem+json"
 SHOWN_CHARACTERS = 200
-_HEADERS = {"Vary": VARY.decode(), "Cache-Control": "no-cache"}
 
 
 def json_of(details: ProblemDetails) -> Response:
     """Return the problem as JSON (RFC 9457)."""
-    return Response(msgspec.json.encode(details), details.status, _HEADERS, media_type=MEDIA_TYPE)
+    return Response(msgspec.json.encode(details), details.status, _headers(), media_type=MEDIA_TYPE)
 
 
 async def handle_problem(request: Request, error: Exception) -> Response:
@@ -81,6 +80,10 @@ def on_the_wire(problem: Problem, headers: Sequence[tuple[bytes, bytes]]) -> byt
     return b"\r\n".join([*lines, b"", body])
 
 
+def _headers() -> dict[str, str]:
+    return {"Vary": VARY.decode(), "Cache-Control": "no-cache"}
+
+
 def _answer(request: Request, details: ProblemDetails) -> Response:
     if preferred_form(request.scope, default="json") != "page":
         return json_of(details)
@@ -90,4 +93,4 @@ def _answer(request: Request, details: ProblemDetails) -> Response:
     language = languages.preferred(header_of(request.scope, b"accept-language"))
     view = views.problem_view(details, language)
     page: str = request.app.state.templates.render("problem.html", language, problem=view, base=base)
-    return Response(page, details.status, _HEADERS, media_type="text/html")
+    return Response(page, details.status, _headers(), media_type="text/html")
