@@ -7,6 +7,7 @@ all else held, therefore tells everything about that feature, and two features' 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +25,7 @@ MAX_ROWS = 4_096
 MAX_PLANE_ROWS = 16_384
 # Rows of many features are long: this many numbers take 16 MB as float64, and a fraction of a second to answer.
 MAX_VALUES = 2_000_000
-TINY = float(np.finfo(float).tiny)
+TINY = sys.float_info.min
 
 
 @dataclass(frozen=True, slots=True)

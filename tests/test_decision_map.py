@@ -198,7 +198,8 @@ def test_a_step_is_a_power_of_ten_that_goes_into_the_range(low: float, high: flo
     "strange",
     [
         feature(3, 3), feature(0, 0), feature(-1e38, 1e38), feature(1e-300, 2e-300),
-        feature(5, 5, minimum=5, maximum=5), feature(-3.4e38, 3.4e38), feature(0, 1, minimum=0, maximum=1), feature(1e15, 1e15 + 1),
+        feature(5, 5, minimum=5, maximum=5), feature(-3.4e38, 3.4e38),
+        feature(0, 1, minimum=0, maximum=1), feature(1e15, 1e15 + 1),
     ],
 )  # fmt: skip
 def test_any_training_range_has_a_scale_with_ticks(model: Classifier, strange: TrainedFeature) -> None:

@@ -44,7 +44,8 @@ def test_an_outline_is_filled_in_its_gaps() -> None:
     assert outline.fill([]).startswith("<svg")
     with pytest.raises(ValueError, match="size 1 to extended slice of size 0"):
         outline.fill(["too many"])
-    assert Outline("no gap").fill(()) == "no gap"
+    assert Outline(["no gap"]).fill(()) == "no gap"
+    assert Outline(["a", "b", "c"]).fill(["1", "2"]) == "a1b2c"
 
 
 class LikeNothing:

@@ -7,7 +7,7 @@ for each sample are a few numbers: where it is on the map, and how large its pic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Literal
 
 from markupsafe import Markup
@@ -48,6 +48,7 @@ class Fragments:
         self._maps: dict[tuple[Axes, tuple[int, ...]], tuple[Outline, Sequence[int]]] = {}
         self._answer = lru_cache(KEPT_ANSWERS)(self._render_answer)
         self._change = lru_cache(KEPT_CHANGES)(self._render_change)
+        self._card = lru_cache(1)(self._render_card)
         self._mapper = lru_cache(KEPT_AXES)(self._make_mapper)
 
     def answer(self, row: Sequence[float], prediction: Prediction, notes: tuple[Note, ...], axes: Axes) -> str:
@@ -90,10 +91,9 @@ class Fragments:
         view = views.page_view(
             self._model, texts, messages, self._language, lang=lang, axes=axes, address=address, code=code
         )
-        return self._render("page.html", page=view, fragment=Markup(fragment), card=self._card)  # noqa: S704  # it was rendered above
+        return self._render("page.html", page=view, fragment=Markup(fragment), card=self._card())  # noqa: S704  # it was rendered above
 
-    @cached_property
-    def _card(self) -> Markup:
+    def _render_card(self) -> Markup:
         view = card_view(self._model.card, self._model.version, self._language)
         return Markup(self._render("_card.html", card=view))  # noqa: S704  # rendered here
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import jinja2
 from markupsafe import Markup
@@ -13,15 +13,14 @@ from markupsafe import Markup
 from web.content import STATIC, TEMPLATES
 from web.languages import Language
 
-# Stands in rendered text where a gap is. Nobody who writes labels, titles or values can know it.
-_GAP = f"gap{secrets.token_hex(16)}"
-
 
 class Outline:
-    """Text that was rendered with gaps in it, and is filled anew for each sample: far cheaper than rendering."""
+    """Text that was rendered with a gap after each of its parts but the last, and is filled anew for each sample.
 
-    def __init__(self, rendered: str) -> None:
-        parts = rendered.split(_GAP)
+    That is far cheaper than rendering.
+    """
+
+    def __init__(self, parts: Sequence[str]) -> None:
         self._parts = [""] * (2 * len(parts) - 1)
         self._parts[::2] = parts
 
@@ -35,9 +34,11 @@ class Outline:
 class Templates:
     """Renders templates. Links in them are relative to `base`, the way up to where the service answers."""
 
-    @cached_property
-    def _loader(self) -> jinja2.BaseLoader:
-        return jinja2.FileSystemLoader(TEMPLATES)
+    def __init__(self) -> None:
+        self._loader = jinja2.FileSystemLoader(TEMPLATES)
+        self._environments: dict[Language, jinja2.Environment] = {}
+        # Stands in rendered text where a gap is. Nobody who writes labels, titles or values can know it.
+        self._gap = secrets.token_hex(16)
 
     def render(self, name: str, language: Language, **context: object) -> str:
         """Return a template's text in a language."""
@@ -45,10 +46,13 @@ class Templates:
 
     def outline(self, name: str, language: Language, **context: object) -> Outline:
         """Return a template's text with a gap wherever it has `{{ gap }}`."""
-        return Outline(self.render(name, language, gap=Markup(_GAP), **context))  # noqa: S704  # hex digits
+        gap = Markup(self._gap)  # noqa: S704  # hex digits
+        return Outline(self.render(name, language, gap=gap, **context).split(self._gap))
 
-    @lru_cache  # noqa: B019  # there is one object of this class in an application
     def _environment(self, language: Language) -> jinja2.Environment:
+        known = self._environments.get(language)
+        if known is not None:
+            return known
         environment = jinja2.Environment(
             loader=self._loader,
             autoescape=True,
@@ -59,6 +63,7 @@ class Templates:
         )
         environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # of the extension
         environment.globals |= {"asset": asset, "base": "", "language": language}
+        self._environments[language] = environment
         return environment
 
 
