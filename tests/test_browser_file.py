@@ -1,0 +1,469 @@
+"""A file on the page, in a real browser on the real server: dropped or chosen, streamed, and taken home as a table."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect, sync_playwright
+
+from ml import iris, training
+from ml.card import Recipe
+from ml.classifier import Classifier
+from ml.score import score
+from tests.conftest import Server, free_port, run, run_server
+
+CHROMIUM = shutil.which("chromium")
+# What CI runs must not be skipped there: without Chromium, every story fails.
+pytestmark = pytest.mark.skipif(CHROMIUM is None and os.environ.get("CI") != "true", reason="Chromium is not installed")
+
+HEADER = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
+GOOD = "5.6,2.7,4.2,1.3"
+ROWS = 100_000
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM, "CI=true, but Chromium is not installed"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, server: Server) -> Iterator[Open]:
+    """Opens pages in contexts of their own, which may not complain but for what `complaint` matches."""
+    with contextlib.ExitStack() as contexts:
+        complaints: list[str] = []
+
+        def open_page(url: str = "", *, complaint: str = r"(?!)", **options: Any) -> Page:
+            context = contexts.enter_context(contextlib.closing(browser.new_context(**options)))
+            page = context.new_page()
+
+            def complain(text: str) -> None:
+                if not re.search(complaint, text):
+                    complaints.append(text)
+
+            page.on("console", lambda m: complain(m.text) if m.type in ("error", "warning") else None)
+            page.on("pageerror", lambda e: complaints.append(str(e)))
+            page.on("dialog", lambda d: complaints.append(f"dialog: {d.message}"))
+            page.goto(url or server.url)
+            return page
+
+        yield open_page
+    assert complaints == []
+
+
+class Gate:
+    """Stands in the stream of a page: lets some answers through, and keeps what follows until it is opened.
+
+    It opens by itself when the service announces another model.
+    """
+
+    def __init__(self, page: Page, *, answers: int = 0) -> None:
+        self.sent: list[str] = []
+        self._held: list[str] = []
+        self._left = answers
+        self._models = 0
+        page.route_web_socket(re.compile("/stream$"), self._connect)
+
+    def _connect(self, route: WebSocketRoute) -> None:
+        self._route = route
+        server = route.connect_to_server()
+
+        def send(message: str | bytes) -> None:
+            self.sent.append(str(message))
+            server.send(message)
+
+        route.on_message(send)
+        server.on_message(lambda message: self._pass(str(message)))
+
+    def _pass(self, message: str) -> None:
+        self._models += message.startswith('{"type":"model"')
+        if self._models == 1 and not self._left and '"id"' in message:
+            self._held.append(message)
+            return
+        if self._models == 2:
+            self.open()
+        self._left = max(0, self._left - ('"id"' in message))
+        self._route.send(message)
+
+    def open(self) -> None:
+        self._left = 10**9
+        for message in self._held:
+            self._route.send(message)
+        self._held.clear()
+
+
+def choose(page: Page, content: str | bytes, name: str = "rows.csv") -> None:
+    encoded = content.encode() if isinstance(content, str) else content
+    page.set_input_files("#file-input", {"name": name, "mimeType": "text/csv", "buffer": encoded})
+
+
+def status(page: Page) -> Locator:
+    return page.locator("#file-status")
+
+
+def downloaded(page: Page) -> bytes:
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download predictions").click()
+    assert download.value.suggested_filename == "rows-predictions.csv"
+    return Path(download.value.path()).read_bytes()
+
+
+def scored(model: Classifier, content: bytes) -> bytes:
+    """Return the table that `python -m ml score --guarded` makes, and POST /score."""
+    source = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", "surrogateescape", newline="")
+    sink = io.StringIO(newline="")
+    score(model, source, sink, on_bad=lambda _bad: None, guarded=True)
+    return sink.getvalue().encode(errors="surrogateescape")
+
+
+@pytest.fixture(scope="module")
+def table() -> bytes:
+    """Many rows, with columns that nobody needs in front, between and behind, and a bad row now and then."""
+    rng = random.Random(0)
+    lines = ["id;petal width;Sepal Length (cm);note;petal length (cm);sepal width [cm];=1+1"]
+    for number in range(ROWS):
+        values = [f"{rng.uniform(0, 8):.2f}" for _ in range(4)]
+        if number % 9_973 == 5:
+            values[number % 4] = rng.choice(["", "abc", "-1", "1e40", "=2"])
+        note = '"=HYPERLINK(""http://x"");\n<b>"' if number % 50 == 0 else "año"
+        lines.append(";".join([str(number), *values[:2], note, *values[2:], "+x"]))
+    return "\r\n".join(lines).encode()
+
+
+# From file to table
+
+
+def test_a_hundred_thousand_rows_stay_smooth_and_give_the_table_of_the_command_line(
+    open_page: Open, model_path: Path, table: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_bytes(table)
+    expected = tmp_path / "expected.csv"
+    page = open_page()
+    before = page.locator("*").count()
+    page.evaluate(
+        """() => {
+            window.answers = [];
+            const progress = document.getElementById("file-progress");
+            document.getElementById("prediction").addEventListener("htmx:afterSwap", (event) =>
+              answers.push([event.detail.requestConfig.formData.get("petal_width"), progress.value]));
+        }"""
+    )
+
+    page.set_input_files("#file-input", tmp_path / "rows.csv")
+    page.locator("input[name=petal_width]").focus()
+    page.keyboard.press("End")
+    page.keyboard.type("234", delay=30)
+    expect(status(page)).to_have_text("All of rows.csv is predicted.", timeout=30_000)
+
+    command_line = run("score", model_path, "rows.csv", "--guarded", "--out", expected, cwd=tmp_path)
+    assert command_line.returncode == 0
+    assert downloaded(page) == expected.read_bytes()
+    answers = page.evaluate("answers")
+    assert [text for text, _ in answers][-1] == "1.3234"
+    assert len(answers) == 3, "each key has its answer"
+    assert all(share < 1 for _, share in answers), "while the file was on its way"
+    assert page.locator("*").count() < before + 250
+    expect(page.locator("#file-rows")).to_have_text("100,000")
+    counts = [int(text.replace(",", "")) for text in page.locator("#file-counts td").all_inner_texts()]
+    assert sum(counts) == ROWS - int(page.locator("#file-bad").inner_text())
+    expect(page.locator(".file b, .file img")).to_have_count(0)
+
+
+TABLES = {
+    "commas": f"{HEADER}\n{GOOD}\n",
+    "a mark in front, no end of line": f"\ufeff{HEADER}\r\n{GOOD}",
+    "returns alone": f"{HEADER}\r{GOOD}\r\r{GOOD}\r",
+    "decimal commas": f"{HEADER.replace(',', ';')}\n5,6;2,7;4,2;1,3\n",
+    "tabs, and a comma in a name": f'"a,b"\t{HEADER.replace(",", chr(9))}\nx\t{GOOD.replace(",", chr(9))}\n',
+    "quotes": f'"note\n1",{HEADER}\n"a ""b"", c\r\nd",{GOOD}\n"x"y,{GOOD}\n5" pipe,{GOOD}\n,"5.6"," 2.7 ",4.2,1.3\n',
+    "numbers as people type them": f"{HEADER}\n+5.6,.5,5.,1e-3\n\u22121,-0,007,1E0\n5.6\u00a0,2.7,\t4.2,1.3\n",
+    "bad rows": (
+        f"note,{HEADER}\nx,,2,3,4\nx,a,b,c,d\nx,1,2,3\n\nx,1,2,3,4,5,=6\nx,1_0,nan,inf,0x1\nx,-1,1e39,9e999,1\n"
+        f'x,{"9" * 65},{"x" * 500},"\'",""""\n \nx,{GOOD}\n'
+    ),
+    "columns of the same names": f"{HEADER},predicted_label,prediction_error,prediction_error_2\n{GOOD},a,b,c\n",
+    "formulas": f'{HEADER},=a,b\n{GOOD},@x,"1;=2"\n{GOOD},"\n+",-5.6\n{GOOD},-,"\t-1+1"\n{GOOD},＝1,\u200b=1\n',
+    "only a header": HEADER,
+    "wide letters": f"日本,{HEADER}\n" + f"日本語𝄞é,{GOOD}\n" * 5_000,
+    "a quoted cell across slices": f'{HEADER},x\n{GOOD},"{"é, " * 40_000}"\n{GOOD},y\n',
+    "only bad rows": f"{HEADER}\n" + "a,b,c,d\n" * 300,
+}
+
+
+def test_any_table_comes_back_as_every_channel_gives_it(open_page: Open, model: Classifier) -> None:
+    contents = {name: text.encode() for name, text in TABLES.items()}
+    contents["not UTF-8"] = f"año,{HEADER}\n".encode() + f"niño \u20ac,{GOOD}\n".encode("cp1252") * 4_000
+
+    for number, (name, content) in enumerate(contents.items()):
+        if number % 8 == 0:
+            page = open_page()  # Chromium drops what are more than ten downloads of a page in a second
+        choose(page, content)
+        expect(status(page)).to_have_text("All of rows.csv is predicted.")
+        assert downloaded(page) == scored(model, content), name
+
+
+def test_bad_rows_are_listed_by_line_and_reason_up_to_a_hundred(open_page: Open) -> None:
+    page = open_page()
+    reasons = ["?,,3,4", "-1,2,3,1e99", "1,2,3", "<b>x</b>,2,3,4"]
+
+    choose(page, "\n".join([HEADER, *reasons, GOOD, *["x,1,1,1"] * 200, GOOD]))
+
+    expect(status(page)).to_have_text("All of rows.csv is predicted.")
+    expect(page.locator("#file-rows")).to_have_text("206")
+    expect(page.locator("#file-bad")).to_have_text("204")
+    listed = page.locator("#file-list li").all_inner_texts()
+    assert listed[:4] == [
+        "Line 2: sepal length: “?” is not a number; sepal width is missing",
+        "Line 3: sepal length: “-1” is outside the limits; petal width: “1e99” is too large",
+        "Line 4: columns: 3, in the header: 4",
+        "Line 5: sepal length: “<b>x</b>” is not a number",
+    ]
+    assert len(listed) == 101
+    assert listed[-1] == "and more: 104"
+    expect(page.locator("#announcement")).to_have_text(
+        "All of rows.csv is predicted. Rows: 206. Rows without a prediction: 204."
+    )
+
+
+REFUSED = {
+    "": "The file is empty.",
+    f"\n{HEADER}\n{GOOD}": "Line 1 is blank. It must name the columns.",
+    "\x89PNG\r\n\x1a\n\0": "lacks: sepal length",
+    f"a\0,{HEADER}\n": "This is not a text file. Save the table as CSV.",
+    "petal width,sepal length,<img src=x>\n1,2,3\n": (
+        "Columns that the file lacks: sepal width, petal length. "
+        "Columns that it has: petal width, sepal length, <img src=x>."
+    ),
+    f"{HEADER},Petal_Width\n{GOOD},1\n": "Columns that the file has more than once: petal width.",
+    f'"{HEADER}\n{GOOD}': "Line 1: a quote is opened and never closed.",
+    "x" * 400_000: "Line 1: the row is too long.",
+}
+
+
+def test_what_is_no_table_of_this_model_is_told_before_anything_is_sent(open_page: Open) -> None:
+    page = open_page()
+    gate = Gate(page)
+    contents = {text.encode(): reason for text, reason in REFUSED.items()}
+    contents[HEADER.encode("utf-16")] = "This is UTF-16 text. Save the table as CSV in UTF-8."
+
+    for content, reason in contents.items():
+        choose(page, content)
+        expect(status(page)).to_contain_text(reason)
+        expect(page.locator("#announcement")).to_contain_text(reason)
+        expect(page.get_by_role("link", name="Download predictions")).to_be_hidden()
+
+    assert gate.sent == []
+    expect(page.locator("main img")).to_have_count(0)
+
+
+def test_what_breaks_off_keeps_the_rows_before(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+
+    choose(page, f'{HEADER}\n{GOOD}\n"5.6,2.7\n')
+
+    expect(status(page)).to_have_text("Line 3: a quote is opened and never closed.")
+    before = scored(model, f"{HEADER}\n{GOOD}\n".encode())
+    assert downloaded(page) == before + b",,,,,,,,Line 3: a quote is opened and never closed.\n"
+
+
+# On the way
+
+
+def test_a_restart_of_the_service_loses_nothing_and_doubles_nothing(
+    open_page: Open, model: Classifier, model_path: Path, table: bytes, tmp_path: Path
+) -> None:
+    port = free_port()
+    with run_server(tmp_path / "log.txt", port=port, MODEL_FILE=str(model_path)) as first:
+        page = open_page(first.url, complaint="ERR_|WebSocket|net::")
+        choose(page, table)
+        page.wait_for_function("() => document.getElementById('file-progress').value > 0.05")
+        first.process.kill()
+        first.process.wait()
+        expect(status(page)).to_have_text("The service does not answer: trying again. Nothing is lost.")
+        expect(page.locator("#file-rows")).not_to_have_text("100,000")
+
+    with run_server(tmp_path / "log.txt", port=port, MODEL_FILE=str(model_path)):
+        expect(status(page)).to_have_text("All of rows.csv is predicted.", timeout=30_000)
+
+    assert downloaded(page) == scored(model, table)
+
+
+def test_a_service_that_asks_for_patience_gets_it(
+    open_page: Open, model: Classifier, model_path: Path, tmp_path: Path
+) -> None:
+    content = f"{HEADER}\n{GOOD}\n".encode() + f"{GOOD}\n".encode() * 30_000
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), RATE_LIMIT="40/second") as server:
+        page = open_page(server.url, complaint="429|WebSocket")
+        choose(page, content)
+        expect(status(page)).to_have_text("The service is busy: going on in a moment.")
+        expect(status(page)).to_have_text("All of rows.csv is predicted.")
+
+    assert downloaded(page) == scored(model, content)
+
+
+def other_model(path: Path, *, seed: int, features: int) -> None:
+    """Put another model in the place of the one in this file."""
+    data = iris.load()
+    reduced = type(data)(
+        name=data.name,
+        source=data.source,
+        features=data.features[:features],
+        labels=data.labels,
+        rows=data.rows[:, :features],
+        classes=data.classes,
+    )
+    trained = training.fit(reduced, Recipe(seed=seed))
+    training.write(training.model_of(trained), path, trained=trained)
+
+
+@pytest.mark.parametrize(
+    ("features", "told"),
+    [
+        (4, r"^All of rows.csv is predicted\. Two versions of the model answered: \w{12}, \w{12}\.$"),
+        (3, r"^The model was replaced by one with other measurements or answers\."),
+    ],
+)
+def test_a_new_model_goes_on_if_it_has_the_same_features_and_stops_otherwise(
+    open_page: Open, model_path: Path, tmp_path: Path, features: int, told: str
+) -> None:
+    path = Path(shutil.copy(model_path, tmp_path / "served.npz"))
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(path), MODEL_CHECK_S="0.05") as server:
+        page = open_page(server.url)
+        Gate(page, answers=3)
+        choose(page, f"{HEADER}\n" + f"{GOOD}\n" * 20_000)
+        expect(page.locator("#file-rows")).to_have_text("1,536")
+
+        other_model(path, seed=7, features=features)
+
+        expect(status(page)).to_have_text(re.compile(told), timeout=15_000)
+    lines = downloaded(page).splitlines()
+    assert len(lines) == (20_001 if features == 4 else 1 + 11 * 512 + 1)
+
+
+def test_cancel_keeps_what_was_answered_and_the_focus(open_page: Open, model: Classifier, table: bytes) -> None:
+    page = open_page()
+    gate = Gate(page, answers=9)  # the first batch is asked for again, after the other seven
+    choose(page, table)
+    expect(page.locator("#file-rows")).to_have_text("4,096")
+
+    page.get_by_role("button", name="Cancel").press("Enter")
+
+    told = "Canceled. What was predicted so far can be downloaded."
+    expect(status(page)).to_have_text(told)
+    expect(page.locator("#announcement")).to_contain_text(told)
+    expect(page.get_by_role("button", name="Cancel")).to_be_hidden()
+    expect(page.get_by_role("link", name="Download predictions")).to_be_focused()
+    gate.open()
+    lines = downloaded(page)
+    assert scored(model, table).startswith(lines)
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#file-result")).to_be_hidden()
+    expect(page.locator("#file-input")).to_be_focused()
+    assert page.locator("#file-input").input_value() == ""
+
+
+def test_a_second_file_takes_the_place_of_the_first(open_page: Open, model: Classifier, table: bytes) -> None:
+    page = open_page()
+    Gate(page, answers=9)
+    choose(page, table)
+    expect(page.locator("#file-rows")).not_to_have_text("0")
+    Gate(page, answers=10**9)
+
+    choose(page, f"{HEADER}\n{GOOD}\n")
+
+    expect(status(page)).to_have_text("All of rows.csv is predicted.")
+    expect(page.locator("#file-rows")).to_have_text("1")
+    assert downloaded(page) == scored(model, f"{HEADER}\n{GOOD}\n".encode())
+
+
+# For everyone
+
+
+def test_points_land_on_the_map_and_move_with_its_axes(open_page: Open) -> None:
+    page = open_page()
+    picture = "document.getElementById('landed').toDataURL()"
+    blank = page.evaluate(picture)
+
+    choose(page, f"{HEADER}\n{GOOD}\n6.5,3,5.5,2\n")
+    expect(status(page)).to_have_text("All of rows.csv is predicted.")
+    first = page.evaluate(picture)
+    page.locator("select[name=map-x]").select_option("sepal_length")
+    page.wait_for_function(f"first => {picture} !== first", arg=first)
+
+    assert first != blank
+    page.get_by_role("button", name="Clear").click()
+    assert page.evaluate(picture) == blank
+
+
+def test_a_dropped_file_is_predicted_and_one_beside_the_section_does_no_harm(open_page: Open) -> None:
+    page = open_page()
+    dropped = page.evaluate_handle(
+        """text => {
+            const dropped = new DataTransfer();
+            dropped.items.add(new File([text], "rows.csv"));
+            return dropped;
+        }""",
+        f"{HEADER}\n{GOOD}\n",
+    )
+    assert page.evaluate(
+        """dropped => ["dragover", "drop"].map((type) => document.querySelector("h1").dispatchEvent(
+            new DragEvent(type, { dataTransfer: dropped, bubbles: true, cancelable: true })))""",
+        dropped,
+    ) == [False, False], "the browser would leave the page"
+    expect(page.locator("#file-result")).to_be_hidden()
+
+    page.dispatch_event(".file h2", "dragover", {"dataTransfer": dropped})
+    expect(page.locator(".file")).to_have_attribute("data-over", "")
+    page.dispatch_event(".file h2", "drop", {"dataTransfer": dropped})
+
+    expect(status(page)).to_have_text("All of rows.csv is predicted.")
+    expect(page.locator(".file")).not_to_have_attribute("data-over", "")
+
+
+def test_the_keyboard_alone_is_enough_on_a_narrow_page(open_page: Open) -> None:
+    page = open_page(viewport={"width": 320, "height": 640}, reduced_motion="reduce", forced_colors="active")
+    page.get_by_label("CSV file").focus()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    name = f"<img src=x onerror=alert(1)>{'x' * 100}.csv"
+    chooser.value.set_files({"name": name, "mimeType": "text/csv", "buffer": f"{HEADER}\n{GOOD}\n?,1,1,1\n".encode()})
+    expect(status(page)).to_have_text(f"All of {name} is predicted.")
+    expect(page.get_by_label("CSV file")).to_be_focused()
+
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Predict the file")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Download predictions")).to_be_focused()
+    with page.expect_download():
+        page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("region", name="Rows without a prediction")).to_be_focused()
+    expect(page.get_by_role("progressbar", name="How much of the file is predicted")).to_have_attribute("max", "1")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    expect(page.locator("main img")).to_have_count(0)
+
+
+def test_without_javascript_the_form_uploads_the_file(open_page: Open, model: Classifier) -> None:
+    page = open_page(java_script_enabled=False)
+    content = f"\ufeff{HEADER},note\n{GOOD},=1+1\n?,1,1,1,x\n".encode()
+    page.set_input_files("#file-input", {"name": "rows.csv", "mimeType": "text/csv", "buffer": content})
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Predict the file").click()
+
+    assert download.value.suggested_filename == "rows-predictions.csv"
+    assert Path(download.value.path()).read_bytes() == scored(model, content)
