@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
-from babel import Locale, negotiate_locale
+from babel import Locale
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import get_decimal_symbol
@@ -23,6 +23,9 @@ from ml.sample import shown_number
 LOCALES = Path(__file__).parent / "locale"
 CATALOGUE = Path("LC_MESSAGES") / "messages.po"
 SOURCE = "en"
+# A header is kept with its answer, and neither it nor a tag need be longer to say what anybody reads (RFC 5646, 4.4.1).
+MAX_HEADER_BYTES = 500
+MAX_TAG_CHARACTERS = 35
 # A list of titles is a sentence, not the form again: after this many it counts.
 NAMED_TITLES = 2
 
@@ -31,13 +34,13 @@ class Language:
     """One language.
 
     Attributes:
-        code: as in `Accept-Language`, e.g. `es`.
+        code: as in `Accept-Language`, e.g. `es` or `pt-BR`.
         name: in the language itself.
         decimal_mark: between whole number and fraction.
     """
 
     def __init__(self, code: str, translations: NullTranslations) -> None:
-        locale = Locale.parse(code)
+        locale = Locale.parse(code, sep="-")
         self.code = code
         self.name = (locale.get_language_name() or code).capitalize()
         self.decimal_mark = get_decimal_symbol(locale)
@@ -87,7 +90,8 @@ class Language:
 @cache
 def codes() -> tuple[str, ...]:
     """Return the codes of all languages, that of the source first."""
-    return (SOURCE, *sorted(folder.name for folder in LOCALES.iterdir() if (folder / CATALOGUE).is_file()))
+    folders = (folder.name for folder in LOCALES.iterdir() if (folder / CATALOGUE).is_file())
+    return (SOURCE, *sorted(name.replace("_", "-") for name in folders))
 
 
 @cache
@@ -95,34 +99,55 @@ def language(code: str) -> Language:
     """Return the language with one of the `codes`."""
     if code == SOURCE:
         return Language(SOURCE, NullTranslations())
-    with (LOCALES / code / CATALOGUE).open("rb") as file:
-        catalogue = read_po(file, locale=code)
+    name = code.replace("-", "_")
+    with (LOCALES / name / CATALOGUE).open("rb") as file:
+        catalogue = read_po(file, locale=name)
     compiled = io.BytesIO()
     write_mo(compiled, catalogue)
     compiled.seek(0)
     return Language(code, Translations(compiled))
 
 
-def known(code: str) -> Language | None:
-    """Return the language with this code, if it is one of ours."""
-    return language(code) if code in codes() else None
+def known(tag: str) -> Language | None:
+    """Return the language that a tag such as `es` or `es-AR` asks for, if it is one of ours (RFC 4647, section 3.4)."""
+    if tag in codes():
+        return language(tag)
+    if len(tag) > MAX_TAG_CHARACTERS:
+        return None
+    tag = tag.lower()
+    while tag:
+        if tag in _by_tag():
+            return language(_by_tag()[tag])
+        tag = tag.rpartition("-")[0]
+    return None
+
+
+def preferred(accept_language: bytes) -> Language:
+    """Return the language that an `Accept-Language` header asks for (RFC 9110, section 12.5.4), or else English."""
+    return _preferred(accept_language[:MAX_HEADER_BYTES])
+
+
+@cache
+def _by_tag() -> dict[str, str]:
+    return {code.lower(): code for code in codes()}
 
 
 @lru_cache(256)
-def preferred(accept_language: bytes) -> Language:
-    """Return the language that an `Accept-Language` header asks for (RFC 9110, section 12.5.4), or else English."""
+def _preferred(accept_language: bytes) -> Language:
     wanted = []
     for position, part in enumerate(accept_language.decode("latin-1").split(",")):
-        tag, _, parameter = (piece.strip() for piece in part.partition(";"))
-        quality = _quality(parameter)
-        if tag and quality > 0:
-            wanted.append((-quality, position, tag))
-    return language(negotiate_locale([tag for *_, tag in sorted(wanted)], codes(), sep="-") or SOURCE)
+        tag, *parameters = (piece.strip() for piece in part.split(";"))
+        quality = min(map(_quality, parameters), default=1.0)
+        # Any language at all is the one that everything is written in.
+        found = known(SOURCE if tag == "*" else tag)
+        if found and quality > 0:
+            wanted.append((-quality, position, found))
+    return min(wanted, default=(0.0, 0, language(SOURCE)))[2]
 
 
 def _quality(parameter: str) -> float:
     name, _, value = parameter.partition("=")
     try:
-        return float(value) if name.strip() == "q" else 1.0
+        return float(value) if name.strip().lower() == "q" else 1.0
     except ValueError:
         return 0.0
