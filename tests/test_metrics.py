@@ -243,6 +243,43 @@ def test_a_replaced_model_is_not_kept_alive_by_what_was_noted(model: Classifier,
     assert found.value("model_info", name=model.name, version=model.version) == 1
 
 
+def test_an_answer_of_the_model_before_is_counted_but_not_compared(model: Classifier, model_path: Path) -> None:
+    metrics = Metrics()
+    old = classifier.load(model_path)
+    metrics.model_loaded(old)
+    metrics.model_loaded(model)
+
+    metrics.json.one(old, ROW, old.predict(ROW), time.perf_counter())  # a request that was under way
+    metrics.json.one(model, ROW, model.predict(ROW), time.perf_counter())
+
+    found = Scrape(render(metrics, "")[0].decode())
+    assert found.total("predictions_total") == 2
+    assert found.value("model_input_samples_total") == 1
+
+
+def test_what_an_ended_process_saw_of_the_inputs_goes_over_to_the_next(model: Classifier, tmp_path: Path) -> None:
+    rows = np.array([ROW] * 100)
+    with contextlib.closing(Metrics(tmp_path).ledger) as ended:
+        pass
+    first = Metrics(tmp_path)
+    first.model_loaded(model)
+    first.json.many(model, rows, np.ones(100, dtype=np.intp))
+    first.tick()
+    first.ledger.close()
+
+    for _ in range(2):
+        with contextlib.closing(Metrics(tmp_path).ledger):
+            pass
+    second = Metrics(tmp_path)
+    second.model_loaded(model)
+
+    with contextlib.closing(second.ledger):
+        assert second.drift().samples == pytest.approx(100, abs=1)
+        assert list(tmp_path.glob("*.drift")) == []
+    assert ended.path is not None
+    assert not ended.path.exists()
+
+
 def test_the_model_and_its_failures_are_told(service: TestClient, model: Classifier) -> None:
     before = scrape(service)
     service.app.state.metrics.model_load_failed()  # type: ignore[attr-defined]  # a Starlette application
@@ -329,17 +366,14 @@ def eventually(server: Server, name: str, wanted: float, /, **labels: str) -> Sc
         time.sleep(0.05)  # the worker's own clock is all there is to wait for
 
 
-def workers_of(server: Server) -> list[int]:
-    """Return the processes that serve: children of the supervisor."""
-    children: dict[int, list[int]] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
+def workers_of(folder: Path) -> list[int]:
+    """Return the processes that share what they count in this folder."""
+    found = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            fields = status.read_text().rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(status.parent.name))
-    supervisor = server.process.pid
-    while len(children.get(supervisor, [])) == 1:  # a shell in between
-        (supervisor,) = children[supervisor]
-    return children[supervisor]
+            if b"--worker" in (words := command.read_bytes().split(b"\0")) and os.fsencode(folder) in words:
+                found.append(int(command.parent.name))
+    return found
 
 
 def test_the_counts_of_two_workers_are_added_up_and_outlive_a_killed_one(model_path: Path, tmp_path: Path) -> None:
@@ -351,16 +385,16 @@ def test_the_counts_of_two_workers_are_added_up_and_outlive_a_killed_one(model_p
         before = eventually(server, "predictions_total", 60, **label)
         again = [Scrape(fetch(server, "/metrics")).value("predictions_total", **label) for _ in range(10)]
         drift = json.loads(fetch(server, "/health/drift", Accept="application/json"))
-        killed = workers_of(server)[0]
+        (folder,) = tmp_path.glob("metrics-*")
+        killed = workers_of(folder)[0]
         os.kill(killed, signal.SIGKILL)
         # Another one takes its place, and what the ended one has counted.
-        while killed in workers_of(server):
+        while killed in workers_of(folder):
             time.sleep(0.02)  # until the supervisor has noticed
         after = eventually(server, "service_processes", 2)
         for _ in range(20):
             fetch(server, f"/predict?{QUERY}", Accept="application/json")
         last = eventually(server, "predictions_total", 80, **label)
-        folders = list(tmp_path.glob("metrics-*"))
 
     assert before.value("http_requests_total", route="/predict", status="200") == 60
     assert again == [60] * 10
@@ -368,5 +402,4 @@ def test_the_counts_of_two_workers_are_added_up_and_outlive_a_killed_one(model_p
     assert after.value("predictions_total", **label) == 60
     assert after.value("process_cpu_seconds_total") >= before.value("process_cpu_seconds_total")
     assert last.value("model_info", name="iris", version=drift["version"]) == 1
-    assert len(folders) == 1
-    assert list(tmp_path.glob("metrics-*")) == [], "the folder is gone with the service"
+    assert not folder.exists(), "the folder is gone with the service"

@@ -13,7 +13,7 @@ import fcntl
 import mmap
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +52,9 @@ class Ledger:
     Attributes:
         numbers: one float64 a slot, to be added to in place: `ledger.numbers[slot] += 1`.
         path: the file of the numbers; None without a folder.
-        ended: the files of processes that have ended, which this ledger has taken over.
     """
 
     path: Path | None = None
-    ended: Sequence[Path] = ()
 
     def __init__(self, folder: Path | None = None, *, capacity: int = CAPACITY) -> None:
         self._folder = folder
@@ -70,7 +68,7 @@ class Ledger:
             fcntl.flock(self._folder_lock, fcntl.LOCK_SH)
             self.path = folder / f"{os.getpid()}-{secrets.token_hex(4)}.numbers"
             with _locked(folder):
-                self.ended = _fold_ended(folder)
+                _fold_ended(folder)
                 self._names = self.path.with_suffix(".names").open("wb", buffering=0)
                 # The lock on the file is the sign of life: the system gives it back when the process ends, however.
                 self._file = self.path.open("w+b")
@@ -139,21 +137,20 @@ def _read(path: Path) -> Page:
     return Page(pid, {_names.decode(line): number for line, number in zip(lines, numbers, strict=False)})
 
 
-def _fold_ended(folder: Path) -> Sequence[Path]:
-    """Make one of all ledgers whose process has ended, so that they do not pile up; return which those were."""
+def _fold_ended(folder: Path) -> None:
+    """Make one of all ledgers whose process has ended, so that they do not pile up."""
     ended = [(path, page) for path in sorted(folder.glob("*.numbers")) if (page := _read(path)).pid is None]
     if [path for path, _ in ended] in ([], [folder / _ENDED]):
-        return ()
+        return
     totals: dict[Name, float] = {}
     for _, page in ended:
         for name, number in page.numbers.items():
             totals[name] = totals.get(name, 0.0) + number
     _write(folder / _ENDED, totals)
-    taken = [path for path, _ in ended if path.name != _ENDED]
-    for path in taken:
-        path.unlink()
-        path.with_suffix(".names").unlink()
-    return taken
+    for path, _ in ended:
+        if path.name != _ENDED:
+            path.unlink()
+            path.with_suffix(".names").unlink()
 
 
 def _write(path: Path, totals: Mapping[Name, float]) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ml.classifier import Classifier, Prediction
 from ml.sample import FieldError
 from web import drift
-from web.drift import WATCHED_ROWS, DriftReport
+from web.drift import WATCHED_ROWS, Counts, DriftReport
 from web.ledger import Ledger, Name
 from web.problems import ProblemDetails
 
@@ -177,14 +177,12 @@ class Metrics:
             for kind in ("text", "binary")
         }
         self.model: Classifier | None = None
-        self._counts: drift.Counts | None = None
+        self._counts: Counts | None = None
         # Rows that wait to be compared with the training data.
         self._waiting: list[NDArray[np.float32]] = []
         self._n_waiting = 0
         self._shared_at = 0.0
         self._drift_path = self.ledger.path.with_suffix(".drift") if self.ledger.path else Path()
-        # Inputs that ended processes have seen are not lost with them.
-        self._ended = [path.with_suffix(".drift") for path in self.ledger.ended]
         # What is not there cannot be told from what is not known: these begin at 0.
         for name in (
             "stream_sockets",
@@ -239,12 +237,8 @@ class Metrics:
             self.ledger.add(1, "model_replacements")
             self.ledger.set(0, "model", self.model.name, self.model.version)
         self.model = model
-        self._counts = drift.Counts(model.version, model.features, half_life_s=self._half_life_s)
-        for path in self._ended:
-            with contextlib.suppress(FileNotFoundError):
-                self._counts.take(path.read_bytes())
-                path.unlink()
-        self._ended = []
+        self._counts = Counts(model.version, model.features, half_life_s=self._half_life_s)
+        self._take_over(self._counts)
         for feature in model.features:
             self.ledger.slot("model_input_values_outside", feature.key)
         self.ledger.set(1, "model", model.name, model.version)
@@ -270,7 +264,7 @@ class Metrics:
         assert self._counts is not None
         assert self.model is not None
         self.settle()
-        counts = drift.Counts(self.model.version, self.model.features, half_life_s=self._half_life_s)
+        counts = Counts(self.model.version, self.model.features, half_life_s=self._half_life_s)
         counts.take(drift.snapshot(self._counts))
         for path in self._folder.glob("*.drift") if self._folder else ():
             if path != self._drift_path:
@@ -314,6 +308,15 @@ class Metrics:
         while True:
             await asyncio.sleep(TICK_S)
             self.tick()
+
+    def _take_over(self, counts: Counts) -> None:
+        """Add what processes have seen of the inputs whose ledgers are folded already; nobody else will."""
+        for path in self._folder.glob("*.drift") if self._folder else ():
+            if not path.with_suffix(".numbers").exists():
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    claimed = path.rename(self._drift_path.with_suffix(".taken"))
+                    counts.take(claimed.read_bytes())
+                    claimed.unlink()
 
     def _settle_requests(self) -> None:
         noted, self._requests = self._requests, []
