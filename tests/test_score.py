@@ -480,11 +480,23 @@ def fed(model: Classifier, *pieces: str, guarded: bool = False) -> list[str]:
 
 def test_a_row_comes_out_with_the_text_that_completes_it(model: Classifier) -> None:
     scorer = Scorer(model)
-    pieces = [HEADER, "\n", "5.6,2.7,4.2,", "1.3\r", "\n5.6", ",2.7,4.2,1.3\n\n?", ',1,1,"1\n', '"\n', GOOD]
+    pieces = [
+        HEADER,
+        "\n",
+        "5.6,2.7,4.2,",
+        "1.3\r",
+        "\n5.6",
+        ",2.7,4.2,1.3\n\n?",
+        ',1,1,"1\n',
+        '"\n?,1,1,"',
+        '\n"',
+        "\n",
+        GOOD,
+    ]
 
     out = [[part.text.count("\n") for part in scorer.feed(piece)] for piece in pieces]
 
-    assert out == [[], [1], [], [], [1], [1], [], [2], []]
+    assert out == [[], [1], [], [], [1], [1], [], [2], [], [2], []]
     assert [part.text for part in scorer.finish()] == [f"{GOOD},{VERSICOLOR}\n"]
 
 
