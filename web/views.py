@@ -365,17 +365,40 @@ def _slid(feature: TrainedFeature, text: str) -> float:
 def _sentence(error: FieldError, feature: TrainedFeature | None, to: Language) -> str:
     """Return what the error says, in the reader's language; in English it is what the validator says."""
     if feature is None:
-        return to.gettext("%(name)s is not a feature of this model", name=repr(error.feature))
+        return to.gettext("“%(name)s” is not a feature of this model", name=_harmless(error.feature))
     title = to.title(feature)
+    value = error.value
     if error.code == "missing":
         return to.gettext("%(title)s is missing", title=title)
+    if error.code == "not_a_number" and value is None:  # an object or a list
+        return to.gettext("%(title)s must be a number", title=title)
     if error.code == "not_a_number":
-        return to.gettext("%(title)s: %(value)s is not a number", title=title, value=repr(error.value))
+        return to.gettext("%(title)s: “%(value)s” is not a number", title=title, value=_as_given(value, to))
     if error.code == "not_finite":
         return to.gettext("%(title)s is too large for a 32-bit float", title=title)
-    return to.gettext(
-        "%(title)s must be %(bounds)s, not %(value)s", title=title, bounds=_bounds(feature, to), value=error.value
-    )
+    return _out_of_bounds(feature, to, title=title, value=_as_given(value, to))
+
+
+def _out_of_bounds(feature: TrainedFeature, to: Language, *, title: str, value: str) -> str:
+    low, high = _limits(feature, to)
+    named = {"title": title, "low": low, "high": high, "value": value}
+    if low and high:
+        return to.gettext("%(title)s must be between %(low)s and %(high)s, not %(value)s", **named)
+    if low:
+        return to.gettext("%(title)s must be %(low)s or more, not %(value)s", **named)
+    return to.gettext("%(title)s must be %(high)s or less, not %(value)s", **named)
+
+
+def _as_given(value: str | float | bool | None, to: Language) -> str:
+    """Return a value as it was typed, or a number that a program sent as people write it."""
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        return to.number(value)
+    return _harmless(value if isinstance(value, str) else str(value).lower())
+
+
+def _harmless(text: str) -> str:
+    """Return text without what is not seen: it might turn the sentence around it, or hide a part of it."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
 
 
 def _outside(feature: TrainedFeature, to: Language) -> str:
@@ -400,12 +423,21 @@ def _hint(error: FieldError, feature: TrainedFeature | None, to: Language) -> st
 
 
 def _bounds(feature: TrainedFeature, to: Language) -> str:
+    low, high = _limits(feature, to)
+    if low and high:
+        return to.gettext("between %(low)s and %(high)s", low=low, high=high)
+    if low:
+        return to.gettext("%(low)s or more", low=low)
+    return to.gettext("%(high)s or less", high=high)
+
+
+def _limits(feature: TrainedFeature, to: Language) -> tuple[str, str]:
+    """Return the limits as text, empty where there is none; the unit stands once, behind the last of them."""
     minimum, maximum, unit = feature.minimum, feature.maximum, feature.unit
-    if minimum is not None and maximum is not None:
-        return to.gettext("between %(low)s and %(high)s", low=to.number(minimum), high=to.quantity(maximum, unit))
-    if minimum is not None:
-        return to.gettext("%(number)s or more", number=to.quantity(minimum, unit))
-    return to.gettext("%(number)s or less", number=to.quantity(maximum or 0.0, unit))
+    high = "" if maximum is None else to.quantity(maximum, unit)
+    if minimum is None:
+        return "", high
+    return to.number(minimum) if high else to.quantity(minimum, unit), high
 
 
 def _is_unfinished(error: FieldError) -> bool:
