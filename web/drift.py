@@ -152,34 +152,60 @@ def snapshot(counts: Counts) -> bytes:
 def report(card: Card, counts: Counts) -> DriftReport:
     """Return what counts say about the inputs of a model."""
     samples = float(counts.counts[0].sum())
-    shares = shares_of(card.features, counts)
-    features = tuple(_feature(*pair, samples) for pair in zip(card.features, shares, strict=True))
+    has_index = samples >= LEAST_SAMPLES
+    shares, expected = shares_of(card.features, counts), _expected(card.features)
+    features = tuple(
+        FeatureDrift(
+            feature=feature.key,
+            title=feature.title,
+            verdict=verdict_of(psi) if has_index else "too few samples",
+            psi=round(psi, 4) if has_index else None,
+            outside=round(row[0] + row[-1], 6) if samples else None,
+            shares=_rounded(row) if samples else (),
+            expected=_rounded(expected.tolist()),
+        )
+        for feature, row, psi in zip(
+            card.features, shares.tolist(), stability_index(shares, expected).tolist(), strict=True
+        )
+    )
     verdicts: tuple[Verdict, ...] = ("shifted", "moderate", "stable", "too few samples")
     found = {feature.verdict for feature in features}
     training_rows = card.report.train_rows or card.report.test_rows
-    bins = len(card.features[0].quantiles) - 1
+    chance = (len(expected) - 3) * (1 / samples + 1 / training_rows) if has_index else None
     return DriftReport(
         model=card.name,
         version=counts.version,
         samples=round(samples, 1),
         least_samples=LEAST_SAMPLES,
         half_life_s=counts.half_life_s,
-        by_chance=round((bins - 1) * (1 / samples + 1 / training_rows), 4) if samples >= LEAST_SAMPLES else None,
+        by_chance=None if chance is None else round(chance, 4),
         verdict=next(verdict for verdict in verdicts if verdict in found),
         features=features,
     )
 
 
-def shares_of(features: Sequence[TrainedFeature], counts: Counts) -> list[NDArray[np.float64]]:
-    """Return for each feature the shares of values below, between each two, and above its training quantiles."""
+def shares_of(features: Sequence[TrainedFeature], counts: Counts) -> NDArray[np.float64]:
+    """Return the shares of values below, between each two, and above the training quantiles of each feature.
+
+    The shape is (n_features, n_quantiles + 1).
+    """
+    quantiles = np.array([feature.quantiles for feature in features], dtype=np.float32)
+    below = (quantiles[:, None, :] < quantiles[:, :, None]).sum(axis=2)
+    at = below + (quantiles[:, None, :] <= quantiles[:, :, None]).sum(axis=2)  # the places of the quantiles themselves
     places = counts.counts / np.maximum(counts.counts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-    return [_shares(feature, row) for feature, row in zip(features, places, strict=True)]
+    upto = np.take_along_axis(np.cumsum(places, axis=1), at, axis=1)
+    # The values equal to a quantile may lie on either side of it.
+    wanted = np.linspace(0, 1, quantiles.shape[1])
+    divided = np.clip(wanted, upto - np.take_along_axis(places, at, axis=1), upto)
+    divided[:, -1] = upto[:, -1]
+    ends = np.ones((len(features), 1))
+    return np.maximum(np.diff(np.concatenate([0 * ends, divided, ends], axis=1), axis=1), 0.0)
 
 
-def stability_index(shares: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
-    """Return the population stability index of shares, shape (n_bins,), against the expected ones."""
+def stability_index(shares: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the population stability index of shares, shape (..., n_bins), against the expected ones, (n_bins,)."""
     shares, expected = np.maximum(shares, LEAST_SHARE), np.maximum(expected, LEAST_SHARE)
-    return float(((shares - expected) * np.log(shares / expected)).sum())
+    return np.asarray(((shares - expected) * np.log(shares / expected)).sum(axis=-1))
 
 
 def verdict_of(psi: float) -> Verdict:
@@ -187,39 +213,13 @@ def verdict_of(psi: float) -> Verdict:
     return "stable" if psi < STABLE_BELOW else "moderate" if psi < MODERATE_BELOW else "shifted"
 
 
-def _feature(feature: TrainedFeature, shares: NDArray[np.float64], samples: float) -> FeatureDrift:
-    steps = len(feature.quantiles) - 1
-    expected = np.array([0.0, *[1 / steps] * steps, 0.0])
-    psi = stability_index(shares, expected) if samples >= LEAST_SAMPLES else None
-    return FeatureDrift(
-        feature=feature.key,
-        title=feature.title,
-        verdict="too few samples" if psi is None else verdict_of(psi),
-        psi=psi if psi is None else round(psi, 4),
-        outside=round(float(shares[0] + shares[-1]), 6) if samples else None,
-        shares=_rounded(shares) if samples else (),
-        expected=_rounded(expected),
-    )
+def _expected(features: Sequence[TrainedFeature]) -> NDArray[np.float64]:
+    steps = len(features[0].quantiles) - 1
+    return np.array([0.0, *[1 / steps] * steps, 0.0])
 
 
-def _shares(feature: TrainedFeature, places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share below the first quantile, between each two, and above the last; shape (n_quantiles + 1,).
-
-    Args:
-        places: shape (2 * n_quantiles + 1,): the shares at and between quantiles, as `Counts` has them.
-    """
-    quantiles = np.array(feature.quantiles, dtype=np.float32)
-    at = np.searchsorted(quantiles, quantiles, "left") + np.searchsorted(quantiles, quantiles, "right")
-    upto = np.cumsum(places)
-    wanted = np.arange(len(quantiles)) / (len(quantiles) - 1)
-    # The values equal to a quantile may lie on either side of it.
-    divided = np.clip(wanted, upto[at] - places[at], upto[at])
-    divided[-1] = upto[at[-1]]
-    return np.asarray(np.maximum(np.diff(np.concatenate(([0.0], divided, [1.0]))), 0.0))
-
-
-def _rounded(shares: NDArray[np.float64]) -> tuple[float, ...]:
-    return tuple(round(share, 6) for share in shares.tolist())
+def _rounded(shares: Sequence[float]) -> tuple[float, ...]:
+    return tuple([round(share, 6) for share in shares])
 
 
 def _left_after(seconds: float, half_life_s: float) -> float:

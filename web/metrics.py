@@ -37,8 +37,10 @@ SERVICE_BOUNDS = (
 )  # fmt: skip
 UNMATCHED = "unmatched"
 TICK_S = 1.0
-# So much is noted at most before it is counted, which takes a fifth of a millisecond.
+# So much is noted at most before it is counted, which takes a fifth of a millisecond; and rows of so many values, which
+# take some four milliseconds to compare with the training data.
 NOTES = 1_024
+NOTED_VALUES = 65_536
 # With so few labels, looking for each takes a third of the time of NumPy's `bincount`.
 FEW_LABELS = 8
 
@@ -88,7 +90,7 @@ class Channel:
         """Note the answer to one row, which the model was asked for at `started` on the clock `perf_counter`."""
         noted = self._noted
         noted.append((perf_counter() - started, model, row, prediction))
-        if len(noted) >= NOTES:
+        if len(noted) >= self._metrics.most_noted:
             self.settle()
 
     def many(self, model: Classifier, rows: NDArray[Any], indices: NDArray[np.intp]) -> None:
@@ -106,7 +108,7 @@ class Channel:
         for label, count in zip(labels, counts, strict=True):
             if count:
                 self._count(label, count)
-        self._metrics.watch(model, rows[:: -(-len(rows) // WATCHED_ROWS)])
+        self._metrics.watch(model, rows[:: -(-len(rows) // min(WATCHED_ROWS, self._metrics.most_noted))])
 
     def model_time(self, started: float) -> None:
         """Note the time that the model took for a slice of rows, asked for at `started`."""
@@ -160,7 +162,10 @@ class Metrics:
 
     Attributes:
         model: the one that answers.
+        most_noted: of how many rows of this model a note is kept at most.
     """
+
+    most_noted = NOTES
 
     def __init__(self, folder: Path | None = None, *, drift_half_life_s: float = 86_400.0) -> None:
         self.ledger = Ledger(folder)
@@ -237,6 +242,7 @@ class Metrics:
             self.ledger.add(1, "model_replacements")
             self.ledger.set(0, "model", self.model.name, self.model.version)
         self.model = model
+        self.most_noted = min(NOTES, max(1, NOTED_VALUES // len(model.features)))
         self._counts = Counts(model.version, model.features, half_life_s=self._half_life_s)
         self._take_over(self._counts)
         for feature in model.features:
@@ -256,7 +262,7 @@ class Metrics:
             # A copy: it may be a view of something large.
             self._waiting.append(rows.astype(np.float32))
             self._n_waiting += len(rows)
-            if self._n_waiting >= NOTES:
+            if self._n_waiting >= self.most_noted:
                 self._compare()
 
     def drift(self) -> DriftReport:
