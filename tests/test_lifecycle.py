@@ -24,7 +24,7 @@ from tests.conftest import Server, run_server
 
 ROW = [5.6, 2.7, 4.2, 1.3]
 SAMPLE = json.dumps({"sample": ROW})
-BATCH = json.dumps({"samples": [ROW] * 40_000})
+BATCH = json.dumps({"samples": [ROW] * 150_000})
 READY = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
 PREDICT = b"GET /predict?sepal_length=5.6&sepal_width=2.7&petal_length=4.2&petal_width=1.3 HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
@@ -178,16 +178,18 @@ def test_what_has_come_is_answered_before_the_end(path: Path, tmp_path: Path) ->
     rest = b'"sample": [5.6, 2.7, 4.2, 1.3]}'
     head = HALF.replace(b"99", str(len(rest) + 1).encode())
     with (
-        run_server(tmp_path / "log.txt", MODEL_FILE=str(path), MAX_SAMPLES="40000") as server,
+        run_server(
+            tmp_path / "log.txt", MODEL_FILE=str(path), MAX_SAMPLES="150000", MAX_FRAME_BYTES="4000000"
+        ) as server,
         opened(server) as half,
         opened(server) as idle,
-        connect(server.stream_url) as busy,
+        connect(server.stream_url, max_size=None) as busy,
         connect(server.stream_url) as silent,
     ):
         for stream in (busy, silent):
             stream.recv()
         half.sendall(head)
-        busy.send(BATCH)  # takes a quarter of a second
+        busy.send(BATCH)  # takes a second
         for _ in range(20):
             ask(idle, PREDICT)  # in so many turns of its event loop the server has read all of it
         server.process.send_signal(signal.SIGTERM)
@@ -200,7 +202,7 @@ def test_what_has_come_is_answered_before_the_end(path: Path, tmp_path: Path) ->
         status = status_of(server)
 
     assert answer.status == 200
-    assert reply["labels"] == ["versicolor"] * 40_000
+    assert reply["labels"] == ["versicolor"] * 150_000
     assert codes == [1012, 1012]
     assert status == 0
     assert_quiet(server)
