@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test bench format clean
+.PHONY: serve test bench format messages clean
 
 serve: $(VENV)/serve.installed
 	$(BIN)/python -m web
@@ -13,7 +13,7 @@ test: $(VENV)/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 bench: $(VENV)/test.installed
 	$(BIN)/python -m tests.benchmarks
@@ -21,6 +21,12 @@ bench: $(VENV)/test.installed
 format: $(VENV)/test.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Brings the catalogues up to date with the texts in templates/ and web/: new ones are empty, translators fill them in.
+messages: $(VENV)/serve.installed
+	$(BIN)/pybabel -q extract -F pyproject.toml --add-location=file --sort-by-file -o $(VENV)/messages.pot web templates
+	$(BIN)/pybabel -q update --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date --width=116 \
+		-i $(VENV)/messages.pot -d web/locale
 
 clean:
 	rm -rf $(VENV)

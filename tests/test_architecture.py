@@ -22,7 +22,7 @@ TRAINING = {"ml/iris.py", "ml/training.py"}
 ML_PACKAGES = {"ml", "numpy", "msgspec"}
 WEB_PACKAGES = {
     "web", "ml", "numpy", "msgspec", "starlette", "jinja2", "uvicorn", "python_multipart", "prometheus_client",
-    "babel", "limits",
+    "babel", "limits", "markupsafe",
 }  # fmt: skip
 COMMAND_LINE_PACKAGES = {"tqdm"}  # progress on a terminal
 CLIENT_PACKAGES = {"websockets", "tqdm"}  # a program that streams to the server is none itself
