@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Scope
 from ml.classifier import Classifier
 from ml.errors import ModelFileError
 from web import code, docs, drift_page, exposition, inference, models, operations, pages, refusals, stream
+from web.compression import Compressed
 from web.connections import Connections
 from web.content import FORMS, STATIC, entity_tag
 from web.fragments import FragmentStore
@@ -49,25 +50,27 @@ def create_app(settings: Settings | None = None, *, metrics_folder: Path | None 
     """
     settings = settings or Settings.from_environment()
     limited = Middleware(BodyLimit, max_body_size=settings.max_body_bytes)
+    compressed = Middleware(Compressed)
+    files = _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])
     app = _Service(
         routes=[
             Route("/predict", pages.Predict(max_body_bytes=settings.max_body_bytes), methods=["GET", "POST"]),
             WebSocketRoute("/stream", Stream()),
             Route("/stream", upgrade_required),
-            Route("/", pages.page),
-            Route("/index", pages.page),
-            Route("/result", pages.result, methods=["GET", "POST"], middleware=[limited]),
-            Route("/code", code.code),
+            Route("/", pages.page, middleware=[compressed]),
+            Route("/index", pages.page, middleware=[compressed]),
+            Route("/result", pages.result, methods=["GET", "POST"], middleware=[compressed, limited]),
+            Route("/code", code.code, middleware=[compressed]),
             Route("/score", Score(settings), methods=["POST"]),
-            Route("/openapi.json", docs.openapi_json),
-            Route("/docs", docs.docs),
+            Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
+            Route("/docs", docs.docs, middleware=[compressed]),
             Route("/favicon.ico", pages.favicon),
             Route("/health/live", operations.live),
             Route("/health/ready", operations.ready),
-            Route("/health/drift", drift_page.show),
+            Route("/health/drift", drift_page.show, middleware=[compressed]),
             Route("/metrics", exposition.scrape),
             *inference.routes(settings),
-            Mount("/static", _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])),
+            Mount("/static", Compressed(files, is_kept=True)),
         ],
         exception_handlers={
             Problem: refusals.handle_problem,

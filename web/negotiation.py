@@ -130,7 +130,8 @@ def is_known(scope: Scope, entity_tag: bytes) -> bool:
     """Tell whether the client has the representation with this tag already (RFC 9110, section 13.1.2)."""
     for name, value in scope["headers"]:
         if name == b"if-none-match":
-            return value.strip() == b"*" or entity_tag in (tag.strip() for tag in value.split(b","))
+            # The comparison is the weak one: proxies that compress make a tag weak.
+            return value.strip() == b"*" or entity_tag in (tag.strip().removeprefix(b"W/") for tag in value.split(b","))
     return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import msgspec
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from ml.classifier import Classifier
 from ml.sample import InvalidSample
 from web import batch, code, languages, messages, refusals
+from web.compression import Compressed
 from web.content import Content, entity_tag, headers_of
 from web.decision_map import Axes, axes_of
 from web.fragments import Fragments, FragmentStore
@@ -43,12 +45,19 @@ class Predict:
 
     def __init__(self, *, max_body_bytes: int) -> None:
         self._post = BodyLimit(request_response(_post), max_body_size=max_body_bytes)
+        self._page = Compressed(partial(self._get, form="page"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
             await self._post(scope, receive, send)
             return
         form = preferred_form(scope, default="page")
+        if form == "page":
+            await self._page(scope, receive, send)
+        else:
+            await self._get(scope, receive, send, form=form)
+
+    async def _get(self, scope: Scope, receive: Receive, send: Send, *, form: Form) -> None:
         model: Classifier = scope["app"].state.model
         fields: dict[str, object] = {**query_of(scope)}
         look = _look(scope, fields, model)
