@@ -12,7 +12,7 @@ from starlette.responses import Response
 from web import languages, views
 from web.content import VARY
 from web.inference_messages import InferenceError
-from web.negotiation import header_of, preferred_form
+from web.negotiation import header_of, preferred_form, query_of
 from web.problems import Problem, ProblemDetails
 
 MEDIA_TYPE = "application/problem+json"
@@ -90,7 +90,16 @@ def _answer(request: Request, details: ProblemDetails) -> Response:
     # A wrong address may be any number of levels deep; links lead back to where the service answers.
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     base = "../" * (path.count("/") - 1)
-    language = languages.preferred(header_of(request.scope, b"accept-language"))
+    asked = languages.known(_asked_language(request))
+    language = asked or languages.preferred(header_of(request.scope, b"accept-language"))
     view = views.problem_view(details, language)
-    page: str = request.app.state.templates.render("problem.html", language, problem=view, base=base)
-    return Response(page, details.status, _headers(), media_type="text/html")
+    start = f"{base or './'}?lang={asked.code}" if asked else base or "./"
+    page: str = request.app.state.templates.render("problem.html", language, problem=view, base=base, start=start)
+    return Response(page, details.status, _headers() | {"Content-Language": language.code}, media_type="text/html")
+
+
+def _asked_language(request: Request) -> str:
+    try:
+        return query_of(request.scope).get("lang", "")
+    except Problem:  # a query that cannot be read is no reason for another answer
+        return ""
