@@ -91,7 +91,7 @@ def test_the_make_commands_are_targets() -> None:
 
 
 def test_the_curl_commands_get_predictions(server: Server, tmp_path: Path) -> None:
-    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("curl")]
+    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("curl -s")]
     assert shutil.which("curl"), "the README's commands need curl"
 
     answers = [json.loads(run(command.replace(SHIPPED, server.url), tmp_path)) for command in commands]
@@ -160,6 +160,21 @@ def measurements(trained: Trained, tmp_path: Path) -> Path:
     (tmp_path / "measurements.csv").write_text("\n".join([",".join([*header, "species"]), *lines]))
     (tmp_path / "rows.csv").write_text("\n".join([",".join(header), *(line.rpartition(",")[0] for line in lines)]))
     return tmp_path
+
+
+def test_the_curl_commands_score_a_file(server: Server, measurements: Path) -> None:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("curl") and "rows.csv" in line]
+
+    tables = []
+    for command in commands:
+        run(command.replace(SHIPPED, server.url), measurements)
+        tables.append((measurements / "predictions.csv").read_text().splitlines())
+
+    assert len(tables) == 2
+    assert tables[0] == tables[1]
+    assert "predicted_label" in tables[0][0]
+    assert len(tables[0]) == 151
 
 
 def test_the_commands_train_predict_inspect_and_score(measurements: Path) -> None:

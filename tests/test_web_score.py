@@ -21,6 +21,7 @@ from httpx2 import Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from ml.classifier import Classifier
 from ml.score import score
@@ -258,6 +259,30 @@ def test_a_browser_gets_its_errors_as_a_page(client: TestClient) -> None:
 
     assert response.status_code == 422
     assert "no column is called 'sepal length': a, b" in parse_html(response.text).text
+
+
+@pytest.mark.parametrize(("accept", "left"), [(b"text/html", 0), (b"application/json", 2)])
+def test_a_browser_is_answered_when_it_has_sent_everything(client: TestClient, accept: bytes, left: int) -> None:
+    pieces = [b"a,b\n", b"1,2\n", b"1,2\n"]
+    statuses: list[int] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {
+        "type": "http", "method": "POST", "scheme": "http", "path": "/score", "raw_path": b"/score",
+        "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1), "server": ("testserver", 80),
+        "headers": [(b"host", b"testserver"), (b"content-type", b"text/csv"), (b"accept", accept)],
+    }  # fmt: skip
+    assert client.portal is not None
+    client.portal.call(client.app, scope, receive, send)
+
+    assert statuses == [422]
+    assert len(pieces) == left
 
 
 def test_a_get_is_not_allowed(client: TestClient) -> None:
