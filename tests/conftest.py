@@ -19,6 +19,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from starlette.testclient import TestClient
 
 from ml import classifier, iris, training
@@ -30,6 +31,9 @@ from web.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 30.0
+# How long an example takes says more about what else the machine does than about the service.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

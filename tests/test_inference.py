@@ -776,7 +776,7 @@ _request = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(body=_json | _request)
 def test_any_json_gets_an_answer_or_an_error_of_the_protocol(service: TestClient, body: Any) -> None:
     response = service.post(INFER, content=json.dumps(body))
@@ -789,7 +789,7 @@ def test_any_json_gets_an_answer_or_an_error_of_the_protocol(service: TestClient
 _MARKS = st.sampled_from(["", "[", "]", ",", '"', "{", "}", ":", "0", " ", "[1]", '"data": [1], ', '"data"', "\\"])
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(data=st.data(), nested=st.booleans(), names=st.permutations(["name", "shape", "datatype", "data"]))
 def test_a_large_request_is_read_as_a_small_one_is(
     service: TestClient, data: st.DataObject, nested: bool, names: list[str]
@@ -810,7 +810,7 @@ def test_a_large_request_is_read_as_a_small_one_is(
         assert error_of(large)
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(body=_request, content=st.binary(max_size=200), length=st.none() | st.integers(0, 400))
 def test_any_binary_garbage_gets_an_answer_or_an_error_of_the_protocol(
     service: TestClient, body: Any, content: bytes, length: int | None
@@ -825,7 +825,7 @@ def test_any_binary_garbage_gets_an_answer_or_an_error_of_the_protocol(
         assert error_of(response)
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(rows=arrays.arrays(np.uint8, st.integers(0, 40)), datatype=st.sampled_from(sorted(DATATYPES)))
 def test_any_bytes_are_rows_or_refused_as_predict_refuses_them(
     service: TestClient, rows: NDArray[np.uint8], datatype: str
