@@ -199,5 +199,5 @@ def test_the_operator_sees_the_same_as_page_fragment_and_json(model_path: Path, 
     for feature in report["features"]:
         row = rows[feature["feature"]]
         assert row.attributes["data-verdict"] == feature["verdict"]
-        assert row.all("td")[0].text == f"{feature['psi']:.3f}"
-    assert rows["petal_width"].all("td")[2].text == "100.0 %"
+        assert row.all("td")[1].text == f"{feature['psi']:.3f}"
+    assert rows["petal_width"].all("td")[3].text == "100.0 %"
