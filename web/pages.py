@@ -92,7 +92,7 @@ async def result(request: Request) -> Response:
     if content_type_of(request.scope)[0] not in _FORM_TYPES:
         raise Problem(415, "send application/x-www-form-urlencoded or multipart/form-data")
     fields = await _form(request)
-    return _page(request, fields, look=_look(request.scope, fields, request.app.state.model))
+    return _page(request, fields, look=_posted_look(request.scope, fields, request.app.state.model))
 
 
 async def favicon(request: Request) -> Response:
@@ -108,7 +108,7 @@ async def _post(request: Request) -> Response:
         fields = await _form(request)
         if len(fields) == 1 and next(iter(fields)).lstrip().startswith("{"):
             raise Problem(415, "this is JSON, sent as a form: say Content-Type: application/json")
-        return _respond(request, fields, form=form, look=_look(request.scope, fields, request.app.state.model))
+        return _respond(request, fields, form=form, look=_posted_look(request.scope, fields, request.app.state.model))
     if content_type == b"application/json" or content_type.endswith(b"+json"):
         return await _answer_json(request)
     raise Problem(415, "send application/json, application/x-www-form-urlencoded or multipart/form-data")
@@ -124,7 +124,7 @@ async def _answer_json(request: Request) -> Response:
     if body.sample is not msgspec.UNSET:
         sample = messages.decode_sample(body.sample)
         form = preferred_form(request.scope, default="json")
-        return _respond(request, sample, form=form, look=_look(request.scope, {}, model))
+        return _respond(request, sample, form=form, look=_posted_look(request.scope, {}, model))
     assert body.samples is not msgspec.UNSET
     if len(body.samples) > settings.max_samples:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {settings.max_samples} are allowed")
@@ -215,15 +215,23 @@ def _look(scope: Scope, fields: dict[str, object], model: Classifier) -> Look:
 
     The names of the map's fields have a hyphen, which no feature's key has; a feature may be called `lang`.
     """
-    lang, language = "", None
+    language = None
     if "lang" in fields and "lang" not in model.validator.keys:
-        lang = str(fields.pop("lang"))
-        language = languages.known(lang)
+        language = languages.known(str(fields.pop("lang")))
     x, y = fields.pop("map-x", None), fields.pop("map-y", None)
     axes = axes_of(model, None if x is None else str(x), None if y is None else str(y))
     if language is None:
-        language, lang = languages.preferred(header_of(scope, b"accept-language")), ""
-    return Look(language, lang, axes)
+        return Look(languages.preferred(header_of(scope, b"accept-language")), "", axes)
+    return Look(language, language.code, axes)
+
+
+def _posted_look(scope: Scope, fields: dict[str, object], model: Classifier) -> Look:
+    """Return the look that a form asks for; what it does not say, its address may: `/result?lang=es`."""
+    asked = query_of(scope)
+    for name in ("lang", "map-x", "map-y"):
+        if name in asked and name not in model.validator.keys:
+            fields.setdefault(name, asked[name])
+    return _look(scope, fields, model)
 
 
 def _refuse_compressed(request: Request) -> None:
