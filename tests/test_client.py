@@ -1009,7 +1009,7 @@ def test_any_table_comes_out_as_scored_without_a_server(server: Server, model: C
     done = run_command(server.url, "-", text=text)
 
     assert done.returncode == 0
-    assert parsed(done.stdout) == parsed(wanted.replace(rb"\\udcff", b"?"))
+    assert parsed(done.stdout) == parsed(wanted.replace(rb"\udcff", b"?"))
     told = done.stderr.decode().splitlines()
     assert told[:-1] == [f"line {row.line}: {row.message}".replace("\\udcff", "?") for row in bad[:20]]
     assert told[-1] == f"{len(bad)} of {9 * repeats} rows have no answer and were left blank"
