@@ -7,7 +7,7 @@ for each sample are a few numbers: where it is on the map, and how large its pic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 from markupsafe import Markup
@@ -17,7 +17,7 @@ from ml.explain import nearest_change
 from ml.sample import InvalidSample, Note
 from web import views
 from web.code import CodeView
-from web.decision_map import Axes, Mapper
+from web.decision_map import Axes, Mapper, axes_of
 from web.languages import Language
 from web.model_card import card_view
 from web.picture import Picture
@@ -49,6 +49,7 @@ class Fragments:
         self._answer = lru_cache(KEPT_ANSWERS)(self._render_answer)
         self._change = lru_cache(KEPT_CHANGES)(self._render_change)
         self._card = lru_cache(1)(self._render_card)
+        self._axes = lru_cache(KEPT_AXES)(partial(axes_of, model))
         self._mapper = lru_cache(KEPT_AXES)(self._make_mapper)
 
     def answer(self, row: Sequence[float], prediction: Prediction, notes: tuple[Note, ...], axes: Axes) -> str:
@@ -63,6 +64,10 @@ class Fragments:
                 self._picture_outline.fill(self._picture.sizes(row)) if self._picture.leaves else "",
             )
         )
+
+    def axes(self, x: str | None, y: str | None) -> Axes:
+        """Return the axes of the map that are asked for by feature key."""
+        return self._axes(x, y)
 
     def told(self, notes: Sequence[Note]) -> Sequence[Message]:
         """Return what notes say."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
+from typing import NamedTuple
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import request_response
@@ -19,8 +18,7 @@ from ml.sample import InvalidSample
 from web import batch, code, languages, messages, refusals
 from web.compression import Compressed
 from web.content import Content, entity_tag, headers_of
-from web.decision_map import Axes, axes_of
-from web.fragments import Fragments, FragmentStore
+from web.fragments import Fragments
 from web.languages import Language
 from web.messages import encoder_of
 from web.metrics import Metrics
@@ -37,6 +35,8 @@ from web.negotiation import (
 from web.problems import Problem
 from web.settings import Settings
 
+# Fields that ask for a look and are no measurements.
+_LOOKS = ("lang", "map-x", "map-y")
 _FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 
 
@@ -59,14 +59,14 @@ class Predict:
 
     async def _get(self, scope: Scope, receive: Receive, send: Send, *, form: Form) -> None:
         model: Classifier = scope["app"].state.model
-        fields: dict[str, object] = {**query_of(scope)}
-        look = _look(scope, fields, model)
+        fields: dict[str, object] = query_of(scope)  # type: ignore[assignment]  # its own, of no other type to anybody
+        look = _look(scope, fields, model, form)
         tag = entity_tag(model, form, look.language.code)
         if is_known(scope, tag):
             headers = headers_of(form, tag, model, lang=look.language.code)
             response: Response = Content(b"", status=304, headers=headers)
         else:
-            response = _respond(Request(scope), fields, form=form, look=look, tag=tag)
+            response = _respond(scope, fields, form=form, look=look, tag=tag)
         await response(scope, receive, send)
 
 
@@ -74,14 +74,14 @@ async def page(request: Request) -> Response:
     """GET / and /index: the page, prefilled from the query or else with the model's example."""
     model: Classifier = request.app.state.model
     fields: dict[str, object] = {**query_of(request.scope)}
-    look = _look(request.scope, fields, model)
+    look = _look(request.scope, fields, model, "page")
     known: dict[str, object] = {feature.key: look.language.number(feature.example) for feature in model.features}
     # Other parameters are left alone here: links get decorated on their way (utm_source and the like).
     known |= {key: text for key, text in fields.items() if key in known}
     tag = entity_tag(model, "page", look.language.code)
     if is_known(request.scope, tag):
         return Content(b"", status=304, headers=headers_of("page", tag, model, lang=look.language.code))
-    return _page(request, known, look=look, tag=tag)
+    return _page(request.scope, known, look=look, tag=tag)
 
 
 async def result(request: Request) -> Response:
@@ -92,7 +92,7 @@ async def result(request: Request) -> Response:
     if content_type_of(request.scope)[0] not in _FORM_TYPES:
         raise Problem(415, "send application/x-www-form-urlencoded or multipart/form-data")
     fields = await _form(request)
-    return _page(request, fields, look=_posted_look(request.scope, fields, request.app.state.model))
+    return _page(request.scope, fields, look=_posted_look(request, fields, "page"))
 
 
 async def favicon(request: Request) -> Response:
@@ -108,7 +108,7 @@ async def _post(request: Request) -> Response:
         fields = await _form(request)
         if len(fields) == 1 and next(iter(fields)).lstrip().startswith("{"):
             raise Problem(415, "this is JSON, sent as a form: say Content-Type: application/json")
-        return _respond(request, fields, form=form, look=_posted_look(request.scope, fields, request.app.state.model))
+        return _respond(request.scope, fields, form=form, look=_posted_look(request, fields, form))
     if content_type == b"application/json" or content_type.endswith(b"+json"):
         return await _answer_json(request)
     raise Problem(415, "send application/json, application/x-www-form-urlencoded or multipart/form-data")
@@ -124,7 +124,7 @@ async def _answer_json(request: Request) -> Response:
     if body.sample is not msgspec.UNSET:
         sample = messages.decode_sample(body.sample)
         form = preferred_form(request.scope, default="json")
-        return _respond(request, sample, form=form, look=_posted_look(request.scope, {}, model))
+        return _respond(request.scope, sample, form=form, look=_posted_look(request, {}, form))
     assert body.samples is not msgspec.UNSET
     if len(body.samples) > settings.max_samples:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {settings.max_samples} are allowed")
@@ -134,16 +134,15 @@ async def _answer_json(request: Request) -> Response:
 
 
 def _respond(
-    request: Request, sample: Mapping[str, object] | Sequence[object], *, form: Form, look: Look, tag: bytes = b""
+    scope: Scope, sample: Mapping[str, object] | Sequence[object], *, form: Form, look: Look, tag: bytes = b""
 ) -> Response:
     """Return the prediction of one sample in the form that was asked for."""
-    app: Starlette = request.app
-    model: Classifier = app.state.model
     if form == "page":
-        return _page(request, sample, look=look, tag=tag)
+        return _page(scope, sample, look=look, tag=tag)
+    state = scope["app"].state
+    model: Classifier = state.model
     headers = headers_of(form, tag, model, lang=look.language.code)
-    fragments: FragmentStore = app.state.fragments
-    metrics: Metrics = app.state["metrics"]
+    metrics: Metrics = state["metrics"]
     channel = metrics.json if form == "json" else metrics.fragment
     try:
         row = model.validator.row(sample)
@@ -152,8 +151,8 @@ def _respond(
         if form == "json":
             return refusals.json_of(Problem(422, str(error), error.errors).details)
         # 200: htmx does not swap a 422 in, and the old answer would stay beside the new input.
-        ours = fragments.of(model, look.language)
-        return Content(ours.invalid(ours.invalid_view(error)).encode(), status=200, headers=headers)
+        fragments: Fragments = state.fragments.of(model, look.language)
+        return Content(fragments.invalid(fragments.invalid_view(error)).encode(), status=200, headers=headers)
     started = perf_counter()
     prediction = model.predict(row)
     channel.one(model, row, prediction, started)
@@ -161,17 +160,17 @@ def _respond(
     if form == "json":
         content = encoder_of(model).answer(row, prediction, notes)
     else:
-        content = fragments.of(model, look.language).answer(row, prediction, notes, look.axes).encode()
+        fragments = state.fragments.of(model, look.language)
+        content = fragments.answer(row, prediction, notes, fragments.axes(look.x, look.y)).encode()
     return Content(content, status=200, headers=headers)
 
 
-def _page(
-    request: Request, sample: Mapping[str, object] | Sequence[object], *, look: Look, tag: bytes = b""
-) -> Response:
-    app: Starlette = request.app
-    model: Classifier = app.state.model
-    metrics: Metrics = app.state.metrics
-    fragments: Fragments = app.state.fragments.of(model, look.language)
+def _page(scope: Scope, sample: Mapping[str, object] | Sequence[object], *, look: Look, tag: bytes = b"") -> Response:
+    state = scope["app"].state
+    model: Classifier = state.model
+    metrics: Metrics = state.metrics
+    fragments: Fragments = state.fragments.of(model, look.language)
+    axes = fragments.axes(look.x, look.y)
     status = 200
     try:
         row = model.validator.row(sample)
@@ -179,7 +178,7 @@ def _page(
         started = perf_counter()
         prediction = model.predict(row)
         metrics.page.one(model, row, prediction, started)
-        fragment, messages = fragments.answer(row, prediction, notes, look.axes), fragments.told(notes)
+        fragment, messages = fragments.answer(row, prediction, notes, axes), fragments.told(notes)
     except InvalidSample as error:
         metrics.page.errors(error.errors)
         view = fragments.invalid_view(error)
@@ -187,51 +186,55 @@ def _page(
         status = 422 if view.state == "invalid" else 200
     named = sample if isinstance(sample, Mapping) else dict(zip((f.key for f in model.features), sample, strict=False))
     texts = {key: "" if value is None else str(value) for key, value in named.items()}
-    address = code.address_of(request)
+    address = code.address_of(Request(scope))
     panel = code.code_view(
         model,
         sample,
         address=address,
-        needs_token=bool(app.state.settings.api_token),
+        needs_token=bool(state.settings.api_token),
         language=look.language,
     )
-    content = fragments.page(texts, fragment, messages, lang=look.lang, axes=look.axes, address=address, code=panel)
+    content = fragments.page(texts, fragment, messages, lang=look.lang, axes=axes, address=address, code=panel)
     tag = tag if status == 200 else b""
     headers = headers_of("page", tag, model, lang=look.language.code)
     return Content(content.encode(), status=status, headers=headers)
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How an answer is shown: its language, the `lang` that the address asks for, and the axes of its map."""
+class Look(NamedTuple):
+    """How an answer is shown: its language, the `lang` that the address asks for, and the features of its map.
+
+    A named tuple: one is made for each request, and a frozen dataclass takes three times as long.
+    """
 
     language: Language
     lang: str
-    axes: Axes
+    x: str | None
+    y: str | None
 
 
-def _look(scope: Scope, fields: dict[str, object], model: Classifier) -> Look:
+def _look(scope: Scope, fields: dict[str, object], model: Classifier, form: Form) -> Look:
     """Return the look that the fields and headers of a request ask for, and take these fields away.
 
     The names of the map's fields have a hyphen, which no feature's key has; a feature may be called `lang`.
     """
-    language = None
-    if "lang" in fields and "lang" not in model.validator.keys:
-        language = languages.known(str(fields.pop("lang")))
-    x, y = fields.pop("map-x", None), fields.pop("map-y", None)
-    axes = axes_of(model, None if x is None else str(x), None if y is None else str(y))
-    if language is None:
-        return Look(languages.preferred(header_of(scope, b"accept-language")), "", axes)
-    return Look(language, language.code, axes)
+    asked = {name: str(fields.pop(name)) for name in _LOOKS if name in fields and name not in model.validator.keys}
+    language = languages.known(asked["lang"]) if "lang" in asked else None
+    lang = language.code if language else ""
+    if form == "json":
+        language = languages.language(languages.SOURCE)
+    elif language is None:
+        language = languages.preferred(header_of(scope, b"accept-language"))
+    return Look(language, lang, asked.get("map-x"), asked.get("map-y"))
 
 
-def _posted_look(scope: Scope, fields: dict[str, object], model: Classifier) -> Look:
+def _posted_look(request: Request, fields: dict[str, object], form: Form) -> Look:
     """Return the look that a form asks for; what it does not say, its address may: `/result?lang=es`."""
-    asked = query_of(scope)
-    for name in ("lang", "map-x", "map-y"):
+    model: Classifier = request.app.state.model
+    asked = query_of(request.scope)
+    for name in _LOOKS:
         if name in asked and name not in model.validator.keys:
             fields.setdefault(name, asked[name])
-    return _look(scope, fields, model)
+    return _look(request.scope, fields, model, form)
 
 
 def _refuse_compressed(request: Request) -> None:
