@@ -363,13 +363,14 @@ def _slid(feature: TrainedFeature, text: str) -> float:
 
 
 def _sentence(error: FieldError, feature: TrainedFeature | None, to: Language) -> str:
-    """Return what the error says, in the reader's language; in English it is what the validator says."""
+    """Return what the error says, in the reader's language; in English it is what the validator says.
+
+    What is missing is waited for and no error here.
+    """
     if feature is None:
         return to.gettext("“%(name)s” is not a feature of this model", name=_harmless(error.feature))
     title = to.title(feature)
     value = error.value
-    if error.code == "missing":
-        return to.gettext("%(title)s is missing", title=title)
     if error.code == "not_a_number" and value is None:  # an object or a list
         return to.gettext("%(title)s must be a number", title=title)
     if error.code == "not_a_number":
@@ -413,8 +414,6 @@ def _outside(feature: TrainedFeature, to: Language) -> str:
 def _hint(error: FieldError, feature: TrainedFeature | None, to: Language) -> str:
     if feature is None:
         return to.gettext("unknown")
-    if error.code == "missing":
-        return to.gettext("missing")
     if error.code == "not_a_number":
         return to.gettext("not a number")
     if error.code == "not_finite":
