@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect, sync_playwright
 
-from ml import iris, training
+from ml import classifier, iris, training
 from ml.card import Recipe
 from ml.classifier import Classifier
+from ml.dataset import Dataset, Feature
 from ml.score import score
 from tests.conftest import Server, free_port, run, run_server
 
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None and os.environ.get("CI") != "tr
 HEADER = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
 GOOD = "5.6,2.7,4.2,1.3"
 ROWS = 100_000
+SLICE_BYTES = 65_536
 Open = Callable[..., Page]
 
 
@@ -204,6 +207,7 @@ TABLES = {
     "only a header": HEADER,
     "wide letters": f"日本,{HEADER}\n" + f"日本語𝄞é,{GOOD}\n" * 5_000,
     "a quoted cell across slices": f'{HEADER},x\n{GOOD},"{"é, " * 40_000}"\n{GOOD},y\n',
+    "a doubled quote, then the end of a slice": f'{HEADER},x\n{GOOD},"a"", b\n{"x" * SLICE_BYTES}"\n{GOOD},y\n',
     "only bad rows": f"{HEADER}\n" + "a,b,c,d\n" * 300,
 }
 
@@ -241,6 +245,36 @@ def test_bad_rows_are_listed_by_line_and_reason_up_to_a_hundred(open_page: Open)
     expect(page.locator("#announcement")).to_have_text(
         "All of rows.csv is predicted. Rows: 206. Rows without a prediction: 204."
     )
+
+
+def test_a_line_end_across_slices_is_one(open_page: Open) -> None:
+    page = open_page()
+    start = f"{HEADER},x\r\n{GOOD},"
+    padded = start + "x" * (SLICE_BYTES - 1 - len(start))
+
+    choose(page, f"{padded}\r\n?,2,3,4,y\r\n")
+
+    expect(page.locator("#file-list li")).to_have_text(["Line 3: sepal length: “?” is not a number"])
+
+
+def test_a_model_of_one_feature_without_a_map_gives_rare_labels_their_digits(open_page: Open, tmp_path: Path) -> None:
+    rows = np.arange(80_000.0).reshape(-1, 1)
+    classes = (rows[:, 0] >= 40_000).astype(np.intp)
+    classes[10_000:10_003] = 1
+    features = (Feature(key="x", title="x", unit=""),)
+    data = Dataset(name="one", source="made up", features=features, labels=("a", "b"), rows=rows, classes=classes)
+    trained = training.fit(data, Recipe(estimator="decision-tree", depth=1))
+    path = tmp_path / "one.npz"
+    training.write(training.model_of(trained), path, trained=trained)
+    content = b"X\n1\n70000\n"
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(path)) as server:
+        page = open_page(server.url)
+        choose(page, content)
+        expect(status(page)).to_have_text("All of rows.csv is predicted.")
+        table = downloaded(page)
+
+    assert b"e-05" in table
+    assert table == scored(classifier.load(path), content)
 
 
 REFUSED = {
