@@ -14,7 +14,7 @@ from ml.sample import InvalidSample
 from web import views
 from web.code import CodeView
 from web.decision_map import default_axes
-from web.languages import language
+from web.languages import NO_BREAK, language
 from web.views import PageView, PredictionView
 
 ENGLISH = language("en")
@@ -52,14 +52,14 @@ def page_of(model: Classifier, texts: Mapping[str, str]) -> PageView:
     ],
 )  # fmt: skip
 def test_a_share_is_shown_in_percent(share: float, text: str) -> None:
-    assert ENGLISH.percent(share) == text
+    assert ENGLISH.percent(share) == text.replace(" ", NO_BREAK)
 
 
 @settings(derandomize=True)
 @given(share=st.floats(0, 1))
 def test_only_the_certain_is_shown_as_certain(share: float) -> None:
-    assert (ENGLISH.percent(share) == "100 %") == (share == 1)
-    assert (ENGLISH.percent(share) == "0 %") == (share == 0)
+    assert (ENGLISH.percent(share) == f"100{NO_BREAK}%") == (share == 1)
+    assert (ENGLISH.percent(share) == f"0{NO_BREAK}%") == (share == 0)
 
 
 @pytest.mark.parametrize(("titles", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b")])
@@ -112,7 +112,9 @@ def test_what_is_half_typed_is_waited_for(model: Classifier, text: str) -> None:
     assert not view.messages
 
 
-@pytest.mark.parametrize(("text", "hint"), [("abc", "not a number"), ("1e99", "too large"), ("-1", "0 cm or more")])
+@pytest.mark.parametrize(
+    ("text", "hint"), [("abc", "not a number"), ("1e99", "too large"), ("-1", f"0{NO_BREAK}cm or more")]
+)
 def test_an_error_has_a_sentence_and_a_few_words(model: Classifier, text: str, hint: str) -> None:
     view = view_of(model, EXAMPLE | {"petal_length": text, "petal_width": ""})
 

@@ -28,6 +28,8 @@ MAX_HEADER_BYTES = 500
 MAX_TAG_CHARACTERS = 35
 # A list of titles is a sentence, not the form again: after this many it counts.
 NAMED_TITLES = 2
+# Between a number and its unit: no line ends there.
+NO_BREAK = "\u00a0"
 
 
 class Language:
@@ -61,12 +63,12 @@ class Language:
     def percent(self, share: float) -> str:
         """Return a share of 0 to 1 as text; only 0 and 1 themselves become 0 % and 100 %."""
         if 0 < share < 0.001:
-            text = "< 0.1"
+            text = f"<{NO_BREAK}0.1"
         elif 0.999 < share < 1:
-            text = "> 99.9"
+            text = f">{NO_BREAK}99.9"
         else:
             text = f"{share * 100:.1f}".removesuffix(".0")
-        return text.replace(".", self.decimal_mark) + " %"
+        return f"{text.replace('.', self.decimal_mark)}{NO_BREAK}%"
 
     def listed(self, titles: Sequence[str]) -> str:
         """Return titles as they stand in a sentence: "a", "a and b", "a, b and 1 more"."""
@@ -84,7 +86,7 @@ class Language:
 
     def quantity(self, value: float, unit: str) -> str:
         """Return a number with its unit."""
-        return f"{self.number(value)} {unit}" if unit else self.number(value)
+        return f"{self.number(value)}{NO_BREAK}{unit}" if unit else self.number(value)
 
 
 @cache

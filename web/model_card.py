@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ml.card import Card, Recipe, Report, TrainedFeature
-from web.languages import Language
+from web.languages import NO_BREAK, Language
 
 # A picture of more classes is too large for a page: the most frequent mistakes stand for it.
 MATRIX_LABELS = 30
@@ -238,7 +238,7 @@ def _bounds(feature: TrainedFeature, language: Language) -> str:
     if low is not None and high is not None:
         return _with_unit(_span(low, high, language), feature.unit)
     sign, bound = ("≥", low) if low is not None else ("≤", high)
-    return f"{sign} {language.quantity(bound or 0.0, feature.unit)}"
+    return f"{sign}{NO_BREAK}{language.quantity(bound or 0.0, feature.unit)}"
 
 
 def _span(low: float, high: float, language: Language) -> str:
@@ -248,7 +248,7 @@ def _span(low: float, high: float, language: Language) -> str:
 
 
 def _with_unit(text: str, unit: str) -> str:
-    return f"{text} {unit}" if unit else text
+    return f"{text}{NO_BREAK}{unit}" if unit else text
 
 
 def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
