@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ class Classifier:
         interface: 12 hex digits that two models share when they take the same samples and give the same labels.
         cuts: where the answer can change, feature by feature.
         grid: see `Evaluator`.
+        spans: how wide the training range of each feature is, and never 0, so that distances can be told in it.
         slice_rows: how many rows `predict_batch` answers in about `SLICE_S` seconds, measured when the model was made.
     """
 
@@ -172,6 +174,7 @@ class Classifier:
             model.forest, self.cuts, labels=self.labels, max_cells=max_cells, max_bit_bytes=max_bit_bytes
         )
         self.grid = self._evaluator.grid
+        self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]
         self._replay(model.golden_rows, model.golden_probabilities)
         self.slice_rows = self._measure_slice(model.golden_rows)
 

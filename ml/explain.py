@@ -7,13 +7,14 @@ all else held, therefore tells everything about that feature, and two features' 
 from __future__ import annotations
 
 import math
-import sys
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +26,6 @@ MAX_ROWS = 4_096
 MAX_PLANE_ROWS = 16_384
 # Rows of many features are long: this many numbers take 16 MB as float64, and a fraction of a second to answer.
 MAX_VALUES = 2_000_000
-TINY = sys.float_info.min
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,10 @@ class Range:
     searched_all: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """The nearest change of a single feature that changes the label.
+
+    A page asks for one with every key: making this struct takes a tenth of the time of a frozen dataclass.
 
     Attributes:
         feature: its key.
@@ -123,8 +124,7 @@ def nearest_change(model: Classifier, row: Sequence[float], *, max_rows: int = M
     return _nearest(model, row, _ends(model, row, max_rows=max_rows))
 
 
-@dataclass(frozen=True, slots=True)
-class _Ends:
+class _Ends(msgspec.Struct, frozen=True):
     """The ranks of the nearest intervals below and above a row's own, along one feature, in which the label differs.
 
     Where there is none the label is None, and the rank is one beyond what was searched.
@@ -138,33 +138,40 @@ class _Ends:
 
 def _ends(model: Classifier, row: Sequence[float], *, max_rows: int) -> list[_Ends]:
     """Return the ends of the row's own label along each feature."""
-    ranks = [model.cuts.rank(feature, value) for feature, value in enumerate(row)]
-    own = model.predict(row).index
-    lines: list[tuple[int, bytes | NDArray[np.intp], bytes]]
+    ranks = list(map(bisect_left, model.cuts.bounds, row))
     if model.grid is not None:
-        lines = [(0, line, line.translate(_others_than(own))) for line in model.grid.lines(ranks)]
-    else:
-        searched = _searched(model, row, ranks, own, max_rows=max_rows)
-        lines = [(first, line, (line != own).tobytes()) for first, line in searched]
+        return _ends_in(model.grid, ranks)
+    own = model.predict(row).index
     ends = []
-    # Bytes that are 1 where the label differs: stripping zeros is several times as fast as searching a short array.
-    for rank, (first, line, differs) in zip(ranks, lines, strict=True):
-        low = len(differs[: rank - first].rstrip(b"\0")) - 1
-        high = len(differs) - len(differs[rank - first :].lstrip(b"\0"))
+    for rank, (first, line) in zip(ranks, _searched(model, row, ranks, own, max_rows=max_rows), strict=True):
+        differs = np.flatnonzero(line != own)
+        below, above = differs[differs < rank - first], differs[differs > rank - first]
         ends.append(
             _Ends(
-                first + low,
-                int(line[low]) if low >= 0 else None,
-                first + high,
-                int(line[high]) if high < len(line) else None,
+                first + int(below[-1]) if len(below) else first - 1,
+                int(line[below[-1]]) if len(below) else None,
+                first + int(above[0]) if len(above) else first + len(line),
+                int(line[above[0]]) if len(above) else None,
             )
         )
     return ends
 
 
-@lru_cache(LabelGrid.MAX_LABELS)
-def _others_than(label: int) -> bytes:
-    return bytes(other != label for other in range(LabelGrid.MAX_LABELS))
+def _ends_in(grid: LabelGrid, ranks: Sequence[int]) -> list[_Ends]:
+    ends = []
+    for rank, line in zip(ranks, grid.lines(ranks), strict=True):
+        # Stripping bytes is several times as fast as searching a short array.
+        own = line[rank : rank + 1]
+        below, above = line[:rank].rstrip(own), line[rank:].lstrip(own)
+        ends.append(
+            _Ends(
+                len(below) - 1,
+                below[-1] if below else None,
+                len(line) - len(above),
+                above[0] if above else None,
+            )
+        )
+    return ends
 
 
 def _searched(
@@ -187,9 +194,7 @@ def _searched(
 def _nearest(model: Classifier, row: Sequence[float], ends: Sequence[_Ends]) -> Change | None:
     """Return the nearest of the changes that the ends stand for and the limits allow."""
     found = []
-    for feature, (value, end, bounds) in enumerate(zip(row, ends, model.cuts.bounds, strict=True)):
-        trained = model.features[feature]
-        span = max(trained.high - trained.low, TINY)
+    for feature, (value, end, bounds, span) in enumerate(zip(row, ends, model.cuts.bounds, model.spans, strict=True)):
         if end.low_label is not None:
             found.append((abs(bounds[end.low] - value) / span, feature, end.low, end.low_label))
         if end.high_label is not None:
@@ -272,7 +277,7 @@ def _change(model: Classifier, feature: int, *, value: float, rank: int, label: 
         threshold=threshold,
         value=target,
         label=label,
-        distance=abs(threshold - value) / max(trained.high - trained.low, TINY),
+        distance=abs(threshold - value) / model.spans[feature],
     )
 
 

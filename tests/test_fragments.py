@@ -33,7 +33,7 @@ def rows_of(model: Classifier, n: int, seed: int = 0) -> list[list[float]]:
 
 
 def answer(made: Fragments, model: Classifier, row: list[float], axes: tuple[int, int] | None) -> str:
-    return made.answer(row, model.predict(row), model.validator.notes(row), axes)
+    return made.answer(row, model.predict(row), model.validator.notes(row), axes).decode()
 
 
 def test_an_outline_is_filled_in_its_gaps() -> None:
@@ -41,11 +41,11 @@ def test_an_outline_is_filled_in_its_gaps() -> None:
 
     outline = templates.outline("_picture.html", ENGLISH, leaves=Picture(LikeNothing()).leaves)  # type: ignore[arg-type]  # has what a picture looks at
 
-    assert outline.fill([]).startswith("<svg")
+    assert outline.fill([]).startswith(b"<svg")
     with pytest.raises(ValueError, match="size 1 to extended slice of size 0"):
-        outline.fill(["too many"])
-    assert Outline(["no gap"]).fill(()) == "no gap"
-    assert Outline(["a", "b", "c"]).fill(["1", "2"]) == "a1b2c"
+        outline.fill([b"too many"])
+    assert Outline(["no gap"]).fill(()) == b"no gap"
+    assert Outline(["a", "b", "c"]).fill([b"1", b"2"]) == b"a1b2c"
 
 
 class LikeNothing:
@@ -107,7 +107,7 @@ def test_a_sample_with_errors_has_no_map(model: Classifier) -> None:
     with pytest.raises(InvalidSample) as caught:
         model.validator.row({"sepal_length": "x"})
 
-    html = made.invalid(made.invalid_view(caught.value))
+    html = made.invalid(made.invalid_view(caught.value)).decode()
 
     assert "<svg" not in html
     assert 'data-state="invalid"' in html

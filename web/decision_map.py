@@ -96,8 +96,11 @@ class _Scale:
 
     def position(self, value: float) -> int:
         """Return the position of a value; those outside are at the nearer end."""
-        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start))
+        if value <= self.low:
+            return self.start
+        if value >= self.high:
+            return self.end
+        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start))
 
 
 class Mapper:

@@ -6,6 +6,7 @@ for each sample are a few numbers: where it is on the map, and how large its pic
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Literal
@@ -52,16 +53,16 @@ class Fragments:
         self._axes = lru_cache(KEPT_AXES)(partial(axes_of, model))
         self._mapper = lru_cache(KEPT_AXES)(self._make_mapper)
 
-    def answer(self, row: Sequence[float], prediction: Prediction, notes: tuple[Note, ...], axes: Axes) -> str:
+    def answer(self, row: Sequence[float], prediction: Prediction, notes: tuple[Note, ...], axes: Axes) -> bytes:
         """Return the fragment of the answer to a row, with the map over `axes`."""
         change = nearest_change(self._model, row, max_rows=self._max_rows)
         return self._answer(prediction, notes).fill(
             (
                 self._change(change.feature, change.direction, change.threshold, change.value, change.label)
                 if change
-                else "",
-                self._map(row, prediction.index, axes) if axes else "",
-                self._picture_outline.fill(self._picture.sizes(row)) if self._picture.leaves else "",
+                else b"",
+                self._map(row, prediction.index, axes) if axes else b"",
+                self._picture_outline.fill(self._picture.sizes(row)) if self._picture.leaves else b"",
             )
         )
 
@@ -77,14 +78,14 @@ class Fragments:
         """Return the view of a sample with errors, or of one that is not complete yet."""
         return views.invalid_view(error, self._model.features, self._language)
 
-    def invalid(self, view: PredictionView) -> str:
+    def invalid(self, view: PredictionView) -> bytes:
         """Return the fragment of such a view."""
-        return self._render("_prediction.html", prediction=view, gap="")
+        return self._render("_prediction.html", prediction=view, gap="").encode()
 
     def page(
         self,
         texts: Mapping[str, str],
-        fragment: str,
+        fragment: bytes,
         messages: Sequence[Message],
         *,
         lang: str,
@@ -96,16 +97,17 @@ class Fragments:
         view = views.page_view(
             self._model, texts, messages, self._language, lang=lang, axes=axes, address=address, code=code
         )
-        return self._render("page.html", page=view, fragment=Markup(fragment), card=self._card())  # noqa: S704  # it was rendered above
+        return self._render("page.html", page=view, fragment=Markup(fragment.decode()), card=self._card())  # noqa: S704  # it was rendered above
 
     def _render_card(self) -> Markup:
         view = card_view(self._model.card, self._model.version, self._language)
         return Markup(self._render("_card.html", card=view))  # noqa: S704  # rendered here
 
-    def _map(self, row: Sequence[float], chosen: int, axes: tuple[int, int]) -> str:
+    def _map(self, row: Sequence[float], chosen: int, axes: tuple[int, int]) -> bytes:
         mapper = self._mapper(axes)
-        rank = self._model.cuts.rank
-        held = tuple([rank(feature, value) for feature, value in enumerate(row) if feature not in axes])
+        ranks = list(map(bisect_left, self._model.cuts.bounds, row))
+        ranks[axes[0]] = ranks[axes[1]] = 0
+        held = tuple(ranks)
         kept = self._maps.get((axes, held))
         if kept is None:
             if len(self._maps) == KEPT_MAPS:
@@ -116,8 +118,8 @@ class Fragments:
             kept = outline, [region.label for region in regions]
             self._maps[(axes, held)] = kept
         outline, labels = kept
-        x, y = map(str, mapper.position(row))
-        return outline.fill([*["chosen" if label == chosen else "" for label in labels], x, y, x, y])
+        x, y = [b"%d" % place for place in mapper.position(row)]
+        return outline.fill([*[b"chosen" if label == chosen else b"" for label in labels], x, y, x, y])
 
     def _render_answer(self, prediction: Prediction, notes: tuple[Note, ...]) -> Outline:
         view = views.answer_view(prediction, self._model.labels, notes, self._model.features, self._language)
@@ -125,7 +127,7 @@ class Fragments:
 
     def _render_change(
         self, feature: str, direction: Literal["rises above", "falls to"], threshold: float, value: float, label: str
-    ) -> str:
+    ) -> bytes:
         view = views.change_view(
             self._titled[feature],
             rises=direction == "rises above",
@@ -134,7 +136,7 @@ class Fragments:
             label=label,
             to=self._language,
         )
-        return self._render("_change.html", change=view)
+        return self._render("_change.html", change=view).encode()
 
     def _make_mapper(self, axes: tuple[int, int]) -> Mapper:
         return Mapper(self._model, self._language, x=axes[0], y=axes[1], max_rows=self._max_rows)

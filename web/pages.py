@@ -152,7 +152,7 @@ def _respond(
             return refusals.json_of(Problem(422, str(error), error.errors).details)
         # 200: htmx does not swap a 422 in, and the old answer would stay beside the new input.
         fragments: Fragments = state.fragments.of(model, look.language)
-        return Content(fragments.invalid(fragments.invalid_view(error)).encode(), status=200, headers=headers)
+        return Content(fragments.invalid(fragments.invalid_view(error)), status=200, headers=headers)
     started = perf_counter()
     prediction = model.predict(row)
     channel.one(model, row, prediction, started)
@@ -161,7 +161,7 @@ def _respond(
         content = encoder_of(model).answer(row, prediction, notes)
     else:
         fragments = state.fragments.of(model, look.language)
-        content = fragments.answer(row, prediction, notes, fragments.axes(look.x, look.y)).encode()
+        content = fragments.answer(row, prediction, notes, fragments.axes(look.x, look.y))
     return Content(content, status=200, headers=headers)
 
 

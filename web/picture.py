@@ -36,11 +36,11 @@ class Picture:
         self._kinds = [(positions[kind.length], positions[kind.width], len(kind.angles)) for kind in kinds]
         self.leaves = [LeafView(f"{angle:g}", tone % 2) for tone, kind in enumerate(kinds) for angle in kind.angles]
 
-    def sizes(self, row: Sequence[float]) -> list[str]:
+    def sizes(self, row: Sequence[float]) -> list[bytes]:
         """Return length and width of each leaf for a row, as SVG's `scale` takes them."""
-        sizes: list[str] = []
+        sizes: list[bytes] = []
         for length, width, count in self._kinds:
-            sizes += [f"{self._scaled(row[length]):.1f} {self._scaled(row[width]):.1f}"] * count
+            sizes += [b"%.1f %.1f" % (self._scaled(row[length]), self._scaled(row[width]))] * count
         return sizes
 
     def _scaled(self, value: float) -> float:

@@ -17,18 +17,18 @@ from web.languages import Language
 class Outline:
     """Text that was rendered with a gap after each of its parts but the last, and is filled anew for each sample.
 
-    That is far cheaper than rendering.
+    That is far cheaper than rendering. Text is bytes in UTF-8 here, as it is sent.
     """
 
     def __init__(self, parts: Sequence[str]) -> None:
-        self._parts = [""] * (2 * len(parts) - 1)
-        self._parts[::2] = parts
+        self._parts = [b""] * (2 * len(parts) - 1)
+        self._parts[::2] = [part.encode() for part in parts]
 
-    def fill(self, values: Iterable[str]) -> str:
+    def fill(self, values: Iterable[bytes]) -> bytes:
         """Return the text with one value in each gap; a value must be safe where its gap is."""
         parts = self._parts.copy()
         parts[1::2] = values
-        return "".join(parts)
+        return b"".join(parts)
 
 
 class Templates:
