@@ -18,6 +18,9 @@ test: $(VENV)/test.installed
 bench: $(VENV)/test.installed
 	$(BIN)/python -m tests.benchmarks
 
+audit: $(VENV)/test.installed
+	$(BIN)/python -m tests.audit
+
 format: $(VENV)/test.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
