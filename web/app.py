@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ml.classifier import Classifier
 from ml.errors import ModelFileError
@@ -170,9 +170,32 @@ class _Service(Starlette):
     """The application behind its gateway, which stands outside of everything, the last resort for errors too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return behind_gateway(
-            super().build_middleware_stack(), self.state.settings, self.state.rates, self.state.metrics
-        )
+        predict = self.routes[0]
+        assert isinstance(predict, Route)
+        app = Shortcut(super().build_middleware_stack(), predict)
+        return behind_gateway(app, self.state.settings, self.state.rates, self.state.metrics)
+
+
+class Shortcut:
+    """Takes GET requests straight to the endpoint of one route.
+
+    Layers for errors and the search for a route take 5 us each time, as long as half a prediction with all of its JSON.
+    What the endpoint raises is raised again on the long way, and answered there.
+    """
+
+    def __init__(self, app: ASGIApp, route: Route) -> None:
+        self._app = app
+        self._route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == self._route.path and scope["method"] == "GET":
+            scope["route"] = self._route
+            try:
+                await self._route.app(scope, receive, send)
+                return
+            except Exception:  # noqa: S110  # raised before anything was sent, and raised again
+                pass
+        await self._app(scope, receive, send)
 
 
 class _Static(StaticFiles):
