@@ -38,7 +38,7 @@ let retryMs = FIRST_RETRY_MS;
 // Numbers, as the validator reads and a person writes them.
 
 const NUMBER = /^[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?$/i;
-const plain = (text) => text.trim().replace("\u2212", "-");
+const plain = (text) => text.trim().replaceAll("\u2212", "-");
 const isNumber = (text) => NUMBER.test(plain(text));
 const numberOf = (text) => (isNumber(text) ? Number(plain(text).replace(",", ".")) : NaN);
 

@@ -619,6 +619,7 @@ def test_a_change_of_the_answer_can_be_taken_over_as_it_is_shown(
             changed = client.get("/predict", params=sample | {"lang": lang, key: value}, headers=HTMX)
             assert parse_html(changed.text).one("div", data_state="answer").attributes["data-label"] == promised
             assert value in button.text
+            assert button.text in button.attributes["aria-label"], "who speaks to the page says what is seen"
             found += mark in value
 
     assert found
