@@ -531,46 +531,6 @@ def test_nothing_moves_while_the_page_arrives(open_page: Open, server: Server, w
         page.close()
 
 
-CONTRAST = """() => {
-  const channels = (color) => color.match(/[\\d.]+/g).map(Number);
-  const luminance = (color) => {
-    const [r, g, b] = channels(color).slice(0, 3).map((c) => c / 255)
-      .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const isOpaque = (color) => (channels(color)[3] ?? 1) === 1;
-  const behind = (element) => {
-    while (element && !isOpaque(getComputedStyle(element).backgroundColor)) element = element.parentElement;
-    return element ? getComputedStyle(element).backgroundColor : "rgb(255, 255, 255)";
-  };
-  const ratios = {};
-  for (const element of document.querySelectorAll("body *")) {
-    const hasText = [...element.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.data.trim());
-    if ((!hasText && element.tagName !== "INPUT") || !element.checkVisibility({ visibilityProperty: true })) continue;
-    const [a, b] = [getComputedStyle(element).color, behind(element)].map(luminance);
-    ratios[`${element.tagName} ${element.className} ${element.textContent.trim().slice(0, 20)}`] =
-      (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  }
-  return ratios;
-}"""
-
-
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_the_contrast_of_wcag_aa_in_both_schemes(open_page: Open, scheme: str, width: int) -> None:
-    page = open_page(
-        viewport={"width": width, "height": 844},
-        color_scheme=scheme,
-        complaint="htmx|ERR_FAILED",
-        reduced_motion="reduce",
-    )
-
-    for state in in_each_state(page):
-        ratios: dict[str, float] = page.evaluate(CONTRAST)
-        assert len(ratios) > 20
-        assert {text: ratio for text, ratio in ratios.items() if ratio < 4.5} == {}, state
-
-
 def test_the_schemes_differ(open_page: Open) -> None:
     background = "getComputedStyle(document.body).backgroundColor"
 
