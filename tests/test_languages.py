@@ -9,7 +9,7 @@ import re
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
 import msgspec
 import numpy as np
@@ -190,13 +190,13 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
     texts = {key: str(value) for key, value in good.items()}
     panel = panel_of(model, good, to)
 
-    def page(fragment: str, messages: Sequence[Told] = ()) -> str:
+    def page(fragment: bytes, messages: Sequence[Told] = ()) -> str:
         return fragments.page(texts, fragment, messages, lang="en", axes=axes, address="http://127.0.0.1/", code=panel)
 
     for row in [*model.sample_rows[:40].tolist(), [98.0] * len(model.features)]:
         notes = validator.notes(row)
         fragment = fragments.answer(row, model.predict(row), notes, axes)
-        yield fragment
+        yield fragment.decode()
     yield page(fragment, fragments.told(notes))
     first, second, third, *_ = [*good, "‹other›", "‹other›"]
     wrong: list[dict[str, object]] = [
@@ -209,7 +209,7 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
             validator.row(good | changes if changes else {})
         except InvalidSample as error:
             view = fragments.invalid_view(error)
-            yield fragments.invalid(view)
+            yield fragments.invalid(view).decode()
             yield page(fragments.invalid(view), view.messages)
 
 
@@ -505,11 +505,13 @@ def test_the_switch_keeps_the_sample_and_names_each_language_in_itself(client: T
 def test_search_engines_are_told_of_each_language(client: TestClient) -> None:
     page = parse_html(client.get("/?lang=es").text)
 
-    links = page.all("link", rel="alternate")
-    assert [link.attributes["hreflang"] for link in links[:2]] == list(languages.codes())
-    for link in links[:2]:
-        query = urlsplit(link.attributes["href"]).query
-        assert language_of(client.get(f"/?{query}")) == link.attributes["hreflang"]
+    *links, default = page.all("link", rel="alternate")
+    assert [link.attributes["hreflang"] for link in links] == list(languages.codes())
+    for link in links:
+        address = link.attributes["href"]
+        assert address.startswith("http://testserver/"), "search engines read whole addresses only"
+        assert language_of(client.get(address)) == link.attributes["hreflang"]
+    assert (default.attributes["hreflang"], default.attributes["href"]) == ("x-default", "http://testserver/")
 
 
 # --- numbers
