@@ -121,6 +121,16 @@ def explain(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS
 
 def nearest_change(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS) -> Change | None:
     """Return the nearest change of a single feature that flips the label of `row`, or None; arguments as `explain`."""
+    if model.grid is not None:
+        bounds = model.cuts.bounds
+        found = model.grid.nearest_other(row, list(map(bisect_left, bounds, row)), bounds=bounds, spans=model.spans)
+        if found is None:
+            return None
+        feature, rank, label = found
+        change = _change(model, feature, value=row[feature], rank=rank, label=model.labels[label])
+        if change is not None:
+            return change
+    # Without a grid, or where limits forbid the nearest one, all of them are looked at.
     return _nearest(model, row, _ends(model, row, max_rows=max_rows))
 
 

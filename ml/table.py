@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 from operator import mul
 
 import numpy as np
@@ -89,6 +89,43 @@ class LabelGrid:
             first = cell - rank * stride
             lines.append(self._labels[first : first + size * stride : stride])
         return lines
+
+    def nearest_other(
+        self,
+        row: Sequence[float],
+        ranks: Sequence[int],
+        *,
+        bounds: Sequence[Sequence[float]],
+        spans: Sequence[float],
+    ) -> tuple[int, int, int] | None:
+        """Return the nearest interval with another label along any one axis: axis, rank and label, or None.
+
+        Args:
+            row: the values, and `ranks` their ranks.
+            bounds: see `Cuts.bounds`.
+            spans: what the distance along each axis is a fraction of.
+        """
+        labels = self._labels
+        cell = sum(map(mul, ranks, self._strides))
+        own = labels[cell : cell + 1]
+        nearest, found = inf, None
+        for axis, (value, rank, size, stride) in enumerate(zip(row, ranks, self._shape, self._strides, strict=True)):
+            first = cell - rank * stride
+            line = labels[first : first + size * stride : stride]
+            # Stripping bytes is several times as fast as searching a short array.
+            below = line[:rank].rstrip(own)
+            if below:
+                other = len(below) - 1
+                distance = (value - bounds[axis][other]) / spans[axis]
+                if distance < nearest:
+                    nearest, found = distance, (axis, other, below[-1])
+            above = line[rank:].lstrip(own)
+            if above:
+                other = size - len(above)
+                distance = (bounds[axis][other - 1] - value) / spans[axis]
+                if distance < nearest:
+                    nearest, found = distance, (axis, other, above[0])
+        return found
 
     def plane(self, ranks: Sequence[int], *, x: int, y: int) -> NDArray[np.uint8]:
         """Return the labels over the axes x and y through the cell with these ranks, shape (size of y, size of x)."""
