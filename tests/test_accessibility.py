@@ -213,14 +213,15 @@ def contrast_of(one: Pixels, other: Pixels) -> float:
 # Keyboard
 
 
+@pytest.mark.parametrize("key", ["Tab", "Shift+Tab"])
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_what_has_the_focus_shows_it_and_is_not_covered(open_page: Open, size: ViewportSize) -> None:
+def test_what_has_the_focus_shows_it_and_is_not_covered(open_page: Open, size: ViewportSize, key: str) -> None:
     page = open_page(viewport=size, reduced_motion="reduce")
     page.evaluate("document.getElementById('code').open = true")
     seen = []
 
     for _ in range(200):
-        page.keyboard.press("Tab")
+        page.keyboard.press(key)
         found: dict[str, Any] | None = page.evaluate(
             """() => {
               const element = document.activeElement;
