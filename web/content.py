@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from ml.classifier import Classifier
 from web.negotiation import Form
@@ -32,6 +33,11 @@ class Content(Response):
         self.background = None
         self.body = body
         self.raw_headers = [*headers, (b"content-length", str(len(body)).encode())]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; the server leaves out the body in answer to HEAD."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 def headers_of(

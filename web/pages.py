@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from time import perf_counter
 from typing import NamedTuple
 
@@ -45,7 +44,7 @@ class Predict:
 
     def __init__(self, *, max_body_bytes: int) -> None:
         self._post = BodyLimit(request_response(_post), max_body_size=max_body_bytes)
-        self._page = Compressed(partial(self._get, form="page"))
+        self._page = Compressed(_get_page)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
@@ -55,19 +54,21 @@ class Predict:
         if form == "page":
             await self._page(scope, receive, send)
         else:
-            await self._get(scope, receive, send, form=form)
+            await _get(scope, form)(scope, receive, send)
 
-    async def _get(self, scope: Scope, receive: Receive, send: Send, *, form: Form) -> None:
-        model: Classifier = scope["app"].state.model
-        fields: dict[str, object] = query_of(scope)  # type: ignore[assignment]  # its own, of no other type to anybody
-        look = _look(scope, fields, model, form)
-        tag = entity_tag(model, form, look.language.code)
-        if is_known(scope, tag):
-            headers = headers_of(form, tag, model, lang=look.language.code)
-            response: Response = Content(b"", status=304, headers=headers)
-        else:
-            response = _respond(scope, fields, form=form, look=look, tag=tag)
-        await response(scope, receive, send)
+
+async def _get_page(scope: Scope, receive: Receive, send: Send) -> None:
+    await _get(scope, "page")(scope, receive, send)
+
+
+def _get(scope: Scope, form: Form) -> Response:
+    model: Classifier = scope["app"].state.model
+    fields: dict[str, object] = query_of(scope)  # type: ignore[assignment]  # its own, of no other type to anybody
+    look = _look(scope, fields, model, form)
+    tag = entity_tag(model, form, look.language.code)
+    if is_known(scope, tag):
+        return Content(b"", status=304, headers=headers_of(form, tag, model, lang=look.language.code))
+    return _respond(scope, fields, form=form, look=look, tag=tag)
 
 
 async def page(request: Request) -> Response:

@@ -115,20 +115,20 @@ class Cycle(RequestResponseCycle):
         if self.more_body:
             # The client is still sending: let it read the answer before the connection ends.
             self.transport.is_gentle = True  # type: ignore[attr-defined]  # ours
-        status = message["status"]
-        content = [STATUS_LINE[status]]
+        headers = (*self.default_headers, *message["headers"])
+        content = [STATUS_LINE[message["status"]], *map(_known_line, headers)]
         length = None
-        for header in (*self.default_headers, *message["headers"]):
-            line = _lines.get(header)
-            if line is None:
-                name = header[0].lower()
-                if name in _FRAMING:
-                    await super().send(message)
-                    return
-                line = _line_of(*header)
-                if name == b"content-length":
-                    length = int(header[1])
-            content.append(line)
+        place = 0
+        for _ in range(content.count(None)):
+            place = content.index(None, place)
+            header = headers[place - 1]
+            name = header[0].lower()
+            if name in _FRAMING:
+                length = None
+                break
+            content[place] = _line_of(*header)
+            if name == b"content-length":
+                length = int(header[1])
         if length is None:
             await super().send(message)
             return
@@ -139,7 +139,7 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             content.append(b"connection: close\r\n")
         content.append(b"\r\n")
-        self.transport.write(b"".join(content))
+        self.transport.write(b"".join(content))  # type: ignore[arg-type]  # None is no longer among them
 
     def _cut(self) -> None:
         self.response_complete = True  # what still comes is not kept
@@ -149,6 +149,7 @@ class Cycle(RequestResponseCycle):
 
 
 _lines: dict[tuple[bytes, bytes], bytes] = {}
+_known_line = _lines.get
 
 
 def _line_of(name: bytes, value: bytes) -> bytes:
