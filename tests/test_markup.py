@@ -109,6 +109,7 @@ def test_other_sites_find_a_picture_and_each_language(client: TestClient) -> Non
     assert card.headers["content-type"] == "image/png"
     assert Image.open(io.BytesIO(card.content)).size == (1200, 630)
     assert len(card.content) < 60_000
+    assert languages.pop("x-default") == "http://testserver/"
     assert languages == {code: f"http://testserver/?lang={code}" for code in ("en", "es")}
     for code, address in languages.items():
         assert parse_html(client.get(address).text).one("html").attributes["lang"] == code
