@@ -76,16 +76,17 @@ def test_the_regions_cover_the_plot_once(model: Classifier, x: int, y: int) -> N
 @pytest.mark.parametrize(("x", "y"), [(3, 2), (2, 3), (0, 1)])
 def test_what_is_drawn_at_a_point_is_what_the_model_says_there(model: Classifier, x: int, y: int) -> None:
     mapper, rng = mapper_of(model, x, y), np.random.default_rng(7)
+    plot = mapper.plot
     checked = 0
     for row in rows_of(model, 20, seed=3):
         drawn = mapper.draw(row)
         for across, up in zip(
-            rng.uniform(drawn.x.low, drawn.x.high, 40), rng.uniform(drawn.y.low, drawn.y.high, 40), strict=True
+            rng.uniform(plot.x.low, plot.x.high, 40), rng.uniform(plot.y.low, plot.y.high, 40), strict=True
         ):
             there = [*row]
             there[x], there[y] = float(across), float(up)
-            column = LEFT + (across - drawn.x.low) / (drawn.x.high - drawn.x.low) * PLOT_WIDTH
-            line = TOP + PLOT_HEIGHT - (up - drawn.y.low) / (drawn.y.high - drawn.y.low) * PLOT_HEIGHT
+            column = LEFT + (across - plot.x.low) / (plot.x.high - plot.x.low) * PLOT_WIDTH
+            line = TOP + PLOT_HEIGHT - (up - plot.y.low) / (plot.y.high - plot.y.low) * PLOT_HEIGHT
             nearby = {
                 label_at(drawn, min(max(column + dx, LEFT + 0.25), LEFT + PLOT_WIDTH - 0.25) + 1e-7,
                          min(max(line + dy, TOP + 0.25), TOP + PLOT_HEIGHT - 0.25) + 1e-7)
@@ -118,15 +119,15 @@ def test_every_border_has_two_labels_and_every_two_labels_a_border(model: Classi
 def test_the_points_are_the_training_rows_of_each_class(model: Classifier) -> None:
     mapper = mapper_of(model)
 
-    drawn = mapper.draw([5.6, 2.7, 4.2, 1.3])
+    points_of_each = mapper.plot.points
 
-    shown = [set(re.findall(r"(\d+) (\d+)", points.path)) for points in drawn.points]
+    shown = [set(re.findall(r"(\d+) (\d+)", points.path)) for points in points_of_each]
     expected: list[set[tuple[str, str]]] = [set() for _ in model.labels]
     for row, label in zip(model.sample_rows.tolist(), model.sample_classes.tolist(), strict=True):
         x, y = mapper.position(row)
         expected[label].add((str(x), str(y)))
     assert shown == expected
-    assert len({points.mark for points in drawn.points}) == len(model.labels), "a mark of its own for each class"
+    assert len({points.mark for points in points_of_each}) == len(model.labels), "a mark of its own for each class"
 
 
 def test_a_sample_outside_of_the_plot_is_at_its_edge(model: Classifier) -> None:
@@ -144,12 +145,12 @@ def test_a_coarser_map_says_so(model: Classifier) -> None:
 
 
 def test_ticks_are_round_numbers_inside_of_the_plot(model: Classifier) -> None:
-    drawn = mapper_of(model).draw([5.6, 2.7, 4.2, 1.3])
+    plot = mapper_of(model).plot
 
-    assert [text for _, text in drawn.x.ticks] == ["0.5", "1", "1.5", "2", "2.5"]
-    assert [text for _, text in drawn.y.ticks] == ["2", "4", "6"]
-    assert all(LEFT <= position <= LEFT + PLOT_WIDTH for position, _ in drawn.x.ticks)
-    assert all(TOP <= position <= TOP + PLOT_HEIGHT for position, _ in drawn.y.ticks)
+    assert [text for _, text in plot.x.ticks] == ["0.5", "1", "1.5", "2", "2.5"]
+    assert [text for _, text in plot.y.ticks] == ["2", "4", "6"]
+    assert all(LEFT <= position <= LEFT + PLOT_WIDTH for position, _ in plot.x.ticks)
+    assert all(TOP <= position <= TOP + PLOT_HEIGHT for position, _ in plot.y.ticks)
 
 
 @pytest.mark.parametrize(
@@ -205,10 +206,11 @@ def test_a_step_is_a_power_of_ten_that_goes_into_the_range(low: float, high: flo
 def test_any_training_range_has_a_scale_with_ticks(model: Classifier, strange: TrainedFeature) -> None:
     odd = other_features(model, [strange, strange, *model.features[2:]])
 
-    drawn = Mapper(odd, ENGLISH, x=0, y=1, max_rows=256).draw([strange.low, strange.high, 4.2, 1.3])
+    mapper = Mapper(odd, ENGLISH, x=0, y=1, max_rows=256)
+    drawn = mapper.draw([strange.low, strange.high, 4.2, 1.3])
 
-    assert drawn.x.low < drawn.x.high
-    assert drawn.x.ticks
+    assert mapper.plot.x.low < mapper.plot.x.high
+    assert mapper.plot.x.ticks
     assert drawn.regions
 
 

@@ -74,14 +74,20 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True)
-class DecisionMap:
-    """The map without the sample: it depends on the cell of the features that are held."""
+class Plot:
+    """What all maps over the same two features share."""
 
     x: Axis
     y: Axis
+    points: Sequence[Points]
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionMap:
+    """What depends on the cell of the features that are held; `exact` is False when cuts were left out."""
+
     regions: Sequence[Region]
     borders: str
-    points: Sequence[Points]
     exact: bool
 
 
@@ -104,7 +110,11 @@ class _Scale:
 
 
 class Mapper:
-    """Draws the maps of one model over two of its features, given by position."""
+    """Draws the maps of one model over two of its features, given by position.
+
+    Attributes:
+        plot: what they share.
+    """
 
     def __init__(self, model: Classifier, language: Language, *, x: int, y: int, max_rows: int) -> None:
         self._model = model
@@ -112,16 +122,18 @@ class Mapper:
         self._max_rows = max_rows
         self._x_scale = _scale(model.features[x], LEFT, LEFT + PLOT_WIDTH)
         self._y_scale = _scale(model.features[y], TOP + PLOT_HEIGHT, TOP)
-        self._x_axis = _axis(model.features[x], self._x_scale, language)
-        self._y_axis = _axis(model.features[y], self._y_scale, language)
         # Dictionaries, as sets that keep their order: many rows fall on one point.
         self._points_of: dict[int, dict[tuple[int, int], None]] = {}
         for label, row in zip(model.sample_classes.tolist(), model.sample_rows.tolist(), strict=True):
             self._points_of.setdefault(label, {})[self.position(row)] = None
-        self._points = [
-            Points("M" + " ".join(f"{x} {y}" for x, y in points), mark_of(label))
-            for label, points in sorted(self._points_of.items())
-        ]
+        self.plot = Plot(
+            _axis(model.features[x], self._x_scale, language),
+            _axis(model.features[y], self._y_scale, language),
+            [
+                Points("M" + " ".join(f"{x} {y}" for x, y in points), mark_of(label))
+                for label, points in sorted(self._points_of.items())
+            ],
+        )
 
     def position(self, row: Sequence[float]) -> tuple[int, int]:
         """Return where a row is on the map."""
@@ -133,7 +145,7 @@ class Mapper:
         grid = _Grid(found, self._x_scale, self._y_scale)
         rectangles, borders = grid.rectangles(), grid.borders()
         regions = [self._region(label, rectangles[label]) for label in sorted(rectangles)]
-        return DecisionMap(self._x_axis, self._y_axis, regions, borders, self._points, found.exact)
+        return DecisionMap(regions, borders, found.exact)
 
     def _region(self, label: int, rectangles: Sequence[_Rectangle]) -> Region:
         path = "".join(f"M{x} {y}h{width}v{height}H{x}z" for x, y, width, height in rectangles)

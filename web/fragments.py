@@ -25,10 +25,11 @@ from web.picture import Picture
 from web.templates import Outline, Templates
 from web.views import Message, PredictionView
 
-# A decision table of Iris has 2,408 different answers, each about a kilobyte, and 676 maps over its petals.
+# A decision table of Iris has 2,408 different answers, each about a kilobyte, and 676 maps over its petals, in each of
+# which two or three labels may be the chosen one.
 KEPT_ANSWERS = 4_096
 KEPT_CHANGES = 1_024
-KEPT_MAPS = 1_024
+KEPT_MAPS = 2_048
 KEPT_AXES = 16
 # A map and a search for the nearest change each look at some rows: at this many, or at a millisecond's.
 LEAST_ROWS, MOST_ROWS = 256, 4_096
@@ -45,8 +46,8 @@ class Fragments:
         self._titled = {feature.key: feature for feature in model.features}
         self._picture = Picture(model)
         self._picture_outline = templates.outline("_picture.html", language, leaves=self._picture.leaves)
-        # Maps by what they hold, each with the labels of the gaps that say which of its regions is the chosen one.
-        self._maps: dict[tuple[Axes, tuple[int, ...]], tuple[Outline, Sequence[int]]] = {}
+        # Regions and names by axes, ranks of what is held, and chosen label.
+        self._maps: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
         self._answer = lru_cache(KEPT_ANSWERS)(self._render_answer)
         self._change = lru_cache(KEPT_CHANGES)(self._render_change)
         self._card = lru_cache(1)(self._render_card)
@@ -104,22 +105,20 @@ class Fragments:
         return Markup(self._render("_card.html", card=view))  # noqa: S704  # rendered here
 
     def _map(self, row: Sequence[float], chosen: int, axes: tuple[int, int]) -> bytes:
-        mapper = self._mapper(axes)
-        ranks = list(map(bisect_left, self._model.cuts.bounds, row))
-        ranks[axes[0]] = ranks[axes[1]] = 0
-        held = tuple(ranks)
-        kept = self._maps.get((axes, held))
-        if kept is None:
+        mapper, outline = self._mapper(axes)
+        held = [*map(bisect_left, self._model.cuts.bounds, row), chosen]
+        held[axes[0]] = held[axes[1]] = 0
+        key = (axes, *held)
+        parts = self._maps.get(key)
+        if parts is None:
             if len(self._maps) == KEPT_MAPS:
                 del self._maps[next(iter(self._maps))]
             drawn = mapper.draw(row)
-            regions = [*drawn.regions, *(region for region in drawn.regions if region.name)]
-            outline = self._templates.outline("_map.html", self._language, map=drawn)
-            kept = outline, [region.label for region in regions]
-            self._maps[(axes, held)] = kept
-        outline, labels = kept
+            regions = self._render("_regions.html", regions=drawn.regions, borders=drawn.borders, chosen=chosen)
+            names = self._render("_names.html", regions=drawn.regions, chosen=chosen)
+            parts = self._maps[key] = (regions.encode(), names.encode())
         x, y = [b"%d" % place for place in mapper.position(row)]
-        return outline.fill([*[b"chosen" if label == chosen else b"" for label in labels], x, y, x, y])
+        return outline.fill((*parts, x, y, x, y))
 
     def _render_answer(self, prediction: Prediction, notes: tuple[Note, ...]) -> Outline:
         view = views.answer_view(prediction, self._model.labels, notes, self._model.features, self._language)
@@ -138,8 +137,9 @@ class Fragments:
         )
         return self._render("_change.html", change=view).encode()
 
-    def _make_mapper(self, axes: tuple[int, int]) -> Mapper:
-        return Mapper(self._model, self._language, x=axes[0], y=axes[1], max_rows=self._max_rows)
+    def _make_mapper(self, axes: tuple[int, int]) -> tuple[Mapper, Outline]:
+        mapper = Mapper(self._model, self._language, x=axes[0], y=axes[1], max_rows=self._max_rows)
+        return mapper, self._templates.outline("_map.html", self._language, plot=mapper.plot)
 
     def _render(self, name: str, **context: object) -> str:
         return self._templates.render(name, self._language, **context)

@@ -60,7 +60,8 @@ def _json_shows(content: bytes, prediction: Prediction, subject: Subject) -> boo
 
 
 FORMS = (
-    Form("GET fragment", "GET", {"HX-Request": "true"}, _fragment_shows, 0.35),
+    # With the map, the picture and the nearest change in it.
+    Form("GET fragment", "GET", {"HX-Request": "true"}, _fragment_shows, 0.30),
     Form("GET JSON", "GET", {"Accept": "application/json"}, _json_shows, 0.45),
     Form("POST JSON", "POST", {"Content-Type": "application/json"}, _json_shows),
 )
