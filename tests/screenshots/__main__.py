@@ -1,34 +1,37 @@
 """python -m tests.screenshots: take the README's pictures of the page, in light and dark and on a phone; and its card.
 
-The built-in model is trained into a folder of its own, and the real server shows it to the real browser. The card is
-what other sites show beside a link to the page.
+The models are trained into a folder of their own, and the real server shows them to the real browser. The card is what
+other sites show beside a link to the page, whatever its model: it has made-up names.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
-import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlencode
 
 from PIL import Image
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
+from ml import iris, training
+from ml.dataset import Dataset, Feature
 from tests.browser import ARGUMENTS, CHROMIUM
 from tests.conftest import ROOT, run_server
 
 FOLDER = Path(__file__).parent
 CARD = ROOT / "static" / "social.png"
-ADDRESS = "?sepal_length=6.1&sepal_width=2.9&petal_length=4.9&petal_width=1.7"
-# The card's size is the usual one.
+VALUES = ("6.1", "2.9", "4.9", "1.7")
 PICTURES: list[tuple[Path, Literal["light", "dark"], ViewportSize]] = [
     (FOLDER / "light.png", "light", {"width": 1120, "height": 860}),
     (FOLDER / "dark.png", "dark", {"width": 1120, "height": 860}),
     (FOLDER / "phone.png", "light", {"width": 390, "height": 844}),
-    (CARD, "light", {"width": 1200, "height": 630}),
 ]
+CARD_SIZE: ViewportSize = {"width": 1200, "height": 630}
 # A card is for looking at: what is there to be pressed makes room, and the answer is seen whole.
 CARD_STYLE = """() => {
   const sheet = new CSSStyleSheet();
@@ -44,19 +47,38 @@ CARD_STYLE = """() => {
 
 def main() -> None:
     """Write one PNG a picture, in a palette: a third of the size, and the page has few colors."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.npz"
-        subprocess.run([sys.executable, "-m", "ml", "train", "--out", str(model)], cwd=ROOT, check=True)
-        with run_server(Path(folder) / "log.txt", MODEL_FILE=str(model)) as server, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        flowers = iris.load()
+        with served(flowers, Path(folder)) as address:
             for path, scheme, size in PICTURES:
                 page = browser.new_page(viewport=size, color_scheme=scheme, reduced_motion="reduce")
-                page.goto(f"{server.url}/{ADDRESS}")
-                if path == CARD:
-                    page.evaluate(CARD_STYLE)
+                page.goto(address)
                 take(page, path)
-                page.close()
-            browser.close()
+        with served(renamed(flowers), Path(folder)) as address:
+            page = browser.new_page(viewport=CARD_SIZE, color_scheme="light", reduced_motion="reduce")
+            page.goto(address)
+            page.evaluate(CARD_STYLE)
+            take(page, CARD)
+        browser.close()
+
+
+def renamed(dataset: Dataset) -> Dataset:
+    """Return the same numbers under names that fit any table."""
+    titles = ("length", "width", "depth", "weight")
+    features = tuple(Feature(key=title, title=title, minimum=0.0) for title in titles)
+    return replace(dataset, name="any table", features=features, labels=("alpha", "beta", "gamma"), picture=())
+
+
+@contextlib.contextmanager
+def served(dataset: Dataset, folder: Path) -> Iterator[str]:
+    """Train a model and run the server with it until the block ends; yield the address of a sample on its page."""
+    trained = training.fit(dataset)
+    path = folder / "model.npz"
+    training.write(training.model_of(trained), path, trained=trained)
+    with run_server(folder / "log.txt", MODEL_FILE=str(path)) as server:
+        sample = zip((feature.key for feature in dataset.features), VALUES, strict=True)
+        yield f"{server.url}/?{urlencode(list(sample))}"
 
 
 def take(page: Page, path: Path) -> None:
