@@ -102,7 +102,7 @@ def explanation_lines(explanation: Explanation, card: Card) -> Iterator[str]:
 def change_line(change: Change, feature: TrainedFeature) -> str:
     """Return the sentence about a change, such as "becomes high when weight rises above 1.75 kg"."""
     threshold = _with_unit(shown_number(change.threshold), feature)
-    end = " or below" if change.direction == "falls to" else ""
+    end = {"falls to": " or below", "rises to": " or more"}.get(change.direction, "")
     return f"becomes {change.label} when {feature.title} {change.direction} {threshold}{end}"
 
 

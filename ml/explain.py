@@ -42,6 +42,9 @@ class Range:
     searched_all: bool
 
 
+Direction = Literal["rises above", "rises to", "falls to", "falls below"]
+
+
 class Change(msgspec.Struct, frozen=True):
     """The nearest change of a single feature that changes the label.
 
@@ -49,15 +52,15 @@ class Change(msgspec.Struct, frozen=True):
 
     Attributes:
         feature: its key.
-        direction: whether the value has to rise above `threshold` or fall to it or below.
-        threshold: the last value before the label changes (rises), or the first at which it has changed (falls).
+        direction: how the value has to move: past `threshold`, or to it as well. Of the two numbers that say the same,
+            the last one before the change and the first one after it, the shorter is told.
         value: a short number beyond the threshold that gives the new label.
         label: the new label.
         distance: from the sample to the threshold, as a fraction of the feature's training range.
     """
 
     feature: str
-    direction: Literal["rises above", "falls to"]
+    direction: Direction
     threshold: float
     value: float
     label: str
@@ -273,7 +276,10 @@ def _change(model: Classifier, feature: int, *, value: float, rank: int, label: 
     low = bounds[rank - 1] if rank > 0 else -LARGEST
     high = bounds[rank] if rank < len(bounds) else LARGEST
     rises = low >= value
-    threshold = _number(cuts[rank - 1] if rises else cuts[rank])
+    threshold, is_cut = _edge(cuts[rank - 1] if rises else cuts[rank])
+    direction: Direction = (
+        ("rises above" if is_cut else "rises to") if rises else ("falls to" if is_cut else "falls below")
+    )
     if trained.minimum is not None and trained.minimum > low:
         low = math.nextafter(trained.minimum, -math.inf)
     if trained.maximum is not None:
@@ -283,7 +289,7 @@ def _change(model: Classifier, feature: int, *, value: float, rank: int, label: 
     target = _shortest(low, high, near=low if rises else high, step=max(trained.high - trained.low, 1e-9))
     return Change(
         feature=trained.key,
-        direction="rises above" if rises else "falls to",
+        direction=direction,
         threshold=threshold,
         value=target,
         label=label,
@@ -303,6 +309,13 @@ def _shortest(low: float, high: float, *, near: float, step: float) -> float:
             if low < number <= high:
                 return number
     return math.nextafter(low, math.inf) if near == low else high
+
+
+@lru_cache(4_096)
+def _edge(cut: np.float32) -> tuple[float, bool]:
+    """Return the shorter of a cut and the float32 after it, 1.7 rather than 1.6999999, and whether it is the cut."""
+    own, after = _number(cut), _number(np.nextafter(cut, np.float32(np.inf)))
+    return (after, False) if len(repr(after)) < len(repr(own)) else (own, True)
 
 
 @lru_cache(4_096)

@@ -502,18 +502,6 @@ def test_the_switch_keeps_the_sample_and_names_each_language_in_itself(client: T
         )
 
 
-def test_search_engines_are_told_of_each_language(client: TestClient) -> None:
-    page = parse_html(client.get("/?lang=es").text)
-
-    *links, default = page.all("link", rel="alternate")
-    assert [link.attributes["hreflang"] for link in links] == list(languages.codes())
-    for link in links:
-        address = link.attributes["href"]
-        assert address.startswith("http://testserver/"), "search engines read whole addresses only"
-        assert language_of(client.get(address)) == link.attributes["hreflang"]
-    assert (default.attributes["hreflang"], default.attributes["href"]) == ("x-default", "http://testserver/")
-
-
 # --- numbers
 
 

@@ -110,7 +110,7 @@ def test_the_built_in_model_is_told_with_its_numbers(model: Classifier) -> None:
     assert origin["Digest of the data"].removeprefix("SHA-256 ").removesuffix("…") == model.card.data_digest[:12]
     assert all(f"{name} {release}" in origin["Libraries"] for name, release in model.card.libraries.items())
     assert view.features[0].title == "petal width"
-    assert (view.features[0].range, view.features[0].limits) == ("0.1 to 2.5 cm", "≥ 0 cm")
+    assert (view.features[0].range, view.features[0].limits) == ("0.1 to 2.5\xa0cm", "≥\xa00\xa0cm")
     assert "setosa, versicolor, virginica" in view.limits[0]
     assert "120 rows" in view.limits[1]
 
@@ -177,7 +177,7 @@ def test_classes_without_test_rows_or_answers_have_no_shares() -> None:
     rows = view_of(card).classes
 
     assert [plain(row.found) for row in rows] == ["100 %", "0 %", "–"]
-    assert [row.true for row in rows] == ["60 %", "–", "–"]
+    assert [row.true for row in rows] == ["60\xa0%", "–", "–"]
     assert any(sentence.startswith("1 class has no test row") for sentence in view_of(card).limits)
 
 

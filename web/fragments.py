@@ -9,12 +9,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Literal
 
 from markupsafe import Markup
 
 from ml.classifier import Classifier, Prediction
-from ml.explain import nearest_change
+from ml.explain import Direction, nearest_change
 from ml.sample import InvalidSample, Note
 from web import views
 from web.code import CodeView
@@ -124,12 +123,10 @@ class Fragments:
         view = views.answer_view(prediction, self._model.labels, notes, self._model.features, self._language)
         return self._templates.outline("_prediction.html", self._language, prediction=view)
 
-    def _render_change(
-        self, feature: str, direction: Literal["rises above", "falls to"], threshold: float, value: float, label: str
-    ) -> bytes:
+    def _render_change(self, feature: str, direction: Direction, threshold: float, value: float, label: str) -> bytes:
         view = views.change_view(
             self._titled[feature],
-            rises=direction == "rises above",
+            direction=direction,
             threshold=threshold,
             value=value,
             label=label,

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from ml.card import TrainedFeature
 from ml.classifier import Classifier, Prediction
+from ml.explain import Direction
 from ml.sample import FieldError, InvalidSample, NotANumber, Note, is_half_typed, number_of, shown_number
 from web.code import CodeView
 from web.decision_map import MARKS, Axes, default_axes, mark_of, step_of
@@ -71,7 +72,7 @@ class ChangeView:
     label: str
     feature: str
     title: str
-    rises: bool
+    direction: Direction
     threshold: str
     value: str
 
@@ -226,14 +227,14 @@ def invalid_view(error: InvalidSample, features: Sequence[TrainedFeature], to: L
 
 
 def change_view(
-    feature: TrainedFeature, *, rises: bool, threshold: float, value: float, label: str, to: Language
+    feature: TrainedFeature, *, direction: Direction, threshold: float, value: float, label: str, to: Language
 ) -> ChangeView:
     """Return the view of the nearest change of the answer."""
     return ChangeView(
         label=label,
         feature=feature.key,
         title=to.title(feature),
-        rises=rises,
+        direction=direction,
         threshold=to.quantity(threshold, feature.unit),
         value=to.number(value),
     )
