@@ -605,7 +605,7 @@ def test_a_change_of_the_answer_can_be_taken_over_as_it_is_shown(
         fragment = parse_html(client.get("/predict", params=sample | {"lang": lang}, headers=HTMX).text)
         for button in fragment.all("button"):
             key, value = button.attributes["data-set"], button.attributes["data-value"]
-            promised = fragment.one("p", **{"class": "change"}).one("b").text
+            promised = fragment.one("p", **{"class": "change"}).one("strong").text
             changed = client.get("/predict", params=sample | {"lang": lang, key: value}, headers=HTMX)
             assert parse_html(changed.text).one("div", data_state="answer").attributes["data-label"] == promised
             assert value in button.text
