@@ -95,7 +95,7 @@ def schemathesis(server: Server, folder: Path, *options: str) -> None:
     done = subprocess.run(
         [
             *(str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/openapi.json"),
-            *("--seed", "1", "--max-examples", "25", "--phases", "examples,coverage,fuzzing", *options),
+            *("--seed", "1", "--max-examples", "12", "--phases", "examples,coverage,fuzzing", *options),
         ],
         cwd=folder,
         capture_output=True,
