@@ -22,7 +22,7 @@ import numpy as np
 from ml.dataset import Dataset, Feature
 from ml.errors import DatasetError
 from ml.modelfile import MAX_TEXT
-from ml.sample import LARGEST, NotANumber, number_of, shown_number
+from ml.sample import LARGEST, NotANumber, is_number, number_of, shown_number
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 MAX_FILE_BYTES = 2 * 2**30
@@ -227,7 +227,7 @@ def _read(
             if column.index in commas
         ),
     ]
-    if all(_is_number(text) for text in header):
+    if all(is_number(text) for text in header):
         inferred.append("every name in the header is a number: if the first row is data, the file lacks its header")
     if blank:
         inferred.append(f"blank lines left out: {blank}")
@@ -329,14 +329,6 @@ def _label(text: str, column: str, *, line: int) -> str:
     if len(label) > MAX_TEXT or "\0" in label:
         raise DatasetError(f"line {line}, column {column}: {_shown(label)} is not a label: too long, or not text")
     return label
-
-
-def _is_number(text: str) -> bool:
-    try:
-        number_of(text)
-    except NotANumber:
-        return False
-    return True
 
 
 def _labels(texts: Sequence[str]) -> tuple[str, ...]:

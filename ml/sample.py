@@ -195,6 +195,15 @@ def number_of(value: object) -> float:
     return float(text.replace(",", "."))
 
 
+def is_number(text: str) -> bool:
+    """Tell whether text is a number as a person types it, be it infinite."""
+    try:
+        number_of(text)
+    except NotANumber:
+        return False
+    return True
+
+
 def is_half_typed(text: object) -> bool:
     """Tell whether text is the beginning of a number, such as "", "-", "." or "1e", rather than a mistake."""
     return isinstance(text, str) and _HALF_TYPED.fullmatch(text.strip().replace(_MINUS_SIGN, "-")) is not None

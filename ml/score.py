@@ -20,7 +20,7 @@ from ml.classifier import Classifier, Prediction
 from ml.csvfile import MAX_COLUMNS, OpenQuote, feature_of, header_lines, listed, separator_of
 from ml.dataset import Feature
 from ml.errors import DatasetError
-from ml.sample import MAX_NUMBER_CHARACTERS, FieldError, InvalidSample, NotANumber, Validator, number_of
+from ml.sample import MAX_NUMBER_CHARACTERS, FieldError, InvalidSample, Validator, is_number
 
 # What a command reads at once.
 BLOCK_CHARACTERS = 2**18
@@ -428,7 +428,7 @@ def guard(cell: str) -> str:
     Source: OWASP, CSV Injection, https://owasp.org/www-community/attacks/CSV_Injection
     """
     safe = _INSIDE.sub(r"\1'", cell) if _INSIDE.search(cell) else cell
-    is_risky = _AT_START.match(cell) or (cell[:1] in _FIRST and not _is_number(cell))
+    is_risky = _AT_START.match(cell) or (cell[:1] in _FIRST and not is_number(cell))
     return f"'{safe}" if is_risky else safe
 
 
@@ -436,14 +436,6 @@ def _has_risk(cells: Sequence[str]) -> bool:
     """Tell whether any of these cells may have to be marked: a fraction of the time of looking at each."""
     text = "\n" + "\n".join(cells)
     return text.count("\n") > len(cells) or _RISK.search(text) is not None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        number_of(text)
-    except NotANumber:
-        return False
-    return True
 
 
 def added_columns(header: Sequence[str], labels: Sequence[str]) -> list[str]:

@@ -91,7 +91,9 @@ def open_page(browser: Browser, server: Server) -> Iterator[Open]:
         page.on("console", lambda m: complain(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda e: complaints.append(str(e)))
         page.on("dialog", lambda d: complaints.append(f"dialog: {d.message}"))
-        page.on("request", lambda r: None if r.url.startswith(url) else complaints.append(f"request to {r.url}"))
+        page.on(
+            "request", lambda r: None if r.url.startswith((url, "blob:")) else complaints.append(f"request to {r.url}")
+        )
         page.goto(f"{url}{path}{'?' + urlencode(sample) if sample else ''}", wait_until=wait_until)
         return page
 

@@ -61,6 +61,13 @@ def client(model_path: Path) -> Iterator[TestClient]:
         yield client
 
 
+def put(content: bytes, path: Path) -> None:
+    """Rename bytes into place."""
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
 @dataclass(frozen=True)
 class Server:
     """A real server in a process of its own."""

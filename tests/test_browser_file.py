@@ -2,69 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect, sync_playwright
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
 from ml import classifier, iris, training
 from ml.card import Recipe
 from ml.classifier import Classifier
 from ml.dataset import Dataset, Feature
 from ml.score import score
-from tests.conftest import Server, free_port, run, run_server
+from tests.browser import Open, needs_chromium
+from tests.conftest import free_port, run, run_server
 
-CHROMIUM = shutil.which("chromium")
-# What CI runs must not be skipped there: without Chromium, every story fails.
-pytestmark = pytest.mark.skipif(CHROMIUM is None and os.environ.get("CI") != "true", reason="Chromium is not installed")
+pytestmark = needs_chromium
 
 HEADER = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
 GOOD = "5.6,2.7,4.2,1.3"
 ROWS = 100_000
 SLICE_BYTES = 65_536
-Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM, "CI=true, but Chromium is not installed"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
-def open_page(browser: Browser, server: Server) -> Iterator[Open]:
-    """Opens pages in contexts of their own, which may not complain but for what `complaint` matches."""
-    with contextlib.ExitStack() as contexts:
-        complaints: list[str] = []
-
-        def open_page(url: str = "", *, complaint: str = r"(?!)", **options: Any) -> Page:
-            context = contexts.enter_context(contextlib.closing(browser.new_context(**options)))
-            page = context.new_page()
-
-            def complain(text: str) -> None:
-                if not re.search(complaint, text):
-                    complaints.append(text)
-
-            page.on("console", lambda m: complain(m.text) if m.type in ("error", "warning") else None)
-            page.on("pageerror", lambda e: complaints.append(str(e)))
-            page.on("dialog", lambda d: complaints.append(f"dialog: {d.message}"))
-            page.goto(url or server.url)
-            return page
-
-        yield open_page
-    assert complaints == []
+def open_page(open_page: Open) -> Open:
+    """Opens the page as it is opened first."""
+    return partial(open_page, "/", sample={})
 
 
 class Gate:
@@ -268,7 +236,7 @@ def test_a_model_of_one_feature_without_a_map_gives_rare_labels_their_digits(ope
     training.write(training.model_of(trained), path, trained=trained)
     content = b"X\n1\n70000\n"
     with run_server(tmp_path / "log.txt", MODEL_FILE=str(path)) as server:
-        page = open_page(server.url)
+        page = open_page(url=server.url)
         choose(page, content)
         expect(status(page)).to_have_text("All of rows.csv is predicted.")
         table = downloaded(page)
@@ -326,7 +294,7 @@ def test_a_restart_of_the_service_loses_nothing_and_doubles_nothing(
 ) -> None:
     port = free_port()
     with run_server(tmp_path / "log.txt", port=port, MODEL_FILE=str(model_path)) as first:
-        page = open_page(first.url, complaint="ERR_|WebSocket|net::")
+        page = open_page(url=first.url, complaint="ERR_|WebSocket|net::")
         choose(page, table)
         page.wait_for_function("() => document.getElementById('file-progress').value > 0.05")
         first.process.kill()
@@ -346,7 +314,7 @@ def test_a_service_that_asks_for_patience_gets_it(
     content = f"{HEADER}\n{GOOD}\n".encode() + f"{GOOD}\n".encode() * 5_000
     # Eight batches leave at once, after the page has taken some of what is allowed.
     with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), RATE_LIMIT="8/2 second") as server:
-        page = open_page(server.url, complaint="429|WebSocket")
+        page = open_page(url=server.url, complaint="429|WebSocket")
         choose(page, content)
         expect(status(page)).to_have_text("The service is busy: going on in a moment.")
         expect(status(page)).to_have_text("All of rows.csv is predicted.")
@@ -381,7 +349,7 @@ def test_a_new_model_goes_on_if_it_has_the_same_features_and_stops_otherwise(
 ) -> None:
     path = Path(shutil.copy(model_path, tmp_path / "served.npz"))
     with run_server(tmp_path / "log.txt", MODEL_FILE=str(path), MODEL_CHECK_S="0.05") as server:
-        page = open_page(server.url)
+        page = open_page(url=server.url)
         Gate(page, answers=3)
         choose(page, f"{HEADER}\n" + f"{GOOD}\n" * 20_000)
         expect(page.locator("#file-rows")).to_have_text("1,536")

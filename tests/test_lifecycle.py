@@ -20,7 +20,7 @@ from ml import iris, modelfile, training
 from ml.card import Recipe
 from tests.benchmarks import replace
 from tests.benchmarks import server as benchmark_server
-from tests.conftest import Server, run_server
+from tests.conftest import Server, put, run_server
 
 ROW = [5.6, 2.7, 4.2, 1.3]
 SAMPLE = json.dumps({"sample": ROW})
@@ -44,12 +44,6 @@ def path(contents: list[bytes], tmp_path: Path) -> Path:
     path = tmp_path / "model.npz"
     path.write_bytes(contents[0])
     return path
-
-
-def put(content: bytes, path: Path) -> None:
-    part = path.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from ml import classifier, iris, training
 from ml.card import Recipe
 from ml.classifier import Classifier
 from ml.errors import ModelFileError
+from tests.conftest import put
 from web.app import create_app, take
 from web.models import ModelFile, Rejected
 from web.settings import Settings
@@ -53,13 +54,6 @@ def path(contents: list[bytes], tmp_path: Path) -> Path:
     path = tmp_path / "model.npz"
     path.write_bytes(contents[0])
     return path
-
-
-def put(content: bytes, path: Path) -> None:
-    """Rename bytes into place."""
-    part = path.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 # --- what counts as new

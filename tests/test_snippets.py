@@ -17,21 +17,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from ml import classifier, training
 from ml.card import Recipe
 from ml.classifier import Classifier, Prediction
 from ml.dataset import Dataset, Feature
+from tests.browser import needs_chromium
 from tests.conftest import Server, parse_html, run_server
 from web import languages, snippets
 from web.code import code_view
 from web.snippets import Call, Input
 
-CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None and os.environ.get("CI") != "true", reason="Chromium is not installed"
-)
 TOKEN = "a.token~of+some/length="
 # Quotes of every language, an end of a script, what cannot be seen, and a key that JavaScript takes for something else.
 KEYS = ("it's $HOME", '`date` "\\', "größe\u202e\U000e0001\n", "__proto__", "</script><b>&amp;", "plain")
@@ -247,15 +244,6 @@ def test_the_javascript_module_prints_the_answer_in_node(service: Service, tmp_p
 
     label, _, probabilities = printed.strip().partition(" {")
     service.expect_answer(label, json.loads("{" + probabilities))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM, "CI=true, but Chromium is not installed"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @needs_chromium
