@@ -58,7 +58,7 @@ class InvalidSample(MLError):
     """
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
-        super().__init__("; ".join(error.message for error in errors[:3]))
+        super().__init__("; ".join(dict.fromkeys(error.message for error in errors[:3])))
         self.errors = tuple(errors[:MAX_ERRORS])
 
 

@@ -202,6 +202,18 @@ def test_the_nearest_change_is_told_and_a_button_applies_it(open_page: Open, mod
     expect_answer(page, model, EXAMPLE)
 
 
+def test_a_change_made_by_keyboard_keeps_the_focus(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    change = nearest_change(model, [float(text) for text in EXAMPLE.values()])
+    assert change
+
+    button = page.locator("#prediction .change").get_by_role("button")
+    button.press("Enter")
+
+    expect_answer(page, model, EXAMPLE | {change.feature: str(change.value)})
+    expect(button).to_be_focused()
+
+
 # The map
 
 

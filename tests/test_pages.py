@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urljoin
 
 import pytest
 from httpx2 import Response
@@ -689,6 +689,17 @@ def test_asking_for_the_result_leads_to_the_page(client: TestClient) -> None:
     assert response.status_code == 303
     assert response.headers["location"] == "./"
     assert form_of(client.get("/result")) == "page"
+
+
+def test_the_links_on_a_result_lead_to_what_they_say(client: TestClient) -> None:
+    result = client.post("/result", data=EXAMPLE | {"lang": "es"})
+    links = [str(link.attributes["href"]) for link in parse_html(result.text).all("a")]
+    links = [link for link in links if "sepal_length=" in link]
+
+    landed = [client.get(urljoin("/result", link)) for link in links]
+    assert len(links) >= 5  # an example of each class, both languages
+    assert [page.url.path for page in landed] == ["/"] * len(links)
+    assert [dict(page.url.params) for page in landed] == [dict(parse_qsl(link.partition("?")[2])) for link in links]
 
 
 @pytest.mark.parametrize("path", ["/", "/index", "/predict", "/predict?sepal_length=1"])

@@ -224,6 +224,13 @@ def test_unknown_features_come_in_the_order_of_the_sample() -> None:
     assert codes_of(sample) == [(name, "unknown_feature") for name in strangers]
 
 
+def test_the_same_reason_for_many_values_is_said_once() -> None:
+    with pytest.raises(SampleError) as caught:
+        Validator([feature("length")]).row([1.0, 2.0, 3.0])
+
+    assert str(caught.value) == "a sample has 1 values, not 3"
+
+
 def test_a_key_that_looks_like_a_position_hides_no_value() -> None:
     validator = Validator([feature("[1]")])
 

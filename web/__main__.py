@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import ctypes
 import logging.config
 import resource
 import signal
@@ -21,6 +23,9 @@ from web.settings import Settings, SettingsError
 # A connection is a file, and may be reading another one; as many again as are served may be about to be refused.
 FILES_A_CONNECTION = 3
 SPARE_FILES = 100
+# The number of this option in malloc.h, and from how many bytes on a block is large.
+M_MMAP_THRESHOLD = -3
+LARGE_BLOCK_BYTES = 262_144
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
@@ -93,6 +98,15 @@ def allow_files(number: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
+def give_memory_back() -> None:
+    """Let the C library give large blocks back at once, where it is GNU's.
+
+    Left alone it keeps what was needed for a moment while a model was loaded: 10 MB from the start, 40 after 50 models.
+    """
+    with contextlib.suppress(AttributeError):  # another C library has no such option, or needs none
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+
+
 def serve(settings: Settings, descriptors: list[int] | None, metrics_folder: Path | None) -> int:
     """Serve in this process; return the exit status."""
     import uvicorn
@@ -100,6 +114,7 @@ def serve(settings: Settings, descriptors: list[int] | None, metrics_folder: Pat
     from web.app import create_app
     from web.server import Server
 
+    give_memory_back()
     allow_files(FILES_A_CONNECTION * settings.max_connections + SPARE_FILES)
     config = uvicorn.Config(
         partial(create_app, settings, metrics_folder=metrics_folder),

@@ -367,7 +367,7 @@ def _predictions(reply: PredictionReply | PredictionsReply) -> list[Outcome]:
 
 
 def _message(errors: Sequence[FieldError]) -> str:
-    return "; ".join(error.message for error in errors[:3])
+    return "; ".join(dict.fromkeys(error.message for error in errors[:3]))
 
 
 def _plain_errors(errors: Iterable[FieldError]) -> tuple[FieldError, ...]:

