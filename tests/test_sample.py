@@ -225,7 +225,7 @@ def test_unknown_features_come_in_the_order_of_the_sample() -> None:
 
 
 def test_the_same_reason_for_many_values_is_said_once() -> None:
-    with pytest.raises(SampleError) as caught:
+    with pytest.raises(InvalidSample) as caught:
         Validator([feature("length")]).row([1.0, 2.0, 3.0])
 
     assert str(caught.value) == "a sample has 1 values, not 3"
