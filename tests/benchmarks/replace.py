@@ -174,8 +174,8 @@ async def _measured(load: Load, path: Path, contents: Sequence[bytes], plan: Pla
         for _ in range(plan.rounds):
             load.waits_ms = []
             begun = time.perf_counter()
-            for number in range(a_round):
-                taken_s.append(await replace(load, path, contents[number % 2], silent=silent))
+            for _ in range(a_round):
+                taken_s.append(await replace(load, path, contents[len(taken_s) % 2], silent=silent))
             replacing.append(p99(load.waits_ms))
             load.waits_ms = []
             await asyncio.sleep(time.perf_counter() - begun)
