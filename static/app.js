@@ -57,7 +57,10 @@ function put(input, text) {
 
 function follow(input) {
   const number = numberOf(input.value);
-  if (!Number.isNaN(number)) sliderOf(input).value = number;
+  if (Number.isNaN(number)) return;
+  const slider = sliderOf(input);
+  slider.value = number;
+  slider.setAttribute("aria-valuetext", `${input.value} ${input.nextElementSibling?.textContent ?? ""}`.trim());
 }
 
 function changed() {
@@ -81,13 +84,15 @@ form.addEventListener(
     if (target.type === "range") {
       const input = document.getElementById(target.id.replace("-slider", ""));
       input.value = textOf(Number(target.value), Number(input.dataset.step));
+      target.setAttribute("aria-valuetext", input.value);
     } else if (inputs.includes(target)) follow(target);
   },
   { capture: true }, // before htmx reads the fields
 );
+const UP_OR_DOWN = { ArrowUp: 1, ArrowDown: -1 };
 for (const input of inputs) {
-  input.addEventListener("keydown", (event) => {
-    const direction = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+  const stepOnKey = (directions) => (event) => {
+    const direction = directions[event.key];
     const number = numberOf(input.value);
     if (!direction || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
@@ -96,7 +101,9 @@ for (const input of inputs) {
     const from = Number.isNaN(number) ? numberOf(input.dataset.start) : number;
     put(input, textOf(from + direction * unit, Math.min(unit, 10 ** -decimals)));
     changed();
-  });
+  };
+  input.addEventListener("keydown", stepOnKey(UP_OR_DOWN));
+  sliderOf(input).addEventListener("keydown", stepOnKey({ ...UP_OR_DOWN, ArrowRight: 1, ArrowLeft: -1 }));
   input.addEventListener("paste", (event) => {
     const values = rowIn(event.clipboardData.getData("text"));
     if (!values) return;
@@ -106,15 +113,24 @@ for (const input of inputs) {
     changed();
   });
 }
-for (const select of selects) select.addEventListener("input", changed);
+for (const select of selects) {
+  select.addEventListener("input", () => {
+    // A feature cannot be on both axes: the other one takes what was here.
+    const other = selects.find((one) => one !== select);
+    const map = prediction.querySelector(".map")?.dataset;
+    if (map && other.value === select.value) other.value = select.name === "map-x" ? map.x : map.y;
+    changed();
+  });
+}
 
 // The values of a whole row in pasted text, or nothing: a single number is pasted as ever.
 function rowIn(text) {
   for (const line of text.split(/[\r\n]+/)) {
     for (const separator of ["\t", ";", /,\s+|\s+/, ","]) {
       const values = line.trim().split(separator).map((value) => value.trim());
-      const isOne = separator === "," && isNumber(line);
-      if (!isOne && values.length >= inputs.length && values.slice(0, inputs.length).every(isNumber)) {
+      // "5,1,3,5" may be two numbers or four, and "5,1" one or two.
+      const isUnclear = separator === "," && (isNumber(line) || (values.length >= 2 * inputs.length && !line.includes(".")));
+      if (!isUnclear && values.length >= inputs.length && values.slice(0, inputs.length).every(isNumber)) {
         return inputs.length > 1 && values;
       }
     }

@@ -98,6 +98,19 @@ def test_a_step_is_answered_and_keeps_the_focus(open_page: Open, model: Classifi
     expect(field(page)).to_be_focused()
 
 
+def test_arrow_keys_on_a_slider_step_its_field(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    slider = page.get_by_label("petal width, slider")
+
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp", "ArrowLeft"):
+        slider.press(key)
+
+    expect(field(page)).to_have_value("1.5")
+    expect(slider).to_have_attribute("aria-valuetext", "1.5 cm")
+    expect(slider).to_be_focused()
+    expect_answer(page, model, EXAMPLE | {"petal_width": "1.5"})
+
+
 # Whole rows
 
 
@@ -117,7 +130,7 @@ def test_a_pasted_row_fills_every_field(open_page: Open, model: Classifier, text
     expect_answer(page, model, dict(zip(KEYS, ["6.3", "3.3", "6", "2.5"], strict=True)))
 
 
-@pytest.mark.parametrize("text", ["3,3", "3.3", "-1", "abc", "1 2", "a,b,c,d", "1;2;x;4"])
+@pytest.mark.parametrize("text", ["3,3", "3.3", "-1", "abc", "1 2", "a,b,c,d", "1;2;x;4", "5,1,3,5,1,4,0,2"])
 def test_what_is_no_row_is_pasted_into_its_field_alone(open_page: Open, text: str) -> None:
     page = open_page()
 
@@ -277,6 +290,18 @@ def test_other_features_can_be_put_on_the_map_and_the_address_tells_it(open_page
     expect(page.locator("select[name=map-x]")).to_have_value("sepal_length")
     page.mouse.click(*spot(page, {"sepal_length": 7.0, "petal_length": 6.0}))
     expect_answer(page, model, EXAMPLE | {"sepal_length": "7.0", "petal_length": "6.0"})
+
+
+def test_a_feature_is_never_on_both_axes(open_page: Open) -> None:
+    page = open_page()
+    across, up = (page.locator(f"select[name=map-{axis}]") for axis in "xy")
+    expect(across).to_have_value("petal_width")
+
+    across.select_option("petal_length")
+
+    expect(up).to_have_value("petal_width")
+    expect(page.locator("#prediction .map")).to_have_attribute("data-x", "petal_length")
+    expect(page.locator("#prediction .map")).to_have_attribute("data-y", "petal_width")
 
 
 def test_the_picture_is_drawn_to_scale(open_page: Open) -> None:
