@@ -102,7 +102,7 @@ class Settings:
     api_token: str = _setting(
         "",
         "API_TOKEN",
-        "programs must send it as a bearer token, of 16 or more visible ASCII characters; without one everybody may ask",
+        "programs must send it, 16 letters, digits or ._~+/=- at least, as a bearer token",
         read=_read_token,
         is_secret=True,
     )
