@@ -105,8 +105,10 @@ class Gateway:
             await self.app(scope, receive, send)
             return
         started = perf_counter()
-        headers: Headers = dict(scope["headers"])
-        sent = headers.get(b"x-request-id")
+        sent = None
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                sent = value
         if sent is not None and _REQUEST_ID.fullmatch(sent):
             request_id = sent.decode()
         else:
@@ -117,7 +119,9 @@ class Gateway:
         address: str = client[0] if client else ""
         wait_s = self._take(address)
         if kind == "websocket":
-            await self._open_stream(scope, receive, send, headers=headers, address=address, wait_s=wait_s)
+            await self._open_stream(
+                scope, receive, send, headers=dict(scope["headers"]), address=address, wait_s=wait_s
+            )
             return
         is_tls = scope.get("scheme") == "https"
         own = TLS_HEADERS if is_tls else SECURITY_HEADERS
@@ -134,11 +138,11 @@ class Gateway:
                     (b"x-request-id", request_id.encode()),
                 ]
                 if self._access is not None:
-                    message["headers"] += self._cookies(scope, headers)
+                    message["headers"] += self._cookies(scope, dict(scope["headers"]))
             await send(message)
 
         if wait_s or self._is_guarded or scope["method"] not in SAFE_METHODS:
-            problem = too_many(wait_s) if wait_s else self._problem_of(scope, headers)
+            problem = too_many(wait_s) if wait_s else self._problem_of(scope, dict(scope["headers"]))
             if problem is not None:
                 self._metrics.refused(problem.details.status)
                 application = await self._refusal(scope, problem)

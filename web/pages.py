@@ -220,7 +220,9 @@ def _look(scope: Scope, fields: dict[str, object], model: Classifier, form: Form
 
     The names of the map's fields have a hyphen, which no feature's key has; a feature may be called `lang`.
     """
-    asked = {name: str(fields.pop(name)) for name in _LOOKS if name in fields and name not in model.validator.keys}
+    asked: dict[str, str] = {}
+    if "lang" in fields or "map-x" in fields or "map-y" in fields:  # mostly none is
+        asked = {name: str(fields.pop(name)) for name in _LOOKS if name in fields and name not in model.validator.keys}
     language = languages.known(asked["lang"]) if "lang" in asked else None
     lang = language.code if language else ""
     if form == "json":
