@@ -122,11 +122,19 @@ def explain(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS
     )
 
 
-def nearest_change(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS) -> Change | None:
-    """Return the nearest change of a single feature that flips the label of `row`, or None; arguments as `explain`."""
+def nearest_change(
+    model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS, ranks: Sequence[int] | None = None
+) -> Change | None:
+    """Return the nearest change of a single feature that flips the label of `row`, or None.
+
+    Args:
+        max_rows: as for `explain`.
+        ranks: those of the row among the model's cuts, where they are known already.
+    """
     if model.grid is not None:
         bounds = model.cuts.bounds
-        found = model.grid.nearest_other(row, list(map(bisect_left, bounds, row)), bounds=bounds, spans=model.spans)
+        ranks = ranks or list(map(bisect_left, bounds, row))
+        found = model.grid.nearest_other(row, ranks, bounds=bounds, spans=model.spans)
         if found is None:
             return None
         feature, rank, label = found

@@ -55,13 +55,14 @@ class Fragments:
 
     def answer(self, row: Sequence[float], prediction: Prediction, notes: tuple[Note, ...], axes: Axes) -> bytes:
         """Return the fragment of the answer to a row, with the map over `axes`."""
-        change = nearest_change(self._model, row, max_rows=self._max_rows)
+        ranks = list(map(bisect_left, self._model.cuts.bounds, row))
+        change = nearest_change(self._model, row, max_rows=self._max_rows, ranks=ranks)
         return self._answer(prediction, notes).fill(
             (
                 self._change(change.feature, change.direction, change.threshold, change.value, change.label)
                 if change
                 else b"",
-                self._map(row, prediction.index, axes) if axes else b"",
+                self._map(row, ranks, prediction.index, axes) if axes else b"",
                 self._picture_outline.fill(self._picture.sizes(row)) if self._picture.leaves else b"",
             )
         )
@@ -103,9 +104,9 @@ class Fragments:
         view = card_view(self._model.card, self._model.version, self._language)
         return Markup(self._render("_card.html", card=view))  # noqa: S704  # rendered here
 
-    def _map(self, row: Sequence[float], chosen: int, axes: tuple[int, int]) -> bytes:
+    def _map(self, row: Sequence[float], ranks: Sequence[int], chosen: int, axes: tuple[int, int]) -> bytes:
         mapper, outline = self._mapper(axes)
-        held = [*map(bisect_left, self._model.cuts.bounds, row), chosen]
+        held = [*ranks, chosen]
         held[axes[0]] = held[axes[1]] = 0
         key = (axes, *held)
         parts = self._maps.get(key)
