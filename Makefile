@@ -29,7 +29,7 @@ format: $(VENV)/test.installed
 messages: $(VENV)/serve.installed
 	$(BIN)/pybabel -q extract -F pyproject.toml --add-location=file --sort-by-file -o $(VENV)/messages.pot web templates
 	$(BIN)/pybabel -q update --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date --width=116 \
-		-i $(VENV)/messages.pot -d web/locale
+		-i $(VENV)/messages.pot -d web/page/locale
 
 clean:
 	rm -rf $(VENV)

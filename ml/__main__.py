@@ -15,14 +15,16 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
-from ml import classifier, console, history, iris, score, training
-from ml.card import Recipe
-from ml.csvfile import Limits, read_csv, refuse_same_file
-from ml.dataset import Dataset
+from ml import console, score
 from ml.errors import DatasetError, MLError
-from ml.explain import explain
-from ml.sample import LARGEST, NotANumber, number_of
+from ml.model import classifier
+from ml.model.card import Recipe
+from ml.model.explain import explain
 from ml.score import BadRow
+from ml.tables.csvfile import Limits, read_csv, refuse_same_file
+from ml.tables.dataset import Dataset
+from ml.tables.numbers import LARGEST, NotANumber, number_of
+from ml.training import fitting, history, iris
 
 DEFAULT_PATH = Path("model.npz")
 SHOWN_BAD_ROWS = 20
@@ -184,10 +186,10 @@ def _train(options: argparse.Namespace) -> None:
         balanced=options.balanced,
     )
     with _Progress() as progress:
-        trained = training.fit(dataset, recipe, progress=progress.tell)
-        folds = training.cross_validate(dataset, recipe, progress=progress.tell)
-        model = training.model_of(trained, cross_validation=folds, keep_samples=not options.no_samples)
-    loaded = training.write(model, options.out, trained=trained)
+        trained = fitting.fit(dataset, recipe, progress=progress.tell)
+        folds = fitting.cross_validate(dataset, recipe, progress=progress.tell)
+        model = fitting.model_of(trained, cross_validation=folds, keep_samples=not options.no_samples)
+    loaded = fitting.write(model, options.out, trained=trained)
     _print(console.report_lines(loaded.card.report, loaded.labels))
     _print(console.importance_lines(loaded.card))
     print(
@@ -228,9 +230,9 @@ def _evaluate(options: argparse.Namespace) -> None:
             f"{options.model} was trained on another table, or on one read with other options ({model.card.source}): "
             "name it with --data, and give --target, --drop, --limits and --name as for training"
         )
-    parts = training.split(dataset, model.card.recipe)
+    parts = fitting.split(dataset, model.card.recipe)
     answers = model.predict_batch(parts.test_rows).indices
-    report = training.measure(answers, parts, n_labels=len(dataset.labels))
+    report = fitting.measure(answers, parts, n_labels=len(dataset.labels))
     _print(console.report_lines(report, dataset.labels))
 
 

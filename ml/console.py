@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from ml import modelfile
-from ml.card import Card, Report, TrainedFeature
-from ml.classifier import Classifier
 from ml.errors import ModelFileError
-from ml.explain import Change, Explanation, Range
-from ml.history import Kept
-from ml.sample import shown_number
+from ml.model import modelfile
+from ml.model.card import Card, Report, TrainedFeature
+from ml.model.classifier import Classifier
+from ml.model.explain import Change, Explanation, Range
+from ml.tables.numbers import shown_number
+from ml.training.history import Kept
 
 
 def card_lines(card: Card, version: str) -> Iterator[str]:

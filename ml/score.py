@@ -16,11 +16,12 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.classifier import Classifier, Prediction
-from ml.csvfile import MAX_COLUMNS, OpenQuote, feature_of, header_lines, listed, separator_of
-from ml.dataset import Feature
 from ml.errors import DatasetError
-from ml.sample import MAX_NUMBER_CHARACTERS, FieldError, InvalidSample, Validator, is_number
+from ml.model.classifier import Classifier, Prediction
+from ml.model.sample import FieldError, InvalidSample, Validator
+from ml.tables.csvfile import MAX_COLUMNS, OpenQuote, feature_of, header_lines, listed, separator_of
+from ml.tables.dataset import Feature
+from ml.tables.numbers import MAX_NUMBER_CHARACTERS, is_number
 
 # What a command reads at once.
 BLOCK_CHARACTERS = 2**18

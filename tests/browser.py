@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from ml.classifier import Classifier
-from web.languages import language
+from ml.model.classifier import Classifier
+from web.page.languages import language
 
 if TYPE_CHECKING:  # which imports this
     from tests.conftest import Server

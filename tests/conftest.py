@@ -22,9 +22,10 @@ import pytest
 from hypothesis import settings
 from starlette.testclient import TestClient
 
-from ml import classifier, iris, training
-from ml.classifier import Classifier
-from ml.training import Trained
+from ml.model import classifier
+from ml.model.classifier import Classifier
+from ml.training import fitting, iris
+from ml.training.fitting import Trained
 from tests.browser import browser, context, open_page  # noqa: F401  # fixtures, found by their names
 from web.app import create_app
 from web.settings import Settings
@@ -39,13 +40,13 @@ settings.load_profile("untimed")
 @pytest.fixture(scope="session")
 def trained() -> Trained:
     """The built-in forest as scikit-learn fits it: the oracle."""
-    return training.fit(iris.load())
+    return fitting.fit(iris.load())
 
 
 @pytest.fixture(scope="session")
 def model_path(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "iris.npz"
-    training.write(training.model_of(trained), path, trained=trained)
+    fitting.write(fitting.model_of(trained), path, trained=trained)
     return path
 
 

@@ -13,8 +13,8 @@ from axe_playwright_python.base import AXE_SCRIPT  # type: ignore[import-untyped
 from PIL import Image
 from playwright.sync_api import Page, ViewportSize, expect
 
-from ml import training
-from ml.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature
+from ml.training import fitting
 from tests.browser import EXAMPLE, Open, expect_state, field, needs_chromium
 from tests.conftest import Server, run_server
 
@@ -58,11 +58,11 @@ def many_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     labels = tuple(f"a label that is as long as some labels are {i}" for i in range(12))
     rows = np.round(rng.normal(size=(120, 14)) + classes[:, np.newaxis], 1)
-    trained = training.fit(
+    trained = fitting.fit(
         Dataset(name="many", source="made up", features=features, labels=labels, rows=rows, classes=classes)
     )
     path = tmp_path_factory.mktemp("many") / "many.npz"
-    training.write(training.model_of(trained), path, trained=trained)
+    fitting.write(fitting.model_of(trained), path, trained=trained)
     with run_server(path.with_suffix(".txt"), MODEL_FILE=str(path)) as server:
         yield server
 

@@ -20,12 +20,13 @@ from sklearn.ensemble import ExtraTreesClassifier
 from starlette.testclient import TestClient
 from websockets.sync.client import connect
 
-from ml import classifier, training
-from ml.card import Recipe
-from ml.classifier import Classifier
-from ml.csvfile import read_csv
+from ml.model import classifier
+from ml.model.card import Recipe
+from ml.model.classifier import Classifier
+from ml.tables.csvfile import read_csv
+from ml.training import fitting
 from tests.conftest import Element, Server, output_of, parse_html, run, run_server
-from web import batch
+from web.api import batch
 from web.app import create_app
 from web.settings import Settings
 
@@ -43,8 +44,8 @@ def write_table(path: Path, header: Sequence[str], rows: NDArray[np.float64], la
 
 
 def model_of(path: Path, *, trees: int = 5) -> Classifier:
-    trained = training.fit(read_csv(path).dataset, Recipe(trees=trees))
-    return training.write(training.model_of(trained), path.with_suffix(".npz"), trained=trained)
+    trained = fitting.fit(read_csv(path).dataset, Recipe(trees=trees))
+    return fitting.write(fitting.model_of(trained), path.with_suffix(".npz"), trained=trained)
 
 
 # The command line
@@ -96,7 +97,7 @@ def test_train_tells_what_it_read_and_how_good_it_is(trained_here: tuple[Path, s
 def test_train_writes_what_scikit_learn_answers(trained_here: tuple[Path, str], measurements: Path) -> None:
     model = classifier.load(trained_here[0])
 
-    trained = training.fit(read_csv(measurements, target="species").dataset, Recipe(trees=12))
+    trained = fitting.fit(read_csv(measurements, target="species").dataset, Recipe(trees=12))
 
     rows = trained.split.test_rows
     assert np.array_equal(model.predict_batch(rows).probabilities, trained.estimator.predict_proba(rows))
@@ -131,7 +132,7 @@ def test_every_option_of_train_reaches_scikit_learn(measurements: Path, tmp_path
     assert [feature.key for feature in model.features] == ["petal_width", "weight"]
     assert (model.name, len(model.sample_rows)) == ("Any", 0)
     dataset = read_csv(measurements, target="species", drop=["noise"]).dataset
-    split = training.split(dataset, recipe)
+    split = fitting.split(dataset, recipe)
     weights = {
         index: len(split.train_classes) / (3 * count) for index, count in enumerate(np.bincount(split.train_classes))
     }
@@ -350,8 +351,8 @@ def strange_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCli
     header = ['<i>"width"</i> & co (<u>)', "it's {{ 1 }} [µ']"]
     path = write_table(directory / "strange.csv", header, rows, [STRANGE[index // 8] for index in range(40)])
     dataset = read_csv(path, name="<script>alert(1)<script>").dataset
-    trained = training.fit(dataset, Recipe(trees=5))
-    training.write(training.model_of(trained), directory / "strange.npz", trained=trained)
+    trained = fitting.fit(dataset, Recipe(trees=5))
+    fitting.write(fitting.model_of(trained), directory / "strange.npz", trained=trained)
     with TestClient(create_app(Settings(model_file=directory / "strange.npz"))) as client:
         yield client
 

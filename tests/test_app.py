@@ -17,9 +17,9 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from ml import classifier
-from ml.classifier import Classifier
 from ml.errors import ModelFileError
+from ml.model import classifier
+from ml.model.classifier import Classifier
 from tests.conftest import ROOT, parse_html
 from web.app import create_app
 from web.settings import Settings

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from msgspec import UNSET, Raw
 
-from ml.classifier import Classifier
-from ml.sample import MAX_ERRORS
-from web import batch
-from web.metrics import Metrics
+from ml.model.classifier import Classifier
+from ml.model.sample import MAX_ERRORS
+from web.api import batch
+from web.metrics.counters import Metrics
 from web.problems import Problem, SampleError
 
 Result = TypeVar("Result")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ml import iris, training
-from ml.card import Recipe
-from ml.classifier import Classifier
-from ml.training import Trained
+from ml.model.card import Recipe
+from ml.model.classifier import Classifier
+from ml.training import fitting, iris
+from ml.training.fitting import Trained
 from tests.benchmarks import endpoints, generator, in_process, load, server, soak, start, stream
 from tests.benchmarks.__main__ import PARTS
 from tests.benchmarks.results import Bar, Ratio, Result, interleave, table
@@ -34,9 +34,9 @@ def subject(trained: Trained, model: Classifier, model_path: Path, tmp_path_fact
 @pytest.fixture(scope="module")
 def mistaken(subject: Subject) -> Subject:
     """A subject that expects the answers of another forest than the one in its model file."""
-    other = training.fit(iris.load(), Recipe(seed=1))
+    other = fitting.fit(iris.load(), Recipe(seed=1))
     path = subject.directory / "other.npz"
-    return replace(subject, model=training.write(training.model_of(other), path, trained=other))
+    return replace(subject, model=fitting.write(fitting.model_of(other), path, trained=other))
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from ml import classifier, training
-from ml.classifier import Classifier
-from ml.dataset import Dataset, Feature
+from ml.model import classifier
+from ml.model.classifier import Classifier
+from ml.tables.dataset import Dataset, Feature
+from ml.training import fitting
 from tests.browser import EXAMPLE, Open, expect_answer, expect_state, field, needs_chromium, typed
 from tests.conftest import Server, run_server
-from web.languages import language
+from web.page.languages import language
 
 pytestmark = needs_chromium
 LIVE = "[aria-live], [role]:not(svg), output"
@@ -560,11 +561,11 @@ def odd_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(64)
     )
     labels = (*ODD_LABELS, *(f"label {i}" for i in range(3, 20)))
-    trained = training.fit(
+    trained = fitting.fit(
         Dataset(name="odd <model>", source="made up", features=features, labels=labels, rows=rows, classes=classes)
     )
     path = tmp_path_factory.mktemp("odd") / "odd.npz"
-    training.write(training.model_of(trained), path, trained=trained)
+    fitting.write(fitting.model_of(trained), path, trained=trained)
     return path
 
 

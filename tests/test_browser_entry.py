@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from ml.classifier import Classifier
-from ml.explain import nearest_change
+from ml.model.classifier import Classifier
+from ml.model.explain import nearest_change
 from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium, typed
 
 pytestmark = needs_chromium

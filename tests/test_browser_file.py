@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
-from ml import classifier, iris, training
-from ml.card import Recipe
-from ml.classifier import Classifier
-from ml.dataset import Dataset, Feature
+from ml.model import classifier
+from ml.model.card import Recipe
+from ml.model.classifier import Classifier
 from ml.score import score
+from ml.tables.dataset import Dataset, Feature
+from ml.training import fitting, iris
 from tests.browser import Open, needs_chromium
 from tests.conftest import free_port, run, run_server
 
@@ -231,9 +232,9 @@ def test_a_model_of_one_feature_without_a_map_gives_rare_labels_their_digits(ope
     classes[10_000:10_003] = 1
     features = (Feature(key="x", title="x", unit=""),)
     data = Dataset(name="one", source="made up", features=features, labels=("a", "b"), rows=rows, classes=classes)
-    trained = training.fit(data, Recipe(estimator="decision-tree", depth=1))
+    trained = fitting.fit(data, Recipe(estimator="decision-tree", depth=1))
     path = tmp_path / "one.npz"
-    training.write(training.model_of(trained), path, trained=trained)
+    fitting.write(fitting.model_of(trained), path, trained=trained)
     content = b"X\n1\n70000\n"
     with run_server(tmp_path / "log.txt", MODEL_FILE=str(path)) as server:
         page = open_page(url=server.url)
@@ -333,8 +334,8 @@ def other_model(path: Path, *, seed: int, features: int) -> None:
         rows=data.rows[:, :features],
         classes=data.classes,
     )
-    trained = training.fit(reduced, Recipe(seed=seed))
-    training.write(training.model_of(trained), path, trained=trained)
+    trained = fitting.fit(reduced, Recipe(seed=seed))
+    fitting.write(fitting.model_of(trained), path, trained=trained)
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,15 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from ml import classifier, modelfile, training
-from ml.classifier import Classifier
-from ml.cuts import Cuts
 from ml.errors import ModelFileError
-from ml.modelfile import ModelFile
-from ml.sample import LARGEST
-from ml.table import DecisionTable
-from ml.training import Trained
+from ml.model import classifier, modelfile
+from ml.model.classifier import Classifier
+from ml.model.cuts import Cuts
+from ml.model.decision_table import DecisionTable
+from ml.model.modelfile import ModelFile
+from ml.tables.numbers import LARGEST
+from ml.training import fitting
+from ml.training.fitting import Trained
 
 ROW = [5.6, 2.7, 4.2, 1.3]
 EVALUATORS = {"table": {}, "bits": {"max_cells": 0}, "walk": {"max_cells": 0, "max_bit_bytes": 0}}
@@ -36,7 +37,7 @@ def shallow(trained: Trained) -> ModelFile:
     """A forest whose leaves are no whole numbers, as those of the built-in one are: their sums are rounded."""
     estimator = RandomForestClassifier(50, max_depth=2, random_state=0)
     estimator.fit(trained.split.train_rows, trained.split.train_classes)
-    return training.model_of(replace(trained, estimator=estimator))
+    return fitting.model_of(replace(trained, estimator=estimator))
 
 
 @pytest.fixture(scope="module", params=EVALUATORS)

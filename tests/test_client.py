@@ -32,15 +32,18 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from ml import classifier, iris, score, training
-from ml.card import Recipe
-from ml.classifier import Classifier
-from ml.dataset import Dataset, Feature
-from ml.sample import InvalidSample
+from ml import score
+from ml.model import classifier
+from ml.model.card import Recipe
+from ml.model.classifier import Classifier
+from ml.model.sample import InvalidSample
 from ml.score import BadRow
+from ml.tables.dataset import Dataset, Feature
+from ml.training import fitting, iris
 from tests.conftest import ROOT, Server, free_port, run_server
-from web import client
-from web.client import (
+from web.client import stream as stream_module
+from web.client.queue import BATCH_SAMPLES, CALL_BATCHES, FRAMES_IN_FLIGHT
+from web.client.stream import (
     ConnectionFailed,
     GaveUp,
     ModelReplaced,
@@ -55,7 +58,6 @@ from web.client import (
     WrongAddress,
     stream_uri,
 )
-from web.client_queue import BATCH_SAMPLES, CALL_BATCHES, FRAMES_IN_FLIGHT
 
 T = TypeVar("T")
 
@@ -107,8 +109,8 @@ def different_rows(n_rows: int, *, seed: int = 0) -> list[list[float]]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reconnect at once: the tests know when the server is there."""
-    monkeypatch.setattr(client, "FIRST_DELAY_S", 0.001)
-    monkeypatch.setattr(client, "LONGEST_DELAY_S", 0.02)
+    monkeypatch.setattr(stream_module, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(stream_module, "LONGEST_DELAY_S", 0.02)
 
 
 # The library.
@@ -546,7 +548,7 @@ def test_a_server_that_comes_back_and_never_answers_is_given_up(announcement: st
 def test_each_answer_starts_the_time_to_give_up_anew(
     announcement: str, server: Server, model: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "FIRST_DELAY_S", 0.3)
+    monkeypatch.setattr(stream_module, "FIRST_DELAY_S", 0.3)
 
     async def answer_once(connection: ServerConnection) -> None:
         await connection.send(announcement)
@@ -711,14 +713,14 @@ def other_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         classes=(rows[:, 1] > rows[:, 0]).astype(np.intp),
     )
     fitted = {
-        "trees": training.fit(iris.load(), Recipe(trees=5, seed=3)),
-        "labels": training.fit(dataclasses.replace(iris.load(), labels=("a", "b", "c")), Recipe(trees=5)),
-        "boxes": training.fit(boxes, Recipe(trees=5)),
+        "trees": fitting.fit(iris.load(), Recipe(trees=5, seed=3)),
+        "labels": fitting.fit(dataclasses.replace(iris.load(), labels=("a", "b", "c")), Recipe(trees=5)),
+        "boxes": fitting.fit(boxes, Recipe(trees=5)),
     }
     paths = {}
     for name, fit in fitted.items():
         paths[name] = folder / f"{name}.npz"
-        training.write(training.model_of(fit), paths[name], trained=fit)
+        fitting.write(fitting.model_of(fit), paths[name], trained=fit)
     return paths
 
 
@@ -894,7 +896,7 @@ async def _leave(connection: ServerConnection) -> None:
 def test_entering_fails_where_no_model_is_announced(
     monkeypatch: pytest.MonkeyPatch, handler: Handler, error: type[Exception], sentence: str
 ) -> None:
-    monkeypatch.setattr(client, "OPEN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(stream_module, "OPEN_TIMEOUT_S", 0.2)
 
     async def attempt() -> None:
         async with pretending(handler) as url:

@@ -10,10 +10,10 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 from starlette.testclient import TestClient
 
-from ml.classifier import Classifier
+from ml.model.classifier import Classifier
 from tests.conftest import Element, Server, parse_html
-from web import languages
-from web.code import CodeView, code_view
+from web.page import languages
+from web.page.snippet_panel import CodeView, code_view
 
 CHROMIUM = shutil.which("chromium")
 QUERY = "sepal_length=5.1&sepal_width=3,5&petal_length=1.4&petal_width=0.25"

@@ -10,7 +10,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
-from web.compression import LEAST_BYTES, MOST_BYTES_IN_PLACE, Compressed, takes_gzip
+from web.middleware.compression import LEAST_BYTES, MOST_BYTES_IN_PLACE, Compressed, takes_gzip
 
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
 PLAIN, GZIP = {"Accept-Encoding": "identity"}, {"Accept-Encoding": "gzip, deflate, br, zstd"}

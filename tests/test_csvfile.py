@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ml import csvfile
-from ml.csvfile import Limits, Reading, feature_of, read_csv, separator_of
-from ml.dataset import Dataset
 from ml.errors import DatasetError
-from ml.sample import LARGEST
+from ml.tables import csvfile
+from ml.tables.csvfile import Limits, Reading, feature_of, read_csv, separator_of
+from ml.tables.dataset import Dataset
+from ml.tables.numbers import LARGEST
 
 HEADER = "width (cm),height,kind"
 ROWS = ("1,10,a", "2.5,20,b", "3,30,a", "4,40,b")

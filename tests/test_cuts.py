@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ml.cuts import MAX_COUNTED_CUTS, Cuts, bound_of, cut_below
-from ml.forest import LEAF, Forest
-from ml.sample import LARGEST
+from ml.model.cuts import MAX_COUNTED_CUTS, Cuts, bound_of, cut_below
+from ml.model.forest import LEAF, Forest
+from ml.tables.numbers import LARGEST
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 TINY32 = 2.0**-149

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from ml.card import TrainedFeature
-from ml.classifier import Classifier
-from web.decision_map import (
+from ml.model.card import TrainedFeature
+from ml.model.classifier import Classifier
+from web.page.decision_map import (
     LEFT,
     PLOT_HEIGHT,
     PLOT_WIDTH,
@@ -23,7 +23,7 @@ from web.decision_map import (
     default_axes,
     step_of,
 )
-from web.languages import language
+from web.page.languages import language
 
 ENGLISH = language("en")
 Rectangle = tuple[int, int, int, int]

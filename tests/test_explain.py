@@ -19,11 +19,12 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 import ml
-from ml import classifier, console, explain
-from ml.classifier import Classifier
-from ml.csvfile import Limits
-from ml.explain import Change, Explanation, Plane, Range
-from ml.training import Trained
+from ml import console
+from ml.model import classifier, explain
+from ml.model.classifier import Classifier
+from ml.model.explain import Change, Explanation, Plane, Range
+from ml.tables.csvfile import Limits
+from ml.training.fitting import Trained
 
 Rows = NDArray[np.float64]
 

@@ -27,11 +27,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 import ml
-from ml import classifier, modelfile
-from ml.classifier import Classifier
-from ml.csvfile import Limits
 from ml.errors import DatasetError, ForestError, MLError
-from ml.training import GOLDEN_TEST_ROWS, GOLDEN_THRESHOLD_ROWS
+from ml.model import classifier, modelfile
+from ml.model.classifier import Classifier
+from ml.tables.csvfile import Limits
+from ml.training.fitting import GOLDEN_TEST_ROWS, GOLDEN_THRESHOLD_ROWS
 
 WINE = load_wine()
 X_train, X_test, y_train, y_test = train_test_split(

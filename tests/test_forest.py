@@ -28,11 +28,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier
 
-from ml import iris
-from ml.cuts import Cuts
 from ml.errors import ForestError
-from ml.forest import LEAF, MAX_DEPTH, Forest
-from ml.table import DecisionTable
+from ml.model.cuts import Cuts
+from ml.model.decision_table import DecisionTable
+from ml.model.forest import LEAF, MAX_DEPTH, Forest
+from ml.training import iris
 
 ROWS, CLASSES = iris.load().rows, iris.load().classes
 

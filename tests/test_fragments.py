@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml import classifier
-from ml.classifier import Classifier
-from ml.explain import nearest_change
-from ml.sample import InvalidSample
+from ml.model import classifier
+from ml.model.classifier import Classifier
+from ml.model.explain import nearest_change
+from ml.model.sample import InvalidSample
 from tests.conftest import parse_html
-from web import fragments
-from web.decision_map import default_axes
-from web.fragments import Fragments, FragmentStore
-from web.languages import language
-from web.picture import LONGEST, Picture
-from web.templates import Outline, Templates
+from web.page import fragments
+from web.page.decision_map import default_axes
+from web.page.fragments import Fragments, FragmentStore
+from web.page.languages import language
+from web.page.picture import LONGEST, Picture
+from web.page.templates import Outline, Templates
 
 ENGLISH = language("en")
 

@@ -11,11 +11,11 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from web.access import COOKIE_LIFE_S, Access
 from web.app import create_app
-from web.rates import MAX_CLIENTS, MOST_PREPAID, Rates
+from web.middleware.origins import is_foreign, is_known_host
+from web.middleware.rates import MAX_CLIENTS, MOST_PREPAID, Rates
+from web.middleware.token import COOKIE_LIFE_S, Access
 from web.settings import Settings
-from web.sites import is_foreign, is_known_host
 
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
 SAMPLE = {"sample": [5.6, 2.7, 4.2, 1.3]}

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from ml import classifier, history, iris, modelfile, training
-from ml.card import Recipe
 from ml.errors import ModelFileError
+from ml.model import classifier, modelfile
+from ml.model.card import Recipe
+from ml.training import fitting, history, iris
 from tests.conftest import output_of, run
 
 
 @pytest.fixture(scope="module")
-def fitted() -> list[training.Trained]:
-    return [training.fit(iris.load(), Recipe(seed=seed, trees=2)) for seed in range(6)]
+def fitted() -> list[fitting.Trained]:
+    return [fitting.fit(iris.load(), Recipe(seed=seed, trees=2)) for seed in range(6)]
 
 
 @pytest.fixture
@@ -24,9 +25,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "my model.v1.npz"
 
 
-def write(fitted: list[training.Trained], path: Path) -> list[str]:
+def write(fitted: list[fitting.Trained], path: Path) -> list[str]:
     """Write one model after the other; return their versions."""
-    return [training.write(training.model_of(one), path, trained=one).version for one in fitted]
+    return [fitting.write(fitting.model_of(one), path, trained=one).version for one in fitted]
 
 
 def kept(path: Path) -> list[str]:
@@ -37,9 +38,7 @@ def version_at(path: Path) -> str:
     return classifier.load(path).version
 
 
-def test_the_last_three_files_that_were_replaced_are_kept_by_version(
-    fitted: list[training.Trained], path: Path
-) -> None:
+def test_the_last_three_files_that_were_replaced_are_kept_by_version(fitted: list[fitting.Trained], path: Path) -> None:
     *replaced, last = write(fitted, path)
 
     assert kept(path) == replaced[:-4:-1]
@@ -50,13 +49,13 @@ def test_the_last_three_files_that_were_replaced_are_kept_by_version(
     assert version_at(path) == last
 
 
-def test_the_same_model_again_keeps_nothing_more(fitted: list[training.Trained], path: Path) -> None:
+def test_the_same_model_again_keeps_nothing_more(fitted: list[fitting.Trained], path: Path) -> None:
     write([fitted[0], fitted[0]], path)
 
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_what_is_no_model_is_not_kept(fitted: list[training.Trained], path: Path) -> None:
+def test_what_is_no_model_is_not_kept(fitted: list[fitting.Trained], path: Path) -> None:
     path.write_bytes(b"not a model")
 
     write(fitted[:1], path)
@@ -64,7 +63,7 @@ def test_what_is_no_model_is_not_kept(fitted: list[training.Trained], path: Path
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_files_of_other_models_are_left_alone(fitted: list[training.Trained], path: Path) -> None:
+def test_files_of_other_models_are_left_alone(fitted: list[fitting.Trained], path: Path) -> None:
     others = ["my model.npz", "my model.v1.npz.bak", "my modelxv1.0123456789ab.npz", "other.0123456789ab.npz"]
     for name in others:
         (path.parent / name).write_bytes(b"")
@@ -75,7 +74,7 @@ def test_files_of_other_models_are_left_alone(fitted: list[training.Trained], pa
     assert {*others} <= set(os.listdir(path.parent))
 
 
-def test_a_model_comes_back_and_twice_undoes_it(fitted: list[training.Trained], path: Path) -> None:
+def test_a_model_comes_back_and_twice_undoes_it(fitted: list[fitting.Trained], path: Path) -> None:
     first, second, third = write(fitted[:3], path)
     content = path.read_bytes()
 
@@ -88,7 +87,7 @@ def test_a_model_comes_back_and_twice_undoes_it(fitted: list[training.Trained], 
     assert kept(path) == [second, first]
 
 
-def test_a_version_is_chosen_by_its_first_digits(fitted: list[training.Trained], path: Path) -> None:
+def test_a_version_is_chosen_by_its_first_digits(fitted: list[fitting.Trained], path: Path) -> None:
     first, second, third = write(fitted[:3], path)
 
     history.restore(path, first[:8])
@@ -97,7 +96,7 @@ def test_a_version_is_chosen_by_its_first_digits(fitted: list[training.Trained],
     assert kept(path) == [third, second]
 
 
-def test_a_model_comes_back_where_there_is_none_any_more(fitted: list[training.Trained], path: Path) -> None:
+def test_a_model_comes_back_where_there_is_none_any_more(fitted: list[fitting.Trained], path: Path) -> None:
     first, _ = write(fitted[:2], path)
     path.unlink()
 
@@ -107,7 +106,7 @@ def test_a_model_comes_back_where_there_is_none_any_more(fitted: list[training.T
 
 @pytest.mark.parametrize(("version", "reason"), [("", "no model file is kept beside"), ("ffff", "of version ffff is")])
 def test_what_is_not_there_does_not_come_back(
-    fitted: list[training.Trained], path: Path, version: str, reason: str
+    fitted: list[fitting.Trained], path: Path, version: str, reason: str
 ) -> None:
     write(fitted[:1], path)
     content = path.read_bytes()
@@ -118,7 +117,7 @@ def test_what_is_not_there_does_not_come_back(
     assert path.read_bytes() == content
 
 
-def test_a_kept_file_that_is_damaged_does_not_come_back(fitted: list[training.Trained], path: Path) -> None:
+def test_a_kept_file_that_is_damaged_does_not_come_back(fitted: list[fitting.Trained], path: Path) -> None:
     first, second = write(fitted[:2], path)
     copy = history.kept(path)[0].path
     copy.write_bytes(copy.read_bytes()[:-1])
@@ -131,18 +130,18 @@ def test_a_kept_file_that_is_damaged_does_not_come_back(fitted: list[training.Tr
 
 
 def test_a_model_that_cannot_be_trained_leaves_files_as_they_were(
-    fitted: list[training.Trained], path: Path, monkeypatch: pytest.MonkeyPatch
+    fitted: list[fitting.Trained], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(fitted[:1], path)
-    wrong = training.model_of(fitted[2])
+    wrong = fitting.model_of(fitted[2])
 
     with pytest.raises(Exception, match="other probabilities"):
-        training.write(wrong, path, trained=fitted[1])
+        fitting.write(wrong, path, trained=fitted[1])
 
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_the_command_lists_and_restores(fitted: list[training.Trained], tmp_path: Path) -> None:
+def test_the_command_lists_and_restores(fitted: list[fitting.Trained], tmp_path: Path) -> None:
     path = tmp_path / "model.npz"
     first, second, third = write(fitted[:3], path)
 
@@ -158,7 +157,7 @@ def test_the_command_lists_and_restores(fitted: list[training.Trained], tmp_path
     assert wrong.stderr == "error: elsewhere/model.npz: No such file or directory\n"
 
 
-def test_a_kept_file_has_the_bytes_of_its_version(fitted: list[training.Trained], path: Path) -> None:
+def test_a_kept_file_has_the_bytes_of_its_version(fitted: list[fitting.Trained], path: Path) -> None:
     write(fitted[:2], path)
     (one,) = history.kept(path)
 

@@ -21,13 +21,14 @@ from msgspec import Raw
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from ml import training
-from ml.classifier import Classifier
-from ml.dataset import Dataset, Feature
-from ml.training import Trained
-from web import batch, inference_messages, tensors
+from ml.model.classifier import Classifier
+from ml.tables.dataset import Dataset, Feature
+from ml.training import fitting
+from ml.training.fitting import Trained
+from web.api import batch
 from web.app import create_app
-from web.inference_messages import HEADER_LENGTH, InferenceInput
+from web.oip import messages, tensors
+from web.oip.messages import HEADER_LENGTH, InferenceInput
 from web.problems import Problem
 from web.settings import Settings
 
@@ -353,7 +354,7 @@ def test_many_rows_let_others_have_a_turn(model: Classifier) -> None:
 
     async def read() -> int:
         counting = asyncio.create_task(count())
-        message, binary = await inference_messages.read(text, None, 4)
+        message, binary = await messages.read(text, None, 4)
         (column,) = await tensors.read(message.inputs, binary, KEYS, max_samples=MANY)
         counting.cancel()
         assert column.tolist() == rows.tolist()
@@ -871,9 +872,9 @@ def test_wherever_json_data_is_cut_it_is_the_same(
 
 
 def served(dataset: Dataset, directory: Path) -> tuple[TestClient, Trained]:
-    trained = training.fit(dataset)
+    trained = fitting.fit(dataset)
     path = directory / "other.npz"
-    training.write(training.model_of(trained), path, trained=trained)
+    fitting.write(fitting.model_of(trained), path, trained=trained)
     return TestClient(create_app(Settings(model_file=path))), trained
 
 

@@ -28,8 +28,8 @@ from tritonclient.utils import (  # type: ignore[import-untyped]  # it has no ty
     np_to_triton_dtype,
 )
 
-from ml.classifier import Classifier
-from ml.training import Trained
+from ml.model.classifier import Classifier
+from ml.training.fitting import Trained
 from tests.conftest import Server, run_server
 
 KEYS = ["sepal_length", "sepal_width", "petal_length", "petal_width"]

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ml import iris
-from ml.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature
+from ml.training import iris
 
 
 @pytest.fixture(scope="module")

@@ -21,24 +21,24 @@ from babel.support import NullTranslations
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from ml import iris, training
-from ml.card import Card, CrossValidation, Recipe
-from ml.classifier import Classifier
-from ml.dataset import Dataset, Feature, Leaf
-from ml.modelfile import ModelFile
-from ml.sample import InvalidSample
+from ml.model.card import Card, CrossValidation, Recipe
+from ml.model.classifier import Classifier
+from ml.model.modelfile import ModelFile
+from ml.model.sample import InvalidSample
+from ml.tables.dataset import Dataset, Feature, Leaf
+from ml.training import fitting, iris
 from tests.conftest import ROOT, Element, parse_html
-from web import languages
 from web.app import create_app
-from web.code import CodeView, code_view
-from web.decision_map import default_axes
-from web.fragments import Fragments
-from web.languages import LOCALES, NO_BREAK, Language
+from web.page import languages
+from web.page.decision_map import default_axes
+from web.page.fragments import Fragments
+from web.page.languages import LOCALES, NO_BREAK, Language
+from web.page.snippet_panel import CodeView, code_view
+from web.page.templates import Templates
+from web.page.views import Message as Told
+from web.page.views import problem_view
 from web.problems import Problem
 from web.settings import Settings
-from web.templates import Templates
-from web.views import Message as Told
-from web.views import problem_view
 
 OTHERS = [code for code in languages.codes() if code != languages.SOURCE]
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
@@ -166,7 +166,7 @@ def marked_model(n_features: int, n_labels: int, *, picture: bool = False, limit
     leaves = (Leaf(length="f0", width="f1", angles=(0.0, 90.0)),) if picture else ()
     labels = tuple(f"‹label {index}›" for index in range(n_labels))
     dataset = Dataset("‹model›", "‹source›", features, labels, rows, classes, leaves)
-    model = training.model_of(training.fit(dataset, Recipe(trees=3, depth=4)))
+    model = fitting.model_of(fitting.fit(dataset, Recipe(trees=3, depth=4)))
     card = msgspec.structs.replace(
         model.card, estimator="‹estimator›", libraries={"‹library›": "1"}, data_digest="0" * 64
     )
@@ -684,8 +684,8 @@ def test_what_is_waited_for_is_named_in_the_language(client: TestClient) -> None
 def test_a_model_without_titles_in_a_language_shows_its_own(model: Classifier, tmp_path: Path) -> None:
     dataset = iris.load()
     plain = tuple(msgspec.structs.replace(feature, titles={}) for feature in dataset.features)
-    trained = training.fit(dataclasses.replace(dataset, features=plain), Recipe(trees=2))
-    training.write(training.model_of(trained), tmp_path / "plain.npz", trained=trained)
+    trained = fitting.fit(dataclasses.replace(dataset, features=plain), Recipe(trees=2))
+    fitting.write(fitting.model_of(trained), tmp_path / "plain.npz", trained=trained)
 
     with TestClient(create_app(Settings(model_file=tmp_path / "plain.npz"))) as client:
         page = parse_html(client.get("/?petal_width=99", headers=SPANISH).text)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from web.ledger import OVERFLOW, Ledger, Name
+from web.metrics.ledger import OVERFLOW, Ledger, Name
 
 COUNT_AND_DIE = """
 import os, signal, sys

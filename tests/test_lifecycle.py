@@ -16,8 +16,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from ml import iris, modelfile, training
-from ml.card import Recipe
+from ml.model import modelfile
+from ml.model.card import Recipe
+from ml.training import fitting, iris
 from tests.benchmarks import replace
 from tests.benchmarks import server as benchmark_server
 from tests.conftest import Server, put, run_server
@@ -34,8 +35,8 @@ HALF = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n
 def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     """The bytes of two model files, the built-in one first."""
     path = tmp_path_factory.mktemp("other") / "other.npz"
-    fitted = training.fit(iris.load(), Recipe(seed=1, trees=5))
-    training.write(training.model_of(fitted), path, trained=fitted)
+    fitted = fitting.fit(iris.load(), Recipe(seed=1, trees=5))
+    fitting.write(fitting.model_of(fitted), path, trained=fitted)
     return [model_path.read_bytes(), path.read_bytes()]
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
-from ml.classifier import Classifier
-from web import messages
-from web.messages import Encoder, encoder_of
+from ml.model.classifier import Classifier
+from web.api import messages
+from web.api.messages import Encoder, encoder_of
 from web.problems import Problem
 
 ROW = [5.6, 2.7, 4.2, 1.3]

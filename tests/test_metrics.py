@@ -20,12 +20,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from ml import classifier
-from ml.classifier import Classifier
+from ml.model import classifier
+from ml.model.classifier import Classifier
 from tests.conftest import ROOT, Server, run_server
 from web.app import create_app
-from web.exposition import FAMILIES, render
-from web.metrics import CHANNELS, NOTES, Metrics
+from web.metrics.counters import CHANNELS, NOTES, Metrics
+from web.metrics.exposition import FAMILIES, render
 from web.settings import Settings
 
 ROW = [5.6, 2.7, 4.2, 1.3]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ml import classifier, modelfile
-from ml.training import Trained
+from ml.model import classifier, modelfile
+from ml.training.fitting import Trained
 from tests.conftest import output_of, run
 
 ROOT = Path(__file__).parent.parent

@@ -9,14 +9,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from ml import classifier, training
-from ml.card import Card, CrossValidation, Recipe, Report, TrainedFeature
-from ml.classifier import Classifier
-from ml.dataset import Dataset, Feature
+from ml.model import classifier
+from ml.model.card import Card, CrossValidation, Recipe, Report, TrainedFeature
+from ml.model.classifier import Classifier
+from ml.tables.dataset import Dataset, Feature
+from ml.training import fitting
 from tests.conftest import Element, parse_html
-from web import languages
-from web.model_card import CardView, Fact, card_view, wilson_interval
-from web.templates import Templates
+from web.page import languages
+from web.page.model_card import CardView, Fact, card_view, wilson_interval
+from web.page.templates import Templates
 
 
 def view_of(card: Card, language: str = "en") -> CardView:
@@ -276,8 +277,8 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
         name="x", source="<script>alert(1)</script>", features=(Feature(key="k", title="<b>", unit='"'),),
         labels=("<i>", "&amp;"), rows=rows, classes=(rows[:, 0] > 0).astype(np.intp),
     )  # fmt: skip
-    trained = training.fit(dataset, Recipe(trees=1))
-    training.write(training.model_of(trained), tmp_path / "x.npz", trained=trained)
+    trained = fitting.fit(dataset, Recipe(trees=1))
+    fitting.write(fitting.model_of(trained), tmp_path / "x.npz", trained=trained)
 
     section = section_of(classifier.load(tmp_path / "x.npz").card)
 

@@ -20,10 +20,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from ml import classifier, iris, training
-from ml.card import Recipe
-from ml.classifier import Classifier
 from ml.errors import ModelFileError
+from ml.model import classifier
+from ml.model.card import Recipe
+from ml.model.classifier import Classifier
+from ml.training import fitting, iris
 from tests.conftest import put
 from web.app import create_app, take
 from web.models import ModelFile, Rejected
@@ -43,8 +44,8 @@ def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list
     found = [model_path.read_bytes()]
     for seed in (1, 2):
         path = tmp_path_factory.mktemp("models") / "other.npz"
-        fitted = training.fit(iris.load(), Recipe(seed=seed, trees=5))
-        training.write(training.model_of(fitted), path, trained=fitted)
+        fitted = fitting.fit(iris.load(), Recipe(seed=seed, trees=5))
+        fitting.write(fitting.model_of(fitted), path, trained=fitted)
         found.append(path.read_bytes())
     return found
 
@@ -426,8 +427,7 @@ def test_the_digest_of_an_interface_tells_what_a_form_is_made_of(changed: str) -
     other = dataclasses.replace(data, features=(first, *others), labels=labels, rows=rows)
 
     interfaces = {
-        Classifier(training.model_of(training.fit(table, Recipe(trees=2))), "0" * 12).interface
-        for table in (data, other)
+        Classifier(fitting.model_of(fitting.fit(table, Recipe(trees=2))), "0" * 12).interface for table in (data, other)
     }
 
     assert len(interfaces) == (1 if changed == "rows" else 2)

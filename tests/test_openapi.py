@@ -13,11 +13,11 @@ from msgspec import UNSET
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from ml.classifier import Classifier
+from ml.model.classifier import Classifier
 from tests.conftest import Server, parse_html
-from web import openapi
+from web.api.messages import Answer, BatchAnswer, BatchItem, PredictionFrame, encoder_of
 from web.app import create_app
-from web.messages import Answer, BatchAnswer, BatchItem, PredictionFrame, encoder_of
+from web.page import openapi
 from web.settings import Settings
 
 ROW = [5.6, 2.7, 4.2, 9.0]

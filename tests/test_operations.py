@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
-from ml.classifier import Classifier
+from ml.model.classifier import Classifier
 
 
 def test_a_running_process_is_live(client: TestClient) -> None:

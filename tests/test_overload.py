@@ -16,7 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from ml.classifier import Classifier
+from ml.model.classifier import Classifier
 from tests.benchmarks import attack
 from tests.benchmarks.server import Server as Measured
 from tests.conftest import Server, run_server

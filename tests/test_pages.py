@@ -12,7 +12,7 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from ml.classifier import Classifier
+from ml.model.classifier import Classifier
 from tests.conftest import Element, parse_html
 from web.app import create_app
 from web.settings import Settings

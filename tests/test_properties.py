@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 from websockets.sync.client import connect
 
-from ml import iris, training
-from ml.card import Recipe
-from ml.classifier import Classifier
-from ml.training import Trained
+from ml.model.card import Recipe
+from ml.model.classifier import Classifier
+from ml.training import fitting, iris
+from ml.training.fitting import Trained
 from tests.conftest import Server, parse_html
 from web.app import create_app
 from web.settings import Settings
@@ -284,13 +284,13 @@ def read_frame(stream: Any) -> tuple[int, bytes] | None:
 @pytest.fixture(scope="module")
 def impure() -> Trained:
     """A forest whose leaves hold several classes: its probabilities have all 53 bits, not two decimals."""
-    return training.fit(iris.load(), Recipe(trees=70, leaf=4))
+    return fitting.fit(iris.load(), Recipe(trees=70, leaf=4))
 
 
 @pytest.fixture(scope="module")
 def impure_client(impure: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     path = tmp_path_factory.mktemp("impure") / "model.npz"
-    training.write(training.model_of(impure), path, trained=impure)
+    fitting.write(fitting.model_of(impure), path, trained=impure)
     with TestClient(create_app(Settings(model_file=path))) as client:
         yield client
 

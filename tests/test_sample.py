@@ -12,19 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ml.card import TrainedFeature
-from ml.sample import (
-    LARGEST,
-    MAX_ERRORS,
-    MAX_NUMBER_CHARACTERS,
-    FieldError,
-    InvalidSample,
-    NotANumber,
-    Validator,
-    is_half_typed,
-    number_of,
-    shown_number,
-)
+from ml.model.card import TrainedFeature
+from ml.model.sample import MAX_ERRORS, FieldError, InvalidSample, Validator
+from ml.tables.numbers import LARGEST, MAX_NUMBER_CHARACTERS, NotANumber, is_half_typed, number_of, shown_number
 
 KEYS = ("length", "angle", "mass")
 

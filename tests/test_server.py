@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 import pytest
 from websockets.sync.client import connect
 
-from ml.classifier import Classifier
+from ml.model.classifier import Classifier
 from tests.conftest import ROOT, Server, free_port, parse_html, run_server
 
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}

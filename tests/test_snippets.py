@@ -19,15 +19,16 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
 
-from ml import classifier, training
-from ml.card import Recipe
-from ml.classifier import Classifier, Prediction
-from ml.dataset import Dataset, Feature
+from ml.model import classifier
+from ml.model.card import Recipe
+from ml.model.classifier import Classifier, Prediction
+from ml.tables.dataset import Dataset, Feature
+from ml.training import fitting
 from tests.browser import needs_chromium
 from tests.conftest import Server, parse_html, run_server
-from web import languages, snippets
-from web.code import code_view
-from web.snippets import Call, Input
+from web.page import languages, snippets
+from web.page.snippet_panel import code_view
+from web.page.snippets import Call, Input
 
 TOKEN = "a.token~of+some/length="
 # Quotes of every language, an end of a script, what cannot be seen, and a key that JavaScript takes for something else.
@@ -117,8 +118,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         classes=(rows[:, 0] > 0).astype(np.intp) + (rows[:, 1] > 0),
     )
     path = tmp_path_factory.mktemp("hostile") / "hostile.npz"
-    trained = training.fit(dataset, Recipe(trees=5))
-    training.write(training.model_of(trained), path, trained=trained)
+    trained = fitting.fit(dataset, Recipe(trees=5))
+    fitting.write(fitting.model_of(trained), path, trained=trained)
     return path
 
 

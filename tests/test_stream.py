@@ -25,8 +25,8 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from ml import classifier
-from ml.classifier import Classifier
+from ml.model import classifier
+from ml.model.classifier import Classifier
 from tests.conftest import Server, run_server
 from web.app import create_app
 from web.settings import Settings

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from ml import table
-from ml.cuts import Cuts
-from ml.forest import LEAF, Forest
-from ml.table import DecisionTable
+from ml.model import decision_table
+from ml.model.cuts import Cuts
+from ml.model.decision_table import DecisionTable
+from ml.model.forest import LEAF, Forest
 
 
 @st.composite
@@ -114,7 +114,7 @@ def test_a_table_fits_just_when_its_cells_are_allowed() -> None:
 
 
 def test_a_table_does_not_fit_when_painting_it_takes_long() -> None:
-    allowed = table.MAX_PAINTINGS // (100 * 100)
+    allowed = decision_table.MAX_PAINTINGS // (100 * 100)
     within, beyond = grid_forest(99, 99, n_trees=allowed), grid_forest(99, 99, n_trees=allowed + 1)
 
     assert DecisionTable.fits(within, Cuts(within))
@@ -177,7 +177,7 @@ def test_columns_that_share_a_hash_stay_apart(seed: int) -> None:
     columns = np.column_stack([collision(rng), rng.uniform(0, 100, (2, 3))])
     sums = columns[:, rng.permutation(np.repeat(np.arange(5), 4))]
 
-    distinct, index = table._distinct_columns(sums)
+    distinct, index = decision_table._distinct_columns(sums)
 
     assert distinct.shape == (2, 5)
     assert np.array_equal(distinct[:, index], sums)
@@ -186,7 +186,7 @@ def test_columns_that_share_a_hash_stay_apart(seed: int) -> None:
 def test_distinct_columns_put_back_together_are_the_columns() -> None:
     sums = np.random.default_rng(0).integers(0, 3, (3, 1_000)).astype(np.float64)
 
-    distinct, index = table._distinct_columns(sums)
+    distinct, index = decision_table._distinct_columns(sums)
 
     assert distinct.shape == (3, 27)
     assert np.array_equal(distinct[:, index], sums)

@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from ml.classifier import Classifier
+from ml.model.classifier import Classifier
 from tests.conftest import ROOT, Server, run_server
 
 TOKEN = "a-token-that-nobody-guesses"

@@ -14,12 +14,13 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test_split
 
-from ml import classifier, iris, modelfile, training
-from ml.card import Recipe
-from ml.classifier import Classifier
 from ml.errors import MLError, ModelFileError, TrainingError
-from ml.modelfile import ModelFile
-from ml.training import Trained
+from ml.model import classifier, modelfile
+from ml.model.card import Recipe
+from ml.model.classifier import Classifier
+from ml.model.modelfile import ModelFile
+from ml.training import fitting, iris
+from ml.training.fitting import Trained
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_the_numbers_of_a_report_are_scikit_learns(trained: Trained, right: floa
         answers[answers == never] = 1
     true, parts = trained.split.test_classes, trained.split
 
-    report = training.measure(answers, parts, n_labels=3)
+    report = fitting.measure(answers, parts, n_labels=3)
 
     labels = [0, 1, 2]
     options = {"labels": labels, "average": None, "zero_division": 0}
@@ -100,7 +101,7 @@ def test_the_numbers_of_a_report_are_scikit_learns(trained: Trained, right: floa
 def test_the_report_of_the_built_in_model_is_that_of_its_answers(trained: Trained, stored: ModelFile) -> None:
     answers = trained.estimator.predict(trained.split.test_rows)
 
-    assert trained.report == training.measure(answers, trained.split, n_labels=3)
+    assert trained.report == fitting.measure(answers, trained.split, n_labels=3)
     assert stored.card.report.confusion == ((10, 0, 0), (0, 10, 0), (0, 2, 8))
     assert stored.card.report.precision == (1.0, 10 / 12, 1.0)
     assert stored.card.report.recall == (1.0, 1.0, 0.8)
@@ -109,7 +110,7 @@ def test_the_report_of_the_built_in_model_is_that_of_its_answers(trained: Traine
 def test_a_label_without_test_rows_has_a_report(trained: Trained) -> None:
     answers = np.zeros(len(trained.split.test_classes), dtype=np.intp)
 
-    report = training.measure(answers, trained.split, n_labels=4)
+    report = fitting.measure(answers, trained.split, n_labels=4)
 
     assert report.recall == (1.0, 0.0, 0.0, 0.0)
     assert report.precision == (1 / 3, 0.0, 0.0, 0.0)
@@ -120,7 +121,7 @@ def test_cross_validation_is_scikit_learns_with_shuffled_folds() -> None:
     folds = StratifiedKFold(n_splits=5, shuffle=True, random_state=3)
     scores = cross_val_score(RandomForestClassifier(10, random_state=3), dataset.rows, dataset.classes, cv=folds)
 
-    found = training.cross_validate(dataset, recipe, folds=5)
+    found = fitting.cross_validate(dataset, recipe, folds=5)
 
     assert (found.folds, found.mean, found.deviation) == (5, float(scores.mean()), float(scores.std()))
 
@@ -143,12 +144,12 @@ def test_sample_rows_are_training_rows_with_their_classes(trained: Trained, stor
 
     stored_rows = list(zip(map(tuple, stored.sample_rows), stored.sample_classes, strict=True))
 
-    assert len(stored_rows) == 120 <= training.SAMPLE_ROWS
+    assert len(stored_rows) == 120 <= fitting.SAMPLE_ROWS
     assert set(stored_rows) <= known
 
 
 def test_training_rows_are_left_out_on_request(trained: Trained) -> None:
-    model = training.model_of(trained, keep_samples=False)
+    model = fitting.model_of(trained, keep_samples=False)
 
     assert model.sample_rows.shape == (0, 4)
     assert Classifier(modelfile.parse(modelfile.dump(model)), "x").predict([5.6, 2.7, 4.2, 1.3]).index == 1
@@ -156,7 +157,7 @@ def test_training_rows_are_left_out_on_request(trained: Trained) -> None:
 
 def test_golden_rows_are_test_rows_and_rows_on_the_thresholds(trained: Trained, stored: ModelFile) -> None:
     assert np.array_equal(stored.golden_rows[:30], trained.split.test_rows)
-    assert len(stored.golden_rows) == 30 + training.GOLDEN_THRESHOLD_ROWS
+    assert len(stored.golden_rows) == 30 + fitting.GOLDEN_THRESHOLD_ROWS
     assert np.array_equal(stored.golden_probabilities, trained.estimator.predict_proba(stored.golden_rows))
 
 
@@ -171,7 +172,7 @@ def test_the_card_tells_how_the_model_was_made(stored: ModelFile) -> None:
 
 def test_the_same_recipe_gives_the_same_file_and_another_seed_another() -> None:
     first, again, other = (
-        modelfile.dump(training.model_of(training.fit(iris.load(), Recipe(trees=5, seed=seed)))) for seed in (0, 0, 1)
+        modelfile.dump(fitting.model_of(fitting.fit(iris.load(), Recipe(trees=5, seed=seed)))) for seed in (0, 0, 1)
     )
 
     assert first == again
@@ -182,7 +183,7 @@ def test_a_model_that_agrees_is_written_and_given_back(tmp_path: Path, trained: 
     small = fitted(trained, n_estimators=3, random_state=0)
     path = tmp_path / "model.npz"
 
-    loaded = training.write(training.model_of(small), path, trained=small)
+    loaded = fitting.write(fitting.model_of(small), path, trained=small)
 
     assert loaded.version == modelfile.version_of(path.read_bytes())
     again = classifier.load(path).predict([5.6, 2.7, 4.2, 1.3])
@@ -192,10 +193,10 @@ def test_a_model_that_agrees_is_written_and_given_back(tmp_path: Path, trained: 
 
 def test_a_model_of_another_forest_is_an_error_and_leaves_no_file(tmp_path: Path, trained: Trained) -> None:
     # Its golden rows agree with it, but it is not the forest that was fitted.
-    other = training.model_of(fitted(trained, n_estimators=100, max_depth=2, random_state=0))
+    other = fitting.model_of(fitted(trained, n_estimators=100, max_depth=2, random_state=0))
 
     with pytest.raises(TrainingError, match="other probabilities than scikit-learn"):
-        training.write(other, tmp_path / "model.npz", trained=trained)
+        fitting.write(other, tmp_path / "model.npz", trained=trained)
 
     assert os.listdir(tmp_path) == []
 
@@ -218,13 +219,13 @@ ALTERED = {"a golden probability's last bit": with_last_bit_changed, "all leaves
 @pytest.mark.parametrize("altered", ALTERED)
 def test_a_model_whose_golden_rows_disagree_is_an_error(tmp_path: Path, trained: Trained, altered: str) -> None:
     with pytest.raises((TrainingError, ModelFileError), match="golden row"):
-        training.write(ALTERED[altered](training.model_of(trained)), tmp_path / "model.npz", trained=trained)
+        fitting.write(ALTERED[altered](fitting.model_of(trained)), tmp_path / "model.npz", trained=trained)
 
 
 @pytest.mark.parametrize("altered", ALTERED)
 def test_a_model_whose_golden_rows_disagree_leaves_no_file(tmp_path: Path, trained: Trained, altered: str) -> None:
     with pytest.raises(MLError):
-        training.write(ALTERED[altered](training.model_of(trained)), tmp_path / "model.npz", trained=trained)
+        fitting.write(ALTERED[altered](fitting.model_of(trained)), tmp_path / "model.npz", trained=trained)
 
     assert os.listdir(tmp_path) == []
 
@@ -232,12 +233,12 @@ def test_a_model_whose_golden_rows_disagree_leaves_no_file(tmp_path: Path, train
 def test_a_model_that_disagrees_leaves_the_older_file_in_its_place(tmp_path: Path, trained: Trained) -> None:
     path = tmp_path / "model.npz"
     small = fitted(trained, n_estimators=3, random_state=0)
-    training.write(training.model_of(small), path, trained=small)
+    fitting.write(fitting.model_of(small), path, trained=small)
     before = path.read_bytes()
-    other = training.model_of(fitted(trained, n_estimators=3, max_depth=1, random_state=0))
+    other = fitting.model_of(fitted(trained, n_estimators=3, max_depth=1, random_state=0))
 
     with pytest.raises(MLError):
-        training.write(other, path, trained=small)
+        fitting.write(other, path, trained=small)
 
     assert path.exists()
     assert path.read_bytes() == before

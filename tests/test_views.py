@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml.classifier import Classifier
-from ml.sample import InvalidSample
-from web import views
-from web.code import CodeView
-from web.decision_map import default_axes
-from web.languages import NO_BREAK, language
-from web.views import PageView, PredictionView
+from ml.model.classifier import Classifier
+from ml.model.sample import InvalidSample
+from web.page import views
+from web.page.decision_map import default_axes
+from web.page.languages import NO_BREAK, language
+from web.page.snippet_panel import CodeView
+from web.page.views import PageView, PredictionView
 
 ENGLISH = language("en")
 

@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from ml.classifier import Classifier
+from ml.model.classifier import Classifier
 from ml.score import score
 from tests.conftest import Server, parse_html, run_server
-from web.connections import Watched
-from web.score import disposition_of
+from web.api.score import disposition_of
+from web.server.connections import Watched
 from web.settings import Settings
 
 HEADER = "sepal length,sepal width,petal length,petal width"

@@ -17,17 +17,19 @@ from sklearn.model_selection import train_test_split
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 import ml
-from ml import classifier, modelfile, training
-from ml.bitvectors import BitVectors
-from ml.card import Recipe
-from ml.classifier import Classifier
-from ml.cuts import Cuts
-from ml.dataset import Dataset, Feature
 from ml.errors import DatasetError, ForestError
-from ml.forest import Forest
-from ml.sample import LARGEST, InvalidSample
-from ml.table import DecisionTable
-from ml.walk import Walk
+from ml.model import classifier, modelfile
+from ml.model.bitvectors import BitVectors
+from ml.model.card import Recipe
+from ml.model.classifier import Classifier
+from ml.model.cuts import Cuts
+from ml.model.decision_table import DecisionTable
+from ml.model.forest import Forest
+from ml.model.sample import InvalidSample
+from ml.model.walk import Walk
+from ml.tables.dataset import Dataset, Feature
+from ml.tables.numbers import LARGEST
+from ml.training import fitting
 
 Rows = NDArray[np.float64]
 
@@ -236,7 +238,7 @@ def test_trees_fitted_in_steps_are_those_that_scikit_learn_fits_at_once(kind: st
     keep = np.concatenate([np.flatnonzero(classes == 0)[:20], np.flatnonzero(classes)])  # not balanced by itself
     recipe = Recipe(estimator=kind, trees=trees, depth=6, leaf=2, seed=3, balanced=balanced)  # type: ignore[arg-type]  # one of its words
 
-    trained = training.fit(dataset_of((rows[keep], classes[keep])), recipe)
+    trained = fitting.fit(dataset_of((rows[keep], classes[keep])), recipe)
 
     at_once = KINDS[kind](
         trees, max_depth=6, min_samples_leaf=2, random_state=3, class_weight="balanced" if balanced else None
@@ -247,7 +249,7 @@ def test_trees_fitted_in_steps_are_those_that_scikit_learn_fits_at_once(kind: st
 
 
 def test_a_single_tree_is_the_one_that_scikit_learn_fits() -> None:
-    trained = training.fit(dataset_of(NOISE), Recipe(estimator="decision-tree", depth=5, leaf=3, seed=4, balanced=True))
+    trained = fitting.fit(dataset_of(NOISE), Recipe(estimator="decision-tree", depth=5, leaf=3, seed=4, balanced=True))
 
     at_once = DecisionTreeClassifier(max_depth=5, min_samples_leaf=3, random_state=4, class_weight="balanced")
     at_once.fit(trained.split.train_rows, trained.split.train_classes)
@@ -258,7 +260,7 @@ def test_weights_change_what_is_learned_from_classes_of_different_size() -> None
     rows, classes = NOISE[0], (NOISE[0][:, 0] > 1.5).astype(np.intp)
     dataset = dataset_of((rows, classes))
 
-    plain, weighted = (training.fit(dataset, Recipe(trees=5, depth=2, balanced=on)) for on in (False, True))
+    plain, weighted = (fitting.fit(dataset, Recipe(trees=5, depth=2, balanced=on)) for on in (False, True))
 
     assert not same_trees(plain.estimator, weighted.estimator)
 
@@ -266,8 +268,8 @@ def test_weights_change_what_is_learned_from_classes_of_different_size() -> None
 def test_progress_is_told_to_its_end() -> None:
     told: list[tuple[str, int, int]] = []
 
-    training.fit(dataset_of(WINE), Recipe(trees=25), progress=lambda *step: told.append(step))
-    training.cross_validate(dataset_of(WINE), Recipe(trees=2), folds=4, progress=lambda *step: told.append(step))
+    fitting.fit(dataset_of(WINE), Recipe(trees=25), progress=lambda *step: told.append(step))
+    fitting.cross_validate(dataset_of(WINE), Recipe(trees=2), folds=4, progress=lambda *step: told.append(step))
 
     assert told == [
         ("trees", 10, 25), ("trees", 20, 25), ("trees", 25, 25),
@@ -277,19 +279,19 @@ def test_progress_is_told_to_its_end() -> None:
 
 @pytest.mark.parametrize(("table", "seed"), [(WINE, 0), (WINE, 5), (NOISE, 1)], ids=["wine", "other seed", "noise"])
 def test_the_importance_of_features_is_scikit_learns(table: tuple[Rows, NDArray[np.intp]], seed: int) -> None:
-    trained = training.fit(dataset_of(table), Recipe(trees=8, seed=seed))
+    trained = fitting.fit(dataset_of(table), Recipe(trees=8, seed=seed))
 
     expected = permutation_importance(
         trained.estimator, trained.split.test_rows, trained.split.test_classes, n_repeats=5, random_state=seed
     ).importances_mean
-    assert np.array_equal(training.importance(trained), expected)
-    assert [feature.importance for feature in training.model_of(trained).card.features] == expected.tolist()
+    assert np.array_equal(fitting.importance(trained), expected)
+    assert [feature.importance for feature in fitting.model_of(trained).card.features] == expected.tolist()
 
 
 def test_the_same_table_gives_the_same_bytes() -> None:
     recipe = Recipe(trees=12, balanced=True, estimator="extra-trees")
 
-    first, again = (modelfile.dump(training.model_of(training.fit(dataset_of(WINE), recipe))) for _ in range(2))
+    first, again = (modelfile.dump(fitting.model_of(fitting.fit(dataset_of(WINE), recipe))) for _ in range(2))
 
     assert first == again
 
@@ -299,13 +301,13 @@ def test_a_class_of_one_row_is_an_error_with_its_name() -> None:
     classes[-1] = 2
 
     with pytest.raises(DatasetError, match="class 'label 2' has 1 row: a split takes two of each class"):
-        training.fit(dataset_of((rows, classes)))
+        fitting.fit(dataset_of((rows, classes)))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_a_share_that_leaves_too_few_rows_is_an_error(share: float) -> None:
     with pytest.raises(DatasetError, match="leave fewer rows than the 3 classes on one side"):
-        training.fit(dataset_of((WINE[0], WINE[1])), Recipe(test_size=share))
+        fitting.fit(dataset_of((WINE[0], WINE[1])), Recipe(test_size=share))
 
 
 def test_a_class_that_the_split_leaves_out_of_the_training_rows_is_an_error() -> None:
@@ -313,4 +315,4 @@ def test_a_class_that_the_split_leaves_out_of_the_training_rows_is_an_error() ->
     classes = np.array([0] * 2 + [1] * 500 + [2] * 500)
 
     with pytest.raises(DatasetError, match="label 0"):
-        training.fit(dataset_of((rows, classes)), Recipe(trees=2, test_size=0.99))
+        fitting.fit(dataset_of((rows, classes)), Recipe(trees=2, test_size=0.99))

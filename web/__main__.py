@@ -34,11 +34,11 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "loop": "uvloop",
-        "http": "web.protocol:HttpProtocol",
-        "ws": "web.protocol:StreamProtocol",
+        "http": "web.server.protocol:HttpProtocol",
+        "ws": "web.server.protocol:StreamProtocol",
         "access_log": False,  # its lines would hold what people typed
         "server_header": False,
-        "proxy_headers": False,  # uvicorn would believe whoever is on this machine; see web/forwarded.py
+        "proxy_headers": False,  # uvicorn would believe whoever is on this machine; see web/middleware/forwarded.py
         "timeout_keep_alive": settings.keep_alive_s,
         "ws_max_size": settings.max_frame_bytes,
         "ws_ping_interval": settings.ping_interval_s,
@@ -78,7 +78,7 @@ def main() -> int:
 
 def supervise(settings: Settings) -> int:
     """Run several processes that serve; return the exit status."""
-    from web.supervisor import Supervisor
+    from web.server.supervisor import Supervisor
 
     logging.config.dictConfig(logs.configuration(settings.log_format))
     try:
@@ -112,7 +112,7 @@ def serve(settings: Settings, descriptors: list[int] | None, metrics_folder: Pat
     import uvicorn
 
     from web.app import create_app
-    from web.server import Server
+    from web.server.server import Server
 
     give_memory_back()
     allow_files(FILES_A_CONNECTION * settings.max_connections + SPARE_FILES)

@@ -20,24 +20,28 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ml.classifier import Classifier
 from ml.errors import ModelFileError
-from web import code, docs, drift_page, exposition, inference, models, operations, pages, refusals, stream
-from web.compression import Compressed
-from web.connections import Connections
-from web.content import FORMS, STATIC, entity_tag
-from web.fragments import FragmentStore
-from web.gateway import behind_gateway
-from web.messages import encoder_of
-from web.metrics import Metrics
+from ml.model.classifier import Classifier
+from web import errors, models, predict
+from web.api import health, stream
+from web.api.messages import encoder_of
+from web.api.score import Score
+from web.api.stream import OpenStreams, Stream, upgrade_required
+from web.metrics import exposition
+from web.metrics.counters import Metrics
+from web.middleware.body_limit import BodyLimit, Pending
+from web.middleware.compression import Compressed
+from web.middleware.gateway import behind_gateway
+from web.middleware.rates import Rates
 from web.models import Rejected
-from web.negotiation import BodyLimit, Pending
+from web.oip import routes
+from web.page import docs, drift_page, snippet_panel
+from web.page.fragments import FragmentStore
+from web.page.templates import Templates, asset
 from web.problems import Problem
-from web.rates import Rates
-from web.score import Score
-from web.settings import Settings
-from web.stream import OpenStreams, Stream, upgrade_required
-from web.templates import Templates, asset
+from web.responses import FORMS, entity_tag
+from web.server.connections import Connections
+from web.settings import STATIC, Settings
 
 logger = logging.getLogger("web")
 
@@ -54,29 +58,29 @@ def create_app(settings: Settings | None = None, *, metrics_folder: Path | None 
     files = _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])
     app = _Service(
         routes=[
-            Route("/predict", pages.Predict(max_body_bytes=settings.max_body_bytes), methods=["GET", "POST"]),
+            Route("/predict", predict.Predict(max_body_bytes=settings.max_body_bytes), methods=["GET", "POST"]),
             WebSocketRoute("/stream", Stream()),
             Route("/stream", upgrade_required),
-            Route("/", pages.page, middleware=[compressed]),
-            Route("/index", pages.page, middleware=[compressed]),
-            Route("/result", pages.result, methods=["GET", "POST"], middleware=[compressed, limited]),
-            Route("/code", code.code, middleware=[compressed]),
+            Route("/", predict.page, middleware=[compressed]),
+            Route("/index", predict.page, middleware=[compressed]),
+            Route("/result", predict.result, methods=["GET", "POST"], middleware=[compressed, limited]),
+            Route("/code", snippet_panel.code, middleware=[compressed]),
             Route("/score", Score(settings), methods=["POST"]),
             Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
             Route("/docs", docs.docs, middleware=[compressed]),
-            Route("/favicon.ico", pages.favicon),
-            Route("/health/live", operations.live),
-            Route("/health/ready", operations.ready),
+            Route("/favicon.ico", predict.favicon),
+            Route("/health/live", health.live),
+            Route("/health/ready", health.ready),
             Route("/health/drift", drift_page.show, middleware=[compressed]),
             Route("/metrics", exposition.scrape),
-            *inference.routes(settings),
+            *routes.routes(settings),
             Mount("/static", Compressed(files, is_kept=True)),
         ],
         exception_handlers={
-            Problem: refusals.handle_problem,
-            HTTPException: refusals.handle_http_exception,
-            ClientDisconnect: refusals.handle_disconnect,
-            Exception: refusals.handle_failure,
+            Problem: errors.handle_problem,
+            HTTPException: errors.handle_http_exception,
+            ClientDisconnect: errors.handle_disconnect,
+            Exception: errors.handle_failure,
         },
         lifespan=lifespan,
     )
@@ -173,7 +177,7 @@ class _Service(Starlette):
         predict = self.routes[0]
         assert isinstance(predict, Route)
         app = Shortcut(super().build_middleware_stack(), predict)
-        return behind_gateway(app, self.state.settings, self.state.rates, self.state.metrics)
+        return behind_gateway(app, self.state.settings, self.state.rates, self.state.metrics, refuse=errors.refuse)
 
 
 class Shortcut:

@@ -18,11 +18,10 @@ from pathlib import Path
 
 import msgspec
 
-from ml import classifier
-from ml.classifier import Classifier
 from ml.errors import ModelFileError
-from web.content import ROOT
-from web.settings import Settings
+from ml.model import classifier
+from ml.model.classifier import Classifier
+from web.settings import ROOT, Settings
 
 # A file that is not renamed into place but written there is left alone until it has been still for so long.
 SETTLE_S = 0.05

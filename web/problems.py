@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from ml.sample import FieldError
+from ml.model.sample import FieldError
 
 
 class SampleError(FieldError, frozen=True, kw_only=True):

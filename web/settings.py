@@ -10,6 +10,10 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parent.parent
+STATIC = ROOT / "static"
+TEMPLATES = ROOT / "templates"
+
 SHOWN_CHARACTERS = 60
 
 

@@ -17,9 +17,10 @@ from urllib.parse import urlencode
 
 from websockets.asyncio.client import connect
 
-from ml import iris, modelfile, training
-from ml.card import Recipe
-from ml.classifier import Classifier
+from ml.model import modelfile
+from ml.model.card import Recipe
+from ml.model.classifier import Classifier
+from ml.training import fitting, iris
 
 from . import server
 from .results import Bar, Ratio, Result
@@ -138,9 +139,9 @@ async def replace(load: Load, path: Path, content: bytes, *, silent: int) -> flo
 
 def other_file(folder: Path) -> bytes:
     """Return the bytes of another model for the same samples."""
-    fitted = training.fit(iris.load(), Recipe(seed=1))
+    fitted = fitting.fit(iris.load(), Recipe(seed=1))
     path = folder / "other.npz"
-    training.write(training.model_of(fitted), path, trained=fitted)
+    fitting.write(fitting.model_of(fitted), path, trained=fitted)
     return path.read_bytes()
 
 

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from websockets.sync.client import ClientConnection, connect
 
-from ml import iris, training
-from ml.card import Recipe
-from ml.classifier import Classifier
+from ml.model.card import Recipe
+from ml.model.classifier import Classifier
+from ml.training import fitting, iris
 
 from . import server
 from .results import Bar, Ratio, Result
@@ -133,9 +133,9 @@ def soak(subject: Subject, size: Size) -> Soaked:
 
 def _two_models(subject: Subject) -> tuple[Path, list[tuple[str, Path]], dict[str, Classifier]]:
     """Return where the served file is, two files that take turns there, and both models by version."""
-    other = training.fit(iris.load(), Recipe(seed=1))
+    other = fitting.fit(iris.load(), Recipe(seed=1))
     path = subject.directory / "other model.npz"
-    second = training.write(training.model_of(other), path, trained=other)
+    second = fitting.write(fitting.model_of(other), path, trained=other)
     served = subject.directory / "served.npz"
     shutil.copy(subject.model_path, served)
     files = [(subject.model.version, subject.model_path), (second.version, path)]

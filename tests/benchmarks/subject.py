@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from ml import iris, training
-from ml.classifier import Classifier
+from ml.model.classifier import Classifier
+from ml.training import fitting, iris
 
 # More than any cache of answers in the service holds, so that going around never finds one there.
 SAMPLES = 50_000
@@ -68,8 +68,8 @@ def prepared() -> Iterator[Subject]:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         path = directory / "model.npz"
-        trained = training.fit(iris.load())
-        model = training.write(training.model_of(trained), path, trained=trained)
+        trained = fitting.fit(iris.load())
+        model = fitting.write(fitting.model_of(trained), path, trained=trained)
         yield Subject(directory, path, model, trained.estimator, random_rows(model, SAMPLES))
 
 

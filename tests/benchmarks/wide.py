@@ -20,9 +20,9 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
 import ml
-from ml import classifier
-from ml.classifier import Classifier
-from ml.explain import explain
+from ml.model import classifier
+from ml.model.classifier import Classifier
+from ml.model.explain import explain
 from ml.score import score
 
 from . import in_process

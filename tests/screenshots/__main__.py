@@ -18,8 +18,8 @@ from urllib.parse import urlencode
 from PIL import Image
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
-from ml import iris, training
-from ml.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature
+from ml.training import fitting, iris
 from tests.browser import ARGUMENTS, CHROMIUM
 from tests.conftest import ROOT, run_server
 
@@ -73,9 +73,9 @@ def renamed(dataset: Dataset) -> Dataset:
 @contextlib.contextmanager
 def served(dataset: Dataset, folder: Path) -> Iterator[str]:
     """Train a model and run the server with it until the block ends; yield the address of a sample on its page."""
-    trained = training.fit(dataset)
+    trained = fitting.fit(dataset)
     path = folder / "model.npz"
-    training.write(training.model_of(trained), path, trained=trained)
+    fitting.write(fitting.model_of(trained), path, trained=trained)
     with run_server(folder / "log.txt", MODEL_FILE=str(path)) as server:
         sample = zip((feature.key for feature in dataset.features), VALUES, strict=True)
         yield f"{server.url}/?{urlencode(list(sample))}"

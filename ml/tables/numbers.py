@@ -1,0 +1,74 @@
+"""Numbers as people type them: text or a JSON value becomes a float, and a float becomes text."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Literal
+
+NotANumberCode = Literal["missing", "not_a_number", "not_finite"]
+
+# The forest compares in float32: what rounds to infinity there is not a finite number for it, and scikit-learn refuses
+# it too. The middle between the largest float32 and 2**128 rounds up; this is the largest float64 below that middle.
+LARGEST = math.nextafter(2.0**128 - 2.0**103, 0.0)
+MAX_NUMBER_CHARACTERS = 64
+
+# What a person types: one mark, "." or ",", ASCII digits, an exponent if need be. float() alone would take "nan",
+# "1_0" and Arabic digits as well.
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?")
+_HALF_TYPED = re.compile(r"[+-]?[.,]?|[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)[eE][+-]?")
+_MINUS_SIGN = "\u2212"
+
+
+class NotANumber(ValueError):
+    """A value is not a number. `code` tells how: `missing`, `not_a_number` or `not_finite`."""
+
+    def __init__(self, code: NotANumberCode) -> None:
+        super().__init__(code)
+        self.code: NotANumberCode = code
+
+
+def number_of(value: object) -> float:
+    """Return the number in a JSON value or in text as a person types it; it may be infinite.
+
+    Raises:
+        NotANumber: it is empty or None (`missing`), or something else than a number (`not_a_number`).
+    """
+    kind = type(value)
+    if kind is float:
+        return value  # type: ignore[return-value]  # `kind` says so
+    if kind is int:
+        try:
+            return float(value)  # type: ignore[arg-type]  # `kind` says so
+        except OverflowError:
+            return math.inf
+    if kind is not str:
+        raise NotANumber("missing" if value is None else "not_a_number")
+    text: str = value.strip()  # type: ignore[attr-defined]  # `kind` says so
+    if text.isascii() and text.replace(".", "", 1).isdecimal() and len(text) <= MAX_NUMBER_CHARACTERS:
+        return float(text)  # by far the most frequent kind, told apart without the pattern
+    if not text:
+        raise NotANumber("missing")
+    text = text.replace(_MINUS_SIGN, "-")
+    if len(text) > MAX_NUMBER_CHARACTERS or not _NUMBER.fullmatch(text):
+        raise NotANumber("not_a_number")
+    return float(text.replace(",", "."))
+
+
+def is_number(text: str) -> bool:
+    """Tell whether text is a number as a person types it, be it infinite."""
+    try:
+        number_of(text)
+    except NotANumber:
+        return False
+    return True
+
+
+def is_half_typed(text: object) -> bool:
+    """Tell whether text is the beginning of a number, such as "", "-", "." or "1e", rather than a mistake."""
+    return isinstance(text, str) and _HALF_TYPED.fullmatch(text.strip().replace(_MINUS_SIGN, "-")) is not None
+
+
+def shown_number(value: float) -> str:
+    """Return a number as a person writes it: 5 rather than 5.0, never more digits than needed."""
+    return f"{value:.0f}" if value == int(value) and abs(value) < 1e15 else repr(value)

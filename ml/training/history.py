@@ -1,0 +1,108 @@
+"""The model files that were replaced, kept beside the one in use: `model.0123456789ab.npz` beside `model.npz`.
+
+What was replaced last comes first. Their order is kept in the times of their last change.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml.errors import ModelFileError
+from ml.model import classifier, modelfile
+from ml.model.classifier import Classifier
+
+KEPT_FILES = 3
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A model file that was replaced; `replaced_ns` is when, in nanoseconds since 1970."""
+
+    path: Path
+    version: str
+    replaced_ns: int
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What took the place of what: the model that is in use again, and the version that it replaced, if any."""
+
+    model: Classifier
+    replaced: str
+
+
+def kept(path: Path) -> list[Kept]:
+    """Return the files that were kept of those which were at `path`, what was replaced last first.
+
+    Raises:
+        ModelFileError: the folder cannot be read.
+    """
+    name = re.compile(rf"{re.escape(path.stem)}\.([0-9a-f]{{12}}){re.escape(path.suffix)}")
+    try:
+        found = [
+            Kept(file, match[1], file.stat().st_mtime_ns)
+            for file in path.absolute().parent.iterdir()
+            if (match := name.fullmatch(file.name)) and file.is_file()
+        ]
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror}") from error
+    return sorted(found, key=lambda one: one.replaced_ns, reverse=True)
+
+
+def keep(path: Path) -> str:
+    """Copy the model file at `path` beside it and return its version; without a model there, return nothing.
+
+    Raises:
+        ModelFileError: it cannot be copied.
+    """
+    try:
+        content = modelfile.read(path)
+        modelfile.parse(content)
+    except ModelFileError:
+        return ""  # nobody would want it back
+    version = modelfile.version_of(content)
+    copy = path.with_name(f"{path.stem}.{version}{path.suffix}")
+    try:
+        modelfile.replace(content, copy)
+        # Clocks are coarse, and can be set back.
+        now = max([time.time_ns(), *(one.replaced_ns + 1 for one in kept(path) if one.version != version)])
+        os.utime(copy, ns=(now, now))
+    except OSError as error:
+        raise ModelFileError(f"{copy} cannot be written: {error.strerror}") from error
+    return version
+
+
+def prune(path: Path, *, version: str) -> None:
+    """Remove what is kept beyond the last `KEPT_FILES`, and the copy of the version that is in use."""
+    others = [one for one in kept(path) if one.version != version]
+    copies = [one for one in kept(path) if one.version == version]
+    for one in [*copies, *others[KEPT_FILES:]]:
+        one.path.unlink(missing_ok=True)
+
+
+def restore(path: Path, version: str = "") -> Restored:
+    """Put a kept file back in its place, and keep the one that it replaces.
+
+    Args:
+        version: which one, by the first of its digits; without it, what was replaced last. So doing it twice undoes it.
+
+    Raises:
+        ModelFileError: none is kept, or none of this version, or it cannot be served; everything stays as it was.
+    """
+    found = [one for one in kept(path) if one.version.startswith(version)]
+    if not found:
+        raise ModelFileError(f"no model file {f'of version {version} ' if version else ''}is kept beside {path}")
+    if version and len(found) > 1:
+        raise ModelFileError(f"{version} is the start of several versions: {', '.join(one.version for one in found)}")
+    model = classifier.load(found[0].path)
+    replaced = keep(path)
+    try:
+        os.replace(found[0].path, path)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be written: {error.strerror}") from error
+    prune(path, version=model.version)
+    return Restored(model, replaced)

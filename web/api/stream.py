@@ -1,0 +1,249 @@
+"""The websocket channel: one reply a frame, in order, for as long as the client likes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from functools import lru_cache
+from time import perf_counter
+
+import msgspec
+import numpy as np
+from msgspec import UNSET
+from starlette.datastructures import State
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ml.model.classifier import Classifier
+from ml.model.sample import InvalidSample
+from web.api import batch, messages
+from web.api.messages import SUBPROTOCOL, ErrorFrame, Limits, ModelFrame, PredictRequest, StreamModel, encoder_of
+from web.metrics.counters import Metrics
+from web.problems import Problem, too_many
+from web.settings import Settings
+
+# Frames that arrive together are taken from a queue without ever waiting. After this much work, in bytes of frames and
+# about a millisecond, everybody else has a turn; each frame costs as much as so many bytes by itself.
+WORK_A_TURN = 8_192
+FRAME_WORK = 64
+# Telling a stream of a new model takes some 20 us: after so many of them everybody else has a turn, too.
+STREAMS_A_TURN = 50
+
+
+async def upgrade_required(request: Request) -> Response:
+    """GET /stream without a websocket handshake: say what is missing (RFC 9110, section 15.5.22)."""
+    raise HTTPException(426, "/stream is a websocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
+
+
+class Stream:
+    """WS /stream: announce the model, then answer frame by frame until the client leaves.
+
+    Frames pass from server to here as plain ASGI: Starlette's `WebSocket` around each costs a tenth of a reply.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        websocket = WebSocket(scope, receive, send)
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
+        client = scope.get("client")
+        try:
+            await websocket.accept(subprotocol, [(b"x-request-id", scope["state"]["request_id"].encode())])
+            await _Conversation(scope["app"].state, receive, send, address=client[0] if client else "").run()
+        except (WebSocketDisconnect, OSError):
+            pass  # the client has left, as clients do
+
+
+class OpenStreams:
+    """The streams that are open, so that those on which nothing is said hear of a new model too."""
+
+    def __init__(self) -> None:
+        self._open: set[_Conversation] = set()
+
+    def add(self, conversation: _Conversation) -> None:
+        """Take in a stream that has just been opened."""
+        self._open.add(conversation)
+
+    def discard(self, conversation: _Conversation) -> None:
+        """Forget a stream that has ended."""
+        self._open.discard(conversation)
+
+    def announce(self) -> None:
+        """Have every stream announce the model that answers now; none of them waits for another."""
+        self._telling = asyncio.create_task(self._tell(tuple(self._open)))
+
+    async def _tell(self, conversations: Iterable[_Conversation]) -> None:
+        for number, conversation in enumerate(conversations, 1):
+            conversation.hear()
+            if number % STREAMS_A_TURN == 0:
+                await asyncio.sleep(0)
+
+
+class _Conversation:
+    """One open stream: what its client was told last, and what is to be told before anything else.
+
+    An announcement outside of the order of frames is a task of its own, since a client that does not read makes it
+    wait; whatever comes from that client is answered after it.
+    """
+
+    __slots__ = (
+        "_address",
+        "_announcing",
+        "_has_news",
+        "_is_idle",
+        "_metrics",
+        "_model",
+        "_receive",
+        "_send",
+        "_settings",
+        "_state",
+    )
+
+    def __init__(self, state: State, receive: Receive, send: Send, *, address: str) -> None:
+        self._state = state
+        self._address = address
+        self._settings: Settings = state.settings
+        self._metrics: Metrics = state.metrics
+        self._receive = receive
+        self._send = send
+        self._model: Classifier | None = None
+        self._announcing: asyncio.Task[None] | None = None
+        self._has_news = True
+        self._is_idle = False
+
+    async def run(self) -> None:
+        """Announce the model, then answer frame by frame until the client leaves."""
+        streams: OpenStreams = self._state.streams
+        streams.add(self)
+        try:
+            with self._metrics.socket():
+                await self._answer_frames()
+        finally:
+            streams.discard(self)
+            if self._announcing:
+                self._announcing.cancel()
+
+    def hear(self) -> None:
+        """Announce the model if it is a new one: now, or after the answer that is being made."""
+        self._has_news = True
+        if self._is_idle:
+            self._begin_to_announce()
+
+    def _begin_to_announce(self) -> asyncio.Task[None]:
+        if self._announcing is None or self._announcing.done():
+            self._announcing = asyncio.create_task(self._announce())
+            # When the client has left, whoever waits for its next frame hears of it as well.
+            self._announcing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._announcing
+
+    async def _announce(self) -> None:
+        self._has_news = False
+        model: Classifier
+        while self._model is not (model := self._state["model"]):
+            await self._send({"type": "websocket.send", "text": announcement(model, self._settings)})
+            self._metrics.frame_sent("model")
+            self._model = model
+
+    async def _answer_frames(self) -> None:
+        state, settings, receive, send = self._state, self._settings, self._receive, self._send
+        metrics = self._metrics
+        take = state.rates.take
+        work = 0
+        while True:
+            if self._has_news:
+                await self._announce()
+            self._is_idle = True
+            message = await receive()
+            self._is_idle = False
+            if message["type"] != "websocket.receive":
+                return
+            started = perf_counter()
+            model: Classifier = state["model"]
+            if self._model is not model:
+                await self._begin_to_announce()
+                assert self._model is not None
+                model = self._model
+            content = message.get("text")
+            if wait_s := take(self._address):
+                await send({"type": "websocket.send", "text": _refusal(content, wait_s)})
+                metrics.refused(429)
+                metrics.frame("text" if content is not None else "binary", started)
+                content = content or message.get("bytes") or ""
+            elif content is not None:
+                await send({"type": "websocket.send", "text": await _reply(content, model, settings, metrics)})
+                metrics.frame("text", started)
+            else:
+                content = message["bytes"]
+                await send(await _binary_reply(content, model, metrics))
+                metrics.frame("binary", started)
+            work += FRAME_WORK + len(content)
+            if work > WORK_A_TURN:
+                work = 0
+                await asyncio.sleep(0)
+
+
+def _refusal(text: str | None, wait_s: int) -> str:
+    """Return the reply to a frame of a client that sends too often."""
+    details = too_many(wait_s, "frames").details
+    return msgspec.json.encode(ErrorFrame(UNSET if text is None else messages.id_of(text), details)).decode()
+
+
+async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metrics) -> str:
+    """Return the reply to a text frame; errors are replies too."""
+    try:
+        request = messages.decode_request(text, max_values=settings.max_samples * len(model.features))
+        if request.sample is not UNSET and request.samples is UNSET:
+            row = model.validator.row(messages.decode_sample(request.sample))
+            started = perf_counter()
+            prediction = model.predict(row)
+            metrics.stream.one(model, row, prediction, started)
+            return encoder_of(model).frame(request.id, prediction)
+        return await _batch_reply(request, model, settings, metrics)
+    except InvalidSample as error:
+        request_id, problem = request.id, Problem(422, str(error), error.errors)
+    except Problem as error:
+        request_id, problem = messages.id_of(text), error
+    metrics.stream.problem(problem.details)
+    metrics.frame_sent("error")
+    return msgspec.json.encode(ErrorFrame(request_id, problem.details)).decode()
+
+
+async def _batch_reply(request: PredictRequest, model: Classifier, settings: Settings, metrics: Metrics) -> str:
+    if request.samples is UNSET or request.sample is not UNSET:
+        raise Problem(422, 'a frame has either "sample" or "samples"')
+    if len(request.samples) > settings.max_samples:
+        raise Problem(413, f"{len(request.samples)} samples in one frame, at most {settings.max_samples} are allowed")
+    rows = await batch.read(model, request.samples)
+    return await batch.encode_frame(model, rows, request.id, metrics.stream)
+
+
+async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> Message:
+    """Return the reply to float32 rows: as many rows of probabilities, NaN where the validator refuses a row."""
+    row_bytes = 4 * len(model.features)
+    if len(content) % row_bytes:
+        detail = (
+            f"a binary frame is rows of {len(model.features)} float32, {row_bytes} bytes each, not {len(content)} bytes"
+        )
+        error = ErrorFrame(UNSET, Problem(422, detail).details)
+        metrics.stream_binary.problem(error.error)
+        metrics.frame_sent("error")
+        return {"type": "websocket.send", "text": msgspec.json.encode(error).decode()}
+    rows = np.frombuffer(content, dtype="<f4").reshape(-1, len(model.features))
+    answers = await batch.predict(model, rows, metrics.stream_binary)
+    probabilities = answers.probabilities.astype("<f4")
+    accepted = model.validator.accepts(rows)
+    if accepted.all():
+        metrics.stream_binary.many(model, rows, answers.indices)
+    else:
+        probabilities[~accepted] = np.nan
+        metrics.stream_binary.many(model, rows[accepted], answers.indices[accepted])
+    return {"type": "websocket.send", "bytes": probabilities.tobytes()}
+
+
+@lru_cache(2)
+def announcement(model: Classifier, settings: Settings) -> str:
+    """Return the frame that announces a model: two are kept, for while one model replaces another."""
+    shown = StreamModel(model.name, model.version, model.features, model.labels)
+    limits = Limits(settings.max_frame_bytes, settings.max_samples)
+    return msgspec.json.encode(ModelFrame(shown, limits)).decode()

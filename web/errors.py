@@ -1,0 +1,77 @@
+"""How problems are answered on HTTP: JSON for programs, a page for people."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from web.oip.messages import InferenceError
+from web.page import languages, views
+from web.problems import Problem, ProblemDetails
+from web.requests import header_of, preferred_form, query_of
+from web.responses import json_of, problem_headers
+
+SHOWN_CHARACTERS = 200
+
+
+async def handle_problem(request: Request, error: Exception) -> Response:
+    """Answer a `Problem` raised by an endpoint."""
+    assert isinstance(error, Problem)
+    response = _answer(request, error.details)
+    response.headers.update(error.headers)
+    return response
+
+
+async def handle_http_exception(request: Request, error: Exception) -> Response:
+    """Answer Starlette's own errors (404, 405, 413, a malformed form) in the same way."""
+    assert isinstance(error, HTTPException)
+    path, method = request.scope["path"][:SHOWN_CHARACTERS], request.scope["method"]
+    detail = {404: f"there is nothing at {path}", 405: f"{method} is not allowed at {path}"}.get(error.status_code)
+    response = _answer(request, Problem(error.status_code, detail or error.detail).details)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def handle_failure(request: Request, error: Exception) -> Response:
+    """Answer a mistake of our own; its traceback is for the log alone."""
+    return json_of(Problem(500, "the service has made a mistake").details)
+
+
+async def handle_disconnect(request: Request, error: Exception) -> Response:
+    """Answer nobody: the client vanished while it was still sending."""
+    return Response(status_code=400)
+
+
+async def refuse(request: Request, problem: Problem) -> Response:
+    """Answer a request that never comes to the routes, in the form that its route would have answered in."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    if not path.startswith("/v2"):
+        return await handle_problem(request, problem)
+    details, headers = problem.details, dict(problem.headers)
+    content = msgspec.json.encode(InferenceError(details.detail))
+    return Response(content, details.status, headers, media_type="application/json")
+
+
+def _answer(request: Request, details: ProblemDetails) -> Response:
+    if preferred_form(request.scope, default="json") != "page":
+        return json_of(details)
+    # A wrong address may be any number of levels deep; links lead back to where the service answers.
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    base = "../" * (path.count("/") - 1)
+    asked = languages.known(_asked_language(request))
+    language = asked or languages.preferred(header_of(request.scope, b"accept-language"))
+    view = views.problem_view(details, language)
+    start = f"{base or './'}?lang={asked.code}" if asked else base or "./"
+    page: str = request.app.state.templates.render("problem.html", language, problem=view, base=base, start=start)
+    return Response(
+        page, details.status, problem_headers() | {"Content-Language": language.code}, media_type="text/html"
+    )
+
+
+def _asked_language(request: Request) -> str:
+    try:
+        return query_of(request.scope).get("lang", "")
+    except Problem:  # a query that cannot be read is no reason for another answer
+        return ""

@@ -1,0 +1,196 @@
+"""What was counted, as Prometheus reads it: the numbers of all processes, added up. The README lists every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+
+from web.metrics.counters import Metrics
+from web.metrics.drift import DriftReport
+from web.metrics.ledger import OVERFLOW, Name, Page
+
+
+@dataclass(frozen=True)
+class Family:
+    """A metric: its name without what its type adds, and what it tells. `labels` are their names."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "info"]
+    documentation: str
+    labels: tuple[str, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """The name as it is asked for."""
+        return self.name + {"counter": "_total", "info": "_info"}.get(self.kind, "")
+
+
+FAMILIES = (
+    Family("http_requests", "counter", "HTTP requests, by template of the route and status", ("route", "status")),
+    Family(
+        "http_request_duration_seconds", "histogram",
+        "Service time: from the head of a request until its response was handed over", ("route", "status"),
+    ),
+    Family("predictions", "counter", "Predictions, by label and by the way they were asked for", ("label", "channel")),
+    Family(
+        "prediction_model_seconds", "histogram",
+        "Model time: one call of the model, for one sample or for a slice of many", ("channel",),
+    ),
+    Family(
+        "prediction_errors", "counter", "Errors in samples, by code; of other problems the status", ("channel", "code")
+    ),
+    Family("stream_sockets", "gauge", "Open websockets"),
+    Family("stream_sockets_opened", "counter", "Websockets that were opened"),
+    Family(
+        "stream_frames", "counter",
+        "Frames: text and binary ones received, and those sent that announce the model or tell an error", ("kind",),
+    ),
+    Family(
+        "stream_frame_duration_seconds", "histogram",
+        "Service time of a frame: from its arrival until its reply was handed over", ("kind",),
+    ),
+    Family(
+        "refusals", "counter",
+        "Connections, requests, handshakes and frames turned away at the door by a limit or a rule", ("status",),
+    ),
+    Family("unhandled_exceptions", "counter", "Exceptions that nobody expected; each has a log line"),
+    Family("model", "info", "The model that answers", ("name", "version")),
+    Family("model_loaded_timestamp_seconds", "gauge", "When the model was loaded, in seconds since 1970"),
+    Family("model_replacements", "counter", "Models that took the place of another, in each process"),
+    Family("model_load_failures", "counter", "Model files that were refused, in each process"),
+    Family("model_input_samples", "counter", "Samples that were compared with the training data"),
+    Family("model_input_samples_outside", "counter", "Those with a value outside the training range"),
+    Family("model_input_values_outside", "counter", "Values outside the training range", ("feature",)),
+    Family(
+        "model_input_psi", "gauge",
+        "Population stability index of the inputs of late; none below 500 samples", ("feature",),
+    ),
+    Family("model_input_recent_samples", "gauge", "Samples that the index is of; older ones count less"),
+    Family("service_processes", "gauge", "Processes that serve"),
+    Family("process_cpu_seconds", "counter", "Processor time of all processes, ended ones too"),
+    Family("process_resident_memory_bytes", "gauge", "Resident memory of all processes; shared pages count in each"),
+    Family("process_virtual_memory_bytes", "gauge", "Virtual memory of all processes"),
+    Family("process_open_fds", "gauge", "Open file descriptors of all processes"),
+    Family("process_max_fds", "gauge", "Limit of open file descriptors of one process"),
+    Family("process_start_time_seconds", "gauge", "When the first process was started, in seconds since 1970"),
+)  # fmt: skip
+# How the numbers of several processes become one, where it is not their sum.
+_COMBINED = {"model_loaded_timestamp_seconds": max, "process_max_fds": min, "process_start_time_seconds": min}
+
+
+async def scrape(request: Request) -> Response:
+    """GET /metrics: all that was counted, in the text format of Prometheus, or as OpenMetrics if `Accept` has it."""
+    content, content_type = render(request.app.state.metrics, request.headers.get("accept", ""))
+    return Response(content, headers={"Content-Type": content_type, "Vary": "Accept", "Cache-Control": "no-store"})
+
+
+def render(metrics: Metrics, accept: str) -> tuple[bytes, str]:
+    """Return what was counted, in the text format or as OpenMetrics, and its content type."""
+    encode, content_type = choose_encoder(accept)
+    return encode(_Collected(metrics)), content_type
+
+
+class _Collected(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        self._metrics.tick()
+        pages = self._metrics.ledger.pages()
+        numbers = _added_up(pages)
+        numbers |= _derived(numbers, self._metrics.drift())
+        numbers |= _of_processes([page.pid for page in pages if page.pid is not None])
+        by_family: dict[str, dict[tuple[str, ...], float]] = {family.name: {} for family in FAMILIES}
+        for (name, *labels), number in numbers.items():
+            by_family[name][tuple(labels)] = number
+        for family in FAMILIES:
+            yield _family(family, by_family[family.name])
+
+
+def _added_up(pages: Sequence[Page]) -> dict[Name, float]:
+    """Return the numbers of all processes; what is a state, not a count, ended with its process."""
+    states = {family.name for family in FAMILIES if family.kind in ("gauge", "info")}
+    numbers: dict[Name, float] = {}
+    for page in pages:
+        for name, number in page.numbers.items():
+            if name != OVERFLOW and not (page.pid is None and name[0] in states):
+                combine = _COMBINED.get(name[0], _sum)
+                numbers[name] = combine(numbers[name], number) if name in numbers else number
+    return numbers
+
+
+def _sum(one: float, other: float) -> float:
+    return one + other
+
+
+def _derived(numbers: Mapping[Name, float], report: DriftReport) -> dict[Name, float]:
+    derived: dict[Name, float] = {("model_input_recent_samples",): report.samples}
+    derived |= {("model_input_psi", one.feature): one.psi for one in report.features if one.psi is not None}
+    # What has a histogram is counted by it.
+    for (family, *labels), number in numbers.items():
+        counter = {"http_request_duration_seconds": "http_requests", "stream_frame_duration_seconds": "stream_frames"}
+        if family in counter and labels[-1] != "sum":
+            name = (counter[family], *labels[:-1])
+            derived[name] = derived.get(name, 0.0) + number
+    return derived
+
+
+def _of_processes(pids: Sequence[int]) -> dict[Name, float]:
+    """Return what the system says about processes; their processor time they tell themselves, to outlive them."""
+    numbers: dict[Name, float] = {("service_processes",): float(len(pids))}
+    for pid in pids:
+        for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+            name = (metric.name,)
+            if metric.type == "gauge":
+                value = metric.samples[0].value
+                numbers[name] = _COMBINED.get(metric.name, _sum)(numbers[name], value) if name in numbers else value
+    return numbers
+
+
+def _family(family: Family, values: Mapping[tuple[str, ...], float]) -> Metric:
+    if family.kind == "histogram":
+        return _histogram(family, values)
+    if family.kind == "info":
+        info = InfoMetricFamily(family.name, family.documentation)
+        for labels, number in values.items():
+            if number:
+                info.add_metric([], dict(zip(family.labels, labels, strict=True)))
+        return info
+    made = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    metric = made(family.name, family.documentation, labels=family.labels)
+    for labels, number in values.items():
+        metric.add_metric(labels, number)
+    return metric
+
+
+def _histogram(family: Family, values: Mapping[tuple[str, ...], float]) -> Metric:
+    metric = HistogramMetricFamily(family.name, family.documentation, labels=family.labels)
+    counts: dict[tuple[str, ...], dict[str, float]] = {}
+    for name, number in values.items():
+        counts.setdefault(name[:-1], {})[name[-1]] = number
+    for labels, by_bound in counts.items():
+        total = by_bound.pop("sum", 0.0)
+        metric.add_metric(labels, list(_cumulative(by_bound.items())), total)
+    return metric
+
+
+def _cumulative(buckets: Iterable[tuple[str, float]]) -> Iterator[tuple[str, float]]:
+    count = 0.0
+    for bound, number in sorted(buckets, key=lambda bucket: float(bucket[0])):
+        count += number
+        yield bound, count

@@ -1,0 +1,1 @@
+"""What stands around every request: identity, limits, access, compression. Knows nothing of models and templates."""

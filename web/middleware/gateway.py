@@ -1,0 +1,238 @@
+"""What every request and every websocket handshake passes first and every response passes last, as pure ASGI
+middleware: rates, allowed hosts, rules for other sites, the token of programs; request ids and security headers."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from itertools import count
+from time import perf_counter
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from web import logs
+from web.metrics.counters import Metrics, template_of
+from web.middleware.forwarded import Forwarded
+from web.middleware.origins import SAFE_METHODS, is_foreign, is_known_host
+from web.middleware.rates import Rates
+from web.middleware.token import COOKIE_LIFE_S, Access, is_page
+from web.problems import Problem, too_many
+from web.settings import Settings
+
+Headers = dict[bytes, bytes]
+Refuse = Callable[[Request, Problem], Awaitable[Response]]
+"""Makes the answer to a request that never comes to the routes."""
+
+# Nothing unsafe, nothing from elsewhere. `connect-src 'self'` admits the page's own websocket. No browser that knows
+# `frame-ancestors` looks at X-Frame-Options beside it, and all of today know it.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+)
+# What pages may ask a browser for, all denied; copying to the clipboard is not asked for.
+PERMISSIONS_POLICY = (
+    "accelerometer=(), autoplay=(), camera=(), display-capture=(), encrypted-media=(), fullscreen=(), geolocation=(), "
+    "gyroscope=(), hid=(), idle-detection=(), local-fonts=(), magnetometer=(), microphone=(), midi=(), payment=(), "
+    "publickey-credentials-get=(), screen-wake-lock=(), serial=(), usb=(), xr-spatial-tracking=()"
+)
+SECURITY_HEADERS = [
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    # With no-referrer a browser would send `Origin: null` with our own forms.
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", PERMISSIONS_POLICY.encode()),
+]
+# For this host alone: what is below it may be somebody else's.
+TLS_HEADERS = [*SECURITY_HEADERS, (b"strict-transport-security", b"max-age=63072000")]
+
+# An id that a client or a proxy sends is taken over if it is no more than a word: it goes into headers and logs.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+def behind_gateway(app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics, *, refuse: Refuse) -> ASGIApp:
+    """Return the application behind everything that stands around it."""
+    if settings.allowed_origins:
+        app = _for_other_sites(app, settings)
+    app = Gateway(app, settings, rates, metrics, refuse=refuse)
+    return Forwarded(app, settings.trusted_proxies) if settings.trusted_proxies else app
+
+
+def _for_other_sites(app: ASGIApp, settings: Settings) -> ASGIApp:
+    # htmx announces itself with its own headers, so a page elsewhere asks for permission first.
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.allowed_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "HX-Current-URL",
+            "HX-Request",
+            "HX-Target",
+            "HX-Trigger",
+            "HX-Trigger-Name",
+            "X-Request-ID",
+        ],
+        expose_headers=["Retry-After", "X-Model-Features", "X-Model-Version", "X-Request-ID"],
+    )
+
+
+class Gateway:
+    """Stands around the whole application.
+
+    The id of a request is in `scope["state"]["request_id"]`, and in the header `X-Request-ID` of its response.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics, *, refuse: Refuse) -> None:
+        self.app = app
+        self._refuse = refuse
+        self._metrics = metrics
+        self._writes_access_log = bool(settings.access_log)
+        self._settings = settings
+        self._take = rates.take
+        self._access = Access(settings.api_token) if settings.api_token else None
+        self._is_guarded = bool(settings.api_token or settings.allowed_hosts)
+        self._prefix = secrets.token_hex(4)
+        self._next_number = count(1).__next__
+        self._streams: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        started = perf_counter()
+        sent = None
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                sent = value
+        if sent is not None and _REQUEST_ID.fullmatch(sent):
+            request_id = sent.decode()
+        else:
+            request_id = f"{self._prefix}-{self._next_number():x}"
+        scope.setdefault("state", {})["request_id"] = request_id
+        logs.REQUEST_ID.set(request_id)
+        client = scope.get("client")
+        address: str = client[0] if client else ""
+        wait_s = self._take(address)
+        if kind == "websocket":
+            await self._open_stream(
+                scope, receive, send, headers=dict(scope["headers"]), address=address, wait_s=wait_s
+            )
+            return
+        is_tls = scope.get("scheme") == "https"
+        own = TLS_HEADERS if is_tls else SECURITY_HEADERS
+        status = 0
+        application = self.app
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    *own,
+                    (b"x-request-id", request_id.encode()),
+                ]
+                if self._access is not None:
+                    message["headers"] += self._cookies(scope, dict(scope["headers"]))
+            await send(message)
+
+        if wait_s or self._is_guarded or scope["method"] not in SAFE_METHODS:
+            problem = too_many(wait_s) if wait_s else self._problem_of(scope, dict(scope["headers"]))
+            if problem is not None:
+                self._metrics.refused(problem.details.status)
+                application = await self._refusal(scope, problem)
+        try:
+            await application(scope, receive, send_with_headers)
+        except Exception:
+            self._metrics.unhandled()  # the server logs it
+            raise
+        finally:
+            self._metrics.request(scope.get("route"), status, started)
+            if self._writes_access_log:
+                logs.access(scope["method"], template_of(scope.get("route")), status, perf_counter() - started)
+
+    async def _open_stream(
+        self, scope: Scope, receive: Receive, send: Send, *, headers: Headers, address: str, wait_s: int
+    ) -> None:
+        problem = too_many(wait_s) if wait_s else self._problem_of(scope, headers)
+        # Behind a trusted proxy connections are the proxy's, and this is what tells its clients apart.
+        if problem is None and self._streams[address] >= self._settings.max_connections_per_client:
+            problem = too_many(1, "open streams")
+        if problem is not None:
+            self._metrics.refused(problem.details.status)
+            websocket = WebSocket(scope, receive, send)
+            await websocket.receive()
+            response = await self._refuse(_request_of(scope), problem)
+            response.raw_headers += [*SECURITY_HEADERS, (b"x-request-id", scope["state"]["request_id"].encode())]
+            await websocket.send_denial_response(response)
+            return
+        self._streams[address] += 1
+        try:
+            await self.app(scope, receive, send)
+        except Exception:
+            self._metrics.unhandled()
+            raise
+        finally:
+            self._streams[address] -= 1
+            if not self._streams[address]:
+                del self._streams[address]
+
+    def _problem_of(self, scope: Scope, headers: Headers) -> Problem | None:
+        """Return why a request is refused, or nothing."""
+        settings = self._settings
+        path = _path_of(scope)
+        # Probes ask for a machine by its address.
+        if settings.allowed_hosts and not path.startswith("/health/"):
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            if len(hosts) != 1 or not is_known_host(hosts[0], settings.allowed_hosts):
+                return Problem(400, "this service does not answer to this host")
+        is_tls = scope.get("scheme") in ("https", "wss")
+        acts = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
+        if acts and is_foreign(headers, is_tls=is_tls, allowed=settings.allowed_origins):
+            return Problem(403, "a page of another site has no permission to do this")
+        if self._access is None or self._access.admits(path, headers, now=time.time()):
+            return None
+        # A browser asks whether it may send the token before it does.
+        if scope["type"] == "http" and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+            return None
+        error = ', error="invalid_token"' if b"authorization" in headers else ""
+        challenge = {"WWW-Authenticate": f'Bearer realm="predictions"{error}'}
+        return Problem(401, "send the token of this service: Authorization: Bearer ...", headers=challenge)
+
+    async def _refusal(self, scope: Scope, problem: Problem) -> ASGIApp:
+        response: ASGIApp = await self._refuse(_request_of(scope), problem)
+        if self._settings.allowed_origins:
+            response = _for_other_sites(response, self._settings)
+        return response
+
+    def _cookies(self, scope: Scope, headers: Headers) -> list[tuple[bytes, bytes]]:
+        """Return the cookie for whoever gets the page, and in time a new one for whoever has it."""
+        assert self._access is not None
+        now = time.time()
+        left_s = self._access.cookie_left_s(headers, now=now)
+        if left_s > COOKIE_LIFE_S / 2 or not (left_s or is_page(_path_of(scope))):
+            return []
+        # Without a path it is for the page's folder, which is that of everything that the page asks for.
+        if _path_of(scope).count("/") > 1:
+            return []
+        return [(b"set-cookie", self._access.new_cookie(now=now, is_tls=scope.get("scheme") == "https"))]
+
+
+def _path_of(scope: Scope) -> str:
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path
+
+
+def _request_of(scope: Scope) -> Request:
+    # Refusals look at the path, the method and what is accepted: a handshake has these as well.
+    return Request({"method": "GET", **scope, "type": "http"})

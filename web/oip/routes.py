@@ -1,0 +1,320 @@
+"""The Open Inference Protocol, version 2, over HTTP: the service as the clients of Triton, KServe and others know it.
+
+The protocol: https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+Every answer below /v2 has the protocol's form, errors too: {"error": "a sentence"}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Raw
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from ml.model.classifier import Batch, Classifier
+from ml.model.sample import InvalidSample
+from web.api import batch, health
+from web.metrics.counters import Channel
+from web.middleware.body_limit import BodyLimit
+from web.oip import messages, tensors
+from web.oip.messages import (
+    HEADER_LENGTH,
+    SAMPLES,
+    InferenceError,
+    InferenceOutput,
+    InferenceRequest,
+    InferenceResponse,
+    ModelMetadata,
+    ModelReady,
+    Parameters,
+    RequestedOutput,
+    ServerMetadata,
+    TensorMetadata,
+)
+from web.oip.tensors import Numbers
+from web.problems import Problem
+from web.settings import Settings
+
+_INFLATE_BYTES = 2**20
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def routes(settings: Settings) -> list[Route]:
+    """Return the routes of the protocol; whatever else is asked for below /v2 gets its form of error."""
+    limit = settings.max_body_bytes
+    found = [
+        Route("/v2", _Endpoint(_server)),
+        Route("/v2/", _Endpoint(_server)),
+        Route("/v2/health/live", _Endpoint(health.live)),
+        Route("/v2/health/ready", _Endpoint(health.ready)),
+    ]
+    for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        found += [
+            Route(f"{path}/infer", _Endpoint(_infer, method="POST", max_body_bytes=limit)),
+            Route(f"{path}/ready", _Endpoint(_model_ready)),
+            Route(path, _Endpoint(_model)),
+        ]
+    return [*found, Route("/v2/{path:path}", _Endpoint(_unknown, method=""))]
+
+
+class _Endpoint:
+    """Answers the requests of one route; whatever goes wrong is told in the protocol's form."""
+
+    def __init__(self, handler: Handler, *, method: str = "GET", max_body_bytes: int = 0) -> None:
+        self._handler = handler
+        self._methods = {"GET": ("GET", "HEAD"), "POST": ("POST",)}.get(method, ())
+        self._max_body_bytes = max_body_bytes
+        self._bounded = BodyLimit(self._answer, max_body_size=max_body_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._methods and scope["method"] not in self._methods:
+            response = _error_response(405, f"{scope['method']} is not allowed here")
+            response.headers["Allow"] = ", ".join(self._methods)
+            await response(scope, receive, send)
+        elif self._max_body_bytes:
+            try:
+                await self._bounded(scope, receive, send)
+            except Problem as problem:
+                await _error_response(problem.details.status, problem.details.detail)(scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._handler(Request(scope, receive))
+        except Problem as problem:
+            scope["app"].state.metrics.inference.error(str(problem.details.status))
+            response = _error_response(problem.details.status, problem.details.detail)
+        except HTTPException as error:
+            detail = _too_large(self._max_body_bytes) if error.status_code == 413 else error.detail
+            response = _error_response(error.status_code, detail)
+        await response(scope, receive, send)
+
+
+async def _server(request: Request) -> Response:
+    return _json(ServerMetadata(name="live-prediction", version="1.0", extensions=("binary_tensor_data",)))
+
+
+async def _unknown(request: Request) -> Response:
+    raise Problem(404, f"this server has no {request.scope['path'][:200]}")
+
+
+async def _model_ready(request: Request) -> Response:
+    return _json(ModelReady(name=_model_of(request).name, ready=True))
+
+
+async def _model(request: Request) -> Response:
+    model = _model_of(request)
+    return _json(
+        ModelMetadata(
+            name=model.name,
+            versions=(model.version,),
+            platform="sklearn_forest",
+            inputs=[TensorMetadata(name=SAMPLES, datatype="FP64", shape=(-1, len(model.features)))],
+            outputs=[
+                TensorMetadata(name="label", datatype="BYTES", shape=(-1,)),
+                TensorMetadata(name="probabilities", datatype="FP64", shape=(-1, len(model.labels))),
+            ],
+            properties={
+                "features": msgspec.json.encode([feature.key for feature in model.features]).decode(),
+                "labels": msgspec.json.encode(model.labels).decode(),
+            },
+        )
+    )
+
+
+async def _infer(request: Request) -> Response:
+    model = _model_of(request)
+    settings: Settings = request.app.state.settings
+    body = await _body(request, settings.max_body_bytes)
+    message, binary = await messages.read(body, _header_length(request, body), len(model.features))
+    outputs = _outputs(message, model)
+    keys = [feature.key for feature in model.features]
+    columns = await tensors.read(message.inputs, binary, keys, max_samples=settings.max_samples)
+    n_rows = len(columns[0])
+    channel: Channel = request.app.state.metrics.inference
+    for part in batch.slices(model, n_rows):
+        if part.start:
+            await asyncio.sleep(0)
+        rows = _valid_rows(model, columns, part)
+        started = perf_counter()
+        answers = model.predict_batch(rows)
+        channel.model_time(started)
+        channel.many(model, rows, answers.indices)
+        for output in outputs:
+            output.add(answers)
+    return _response(message, model, n_rows, outputs)
+
+
+def _model_of(request: Request) -> Classifier:
+    model: Classifier = request.app.state.model
+    name, version = request.path_params["name"], request.path_params.get("version", model.version)
+    if name != model.name:
+        raise Problem(404, f'no model is called "{name[:80]}"; this server has "{model.name}"')
+    if version != model.version:
+        raise Problem(404, f'model "{name}" has no version "{version[:80]}"; this server has "{model.version}"')
+    return model
+
+
+async def _body(request: Request, max_bytes: int) -> bytes:
+    """Return the body, inflated if it was compressed: clients can be told to do that."""
+    body = await request.body()
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("identity", ""):
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise Problem(415, f"the content encoding {encoding[:40]!r} is not known; gzip, deflate and identity are")
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: either header
+    inflated = bytearray()
+    while not inflater.eof:
+        try:
+            piece = inflater.decompress(body, _INFLATE_BYTES)
+        except zlib.error as error:
+            raise Problem(400, f"the body is not {encoding}: {error}") from error
+        inflated += piece
+        if len(inflated) > max_bytes:
+            raise Problem(413, _too_large(max_bytes))
+        body = inflater.unconsumed_tail
+        if not piece and not body and not inflater.eof:
+            raise Problem(400, f"the body is not {encoding}: it ends early")
+        await asyncio.sleep(0)
+    return bytes(inflated)
+
+
+def _header_length(request: Request, body: bytes) -> int | None:
+    """Return how many bytes of the body are JSON, if binary data follow; no other header tells them apart."""
+    text = request.headers.get(HEADER_LENGTH)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= len(body)):
+        raise Problem(400, f"{HEADER_LENGTH} must be from 0 to the {len(body)} bytes of the body, not {text[:40]!r}")
+    return int(text)
+
+
+def _valid_rows(
+    model: Classifier, columns: Sequence[Numbers], part: slice
+) -> NDArray[np.float32] | NDArray[np.float64]:
+    """Return some rows, shape (n, n_features): in float32 if they came with no more than that, else in float64.
+
+    Raises:
+        Problem: 422, naming the first row that the validator refuses and why.
+    """
+    single = all(column.dtype.kind == "f" and column.dtype.itemsize <= 4 for column in columns)
+    with np.errstate(invalid="ignore"):  # a signaling NaN is a NaN
+        pieces = [column[part].astype(np.float32 if single else np.float64, copy=False) for column in columns]
+    rows: Numbers = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+    refused: Sequence[int] = ()
+    if single:
+        refused = np.flatnonzero(~model.validator.accepts(rows)).tolist()
+    elif not model.validator.accepts_all(rows):
+        refused = range(len(rows))
+    for index in refused:
+        try:
+            model.validator.row(rows[index].tolist())
+        except InvalidSample as error:
+            raise Problem(422, f"row {part.start + index}: {error}") from error
+    return rows
+
+
+class _Output:
+    """A tensor of the answer, in the making."""
+
+    def __init__(self, requested: RequestedOutput, model: Classifier, *, binary: bool) -> None:
+        self.name = requested.name
+        self._labels = tensors.text_encoder(model.labels, binary=binary) if self.name == "label" else ()
+        self._width = () if self._labels else (len(model.labels),)
+        self._binary = binary
+        self._parameters = _without(requested.parameters, "binary_data")
+        self._pieces: list[bytes] = []
+
+    def add(self, answers: Batch) -> None:
+        """Encode the answers to some rows."""
+        if self._labels:
+            chosen = [self._labels[index] for index in answers.indices.tolist()]
+            self._pieces.append((b"" if self._binary else b",").join(chosen))
+        else:
+            self._pieces.append(tensors.floats(answers.probabilities, binary=self._binary))
+
+    def finish(self, n_rows: int) -> tuple[InferenceOutput, bytes]:
+        """Return the tensor, and its binary data if it has some."""
+        content = tensors.joined(self._pieces, binary=self._binary)
+        parameters = {**self._parameters, "binary_data_size": len(content)} if self._binary else self._parameters
+        output = InferenceOutput(
+            name=self.name,
+            shape=(n_rows, *self._width),
+            datatype="BYTES" if self._labels else "FP64",
+            parameters=parameters or UNSET,
+            data=UNSET if self._binary else Raw(content),
+        )
+        return output, content if self._binary else b""
+
+
+def _outputs(message: InferenceRequest, model: Classifier) -> list[_Output]:
+    """Return the outputs that are asked for, in that order; without any, all."""
+    default = _flag(message.parameters, "binary_data_output", otherwise=False)
+    requested = message.outputs or [RequestedOutput(name="label"), RequestedOutput(name="probabilities")]
+    if len({output.name for output in requested}) < len(requested):
+        raise Problem(400, "an output is asked for twice")
+    outputs = []
+    for output in requested:
+        if output.name not in ("label", "probabilities"):
+            raise Problem(400, f'output "{output.name[:80]}" is not known; "label" and "probabilities" are')
+        for extension in ("classification", "shared_memory_region"):
+            if extension in (output.parameters or {}):
+                raise Problem(400, f'output "{output.name}": this server does not know the parameter {extension}')
+        outputs.append(_Output(output, model, binary=_flag(output.parameters, "binary_data", otherwise=default)))
+    return outputs
+
+
+def _flag(parameters: Parameters | None, name: str, *, otherwise: bool) -> bool:
+    value = (parameters or {}).get(name, otherwise)
+    if not isinstance(value, bool):
+        raise Problem(400, f"the parameter {name} is either true or false, not {str(value)[:40]!r}")
+    return value
+
+
+def _without(parameters: Parameters | None, name: str) -> Parameters:
+    return {key: value for key, value in (parameters or {}).items() if key != name}
+
+
+def _response(message: InferenceRequest, model: Classifier, n_rows: int, outputs: Sequence[_Output]) -> Response:
+    finished = [output.finish(n_rows) for output in outputs]
+    text = msgspec.json.encode(
+        InferenceResponse(
+            model_name=model.name,
+            model_version=model.version,
+            id=UNSET if message.id is None else message.id,
+            parameters=_without(message.parameters, "binary_data_output") or UNSET,
+            outputs=[output for output, _ in finished],
+        )
+    )
+    if all(output.data is not UNSET for output, _ in finished):
+        return Response(text, media_type="application/json")
+    return Response(
+        b"".join([text, *(content for _, content in finished)]),
+        media_type="application/octet-stream",
+        headers={HEADER_LENGTH: str(len(text))},
+    )
+
+
+def _json(message: msgspec.Struct) -> Response:
+    return Response(msgspec.json.encode(message), media_type="application/json", headers={"Cache-Control": "no-cache"})
+
+
+def _error_response(status: int, detail: str) -> Response:
+    return Response(msgspec.json.encode(InferenceError(detail)), status, media_type="application/json")
+
+
+def _too_large(max_bytes: int) -> str:
+    return f"the body has more than {max_bytes} bytes"

@@ -1,0 +1,3 @@
+"""What people see: the page, its fragments, their texts in each language, the documentation.
+
+Knows nothing of sockets."""

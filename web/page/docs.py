@@ -1,0 +1,182 @@
+"""The service's documentation: the OpenAPI document as JSON, and as a page for people, both of the same source."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ml.model.classifier import Classifier
+from ml.tables.numbers import shown_number
+from web.page import languages, openapi
+from web.page.openapi import Json
+from web.requests import Form, is_known
+from web.responses import Content, headers_of, tag_of
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A row of the table of features; limits that there are not are empty."""
+
+    key: str
+    description: str
+    minimum: str
+    maximum: str
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One status that an operation answers with, and the media types of what it then sends."""
+
+    status: str
+    description: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One address and method; `examples` are commands that can be run as they stand."""
+
+    id: str
+    method: str
+    path: str
+    summary: str
+    description: str
+    examples: Sequence[str]
+    replies: Sequence[Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """One message as JSON Schema."""
+
+    name: str
+    summary: str
+    json: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocsView:
+    """The page."""
+
+    name: str
+    version: str
+    description: str
+    features: Sequence[Feature]
+    operations: Sequence[Operation]
+    schemas: Sequence[Schema]
+
+
+async def openapi_json(request: Request) -> Response:
+    """GET /openapi.json: the document for programs."""
+    state = request.app.state
+    return _answer(request, openapi.document(state.model, state.settings), form="json")
+
+
+async def docs(request: Request) -> Response:
+    """GET /docs: the document for people."""
+    state = request.app.state
+    description = openapi.describe(state.model, state.settings)
+    view = docs_view(state.model, description, address=str(request.base_url))
+    return _answer(
+        request,
+        state.templates.render("docs.html", languages.language(languages.SOURCE), docs=view).encode(),
+        form="page",
+    )
+
+
+def _answer(request: Request, content: bytes, *, form: Form) -> Response:
+    tag = tag_of(content)
+    if is_known(request.scope, tag):
+        return Content(b"", status=304, headers=headers_of(form, tag))
+    return Content(content, status=200, headers=headers_of(form, tag))
+
+
+def docs_view(model: Classifier, description: Json, *, address: str) -> DocsView:
+    """Return the view of an OpenAPI document; `address` is where the service answers, with a slash at its end."""
+    return DocsView(
+        name=model.name,
+        version=model.version,
+        description=description["info"]["description"],
+        features=[
+            Feature(
+                key=feature.key,
+                description=description["components"]["schemas"]["NamedSample"]["properties"][feature.key][
+                    "description"
+                ],
+                minimum="" if feature.minimum is None else shown_number(feature.minimum),
+                maximum="" if feature.maximum is None else shown_number(feature.maximum),
+                example=shown_number(feature.example),
+            )
+            for feature in model.features
+        ],
+        operations=[
+            _operation(path, method, operation, address=address)
+            for path, methods in description["paths"].items()
+            for method, operation in methods.items()
+        ],
+        schemas=[
+            Schema(
+                name,
+                schema.get("description", schema.get("title", "")).partition("\n")[0].replace("`", ""),
+                msgspec.json.format(msgspec.json.encode(schema)).decode(),
+            )
+            for name, schema in description["components"]["schemas"].items()
+        ],
+    )
+
+
+def _operation(path: str, method: str, operation: Json, *, address: str) -> Operation:
+    return Operation(
+        id=operation["operationId"],
+        method=method.upper(),
+        path=path,
+        summary=operation["summary"],
+        description=operation.get("description", ""),
+        examples=_commands(path, method, operation, address=address),
+        replies=[
+            Reply(status, reply["description"], ", ".join(reply.get("content", ())))
+            for status, reply in operation["responses"].items()
+        ],
+    )
+
+
+def _commands(path: str, method: str, operation: Json, *, address: str) -> list[str]:
+    """Return curl commands for an operation, quoted for a shell."""
+    if "101" in operation["responses"]:
+        return []
+    parameters = operation.get("parameters", ())
+    placed = {
+        parameter["name"]: quote(parameter["example"], safe="") for parameter in parameters if parameter["in"] == "path"
+    }
+    url = address.rstrip("/") + path.format(**placed)
+    if method == "get":
+        query = {parameter["name"]: parameter["example"] for parameter in parameters if parameter["in"] == "query"}
+        accept = ["-H", "Accept: application/json"] if "application/json" in _types(operation) else []
+        return [shlex.join(["curl", "-s", *accept, f"{url}?{urlencode(query)}" if query else url])]
+    body = operation["requestBody"]["content"]
+    if "text/csv" in body:
+        table = body["text/csv"]["example"].replace("\n", "\\n")
+        return [f"printf {shlex.quote(table)} | {shlex.join(['curl', '-s', '-F', 'file=@-;filename=rows.csv', url])}"]
+    if "application/json" not in body:
+        sample = body["application/x-www-form-urlencoded"]["example"]
+        return [shlex.join(["curl", "-s", "-d", urlencode(sample), url])]
+    examples = body["application/json"]["examples"]
+    return [
+        shlex.join(["curl", "-s", "-H", "Content-Type: application/json", "-d", _text(example["value"]), url])
+        for example in examples.values()
+    ]
+
+
+def _types(operation: Json) -> Sequence[str]:
+    return list(operation["responses"].get("200", {}).get("content", ()))
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,121 @@
+"""Drift as its operator sees it: a page, its fragment for htmx, or JSON. In English, as logs and documentation are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from web.metrics.counters import Metrics
+from web.metrics.drift import MODERATE_BELOW, STABLE_BELOW, DriftReport, FeatureDrift, Verdict
+from web.page.languages import SOURCE, language
+from web.requests import preferred_form
+
+_HEADLINES: dict[Verdict, str] = {
+    "too few samples": "Too few samples.",
+    "stable": "The inputs look like the training data.",
+    "moderate": "The inputs have moved moderately.",
+    "shifted": "The inputs have shifted.",
+}
+_BAR_WIDTH = 8
+_HEIGHT = 32
+# A bar as high as the picture; ten quantiles hold a tenth each, so half of all values in one of them is much.
+_FULL_SHARE = 0.5
+_HEADERS = {"Vary": "Accept, HX-Request", "Cache-Control": "no-store"}
+
+
+@dataclass(frozen=True, slots=True)
+class RowView:
+    """One feature; `bars` and `expected` are SVG paths, `described` says in words what they show."""
+
+    key: str
+    title: str
+    verdict: Verdict
+    index: str
+    outside: str
+    bars: str
+    expected: str
+    described: str
+
+
+@dataclass(frozen=True, slots=True)
+class DriftView:
+    """The report, numbers formatted; `width` and `height` are those of each picture."""
+
+    name: str
+    version: str
+    verdict: Verdict
+    headline: str
+    basis: str
+    by_chance: str
+    stable: str
+    moderate: str
+    width: int
+    height: int
+    rows: Sequence[RowView]
+
+
+async def show(request: Request) -> Response:
+    """GET /health/drift: the page, the fragment for htmx, or JSON."""
+    metrics: Metrics = request.app.state.metrics
+    report = metrics.drift()
+    form = preferred_form(request.scope, default="page")
+    if form == "json":
+        return Response(msgspec.json.encode(report), 200, _HEADERS, media_type="application/json")
+    name = "drift.html" if form == "page" else "_drift.html"
+    content = request.app.state.templates.render(name, language(SOURCE), drift=view(report), base="../")
+    return Response(content, 200, _HEADERS, media_type="text/html")
+
+
+def view(report: DriftReport) -> DriftView:
+    """Return what the templates know of a report."""
+    basis = f"{report.samples:,.0f} samples, of which those of {_shown_time(report.half_life_s)} ago count half."
+    if report.verdict == "too few samples":
+        basis += f" There is an index from {report.least_samples:,} on."
+    by_chance = "" if report.by_chance is None else f"By chance alone it is about {report.by_chance:.3f} here."
+    return DriftView(
+        name=report.model,
+        version=report.version,
+        verdict=report.verdict,
+        headline=_HEADLINES[report.verdict],
+        basis=basis,
+        by_chance=by_chance,
+        stable=f"{STABLE_BELOW:g}",
+        moderate=f"{MODERATE_BELOW:g}",
+        width=_BAR_WIDTH * len(report.features[0].expected),
+        height=_HEIGHT,
+        rows=[_row(feature) for feature in report.features],
+    )
+
+
+def _row(feature: FeatureDrift) -> RowView:
+    steps = enumerate(feature.expected)
+    return RowView(
+        key=feature.feature,
+        title=feature.title,
+        verdict=feature.verdict,
+        index="–" if feature.psi is None else f"{feature.psi:.3f}",
+        outside="–" if feature.outside is None else f"{feature.outside * 100:.1f} %",
+        bars="".join(
+            f"M{_BAR_WIDTH * place + 1} {_HEIGHT}V{_top(share)}h{_BAR_WIDTH - 2}V{_HEIGHT}z"
+            for place, share in enumerate(feature.shares)
+            if share
+        ),
+        expected="".join(f"M{_BAR_WIDTH * place} {_top(share)}h{_BAR_WIDTH}" for place, share in steps),
+        described=", ".join(f"{share * 100:.0f} %" for share in feature.shares) or "nothing yet",
+    )
+
+
+def _top(share: float) -> str:
+    return f"{_HEIGHT * (1 - min(share / _FULL_SHARE, 1.0)):.3g}"
+
+
+def _shown_time(seconds: float) -> str:
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            count = f"{seconds / length:.3g}"
+            return f"{count} {unit}{'s' if count != '1' else ''}"
+    return f"{seconds:.3g} seconds"

@@ -1,0 +1,155 @@
+"""The languages of the page: translated text, and numbers as people there write them.
+
+English is what the code says. Every other language is a folder in `web/page/locale/` with the catalogue that Babel
+reads and writes; it is compiled when the first page in it is asked for.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+
+from babel import Locale
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.numbers import get_decimal_symbol
+from babel.support import NullTranslations, Translations
+
+from ml.tables.dataset import Feature
+from ml.tables.numbers import shown_number
+
+LOCALES = Path(__file__).parent / "locale"
+CATALOGUE = Path("LC_MESSAGES") / "messages.po"
+SOURCE = "en"
+# A header is kept with its answer, and neither it nor a tag need be longer to say what anybody reads (RFC 5646, 4.4.1).
+MAX_HEADER_BYTES = 500
+MAX_TAG_CHARACTERS = 35
+# A list of titles is a sentence, not the form again: after this many it counts.
+NAMED_TITLES = 2
+# Between a number and its unit: no line ends there.
+NO_BREAK = "\u00a0"
+
+
+class Language:
+    """One language.
+
+    Attributes:
+        code: as in `Accept-Language`, e.g. `es` or `pt-BR`.
+        name: in the language itself.
+        decimal_mark: between whole number and fraction.
+    """
+
+    def __init__(self, code: str, translations: NullTranslations) -> None:
+        locale = Locale.parse(code, sep="-")
+        self.code = code
+        self.name = (locale.get_language_name() or code).capitalize()
+        self.decimal_mark = get_decimal_symbol(locale)
+        self.translations = translations
+
+    def gettext(self, message: str, **values: object) -> str:
+        """Return the translated message with its values."""
+        return self.translations.gettext(message) % values
+
+    def ngettext(self, one: str, many: str, count: int, **values: object) -> str:
+        """Return the form of the translated message that goes with `count`, its value `%(count)s`, and other values."""
+        return self.translations.ngettext(one, many, count) % {"count": count, **values}
+
+    def number(self, value: float) -> str:
+        """Return a number as people write it, with no more digits than needed."""
+        return shown_number(value).replace("-", "−").replace(".", self.decimal_mark)
+
+    def percent(self, share: float) -> str:
+        """Return a share of 0 to 1 as text; only 0 and 1 themselves become 0 % and 100 %."""
+        if 0 < share < 0.001:
+            text = f"<{NO_BREAK}0.1"
+        elif 0.999 < share < 1:
+            text = f">{NO_BREAK}99.9"
+        else:
+            text = f"{share * 100:.1f}".removesuffix(".0")
+        return f"{text.replace('.', self.decimal_mark)}{NO_BREAK}%"
+
+    def listed(self, titles: Sequence[str]) -> str:
+        """Return titles as they stand in a sentence: "a", "a and b", "a, b and 1 more"."""
+        named = list(titles[:NAMED_TITLES])
+        left = len(titles) - len(named)
+        if left:
+            named.append(self.ngettext("%(count)s more", "%(count)s more", left))
+        if len(named) < 2:
+            return "".join(named)
+        return self.gettext("%(first)s and %(last)s", first=", ".join(named[:-1]), last=named[-1])
+
+    def title(self, feature: Feature) -> str:
+        """Return the feature's title in this language, where the model brings one."""
+        return feature.titles.get(self.code, feature.title)
+
+    def quantity(self, value: float, unit: str) -> str:
+        """Return a number with its unit."""
+        return f"{self.number(value)}{NO_BREAK}{unit}" if unit else self.number(value)
+
+
+@cache
+def codes() -> tuple[str, ...]:
+    """Return the codes of all languages, that of the source first."""
+    folders = (folder.name for folder in LOCALES.iterdir() if (folder / CATALOGUE).is_file())
+    return (SOURCE, *sorted(name.replace("_", "-") for name in folders))
+
+
+@cache
+def language(code: str) -> Language:
+    """Return the language with one of the `codes`."""
+    if code == SOURCE:
+        return Language(SOURCE, NullTranslations())
+    name = code.replace("-", "_")
+    with (LOCALES / name / CATALOGUE).open("rb") as file:
+        catalogue = read_po(file, locale=name)
+    compiled = io.BytesIO()
+    write_mo(compiled, catalogue)
+    compiled.seek(0)
+    return Language(code, Translations(compiled))
+
+
+def known(tag: str) -> Language | None:
+    """Return the language that a tag such as `es` or `es-AR` asks for, if it is one of ours (RFC 4647, section 3.4)."""
+    if tag in codes():
+        return language(tag)
+    if len(tag) > MAX_TAG_CHARACTERS:
+        return None
+    tag = tag.lower()
+    while tag:
+        if tag in _by_tag():
+            return language(_by_tag()[tag])
+        tag = tag.rpartition("-")[0]
+    return None
+
+
+def preferred(accept_language: bytes) -> Language:
+    """Return the language that an `Accept-Language` header asks for (RFC 9110, section 12.5.4), or else English."""
+    return _preferred(accept_language[:MAX_HEADER_BYTES])
+
+
+@cache
+def _by_tag() -> dict[str, str]:
+    return {code.lower(): code for code in codes()}
+
+
+@lru_cache(256)
+def _preferred(accept_language: bytes) -> Language:
+    wanted = []
+    for position, part in enumerate(accept_language.decode("latin-1").split(",")):
+        tag, *parameters = (piece.strip() for piece in part.split(";"))
+        quality = min(map(_quality, parameters), default=1.0)
+        # Any language at all is the one that everything is written in.
+        found = known(SOURCE if tag == "*" else tag)
+        if found and quality > 0:
+            wanted.append((-quality, position, found))
+    return min(wanted, default=(0.0, 0, language(SOURCE)))[2]
+
+
+def _quality(parameter: str) -> float:
+    name, _, value = parameter.partition("=")
+    try:
+        return float(value) if name.strip().lower() == "q" else 1.0
+    except ValueError:
+        return 0.0

@@ -1,0 +1,311 @@
+"""The section about the model: what it learned from, how well it does, and what it must not be used for.
+
+Everything is read from the model's card. A model that was fitted elsewhere, or a file from a stranger, may lack parts
+of it or hold numbers that make no sense: what cannot be told is left out.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ml.model.card import Card, Recipe, Report, TrainedFeature
+from web.page.languages import NO_BREAK, Language
+
+# A picture of more classes is too large for a page: the most frequent mistakes stand for it.
+MATRIX_LABELS = 30
+# Names of more classes than this do not fit above their columns side by side.
+SIDE_BY_SIDE = 5
+# The most important features have a row each; /docs lists all.
+FEATURE_ROWS = 60
+MISTAKES = 10
+NAMED_LABELS = 8
+LEVELS = 8
+DIGEST_CHARACTERS = 12
+# Two-sided 95 % of the normal distribution.
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something known about the model, as a term and its text."""
+
+    term: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Accuracy on a line from 0 to 100: the interval that it is likely in, and the baseline."""
+
+    accuracy: str
+    low: str
+    high: str
+    baseline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """How many test rows of one class got one answer; `looks` are class names: a level of 0 to 8, right or not."""
+
+    count: str
+    looks: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """One class of the confusion matrix: its test rows by answer, `found` its recall, `true` its precision."""
+
+    label: str
+    cells: Sequence[Cell]
+    found: str
+    true: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """How many test rows of the class `label` were answered with `answer`."""
+
+    label: str
+    answer: str
+    count: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRow:
+    """One feature; `share` is its importance as a part of the greatest one, 0 to 1."""
+
+    title: str
+    range: str
+    limits: str
+    importance: str
+    share: str
+
+
+@dataclass(frozen=True, slots=True)
+class CardView:
+    """The whole section.
+
+    Attributes:
+        quality: facts about how well it does.
+        scale: the same as a picture, if it can be drawn.
+        classes: the confusion matrix; empty where there are too many classes for it.
+        upright: whether the names above its columns stand upright.
+        mistakes: the most frequent ones, where there is no matrix.
+        features: the most important first.
+        more: how many features have no row.
+        origin: facts about how it was made.
+        limits: sentences about what it cannot do.
+    """
+
+    quality: Sequence[Fact]
+    scale: Scale | None
+    classes: Sequence[ClassRow]
+    upright: bool
+    mistakes: Sequence[Mistake]
+    features: Sequence[FeatureRow]
+    more: int
+    origin: Sequence[Fact]
+    limits: Sequence[str]
+
+
+def card_view(card: Card, version: str, language: Language) -> CardView:
+    """Return the view of a model's card; it depends on nothing else, and need not be made anew for each page."""
+    has_matrix = len(card.labels) <= MATRIX_LABELS
+    ranked = sorted(card.features, key=lambda feature: -feature.importance)
+    return CardView(
+        quality=list(_quality(card.report, language)),
+        scale=_scale(card.report),
+        classes=_classes(card, language) if has_matrix else (),
+        upright=len(card.labels) > SIDE_BY_SIDE,
+        mistakes=() if has_matrix else _mistakes(card, language),
+        features=_features(ranked[:FEATURE_ROWS], language),
+        more=max(0, len(ranked) - FEATURE_ROWS),
+        origin=list(_origin(card, version, language)),
+        limits=list(_limits(card, language)),
+    )
+
+
+def wilson_interval(share: float, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a probability of which `share`, 0 to 1, was seen in `n` independent trials.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American
+    Statistical Association 22 (1927). It holds for few trials and for shares near 0 and 1, too.
+    """
+    spread = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    middle, scale = share + _Z**2 / (2 * n), 1 + _Z**2 / n
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+
+
+def _interval(report: Report) -> tuple[float, float] | None:
+    if not 1 <= report.test_rows < 2**53 or not 0 <= report.accuracy <= 1:
+        return None
+    return wilson_interval(report.accuracy, report.test_rows)
+
+
+def _quality(report: Report, language: Language) -> Iterator[Fact]:
+    _, percent, number = language.gettext, language.percent, language.number
+    shown = {"share": percent(report.accuracy), "rows": number(report.test_rows)}
+    if interval := _interval(report):
+        low, high = map(percent, interval)
+        told = _(
+            "%(share)s of %(rows)s test rows; 95 %% interval (Wilson): %(low)s to %(high)s", **shown, low=low, high=high
+        )
+    else:
+        told = _("%(share)s of %(rows)s test rows", **shown)
+    yield Fact(_("Accuracy"), told)
+    yield Fact(
+        _("Baseline"), _("%(share)s by always answering the most frequent class", share=percent(report.baseline))
+    )
+    if validation := report.cross_validation:
+        told = _(
+            "%(mean)s ± %(deviation)s over %(folds)s folds",
+            mean=percent(validation.mean),
+            deviation=percent(validation.deviation),
+            folds=number(validation.folds),
+        )
+        yield Fact(_("Cross-validation"), told)
+
+
+def _scale(report: Report) -> Scale | None:
+    interval = _interval(report)
+    if not interval or not 0 <= report.baseline <= 1:
+        return None
+    low, high = interval
+    return Scale(*(f"{100 * share:.4g}" for share in (report.accuracy, low, high, report.baseline)))
+
+
+def _classes(card: Card, language: Language) -> Sequence[ClassRow]:
+    report = card.report
+    answered = [sum(column) for column in zip(*report.confusion, strict=True)]
+    return [
+        ClassRow(
+            label,
+            [
+                _cell(count, of=sum(counts), is_right=answer == index, language=language)
+                for answer, count in enumerate(counts)
+            ],
+            # A class without rows has no recall, and one that was never answered no precision, whatever stands there.
+            found=language.percent(report.recall[index]) if sum(counts) > 0 else "–",
+            true=language.percent(report.precision[index]) if answered[index] > 0 else "–",
+        )
+        for index, (label, counts) in enumerate(zip(card.labels, report.confusion, strict=True))
+    ]
+
+
+def _cell(count: int, *, of: int, is_right: bool, language: Language) -> Cell:
+    looks = ["right"] if is_right else []
+    if count > 0:
+        # One row of a thousand is still to be seen.
+        looks.insert(0, f"level-{max(1, round(LEVELS * count / of)) if count < of else LEVELS}")
+    return Cell(language.number(count), " ".join(looks))
+
+
+def _mistakes(card: Card, language: Language) -> Sequence[Mistake]:
+    counts = (
+        (count, label, card.labels[answer])
+        for index, (label, row) in enumerate(zip(card.labels, card.report.confusion, strict=True))
+        if sum(row) != row[index]
+        for answer, count in enumerate(row)
+        if count > 0 and answer != index
+    )
+    worst = heapq.nlargest(MISTAKES, counts, key=lambda mistake: mistake[0])
+    return [Mistake(label, answer, language.number(count)) for count, label, answer in worst]
+
+
+def _features(features: Sequence[TrainedFeature], language: Language) -> Sequence[FeatureRow]:
+    # A fraction, whatever a stranger's file may say.
+    importances = [max(-1.0, min(1.0, feature.importance)) for feature in features]
+    greatest = max(importances)
+    return [
+        FeatureRow(
+            title=language.title(feature),
+            range=_with_unit(_span(feature.low, feature.high, language), feature.unit),
+            limits=_bounds(feature, language),
+            importance=language.number(round(100 * importance, 1) + 0.0),
+            share=f"{max(0.0, importance / greatest) if greatest > 0 else 0:.3g}",
+        )
+        for feature, importance in zip(features, importances, strict=True)
+    ]
+
+
+def _bounds(feature: TrainedFeature, language: Language) -> str:
+    low, high = feature.minimum, feature.maximum
+    if low is None and high is None:
+        return "–"
+    if low is not None and high is not None:
+        return _with_unit(_span(low, high, language), feature.unit)
+    sign, bound = ("≥", low) if low is not None else ("≤", high)
+    return f"{sign}{NO_BREAK}{language.quantity(bound or 0.0, feature.unit)}"
+
+
+def _span(low: float, high: float, language: Language) -> str:
+    # The form has the ranges with all their digits.
+    shown_low, shown_high = (language.number(float(f"{value:.6g}")) for value in (low, high))
+    return language.gettext("%(low)s to %(high)s", low=shown_low, high=shown_high)
+
+
+def _with_unit(text: str, unit: str) -> str:
+    return f"{text}{NO_BREAK}{unit}" if unit else text
+
+
+def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
+    _, number = language.gettext, language.number
+    yield Fact(_("Data"), card.source)
+    train, test = card.report.train_rows, number(card.report.test_rows)
+    if train is None:
+        yield Fact(_("Rows"), _("%(test)s to test; trained elsewhere, on others", test=test))
+    else:
+        yield Fact(_("Rows"), _("%(train)s to train, %(test)s to test", train=number(train), test=test))
+    if card.data_digest:
+        yield Fact(_("Digest of the data"), f"SHA-256 {card.data_digest[:DIGEST_CHARACTERS]}…")
+    trees = language.ngettext("%(count)s tree", "%(count)s trees", card.trees)
+    yield Fact(_("Method"), f"{card.estimator}, {trees}")
+    if card.recipe:
+        yield Fact(_("Recipe"), ", ".join(_recipe(card.recipe, language)))
+    if card.libraries:
+        yield Fact(_("Libraries"), ", ".join(f"{name} {release}" for name, release in card.libraries.items()))
+    yield Fact(_("Version"), version)
+
+
+def _recipe(recipe: Recipe, language: Language) -> Iterator[str]:
+    _ = language.gettext
+    yield _("seed %(seed)s", seed=recipe.seed)
+    yield _("%(share)s of the rows to test", share=language.percent(recipe.test_size))
+    yield _("any depth") if recipe.depth is None else _("depth %(depth)s", depth=recipe.depth)
+    yield language.ngettext("at least %(count)s row at a leaf", "at least %(count)s rows at a leaf", recipe.leaf)
+    if recipe.balanced:
+        yield _("rare classes weighed up")
+
+
+def _limits(card: Card, language: Language) -> Iterator[str]:
+    """Yield a sentence about each thing that the model cannot do."""
+    _, report = language.gettext, card.report
+    if len(card.labels) <= NAMED_LABELS:
+        known = _("It knows these classes alone: %(labels)s.", labels=", ".join(card.labels))
+    else:
+        known = _("It knows %(count)s classes alone.", count=len(card.labels))
+    yield known + " " + _("What is none of them gets one of them as its answer all the same.")
+    if report.train_rows is None:
+        yield _("The ranges are those of the rows that it was measured on. Outside of them its answer is a guess.")
+    else:
+        rows = language.number(report.train_rows)
+        yield _("It has seen %(rows)s rows. Outside of the ranges that they span its answer is a guess.", rows=rows)
+    if card.trees == 1:
+        share = _("A probability is the share of a class among the training rows at one leaf of its tree.")
+    else:
+        share = _("A probability is the mean of its %(trees)s trees' shares of training rows.", trees=card.trees)
+    yield share + " " + _("It is not calibrated: answers given with 80 %% need not be right in 80 cases of 100.")
+    yield _("It was measured on rows of one table. Rows of another place, time or instrument may get worse answers.")
+    interval = _interval(report)
+    if interval and interval[0] <= report.baseline:
+        yield _("Its test does not show that it is better than always answering the most frequent class.")
+    untested = sum(1 for counts in report.confusion if not any(counts))
+    if untested:
+        yield language.ngettext(
+            "%(count)s class has no test row: nothing is known about its answers.",
+            "%(count)s classes have no test row: nothing is known about their answers.",
+            untested,
+        )

@@ -1,0 +1,173 @@
+"""The panel of snippets: the sample on the page, ready to copy into programs.
+
+It stands in the page and is asked for again when it is opened and when typing pauses: GET /code with the page's query.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Scope
+
+from ml.model.classifier import Classifier
+from ml.model.sample import InvalidSample
+from ml.tables.numbers import shown_number
+from web.page import languages, snippets
+from web.page.languages import Language
+from web.page.snippets import Call, Input
+from web.requests import header_of, is_known, query_of
+from web.responses import Content, tag_of
+
+# An address without its last part, its query and its fragment.
+_FOLDER = re.compile(r"(https?://[A-Za-z0-9.:_\[\]-]+/(?:[!-~]*/)?)[!-~]*")
+_VARY = {"Vary": "HX-Request", "Cache-Control": "no-cache"}
+_HEADERS = [
+    (b"vary", b"Accept-Language, HX-Request, HX-Current-URL"),
+    (b"cache-control", b"no-cache"),
+    (b"content-type", b"text/html; charset=utf-8"),
+]
+MAX_ADDRESS_CHARACTERS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """One program; `id` is that of its text on the page, `note` what it needs."""
+
+    id: str
+    title: str
+    note: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CodeView:
+    """The panel; `note` says when values of the example stand in for what is not typed yet."""
+
+    note: str
+    snippets: Sequence[Snippet]
+
+
+async def code(request: Request) -> Response:
+    """GET /code: the panel for the sample in the query, for htmx; others are led to the page that has it."""
+    query = request.scope["query_string"].decode("latin-1")
+    if request.headers.get("hx-request") != "true":
+        return RedirectResponse(f"./?{query}#code" if query else "./#code", status_code=303, headers=_VARY)
+    state = request.app.state
+    fields = query_of(request.scope)
+    language = _language(request.scope, fields, state.model)
+    view = code_view(
+        state.model,
+        fields,
+        address=address_of(request),
+        needs_token=bool(state.settings.api_token),
+        language=language,
+    )
+    content = state.templates.render("_code.html", language, code=view).encode()
+    tag = tag_of(content)
+    headers = [*_HEADERS, (b"content-language", language.code.encode()), (b"etag", tag)]
+    if is_known(request.scope, tag):
+        return Content(b"", status=304, headers=headers)
+    return Content(content, status=200, headers=headers)
+
+
+def code_view(
+    model: Classifier,
+    sample: Mapping[str, object] | Sequence[object],
+    *,
+    address: str,
+    needs_token: bool,
+    language: Language,
+) -> CodeView:
+    """Return the view of the panel.
+
+    Args:
+        sample: as for the validator; what it misses or has wrong is taken from the model's example.
+        address: where the service answers, as its callers see it, with a slash at its end.
+        needs_token: whether programs have to send a token.
+    """
+    row, is_complete = _row(model, sample)
+    inputs = [
+        Input(feature.key, _caption(language.title(feature), feature.unit), shown_number(value))
+        for feature, value in zip(model.features, row, strict=True)
+    ]
+    call = Call(address, model.name, inputs, needs_token)
+    _ = language.gettext
+    programs = [
+        ("curl", "curl", "", snippets.curl),
+        ("python", "Python", _("Needs the package websockets."), snippets.python),
+        (
+            "js",
+            "JavaScript",
+            _("A module for Node 20 or newer, or for a page of this service."),
+            snippets.javascript,
+        ),
+        (
+            "htmx",
+            "htmx",
+            _("Not while a token is asked for: it would stand in the page for all to read.")
+            if needs_token
+            else _("For a page that has htmx 2; ALLOWED_ORIGINS here must name its site."),
+            snippets.htmx,
+        ),
+        ("oip", "Open Inference Protocol: curl", "", snippets.inference),
+        (
+            "triton",
+            "Open Inference Protocol: Python",
+            _("Needs the package tritonclient[http]."),
+            snippets.tritonclient,
+        ),
+    ]
+    return CodeView(
+        note="" if is_complete else _("Values of the example stand in for what is missing or wrong."),
+        snippets=[Snippet(f"code-{name}", title, note, write(call)) for name, title, note, write in programs],
+    )
+
+
+def address_of(request: Request) -> str:
+    """Return where the service answers, as this caller sees it, with a slash at its end.
+
+    A proxy may have cut a prefix off the path before us. The page knows better: htmx sends its address along.
+    """
+    current = request.headers.get("hx-current-url", "")
+    folder = _FOLDER.fullmatch(re.split("[?#]", current, maxsplit=1)[0])
+    if folder and len(folder[1]) <= MAX_ADDRESS_CHARACTERS and _is_address(folder[1]):
+        return folder[1]
+    return str(request.base_url)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _language(scope: Scope, fields: Mapping[str, str], model: Classifier) -> Language:
+    """Return the language that the page was asked for in: by its address, or by the browser."""
+    asked = "" if "lang" in model.validator.keys else fields.get("lang", "")
+    return languages.known(asked) or languages.preferred(header_of(scope, b"accept-language"))
+
+
+def _row(model: Classifier, sample: Mapping[str, object] | Sequence[object]) -> tuple[list[float], bool]:
+    """Return the sample as a row, with values of the example where it has none, and whether it needed none."""
+    example = {feature.key: feature.example for feature in model.features}
+    named = sample if isinstance(sample, Mapping) else dict(zip(example, sample, strict=False))
+    given = {key: named[key] for key in example if key in named}
+    try:
+        return model.validator.row(given), True
+    except InvalidSample as error:
+        right = {key: value for key, value in given.items() if key not in {one.feature for one in error.errors}}
+    try:
+        return model.validator.row(example | right), False
+    except InvalidSample:  # more values are wrong than are told
+        return list(example.values()), False
+
+
+def _caption(title: str, unit: str) -> str:
+    return f"{title} ({unit})" if unit else title

@@ -1,0 +1,73 @@
+"""The templates, in each language, and templates that are rendered once and filled often."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import jinja2
+from markupsafe import Markup
+
+from web.page.languages import Language
+from web.settings import STATIC, TEMPLATES
+
+
+class Outline:
+    """Text that was rendered with a gap after each of its parts but the last, and is filled anew for each sample.
+
+    That is far cheaper than rendering. Text is bytes in UTF-8 here, as it is sent.
+    """
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        self._parts = [b""] * (2 * len(parts) - 1)
+        self._parts[::2] = [part.encode() for part in parts]
+
+    def fill(self, values: Iterable[bytes]) -> bytes:
+        """Return the text with one value in each gap; a value must be safe where its gap is."""
+        parts = self._parts.copy()
+        parts[1::2] = values
+        return b"".join(parts)
+
+
+class Templates:
+    """Renders templates. Links in them are relative to `base`, the way up to where the service answers."""
+
+    def __init__(self) -> None:
+        self._loader = jinja2.FileSystemLoader(TEMPLATES)
+        self._environments: dict[Language, jinja2.Environment] = {}
+        # Stands in rendered text where a gap is. Nobody who writes labels, titles or values can know it.
+        self._gap = secrets.token_hex(16)
+
+    def render(self, name: str, language: Language, **context: object) -> str:
+        """Return a template's text in a language."""
+        return self._environment(language).get_template(name).render(context)
+
+    def outline(self, name: str, language: Language, **context: object) -> Outline:
+        """Return a template's text with a gap wherever it has `{{ gap }}`."""
+        gap = Markup(self._gap)  # noqa: S704  # hex digits
+        return Outline(self.render(name, language, gap=gap, **context).split(self._gap))
+
+    def _environment(self, language: Language) -> jinja2.Environment:
+        known = self._environments.get(language)
+        if known is not None:
+            return known
+        environment = jinja2.Environment(
+            loader=self._loader,
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.i18n"],
+        )
+        environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # of the extension
+        environment.globals |= {"asset": asset, "base": "", "language": language}
+        self._environments[language] = environment
+        return environment
+
+
+@lru_cache
+def asset(name: str) -> str:
+    """Return the relative address of one of our static files, with its digest: a new file is a new address."""
+    return f"static/{name}?v={hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]}"

@@ -1,0 +1,94 @@
+"""What a request carries and wants: its query, its content type, and the form it would like its answer in."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+from urllib.parse import unquote_plus
+
+from python_multipart.multipart import parse_options_header
+from starlette.types import Scope
+
+from web.problems import Problem
+
+Form = Literal["page", "fragment", "json"]
+
+MAX_QUERY_FIELDS = 20_000
+_JSON_TYPES = (b"application/json", b"application/problem+json")
+
+
+def query_of(scope: Scope) -> dict[str, str]:
+    """Return the query's fields; of several with one name, the last.
+
+    The standard library's parser takes 5 us for four fields, a third of a whole answer; this one takes 2.
+
+    Raises:
+        Problem: 400, there are more than `MAX_QUERY_FIELDS`.
+    """
+    query: str = scope["query_string"].decode("latin-1")
+    if not query:
+        return {}
+    parts = query.split("&")
+    if len(parts) > MAX_QUERY_FIELDS:
+        raise Problem(400, f"the query has more than {MAX_QUERY_FIELDS} fields")
+    pairs = [part.partition("=") for part in parts if part]
+    if "%" in query or "+" in query:
+        return {unquote_plus(key): unquote_plus(value) for key, _, value in pairs}
+    return {key: value for key, _, value in pairs}
+
+
+def header_of(scope: Scope, name: bytes) -> bytes:
+    """Return the value of a request's first header of this name, in lower case; empty when there is none."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return b""
+
+
+def content_type_of(scope: Scope) -> tuple[bytes, dict[bytes, bytes]]:
+    """Return the media type of the body in lower case, and its parameters."""
+    media_type, parameters = parse_options_header(header_of(scope, b"content-type").decode("latin-1"))
+    return media_type.lower(), parameters
+
+
+def preferred_form(scope: Scope, *, default: Form) -> Form:
+    """Return the form to answer in: htmx gets the fragment, others what `Accept` prefers."""
+    accept = b""
+    for name, value in scope["headers"]:
+        if name == b"hx-request" and value == b"true":
+            return "fragment"
+        if name == b"accept":
+            accept = accept + b"," + value if accept else value
+    return _negotiate(accept, default) if accept else default
+
+
+def is_known(scope: Scope, entity_tag: bytes) -> bool:
+    """Tell whether the client has the representation with this tag already (RFC 9110, section 13.1.2)."""
+    for name, value in scope["headers"]:
+        if name == b"if-none-match":
+            # The comparison is the weak one: proxies that compress make a tag weak.
+            return value.strip() == b"*" or entity_tag in (tag.strip().removeprefix(b"W/") for tag in value.split(b","))
+    return False
+
+
+@lru_cache(256)
+def _negotiate(accept: bytes, default: Form) -> Form:
+    quality: dict[bytes, float] = {}
+    for part in accept.lower().split(b","):
+        media_type, *parameters = (piece.strip() for piece in part.split(b";"))
+        quality[media_type] = next((_quality(p[2:]) for p in parameters if p.startswith(b"q=")), 1.0)
+    # The most specific range counts (RFC 9110, section 12.5.1).
+    others = quality.get(b"*/*", 0.0)
+    html = quality.get(b"text/html", quality.get(b"text/*", others))
+    named = [quality[name] for name in _JSON_TYPES if name in quality]
+    json = max(named, default=quality.get(b"application/*", others))
+    if html == json:  # of two wanted alike, the one that is called by its name
+        html, json = (quality.get(b"text/html", 0) > 0, max(named, default=0) > 0)
+    return default if html == json else "json" if json > html else "page"
+
+
+def _quality(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,126 @@
+"""What responses are made of: a body, headers that were encoded once, and the entity tag."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ml.model.classifier import Classifier
+from web.problems import Problem, ProblemDetails
+from web.requests import Form
+from web.settings import ROOT, STATIC, TEMPLATES
+
+MEDIA_TYPE = "application/problem+json"
+VARY = b"Accept, Accept-Language, HX-Request"
+FORMS: tuple[Form, ...] = ("page", "fragment", "json")
+_MEDIA_TYPES: dict[Form, bytes] = {
+    "page": b"text/html; charset=utf-8",
+    "fragment": b"text/html; charset=utf-8",
+    "json": b"application/json",
+}
+
+
+# An application sends this instead of the end of an answer that it cannot finish: what was sent goes out, and then the
+# connection ends, so that nobody takes half an answer for a whole one.
+CUT = "http.response.cut"
+
+
+class Content(Response):
+    """A body with headers that were encoded once: encoding them anew costs more than the prediction."""
+
+    def __init__(self, body: bytes, *, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = body
+        self.raw_headers = [*headers, (b"content-length", str(len(body)).encode())]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; the server leaves out the body in answer to HEAD."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def headers_of(
+    form: Form, tag: bytes = b"", model: Classifier | None = None, *, lang: str = "en"
+) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer in this form and language, with its entity tag and its model if it has them."""
+    if model is None:
+        return _headers(form, tag, "", "", lang)
+    return _headers(form, tag, model.version, model.interface, lang)
+
+
+# By the model's texts and not the model, which would be kept in memory.
+@lru_cache(64)
+def _headers(form: Form, tag: bytes, version: str, interface: str, lang: str) -> list[tuple[bytes, bytes]]:
+    headers = [(b"vary", VARY), (b"cache-control", b"no-cache"), (b"content-type", _MEDIA_TYPES[form])]
+    if form != "json":
+        headers.append((b"content-language", lang.encode()))
+    if tag:
+        headers.append((b"etag", tag))
+    if version:
+        headers.append((b"x-model-version", version.encode()))
+        # A header costs the server 0.6 us, so only those get this one who show the form beside the answer.
+        if form == "fragment":
+            headers.append((b"x-model-features", interface.encode()))
+    return headers
+
+
+def tag_of(content: bytes) -> bytes:
+    """Return the entity tag of what depends on more than that."""
+    return f'"{hashlib.sha256(content).hexdigest()[:16]}"'.encode()
+
+
+def entity_tag(model: Classifier, form: Form, lang: str = "en") -> bytes:
+    """Return the tag of every prediction in this form and language.
+
+    It depends on its address, the model and our files alone.
+    """
+    return _tag(model.version, form, lang)
+
+
+@lru_cache(64)
+def _tag(version: str, form: Form, lang: str) -> bytes:
+    return f'"{version}-{_files_digest()}-{form}-{lang}"'.encode()
+
+
+@lru_cache(1)
+def _files_digest() -> str:
+    files = hashlib.sha256()
+    for folder in (TEMPLATES, STATIC, ROOT / "web", ROOT / "ml"):
+        for path in sorted(folder.rglob("*.*")):
+            if path.suffix != ".pyc":
+                files.update(path.read_bytes())
+    return files.hexdigest()[:8]
+
+
+def json_of(details: ProblemDetails) -> Response:
+    """Return the problem as JSON (RFC 9457)."""
+    return Response(msgspec.json.encode(details), details.status, problem_headers(), media_type=MEDIA_TYPE)
+
+
+def on_the_wire(problem: Problem, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return a whole HTTP/1.1 response, for those whose requests cannot even be read; the connection ends with it."""
+    details = problem.details
+    body = msgspec.json.encode(details)
+    own = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-cache"),
+        (b"connection", b"close"),
+        *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+    ]
+    lines = [
+        f"HTTP/1.1 {details.status} {details.title}".encode(),
+        *(b": ".join(header) for header in [*headers, *own]),
+    ]
+    return b"\r\n".join([*lines, b"", body])
+
+
+def problem_headers() -> dict[str, str]:
+    """Return the headers that every answer with a problem has."""
+    return {"Vary": VARY.decode(), "Cache-Control": "no-cache"}

@@ -1,0 +1,1 @@
+"""The process: sockets, deadlines, draining, workers. Knows nothing of pages and models."""
