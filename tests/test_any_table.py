@@ -358,7 +358,7 @@ def strange_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCli
 
 
 def model_served_by(client: TestClient) -> Classifier:
-    model: Classifier = client.app.state.model  # type: ignore[attr-defined]  # an application of Starlette
+    model: Classifier = client.app.service.model  # type: ignore[attr-defined]  # an application of Starlette
     return model
 
 

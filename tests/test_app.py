@@ -79,16 +79,16 @@ def test_a_model_is_replaced_by_one_assignment(model_path: Path, tmp_path: Path)
             client.get(path, params=EXAMPLE, headers={"Accept": "application/json"}).json() for path in ["/predict"]
         ]
         page = client.get("/").text
-        app.state.model = classifier.load(other)
+        app.service.model = classifier.load(other)
         after = client.get("/predict", params=EXAMPLE, headers={"Accept": "application/json"}).json()
         fragment = client.get("/predict", params=EXAMPLE, headers={"HX-Request": "true"}).text
 
-        assert before[0]["model"]["version"] != after["model"]["version"] == app.state.model.version
-        assert client.get("/health/ready").json()["model"]["version"] == app.state.model.version
-        assert app.state.model.version not in page
-        assert app.state.model.version in client.get("/").text
+        assert before[0]["model"]["version"] != after["model"]["version"] == app.service.model.version
+        assert client.get("/health/ready").json()["model"]["version"] == app.service.model.version
+        assert app.service.model.version not in page
+        assert app.service.model.version in client.get("/").text
         shares = [float(meter.attributes["value"]) for meter in parse_html(fragment).all("meter")]
-        assert shares == list(app.state.model.predict([5.6, 2.7, 4.2, 1.3]).probabilities)
+        assert shares == list(app.service.model.predict([5.6, 2.7, 4.2, 1.3]).probabilities)
 
 
 # --- under a prefix
@@ -198,26 +198,17 @@ def test_an_allowed_site_may_embed_the_fragment(model_path: Path) -> None:
 def test_a_broken_model_file_ends_the_start(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.npz"
     path.write_bytes(content)
-    limit = getattr(sys, "tracebacklimit", None)
 
-    try:
-        with (
-            pytest.raises(ModelFileError, match=re.escape(str(path))),
-            TestClient(create_app(Settings(model_file=path))),
-        ):
-            pass
-    finally:
-        # The failed start keeps tracebacks out of the log; our own are wanted.
-        if limit is None and hasattr(sys, "tracebacklimit"):
-            del sys.tracebacklimit
+    with pytest.raises(ModelFileError, match=re.escape(str(path))), TestClient(create_app(Settings(model_file=path))):
+        pass
 
 
 def test_the_model_is_loaded_before_the_first_request(model_path: Path, model: Classifier) -> None:
     app = create_app(Settings(model_file=model_path))
-    assert not hasattr(app.state, "model")
+    assert not hasattr(app.service, "model")
 
     with TestClient(app):
-        assert app.state.model.version == model.version
+        assert app.service.model.version == model.version
 
 
 START = """

@@ -29,6 +29,7 @@ FLOORS = (
     {"web.requests"},
     {"web.responses", "web.metrics", "web.models"},
     {"web.middleware"},
+    {"web.service"},
     {"web.server", "web.api"},
     {"web.oip", "web.client"},
     {"web.page"},

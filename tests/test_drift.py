@@ -186,7 +186,7 @@ def test_a_replaced_model_starts_counting_anew(watched: Metrics, model: Classifi
 def test_the_operator_sees_the_same_as_page_fragment_and_json(model_path: Path, watched: Metrics) -> None:
     app = create_app(Settings(model_file=model_path))
     with TestClient(app) as client:
-        app.state.metrics = watched
+        app.service.metrics = watched
         report = client.get("/health/drift", headers={"Accept": "application/json"}).json()
         page = client.get("/health/drift", headers={"Accept": "text/html"})
         fragment = client.get("/health/drift", headers={"HX-Request": "true"})

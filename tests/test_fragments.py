@@ -16,10 +16,11 @@ from ml.model.sample import InvalidSample
 from tests.conftest import parse_html
 from web.page import fragments
 from web.page.decision_map import default_axes
-from web.page.fragments import Fragments, FragmentStore
+from web.page.fragments import Fragments, fragments_of
 from web.page.languages import language
 from web.page.picture import LONGEST, Picture
-from web.page.templates import Outline, Templates
+from web.page.templates import Outline
+from web.page.templates import outline as outline_of
 
 ENGLISH = language("en")
 
@@ -33,13 +34,11 @@ def rows_of(model: Classifier, n: int, seed: int = 0) -> list[list[float]]:
 
 
 def answer(made: Fragments, model: Classifier, row: list[float], axes: tuple[int, int] | None) -> str:
-    return made.answer(row, model.predict(row), model.validator.notes(row), axes).decode()
+    return made.answer(row, model.cuts.ranks_of(row), model.predict(row), model.validator.notes(row), axes).decode()
 
 
 def test_an_outline_is_filled_in_its_gaps() -> None:
-    templates = Templates()
-
-    outline = templates.outline("_picture.html", ENGLISH, leaves=Picture(LikeNothing()).leaves)  # type: ignore[arg-type]  # has what a picture looks at
+    outline = outline_of("_picture.html", ENGLISH, leaves=Picture(LikeNothing()).leaves)  # type: ignore[arg-type]  # has what a picture looks at
 
     assert outline.fill([]).startswith(b"<svg")
     with pytest.raises(ValueError, match="size 1 to extended slice of size 0"):
@@ -59,18 +58,17 @@ class LikeNothing:
 
 @pytest.mark.parametrize("axes", [(3, 2), (0, 1), None])
 def test_a_kept_fragment_is_the_one_that_is_rendered_anew(model: Classifier, axes: tuple[int, int] | None) -> None:
-    templates = Templates()
-    kept = Fragments(model, templates, ENGLISH)
+    kept = Fragments(model, ENGLISH)
     rows = rows_of(model, 15)
     for row in rows:
         answer(kept, model, row, axes)
 
     for row in rows:
-        assert answer(kept, model, row, axes) == answer(Fragments(model, templates, ENGLISH), model, row, axes)
+        assert answer(kept, model, row, axes) == answer(Fragments(model, ENGLISH), model, row, axes)
 
 
 def test_every_fragment_says_what_the_model_says(model: Classifier) -> None:
-    made = Fragments(model, Templates(), ENGLISH)
+    made = Fragments(model, ENGLISH)
     for row in rows_of(model, 60, seed=1):
         prediction = model.predict(row)
 
@@ -91,7 +89,7 @@ def test_every_fragment_says_what_the_model_says(model: Classifier) -> None:
 
 
 def test_the_chosen_region_is_that_of_the_answer(model: Classifier) -> None:
-    made = Fragments(model, Templates(), ENGLISH)
+    made = Fragments(model, ENGLISH)
     row = [5.6, 2.7, 4.2, 1.3]
     for petal_width in (0.2, 1.3, 2.4):
         there = [*row[:3], petal_width]
@@ -103,7 +101,7 @@ def test_the_chosen_region_is_that_of_the_answer(model: Classifier) -> None:
 
 
 def test_a_sample_with_errors_has_no_map(model: Classifier) -> None:
-    made = Fragments(model, Templates(), ENGLISH)
+    made = Fragments(model, ENGLISH)
     with pytest.raises(InvalidSample) as caught:
         model.validator.row({"sepal_length": "x"})
 
@@ -115,7 +113,7 @@ def test_a_sample_with_errors_has_no_map(model: Classifier) -> None:
 
 def test_the_maps_that_are_kept_are_bounded(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fragments, "KEPT_MAPS", 3)
-    made = Fragments(model, Templates(), ENGLISH)
+    made = Fragments(model, ENGLISH)
 
     for row in rows_of(model, 30):
         answer(made, model, row, (3, 2))
@@ -123,18 +121,15 @@ def test_the_maps_that_are_kept_are_bounded(model: Classifier, monkeypatch: pyte
     assert len(made._maps) == 3
 
 
-def test_a_replaced_model_is_forgotten(model_path: Path) -> None:
-    store = FragmentStore(Templates())
-    first, second = classifier.load(model_path), classifier.load(model_path)
-    row = [5.6, 2.7, 4.2, 1.3]
-    answer(store.of(first, ENGLISH), first, row, (3, 2))
-    gone = weakref.ref(first)
-    assert store.of(first, ENGLISH) is store.of(first, ENGLISH)
+def test_a_models_fragments_are_made_once_and_go_with_it(model_path: Path) -> None:
+    model = classifier.load(model_path)
+    answer(fragments_of(model, ENGLISH), model, [5.6, 2.7, 4.2, 1.3], (3, 2))
+    gone = weakref.ref(model)
 
-    answer(store.of(second, language("es")), second, row, (3, 2))
-    del first
+    assert fragments_of(model, ENGLISH) is fragments_of(model, ENGLISH)
+    assert fragments_of(model, ENGLISH) is not fragments_of(model, language("es"))
+    del model
     gc.collect()
-
     assert gone() is None
 
 

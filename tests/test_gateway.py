@@ -88,7 +88,7 @@ def test_only_what_came_over_tls_is_told_to_stay_there(make: Any) -> None:
 
 def test_a_mistake_of_our_own_is_a_problem_with_all_headers(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     client: TestClient = make()
-    client.app.state.model = None  # type: ignore[attr-defined]  # a Starlette application has a state
+    client.app.service.model = None  # type: ignore[attr-defined]  # an application of ours
     patient = TestClient(client.app, raise_server_exceptions=False)
 
     assert_refused(patient.post("/predict", json=SAMPLE), 500)

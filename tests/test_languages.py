@@ -29,12 +29,11 @@ from ml.tables.dataset import Dataset, Feature, Leaf
 from ml.training import fitting, iris
 from tests.conftest import ROOT, Element, parse_html
 from web.app import create_app
-from web.page import languages
+from web.page import languages, templates
 from web.page.decision_map import default_axes
 from web.page.fragments import Fragments
 from web.page.languages import LOCALES, NO_BREAK, Language
 from web.page.snippet_panel import CodeView, code_view
-from web.page.templates import Templates
 from web.page.views import Message as Told
 from web.page.views import problem_view
 from web.problems import Problem
@@ -183,7 +182,7 @@ def with_card(model: ModelFile, card: Card) -> Classifier:
 
 def states_of(model: Classifier, to: Language) -> Iterator[str]:
     """Yield the page and its fragments in each state."""
-    fragments = Fragments(model, Templates(), to)
+    fragments = Fragments(model, to)
     validator = model.validator
     axes = default_axes(model)
     good: dict[str, object] = {feature.key: str(feature.example) for feature in model.features}
@@ -195,7 +194,7 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
 
     for row in [*model.sample_rows[:40].tolist(), [98.0] * len(model.features)]:
         notes = validator.notes(row)
-        fragment = fragments.answer(row, model.predict(row), notes, axes)
+        fragment = fragments.answer(row, model.cuts.ranks_of(row), model.predict(row), notes, axes)
         yield fragment.decode()
     yield page(fragment, fragments.told(notes))
     first, second, third, *_ = [*good, "‹other›", "‹other›"]
@@ -240,7 +239,6 @@ def shown() -> tuple[Bracketing, list[str]]:
         confusion=((0, 0, 0), (0, 0, 0), (1, 1, 1)),
         cross_validation=CrossValidation(folds=5, mean=0.5, deviation=0.1),
     )
-    templates = Templates()
     found = list(states_of(with_card(small, small.card), to))
     for model, card in [
         (small, few_right), (small, untested), (small, foreign), (small, both), (wide, wide.card), (many, many.card),

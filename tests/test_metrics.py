@@ -282,7 +282,7 @@ def test_what_an_ended_process_saw_of_the_inputs_goes_over_to_the_next(model: Cl
 
 def test_the_model_and_its_failures_are_told(service: TestClient, model: Classifier) -> None:
     before = scrape(service)
-    service.app.state.metrics.model_load_failed()  # type: ignore[attr-defined]  # a Starlette application
+    service.app.service.metrics.model_load_failed()  # type: ignore[attr-defined]  # an application of ours
 
     after = scrape(service)
 
@@ -305,10 +305,11 @@ def test_what_is_turned_away_at_the_door_is_counted(model_path: Path) -> None:
 
 
 def test_a_mistake_of_our_own_is_counted(service: TestClient) -> None:
-    service.app.state.fragments = None  # type: ignore[attr-defined]  # a Starlette application
+    model, service.app.service.model = service.app.service.model, None  # type: ignore[attr-defined]  # an application of ours
 
     response = service.get(f"/predict?{QUERY}", headers={"HX-Request": "true"})
 
+    service.app.service.model = model  # type: ignore[attr-defined]  # as above
     assert response.status_code == 500
     found = scrape(service)
     assert found.value("unhandled_exceptions_total") == 1

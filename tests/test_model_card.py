@@ -17,7 +17,7 @@ from ml.training import fitting
 from tests.conftest import Element, parse_html
 from web.page import languages
 from web.page.model_card import CardView, Fact, card_view, wilson_interval
-from web.page.templates import Templates
+from web.page.templates import render
 
 
 def view_of(card: Card, language: str = "en") -> CardView:
@@ -25,7 +25,7 @@ def view_of(card: Card, language: str = "en") -> CardView:
 
 
 def section_of(card: Card, language: str = "en") -> Element:
-    html = Templates().render("_card.html", languages.language(language), card=view_of(card, language))
+    html = render("_card.html", languages.language(language), card=view_of(card, language))
     return parse_html(html).one("section", id="card")
 
 
@@ -233,7 +233,7 @@ def test_a_model_of_any_size_has_a_bounded_section_that_is_well_formed(n_labels:
 
 
 def test_the_section_of_the_built_in_model_is_small(model: Classifier) -> None:
-    html = Templates().render("_card.html", languages.language("en"), card=view_of(model.card))
+    html = render("_card.html", languages.language("en"), card=view_of(model.card))
 
     assert len(html.encode()) <= 6_000
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from ml.errors import ModelFileError
@@ -26,7 +25,7 @@ from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.training import fitting, iris
 from tests.conftest import put
-from web.app import create_app, take
+from web.app import Application, create_app, take
 from web.models import ModelFile, Rejected
 from web.settings import Settings
 
@@ -203,7 +202,7 @@ def test_a_file_that_is_being_written_is_left_alone_until_it_is_whole(
 
 
 @pytest.fixture
-def app(path: Path) -> Starlette:
+def app(path: Path) -> Application:
     return create_app(Settings(model_file=path, model_check_s=0.02))
 
 
@@ -215,7 +214,7 @@ def opened(client: TestClient) -> Iterator[Any]:
 
 
 def test_open_streams_hear_of_a_new_model_though_nothing_is_said_on_them(
-    app: Starlette, path: Path, contents: list[bytes]
+    app: Application, path: Path, contents: list[bytes]
 ) -> None:
     with TestClient(app) as client, opened(client) as first, opened(client) as second:
         put(contents[1], path)
@@ -236,10 +235,10 @@ def test_open_streams_hear_of_a_new_model_though_nothing_is_said_on_them(
 
 
 def test_an_answer_that_is_being_made_comes_before_the_announcement_of_the_next_model(
-    app: Starlette, path: Path, contents: list[bytes]
+    app: Application, path: Path, contents: list[bytes]
 ) -> None:
     with TestClient(app) as client, opened(client) as websocket:
-        old = app.state.model.version
+        old = app.service.model.version
         frames = []
         for content in (contents[1], contents[2]):
             websocket.send_text(BATCH)
@@ -264,7 +263,7 @@ def test_an_answer_that_is_being_made_comes_before_the_announcement_of_the_next_
 class Script:
     """A stream whose client does what a test tells it to, in the event loop of the service."""
 
-    def __init__(self, app: Starlette) -> None:
+    def __init__(self, app: Application) -> None:
         self.heard: list[tuple[str, str]] = []
         self.is_reading, self.sending = asyncio.Event(), asyncio.Event()
         self.is_reading.set()
@@ -297,7 +296,7 @@ class Script:
 
 
 def test_a_client_that_does_not_read_holds_up_nobody_and_gets_the_announcement_before_its_next_answer(
-    app: Starlette, contents: list[bytes], path: Path, tmp_path: Path
+    app: Application, contents: list[bytes], path: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.npz"
     other.write_bytes(contents[1])
@@ -314,7 +313,7 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_gets_the_announcement_b
         for script in (stuck, mute):
             script.say(SAMPLE)
             await script.sending.wait()
-        take(replacement, app.state)
+        take(replacement, app.service, app.streams)
         await deaf.sending.wait()
         await free.said("model")
         for script in (stuck, deaf, free):
@@ -332,7 +331,7 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_gets_the_announcement_b
         return [script.heard for script in scripts]
 
     with TestClient(app) as client:
-        old = app.state.model.version
+        old = app.service.model.version
         assert client.portal
         stuck, mute, deaf, free = client.portal.call(talk)
 
@@ -343,11 +342,11 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_gets_the_announcement_b
 
 
 def test_a_bad_file_leaves_the_old_model_serving_and_is_told_in_log_metric_and_body(
-    app: Starlette, path: Path, contents: list[bytes], caplog: pytest.LogCaptureFixture
+    app: Application, path: Path, contents: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="web")
     with TestClient(app) as client, opened(client) as websocket:
-        old = app.state.model.version
+        old = app.service.model.version
         put(b"not a model", path)
         while "rejected" not in (ready := client.get("/health/ready")).json():
             pass
@@ -375,15 +374,15 @@ def test_a_reminder_loads_the_file_at_once(path: Path, contents: list[bytes]) ->
     app = create_app(Settings(model_file=path, model_check_s=NEVER_S))
     with TestClient(app) as client, opened(client) as websocket:
         put(contents[1], path)
-        client.app_state["watch"].look_now()
+        client.app_state["service"].watch.look_now()
 
         assert websocket.receive_json()["type"] == "model"
 
 
-def test_at_most_two_models_are_kept_in_memory(app: Starlette, contents: list[bytes], tmp_path: Path) -> None:
+def test_at_most_two_models_are_kept_in_memory(app: Application, contents: list[bytes], tmp_path: Path) -> None:
     async def replace(path: Path) -> weakref.ref[Classifier]:
         model = classifier.load(path)
-        take(model, app.state)
+        take(model, app.service, app.streams)
         return weakref.ref(model)
 
     known = []

@@ -259,7 +259,7 @@ def test_after_the_model_was_replaced_the_new_one_answers(model_path: Path) -> N
     app = create_app(Settings(model_file=model_path))
     with TestClient(app) as client, opened(client) as websocket:
         before = ask(websocket, SAMPLE)
-        app.state.model = other_model(model_path)
+        app.service.model = other_model(model_path)
         websocket.send_text(SAMPLE)
         replies = [websocket.receive_json()]
         if replies[0]["type"] == "model":
@@ -271,7 +271,7 @@ def test_after_the_model_was_replaced_the_new_one_answers(model_path: Path) -> N
 def test_a_replaced_model_is_announced_before_its_first_answer(model_path: Path) -> None:
     app = create_app(Settings(model_file=model_path))
     with TestClient(app) as client, opened(client) as websocket:
-        app.state.model = other_model(model_path)
+        app.service.model = other_model(model_path)
         announcement = ask(websocket, SAMPLE)
         assert announcement["type"] == "model"
         assert announcement["model"]["version"] == "0123456789ab"

@@ -1,4 +1,4 @@
-"""The application: routes, middleware, and the model's lifespan."""
+"""The application: routes, what stands around them, and the model's lifespan."""
 
 from __future__ import annotations
 
@@ -11,150 +11,183 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml.errors import ModelFileError
 from ml.model.classifier import Classifier
-from web import errors, models, predict
+from web import errors, models
 from web.api import health, stream
 from web.api.messages import encoder_of
 from web.api.score import Score
-from web.api.stream import OpenStreams, Stream, upgrade_required
-from web.metrics import exposition
+from web.api.stream import OpenStreams, Stream
 from web.metrics.counters import Metrics
 from web.middleware.body_limit import BodyLimit, Pending
 from web.middleware.compression import Compressed
+from web.middleware.exact_paths import ExactPaths
 from web.middleware.gateway import behind_gateway
 from web.middleware.rates import Rates
 from web.models import Rejected
-from web.oip import routes
-from web.page import docs, drift_page, snippet_panel
-from web.page.fragments import FragmentStore
-from web.page.templates import Templates, asset
+from web.oip import routes as oip
+from web.page import docs, drift_page, pages, snippet_panel
+from web.page.templates import asset
+from web.predict import Predict
 from web.problems import Problem
-from web.responses import FORMS, entity_tag
+from web.responses import REPRESENTATIONS, entity_tag
 from web.server.connections import Connections
+from web.service import Service
 from web.settings import STATIC, Settings
 
 logger = logging.getLogger("web")
 
+HANDLERS = {
+    Problem: errors.handle_problem,
+    HTTPException: errors.handle_http_exception,
+    ClientDisconnect: errors.handle_disconnect,
+}
 
-def create_app(settings: Settings | None = None, *, metrics_folder: Path | None = None) -> Starlette:
+
+class Application(Starlette):
+    """Starlette behind the gateway.
+
+    Attributes:
+        service: what the endpoints share.
+        streams: the websockets that are open.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.streams = OpenStreams()
+        super().__init__(routes=_routes(service, self.streams), lifespan=lifespan)
+        # A redirect to the address without its last slash would name our own host, which a proxy may not.
+        self.router.redirect_slashes = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request or websocket, with the service in its state; or start and end."""
+        if scope["type"] == "lifespan":
+            await super().__call__(scope, receive, _without_traceback(send))
+            return
+        scope.setdefault("state", {})["service"] = self.service
+        await super().__call__(scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the application behind all that stands around it; the gateway answers unexpected exceptions."""
+        app = ExactPaths(ExceptionMiddleware(self.router, HANDLERS), self.routes, HANDLERS)
+        service = self.service
+        return behind_gateway(
+            app, service.settings, service.rates, service.metrics, refuse=errors.refuse, fail=errors.handle_failure
+        )
+
+
+def _without_traceback(send: Send) -> Send:
+    """Return a `send` that says of a model file that cannot be served the sentence; Starlette says its traceback."""
+
+    async def send_sentence(message: Message) -> None:
+        if message["type"] == "lifespan.startup.failed" and isinstance(error := sys.exception(), ModelFileError):
+            message = {**message, "message": str(error)}
+        await send(message)
+
+    return send_sentence
+
+
+def create_app(settings: Settings | None = None, *, metrics_folder: Path | None = None) -> Application:
     """Return the service; without settings, those of the environment.
 
     Args:
         metrics_folder: where several processes of one service add up what they count.
     """
     settings = settings or Settings.from_environment()
-    limited = Middleware(BodyLimit, max_body_size=settings.max_body_bytes)
+    service = Service(
+        settings=settings,
+        metrics=Metrics(metrics_folder, drift_half_life_s=settings.drift_half_life_s),
+        rates=Rates(settings.rate_limit),
+        pending=Pending(settings.max_pending_bytes),
+    )
+    return Application(service)
+
+
+def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
+    settings, pending = service.settings, service.pending
+    limited = Middleware(BodyLimit, max_body_size=settings.max_body_bytes, pending=pending)
     compressed = Middleware(Compressed)
     files = _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])
-    app = _Service(
-        routes=[
-            Route("/predict", predict.Predict(max_body_bytes=settings.max_body_bytes), methods=["GET", "POST"]),
-            WebSocketRoute("/stream", Stream()),
-            Route("/stream", upgrade_required),
-            Route("/", predict.page, middleware=[compressed]),
-            Route("/index", predict.page, middleware=[compressed]),
-            Route("/result", predict.result, methods=["GET", "POST"], middleware=[compressed, limited]),
-            Route("/code", snippet_panel.code, middleware=[compressed]),
-            Route("/score", Score(settings), methods=["POST"]),
-            Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
-            Route("/docs", docs.docs, middleware=[compressed]),
-            Route("/favicon.ico", predict.favicon),
-            Route("/health/live", health.live),
-            Route("/health/ready", health.ready),
-            Route("/health/drift", drift_page.show, middleware=[compressed]),
-            Route("/metrics", exposition.scrape),
-            *routes.routes(settings),
-            Mount("/static", Compressed(files, is_kept=True)),
-        ],
-        exception_handlers={
-            Problem: errors.handle_problem,
-            HTTPException: errors.handle_http_exception,
-            ClientDisconnect: errors.handle_disconnect,
-            Exception: errors.handle_failure,
-        },
-        lifespan=lifespan,
-    )
-    # A redirect to the address without its last slash would name our own host, which a proxy may not.
-    app.router.redirect_slashes = False
-    app.state.settings = settings
-    app.state.metrics = Metrics(metrics_folder, drift_half_life_s=settings.drift_half_life_s)
-    app.state.rates = Rates(settings.rate_limit)
-    return app
+    predict = Predict(max_body_bytes=settings.max_body_bytes, pending=pending)
+    return [
+        Route("/predict", predict, methods=["GET", "POST"]),
+        WebSocketRoute("/stream", Stream(streams)),
+        Route("/stream", stream.upgrade_required),
+        Route("/", pages.page, middleware=[compressed]),
+        Route("/index", pages.page, middleware=[compressed]),
+        Route("/result", pages.result, methods=["GET", "POST"], middleware=[compressed, limited]),
+        Route("/code", snippet_panel.code, middleware=[compressed]),
+        Route("/score", Score(settings), methods=["POST"]),
+        Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
+        Route("/docs", docs.docs, middleware=[compressed]),
+        Route("/favicon.ico", pages.favicon),
+        Route("/health/live", health.live),
+        Route("/health/ready", health.ready),
+        Route("/health/drift", drift_page.show, middleware=[compressed]),
+        Route("/metrics", health.metrics),
+        *oip.routes(settings, pending),
+        Mount("/static", Compressed(files, is_kept=True)),
+    ]
 
 
 @asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
-    """Load the model into `app.state.model` before the first request, and replace it when its file is replaced.
+async def lifespan(app: Application) -> AsyncIterator[dict[str, object]]:
+    """Load the model before the first request, and replace it when its file is replaced.
 
-    What the server needs to know is in the state that is yielded: the settings, and the service's own state.
+    The state that is yielded has the service and, for the server, its connections.
     """
-    settings: Settings = app.state.settings
-    state = app.state
-    state.is_draining = False
-    state.rejected = None
-    state.streams = OpenStreams()
-    state.templates = Templates()
-    state.fragments = FragmentStore(state.templates)
+    service = app.service
+    settings = service.settings
     # What a start leaves behind stays; full collections need not look at it, milliseconds in which nobody is served.
     # The model is not part of it: it goes when another one comes.
     gc.collect()
     gc.freeze()
     file = models.ModelFile(settings.model_file, lambda: models.load(settings))
-    try:
-        await models.train_if_missing(settings)
-        state.model = file.open()
-    except ModelFileError as error:
-        # Starlette has a failed start's traceback printed; the sentence alone says all there is to say.
-        sys.tracebacklimit = 0
-        raise ModelFileError(str(error)) from None
-    prepare(state.model, settings)
-    state.metrics.model_loaded(state.model)
-    logger.info("serving %s, from %s", _shown(state.model), settings.model_file)
-    watch = models.Watch(
+    await models.train_if_missing(settings)
+    service.model = file.open()
+    prepare(service.model, settings)
+    service.metrics.model_loaded(service.model)
+    logger.info("serving %s, from %s", _shown(service.model), settings.model_file)
+    service.watch = models.Watch(
         file,
         every_s=settings.model_check_s,
         prepare=lambda model: prepare(model, settings),
-        tell=lambda news: take(news, state),
+        tell=lambda news: take(news, service, app.streams),
     )
-    pending = Pending(settings.max_pending_bytes)
-    connections = Connections(settings, pending)
-    looks = asyncio.create_task(connections.watch())
-    async with state.metrics.running():
-        yield {
-            "settings": settings, "service": state, "watch": watch, "connections": connections, "pending": pending,
-            "metrics": state.metrics,
-        }  # fmt: skip
-    watch.stop()
-    looks.cancel()
+    connections = Connections(settings, service.pending)
+    checks = asyncio.create_task(connections.watch())
+    async with service.metrics.running():
+        yield {"service": service, "connections": connections}
+    service.watch.stop()
+    checks.cancel()
 
 
-def take(news: Classifier | Rejected, state: State) -> None:
+def take(news: Classifier | Rejected, service: Service, streams: OpenStreams) -> None:
     """Put a new model in the place of the one that answers, between two requests, or remember why it cannot be."""
-    served: Classifier = state.model
+    served = service.model
     if isinstance(news, Rejected):
-        state.rejected = news
-        state.metrics.model_load_failed()
+        service.rejected = news
+        service.metrics.model_load_failed()
         logger.error("the new model file was not taken, %s goes on: %s", _shown(served), news.reason)
         return
-    state.rejected = None
+    service.rejected = None
     if news.version == served.version:
         logger.info("the model file has the model again that is served: %s", _shown(news))
         return
-    state.model = news
-    state.metrics.model_loaded(news)
-    state.streams.announce()
+    service.model = news
+    service.metrics.model_loaded(news)
+    streams.announce()
     logger.info("replaced %s by %s", _shown(served), _shown(news))
-    # What is kept by model holds itself, and a large one would wait for the next full collection.
+    # What is made of a model holds itself, and a large one would wait for the next full collection.
     gc.collect()
 
 
@@ -163,43 +196,11 @@ def _shown(model: Classifier) -> str:
 
 
 def prepare(model: Classifier, settings: Settings) -> None:
-    """Make what is kept by model, so that its first requests need not wait for it; may run in a thread of its own."""
+    """Make what is kept with the model, so that its first requests need not wait; may run in a thread of its own."""
     encoder_of(model)
     stream.announcement(model, settings)
-    for form in FORMS:
-        entity_tag(model, form)
-
-
-class _Service(Starlette):
-    """The application behind its gateway, which stands outside of everything, the last resort for errors too."""
-
-    def build_middleware_stack(self) -> ASGIApp:
-        predict = self.routes[0]
-        assert isinstance(predict, Route)
-        app = Shortcut(super().build_middleware_stack(), predict)
-        return behind_gateway(app, self.state.settings, self.state.rates, self.state.metrics, refuse=errors.refuse)
-
-
-class Shortcut:
-    """Takes GET requests straight to the endpoint of one route.
-
-    Layers for errors and the search for a route take 5 us each time, as long as half a prediction with all of its JSON.
-    What the endpoint raises is raised again on the long way, and answered there.
-    """
-
-    def __init__(self, app: ASGIApp, route: Route) -> None:
-        self._app = app
-        self._route = route
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == self._route.path and scope["method"] == "GET":
-            scope["route"] = self._route
-            try:
-                await self._route.app(scope, receive, send)
-                return
-            except Exception:  # noqa: S110  # raised before anything was sent, and raised again
-                pass
-        await self._app(scope, receive, send)
+    for representation in REPRESENTATIONS:
+        entity_tag(model, representation)
 
 
 class _Static(StaticFiles):

@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from web.oip.messages import InferenceError
 from web.page import languages, views
+from web.page.templates import render
 from web.problems import Problem, ProblemDetails
-from web.requests import header_of, preferred_form, query_of
+from web.requests import header_of, preferred_representation, query_of
 from web.responses import json_of, problem_headers
 
 SHOWN_CHARACTERS = 200
@@ -55,7 +56,7 @@ async def refuse(request: Request, problem: Problem) -> Response:
 
 
 def _answer(request: Request, details: ProblemDetails) -> Response:
-    if preferred_form(request.scope, default="json") != "page":
+    if preferred_representation(request.scope, default="json") != "page":
         return json_of(details)
     # A wrong address may be any number of levels deep; links lead back to where the service answers.
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
@@ -64,7 +65,7 @@ def _answer(request: Request, details: ProblemDetails) -> Response:
     language = asked or languages.preferred(header_of(request.scope, b"accept-language"))
     view = views.problem_view(details, language)
     start = f"{base or './'}?lang={asked.code}" if asked else base or "./"
-    page: str = request.app.state.templates.render("problem.html", language, problem=view, base=base, start=start)
+    page = render("problem.html", language, problem=view, base=base, start=start)
     return Response(
         page, details.status, problem_headers() | {"Content-Language": language.code}, media_type="text/html"
     )

@@ -1,4 +1,4 @@
-"""What a request carries and wants: its query, its content type, and the form it would like its answer in."""
+"""What a request carries and wants: its query, its content type, and the representation it would like to get."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from web.problems import Problem
 
-Form = Literal["page", "fragment", "json"]
+Representation = Literal["page", "fragment", "json"]
 
 MAX_QUERY_FIELDS = 20_000
 _JSON_TYPES = (b"application/json", b"application/problem+json")
@@ -51,8 +51,8 @@ def content_type_of(scope: Scope) -> tuple[bytes, dict[bytes, bytes]]:
     return media_type.lower(), parameters
 
 
-def preferred_form(scope: Scope, *, default: Form) -> Form:
-    """Return the form to answer in: htmx gets the fragment, others what `Accept` prefers."""
+def preferred_representation(scope: Scope, *, default: Representation) -> Representation:
+    """Return the representation to answer with: htmx gets the fragment, others what `Accept` prefers."""
     accept = b""
     for name, value in scope["headers"]:
         if name == b"hx-request" and value == b"true":
@@ -72,7 +72,7 @@ def is_known(scope: Scope, entity_tag: bytes) -> bool:
 
 
 @lru_cache(256)
-def _negotiate(accept: bytes, default: Form) -> Form:
+def _negotiate(accept: bytes, default: Representation) -> Representation:
     quality: dict[bytes, float] = {}
     for part in accept.lower().split(b","):
         media_type, *parameters = (piece.strip() for piece in part.split(b";"))

@@ -12,13 +12,13 @@ from starlette.types import Receive, Scope, Send
 
 from ml.model.classifier import Classifier
 from web.problems import Problem, ProblemDetails
-from web.requests import Form
+from web.requests import Representation
 from web.settings import ROOT, STATIC, TEMPLATES
 
 MEDIA_TYPE = "application/problem+json"
 VARY = b"Accept, Accept-Language, HX-Request"
-FORMS: tuple[Form, ...] = ("page", "fragment", "json")
-_MEDIA_TYPES: dict[Form, bytes] = {
+REPRESENTATIONS: tuple[Representation, ...] = ("page", "fragment", "json")
+_MEDIA_TYPES: dict[Representation, bytes] = {
     "page": b"text/html; charset=utf-8",
     "fragment": b"text/html; charset=utf-8",
     "json": b"application/json",
@@ -28,6 +28,10 @@ _MEDIA_TYPES: dict[Form, bytes] = {
 # An application sends this instead of the end of an answer that it cannot finish: what was sent goes out, and then the
 # connection ends, so that nobody takes half an answer for a whole one.
 CUT = "http.response.cut"
+
+
+# The files that an answer can depend on.
+_SOURCES = frozenset({".py", ".po", ".html", ".css", ".js", ".svg", ".png"})
 
 
 class Content(Response):
@@ -46,26 +50,28 @@ class Content(Response):
 
 
 def headers_of(
-    form: Form, tag: bytes = b"", model: Classifier | None = None, *, lang: str = "en"
+    representation: Representation, tag: bytes = b"", model: Classifier | None = None, *, lang: str = "en"
 ) -> list[tuple[bytes, bytes]]:
-    """Return the headers of an answer in this form and language, with its entity tag and its model if it has them."""
+    """Return the headers of a representation in a language, with its entity tag and its model if it has them."""
     if model is None:
-        return _headers(form, tag, "", "", lang)
-    return _headers(form, tag, model.version, model.interface, lang)
+        return _headers(representation, tag, "", "", lang)
+    return _headers(representation, tag, model.version, model.interface, lang)
 
 
 # By the model's texts and not the model, which would be kept in memory.
 @lru_cache(64)
-def _headers(form: Form, tag: bytes, version: str, interface: str, lang: str) -> list[tuple[bytes, bytes]]:
-    headers = [(b"vary", VARY), (b"cache-control", b"no-cache"), (b"content-type", _MEDIA_TYPES[form])]
-    if form != "json":
+def _headers(
+    representation: Representation, tag: bytes, version: str, interface: str, lang: str
+) -> list[tuple[bytes, bytes]]:
+    headers = [(b"vary", VARY), (b"cache-control", b"no-cache"), (b"content-type", _MEDIA_TYPES[representation])]
+    if representation != "json":
         headers.append((b"content-language", lang.encode()))
     if tag:
         headers.append((b"etag", tag))
     if version:
         headers.append((b"x-model-version", version.encode()))
-        # A header costs the server 0.6 us, so only those get this one who show the form beside the answer.
-        if form == "fragment":
+        # A header costs the server 0.6 us, so only those get this one who show fields beside the answer.
+        if representation == "fragment":
             headers.append((b"x-model-features", interface.encode()))
     return headers
 
@@ -75,25 +81,26 @@ def tag_of(content: bytes) -> bytes:
     return f'"{hashlib.sha256(content).hexdigest()[:16]}"'.encode()
 
 
-def entity_tag(model: Classifier, form: Form, lang: str = "en") -> bytes:
-    """Return the tag of every prediction in this form and language.
+def entity_tag(model: Classifier, representation: Representation, lang: str = "en") -> bytes:
+    """Return the tag of every prediction in this representation and language.
 
     It depends on its address, the model and our files alone.
     """
-    return _tag(model.version, form, lang)
+    return _tag(model.version, representation, lang)
 
 
 @lru_cache(64)
-def _tag(version: str, form: Form, lang: str) -> bytes:
-    return f'"{version}-{_files_digest()}-{form}-{lang}"'.encode()
+def _tag(version: str, representation: Representation, lang: str) -> bytes:
+    return f'"{version}-{_files_digest()}-{representation}-{lang}"'.encode()
 
 
 @lru_cache(1)
 def _files_digest() -> str:
     files = hashlib.sha256()
     for folder in (TEMPLATES, STATIC, ROOT / "web", ROOT / "ml"):
-        for path in sorted(folder.rglob("*.*")):
-            if path.suffix != ".pyc":
+        for path in sorted(folder.rglob("*")):
+            # What an editor leaves beside them is none of them: `.page.html.swp`, `#page.html#`, `page.html~`.
+            if path.suffix in _SOURCES and path.name[0] not in ".#":
                 files.update(path.read_bytes())
     return files.hexdigest()[:8]
 

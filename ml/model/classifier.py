@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -29,6 +29,8 @@ from ml.model.walk import Walk
 SLICE_S = 0.002
 MAX_SLICE_ROWS = 65_536
 _TIMED_ROWS = 512
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +73,8 @@ class Evaluator(Protocol):
 
     grid: LabelGrid | None
 
-    def predict(self, row: Sequence[float]) -> Prediction:
-        """Return the answer to one row of finite float64 values."""
+    def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
+        """Return the answer to one row of finite float64 values, whose ranks among the cuts may be known already."""
 
     def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
         """Return the answers to rows, shape (n, n_features), as arrays."""
@@ -93,8 +95,8 @@ class _ByCell:
             for index, probabilities in zip(self._indices.tolist(), table.probabilities.tolist(), strict=True)
         ]
 
-    def predict(self, row: Sequence[float]) -> Prediction:
-        return self._predictions[self._table.outcome(row)]
+    def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
+        return self._predictions[self._table.outcome(row, ranks)]
 
     def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
         outcomes = self._table.outcomes(rows)
@@ -113,8 +115,8 @@ class _ByTree:
         self._labels = labels
         self.grid: LabelGrid | None = None
 
-    def predict(self, row: Sequence[float]) -> Prediction:
-        probabilities = tuple(self._trees.one(row).tolist())
+    def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
+        probabilities = tuple(self._trees.one(row, ranks).tolist())
         index = probabilities.index(max(probabilities))
         return Prediction(index, self._labels[index], probabilities)
 
@@ -177,16 +179,27 @@ class Classifier:
         self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]
         self._replay(model.golden_rows, model.golden_probabilities)
         self.slice_rows = self._measure_slice(model.golden_rows)
+        self._made: dict[Callable[[Classifier], Any], Any] = {}
 
-    def predict(self, row: Sequence[float]) -> Prediction:
+    def made(self, make: Callable[[Classifier], Made]) -> Made:
+        """Return what `make` makes of this model: made when it is first asked for, and kept as long as the model."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: Made = self._made[make]
+        return made
+
+    def predict(self, row: Sequence[float], *, ranks: Sequence[int] | None = None) -> Prediction:
         """Return the answer to one row of finite floats, as the validator returns it.
+
+        Args:
+            ranks: those of the row among the cuts (`Cuts.ranks_of`), where they are known already.
 
         Raises:
             ValueError: the row does not have one value for each feature.
         """
         if len(row) != self._n_features:
             raise ValueError(f"a row has {self._n_features} values, not {len(row)}")
-        return self._evaluator.predict(row)
+        return self._evaluator.predict(row, ranks)
 
     def predict_batch(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> Batch:
         """Return the answers to rows of finite numbers: the same bits as `predict` gives one by one.

@@ -73,6 +73,10 @@ class Cuts:
         """Return the rank of one finite float64, exactly as if it had been cast to float32."""
         return bisect_left(self._bounds[feature], value)
 
+    def ranks_of(self, row: Sequence[float]) -> list[int]:
+        """Return the rank of each value of one row of finite float64."""
+        return list(map(bisect_left, self._bounds, row))
+
     @property
     def bounds(self) -> Sequence[Sequence[float]]:
         """The ascending float64 bounds of each feature, for callers that search them in place."""

@@ -52,10 +52,10 @@ class DecisionTable:
         cells = prod(size + 1 for size in cuts.sizes)
         return cells <= max_cells and cells * forest.n_trees <= MAX_PAINTINGS and cells * forest.n_labels <= MAX_SUMS
 
-    def outcome(self, row: Sequence[float]) -> int:
-        """Return the outcome of one row of finite float64 values."""
-        ranks = map(bisect_left, self._bounds, row)
-        outcome: int = self._outcome_view[sum(map(mul, ranks, self._strides))]
+    def outcome(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> int:
+        """Return the outcome of one row of finite float64 values, whose ranks may be known already."""
+        known = map(bisect_left, self._bounds, row) if ranks is None else ranks
+        outcome: int = self._outcome_view[sum(map(mul, known, self._strides))]
         return outcome
 
     def label_grid(self, indices: NDArray[np.intp]) -> LabelGrid:

@@ -7,7 +7,6 @@ all else held, therefore tells everything about that feature, and two features' 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -133,7 +132,7 @@ def nearest_change(
     """
     if model.grid is not None:
         bounds = model.cuts.bounds
-        ranks = ranks or list(map(bisect_left, bounds, row))
+        ranks = ranks or model.cuts.ranks_of(row)
         found = model.grid.nearest_other(row, ranks, bounds=bounds, spans=model.spans)
         if found is None:
             return None
@@ -159,7 +158,7 @@ class _Ends(msgspec.Struct, frozen=True):
 
 def _ends(model: Classifier, row: Sequence[float], *, max_rows: int) -> list[_Ends]:
     """Return the ends of the row's own label along each feature."""
-    ranks = list(map(bisect_left, model.cuts.bounds, row))
+    ranks = model.cuts.ranks_of(row)
     if model.grid is not None:
         return _ends_in(model.grid, ranks)
     own = model.predict(row).index
@@ -245,7 +244,7 @@ def plane(model: Classifier, row: Sequence[float], *, x: int, y: int, max_rows: 
     With more than `max_rows` cells, cuts are left out evenly, and the plane says that it is not exact.
     """
     if model.grid is not None and model.cuts.sizes[x] * model.cuts.sizes[y] <= max_rows:
-        ranks = [model.cuts.rank(feature, value) for feature, value in enumerate(row)]
+        ranks = model.cuts.ranks_of(row)
         labels = model.grid.plane(ranks, x=x, y=y)
         return Plane(model.cuts.values[x], model.cuts.values[y], labels, exact=True)
     side = math.isqrt(max_rows)

@@ -28,10 +28,10 @@ class Trees(ABC):
     def _leaves(self, ranks: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return the index in `values` of the leaf in each tree: shape (n, n_features) in, (n_trees, n) out."""
 
-    def one(self, row: Sequence[float]) -> NDArray[np.float64]:
+    def one(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> NDArray[np.float64]:
         """Return the probabilities of one row of finite float64 values, shape (n_labels,)."""
-        rank = self._cuts.rank
-        ranks = [rank(feature, value) for feature, value in enumerate(row)]
+        if ranks is None:
+            ranks = self._cuts.ranks_of(row)
         probabilities: NDArray[np.float64] = self._mean(np.array([ranks], dtype=np.intp))[0]
         return probabilities
 

@@ -1,4 +1,4 @@
-"""What operators and their machines ask: is it alive, is it ready."""
+"""What operators and their machines ask: is it alive, is it ready, what has it counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from web.api.messages import ModelName, encoder_of
+from web.metrics.exposition import render
 from web.models import Rejected
+from web.service import service_of
 
 
 class Live(msgspec.Struct, frozen=True):
@@ -37,12 +39,18 @@ async def live(request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """GET /health/ready: a model is loaded; names it. 503 once the process has been told to end."""
-    state = request.app.state
-    is_draining = state.is_draining
+    service = service_of(request.scope)
+    is_draining = service.is_draining
     answer = Ready(
         not is_draining,
-        encoder_of(state.model).name,
+        encoder_of(service.model).name,
         draining=is_draining or UNSET,
-        rejected=state.rejected or UNSET,
+        rejected=service.rejected or UNSET,
     )
     return Response(msgspec.json.encode(answer), 503 if is_draining else 200, media_type="application/json")
+
+
+async def metrics(request: Request) -> Response:
+    """GET /metrics: all that was counted, in the text format of Prometheus, or as OpenMetrics if `Accept` has it."""
+    content, content_type = render(service_of(request.scope).metrics, request.headers.get("accept", ""))
+    return Response(content, headers={"Content-Type": content_type, "Vary": "Accept", "Cache-Control": "no-store"})

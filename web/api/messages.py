@@ -227,7 +227,6 @@ class Encoder:
         return (self._members(prediction) + self._version).decode()
 
 
-@lru_cache(2)
 def encoder_of(model: Classifier) -> Encoder:
-    """Return the model's encoder: two are kept, for while one model replaces another."""
-    return Encoder(model)
+    """Return the model's encoder."""
+    return model.made(Encoder)

@@ -19,10 +19,10 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier, Prediction
 from ml.score import Part, Scorer
 from web.api.upload import Body, Spool, UploadedFile, too_large
-from web.metrics.counters import Channel
 from web.problems import Problem
-from web.requests import header_of, preferred_form
+from web.requests import header_of, preferred_representation
 from web.responses import CUT
+from web.service import service_of
 from web.settings import Settings
 
 # Text that is looked at in one go, and cells that leave in one go: each takes about a millisecond.
@@ -63,9 +63,10 @@ class Score:
             self._uploads -= 1
 
     async def _answer(self, scope: Scope, body: Body) -> None:
-        model: Classifier = scope["app"].state.model
+        service = service_of(scope)
+        model = service.model
         file = UploadedFile(scope, body)
-        channel: Channel = scope["app"].state.metrics.score
+        channel = service.metrics.score
 
         def predict(values: NDArray[np.float64]) -> list[Prediction]:
             started = perf_counter()
@@ -90,7 +91,7 @@ class Score:
             if has_begun:
                 await _break_off(scorer, body, problem)
                 return
-            if problem.details.status == 422 and preferred_form(scope, default="json") == "page":
+            if problem.details.status == 422 and preferred_representation(scope, default="json") == "page":
                 await body.skip()  # a browser looks at no answer before it has sent everything
             raise problem from error
         await body.send({"type": "http.response.body", "body": b"", "more_body": False})

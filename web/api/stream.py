@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from functools import lru_cache
+import contextlib
+from collections.abc import Iterable, Iterator
 from time import perf_counter
 
 import msgspec
 import numpy as np
 from msgspec import UNSET
-from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,9 +19,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.api import batch, messages
-from web.api.messages import SUBPROTOCOL, ErrorFrame, Limits, ModelFrame, PredictRequest, StreamModel, encoder_of
+from web.api.messages import SUBPROTOCOL, ErrorFrame, Limits, PredictRequest, StreamModel, encoder_of
 from web.metrics.counters import Metrics
 from web.problems import Problem, too_many
+from web.service import Service, service_of
 from web.settings import Settings
 
 # Frames that arrive together are taken from a queue without ever waiting. After this much work, in bytes of frames and
@@ -44,13 +44,18 @@ class Stream:
     Frames pass from server to here as plain ASGI: Starlette's `WebSocket` around each costs a tenth of a reply.
     """
 
+    def __init__(self, streams: OpenStreams) -> None:
+        self._streams = streams
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
         client = scope.get("client")
         try:
             await websocket.accept(subprotocol, [(b"x-request-id", scope["state"]["request_id"].encode())])
-            await _Conversation(scope["app"].state, receive, send, address=client[0] if client else "").run()
+            conversation = _Conversation(service_of(scope), receive, send, address=client[0] if client else "")
+            with self._streams.entered(conversation):
+                await conversation.run()
         except (WebSocketDisconnect, OSError):
             pass  # the client has left, as clients do
 
@@ -61,13 +66,14 @@ class OpenStreams:
     def __init__(self) -> None:
         self._open: set[_Conversation] = set()
 
-    def add(self, conversation: _Conversation) -> None:
-        """Take in a stream that has just been opened."""
+    @contextlib.contextmanager
+    def entered(self, conversation: _Conversation) -> Iterator[None]:
+        """Count a stream among the open ones for as long as it is served."""
         self._open.add(conversation)
-
-    def discard(self, conversation: _Conversation) -> None:
-        """Forget a stream that has ended."""
-        self._open.discard(conversation)
+        try:
+            yield
+        finally:
+            self._open.discard(conversation)
 
     def announce(self) -> None:
         """Have every stream announce the model that answers now; none of them waits for another."""
@@ -96,15 +102,15 @@ class _Conversation:
         "_model",
         "_receive",
         "_send",
+        "_service",
         "_settings",
-        "_state",
     )
 
-    def __init__(self, state: State, receive: Receive, send: Send, *, address: str) -> None:
-        self._state = state
+    def __init__(self, service: Service, receive: Receive, send: Send, *, address: str) -> None:
+        self._service = service
         self._address = address
-        self._settings: Settings = state.settings
-        self._metrics: Metrics = state.metrics
+        self._settings = service.settings
+        self._metrics = service.metrics
         self._receive = receive
         self._send = send
         self._model: Classifier | None = None
@@ -114,13 +120,10 @@ class _Conversation:
 
     async def run(self) -> None:
         """Announce the model, then answer frame by frame until the client leaves."""
-        streams: OpenStreams = self._state.streams
-        streams.add(self)
         try:
             with self._metrics.socket():
                 await self._answer_frames()
         finally:
-            streams.discard(self)
             if self._announcing:
                 self._announcing.cancel()
 
@@ -139,16 +142,15 @@ class _Conversation:
 
     async def _announce(self) -> None:
         self._has_news = False
-        model: Classifier
-        while self._model is not (model := self._state["model"]):
+        while self._model is not (model := self._service.model):
             await self._send({"type": "websocket.send", "text": announcement(model, self._settings)})
             self._metrics.frame_sent("model")
             self._model = model
 
     async def _answer_frames(self) -> None:
-        state, settings, receive, send = self._state, self._settings, self._receive, self._send
+        service, settings, receive, send = self._service, self._settings, self._receive, self._send
         metrics = self._metrics
-        take = state.rates.take
+        take = service.rates.take
         work = 0
         while True:
             if self._has_news:
@@ -159,7 +161,7 @@ class _Conversation:
             if message["type"] != "websocket.receive":
                 return
             started = perf_counter()
-            model: Classifier = state["model"]
+            model = service.model
             if self._model is not model:
                 await self._begin_to_announce()
                 assert self._model is not None
@@ -241,9 +243,12 @@ async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> 
     return {"type": "websocket.send", "bytes": probabilities.tobytes()}
 
 
-@lru_cache(2)
 def announcement(model: Classifier, settings: Settings) -> str:
-    """Return the frame that announces a model: two are kept, for while one model replaces another."""
+    """Return the frame that announces a model."""
+    limits = msgspec.json.encode(Limits(settings.max_frame_bytes, settings.max_samples)).decode()
+    return f'{{"type":"model","model":{model.made(_description)},"limits":{limits}}}'
+
+
+def _description(model: Classifier) -> str:
     shown = StreamModel(model.name, model.version, model.features, model.labels)
-    limits = Limits(settings.max_frame_bytes, settings.max_samples)
-    return msgspec.json.encode(ModelFrame(shown, limits)).decode()
+    return msgspec.json.encode(shown).decode()

@@ -17,8 +17,6 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
-from starlette.requests import Request
-from starlette.responses import Response
 
 from web.metrics.counters import Metrics
 from web.metrics.drift import DriftReport
@@ -91,12 +89,6 @@ FAMILIES = (
 )  # fmt: skip
 # How the numbers of several processes become one, where it is not their sum.
 _COMBINED = {"model_loaded_timestamp_seconds": max, "process_max_fds": min, "process_start_time_seconds": min}
-
-
-async def scrape(request: Request) -> Response:
-    """GET /metrics: all that was counted, in the text format of Prometheus, or as OpenMetrics if `Accept` has it."""
-    content, content_type = render(request.app.state.metrics, request.headers.get("accept", ""))
-    return Response(content, headers={"Content-Type": content_type, "Vary": "Accept", "Cache-Control": "no-store"})
 
 
 def render(metrics: Metrics, accept: str) -> tuple[bytes, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from web.problems import Problem
 from web.requests import header_of
@@ -18,14 +18,17 @@ class BodyLimit(RequestBodyLimitMiddleware):
     Bodies are kept until they are whole, so those of all clients together are bounded as well.
     """
 
+    def __init__(self, app: ASGIApp, *, max_body_size: int, pending: Pending) -> None:
+        super().__init__(app, max_body_size=max_body_size)
+        self._pending = pending
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         declared = header_of(scope, b"content-length")
         # A number of thousands of digits is too large as well, and int() would not read it.
         length = int(declared[:20]) if declared.isdigit() else self.max_body_size
         if length > self.max_body_size:
             raise Problem(413, f"the body has more than {self.max_body_size} bytes")
-        pending: Pending | None = scope.get("state", {}).get("pending")
-        if length <= _SHORT_BODY or pending is None:
+        if length <= _SHORT_BODY:
             await super().__call__(scope, receive, send)
             return
         taken = 0
@@ -35,13 +38,13 @@ class BodyLimit(RequestBodyLimitMiddleware):
             message = await receive()
             size = len(message.get("body", b""))
             taken += size
-            pending.take(size)
+            self._pending.take(size)
             return message
 
         try:
             await super().__call__(scope, receive_counted, send)
         finally:
-            pending.give_back(taken)
+            self._pending.give_back(taken)
 
 
 class Pending:

@@ -29,6 +29,8 @@ from web.settings import Settings
 Headers = dict[bytes, bytes]
 Refuse = Callable[[Request, Problem], Awaitable[Response]]
 """Makes the answer to a request that never comes to the routes."""
+Fail = Callable[[Request, Exception], Awaitable[Response]]
+"""Makes the answer to a request whose endpoint raised what nobody expected."""
 
 # Nothing unsafe, nothing from elsewhere. `connect-src 'self'` admits the page's own websocket. No browser that knows
 # `frame-ancestors` looks at X-Frame-Options beside it, and all of today know it.
@@ -57,11 +59,13 @@ TLS_HEADERS = [*SECURITY_HEADERS, (b"strict-transport-security", b"max-age=63072
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-def behind_gateway(app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics, *, refuse: Refuse) -> ASGIApp:
+def behind_gateway(
+    app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics, *, refuse: Refuse, fail: Fail
+) -> ASGIApp:
     """Return the application behind everything that stands around it."""
     if settings.allowed_origins:
         app = _for_other_sites(app, settings)
-    app = Gateway(app, settings, rates, metrics, refuse=refuse)
+    app = Gateway(app, settings, rates, metrics, refuse=refuse, fail=fail)
     return Forwarded(app, settings.trusted_proxies) if settings.trusted_proxies else app
 
 
@@ -91,9 +95,12 @@ class Gateway:
     The id of a request is in `scope["state"]["request_id"]`, and in the header `X-Request-ID` of its response.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics, *, refuse: Refuse) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics, *, refuse: Refuse, fail: Fail
+    ) -> None:
         self.app = app
         self._refuse = refuse
+        self._fail = fail
         self._metrics = metrics
         self._writes_access_log = bool(settings.access_log)
         self._settings = settings
@@ -153,8 +160,11 @@ class Gateway:
                 application = await self._refusal(scope, problem)
         try:
             await application(scope, receive, send_with_headers)
-        except Exception:
+        except Exception as error:
             self._metrics.unhandled()  # the server logs it
+            if not status:
+                response = await self._fail(_request_of(scope), error)
+                await response(scope, receive, send_with_headers)
             raise
         finally:
             self._metrics.request(scope.get("route"), status, started)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from time import perf_counter
 
 import msgspec
@@ -19,13 +20,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ml.model.classifier import Batch, Classifier
 from ml.model.sample import InvalidSample
 from web.api import batch, health
-from web.metrics.counters import Channel
-from web.middleware.body_limit import BodyLimit
+from web.middleware.body_limit import BodyLimit, Pending
 from web.oip import messages, tensors
 from web.oip.messages import (
     HEADER_LENGTH,
@@ -43,16 +43,18 @@ from web.oip.messages import (
 )
 from web.oip.tensors import Numbers
 from web.problems import Problem
+from web.service import service_of
 from web.settings import Settings
 
 _INFLATE_BYTES = 2**20
 
 Handler = Callable[[Request], Awaitable[Response]]
+Limited = Callable[[ASGIApp], ASGIApp]
 
 
-def routes(settings: Settings) -> list[Route]:
+def routes(settings: Settings, pending: Pending) -> list[Route]:
     """Return the routes of the protocol; whatever else is asked for below /v2 gets its form of error."""
-    limit = settings.max_body_bytes
+    limited = partial(BodyLimit, max_body_size=settings.max_body_bytes, pending=pending)
     found = [
         Route("/v2", _Endpoint(_server)),
         Route("/v2/", _Endpoint(_server)),
@@ -61,7 +63,7 @@ def routes(settings: Settings) -> list[Route]:
     ]
     for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         found += [
-            Route(f"{path}/infer", _Endpoint(_infer, method="POST", max_body_bytes=limit)),
+            Route(f"{path}/infer", _Endpoint(_infer, method="POST", limited=limited)),
             Route(f"{path}/ready", _Endpoint(_model_ready)),
             Route(path, _Endpoint(_model)),
         ]
@@ -71,33 +73,31 @@ def routes(settings: Settings) -> list[Route]:
 class _Endpoint:
     """Answers the requests of one route; whatever goes wrong is told in the protocol's form."""
 
-    def __init__(self, handler: Handler, *, method: str = "GET", max_body_bytes: int = 0) -> None:
+    def __init__(self, handler: Handler, *, method: str = "GET", limited: Limited | None = None) -> None:
         self._handler = handler
         self._methods = {"GET": ("GET", "HEAD"), "POST": ("POST",)}.get(method, ())
-        self._max_body_bytes = max_body_bytes
-        self._bounded = BodyLimit(self._answer, max_body_size=max_body_bytes)
+        self._app = limited(self._answer) if limited else self._answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._methods and scope["method"] not in self._methods:
             response = _error_response(405, f"{scope['method']} is not allowed here")
             response.headers["Allow"] = ", ".join(self._methods)
             await response(scope, receive, send)
-        elif self._max_body_bytes:
-            try:
-                await self._bounded(scope, receive, send)
-            except Problem as problem:
-                await _error_response(problem.details.status, problem.details.detail)(scope, receive, send)
-        else:
-            await self._answer(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except Problem as problem:
+            await _error_response(problem.details.status, problem.details.detail)(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             response = await self._handler(Request(scope, receive))
         except Problem as problem:
-            scope["app"].state.metrics.inference.error(str(problem.details.status))
+            service_of(scope).metrics.inference.error(str(problem.details.status))
             response = _error_response(problem.details.status, problem.details.detail)
         except HTTPException as error:
-            detail = _too_large(self._max_body_bytes) if error.status_code == 413 else error.detail
+            settings = service_of(scope).settings
+            detail = _too_large(settings.max_body_bytes) if error.status_code == 413 else error.detail
             response = _error_response(error.status_code, detail)
         await response(scope, receive, send)
 
@@ -136,14 +136,14 @@ async def _model(request: Request) -> Response:
 
 async def _infer(request: Request) -> Response:
     model = _model_of(request)
-    settings: Settings = request.app.state.settings
-    body = await _body(request, settings.max_body_bytes)
+    service = service_of(request.scope)
+    body = await _body(request, service.settings.max_body_bytes)
     message, binary = await messages.read(body, _header_length(request, body), len(model.features))
     outputs = _outputs(message, model)
     keys = [feature.key for feature in model.features]
-    columns = await tensors.read(message.inputs, binary, keys, max_samples=settings.max_samples)
+    columns = await tensors.read(message.inputs, binary, keys, max_samples=service.settings.max_samples)
     n_rows = len(columns[0])
-    channel: Channel = request.app.state.metrics.inference
+    channel = service.metrics.inference
     for part in batch.slices(model, n_rows):
         if part.start:
             await asyncio.sleep(0)
@@ -158,7 +158,7 @@ async def _infer(request: Request) -> Response:
 
 
 def _model_of(request: Request) -> Classifier:
-    model: Classifier = request.app.state.model
+    model = service_of(request.scope).model
     name, version = request.path_params["name"], request.path_params.get("version", model.version)
     if name != model.name:
         raise Problem(404, f'no model is called "{name[:80]}"; this server has "{model.name}"')

@@ -15,8 +15,10 @@ from ml.model.classifier import Classifier
 from ml.tables.numbers import shown_number
 from web.page import languages, openapi
 from web.page.openapi import Json
-from web.requests import Form, is_known
+from web.page.templates import render
+from web.requests import Representation, is_known
 from web.responses import Content, headers_of, tag_of
+from web.service import service_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +77,27 @@ class DocsView:
 
 async def openapi_json(request: Request) -> Response:
     """GET /openapi.json: the document for programs."""
-    state = request.app.state
-    return _answer(request, openapi.document(state.model, state.settings), form="json")
+    service = service_of(request.scope)
+    return _answer(request, openapi.document(service.model, service.settings), representation="json")
 
 
 async def docs(request: Request) -> Response:
     """GET /docs: the document for people."""
-    state = request.app.state
-    description = openapi.describe(state.model, state.settings)
-    view = docs_view(state.model, description, address=str(request.base_url))
+    service = service_of(request.scope)
+    description = openapi.describe(service.model, service.settings)
+    view = docs_view(service.model, description, address=str(request.base_url))
     return _answer(
         request,
-        state.templates.render("docs.html", languages.language(languages.SOURCE), docs=view).encode(),
-        form="page",
+        render("docs.html", languages.language(languages.SOURCE), docs=view).encode(),
+        representation="page",
     )
 
 
-def _answer(request: Request, content: bytes, *, form: Form) -> Response:
+def _answer(request: Request, content: bytes, *, representation: Representation) -> Response:
     tag = tag_of(content)
     if is_known(request.scope, tag):
-        return Content(b"", status=304, headers=headers_of(form, tag))
-    return Content(content, status=200, headers=headers_of(form, tag))
+        return Content(b"", status=304, headers=headers_of(representation, tag))
+    return Content(content, status=200, headers=headers_of(representation, tag))
 
 
 def docs_view(model: Classifier, description: Json, *, address: str) -> DocsView:

@@ -9,10 +9,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from web.metrics.counters import Metrics
 from web.metrics.drift import MODERATE_BELOW, STABLE_BELOW, DriftReport, FeatureDrift, Verdict
 from web.page.languages import SOURCE, language
-from web.requests import preferred_form
+from web.page.templates import render
+from web.requests import preferred_representation
+from web.service import service_of
 
 _HEADLINES: dict[Verdict, str] = {
     "too few samples": "Too few samples.",
@@ -60,13 +61,12 @@ class DriftView:
 
 async def show(request: Request) -> Response:
     """GET /health/drift: the page, the fragment for htmx, or JSON."""
-    metrics: Metrics = request.app.state.metrics
-    report = metrics.drift()
-    form = preferred_form(request.scope, default="page")
-    if form == "json":
+    report = service_of(request.scope).metrics.drift()
+    representation = preferred_representation(request.scope, default="page")
+    if representation == "json":
         return Response(msgspec.json.encode(report), 200, _HEADERS, media_type="application/json")
-    name = "drift.html" if form == "page" else "_drift.html"
-    content = request.app.state.templates.render(name, language(SOURCE), drift=view(report), base="../")
+    name = "drift.html" if representation == "page" else "_drift.html"
+    content = render(name, language(SOURCE), drift=view(report), base="../")
     return Response(content, 200, _HEADERS, media_type="text/html")
 
 

@@ -6,7 +6,6 @@ for each sample are a few numbers: where it is on the map, and how large its pic
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 
@@ -21,7 +20,7 @@ from web.page.languages import Language
 from web.page.model_card import card_view
 from web.page.picture import Picture
 from web.page.snippet_panel import CodeView
-from web.page.templates import Outline, Templates
+from web.page.templates import Outline, outline, render
 from web.page.views import Message, PredictionView
 
 # A decision table of Iris has 2,408 different answers, each about a kilobyte, and 676 maps over its petals, in each of
@@ -37,14 +36,13 @@ LEAST_ROWS, MOST_ROWS = 256, 4_096
 class Fragments:
     """Renders the fragments of one model in one language."""
 
-    def __init__(self, model: Classifier, templates: Templates, language: Language) -> None:
+    def __init__(self, model: Classifier, language: Language) -> None:
         self._model = model
-        self._templates = templates
         self._language = language
         self._max_rows = min(max(LEAST_ROWS, model.slice_rows // 2), MOST_ROWS)
         self._titled = {feature.key: feature for feature in model.features}
         self._picture = Picture(model)
-        self._picture_outline = templates.outline("_picture.html", language, leaves=self._picture.leaves)
+        self._picture_outline = outline("_picture.html", language, leaves=self._picture.leaves)
         # Regions and names by axes, ranks of what is held, and chosen label.
         self._maps: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
         self._answer = lru_cache(KEPT_ANSWERS)(self._render_answer)
@@ -53,9 +51,15 @@ class Fragments:
         self._axes = lru_cache(KEPT_AXES)(partial(axes_of, model))
         self._mapper = lru_cache(KEPT_AXES)(self._make_mapper)
 
-    def answer(self, row: Sequence[float], prediction: Prediction, notes: tuple[Note, ...], axes: Axes) -> bytes:
-        """Return the fragment of the answer to a row, with the map over `axes`."""
-        ranks = list(map(bisect_left, self._model.cuts.bounds, row))
+    def answer(
+        self,
+        row: Sequence[float],
+        ranks: Sequence[int],
+        prediction: Prediction,
+        notes: tuple[Note, ...],
+        axes: Axes,
+    ) -> bytes:
+        """Return the fragment of the answer to a row with these ranks among the cuts, with the map over `axes`."""
         change = nearest_change(self._model, row, max_rows=self._max_rows, ranks=ranks)
         return self._answer(prediction, notes).fill(
             (
@@ -122,7 +126,7 @@ class Fragments:
 
     def _render_answer(self, prediction: Prediction, notes: tuple[Note, ...]) -> Outline:
         view = views.answer_view(prediction, self._model.labels, notes, self._model.features, self._language)
-        return self._templates.outline("_prediction.html", self._language, prediction=view)
+        return outline("_prediction.html", self._language, prediction=view)
 
     def _render_change(self, feature: str, direction: Direction, threshold: float, value: float, label: str) -> bytes:
         view = views.change_view(
@@ -137,25 +141,24 @@ class Fragments:
 
     def _make_mapper(self, axes: tuple[int, int]) -> tuple[Mapper, Outline]:
         mapper = Mapper(self._model, self._language, x=axes[0], y=axes[1], max_rows=self._max_rows)
-        return mapper, self._templates.outline("_map.html", self._language, plot=mapper.plot)
+        return mapper, outline("_map.html", self._language, plot=mapper.plot)
 
     def _render(self, name: str, **context: object) -> str:
-        return self._templates.render(name, self._language, **context)
+        return render(name, self._language, **context)
 
 
-class FragmentStore:
-    """The fragments of the model that was asked for last, in each language that was asked for."""
+class _ByLanguage(dict[Language, Fragments]):
+    """The fragments of one model, in each language that was asked for."""
 
-    def __init__(self, templates: Templates) -> None:
-        self._templates = templates
-        self._model: Classifier | None = None
-        self._by_language: dict[Language, Fragments] = {}
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self._model = model
 
-    def of(self, model: Classifier, language: Language) -> Fragments:
-        """Return the model's fragments in a language."""
-        if model is not self._model:
-            self._model, self._by_language = model, {}
-        fragments = self._by_language.get(language)
-        if fragments is None:
-            fragments = self._by_language[language] = Fragments(model, self._templates, language)
+    def __missing__(self, language: Language) -> Fragments:
+        fragments = self[language] = Fragments(self._model, language)
         return fragments
+
+
+def fragments_of(model: Classifier, language: Language) -> Fragments:
+    """Return the model's fragments in a language."""
+    return model.made(_ByLanguage)[language]

@@ -64,7 +64,7 @@ _TYPES = (
 _NUMBER_TEXT = r"[0-9]{1,15}([.,][0-9]{1,15})?([eE][0-9])?$"
 
 
-@lru_cache(2)  # two models, for while one replaces another
+@lru_cache(1)
 def document(model: Classifier, settings: Settings) -> bytes:
     """Return the document as JSON."""
     return msgspec.json.encode(describe(model, settings))

@@ -20,8 +20,10 @@ from ml.tables.numbers import shown_number
 from web.page import languages, snippets
 from web.page.languages import Language
 from web.page.snippets import Call, Input
+from web.page.templates import render
 from web.requests import header_of, is_known, query_of
 from web.responses import Content, tag_of
+from web.service import service_of
 
 # An address without its last part, its query and its fragment.
 _FOLDER = re.compile(r"(https?://[A-Za-z0-9.:_\[\]-]+/(?:[!-~]*/)?)[!-~]*")
@@ -57,17 +59,17 @@ async def code(request: Request) -> Response:
     query = request.scope["query_string"].decode("latin-1")
     if request.headers.get("hx-request") != "true":
         return RedirectResponse(f"./?{query}#code" if query else "./#code", status_code=303, headers=_VARY)
-    state = request.app.state
+    service = service_of(request.scope)
     fields = query_of(request.scope)
-    language = _language(request.scope, fields, state.model)
+    language = _language(request.scope, fields, service.model)
     view = code_view(
-        state.model,
+        service.model,
         fields,
         address=address_of(request),
-        needs_token=bool(state.settings.api_token),
+        needs_token=bool(service.settings.api_token),
         language=language,
     )
-    content = state.templates.render("_code.html", language, code=view).encode()
+    content = render("_code.html", language, code=view).encode()
     tag = tag_of(content)
     headers = [*_HEADERS, (b"content-language", language.code.encode()), (b"etag", tag)]
     if is_known(request.scope, tag):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 
 import jinja2
 from markupsafe import Markup
@@ -31,43 +31,44 @@ class Outline:
         return b"".join(parts)
 
 
-class Templates:
-    """Renders templates. Links in them are relative to `base`, the way up to where the service answers."""
-
-    def __init__(self) -> None:
-        self._loader = jinja2.FileSystemLoader(TEMPLATES)
-        self._environments: dict[Language, jinja2.Environment] = {}
-        # Stands in rendered text where a gap is. Nobody who writes labels, titles or values can know it.
-        self._gap = secrets.token_hex(16)
-
-    def render(self, name: str, language: Language, **context: object) -> str:
-        """Return a template's text in a language."""
-        return self._environment(language).get_template(name).render(context)
-
-    def outline(self, name: str, language: Language, **context: object) -> Outline:
-        """Return a template's text with a gap wherever it has `{{ gap }}`."""
-        gap = Markup(self._gap)  # noqa: S704  # hex digits
-        return Outline(self.render(name, language, gap=gap, **context).split(self._gap))
-
-    def _environment(self, language: Language) -> jinja2.Environment:
-        known = self._environments.get(language)
-        if known is not None:
-            return known
-        environment = jinja2.Environment(
-            loader=self._loader,
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=["jinja2.ext.i18n"],
-        )
-        environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # of the extension
-        environment.globals |= {"asset": asset, "base": "", "language": language}
-        self._environments[language] = environment
-        return environment
+def render(name: str, language: Language, **context: object) -> str:
+    """Return a template's text in a language. Links in it are relative to `base`, the way up to the service."""
+    return _environment(language).get_template(name).render(context)
 
 
-@lru_cache
+def outline(name: str, language: Language, **context: object) -> Outline:
+    """Return a template's text with a gap wherever it has `{{ gap }}`."""
+    gap = Markup(_gap())  # noqa: S704  # hex digits
+    return Outline(render(name, language, gap=gap, **context).split(_gap()))
+
+
+@cache
+def _gap() -> str:
+    """Return what stands in rendered text for a gap: random, so that no label, title or value can contain it."""
+    return secrets.token_hex(16)
+
+
+@cache
+def _environment(language: Language) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=_loader(),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
+    )
+    environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # of the extension
+    environment.globals |= {"asset": asset, "base": "", "language": language}
+    return environment
+
+
+@cache
+def _loader() -> jinja2.BaseLoader:
+    return jinja2.FileSystemLoader(TEMPLATES)
+
+
+@cache
 def asset(name: str) -> str:
     """Return the relative address of one of our static files, with its digest: a new file is a new address."""
     return f"static/{name}?v={hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]}"

@@ -22,6 +22,7 @@ from web.middleware.gateway import SECURITY_HEADERS
 from web.problems import Problem
 from web.responses import CUT
 from web.server.connections import Connections, Watched
+from web.service import Service
 from web.settings import Settings
 
 INVALID_TEXT, TOO_SLOW, SERVICE_RESTART, TRY_AGAIN_LATER = 1007, 1008, 1012, 1013
@@ -170,7 +171,7 @@ def _line_of(name: bytes, value: bytes) -> bytes:
 class HttpProtocol(Watched, HttpToolsProtocol):
     """One HTTP connection.
 
-    The state that the application's lifespan yields has the settings and the connections of the process.
+    The state that the application's lifespan yields has the service and the connections of the process.
     """
 
     transport: Any
@@ -179,6 +180,11 @@ class HttpProtocol(Watched, HttpToolsProtocol):
     _waited_s = 0.0  # for a head, or for the next request
     _is_deaf = False  # no more is read: the last answer is under way
     _problem: Problem | None = None  # why this connection is not served
+
+    @property
+    def _service(self) -> Service:
+        service: Service = self.app_state["service"]
+        return service
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Write through a gathering transport, and find out whether the connection is one too many."""
@@ -202,14 +208,14 @@ class HttpProtocol(Watched, HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
-            limit = self.app_state["settings"].max_head_bytes
+            limit = self._service.settings.max_head_bytes
             if self._head_bytes > limit:
                 self.refuse(Problem(431, f"the head of the request has more than {limit} bytes"))
 
     def refuse(self, problem: Problem) -> None:
         """Answer without the application, and end the connection; while it answers, only end it."""
         self._is_deaf = True
-        self.app_state["metrics"].refused(problem.details.status)
+        self._service.metrics.refused(problem.details.status)
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not (cycle.response_started or self._in_head):
             headers = [*self.server_state.default_headers, *SECURITY_HEADERS]
@@ -290,6 +296,11 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
     transport: Any
     _is_ending = False
 
+    @property
+    def _service(self) -> Service:
+        service: Service = self.app_state["service"]
+        return service
+
     def connection_made(self, transport: Any) -> None:
         """Go on with a connection that was taken in before."""
         super().connection_made(transport)
@@ -303,7 +314,7 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_complete and not self.transport.is_closing():
             problem = Problem(400, "this is not the handshake of a websocket")
-            self.app_state["metrics"].refused(problem.details.status)
+            self._service.metrics.refused(problem.details.status)
             self.transport.write(responses.on_the_wire(problem, [*self.default_headers, *SECURITY_HEADERS]))
             self.transport.is_gentle = True
             self.transport.close()

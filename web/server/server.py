@@ -13,6 +13,7 @@ from types import FrameType
 
 import uvicorn
 
+from web.service import Service
 from web.settings import Settings
 
 # How often the end of requests is looked at, and how long a task may take to notice that its connection was cut.
@@ -48,8 +49,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.handle_exit)
-        watch = self.lifespan.state["watch"]
-        signal.signal(signal.SIGHUP, lambda *_: watch.look_now())
+        service = self._service
+        signal.signal(signal.SIGHUP, lambda *_: service.watch.look_now())
         if self._supervisor:
             self._supervisor.sendall(b"\n")
             loop = asyncio.get_running_loop()
@@ -67,7 +68,7 @@ class Server(uvicorn.Server):
             return
         drain_s = self._settings.drain_s if sig == signal.SIGTERM else 0.0
         self._closes_at = time.monotonic() + drain_s
-        self.lifespan.state["service"].is_draining = True
+        self._service.is_draining = True
         logger.info("told to stop: no longer ready, closing in %g s", drain_s)
 
     async def on_tick(self, counter: int) -> bool:
@@ -99,6 +100,11 @@ class Server(uvicorn.Server):
             await asyncio.sleep(CUT_S)
         await self.lifespan.shutdown()
         logger.info("stopped")
+
+    @property
+    def _service(self) -> Service:
+        service: Service = self.lifespan.state["service"]
+        return service
 
     def _on_supervisor_gone(self, loop: asyncio.AbstractEventLoop) -> None:
         # It never says anything, so there is only its end to be read.

@@ -1,0 +1,155 @@
+"""The page: prefilled by its address, or with the result of a form for browsers without JavaScript."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Scope
+
+from ml.model.classifier import Classifier
+from ml.model.sample import InvalidSample
+from web.page import languages, snippet_panel
+from web.page.fragments import fragments_of
+from web.page.languages import Language
+from web.problems import Problem
+from web.requests import MAX_QUERY_FIELDS, Representation, content_type_of, header_of, is_known, query_of
+from web.responses import Content, entity_tag, headers_of
+from web.service import service_of
+
+FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
+# Fields that say how an answer is shown and are no measurements.
+_OPTIONS = ("lang", "map-x", "map-y")
+
+
+class ViewOptions(NamedTuple):
+    """How an answer is shown: its language, the `lang` that the address asks for, and the features of its map.
+
+    A named tuple: one is made for each request, and a frozen dataclass takes three times as long.
+    """
+
+    language: Language
+    lang: str
+    map_x: str | None
+    map_y: str | None
+
+
+async def page(request: Request) -> Response:
+    """GET / and /index: the page, prefilled from the query or else with the model's example."""
+    model = service_of(request.scope).model
+    fields, options = split_off(request.scope, query_of(request.scope), model, "page")
+    known: dict[str, object] = {feature.key: options.language.number(feature.example) for feature in model.features}
+    # Other parameters are left alone here: links get decorated on their way (utm_source and the like).
+    known |= {key: text for key, text in fields.items() if key in known}
+    tag = entity_tag(model, "page", options.language.code)
+    if is_known(request.scope, tag):
+        return Content(b"", status=304, headers=headers_of("page", tag, model, lang=options.language.code))
+    return page_response(request.scope, known, options, tag=tag)
+
+
+async def result(request: Request) -> Response:
+    """POST /result: the page with its result, for browsers without JavaScript; a GET leads to the page."""
+    if request.method != "POST":
+        # With what it asks for: from the result, the links of examples and languages lead here.
+        query = request.url.query
+        return RedirectResponse(f"./?{query}" if query else "./", status_code=303)
+    refuse_compressed(request)
+    if content_type_of(request.scope)[0] not in FORM_TYPES:
+        raise Problem(415, "send application/x-www-form-urlencoded or multipart/form-data")
+    fields, options = posted_options(request, await form_of(request), "page")
+    return page_response(request.scope, fields, options)
+
+
+async def favicon(request: Request) -> Response:
+    """GET /favicon.ico: where browsers look for the icon of answers that are no page."""
+    return RedirectResponse("static/favicon.svg", status_code=308)
+
+
+def page_response(
+    scope: Scope, sample: Mapping[str, object] | Sequence[object], options: ViewOptions, *, tag: bytes = b""
+) -> Response:
+    """Return the page with a sample in its fields and the answer to it, or its errors."""
+    service = service_of(scope)
+    model = service.model
+    fragments = fragments_of(model, options.language)
+    axes = fragments.axes(options.map_x, options.map_y)
+    status = 200
+    try:
+        row = model.validator.row(sample)
+        notes = model.validator.notes(row)
+        started = perf_counter()
+        ranks = model.cuts.ranks_of(row)
+        prediction = model.predict(row, ranks=ranks)
+        service.metrics.page.one(model, row, prediction, started)
+        fragment, messages = fragments.answer(row, ranks, prediction, notes, axes), fragments.told(notes)
+    except InvalidSample as error:
+        service.metrics.page.errors(error.errors)
+        view = fragments.invalid_view(error)
+        fragment, messages = fragments.invalid(view), view.messages
+        status = 422 if view.state == "invalid" else 200
+    named = sample if isinstance(sample, Mapping) else dict(zip((f.key for f in model.features), sample, strict=False))
+    texts = {key: "" if value is None else str(value) for key, value in named.items()}
+    address = snippet_panel.address_of(Request(scope))
+    panel = snippet_panel.code_view(
+        model,
+        sample,
+        address=address,
+        needs_token=bool(service.settings.api_token),
+        language=options.language,
+    )
+    content = fragments.page(texts, fragment, messages, lang=options.lang, axes=axes, address=address, code=panel)
+    headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
+    return Content(content.encode(), status=status, headers=headers)
+
+
+def split_off(
+    scope: Scope, fields: Mapping[str, str], model: Classifier, representation: Representation
+) -> tuple[dict[str, object], ViewOptions]:
+    """Return the measurements among a request's fields, and how its answer is to be shown.
+
+    The names of the map's fields have a hyphen, which no feature's key has; a feature may be called `lang`.
+    """
+    asked: dict[str, str] = {}
+    measurements: dict[str, object] = {**fields}
+    if "lang" in fields or "map-x" in fields or "map-y" in fields:  # mostly none is
+        asked = {name: fields[name] for name in _OPTIONS if name in fields and name not in model.validator.keys}
+        measurements = {key: value for key, value in fields.items() if key not in asked}
+    language = languages.known(asked["lang"]) if "lang" in asked else None
+    lang = language.code if language else ""
+    if representation == "json":
+        language = languages.language(languages.SOURCE)
+    elif language is None:
+        language = languages.preferred(header_of(scope, b"accept-language"))
+    return measurements, ViewOptions(language, lang, asked.get("map-x"), asked.get("map-y"))
+
+
+def posted_options(
+    request: Request, fields: Mapping[str, str], representation: Representation
+) -> tuple[dict[str, object], ViewOptions]:
+    """Return what `split_off` does for a form; options that it lacks may stand in its address: `/result?lang=es`."""
+    model = service_of(request.scope).model
+    asked = query_of(request.scope)
+    addressed = {name: asked[name] for name in _OPTIONS if name in asked and name not in model.validator.keys}
+    return split_off(request.scope, {**addressed, **fields}, model, representation)
+
+
+def refuse_compressed(request: Request) -> None:
+    """Raise a `Problem`, 415, if the body is compressed."""
+    if header_of(request.scope, b"content-encoding") not in (b"", b"identity"):
+        raise Problem(415, "a compressed body is not read")
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """Return the fields of a form; of several with one name, the last.
+
+    Raises:
+        Problem: 415, it is not UTF-8.
+    """
+    charset = content_type_of(request.scope)[1].get(b"charset", b"utf-8").lower()
+    if charset not in (b"utf-8", b"utf8", b"us-ascii"):
+        raise Problem(415, "a form is UTF-8")
+    async with request.form(max_files=0, max_fields=MAX_QUERY_FIELDS) as form:
+        return {key: str(value) for key, value in form.items()}

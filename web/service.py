@@ -1,0 +1,50 @@
+"""The service: what all endpoints of a process share, as one typed object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from starlette.types import Scope
+
+from ml.model.classifier import Classifier
+from web.metrics.counters import Metrics
+from web.middleware.body_limit import Pending
+from web.middleware.rates import Rates
+from web.models import Rejected, Watch
+from web.settings import Settings
+
+
+@dataclass(slots=True)
+class Service:
+    """One process's service. Made by `create_app`; the lifespan loads the model before the first request.
+
+    Attributes:
+        pending: the bytes of all request bodies that are being read.
+        model: the model that answers. It is replaced by assigning another one, between two requests.
+        watch: looks at the model file.
+        rejected: why a newer model file is not served, if there is one.
+        is_draining: whether the process has been told to end.
+    """
+
+    settings: Settings
+    metrics: Metrics
+    rates: Rates
+    pending: Pending
+    model: Classifier = field(init=False)
+    watch: Watch = field(init=False)
+    rejected: Rejected | None = None
+    is_draining: bool = False
+
+
+class State(TypedDict):
+    """What is in the state of each request and websocket."""
+
+    service: Service
+    request_id: str
+
+
+def service_of(scope: Scope) -> Service:
+    """Return the service that a request or websocket belongs to."""
+    service: Service = scope["state"]["service"]
+    return service
