@@ -30,11 +30,11 @@ from ml.training import fitting, iris
 from tests.conftest import ROOT, Element, parse_html
 from web.app import create_app
 from web.page import languages, templates
+from web.page.answers import Message as Told
 from web.page.decision_map import default_axes
 from web.page.fragments import Fragments
 from web.page.languages import LOCALES, NO_BREAK, Language
 from web.page.snippet_panel import CodeView, code_view
-from web.page.views import Message as Told
 from web.page.views import problem_view
 from web.problems import Problem
 from web.settings import Settings

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
-from web.page import views
+from web.page import answers, views
+from web.page.answers import PredictionView
 from web.page.decision_map import default_axes
 from web.page.languages import NO_BREAK, language
 from web.page.snippet_panel import CodeView
-from web.page.views import PageView, PredictionView
+from web.page.views import PageView
 
 ENGLISH = language("en")
 
@@ -26,9 +27,9 @@ def view_of(model: Classifier, sample: Mapping[str, object]) -> PredictionView:
     try:
         row = model.validator.row(sample)
     except InvalidSample as error:
-        return views.invalid_view(error, model.features, ENGLISH)
+        return answers.invalid_view(error, model.features, ENGLISH)
     notes = model.validator.notes(row)
-    return views.answer_view(model.predict(row), model.labels, notes, model.features, ENGLISH)
+    return answers.answer_view(model.predict(row), model.labels, notes, model.features, ENGLISH)
 
 
 def page_of(model: Classifier, texts: Mapping[str, str]) -> PageView:

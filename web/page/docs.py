@@ -13,8 +13,8 @@ from starlette.responses import Response
 
 from ml.model.classifier import Classifier
 from ml.tables.numbers import shown_number
+from web.api.description import Json
 from web.page import languages, openapi
-from web.page.openapi import Json
 from web.page.templates import render
 from web.requests import Representation, is_known
 from web.responses import Content, headers_of, tag_of

@@ -14,14 +14,14 @@ from markupsafe import Markup
 from ml.model.classifier import Classifier, Prediction
 from ml.model.explain import Direction, nearest_change
 from ml.model.sample import InvalidSample, Note
-from web.page import views
+from web.page import answers, views
+from web.page.answers import Message, PredictionView
 from web.page.decision_map import Axes, Mapper, axes_of
 from web.page.languages import Language
 from web.page.model_card import card_view
 from web.page.picture import Picture
 from web.page.snippet_panel import CodeView
 from web.page.templates import Outline, outline, render
-from web.page.views import Message, PredictionView
 
 # A decision table of Iris has 2,408 different answers, each about a kilobyte, and 676 maps over its petals, in each of
 # which two or three labels may be the chosen one.
@@ -77,11 +77,11 @@ class Fragments:
 
     def told(self, notes: Sequence[Note]) -> Sequence[Message]:
         """Return what notes say."""
-        return views.told(notes, self._model.features, self._language)
+        return answers.told(notes, self._model.features, self._language)
 
     def invalid_view(self, error: InvalidSample) -> PredictionView:
         """Return the view of a sample with errors, or of one that is not complete yet."""
-        return views.invalid_view(error, self._model.features, self._language)
+        return answers.invalid_view(error, self._model.features, self._language)
 
     def invalid(self, view: PredictionView) -> bytes:
         """Return the fragment of such a view."""
@@ -125,11 +125,11 @@ class Fragments:
         return outline.fill((*parts, x, y, x, y))
 
     def _render_answer(self, prediction: Prediction, notes: tuple[Note, ...]) -> Outline:
-        view = views.answer_view(prediction, self._model.labels, notes, self._model.features, self._language)
+        view = answers.answer_view(prediction, self._model.labels, notes, self._model.features, self._language)
         return outline("_prediction.html", self._language, prediction=view)
 
     def _render_change(self, feature: str, direction: Direction, threshold: float, value: float, label: str) -> bytes:
-        view = views.change_view(
+        view = answers.change_view(
             self._titled[feature],
             direction=direction,
             threshold=threshold,
