@@ -22,7 +22,8 @@ import ml
 from ml import console
 from ml.model import classifier, explain
 from ml.model.classifier import Classifier
-from ml.model.explain import Change, Explanation, Plane, Range
+from ml.model.explain import Change, Explanation, Range
+from ml.model.plane import Plane, plane
 from ml.tables.csvfile import Limits
 from ml.training.fitting import Trained
 
@@ -321,7 +322,7 @@ def assert_plane_is_right(model: Classifier, place: Place, found: Plane) -> None
 
 @pytest.mark.parametrize(("x", "y"), [(0, 1), (1, 0), (2, 3), (3, 0)])
 def test_the_plane_of_two_features_is_right_in_every_cell(model: Classifier, x: int, y: int) -> None:
-    found = explain.plane(model, SAMPLE, x=x, y=y)
+    found = plane(model, SAMPLE, x=x, y=y)
 
     assert found.exact
     assert len(found.x_cuts) == model.cuts.sizes[x]
@@ -331,7 +332,7 @@ def test_the_plane_of_two_features_is_right_in_every_cell(model: Classifier, x: 
 def test_the_plane_of_a_wide_forest_is_right_in_every_cell(wine: Classifier) -> None:
     row = load_wine().data[40].tolist()
 
-    found = explain.plane(wine, row, x=6, y=12)
+    found = plane(wine, row, x=6, y=12)
 
     assert found.exact
     assert_plane_is_right(wine, Place(6, 12, row), found)
@@ -341,7 +342,7 @@ def test_the_plane_of_a_feature_that_no_tree_uses_has_one_column(digits: Classif
     row = load_digits().data[0].tolist()
     assert digits.cuts.sizes[0] == 0
 
-    found = explain.plane(digits, row, x=0, y=20)
+    found = plane(digits, row, x=0, y=20)
 
     assert found.indices.shape == (digits.cuts.sizes[20] + 1, 1)
     assert found.exact
@@ -349,7 +350,7 @@ def test_the_plane_of_a_feature_that_no_tree_uses_has_one_column(digits: Classif
 
 @pytest.mark.parametrize("max_rows", [4, 50, 400])
 def test_a_plane_with_cuts_left_out_says_so_and_is_right_where_it_looked(model: Classifier, max_rows: int) -> None:
-    found = explain.plane(model, SAMPLE, x=2, y=3, max_rows=max_rows)
+    found = plane(model, SAMPLE, x=2, y=3, max_rows=max_rows)
 
     assert not found.exact
     assert 1 < found.indices.size <= max_rows

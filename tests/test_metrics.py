@@ -26,6 +26,7 @@ from tests.conftest import ROOT, Server, run_server
 from web.app import create_app
 from web.metrics.counters import CHANNELS, NOTES, Metrics
 from web.metrics.exposition import FAMILIES, render
+from web.page.fragments import Fragments
 from web.settings import Settings
 
 ROW = [5.6, 2.7, 4.2, 1.3]
@@ -314,6 +315,25 @@ def test_a_mistake_of_our_own_is_counted(service: TestClient) -> None:
     found = scrape(service)
     assert found.value("unhandled_exceptions_total") == 1
     assert found.value("http_requests_total", route="/predict", status="500") == 1
+
+
+def test_an_endpoint_that_fails_once_is_run_once(service: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes: list[bytes | Exception] = [RuntimeError("once"), b"<p>an answer</p>"]
+
+    def answer(*_: object) -> bytes:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(Fragments, "answer", answer)
+
+    statuses = [service.get(f"/predict?{QUERY}", headers={"HX-Request": "true"}).status_code for _ in range(2)]
+
+    assert statuses == [500, 200]
+    found = scrape(service)
+    assert found.value("unhandled_exceptions_total") == 1
+    assert found.total("predictions_total") == 2
 
 
 def test_openmetrics_is_sent_to_who_asks_for_it_and_is_valid(service: TestClient) -> None:

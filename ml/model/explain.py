@@ -22,7 +22,6 @@ from ml.model.decision_table import LabelGrid
 from ml.tables.numbers import LARGEST
 
 MAX_ROWS = 4_096
-MAX_PLANE_ROWS = 16_384
 # Rows of many features are long: this many numbers take 16 MB as float64, and a fraction of a second to answer.
 MAX_VALUES = 2_000_000
 
@@ -74,22 +73,6 @@ class Explanation:
     ranges: tuple[Range, ...]
     nearest: Change | None
     searched_all: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Plane:
-    """The labels over two features, all others held.
-
-    Attributes:
-        x_cuts, y_cuts: ascending, shapes (n_x,) and (n_y,): where the label can change.
-        indices: shape (n_y + 1, n_x + 1): the position of the label in each cell between the cuts.
-        exact: False when cuts were left out to keep the plane small.
-    """
-
-    x_cuts: NDArray[np.float32]
-    y_cuts: NDArray[np.float32]
-    indices: NDArray[np.integer]
-    exact: bool
 
 
 def explain(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS) -> Explanation:
@@ -202,7 +185,7 @@ def _searched(
     starts = np.cumsum([0, *(last - first + 1 for first, last in spans.values())]).tolist()
     rows = np.tile(np.array(row, dtype=np.float32), (starts[-1], 1))
     for start, (feature, (first, last)) in zip(starts, spans.items(), strict=False):
-        rows[start : start + last - first + 1, feature] = _between(model, feature, row)[first : last + 1]
+        rows[start : start + last - first + 1, feature] = between(model, feature, row)[first : last + 1]
     indices = model.predict_batch(rows).indices
     lines = {feature: indices[start:stop] for feature, (start, stop) in zip(spans, pairwise(starts), strict=True)}
     return [
@@ -238,42 +221,12 @@ def _spans(model: Classifier, ranks: Sequence[int], *, max_rows: int) -> dict[in
     return {feature: (max(0, ranks[feature] - reach), min(sizes[feature], ranks[feature] + reach)) for feature in used}
 
 
-def plane(model: Classifier, row: Sequence[float], *, x: int, y: int, max_rows: int = MAX_PLANE_ROWS) -> Plane:
-    """Return the labels over the features `x` and `y`, given by position, with the others held at the row's values.
-
-    With more than `max_rows` cells, cuts are left out evenly, and the plane says that it is not exact.
-    """
-    if model.grid is not None and model.cuts.sizes[x] * model.cuts.sizes[y] <= max_rows:
-        ranks = model.cuts.ranks_of(row)
-        labels = model.grid.plane(ranks, x=x, y=y)
-        return Plane(model.cuts.values[x], model.cuts.values[y], labels, exact=True)
-    side = math.isqrt(max_rows)
-    x_kept, y_kept = (_thinned(model.cuts.sizes[feature], side - 1) for feature in (x, y))
-    x_values, y_values = _between(model, x, row), _between(model, y, row)
-    rows = np.tile(np.array(row, dtype=np.float32), ((len(x_kept) + 1) * (len(y_kept) + 1), 1))
-    x_chosen, y_chosen = x_values[[*x_kept, -1]], y_values[[*y_kept, -1]]
-    rows[:, x] = np.tile(x_chosen, len(y_chosen))
-    rows[:, y] = np.repeat(y_chosen, len(x_chosen))
-    return Plane(
-        x_cuts=model.cuts.values[x][x_kept],
-        y_cuts=model.cuts.values[y][y_kept],
-        indices=model.predict_batch(rows).indices.reshape(len(y_chosen), len(x_chosen)),
-        exact=len(x_kept) == model.cuts.sizes[x] and len(y_kept) == model.cuts.sizes[y],
-    )
-
-
-def _between(model: Classifier, feature: int, row: Sequence[float]) -> NDArray[np.float32]:
+def between(model: Classifier, feature: int, row: Sequence[float]) -> NDArray[np.float32]:
     """Return one value of each interval between the feature's cuts: the interval's last one."""
     cuts = model.cuts.values[feature]
     if not len(cuts):
         return np.array([row[feature]], dtype=np.float32)
     return np.append(cuts, np.nextafter(cuts[-1], np.float32(np.inf)))
-
-
-def _thinned(size: int, most: int) -> NDArray[np.intp]:
-    if size <= most:
-        return np.arange(size)
-    return np.linspace(0, size - 1, most).round().astype(np.intp)
 
 
 def _change(model: Classifier, feature: int, *, value: float, rank: int, label: str) -> Change | None:

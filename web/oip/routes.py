@@ -14,7 +14,6 @@ from time import perf_counter
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Raw
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ml.model.classifier import Batch, Classifier
+from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.api import batch, health
 from web.middleware.body_limit import BodyLimit, Pending
@@ -31,16 +30,12 @@ from web.oip.messages import (
     HEADER_LENGTH,
     SAMPLES,
     InferenceError,
-    InferenceOutput,
-    InferenceRequest,
-    InferenceResponse,
     ModelMetadata,
     ModelReady,
-    Parameters,
-    RequestedOutput,
     ServerMetadata,
     TensorMetadata,
 )
+from web.oip.outputs import requested_outputs, response_of
 from web.oip.tensors import Numbers
 from web.problems import Problem
 from web.service import service_of
@@ -139,7 +134,7 @@ async def _infer(request: Request) -> Response:
     service = service_of(request.scope)
     body = await _body(request, service.settings.max_body_bytes)
     message, binary = await messages.read(body, _header_length(request, body), len(model.features))
-    outputs = _outputs(message, model)
+    outputs = requested_outputs(message, model)
     keys = [feature.key for feature in model.features]
     columns = await tensors.read(message.inputs, binary, keys, max_samples=service.settings.max_samples)
     n_rows = len(columns[0])
@@ -154,7 +149,7 @@ async def _infer(request: Request) -> Response:
         channel.many(model, rows, answers.indices)
         for output in outputs:
             output.add(answers)
-    return _response(message, model, n_rows, outputs)
+    return response_of(message, model, n_rows, outputs)
 
 
 def _model_of(request: Request) -> Classifier:
@@ -225,87 +220,6 @@ def _valid_rows(
         except InvalidSample as error:
             raise Problem(422, f"row {part.start + index}: {error}") from error
     return rows
-
-
-class _Output:
-    """A tensor of the answer, in the making."""
-
-    def __init__(self, requested: RequestedOutput, model: Classifier, *, binary: bool) -> None:
-        self.name = requested.name
-        self._labels = tensors.text_encoder(model.labels, binary=binary) if self.name == "label" else ()
-        self._width = () if self._labels else (len(model.labels),)
-        self._binary = binary
-        self._parameters = _without(requested.parameters, "binary_data")
-        self._pieces: list[bytes] = []
-
-    def add(self, answers: Batch) -> None:
-        """Encode the answers to some rows."""
-        if self._labels:
-            chosen = [self._labels[index] for index in answers.indices.tolist()]
-            self._pieces.append((b"" if self._binary else b",").join(chosen))
-        else:
-            self._pieces.append(tensors.floats(answers.probabilities, binary=self._binary))
-
-    def finish(self, n_rows: int) -> tuple[InferenceOutput, bytes]:
-        """Return the tensor, and its binary data if it has some."""
-        content = tensors.joined(self._pieces, binary=self._binary)
-        parameters = {**self._parameters, "binary_data_size": len(content)} if self._binary else self._parameters
-        output = InferenceOutput(
-            name=self.name,
-            shape=(n_rows, *self._width),
-            datatype="BYTES" if self._labels else "FP64",
-            parameters=parameters or UNSET,
-            data=UNSET if self._binary else Raw(content),
-        )
-        return output, content if self._binary else b""
-
-
-def _outputs(message: InferenceRequest, model: Classifier) -> list[_Output]:
-    """Return the outputs that are asked for, in that order; without any, all."""
-    default = _flag(message.parameters, "binary_data_output", otherwise=False)
-    requested = message.outputs or [RequestedOutput(name="label"), RequestedOutput(name="probabilities")]
-    if len({output.name for output in requested}) < len(requested):
-        raise Problem(400, "an output is asked for twice")
-    outputs = []
-    for output in requested:
-        if output.name not in ("label", "probabilities"):
-            raise Problem(400, f'output "{output.name[:80]}" is not known; "label" and "probabilities" are')
-        for extension in ("classification", "shared_memory_region"):
-            if extension in (output.parameters or {}):
-                raise Problem(400, f'output "{output.name}": this server does not know the parameter {extension}')
-        outputs.append(_Output(output, model, binary=_flag(output.parameters, "binary_data", otherwise=default)))
-    return outputs
-
-
-def _flag(parameters: Parameters | None, name: str, *, otherwise: bool) -> bool:
-    value = (parameters or {}).get(name, otherwise)
-    if not isinstance(value, bool):
-        raise Problem(400, f"the parameter {name} is either true or false, not {str(value)[:40]!r}")
-    return value
-
-
-def _without(parameters: Parameters | None, name: str) -> Parameters:
-    return {key: value for key, value in (parameters or {}).items() if key != name}
-
-
-def _response(message: InferenceRequest, model: Classifier, n_rows: int, outputs: Sequence[_Output]) -> Response:
-    finished = [output.finish(n_rows) for output in outputs]
-    text = msgspec.json.encode(
-        InferenceResponse(
-            model_name=model.name,
-            model_version=model.version,
-            id=UNSET if message.id is None else message.id,
-            parameters=_without(message.parameters, "binary_data_output") or UNSET,
-            outputs=[output for output, _ in finished],
-        )
-    )
-    if all(output.data is not UNSET for output, _ in finished):
-        return Response(text, media_type="application/json")
-    return Response(
-        b"".join([text, *(content for _, content in finished)]),
-        media_type="application/octet-stream",
-        headers={HEADER_LENGTH: str(len(text))},
-    )
 
 
 def _json(message: msgspec.Struct) -> Response:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -135,28 +134,6 @@ def _binary_parts(inputs: Sequence[InferenceInput], binary: memoryview) -> dict[
     if binary:
         raise Problem(400, f"{len(binary)} bytes of binary data belong to no input")
     return parts
-
-
-def text_encoder(labels: Sequence[str], *, binary: bool) -> Sequence[bytes]:
-    """Return each label as an element of a BYTES tensor: binary, or as a JSON string."""
-    if not binary:
-        return [msgspec.json.encode(label) for label in labels]
-    encoded = (label.encode() for label in labels)
-    return [struct.pack("<I", len(content)) + content for content in encoded]
-
-
-def floats(values: NDArray[np.float64], *, binary: bool) -> bytes:
-    """Return the elements of an FP64 tensor, row by row: binary, or as JSON numbers with commas between them."""
-    if binary:
-        return values.astype("<f8", copy=False).tobytes()
-    return msgspec.json.encode(values.ravel().tolist())[1:-1]
-
-
-def joined(pieces: Iterable[bytes], *, binary: bool) -> bytes:
-    """Return the data of a tensor from the encodings of its parts: binary, or as a flat JSON array."""
-    if binary:
-        return b"".join(pieces)
-    return b"[" + b",".join(piece for piece in pieces if piece) + b"]"
 
 
 def _from_binary(content: memoryview, datatype: str, shape: tuple[int, int], *, name: str) -> Numbers:

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
-from ml.model.explain import Plane, plane
+from ml.model.plane import Plane, plane
 from web.page.languages import Language
 
 WIDTH, HEIGHT = 400, 300
