@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml import csvfile
-from ml.csvfile import Limits, Reading, feature_of, read_csv, separator_of
+from ml.csvfile import Limits, Reading, feature_of, read_csv
 from ml.dataset import Dataset
 from ml.errors import DatasetError
+from ml.rows import separator_of
 from ml.sample import LARGEST
 
 HEADER = "width (cm),height,kind"

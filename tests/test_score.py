@@ -18,13 +18,12 @@ from hypothesis import strategies as st
 from ml import training
 from ml.card import Recipe
 from ml.classifier import Classifier
-from ml.csvfile import read_csv
+from ml.csvfile import BLOCK_CHARACTERS, read_csv
 from ml.errors import DatasetError
+from ml.rows import MAX_ROW_CHARACTERS
 from ml.score import (
-    BLOCK_CHARACTERS,
     MAX_ODD_ROWS,
     MAX_PART_CELLS,
-    MAX_ROW_CHARACTERS,
     BadRow,
     Scored,
     Scorer,

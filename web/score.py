@@ -97,7 +97,7 @@ class Score:
 
     async def _parts(self, scorer: Scorer, file: UploadedFile) -> AsyncIterator[Part]:
         # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
-        decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
+        decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
         # A header of thousands of columns takes long to understand: the first part is made in a thread.
         first: Part | None = None
         async for chunk in file.chunks():
