@@ -20,6 +20,9 @@ logger = logging.getLogger("web")
 # An application sends this instead of the end of an answer that it cannot finish: what was sent goes out, and then the
 # connection ends, so that nobody takes half an answer for a whole one.
 CUT = "http.response.cut"
+# An application sends this between two pieces of long work: ClientDisconnect is raised when the client has left, of
+# which sending to it says nothing. Nothing is sent.
+CHECK = "http.response.check"
 # How often connections are looked at: often enough for the shortest deadline.
 LONGEST_LOOK_S = 1.0
 LOOKS_A_DEADLINE = 4

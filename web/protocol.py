@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
     HEADER_VALUE_RE,
@@ -18,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from web import refusals
-from web.connections import CUT, Connections, Watched
+from web.connections import CHECK, CUT, Connections, Watched
 from web.gateway import SECURITY_HEADERS
 from web.problems import Problem
 from web.settings import Settings
@@ -109,6 +110,10 @@ class Cycle(RequestResponseCycle):
         ):
             if message["type"] == CUT:
                 self._cut()
+                return
+            if message["type"] == CHECK:
+                if self.disconnected:
+                    raise ClientDisconnect
                 return
             await super().send(message)
             return
