@@ -308,7 +308,9 @@ class _Table:
         changed: set[int] = set()
         for index, cells in enumerate(rows):
             if _has_risk(cells):
-                rows[index] = list(map(guard, cells))
+                # Rows of thousands of cells have mostly the same ones.
+                safe = {cell: guard(cell) for cell in set(cells)}
+                rows[index] = [safe[cell] for cell in cells]
                 changed.add(index)
         self._write_anew(rows, texts, changed)
 
