@@ -273,7 +273,7 @@ def _source(name: str) -> Iterator[TextIO]:
     with contextlib.ExitStack() as stack:
         try:
             file: TextIO = stack.enter_context(
-                open(sys.stdin.fileno() if name == "-" else name, encoding="utf-8-sig", closefd=name != "-", **_TEXT)  # type: ignore[call-overload]  # mypy can't see into **_TEXT
+                open(sys.stdin.fileno() if name == "-" else name, encoding="utf-8", closefd=name != "-", **_TEXT)  # type: ignore[call-overload]  # mypy can't see into **_TEXT
             )
         except OSError as error:
             raise DatasetError(f"{name}: {error.strerror}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,17 +18,16 @@ from numpy.typing import NDArray
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier, Prediction
 from ml.model.sample import FieldError, InvalidSample, Validator
-from ml.tables.csvfile import MAX_COLUMNS, OpenQuote, feature_of, header_lines, listed, separator_of
+from ml.tables.csvfile import BLOCK_CHARACTERS, MAX_COLUMNS, feature_of, listed
 from ml.tables.dataset import Feature
 from ml.tables.numbers import MAX_NUMBER_CHARACTERS, is_number
+from ml.tables.rows import Block, RowReader
 
-# What a command reads at once.
-BLOCK_CHARACTERS = 2**18
-# A longer row is no row of a table; it would have to be kept whole.
-MAX_ROW_CHARACTERS = 2**18
 # A part has at most so many cells; of rows that the validator has to look at one by one, so many rows.
 MAX_PART_CELLS = 2**15
 MAX_ODD_ROWS = 128
+# So many names of columns are understood at once, in 3 ms; parts without text come in between.
+_KEYS_A_PART = 512
 # Answers that were written out are kept, as many as have about so many characters.
 _KEPT_CHARACTERS = 2**22
 _PROBABILITY_CHARACTERS = 20
@@ -37,9 +35,9 @@ _PROBABILITY_CHARACTERS = 20
 # The start of what a spreadsheet may take for a formula, see `guard`: a mark, white space aside, that is neither alone
 # nor the sign of a number.
 _MARK = r"[=+\-@＝＋－＠]"  # the last four are full-width
-_BLANKS = r"[ \0\x0b\x0c\x1c-\x1f\x85\xa0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]*"
+_BLANKS = r"[ \0\x0b\x0c\x1c-\x1f\x85\xa0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]*+"
 _END = rf"{_BLANKS}(?:[,;\t\r\n]|\Z)"
-_NUMBER = r"[+-](?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_NUMBER = r"[+-](?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?"
 _FORMULA = rf"(?={_BLANKS}{_MARK})(?!{_BLANKS}(?:{_MARK}|{_NUMBER}){_END})"
 _AT_START = re.compile(_FORMULA)
 _INSIDE = re.compile(rf"([,;\t\r\n]){_FORMULA}")
@@ -70,7 +68,10 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the scored table: the header or whole rows as text, how many rows, and those without an answer."""
+    """A piece of the scored table: the header or whole rows as text, how many rows, and those without an answer.
+
+    Its text is empty where only work was done.
+    """
 
     text: str
     rows: int
@@ -99,9 +100,9 @@ def score(
         DatasetError: as `Scorer.feed` and `Scorer.finish`.
     """
     scorer = Scorer(model, guarded=guarded)
-    blocks = iter(lambda: source.read(BLOCK_CHARACTERS), "")
+    texts = iter(lambda: source.read(BLOCK_CHARACTERS), "")
     rows = bad = 0
-    for part in itertools.chain(itertools.chain.from_iterable(map(scorer.feed, blocks)), scorer.finish()):
+    for part in itertools.chain(itertools.chain.from_iterable(map(scorer.feed, texts)), scorer.finish()):
         sink.write(part.text)
         for row in part.bad:
             on_bad(row)
@@ -136,12 +137,8 @@ class Scorer:
         self._predict = predict or model.predict_each
         self._max_cells = max_cells
         self._guarded = guarded
+        self._reader = RowReader(allow_one_column=len(model.features) == 1)
         self._table: _Table | None = None
-        # What came after the last complete row. While a quote is open in it, nothing but a quote can complete it.
-        self._held = [""]
-        self._held_characters = 0
-        self._is_open = False
-        self._line = 1  # on which it starts
 
     def feed(self, text: str) -> Iterator[Part]:
         """Take text, and yield what is complete by now: the header, and rows.
@@ -150,13 +147,7 @@ class Scorer:
             DatasetError: there is no header, or it lacks a feature, or the text is not CSV. The rows before were
                 yielded.
         """
-        ends_line = "\n" in text or "\r" in text or self._held[-1].endswith("\r")
-        self._held.append(text)
-        self._held_characters += len(text)
-        if '"' in text if self._is_open else ends_line:
-            yield from self._advance(is_last=False)
-        if self._held_characters > MAX_ROW_CHARACTERS:
-            raise DatasetError(f"line {self._line}: a row of more than {MAX_ROW_CHARACTERS} characters")
+        yield from self._score(self._reader.feed(text))
 
     def finish(self) -> Iterator[Part]:
         """Yield what is left: no more text comes.
@@ -164,101 +155,32 @@ class Scorer:
         Raises:
             DatasetError: as `feed`; or a quote is still open, so that all that follows it would be lost in one cell.
         """
-        yield from self._advance(is_last=True)
+        yield from self._score(self._reader.finish())
 
     def last_row(self, message: str) -> str:
         """Return a row with nothing but a message, for a table that has to end after its header and before its end."""
         assert self._table is not None
         return self._table.row_of(message)
 
-    def _advance(self, *, is_last: bool) -> Iterator[Part]:
-        text = "".join(self._held)
-        # A return at the end may be half of a line end.
-        end = len(text) if is_last else max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1
-        self._hold(text)
-        if self._table is None:
-            if not end and not is_last:
-                return
-            lines = io.StringIO(text[:end], newline="")
-            try:
-                header = header_lines(lines)
-            except OpenQuote:
-                if is_last:
-                    raise
-                self._is_open = '"' not in text[end:]
-                return
-            self._table = _Table(
-                self._model, header, max_cells=self._max_cells, guarded=self._guarded, predict=self._predict
-            )
-            self._line += len(header)
-            text, end = text[lines.tell() :], end - lines.tell()
-            yield Part(self._table.header, 0)
-        start, complete = self._line, text[:end]
-        plain = _plain_lines(complete)
-        if plain is not None:
-            self._hold(text[end:])
-            self._line += len(plain)
-            yield from self._table.parts_of_lines(plain, start=start)
-            return
-        quoted = _quoted_rows(complete, self._table.separator, start=start)
-        self._hold(quoted.rest + text[end:], is_open=bool(quoted.rest) and '"' not in text[end:])
-        self._line += quoted.n_lines
-        yield from self._table.parts_of_rows(quoted.rows, quoted.lines)
-        if quoted.error:
-            raise DatasetError(quoted.error)
-        if quoted.rest and is_last:
-            raise DatasetError(f"line {self._line}: a quote is opened and never closed")
-
-    def _hold(self, text: str, *, is_open: bool = False) -> None:
-        self._held, self._held_characters, self._is_open = [text], len(text), is_open
-
-
-def _plain_lines(text: str) -> list[str] | None:
-    """Return lines, without their ends, that can be split at the separator; None if csv has to look at them."""
-    if '"' in text:
-        return None
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    limit = csv.field_size_limit()
-    if len(text) > limit and max(map(len, lines), default=0) > limit:
-        return None
-    return lines
-
-
-@dataclass(frozen=True, slots=True)
-class _Quoted:
-    """What csv makes of text: rows that are not blank, the line on which each starts, how many lines all of it takes,
-    the text of a row in which a quote is open at the end, and what is wrong after the rows."""
-
-    rows: Rows
-    lines: list[int]
-    n_lines: int
-    rest: str = ""
-    error: str = ""
-
-
-def _quoted_rows(text: str, separator: str, *, start: int) -> _Quoted:
-    # A blank line after the last one is no row of its own, unless a quote is still open: then it ends up in its cell.
-    reader = csv.reader(itertools.chain(io.StringIO(text, newline=""), ["\n"]), delimiter=separator)
-    rows: Rows = []
-    lines: list[int] = []
-    cells: list[str] = []
-    before = n_lines = 0
-    try:
-        for cells in reader:
-            before, n_lines = n_lines, reader.line_num
-            if cells:
-                rows.append(cells)
-                lines.append(start + before)
-    except csv.Error as error:
-        return _Quoted(rows, lines, n_lines, error=f"line {start + reader.line_num - 1}: {error}")
-    if not cells:
-        return _Quoted(rows, lines, n_lines - 1)
-    rest = "".join(itertools.islice(io.StringIO(text, newline=""), before, None))
-    return _Quoted(rows[:-1], lines[:-1], before, rest=rest)
+    def _score(self, blocks: Iterator[Block]) -> Iterator[Part]:
+        for block in blocks:
+            if self._table is None:
+                keys: list[str] = []
+                (header,) = block.rows
+                if len(header) > MAX_COLUMNS:
+                    raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
+                for start in range(0, len(header), _KEYS_A_PART):
+                    if start:
+                        yield Part("", 0)
+                    keys += [feature_of(text).key for text in header[start : start + _KEYS_A_PART]]
+                self._table = _Table(
+                    self._model, header, keys, self._reader.separator,
+                    max_cells=self._max_cells, guarded=self._guarded, predict=self._predict,
+                )  # fmt: skip
+                self._reader.max_rows = self._table.max_rows
+                yield Part(self._table.header, 0)
+            else:
+                yield from self._table.parts(block)
 
 
 class _Table:
@@ -269,20 +191,24 @@ class _Table:
 
     Attributes:
         header: the header row as it is written.
+        max_rows: the most rows that are scored at once.
     """
 
-    def __init__(self, model: Classifier, first: list[str], *, max_cells: int, guarded: bool, predict: Predict) -> None:
-        text = "".join(first)
-        self.separator = separator_of(text) if len(model.features) > 1 else separator_or_comma(text)
-        try:
-            header = next(csv.reader(first, delimiter=self.separator))
-        except csv.Error as error:
-            raise DatasetError(f"line 1: {error}") from error
-        if len(header) > MAX_COLUMNS:
-            raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
+    def __init__(
+        self,
+        model: Classifier,
+        header: list[str],
+        keys: list[str],
+        separator: str,
+        *,
+        max_cells: int,
+        guarded: bool,
+        predict: Predict,
+    ) -> None:
+        self.separator = separator
         self._model = model
         self._predict = predict
-        self._positions = positions_of(model.features, header)
+        self._positions = _positions_of(model.features, header, keys)
         self._width = len(header)
         self._guarded = guarded
         self._others = sorted(set(range(self._width)) - set(self._positions))
@@ -290,7 +216,7 @@ class _Table:
         cells = [*header, *added]
         self.header = self._encoded([[*map(guard, cells)] if guarded else cells])[0] + "\n"
         self._blank = self.separator * len(added)
-        self._max_rows = max(1, min(max_cells // len(cells), model.slice_rows))
+        self.max_rows = max(1, min(max_cells // len(cells), model.slice_rows))
         # Predictions of a decision table are shared objects: writing out floats once each is a third of all work.
         kept = _KEPT_CHARACTERS // (_PROBABILITY_CHARACTERS * len(added))
         self._tail_of = lru_cache(kept)(self._tail)
@@ -300,22 +226,10 @@ class _Table:
         last = self._encoded([self._last_cells([], message)])[0]
         return self.separator * (self._width - 1) + self._blank + last + "\n"
 
-    def parts_of_lines(self, lines: list[str], *, start: int) -> Iterator[Part]:
-        """Yield parts of lines that can be split at the separator; the first stands on line `start` of the file."""
-        numbers: Sequence[int] = range(start, start + len(lines))
-        if "" in lines:
-            numbers = [number for number, line in zip(numbers, lines, strict=True) if line]
-            lines = [line for line in lines if line]
-        separator = self.separator
-        for at in range(0, len(lines), self._max_rows):
-            part = lines[at : at + self._max_rows]
-            yield from self._parts([line.split(separator) for line in part], part, numbers[at : at + self._max_rows])
-
-    def parts_of_rows(self, rows: Rows, numbers: Sequence[int]) -> Iterator[Part]:
-        """Yield parts of rows that csv has read, with the line on which each starts."""
-        for at in range(0, len(rows), self._max_rows):
-            part = rows[at : at + self._max_rows]
-            yield from self._parts(part, self._encoded(part), numbers[at : at + self._max_rows])
+    def parts(self, block: Block) -> Iterator[Part]:
+        """Yield the parts that a block of rows becomes."""
+        texts = self._encoded(block.rows) if block.texts is None else block.texts
+        return self._parts(block.rows, texts, block.lines)
 
     def _parts(self, rows: Rows, texts: list[str], numbers: Sequence[int]) -> Iterator[Part]:
         values = plain_rows(self._model.validator, rows, positions=self._positions, width=self._width)
@@ -395,7 +309,9 @@ class _Table:
         changed: set[int] = set()
         for index, cells in enumerate(rows):
             if _has_risk(cells):
-                rows[index] = list(map(guard, cells))
+                # Rows of thousands of cells have mostly the same ones.
+                safe = {cell: guard(cell) for cell in set(cells)}
+                rows[index] = [safe[cell] for cell in cells]
                 changed.add(index)
         self._write_anew(rows, texts, changed)
 
@@ -443,19 +359,12 @@ def added_columns(header: Sequence[str], labels: Sequence[str]) -> list[str]:
     """Return the names of the new columns: label, probabilities, and why there are none; with a number behind those
     that the header has already."""
     names: list[str] = []
+    taken = set(header)
     for wanted in ["predicted_label", *(f"probability_{label}" for label in labels), "prediction_error"]:
         numbered = itertools.chain([wanted], (f"{wanted}_{number}" for number in itertools.count(2)))
-        taken = {*header, *names}
         names.append(next(name for name in numbered if name not in taken))
+        taken.add(names[-1])
     return names
-
-
-def separator_or_comma(header: str) -> str:
-    """Return the separator of a header; of one that has only one column, the comma."""
-    try:
-        return separator_of(header)
-    except DatasetError:
-        return ","  # one column is enough for a model of one feature
 
 
 def positions_of(features: Sequence[Feature], header: Sequence[str]) -> list[int]:
@@ -464,9 +373,13 @@ def positions_of(features: Sequence[Feature], header: Sequence[str]) -> list[int
     Raises:
         DatasetError: the header lacks a feature, or has it twice.
     """
+    return _positions_of(features, header, [feature_of(text).key for text in header])
+
+
+def _positions_of(features: Sequence[Feature], header: Sequence[str], keys: Sequence[str]) -> list[int]:
     positions: dict[str, list[int]] = {}
-    for index, text in enumerate(header):
-        positions.setdefault(feature_of(text).key, []).append(index)
+    for index, key in enumerate(keys):
+        positions.setdefault(key, []).append(index)
     for feature in features:
         found = positions.get(feature.key, [])
         if len(found) != 1:

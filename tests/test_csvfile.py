@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from ml.errors import DatasetError
 from ml.tables import csvfile
-from ml.tables.csvfile import Limits, Reading, feature_of, read_csv, separator_of
+from ml.tables.csvfile import Limits, Reading, feature_of, read_csv
 from ml.tables.dataset import Dataset
 from ml.tables.numbers import LARGEST
+from ml.tables.rows import separator_of
 
 HEADER = "width (cm),height,kind"
 ROWS = ("1,10,a", "2.5,20,b", "3,30,a", "4,40,b")

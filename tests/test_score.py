@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,8 @@ from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.score import (
-    BLOCK_CHARACTERS,
     MAX_ODD_ROWS,
     MAX_PART_CELLS,
-    MAX_ROW_CHARACTERS,
     BadRow,
     Scored,
     Scorer,
@@ -30,7 +29,8 @@ from ml.score import (
     guard,
     score,
 )
-from ml.tables.csvfile import read_csv
+from ml.tables.csvfile import BLOCK_CHARACTERS, read_csv
+from ml.tables.rows import MAX_ROW_CHARACTERS
 from ml.training import fitting
 
 ROOT = Path(__file__).parent.parent
@@ -626,3 +626,12 @@ def test_labels_that_are_formulas_are_marked_as_cells_are(tmp_path: Path) -> Non
     assert [row[:2] for row in plain[1:]] == [["1", "=1+1"], ["18", "-2"], ["=2", ""]]
     assert [row[:2] for row in guarded] == [["'@x", "predicted_label"], ["1", "'=1+1"], ["18", "-2"], ["'=2", ""]]
     assert guarded[3][-1] == "'@x: '=2' is not a number"
+
+
+@pytest.mark.parametrize("mark", ["-1", "=" + " ", "-1.", "- ,", "-1e+"])
+def test_a_long_cell_is_looked_at_for_formulas_in_no_time(mark: str) -> None:
+    started = time.process_time()
+
+    guard(mark + mark[-1] * 100_000 + "a")
+
+    assert time.process_time() - started < 0.5

@@ -537,3 +537,60 @@ def status_of_upload(server: Server) -> int:
     response.read()
     connection.close()
     return response.status
+
+
+# --- beside hostile uploads
+
+HOSTILE_LINE = b'""' + b"x" * 255 + b"\n"
+
+
+def processor_seconds(server: Server) -> float:
+    """Return what the server has used so far, of a counter that goes by 10 ms."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_small_upload_is_answered_while_hostile_headers_and_clients_that_hang_wait(
+    model_path: Path, tmp_path: Path
+) -> None:
+    with (
+        run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), MAX_UPLOADS="33") as server,
+        contextlib.ExitStack() as stack,
+    ):
+        before = processor_seconds(server)
+        hostile, silent = ([stack.enter_context(begin(server)) for _ in range(16)] for _ in range(2))
+        for connection in silent:
+            connection.sendall(chunk(b'"' + HOSTILE_LINE))
+        for connection in hostile:
+            connection.sendall(chunk(b'"' + HOSTILE_LINE * 990))
+
+        status = status_of_upload(server)
+        for connection in hostile:
+            connection.sendall(END)
+        answers = [read_until(connection, b"}") for connection in hostile]
+        used = processor_seconds(server) - before
+
+    assert status == 200
+    assert all(b"a quote in the header is not closed" in answer for answer in answers)
+    assert used < 4, "one such header took 18 s"
+
+
+def test_work_ends_when_the_client_leaves(model_path: Path, tmp_path: Path) -> None:
+    # No row is good, and each of two bytes: some 20 s of work, of which most waits on disk for a client to read.
+    body = f"{HEADER}\n".encode() + b"x\n" * 4_000_000
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), MAX_UPLOADS="1") as server:
+        with begin(server, length=2 * len(body)) as connection:
+            connection.sendall(body)
+        left = processor_seconds(server)
+
+        assert status_when_there_is_room(server) == 200
+        assert processor_seconds(server) - left < 2
+    assert "Traceback" not in (tmp_path / "log.txt").read_text()
+
+
+def test_a_header_of_very_many_columns_is_understood_between_other_requests(
+    client: TestClient, model: Classifier
+) -> None:
+    table = f"{HEADER},{','.join(f'N É{n} [cm]' for n in range(9_990))}\n{GOOD}{',' * 9_990}\n"
+
+    assert upload(client, table).content == expected(model, table)

@@ -28,6 +28,9 @@ _MEDIA_TYPES: dict[Representation, bytes] = {
 # An application sends this instead of the end of an answer that it cannot finish: what was sent goes out, and then the
 # connection ends, so that nobody takes half an answer for a whole one.
 CUT = "http.response.cut"
+# An application sends this between two pieces of long work: ClientDisconnect is raised when the client has left, of
+# which sending to it says nothing. Nothing is sent.
+CHECK = "http.response.check"
 
 
 # The files that an answer can depend on.

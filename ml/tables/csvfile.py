@@ -5,7 +5,6 @@ Nothing is guessed silently: a `Reading` says what was inferred.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import os
 import re
@@ -15,43 +14,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TextIO
 
 import numpy as np
 
 from ml.errors import DatasetError
 from ml.tables.dataset import MAX_TEXT, Dataset, Feature
 from ml.tables.numbers import LARGEST, NotANumber, is_number, number_of, shown_number
+from ml.tables.rows import SEPARATORS, Block, RowReader, shown
 
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+# What is read at once.
+BLOCK_CHARACTERS = 2**18
 MAX_FILE_BYTES = 2 * 2**30
 MAX_CELLS = 50_000_000
 MAX_COLUMNS = 10_000
 MAX_LABELS = 1_000
-_SHOWN_CHARACTERS = 60
 _SHOWN_NAMES = 20
-_MAX_HEADER_LINES = 1_000
-# Its byte order marks, as text that lets pass what is not UTF-8.
-_UTF_16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")
-
 _UNIT = re.compile(r"^(.*\S)\s*[(\[]([^()\[\]]*)[)\]]$", re.DOTALL)
-# A quote opens a cell only at its start: elsewhere it may be a mark for inches. While it is open, the last group is "".
-_QUOTED = re.compile(r'(^|[,;\t])"(?:[^"]|"")*("?)')
-
-
-class OpenQuote(DatasetError):
-    """The header ends within quotes."""
-
-
-class Reader(Protocol):
-    """What `csv.reader` returns: rows, and the number of lines read so far."""
-
-    @property
-    def line_num(self) -> int: ...
-
-    def __iter__(self) -> Iterator[list[str]]: ...
-
-    def __next__(self) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -102,45 +81,14 @@ def read_csv(
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DatasetError(f"larger than {MAX_FILE_BYTES} bytes")
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             return _read(file, path, target=target, drop=drop, limits=limits or {}, name=_text(name or path.stem))
-    except (DatasetError, csv.Error) as error:
+    except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from error
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: {_undecodable_line(path)}not UTF-8 text ({error.reason})") from error
-
-
-def header_lines(file: Iterator[str]) -> list[str]:
-    """Take the lines of the header row, which are several if a quoted cell has line breaks.
-
-    Raises:
-        OpenQuote: there are no more lines, and a quoted cell is not complete.
-        DatasetError: there is none, or it has more lines than a header would.
-    """
-    lines = [next(file, "")]
-    if not lines[0]:
-        raise DatasetError("no header row: the file is empty")
-    if lines[0].startswith(_UTF_16_MARKS):
-        raise DatasetError("UTF-16 text: save it as UTF-8")
-    if not lines[0].strip():
-        raise DatasetError("no header row: line 1 is blank")
-    if "\0" in lines[0]:
-        raise DatasetError("not text")
-    is_open = _ends_in_quotes(lines[0])
-    while is_open:
-        line = next(file, "")
-        if not line or len(lines) == _MAX_HEADER_LINES:
-            raise (DatasetError if line else OpenQuote)("line 1: a quote in the header is not closed")
-        lines.append(line)
-        if '"' in line:
-            is_open = _ends_in_quotes("".join(lines))
-    return lines
-
-
-def _ends_in_quotes(text: str) -> bool:
-    return any(not found[2] for found in _QUOTED.finditer(text))
 
 
 def refuse_same_file(source: str, sink: str) -> None:
@@ -157,21 +105,6 @@ def refuse_same_file(source: str, sink: str) -> None:
         raise DatasetError(f"{source} is the input as well: name another file for the output")
 
 
-def separator_of(header: str) -> str:
-    """Return the separator that a header row uses: the most frequent one outside quotes.
-
-    Raises:
-        DatasetError: there is none, so there is only one column.
-    """
-    counts = Counter(_QUOTED.sub(r"\1", header))
-    separator = max(SEPARATORS, key=lambda candidate: counts[candidate])
-    if not counts[separator]:
-        raise DatasetError(
-            f"the header has only one column, {_shown(header.strip())}: separate by comma, semicolon or tab"
-        )
-    return separator
-
-
 def feature_of(header: str, limits: Mapping[str, Limits] | None = None) -> Feature:
     """Return the feature that a column's header names: `petal width (cm)` has key `petal_width` and unit `cm`."""
     match = _UNIT.match(header.strip())
@@ -182,8 +115,15 @@ def feature_of(header: str, limits: Mapping[str, Limits] | None = None) -> Featu
     return Feature(key=key, title=title, unit=unit, minimum=given.minimum, maximum=given.maximum)
 
 
+def _blocks(source: TextIO, reader: RowReader) -> Iterator[Block]:
+    """Yield the blocks of text opened with newline=""; errors are those of the reader."""
+    for text in iter(lambda: source.read(BLOCK_CHARACTERS), ""):
+        yield from reader.feed(text)
+    yield from reader.finish()
+
+
 def _read(
-    file: Iterator[str],
+    file: TextIO,
     path: Path,
     *,
     target: str | None,
@@ -191,16 +131,12 @@ def _read(
     limits: Mapping[str, Limits],
     name: str,
 ) -> Reading:
-    lines = header_lines(file)
-    separator = separator_of("".join(lines))
-    # strict: a cell that goes on after its closing quote, or a quote that is never closed, is an error and no text.
-    reader = csv.reader(itertools.chain(lines, file), delimiter=separator, strict=True)
-    try:
-        header = next(reader)
-    except csv.Error as error:
-        raise DatasetError(f"line 1: {error}") from error
+    # strict: a cell that goes on after its closing quote is an error and no text.
+    reader = RowReader(strict=True)
+    blocks = _blocks(file, reader)
+    (header,) = next(blocks).rows
     columns, target_column = _columns(header, target=target, drop=drop, limits=limits)
-    values, texts, blank, commas = _rows(reader, header, columns=columns, target_column=target_column)
+    values, texts, commas = _rows(blocks, header, columns=columns, target_column=target_column)
     if not texts:
         raise DatasetError("no rows below the header")
     labels = _labels(texts)
@@ -215,21 +151,21 @@ def _read(
         classes=np.array([position[text] for text in texts], dtype=np.intp),
     )
     inferred = [
-        f"separated by {SEPARATORS[separator]}",
+        f"separated by {SEPARATORS[reader.separator]}",
         f"class column: {_one_line(header[target_column])}" + ("" if target else " (the last one)"),
         "classes: "
         + ", ".join(f"{_one_line(label)} ({counts[label]} row{'s' if counts[label] > 1 else ''})" for label in labels),
         *(_told(column) for column in columns),
         *(
-            f"a comma in {_shown(column.header)} is a decimal mark, as in {_shown(commas[column.index])}"
+            f"a comma in {shown(column.header)} is a decimal mark, as in {shown(commas[column.index])}"
             for column in columns
             if column.index in commas
         ),
     ]
     if all(is_number(text) for text in header):
         inferred.append("every name in the header is a number: if the first row is data, the file lacks its header")
-    if blank:
-        inferred.append(f"blank lines left out: {blank}")
+    if reader.blank_lines:
+        inferred.append(f"blank lines left out: {reader.blank_lines}")
     return Reading(dataset, tuple(inferred))
 
 
@@ -249,11 +185,11 @@ def _columns(
     for column in columns:
         key = column.feature.key
         if not key:
-            raise DatasetError(f"line 1, column {column.index + 1} has no name: {_shown(column.header)}")
+            raise DatasetError(f"line 1, column {column.index + 1} has no name: {shown(column.header)}")
         if len(column.header) > MAX_TEXT:
-            raise DatasetError(f"line 1, column {_shown(column.header)}: a name of more than {MAX_TEXT} characters")
+            raise DatasetError(f"line 1, column {shown(column.header)}: a name of more than {MAX_TEXT} characters")
         if key in seen:
-            raise DatasetError(f"columns {_shown(seen[key])} and {_shown(column.header)} have the same key, {key}")
+            raise DatasetError(f"columns {shown(seen[key])} and {shown(column.header)} have the same key, {key}")
         seen[key] = column.header
     unknown = sorted(limits.keys() - seen.keys())
     if unknown:
@@ -268,56 +204,46 @@ def _find(wanted: str, columns: Sequence[Column]) -> int:
     if len(found) == 1:
         return found[0]
     if found:
-        raise DatasetError(f"{len(found)} columns are called {_shown(wanted)}")
-    raise DatasetError(f"no column is called {_shown(wanted)}: {listed(column.header for column in columns)}")
+        raise DatasetError(f"{len(found)} columns are called {shown(wanted)}")
+    raise DatasetError(f"no column is called {shown(wanted)}: {listed(column.header for column in columns)}")
 
 
 def _rows(
-    reader: Reader, header: Sequence[str], *, columns: Sequence[Column], target_column: int
-) -> tuple[array[float], list[str], int, dict[int, str]]:
-    """Return all values row by row, the text of each row's class, the number of blank lines, and decimal commas.
+    blocks: Iterator[Block], header: Sequence[str], *, columns: Sequence[Column], target_column: int
+) -> tuple[array[float], list[str], dict[int, str]]:
+    """Return all values row by row, the text of each row's class, and decimal commas.
 
     The last are by the index of their column: the first value with one.
     """
-    values, blank = array("d"), 0
+    values = array("d")
     texts: list[str] = []
     commas: dict[int, str] = {}
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            what = str(error).replace("unexpected end of data", "a quote is opened and never closed")
-            raise DatasetError(f"line {line}: {what}") from error
-        if cells is None:
-            return values, texts, blank, commas
-        if not cells:
-            blank += 1
-            continue
+    for line, cells in itertools.chain.from_iterable(zip(block.lines, block.rows, strict=True) for block in blocks):
         if len(cells) != len(header):
             raise DatasetError(f"line {line} has {len(cells)} columns, the header has {len(header)}")
         values.extend(_number(cells[column.index], column, line=line) for column in columns)
         for column in columns:
             if "," in cells[column.index]:
                 commas.setdefault(column.index, cells[column.index])
-        texts.append(_label(cells[target_column], _shown(header[target_column].strip()), line=line))
+        texts.append(_label(cells[target_column], shown(header[target_column].strip()), line=line))
         if len(values) > MAX_CELLS:
             raise DatasetError(f"line {line}: more than {MAX_CELLS} values")
+    return values, texts, commas
 
 
 def _number(text: str, column: Column, *, line: int) -> float:
     try:
         number = number_of(text)
     except NotANumber as error:
-        what = "empty" if error.code == "missing" else f"{_shown(text)} is not a number"
-        raise DatasetError(f"line {line}, column {_shown(column.header)}: {what}") from None
+        what = "empty" if error.code == "missing" else f"{shown(text)} is not a number"
+        raise DatasetError(f"line {line}, column {shown(column.header)}: {what}") from None
     feature = column.feature
     if not -LARGEST <= number <= LARGEST:
-        raise DatasetError(f"line {line}, column {_shown(column.header)}: {_shown(text)} is too large")
+        raise DatasetError(f"line {line}, column {shown(column.header)}: {shown(text)} is too large")
     if (feature.minimum is not None and number < feature.minimum) or (
         feature.maximum is not None and number > feature.maximum
     ):
-        raise DatasetError(f"line {line}, column {_shown(column.header)}: {_shown(text)} is outside the limits given")
+        raise DatasetError(f"line {line}, column {shown(column.header)}: {shown(text)} is outside the limits given")
     return number
 
 
@@ -326,7 +252,7 @@ def _label(text: str, column: str, *, line: int) -> str:
     if not label:
         raise DatasetError(f"line {line}, column {column}: empty")
     if len(label) > MAX_TEXT or "\0" in label:
-        raise DatasetError(f"line {line}, column {column}: {_shown(label)} is not a label: too long, or not text")
+        raise DatasetError(f"line {line}, column {column}: {shown(label)} is not a label: too long, or not text")
     return label
 
 
@@ -334,7 +260,7 @@ def _labels(texts: Sequence[str]) -> tuple[str, ...]:
     """Return the different labels, in the order of numbers if all are numbers, else of their text."""
     labels = set(texts)
     if len(labels) == 1:
-        raise DatasetError(f"there is only one class, {_shown(texts[0])}")
+        raise DatasetError(f"there is only one class, {shown(texts[0])}")
     if len(labels) > MAX_LABELS:
         raise DatasetError(
             f"{len(labels)} different classes, at most {MAX_LABELS} are possible: is it the class column?"
@@ -347,7 +273,7 @@ def _labels(texts: Sequence[str]) -> tuple[str, ...]:
 
 def _told(column: Column) -> str:
     feature = column.feature
-    parts = [f"{_shown(column.header)} is feature {feature.key}"]
+    parts = [f"{shown(column.header)} is feature {feature.key}"]
     if feature.unit:
         parts.append(f"in {feature.unit}")
     if feature.minimum is not None:
@@ -355,10 +281,6 @@ def _told(column: Column) -> str:
     if feature.maximum is not None:
         parts.append(f"at most {shown_number(feature.maximum)}")
     return ", ".join(parts)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")
 
 
 def listed(names: Iterable[str]) -> str:

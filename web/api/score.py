@@ -78,7 +78,7 @@ class Score:
         scorer = Scorer(model, max_cells=SLICE_CELLS, guarded=True, predict=predict)
         has_begun = False
         try:
-            async for part in self._parts(scorer, file):
+            async for part in self._parts(scorer, file, body):
                 for row in part.bad:
                     channel.errors(row.errors)
                 if not has_begun:
@@ -96,34 +96,31 @@ class Score:
             raise problem from error
         await body.send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _parts(self, scorer: Scorer, file: UploadedFile) -> AsyncIterator[Part]:
+    async def _parts(self, scorer: Scorer, file: UploadedFile, body: Body) -> AsyncIterator[Part]:
         # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
-        decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
-        # A header of thousands of columns takes long to understand: the first part is made in a thread.
-        first: Part | None = None
+        decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
         async for chunk in file.chunks():
             text = decode(chunk)
             for start in range(0, len(text), SLICE_CHARACTERS):
-                parts = scorer.feed(text[start : start + SLICE_CHARACTERS])
-                if first is None:
-                    first = await asyncio.to_thread(next, parts, None)
-                    if first is None:
-                        continue
-                    yield first
-                async for part in self._in_turn(parts):
+                async for part in self._in_turn(scorer.feed(text[start : start + SLICE_CHARACTERS]), body):
                     yield part
-        async for part in self._in_turn(itertools.chain(scorer.feed(decode(b"", True)), scorer.finish())):
+        async for part in self._in_turn(itertools.chain(scorer.feed(decode(b"", True)), scorer.finish()), body):
             yield part
 
-    async def _in_turn(self, parts: Iterator[Part]) -> AsyncIterator[Part]:
-        """Yield parts, each made when it is this upload's turn; the event loop serves everybody else in between."""
+    async def _in_turn(self, parts: Iterator[Part], body: Body) -> AsyncIterator[Part]:
+        """Yield parts, each made when it is this upload's turn; the event loop serves everybody else in between.
+
+        No upload waits for a thread that another one has, and none goes on when its client has left.
+        """
         while True:
             async with self._turn:
                 part = next(parts, None)
                 await asyncio.sleep(0)
+            await body.check()
             if part is None:
                 return
-            yield part
+            if part.text:
+                yield part
 
 
 async def _break_off(scorer: Scorer, body: Body, problem: Problem) -> None:

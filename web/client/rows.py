@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
-import itertools
+import codecs
 import os
 import stat
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,9 +15,8 @@ import msgspec
 from msgspec import Raw
 
 from ml import score
-from ml.errors import DatasetError
 from ml.model.sample import Validator
-from ml.tables.csvfile import header_lines
+from ml.tables.rows import Block, RowReader
 from web.api.messages import StreamModel
 from web.client.stream import Refused, Sample
 
@@ -114,61 +111,27 @@ def read_table(descriptor: int, model: StreamModel, hand_over: Callable[[Header 
         DatasetError: there is no header, or it lacks a feature, or the text is not CSV.
         OSError: it cannot be read.
     """
-    lines: list[int] = []
-    rows: list[list[str]] = []
+    reader = RowReader(allow_one_column=True)
+    columns: _Columns | None = None
+    bytes_read = 0
 
-    def hand_over_rows() -> None:
-        if rows:
-            hand_over(Part(lines.copy(), rows.copy(), columns.samples(rows), source.bytes_read))
-            lines.clear()
-            rows.clear()
+    def hand_over_rows(blocks: Iterator[Block]) -> None:
+        nonlocal columns
+        for block in blocks:
+            if columns is None:
+                (header,) = block.rows
+                columns = _Columns(model, header)
+                hand_over(Header(header, reader.separator))
+            else:
+                hand_over(Part(list(block.lines), block.rows, columns.samples(block.rows), bytes_read))
 
-    source = _Source(descriptor, before_read=hand_over_rows)
     # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
-    text = io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    first = header_lines(text)
-    separator = score.separator_or_comma("".join(first))
-    # A blank line after the last one is no row of its own, unless a quote is still open: then it ends up in its cell.
-    reader = csv.reader(itertools.chain(first, text, ["\n"]), delimiter=separator)
-    cells: list[str] = []
-    try:
-        header = next(reader)
-        columns = _Columns(model, header)
-        hand_over(Header(header, separator))
-        line = reader.line_num + 1
-        for cells in reader:
-            if cells:
-                lines.append(line)
-                rows.append(cells)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        hand_over_rows()
-        raise DatasetError(f"line {reader.line_num}: {error}") from error
-    if cells:
-        rows.pop()
-        line = lines.pop()
-        hand_over_rows()
-        raise DatasetError(f"line {line}: a quote is opened and never closed")
-    hand_over_rows()
-
-
-class _Source(io.BufferedIOBase):
-    """A file descriptor that says before each read that it may have to wait."""
-
-    def __init__(self, descriptor: int, *, before_read: Callable[[], None]) -> None:
-        self.bytes_read = 0
-        self.name = descriptor
-        self._before_read = before_read
-
-    def readable(self) -> bool:
-        return True
-
-    def read1(self, _size: int = -1, /) -> bytes:
-        """Return what is there, more than was asked for if need be, or nothing at the end."""
-        self._before_read()
-        content = os.read(self.name, READ_BYTES)
-        self.bytes_read += len(content)
-        return content
+    decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+    while content := os.read(descriptor, READ_BYTES):
+        bytes_read += len(content)
+        hand_over_rows(reader.feed(decode(content)))
+    hand_over_rows(reader.feed(decode(b"", True)))
+    hand_over_rows(reader.finish())
 
 
 class _Columns:

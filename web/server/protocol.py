@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
     HEADER_VALUE_RE,
@@ -20,7 +21,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from web import responses
 from web.middleware.gateway import SECURITY_HEADERS
 from web.problems import Problem
-from web.responses import CUT
+from web.responses import CHECK, CUT
 from web.server.connections import Connections, Watched
 from web.service import Service
 from web.settings import Settings
@@ -111,6 +112,10 @@ class Cycle(RequestResponseCycle):
         ):
             if message["type"] == CUT:
                 self._cut()
+                return
+            if message["type"] == CHECK:
+                if self.disconnected:
+                    raise ClientDisconnect
                 return
             await super().send(message)
             return
