@@ -23,6 +23,7 @@ from starlette.responses import Response
 from web.drift import DriftReport
 from web.ledger import OVERFLOW, Name, Page
 from web.metrics import Metrics
+from web.negotiation import bounded, header_of
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,17 @@ _COMBINED = {"model_loaded_timestamp_seconds": max, "process_max_fds": min, "pro
 
 async def scrape(request: Request) -> Response:
     """GET /metrics: all that was counted, in the text format of Prometheus, or as OpenMetrics if `Accept` has it."""
-    content, content_type = render(request.app.state.metrics, request.headers.get("accept", ""))
+    accept = bounded(header_of(request.scope, b"accept")).decode("latin-1")
+    content, content_type = render(request.app.state.metrics, accept)
     return Response(content, headers={"Content-Type": content_type, "Vary": "Accept", "Cache-Control": "no-store"})
 
 
 def render(metrics: Metrics, accept: str) -> tuple[bytes, str]:
     """Return what was counted, in the text format or as OpenMetrics, and its content type."""
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except TypeError:  # it compares versions, and what was asked for is no number
+        encode, content_type = choose_encoder("")
     return encode(_Collected(metrics)), content_type
 
 
