@@ -35,6 +35,7 @@ _PROBABILITY_CHARACTERS = 20
 # The start of what a spreadsheet may take for a formula, see `guard`: a mark, white space aside, that is neither alone
 # nor the sign of a number.
 _MARK = r"[=+\-@＝＋－＠]"  # the last four are full-width
+# Blanks and digits keep what they have matched (*+, ++): a cell of nothing else would take quadratic time.
 _BLANKS = r"[ \0\x0b\x0c\x1c-\x1f\x85\xa0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]*+"
 _END = rf"{_BLANKS}(?:[,;\t\r\n]|\Z)"
 _NUMBER = r"[+-](?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?"

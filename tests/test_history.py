@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import ml
 from ml.errors import ModelFileError
 from ml.model import classifier, modelfile
 from ml.model.card import Recipe
@@ -162,3 +164,49 @@ def test_a_kept_file_has_the_bytes_of_its_version(fitted: list[fitting.Trained],
     (one,) = history.kept(path)
 
     assert modelfile.version_of(one.path.read_bytes()) == one.version
+
+
+def test_a_model_too_large_to_be_read_never_replaces_a_good_one(
+    fitted: list[fitting.Trained], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (version,) = write(fitted[:1], path)
+    monkeypatch.setattr(modelfile, "MAX_FILE_BYTES", path.stat().st_size // 2)
+
+    with pytest.raises(ModelFileError, match=r"fewer trees \(n_estimators\).*max_depth.*min_samples_leaf"):
+        write(fitted[1:2], path)
+    with pytest.raises(ModelFileError, match=r"is not read; fit fewer trees"):
+        ml.export(
+            fitted[1].estimator,
+            fitted[1].split.test_rows,
+            fitted[1].split.test_classes,
+            feature_names=["a", "b", "c", "d"],
+            path=path,
+        )
+
+    assert os.listdir(path.parent) == [path.name]
+    assert version_at(path) == version
+
+
+def test_a_model_that_cannot_be_read_back_never_replaces_a_good_one(fitted: list[fitting.Trained], path: Path) -> None:
+    (version,) = write(fitted[:1], path)
+    model = fitting.model_of(fitted[1])
+    broken = replace(model, golden_probabilities=model.golden_probabilities[:, ::-1])
+
+    with pytest.raises(ModelFileError, match="is not written: it could not be read back: golden row 0 gives other"):
+        fitting.write(broken, path, trained=fitted[1])
+
+    assert os.listdir(path.parent) == [path.name]
+    assert version_at(path) == version
+
+
+def test_a_kept_file_too_large_to_be_read_is_not_put_back(fitted: list[fitting.Trained], path: Path) -> None:
+    _, version = write(fitted[:2], path)
+    (older,) = history.kept(path)
+    os.truncate(older.path, modelfile.MAX_FILE_BYTES + 1)  # sparse: it takes no room
+    files = sorted(os.listdir(path.parent))
+
+    with pytest.raises(ModelFileError, match=f"larger than {modelfile.MAX_FILE_BYTES} bytes"):
+        history.restore(path)
+
+    assert sorted(os.listdir(path.parent)) == files
+    assert version_at(path) == version

@@ -336,6 +336,13 @@ def test_an_endpoint_that_fails_once_is_run_once(service: TestClient, monkeypatc
     assert found.total("predictions_total") == 2
 
 
+def test_a_version_that_is_no_number_gets_the_plain_format(service: TestClient) -> None:
+    response = service.get("/metrics", headers={"Accept": "text/plain;version=latest"})
+
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+
+
 def test_openmetrics_is_sent_to_who_asks_for_it_and_is_valid(service: TestClient) -> None:
     service.get(f"/predict?{QUERY}", headers=JSON)
 

@@ -207,6 +207,7 @@ def test_of_a_parameter_given_twice_the_last_one_counts(client: TestClient) -> N
         ({"Accept": "image/png"}, "page"),
         ({"Accept": ";;,,;q=,=/"}, "page"),
         ({"Accept": "application/json;q=nan"}, "page"),
+        ({"Accept": "application/json ; Q=0.5, text/html;q=0.4"}, "json"),
         (HTMX, "fragment"),
         (HTMX | {"Accept": "application/json"}, "fragment"),
         (HTMX | BROWSER, "fragment"),

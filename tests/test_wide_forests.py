@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
@@ -15,21 +17,25 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import train_test_split
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
+from starlette.testclient import TestClient
 
 import ml
 from ml.errors import DatasetError, ForestError
-from ml.model import classifier, modelfile
+from ml.model import bitvectors, classifier, decision_table, explain, modelfile
 from ml.model.bitvectors import BitVectors
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.classifier import Classifier, compile_forest
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
-from ml.model.forest import Forest
+from ml.model.forest import LEAF, Forest
 from ml.model.sample import InvalidSample
 from ml.model.walk import Walk
 from ml.tables.dataset import Dataset, Feature
 from ml.tables.numbers import LARGEST
 from ml.training import fitting
+from tests.conftest import output_of
+from web.app import create_app
+from web.settings import Settings
 
 Rows = NDArray[np.float64]
 
@@ -316,3 +322,124 @@ def test_a_class_that_the_split_leaves_out_of_the_training_rows_is_an_error() ->
 
     with pytest.raises(DatasetError, match="label 0"):
         fitting.fit(dataset_of((rows, classes)), Recipe(trees=2, test_size=0.99))
+
+
+def widened(forest: Forest, rows: Rows, n_features: int, *, rng: np.random.Generator) -> tuple[Forest, Rows]:
+    """Return the forest with its features scattered over `n_features`, in any order, and rows to go with it."""
+    places = rng.permutation(n_features)[: forest.n_features].astype(np.int32)
+    feature = np.where(forest.feature == LEAF, LEAF, places[forest.feature])
+    wide = rng.normal(size=(len(rows), n_features))
+    wide[:, places] = rows
+    return replace(forest, n_features=n_features, feature=feature), wide
+
+
+@settings(deadline=None, max_examples=8, derandomize=True)
+@given(
+    n_features=st.integers(1, 300), n_informative=st.integers(1, 70), n_trees=st.integers(1, 12),
+    depth=st.sampled_from([1, 2, 3, 6, None]), seed=st.integers(0, 99),
+)  # fmt: skip
+@example(n_features=1, n_informative=1, n_trees=1, depth=1, seed=0)
+@example(n_features=1, n_informative=1, n_trees=1_000, depth=None, seed=1)
+@example(n_features=63, n_informative=63, n_trees=1, depth=1, seed=2)
+@example(n_features=64, n_informative=64, n_trees=1, depth=1, seed=3)
+@example(n_features=64, n_informative=64, n_trees=100, depth=None, seed=4)
+@example(n_features=100, n_informative=5, n_trees=5, depth=2, seed=5)
+@example(n_features=10_000, n_informative=1, n_trees=1, depth=None, seed=6)
+@example(n_features=10_000, n_informative=3, n_trees=1_000, depth=1, seed=7)
+@example(n_features=10_000, n_informative=8, n_trees=30, depth=None, seed=8)
+def test_a_forest_over_any_number_of_features_has_scikit_learns_probabilities(
+    n_features: int, n_informative: int, n_trees: int, depth: int | None, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    narrow, classes = random_table(60, min(n_informative, n_features), 3, seed=seed)
+    estimator = RandomForestClassifier(n_trees, max_depth=depth, random_state=seed).fit(narrow, classes)
+    forest, rows = widened(Forest.from_estimator(estimator), narrow, n_features, rng=rng)
+    forest.check()
+    expected = estimator.predict_proba(narrow)
+
+    cuts = Cuts(forest)
+    labels = ["a", "b", "c"]
+    for max_cells, max_bit_bytes in [
+        (decision_table.MAX_CELLS, bitvectors.MAX_BYTES),
+        (0, bitvectors.MAX_BYTES),
+        (0, 0),
+    ]:
+        compiled = compile_forest(forest, cuts, labels=labels, max_cells=max_cells, max_bit_bytes=max_bit_bytes)
+        assert np.array_equal(compiled.predict_batch(rows.astype(np.float32)).probabilities, expected)
+        assert compiled.predict(rows[0].tolist()).probabilities == tuple(expected[0])
+
+
+def test_a_tree_without_a_single_cut_is_a_table_of_one_cell() -> None:
+    rows, classes = random_table(20, 3, 2, seed=0)
+    stump = DecisionTreeClassifier(min_samples_leaf=20).fit(rows, classes)
+    forest, wide = widened(Forest.from_estimator(stump), rows, 100, rng=np.random.default_rng(0))
+
+    compiled = DecisionTable(forest, Cuts(forest))
+
+    assert np.array_equal(compiled.probabilities, stump.predict_proba(rows[:1]))
+    assert compiled.outcome(wide[0].tolist()) == 0
+    assert compiled.outcomes(wide.astype(np.float32)).tolist() == [0] * 20
+
+
+def test_the_labels_along_features_and_over_planes_are_those_of_the_forest() -> None:
+    narrow, classes = random_table(60, 3, 3, seed=1)
+    estimator = RandomForestClassifier(5, max_depth=2, random_state=0).fit(narrow, classes)
+    forest, rows = widened(Forest.from_estimator(estimator), narrow, 100, rng=np.random.default_rng(1))
+    cuts = Cuts(forest)
+    compiled = compile_forest(forest, cuts, labels=["a", "b", "c"], max_cells=10**6, max_bit_bytes=0)
+    assert compiled.grid is not None
+    row = rows[0].tolist()
+    ranks = [cuts.rank(feature, value) for feature, value in enumerate(row)]
+
+    def label_at(moved: dict[int, int]) -> int:
+        there = list(row)
+        for feature, rank in moved.items():
+            inside = [*cuts.values[feature].tolist(), None][rank]
+            there[feature] = LARGEST if inside is None else inside
+        return compiled.predict(there).index
+
+    without = next(feature for feature in range(100) if feature not in cuts.features)
+    for feature, line in enumerate(compiled.grid.lines(ranks)):
+        assert list(line) == [label_at({feature: rank}) for rank in range(cuts.sizes[feature] + 1)]
+    for x in (*cuts.features, without):
+        for y in (*cuts.features, without):
+            if x != y:
+                plane = compiled.grid.plane(ranks, x=x, y=y)
+                expected = [
+                    [label_at({x: i, y: j}) for i in range(cuts.sizes[x] + 1)] for j in range(cuts.sizes[y] + 1)
+                ]
+                assert plane.tolist() == expected
+
+
+@pytest.mark.parametrize("options", [["--estimator", "decision-tree"], ["--trees", "5", "--depth", "2"]], ids=str)
+def test_a_wide_table_and_a_small_forest_are_trained_inspected_and_served(tmp_path: Path, options: list[str]) -> None:
+    rows, _ = random_table(200, 100, 2, seed=3)
+    classes = np.where(rows[:, :5].sum(axis=1) > 0, "high", "low")
+    names = [f"g{number}" for number in range(100)]
+    lines = [",".join([*map(repr, row), label]) for row, label in zip(rows.tolist(), classes.tolist(), strict=True)]
+    (tmp_path / "gene.csv").write_text("\n".join([",".join([*names, "class"]), *lines, ""]))
+
+    assert "to the last bit" in output_of("train", "gene.csv", "--out", "gene.npz", *options, cwd=tmp_path)
+
+    assert "gene" in output_of("inspect", "gene.npz", cwd=tmp_path)
+    model = classifier.load(tmp_path / "gene.npz")
+    assert model.grid is not None
+    # What the table tells of one row is what is found without it.
+    bits = classifier.load(tmp_path / "gene.npz", max_cells=0)
+    for row in rows[:5].tolist():
+        assert explain.explain(model, row) == explain.explain(bits, row)
+        assert explain.nearest_change(model, row) == explain.nearest_change(bits, row)
+    with TestClient(create_app(Settings(model_file=tmp_path / "gene.npz"))) as client:
+        assert client.get("/?map-x=g0&map-y=g99").status_code == 200
+        answer = client.post("/predict", json={"sample": rows[0].tolist()})
+        assert tuple(answer.json()["probabilities"].values()) == model.predict(rows[0].tolist()).probabilities
+
+
+def test_a_small_tree_over_many_features_is_exported(tmp_path: Path) -> None:
+    rows, classes = random_table(100, 70, 2, seed=4)
+    tree = DecisionTreeClassifier(max_depth=2, random_state=0).fit(rows, classes)
+
+    names = [f"f{number}" for number in range(70)]
+    model = ml.export(tree, rows, classes, feature_names=names, path=tmp_path / "tree.npz")
+
+    assert np.array_equal(model.predict_batch(rows).probabilities, tree.predict_proba(rows))

@@ -44,6 +44,9 @@ from web.server.connections import Connections
 from web.service import Service
 from web.settings import STATIC, Settings
 
+# No file's path below `static/` comes near it.
+MAX_PATH_CHARACTERS = 255
+
 logger = logging.getLogger("web")
 
 HANDLERS = {
@@ -207,6 +210,8 @@ class _Static(StaticFiles):
     """Static files; those asked for by digest never change."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
+        if len(path) > MAX_PATH_CHARACTERS:
+            raise HTTPException(404)  # to follow a path of thousands of folders takes long
         response = await super().get_response(path, scope)
         # Only the digest of this very file: another one's is a page's that comes from an older or newer release.
         own = (STATIC / path).is_file() and asset(path).encode().endswith(b"?" + scope["query_string"])

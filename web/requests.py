@@ -14,7 +14,9 @@ from web.problems import Problem
 Representation = Literal["page", "fragment", "json"]
 
 MAX_QUERY_FIELDS = 20_000
-_JSON_TYPES = (b"application/json", b"application/problem+json")
+# Browsers send some 150 bytes of preferences. Lists are kept with their answers, so that longer ones would fill memory.
+MAX_LIST_BYTES = 1_000
+_JSON_TYPES = ("application/json", "application/problem+json")
 
 
 def query_of(scope: Scope) -> dict[str, str]:
@@ -59,7 +61,34 @@ def preferred_representation(scope: Scope, *, default: Representation) -> Repres
             return "fragment"
         if name == b"accept":
             accept = accept + b"," + value if accept else value
-    return _negotiate(accept, default) if accept else default
+    return _negotiate(bounded(accept), default) if accept else default
+
+
+def bounded(items: bytes) -> bytes:
+    """Return the whole items among the first `MAX_LIST_BYTES` of a header that is a list with commas."""
+    return items if len(items) <= MAX_LIST_BYTES else items[:MAX_LIST_BYTES].rpartition(b",")[0]
+
+
+def qualities(preferences: bytes) -> dict[str, float]:
+    """Return what a header prefers, in lower case, with its quality from 0 to 1 (RFC 9110, section 12.4.2).
+
+    Args:
+        preferences: the value of Accept, Accept-Encoding or Accept-Language, as `bounded` returns it.
+    """
+    found: dict[str, float] = {}
+    for item in preferences.decode("latin-1").lower().split(","):
+        name, *parameters = item.split(";")
+        pairs = (parameter.partition("=") for parameter in parameters)
+        found[name.strip()] = next((_quality(value) for key, _, value in pairs if key.strip() == "q"), 1.0)
+    return found
+
+
+def _quality(text: str) -> float:
+    try:
+        quality = float(text)
+    except ValueError:
+        return 0.0
+    return min(quality, 1.0) if quality > 0 else 0.0  # NaN is not above 0
 
 
 def is_known(scope: Scope, entity_tag: bytes) -> bool:
@@ -73,22 +102,12 @@ def is_known(scope: Scope, entity_tag: bytes) -> bool:
 
 @lru_cache(256)
 def _negotiate(accept: bytes, default: Representation) -> Representation:
-    quality: dict[bytes, float] = {}
-    for part in accept.lower().split(b","):
-        media_type, *parameters = (piece.strip() for piece in part.split(b";"))
-        quality[media_type] = next((_quality(p[2:]) for p in parameters if p.startswith(b"q=")), 1.0)
+    quality = qualities(accept)
     # The most specific range counts (RFC 9110, section 12.5.1).
-    others = quality.get(b"*/*", 0.0)
-    html = quality.get(b"text/html", quality.get(b"text/*", others))
+    others = quality.get("*/*", 0.0)
+    html = quality.get("text/html", quality.get("text/*", others))
     named = [quality[name] for name in _JSON_TYPES if name in quality]
-    json = max(named, default=quality.get(b"application/*", others))
+    json = max(named, default=quality.get("application/*", others))
     if html == json:  # of two wanted alike, the one that is called by its name
-        html, json = (quality.get(b"text/html", 0) > 0, max(named, default=0) > 0)
+        html, json = (quality.get("text/html", 0) > 0, max(named, default=0) > 0)
     return default if html == json else "json" if json > html else "page"
-
-
-def _quality(text: bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0

@@ -69,6 +69,11 @@ class Cuts:
         """How many cuts each feature has."""
         return tuple(len(cuts) for cuts in self.values)
 
+    @property
+    def features(self) -> tuple[int, ...]:
+        """The features that have cuts: no other has a say in any answer."""
+        return tuple(feature for feature, cuts in enumerate(self.values) if len(cuts))
+
     def rank(self, feature: int, value: float) -> int:
         """Return the rank of one finite float64, exactly as if it had been cast to float32."""
         return bisect_left(self._bounds[feature], value)

@@ -9,7 +9,8 @@ distinct outcomes; an answer is one bisection a feature and one look-up.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from math import inf, prod
 from operator import mul
 
@@ -27,7 +28,7 @@ MAX_PAINTINGS = 200_000_000
 
 
 class DecisionTable:
-    """Outcomes by cell.
+    """Outcomes by cell. Only features with cuts are axes: an array has 64 at most, a table can have many more columns.
 
     Attributes:
         probabilities: shape (n_outcomes, n_labels), float64: the distinct answers that the forest can give.
@@ -35,15 +36,14 @@ class DecisionTable:
 
     def __init__(self, forest: Forest, cuts: Cuts) -> None:
         self._cuts = cuts
-        shape = tuple(size + 1 for size in cuts.sizes)
-        sums = _paint(forest, cuts, shape)
+        self._features = cuts.features
+        sums = _paint(forest, cuts)
         distinct, outcome = _distinct_columns(sums.reshape(forest.n_labels, -1))
         self.probabilities: NDArray[np.float64] = np.ascontiguousarray(distinct.T) / forest.n_trees
         self._outcome: NDArray[np.int32] = outcome.astype(np.int32)
-        strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
         # Lists and a memoryview: reading one element of a NumPy array costs more than a bisection.
-        self._strides = strides
-        self._bounds = cuts.bounds
+        self._strides = _strides(sums.shape[1:])
+        self._bounds = [cuts.bounds[feature] for feature in self._features]
         self._outcome_view = memoryview(self._outcome.data)
 
     @staticmethod
@@ -54,8 +54,12 @@ class DecisionTable:
 
     def outcome(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> int:
         """Return the outcome of one row of finite float64 values, whose ranks may be known already."""
-        known = map(bisect_left, self._bounds, row) if ranks is None else ranks
-        outcome: int = self._outcome_view[sum(map(mul, known, self._strides))]
+        features = self._features
+        if ranks is None:
+            own: Iterable[int] = map(bisect_left, self._bounds, map(row.__getitem__, features))
+        else:
+            own = map(ranks.__getitem__, features)
+        outcome: int = self._outcome_view[sum(map(mul, own, self._strides))]
         return outcome
 
     def label_grid(self, indices: NDArray[np.intp]) -> LabelGrid:
@@ -64,28 +68,35 @@ class DecisionTable:
 
     def outcomes(self, rows: NDArray[np.float32]) -> NDArray[np.int32]:
         """Return the outcome of each row: shape (n_rows, n_features) in, (n_rows,) out."""
-        columns = np.ascontiguousarray(rows.T)
         cells = np.zeros(len(rows), dtype=np.int32)
-        for feature, stride in enumerate(self._strides):
-            cells += self._cuts.ranks(feature, columns[feature]) * np.int32(stride)
+        columns = np.ascontiguousarray(rows.T if len(self._features) == rows.shape[1] else rows[:, self._features].T)
+        for feature, column, stride in zip(self._features, columns, self._strides, strict=True):
+            cells += self._cuts.ranks(feature, column) * np.int32(stride)
         return self._outcome.take(cells)
 
 
 class LabelGrid:
-    """The position of the label in each cell of a decision table, one axis a feature."""
+    """The position of the label in each cell of a decision table.
+
+    Args:
+        labels: shape (n_cells,), in the order of the features.
+        sizes: how many cells there are along each feature; one without cuts has 1, and is no axis of the table.
+    """
 
     MAX_LABELS = 256
 
-    def __init__(self, labels: NDArray[np.uint8], shape: Sequence[int]) -> None:
+    def __init__(self, labels: NDArray[np.uint8], sizes: Sequence[int]) -> None:
         self._labels = labels.tobytes()
-        self._shape = tuple(shape)
-        self._strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        self._sizes = tuple(sizes)
+        self._strides = _strides(sizes)
+        axes = enumerate(zip(self._sizes, self._strides, strict=True))
+        self._axes = [(feature, size, stride) for feature, (size, stride) in axes if size > 1]
 
     def lines(self, ranks: Sequence[int]) -> list[bytes]:
-        """Return the labels along each axis through the cell with these ranks, one byte each."""
+        """Return the labels along each feature through the cell with these ranks, one byte each."""
         cell = sum(map(mul, ranks, self._strides))
         lines = []
-        for rank, size, stride in zip(ranks, self._shape, self._strides, strict=True):
+        for rank, size, stride in zip(ranks, self._sizes, self._strides, strict=True):
             first = cell - rank * stride
             lines.append(self._labels[first : first + size * stride : stride])
         return lines
@@ -98,46 +109,55 @@ class LabelGrid:
         bounds: Sequence[Sequence[float]],
         spans: Sequence[float],
     ) -> tuple[int, int, int] | None:
-        """Return the nearest interval with another label along any one axis: axis, rank and label, or None.
+        """Return the nearest interval with another label along any one feature: feature, rank and label, or None.
 
         Args:
             row: the values, and `ranks` their ranks.
             bounds: see `Cuts.bounds`.
-            spans: what the distance along each axis is a fraction of.
+            spans: what the distance along each feature is a fraction of.
         """
         labels = self._labels
         cell = sum(map(mul, ranks, self._strides))
         own = labels[cell : cell + 1]
         nearest, found = inf, None
-        for axis, (value, rank, size, stride) in enumerate(zip(row, ranks, self._shape, self._strides, strict=True)):
+        for feature, size, stride in self._axes:
+            rank = ranks[feature]
             first = cell - rank * stride
             line = labels[first : first + size * stride : stride]
             # Stripping bytes is several times as fast as searching a short array.
             below = line[:rank].rstrip(own)
             if below:
                 other = len(below) - 1
-                distance = (value - bounds[axis][other]) / spans[axis]
+                distance = (row[feature] - bounds[feature][other]) / spans[feature]
                 if distance < nearest:
-                    nearest, found = distance, (axis, other, below[-1])
+                    nearest, found = distance, (feature, other, below[-1])
             above = line[rank:].lstrip(own)
             if above:
                 other = size - len(above)
-                distance = (bounds[axis][other - 1] - value) / spans[axis]
+                distance = (bounds[feature][other - 1] - row[feature]) / spans[feature]
                 if distance < nearest:
-                    nearest, found = distance, (axis, other, above[0])
+                    nearest, found = distance, (feature, other, above[0])
         return found
 
     def plane(self, ranks: Sequence[int], *, x: int, y: int) -> NDArray[np.uint8]:
-        """Return the labels over the axes x and y through the cell with these ranks, shape (size of y, size of x)."""
-        labels = np.frombuffer(self._labels, dtype=np.uint8).reshape(self._shape)
-        index = tuple(slice(None) if axis in (x, y) else rank for axis, rank in enumerate(ranks))
-        return labels[index].T if x < y else labels[index]
+        """Return the labels over the features x and y through the cell with these ranks: shape (size of y, of x)."""
+        held = sum(rank * stride for rank, stride in zip(ranks, self._strides, strict=True))
+        first = held - ranks[x] * self._strides[x] - ranks[y] * self._strides[y]
+        across, up = (np.arange(self._sizes[feature]) * self._strides[feature] for feature in (x, y))
+        plane: NDArray[np.uint8] = np.frombuffer(self._labels, dtype=np.uint8)[first + up[:, None] + across]
+        return plane
 
 
-def _paint(forest: Forest, cuts: Cuts, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return the sum of leaf probabilities by label and cell: shape (n_labels, *shape)."""
-    sums = np.zeros((forest.n_labels, *shape))
-    whole = [(0, size) for size in shape]
+def _strides(sizes: Sequence[int]) -> list[int]:
+    """Return how far apart neighboring cells are along each axis, the last one varying fastest."""
+    return list(accumulate(reversed(sizes[1:]), mul, initial=1))[::-1] if sizes else []
+
+
+def _paint(forest: Forest, cuts: Cuts) -> NDArray[np.float64]:
+    """Return the sum of leaf probabilities by label and cell: shape (n_labels, *cells along each feature with cuts)."""
+    axis_of = {feature: axis for axis, feature in enumerate(cuts.features)}
+    whole = [(0, len(cuts.values[feature]) + 1) for feature in cuts.features]
+    sums = np.zeros((forest.n_labels, *(stop for _, stop in whole)))
     boxes: dict[int, list[tuple[int, int]]] = {int(root): whole for root in forest.roots}
     leaves = iter(forest.probabilities.tolist())
     nodes = zip(
@@ -146,15 +166,16 @@ def _paint(forest: Forest, cuts: Cuts, shape: tuple[int, ...]) -> NDArray[np.flo
     for node, (feature, rank, left, right) in enumerate(nodes):
         box = boxes.pop(node)
         if feature != LEAF:
-            start, stop = box[feature]
+            axis = axis_of[feature]
+            start, stop = box[axis]
             middle = min(max(rank + 1, start), stop)
-            boxes[left] = [*box[:feature], (start, middle), *box[feature + 1 :]]
-            boxes[right] = [*box[:feature], (middle, stop), *box[feature + 1 :]]
+            boxes[left] = [*box[:axis], (start, middle), *box[axis + 1 :]]
+            boxes[right] = [*box[:axis], (middle, stop), *box[axis + 1 :]]
             continue
         where = tuple(slice(start, stop) for start, stop in box)
         for label, probability in enumerate(next(leaves)):
             if probability:  # adding 0.0 changes no bit
-                sums[label][where] += probability
+                sums[label, ...][where] += probability
     return sums
 
 

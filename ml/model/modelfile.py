@@ -116,21 +116,39 @@ def dump(model: ModelFile) -> bytes:
     return signed + hashlib.sha256(signed).hexdigest().encode()
 
 
-def save(model: ModelFile, path: Path) -> str:
-    """Write the file under a temporary name beside `path`, rename it into place, and return the version."""
+def _unchecked(_path: Path) -> None:
+    pass
+
+
+def save(model: ModelFile, path: Path, *, check: Callable[[Path], object] = _unchecked) -> str:
+    """Write the file under a temporary name beside `path`, rename it into place, and return the version.
+
+    Args:
+        check: is given the temporary file, whole as it is, and raises an error if it must not replace what is there.
+
+    Raises:
+        ModelFileError: it cannot be written, or would be too large to be read. What is at `path` stays, as it does
+            when `check` raises an error.
+    """
     content = dump(model)
+    if len(content) > MAX_FILE_BYTES:
+        raise ModelFileError(
+            f"{path} is not written: the model takes {len(content)} bytes, and a file of more than {MAX_FILE_BYTES} is "
+            "not read; fit fewer trees (n_estimators), or less deep ones (max_depth), or ones with more rows a leaf "
+            "(min_samples_leaf)"
+        )
     try:
-        replace(content, path)
+        replace(content, path, check=check)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be written: {error.strerror}") from error
     return version_of(content)
 
 
-def replace(content: bytes, path: Path) -> None:
-    """Write bytes under a temporary name beside `path`, and rename it into place.
+def replace(content: bytes, path: Path, *, check: Callable[[Path], object] = _unchecked) -> None:
+    """Write bytes under a temporary name beside `path`, check that file, and rename it into place.
 
     Raises:
-        OSError: nothing was changed.
+        OSError: nothing was changed, as when `check` raises an error.
     """
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as temporary:
         try:
@@ -138,6 +156,7 @@ def replace(content: bytes, path: Path) -> None:
             temporary.flush()
             os.fsync(temporary.fileno())
             os.chmod(temporary.name, 0o644)
+            check(Path(temporary.name))
             os.replace(temporary.name, path)
         except BaseException:
             os.unlink(temporary.name)
@@ -152,10 +171,11 @@ def read(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
+            is_larger = os.fstat(file.fileno()).st_size > max_bytes
+            content = b"" if is_larger else file.read(max_bytes + 1)
     except OSError as error:
         raise ModelFileError(f"{path}: {error.strerror}") from error
-    if len(content) > max_bytes:
+    if is_larger or len(content) > max_bytes:
         raise ModelFileError(f"{path}: larger than {max_bytes} bytes")
     return content
 

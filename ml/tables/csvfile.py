@@ -109,7 +109,7 @@ def feature_of(header: str, limits: Mapping[str, Limits] | None = None) -> Featu
     """Return the feature that a column's header names: `petal width (cm)` has key `petal_width` and unit `cm`."""
     match = _UNIT.match(header.strip())
     title, unit = match.groups() if match else (header.strip(), "")
-    title, unit = (" ".join(unicodedata.normalize("NFC", text).split()) for text in (title, unit))
+    title, unit = (" ".join(_composed(text).split()) for text in (title, unit))
     key = re.sub(r"\W+", "_", title.casefold()).strip("_")
     given = (limits or {}).get(key, Limits(None, None))
     return Feature(key=key, title=title, unit=unit, minimum=given.minimum, maximum=given.maximum)
@@ -247,8 +247,13 @@ def _number(text: str, column: Column, *, line: int) -> float:
     return number
 
 
+def _composed(text: str) -> str:
+    """Return text in normal form C, unless it is longer than any name: combining marks are sorted in quadratic time."""
+    return unicodedata.normalize("NFC", text) if len(text) <= MAX_TEXT else text
+
+
 def _label(text: str, column: str, *, line: int) -> str:
-    label = unicodedata.normalize("NFC", text.strip())
+    label = _composed(text.strip())
     if not label:
         raise DatasetError(f"line {line}, column {column}: empty")
     if len(label) > MAX_TEXT or "\0" in label:

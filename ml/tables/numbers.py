@@ -14,9 +14,9 @@ LARGEST = math.nextafter(2.0**128 - 2.0**103, 0.0)
 MAX_NUMBER_CHARACTERS = 64
 
 # What a person types: one mark, "." or ",", ASCII digits, an exponent if need be. float() alone would take "nan",
-# "1_0" and Arabic digits as well.
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?")
-_HALF_TYPED = re.compile(r"[+-]?[.,]?|[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)[eE][+-]?")
+# "1_0" and Arabic digits as well. What digits have matched they keep (++, *+): no other way to match them is tried.
+_NUMBER = re.compile(r"[+-]?(?:[0-9]++[.,]?[0-9]*+|[.,][0-9]++)(?:[eE][+-]?[0-9]++)?")
+_HALF_TYPED = re.compile(r"[+-]?[.,]?|[+-]?(?:[0-9]++[.,]?[0-9]*+|[.,][0-9]++)[eE][+-]?")
 _MINUS_SIGN = "\u2212"
 
 
@@ -45,12 +45,14 @@ def number_of(value: object) -> float:
     if kind is not str:
         raise NotANumber("missing" if value is None else "not_a_number")
     text: str = value.strip()  # type: ignore[attr-defined]  # `kind` says so
-    if text.isascii() and text.replace(".", "", 1).isdecimal() and len(text) <= MAX_NUMBER_CHARACTERS:
+    if len(text) > MAX_NUMBER_CHARACTERS:
+        raise NotANumber("not_a_number")
+    if text.isascii() and text.replace(".", "", 1).isdecimal():
         return float(text)  # by far the most frequent kind, told apart without the pattern
     if not text:
         raise NotANumber("missing")
     text = text.replace(_MINUS_SIGN, "-")
-    if len(text) > MAX_NUMBER_CHARACTERS or not _NUMBER.fullmatch(text):
+    if not _NUMBER.fullmatch(text):
         raise NotANumber("not_a_number")
     return float(text.replace(",", "."))
 
@@ -66,7 +68,9 @@ def is_number(text: str) -> bool:
 
 def is_half_typed(text: object) -> bool:
     """Tell whether text is the beginning of a number, such as "", "-", "." or "1e", rather than a mistake."""
-    return isinstance(text, str) and _HALF_TYPED.fullmatch(text.strip().replace(_MINUS_SIGN, "-")) is not None
+    if not isinstance(text, str) or len(text.strip()) > MAX_NUMBER_CHARACTERS:
+        return False
+    return _HALF_TYPED.fullmatch(text.strip().replace(_MINUS_SIGN, "-")) is not None
 
 
 def shown_number(value: float) -> str:

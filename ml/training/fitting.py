@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ml.errors import DatasetError, TrainingError
+from ml.errors import DatasetError, ModelFileError, TrainingError
 from ml.model import classifier, modelfile
 from ml.model.card import Card, CrossValidation, Recipe, Report, TrainedFeature
 from ml.model.classifier import Classifier
@@ -218,22 +218,29 @@ def model_of(
 
 
 def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
-    """Prove that the model read back answers the test rows as scikit-learn does, and write its file.
+    """Write a model's file, and prove before it takes its name that it answers the test rows as scikit-learn does.
 
     The model file that it replaces is kept beside it (see `ml.training.history`).
 
     Raises:
-        TrainingError: a probability differs in any bit. An older file stays as it was.
+        ModelFileError: the file is too large, or cannot be written or read back.
+        TrainingError: a probability differs in any bit. Whatever is wrong, an older file stays as it was.
     """
-    proven = modelfile.dump(model)
-    loaded = Classifier(modelfile.parse(proven), modelfile.version_of(proven))
-    expected = trained.estimator.predict_proba(trained.split.test_rows)
-    answers = loaded.predict_batch(trained.split.test_rows)
-    one_by_one = np.array([loaded.predict(row).probabilities for row in trained.split.test_rows.tolist()])
-    if not (np.array_equal(answers.probabilities, expected) and np.array_equal(one_by_one, expected)):
-        raise TrainingError(f"{path}: the model read back gives other probabilities than scikit-learn")
-    history.keep(path)
-    version = modelfile.save(model, path)
+
+    def prove(written: Path) -> None:
+        try:
+            content = modelfile.read(written)
+            loaded = Classifier(modelfile.parse(content), modelfile.version_of(content))
+        except ModelFileError as error:
+            raise ModelFileError(f"{path} is not written: it could not be read back: {error}") from error
+        expected = trained.estimator.predict_proba(trained.split.test_rows)
+        answers = loaded.predict_batch(trained.split.test_rows)
+        one_by_one = np.array([loaded.predict(row).probabilities for row in trained.split.test_rows.tolist()])
+        if not (np.array_equal(answers.probabilities, expected) and np.array_equal(one_by_one, expected)):
+            raise TrainingError(f"{path}: the model read back gives other probabilities than scikit-learn")
+        history.keep(path)
+
+    version = modelfile.save(model, path, check=prove)
     history.prune(path, version=version)
     return classifier.load(path)
 

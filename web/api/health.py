@@ -10,6 +10,7 @@ from starlette.responses import Response
 from web.api.messages import ModelName, encoder_of
 from web.metrics.exposition import render
 from web.models import Rejected
+from web.requests import bounded, header_of
 from web.service import service_of
 
 
@@ -52,5 +53,6 @@ async def ready(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """GET /metrics: all that was counted, in the text format of Prometheus, or as OpenMetrics if `Accept` has it."""
-    content, content_type = render(service_of(request.scope).metrics, request.headers.get("accept", ""))
+    accept = bounded(header_of(request.scope, b"accept")).decode("latin-1")
+    content, content_type = render(service_of(request.scope).metrics, accept)
     return Response(content, headers={"Content-Type": content_type, "Vary": "Accept", "Cache-Control": "no-store"})

@@ -93,7 +93,10 @@ _COMBINED = {"model_loaded_timestamp_seconds": max, "process_max_fds": min, "pro
 
 def render(metrics: Metrics, accept: str) -> tuple[bytes, str]:
     """Return what was counted, in the text format or as OpenMetrics, and its content type."""
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except TypeError:  # it compares versions, and what was asked for is no number
+        encode, content_type = choose_encoder("")
     return encode(_Collected(metrics)), content_type
 
 

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from web.requests import header_of
+from web.requests import bounded, header_of, qualities
 
 # Less fits into one packet as it is.
 LEAST_BYTES = 1_024
@@ -46,7 +46,7 @@ class Compressed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        is_taken = takes_gzip(header_of(scope, b"accept-encoding")) and not header_of(scope, b"range")
+        is_taken = takes_gzip(bounded(header_of(scope, b"accept-encoding"))) and not header_of(scope, b"range")
         known = header_of(scope, b"if-none-match").decode("latin-1")
         ours = _tags_of_compressed(known) if is_taken else []
         # The answer to HEAD has the headers of the one to GET, of which the length is known only when it is there.
@@ -92,15 +92,9 @@ class Compressed:
 @lru_cache(256)
 def takes_gzip(accept: bytes) -> bool:
     """Tell whether an Accept-Encoding header takes gzip, and no less gladly than the bytes as they are."""
-    qualities: dict[bytes, float] = {}
-    for part in accept.lower().split(b","):
-        coding, *parameters = (piece.strip() for piece in part.split(b";"))
-        try:
-            qualities[coding] = next((float(piece[2:]) for piece in parameters if piece.startswith(b"q=")), 1.0)
-        except ValueError:
-            qualities[coding] = 0.0
-    quality = qualities.get(b"gzip", qualities.get(b"*", 0.0))
-    return quality > 0 and quality >= qualities.get(b"identity", 0.0)
+    quality = qualities(accept)
+    gzipped = quality.get("gzip", quality.get("*", 0.0))
+    return gzipped > 0 and gzipped >= quality.get("identity", 0.0)
 
 
 def _tags_of_compressed(known: str) -> list[str]:

@@ -7,6 +7,8 @@ from functools import lru_cache
 
 # Methods that change nothing: a link to the page may stand anywhere.
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+# The longest name of a host (RFC 1035, section 2.3.4), with a colon and a port.
+MAX_HOST_BYTES = 260
 
 
 def is_foreign(headers: Mapping[bytes, bytes], *, is_tls: bool, allowed: Collection[str]) -> bool:
@@ -29,9 +31,13 @@ def is_foreign(headers: Mapping[bytes, bytes], *, is_tls: bool, allowed: Collect
     return not (is_ours and scheme in ((b"https",) if is_tls else (b"http", b"https")))
 
 
-@lru_cache(1024)
 def is_known_host(host: bytes, known: tuple[str, ...]) -> bool:
     """Tell whether a `Host` is among the known names; `*.example.org` is every name below example.org."""
+    return len(host) <= MAX_HOST_BYTES and _is_known(host, known)
+
+
+@lru_cache(1024)
+def _is_known(host: bytes, known: tuple[str, ...]) -> bool:
     name = host.decode("latin-1").lower()
     name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
     name = name.removesuffix(".")

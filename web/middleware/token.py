@@ -15,7 +15,7 @@ _OPEN_PATHS = frozenset({"/", "/index", "/favicon.ico", "/health/live", "/health
 _OPEN_PREFIX = "/static/"
 # What programs and operators alone ask for: a cookie, which everybody gets with the page, is not enough.
 _PROGRAMS_PREFIXES = ("/v2", "/metrics", "/health/")
-_COOKIE = re.compile(rf"(?:^|;\s*){COOKIE}=([0-9]{{1,12}})\.([0-9a-f]{{64}})(?:\s*;|\s*$)".encode())
+_COOKIE = re.compile(rf"(?:^|;)\s*+{COOKIE}=([0-9]{{1,12}}+)\.([0-9a-f]{{64}})\s*+(?:;|$)".encode())
 
 
 class Access:

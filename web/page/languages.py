@@ -19,12 +19,12 @@ from babel.support import NullTranslations, Translations
 
 from ml.tables.dataset import Feature
 from ml.tables.numbers import shown_number
+from web.requests import bounded, qualities
 
 LOCALES = Path(__file__).parent / "locale"
 CATALOGUE = Path("LC_MESSAGES") / "messages.po"
 SOURCE = "en"
-# A header is kept with its answer, and neither it nor a tag need be longer to say what anybody reads (RFC 5646, 4.4.1).
-MAX_HEADER_BYTES = 500
+# A tag need not be longer to say what anybody reads (RFC 5646, section 4.4.1).
 MAX_TAG_CHARACTERS = 35
 # A list of titles is a sentence, not the form again: after this many it counts.
 NAMED_TITLES = 2
@@ -126,7 +126,7 @@ def known(tag: str) -> Language | None:
 
 def preferred(accept_language: bytes) -> Language:
     """Return the language that an `Accept-Language` header asks for (RFC 9110, section 12.5.4), or else English."""
-    return _preferred(accept_language[:MAX_HEADER_BYTES])
+    return _preferred(bounded(accept_language))
 
 
 @cache
@@ -137,19 +137,9 @@ def _by_tag() -> dict[str, str]:
 @lru_cache(256)
 def _preferred(accept_language: bytes) -> Language:
     wanted = []
-    for position, part in enumerate(accept_language.decode("latin-1").split(",")):
-        tag, *parameters = (piece.strip() for piece in part.split(";"))
-        quality = min(map(_quality, parameters), default=1.0)
+    for position, (tag, quality) in enumerate(qualities(accept_language).items()):
         # Any language at all is the one that everything is written in.
         found = known(SOURCE if tag == "*" else tag)
         if found and quality > 0:
             wanted.append((-quality, position, found))
     return min(wanted, default=(0.0, 0, language(SOURCE)))[2]
-
-
-def _quality(parameter: str) -> float:
-    name, _, value = parameter.partition("=")
-    try:
-        return float(value) if name.strip().lower() == "q" else 1.0
-    except ValueError:
-        return 0.0
