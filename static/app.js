@@ -2,6 +2,8 @@
 // gone; sliders, steps, pasted rows and the map, which all end in the text fields. The prediction itself is htmx's: see
 // the form's hx-* attributes.
 
+import { Refusal, isNumber, keyOf, numberOf, plain, rowIn } from "./text.js";
+
 const QUIET_MS = 700; // after the last key, before anything is spoken or the address changes
 const LATE_MS = 1000; // an answer that takes longer leaves an old one on the screen: say so
 const FIRST_RETRY_MS = 500;
@@ -9,13 +11,15 @@ const LAST_RETRY_MS = 8000;
 const ASK_MS = 20_000; // an idle page asks this often whether the model is still the same
 
 const form = document.getElementById("measurements");
-const inputs = [...form.querySelectorAll(".entry input")];
+// In the order of the features, which is that of rows; on the screen, the most important come first.
+const inputs = [...form.querySelectorAll(".entry input")].sort((a, b) => a.id.slice(1) - b.id.slice(1));
 const selects = [...document.querySelectorAll(".axes select")];
 const handle = document.getElementById("map-handle");
 const prediction = document.getElementById("prediction");
 const connection = document.getElementById("connection");
 const announcement = document.getElementById("announcement");
 const code = document.getElementById("code");
+const refusal = document.getElementById("refusal"); // of what was pasted
 
 const query = (entries) => new URLSearchParams(entries).toString();
 const typed = () => query(new FormData(form));
@@ -34,13 +38,6 @@ let quietTimer = 0;
 let lateTimer = 0;
 let retryTimer = 0;
 let retryMs = FIRST_RETRY_MS;
-
-// Numbers, as the validator reads and a person writes them.
-
-const NUMBER = /^[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?$/i;
-const plain = (text) => text.trim().replaceAll("\u2212", "-");
-const isNumber = (text) => NUMBER.test(plain(text));
-const numberOf = (text) => (isNumber(text) ? Number(plain(text).replace(",", ".")) : NaN);
 
 function textOf(number, step) {
   const decimals = Math.min(Math.max(0, -Math.floor(Math.log10(step))), 20);
@@ -104,14 +101,7 @@ for (const input of inputs) {
   };
   input.addEventListener("keydown", stepOnKey(UP_OR_DOWN));
   sliderOf(input).addEventListener("keydown", stepOnKey({ ...UP_OR_DOWN, ArrowRight: 1, ArrowLeft: -1 }));
-  input.addEventListener("paste", (event) => {
-    const values = rowIn(event.clipboardData.getData("text"));
-    if (!values) return;
-    event.preventDefault();
-    step();
-    for (const [index, field] of inputs.entries()) put(field, values[index]);
-    changed();
-  });
+  input.addEventListener("paste", paste);
 }
 for (const select of selects) {
   select.addEventListener("input", () => {
@@ -123,20 +113,39 @@ for (const select of selects) {
   });
 }
 
-// The values of a whole row in pasted text, or nothing: a single number is pasted as ever.
-function rowIn(text) {
-  for (const line of text.split(/[\r\n]+/)) {
-    for (const separator of ["\t", ";", /,\s+|\s+/, ","]) {
-      const values = line.trim().split(separator).map((value) => value.trim());
-      // "5,1,3,5" may be two numbers or four, and "5,1" one or two.
-      const isUnclear = separator === "," && (isNumber(line) || (values.length >= 2 * inputs.length && !line.includes(".")));
-      if (!isUnclear && values.length >= inputs.length && values.slice(0, inputs.length).every(isNumber)) {
-        return inputs.length > 1 && values;
-      }
-    }
+// A pasted row fills all fields, or none: what may be read in two ways is refused.
+function paste(event) {
+  const features = inputs.map((input) => {
+    const { min, max } = sliderOf(input);
+    return { key: input.name, title: input.labels[0].textContent, low: Number(min), high: Number(max) };
+  });
+  const labels = Array.from(document.querySelectorAll(".reserve dt"), ({ textContent }) => textContent);
+  hideRefusal();
+  try {
+    const values = rowIn(event.clipboardData.getData("text"), features, labels);
+    if (!values) return;
+    step();
+    for (const [index, input] of inputs.entries()) put(input, values[index]);
+    changed();
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    showRefusal(event.target, error);
   }
-  return null;
+  event.preventDefault();
 }
+
+function showRefusal(input, { message, values }) {
+  const text = refusal.dataset[message].replace(/\{(\w+)\}/g, (_, key) => values[key]);
+  input.closest(".field").append(refusal);
+  refusal.textContent = text;
+  refusal.hidden = false;
+  say(text);
+}
+
+function hideRefusal() {
+  refusal.hidden = true;
+}
+for (const name of ["input", "focusout"]) form.addEventListener(name, hideRefusal);
 
 document.addEventListener("click", (event) => {
   const example = event.target.closest("[data-example]");
@@ -454,13 +463,6 @@ class Rows {
     }
     return null;
   }
-}
-
-// The key of a column as in ml/csvfile.py; both sides are folded here, since Python folds a few letters in its own way.
-function keyOf(header) {
-  const title = header.trim().replace(/^(.*\S)\s*[([][^()[\]]*[)\]]$/s, "$1").normalize("NFC");
-  const folded = title.toUpperCase().toLowerCase().replaceAll("ς", "σ");
-  return folded.replace(/[^\p{L}\p{N}_]+/gu, "_").replace(/^_+|_+$/g, "");
 }
 
 // How the rows of one file are read, and written with their answers.
