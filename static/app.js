@@ -9,6 +9,7 @@ const LATE_MS = 1000; // an answer that takes longer leaves an old one on the sc
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 8000;
 const ASK_MS = 20_000; // an idle page asks this often whether the model is still the same
+const SLOP_PX = 8; // a finger that rests moves no farther
 
 const form = document.getElementById("measurements");
 // In the order of the features, which is that of rows; on the screen, the most important come first.
@@ -77,8 +78,13 @@ function fill(parameters) {
 
 form.addEventListener(
   "input",
-  ({ target }) => {
-    if (target.type === "range") {
+  (event) => {
+    const { target } = event;
+    if (target.type === "range" && gesture?.isOpen) {
+      // Browsers set a slider as soon as it is touched.
+      event.stopImmediatePropagation();
+      target.value = gesture.slid[inputs.findIndex((input) => sliderOf(input) === target)];
+    } else if (target.type === "range") {
       const input = document.getElementById(target.id.replace("-slider", ""));
       input.value = textOf(Number(target.value), Number(input.dataset.step));
       target.setAttribute("aria-valuetext", input.value);
@@ -190,13 +196,17 @@ function drag(event) {
 }
 
 handle?.addEventListener("pointerdown", (event) => {
-  if (event.button !== 0) return;
-  step();
+  if (!beginGesture(event) || gesture.isOpen) return;
   handle.setPointerCapture(event.pointerId);
   drag(event);
 });
 handle?.addEventListener("pointermove", (event) => {
-  if (handle.hasPointerCapture(event.pointerId)) drag(event);
+  if (isDragged(event)) drag(event);
+});
+handle?.addEventListener("click", (event) => {
+  if (!isTouched || !event.detail) return; // a key on the button, or a mouse that has already done it
+  step();
+  drag(event);
 });
 handle?.addEventListener("keydown", (event) => {
   const [axis, direction] = { ArrowLeft: ["x", -1], ArrowRight: ["x", 1], ArrowDown: ["y", -1], ArrowUp: ["y", 1] }[event.key] ?? [];
@@ -208,6 +218,59 @@ handle?.addEventListener("keydown", (event) => {
   put(input, textOf(numberOf(input.value) + direction * unit, Math.min(unit, Number(map.dataset[`${axis}Step`]))));
   changed();
 });
+
+// Gestures on the map and on sliders: one step each. What a finger wants is open until it has moved: upwards it scrolls
+// the page, which must change nothing; sideways it drags. A tap on the map is known by its click, which one that ends a scroll does not have; on a slider it
+// would be found by chance while scrolling, so it does nothing.
+
+let gesture = null;
+let isTouched = false;
+
+function beginGesture(event) {
+  if (event.button || !event.isPrimary) return false;
+  isTouched = event.pointerType === "touch";
+  endGesture();
+  settleNow();
+  const texts = inputs.map((input) => input.value);
+  const slid = inputs.map((input) => sliderOf(input).value);
+  const { pointerId, clientX: x, clientY: y } = event;
+  gesture = { pointerId, x, y, texts, slid, isOpen: isTouched };
+  return true;
+}
+
+function isDragged({ pointerId, clientX, clientY }) {
+  if (!gesture || gesture.pointerId !== pointerId) return false;
+  const [across, up] = [Math.abs(clientX - gesture.x), Math.abs(clientY - gesture.y)];
+  if (across > SLOP_PX && across >= up) gesture.isOpen = false;
+  return !gesture.isOpen;
+}
+
+function endGesture() {
+  if (!gesture) return;
+  const { texts } = gesture;
+  gesture = null;
+  // The address is still that of before.
+  if (inputs.some((input, index) => input.value !== texts[index])) history.pushState(null, "", location.href);
+  settleNow();
+}
+
+// The browser has taken the gesture for something else.
+function cancelGesture() {
+  const { texts, slid } = gesture;
+  const isChanged = inputs.some((input, index) => input.value !== texts[index]);
+  for (const [index, input] of inputs.entries()) {
+    put(input, texts[index]);
+    sliderOf(input).value = slid[index];
+  }
+  gesture = null;
+  if (isChanged) changed();
+}
+
+form.addEventListener("pointerdown", (event) => event.target.type === "range" && beginGesture(event));
+form.addEventListener("pointermove", isDragged);
+for (const [name, end] of [["pointerup", endGesture], ["pointercancel", cancelGesture]]) {
+  window.addEventListener(name, ({ pointerId }) => gesture && gesture.pointerId === pointerId && end());
+}
 
 // What is said beside the fields and aloud.
 
@@ -240,6 +303,7 @@ function addressOf(entries) {
 // Typing has paused: the address follows at once, the spoken line as soon as the answer is there.
 function settle() {
   clearTimeout(quietTimer);
+  if (gesture) return; // its end is one step
   window.removeEventListener("beforeunload", settle);
   isQuiet = true;
   history.replaceState(history.state, "", addressOf(new FormData(form)));

@@ -483,6 +483,199 @@ def test_the_picture_is_drawn_to_scale(open_page: Open) -> None:
     assert max(ratios) / min(ratios) < 1.05, "one scale for all four"
 
 
+# Gestures
+
+
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+STARTS = ["map", "track at 50 %", "track at 80 %", "chip"]
+
+
+def place(page: Page, start: str) -> tuple[float, float]:
+    """Return where on the window a gesture begins, and scroll there first."""
+    part, _, share = start.partition(" at ")
+    selector = {"map": "#map-handle", "track": ".slider", "chip": ".examples a"}[part]
+    element = page.locator(selector).last if part == "chip" else page.locator(selector).first
+    element.evaluate("element => element.scrollIntoView({ block: 'center', behavior: 'instant' })")
+    box = element.bounding_box()
+    assert box
+    return box["x"] + box["width"] * float(share.strip(" %") or 50) / 100, box["y"] + box["height"] / 2
+
+
+class Finger:
+    """One finger on a touch screen, as the browser gets it from the screen: it decides what scrolls."""
+
+    def __init__(self, page: Page, start: tuple[float, float]) -> None:
+        self._session = page.context.new_cdp_session(page)
+        self.x, self.y = start
+        self._send("touchStart")
+
+    def _send(self, kind: str) -> None:
+        points = [{"x": self.x, "y": self.y}] if kind in ("touchStart", "touchMove") else []
+        self._session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def move(self, across: float, up: float) -> None:
+        for _ in range(10):
+            self.x, self.y = self.x + across / 10, self.y - up / 10
+            self._send("touchMove")
+
+    def lift(self) -> None:
+        self._send("touchEnd")
+
+    def cancel(self) -> None:
+        self._send("touchCancel")
+
+
+def painted(page: Page) -> None:
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_scrolling_with_a_finger_changes_nothing(open_page: Open, start: str) -> None:
+    page = open_page(**PHONE)
+    spot_of = place(page, start)
+    before = page.evaluate("[history.length, location.href, scrollY]")
+    slid = page.locator(".slider").evaluate_all("sliders => sliders.map((slider) => slider.value)")
+
+    finger = Finger(page, spot_of)
+    finger.move(5, 200)
+    finger.lift()
+
+    page.wait_for_function("before => scrollY > before + 100", arg=before[2])
+    painted(page)
+    assert typed(page) == EXAMPLE
+    assert page.locator(".slider").evaluate_all("sliders => sliders.map((slider) => slider.value)") == slid
+    assert page.evaluate("[history.length, location.href]") == before[:2]
+
+
+@pytest.mark.parametrize("start", ["map", "track at 80 %"])
+def test_a_page_of_many_fields_is_scrolled_without_a_change(open_page: Open, wide: Wide, start: str) -> None:
+    page = open_page(url=wide.url, sample={}, **PHONE)
+    before = typed(page), page.evaluate("history.length"), page.evaluate("scrollY")
+
+    finger = Finger(page, place(page, start))
+    finger.move(0, 200)
+    finger.lift()
+
+    page.wait_for_function("before => scrollY !== before", arg=before[2])
+    painted(page)
+    assert (typed(page), page.evaluate("history.length")) == before[:2]
+
+
+def test_a_finger_that_rests_on_a_slider_changes_nothing_until_it_moves_sideways(open_page: Open) -> None:
+    page = open_page(**PHONE)
+    finger = Finger(page, place(page, "track at 80 %"))
+    painted(page)
+    assert typed(page) == EXAMPLE
+
+    finger.move(30, 0)
+
+    assert typed(page)["sepal_length"] > "7"
+    finger.lift()
+
+
+def test_a_tap_on_the_track_of_a_slider_changes_nothing(open_page: Open) -> None:
+    page = open_page(**PHONE)
+    slider = page.locator(".slider").first
+
+    page.touchscreen.tap(*place(page, "track at 80 %"))
+
+    painted(page)
+    assert typed(page) == EXAMPLE
+    expect(slider).to_have_value("5.6")
+
+
+def test_dragging_a_slider_with_a_finger_is_one_step_for_back(open_page: Open, model: Classifier) -> None:
+    page = open_page(**PHONE)
+    length = page.evaluate("history.length")
+    finger = Finger(page, place(page, "track at 50 %"))
+    finger.move(80, 0)
+    finger.move(-20, 0)
+    finger.lift()
+    dragged = typed(page)
+
+    assert float(dragged["sepal_length"]) > 6
+    assert page.evaluate("history.length") == length + 1
+    expect_answer(page, model, dragged)
+    page.wait_for_url(f"**/?{urlencode(dragged)}")
+    page.go_back()
+    expect_answer(page, model, EXAMPLE)
+    assert typed(page) == EXAMPLE
+
+
+def test_dragging_a_slider_with_a_mouse_is_one_step_for_back(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    length = page.evaluate("history.length")
+    x, y = place(page, "track at 80 %")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for across in range(0, 40, 10):
+        page.mouse.move(x + across, y + 90)
+    page.mouse.up()
+    dragged = typed(page)
+
+    assert float(dragged["sepal_length"]) > 7
+    assert page.evaluate("history.length") == length + 1
+    page.wait_for_url(f"**/?{urlencode(dragged)}")
+    page.go_back()
+    expect_answer(page, model, EXAMPLE)
+    assert typed(page) == EXAMPLE
+
+
+def test_a_tap_on_the_map_sets_both_features_and_is_one_step_for_back(open_page: Open, model: Classifier) -> None:
+    page = open_page(**PHONE)
+    length = page.evaluate("history.length")
+
+    page.touchscreen.tap(*place(page, "map"))
+
+    page.wait_for_function("before => history.length > before", arg=length)
+    tapped = typed(page)
+    assert [key for key in KEYS if tapped[key] != EXAMPLE[key]] == ["petal_length", "petal_width"]
+    assert page.evaluate("history.length") == length + 1
+    expect_answer(page, model, tapped)
+    page.wait_for_url(f"**/?{urlencode(tapped)}")
+    page.go_back()
+    expect_answer(page, model, EXAMPLE)
+
+
+def test_dragging_sideways_on_the_map_moves_the_sample_and_is_one_step_for_back(
+    open_page: Open, model: Classifier
+) -> None:
+    page = open_page(**PHONE)
+    length = page.evaluate("history.length")
+    place(page, "map")
+    finger = Finger(page, spot(page, {"petal_width": 1.3, "petal_length": 4.2}))
+
+    finger.move(60, 0)
+    during = typed(page)
+    finger.move(30, 40)
+    finger.lift()
+
+    dragged = typed(page)
+    assert float(dragged["petal_width"]) > float(during["petal_width"]) > 1.5
+    assert float(dragged["petal_length"]) > float(during["petal_length"])
+    assert page.evaluate("history.length") == length + 1
+    expect_answer(page, model, dragged)
+    page.wait_for_url(f"**/?{urlencode(dragged)}")
+    page.go_back()
+    expect_answer(page, model, EXAMPLE)
+
+
+@pytest.mark.parametrize("start", ["map", "track at 80 %"])
+def test_a_gesture_that_is_cancelled_leaves_what_was_there(open_page: Open, model: Classifier, start: str) -> None:
+    sample = EXAMPLE | {"sepal_length": "5,60", "petal_width": "1.30"}
+    page = open_page(sample=sample, **PHONE)
+    length = page.evaluate("history.length")
+    finger = Finger(page, place(page, start))
+    finger.move(40, 0)
+    assert typed(page) != sample
+
+    finger.cancel()
+
+    assert typed(page) == sample
+    assert page.evaluate("history.length") == length
+    expect_answer(page, model, EXAMPLE)
+
+
 # Languages
 
 
