@@ -304,7 +304,7 @@ function addressOf(entries) {
 function settle() {
   clearTimeout(quietTimer);
   if (gesture) return; // its end is one step
-  window.removeEventListener("beforeunload", settle);
+  window.removeEventListener("beforeunload", leave);
   isQuiet = true;
   history.replaceState(history.state, "", addressOf(new FormData(form)));
   for (const link of document.querySelectorAll(".languages a")) {
@@ -323,6 +323,30 @@ function speak() {
 function settleNow() {
   if (!isQuiet) settle();
 }
+
+// A reload asks for the address that was there before: what was typed since is kept for it.
+const storage = (() => {
+  try {
+    return sessionStorage;
+  } catch {
+    return null; // the browser allows this page none
+  }
+})();
+
+function leave() {
+  const { href } = location;
+  settle();
+  storage?.setItem("typed", JSON.stringify([href, location.search]));
+}
+
+function resume() {
+  const [href, search] = JSON.parse(storage?.getItem("typed") ?? "[]");
+  storage?.removeItem("typed");
+  if (href !== location.href || performance.getEntriesByType("navigation")[0].type !== "reload") return;
+  fill(new URLSearchParams(search));
+  settle();
+}
+resume();
 
 // The service: late, gone, back, or with another model.
 
@@ -360,8 +384,8 @@ form.addEventListener("input", () => {
   clearTimeout(quietTimer);
   quietTimer = setTimeout(settle, QUIET_MS);
   // Whoever leaves before the pause comes back to what was typed. Later events are too late to change the address, and
-  // a listener that stays would keep the page out of some browsers' back-forward cache. A reload has the old address.
-  window.addEventListener("beforeunload", settle);
+  // a listener that stays would keep the page out of some browsers' back-forward cache.
+  window.addEventListener("beforeunload", leave);
   if (!retryTimer) say(""); // the same words again are spoken only when they are new
 });
 form.addEventListener("change", settleNow);
@@ -378,8 +402,20 @@ prediction.addEventListener("htmx:beforeSwap", (event) => {
   const isOurs = event.detail.serverResponse.includes("data-state=");
   event.detail.shouldSwap &&= isOurs;
   event.detail.isError ||= !isOurs;
+  // The same answer to the same sample: what is selected or focused in it stays.
+  if (event.detail.shouldSwap && answered === query(event.detail.requestConfig.formData) && isShown(event.detail.serverResponse)) {
+    event.detail.shouldSwap = false;
+    receive(event);
+  }
 });
-prediction.addEventListener("htmx:afterSwap", (event) => {
+prediction.addEventListener("htmx:afterSwap", receive);
+
+function isShown(fragment) {
+  const { firstElementChild } = new DOMParser().parseFromString(fragment, "text/html").body;
+  return firstElementChild.isEqualNode(prediction.firstElementChild);
+}
+
+function receive(event) {
   answered = query(event.detail.requestConfig.formData);
   clearTimeout(retryTimer);
   retryTimer = 0;
@@ -389,7 +425,7 @@ prediction.addEventListener("htmx:afterSwap", (event) => {
   meetModel(event.detail.xhr);
   showMessages();
   speak();
-});
+}
 
 setInterval(() => {
   if (!document.hidden && isQuiet && !retryTimer) refresh();
