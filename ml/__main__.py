@@ -252,14 +252,15 @@ def _score(options: argparse.Namespace) -> None:
 
     def tell(bad: BadRow) -> None:
         nonlocal shown
-        if options.strict:
-            raise DatasetError(f"line {bad.line}: {bad.message}")
         shown += 1
         if shown <= SHOWN_BAD_ROWS:
             tqdm.write(f"line {bad.line}: {bad.message}", file=sys.stderr)
 
     with _source(options.rows) as source, _sink(options.out) as sink, tqdm(unit=" rows", disable=None) as bar:
-        scored = score.score(model, source, sink, on_bad=tell, on_rows=bar.update, guarded=options.guarded)
+        scored = score.score(
+            model, source, sink, on_bad=tell, on_rows=bar.update,
+            guarded=options.guarded, strict=options.strict,
+        )  # fmt: skip
     if scored.bad:
         print(f"{scored.bad} of {scored.rows} rows have no answer and were left blank", file=sys.stderr)
 

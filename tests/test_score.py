@@ -25,12 +25,12 @@ from ml.score import (
     BadRow,
     Scored,
     Scorer,
-    added_columns,
-    guard,
     score,
 )
 from ml.tables.csvfile import BLOCK_CHARACTERS, read_csv
+from ml.tables.layout import added_columns
 from ml.tables.rows import MAX_ROW_CHARACTERS
+from ml.tables.written import guard
 from ml.training import fitting
 
 ROOT = Path(__file__).parent.parent
@@ -313,6 +313,16 @@ def test_strict_stops_at_the_first_bad_row_and_leaves_no_file(model_path: Path, 
     assert done.stderr.decode() == "error: line 3: sepal length: '?' is not a number\n"
     assert (tmp_path / "out.csv").read_text() == "older"
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "rows.csv"]
+
+
+def test_strict_writes_the_rows_before_the_first_bad_one_to_a_pipe(model_path: Path, tmp_path: Path) -> None:
+    rows = [GOOD] * 200 + ["?,1,1,1", GOOD]
+
+    done = run(model_path, "-", "--strict", cwd=tmp_path, stdin="\n".join([HEADER, *rows]).encode())
+
+    assert done.returncode == 1
+    assert done.stdout.decode() == f"{HEADER},{ADDED}\n" + f"{GOOD},{VERSICOLOR}\n" * 200
+    assert done.stderr.decode().splitlines()[-1] == "error: line 202: sepal length: '?' is not a number"
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "./rows.csv", "link.csv"])
@@ -635,3 +645,9 @@ def test_a_long_cell_is_looked_at_for_formulas_in_no_time(mark: str) -> None:
     guard(mark + mark[-1] * 100_000 + "a")
 
     assert time.process_time() - started < 0.5
+
+
+@settings(max_examples=300)
+@given(cell=st.text(st.sampled_from("=+-@\t\r\n,;\" 1x'\0\u200b\uff1d"), max_size=8))
+def test_a_cell_that_was_marked_stays_as_it_is(cell: str) -> None:
+    assert guard(guard(cell)) == guard(cell)

@@ -26,6 +26,8 @@ from web import errors, models
 from web.api import health, stream
 from web.api.messages import encoder_of
 from web.api.score import Score
+from web.api.score_stream import ScoreStream
+from web.api.scoring import Uploads
 from web.api.stream import OpenStreams, Stream
 from web.metrics.counters import Metrics
 from web.middleware.body_limit import BodyLimit, Pending
@@ -117,6 +119,7 @@ def create_app(settings: Settings | None = None, *, metrics_folder: Path | None 
 
 def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
     settings, pending = service.settings, service.pending
+    uploads = Uploads(settings)
     limited = Middleware(BodyLimit, max_body_size=settings.max_body_bytes, pending=pending)
     compressed = Middleware(Compressed)
     files = _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])
@@ -129,7 +132,8 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/index", pages.page, middleware=[compressed]),
         Route("/result", pages.result, methods=["GET", "POST"], middleware=[compressed, limited]),
         Route("/code", snippet_panel.code, middleware=[compressed]),
-        Route("/score", Score(settings), methods=["POST"]),
+        Route("/score", Score(settings, uploads), methods=["POST"]),
+        WebSocketRoute("/score", ScoreStream(uploads)),
         Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
         Route("/docs", docs.docs, middleware=[compressed]),
         Route("/favicon.ico", pages.favicon),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 NotANumberCode = Literal["missing", "not_a_number", "not_finite"]
 
@@ -76,3 +80,21 @@ def is_half_typed(text: object) -> bool:
 def shown_number(value: float) -> str:
     """Return a number as a person writes it: 5 rather than 5.0, never more digits than needed."""
     return f"{value:.0f}" if value == int(value) and abs(value) < 1e15 else repr(value)
+
+
+def plain_numbers(columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
+    """Return the numbers in columns of cells, of shape (rows, columns); None if a cell is not plainly a number.
+
+    float() reads a plain number as `number_of` does, several times as fast; what it reads beyond that is sorted out:
+    digits of other scripts, underscores and overlong text. Infinities and NaN are not.
+    """
+    rows = np.empty((len(columns[0]), len(columns)))
+    try:
+        for number, column in enumerate(columns):
+            text = "".join(column)
+            if "_" in text or not text.isascii() or max(map(len, column)) > MAX_NUMBER_CHARACTERS:
+                return None
+            rows[:, number] = np.fromiter(map(float, column), dtype=np.float64, count=len(column))
+    except ValueError:
+        return None
+    return rows

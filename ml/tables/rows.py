@@ -43,21 +43,24 @@ class RowReader:
     Args:
         allow_one_column: take a header that has no separator for one column; else it is an error.
         strict: text between a closing quote and the next separator is an error; else it belongs to the cell.
+        separator, line: go on after the header, with the row that starts on this line.
 
     Attributes:
         separator: what the header uses: the most frequent one outside quotes. It is set when the header comes out.
+        line: on which the row starts that is not complete, counted from 1.
         max_rows: the most rows of a block; it may be changed between two blocks.
         blank_lines: how many were left out.
     """
 
-    def __init__(self, *, allow_one_column: bool = False, strict: bool = False) -> None:
-        self.separator = ""
+    def __init__(
+        self, *, allow_one_column: bool = False, strict: bool = False, separator: str = "", line: int = 1
+    ) -> None:
+        self.separator = separator
         self.max_rows = 2**16
         self.blank_lines = 0
         self._allow_one_column = allow_one_column
         self._strict = strict
-        self._has_header = False
-        self._is_first = True
+        self._has_header = self._has_begun = bool(separator)
         # The line that has not ended, in pieces.
         self._pieces = [""]
         self._piece_characters = 0
@@ -69,8 +72,12 @@ class RowReader:
         self._open_cell: list[str] = []
         self._open_cell_characters = 0
         self._row_characters = 0
-        self._line = 1  # on which the row starts that has not ended
-        self._next_line = 1
+        self.line = self._next_line = line
+
+    @property
+    def held_characters(self) -> int:
+        """How many characters at the end of the text belong to a row that is not complete."""
+        return self._row_characters + self._piece_characters
 
     def feed(self, text: str) -> Iterator[Block]:
         """Take text, and yield the rows that are complete by now.
@@ -79,8 +86,8 @@ class RowReader:
             DatasetError: there is no header, or the text is not CSV, or a row is too long. The rows before were
                 yielded.
         """
-        if self._is_first and text:
-            self._is_first = False
+        if not self._has_begun and text:
+            self._has_begun = True
             text = text.removeprefix("\ufeff")
         if not text:
             return
@@ -93,8 +100,8 @@ class RowReader:
             end = max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1
             self._hold(text[end:])
             yield from self._blocks(text[:end])
-        if self._row_characters + self._piece_characters > MAX_ROW_CHARACTERS:
-            raise DatasetError(f"line {self._line}: a row of more than {MAX_ROW_CHARACTERS} characters")
+        if self.held_characters > MAX_ROW_CHARACTERS:
+            raise DatasetError(f"line {self.line}: a row of more than {MAX_ROW_CHARACTERS} characters")
 
     def finish(self) -> Iterator[Block]:
         """Yield what is left: no more text comes.
@@ -110,7 +117,7 @@ class RowReader:
         if not self.separator:
             raise DatasetError("no header row: the file is empty")
         if self._open_cell:
-            raise DatasetError(f"line {self._line}: a quote is opened and never closed")
+            raise DatasetError(f"line {self.line}: a quote is opened and never closed")
 
     def _hold(self, text: str) -> None:
         self._pieces, self._piece_characters = [text], len(text)
@@ -126,8 +133,8 @@ class RowReader:
             yield from self._quoted_rows(text)
             return
         start = self._next_line
-        self._line = self._next_line = start + len(plain)
-        lines: Sequence[int] = range(start, self._line)
+        self.line = self._next_line = start + len(plain)
+        lines: Sequence[int] = range(start, self.line)
         if "" in plain:
             lines = [line for line, text in zip(lines, plain, strict=True) if text]
             self.blank_lines += len(plain) - len(lines)
@@ -171,7 +178,7 @@ class RowReader:
         reader = csv.reader(itertools.chain(lines, ['"\n']), delimiter=self.separator, strict=self._strict)
         rows: list[list[str]] = []
         starts: list[int] = []
-        start, before = self._line, 0
+        start, before = self.line, 0
         problem = ""
         try:
             for cells in reader:
@@ -195,7 +202,7 @@ class RowReader:
                     break
         except csv.Error as error:
             problem = str(error)
-        self._line = start
+        self.line = start
         self._next_line += n_lines
         for part in self._slices(len(rows)):
             yield Block(rows[part], starts[part], None)

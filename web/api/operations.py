@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ml.model.classifier import Classifier
-from ml.score import added_columns
+from ml.tables.layout import added_columns
 from ml.tables.numbers import shown_number
 from web.api.description import Json, description_of, number_of, read_operation, ref, response
 from web.api.messages import SUBPROTOCOL

@@ -26,8 +26,8 @@ import msgspec
 from tqdm import tqdm
 
 from ml.errors import DatasetError, MLError
-from ml.score import added_columns
 from ml.tables.csvfile import refuse_same_file
+from ml.tables.layout import added_columns
 from web.client.rows import Header, Parts
 from web.client.stream import ClientError, ModelReplaced, Outcome, Prediction, Refused, Sample, Stream
 from web.settings import Settings, SettingsError

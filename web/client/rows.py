@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Raw
 
-from ml import score
 from ml.model.sample import Validator
+from ml.tables.csvfile import feature_of
+from ml.tables.layout import positions_of
+from ml.tables.numbers import plain_numbers
 from ml.tables.rows import Block, RowReader
 from web.api.messages import StreamModel
 from web.client.stream import Refused, Sample
@@ -144,7 +146,7 @@ class _Columns:
     def __init__(self, model: StreamModel, header: Sequence[str]) -> None:
         self.features = model.features
         self.validator = Validator(model.features)
-        self._positions = score.positions_of(model.features, header)
+        self._positions = [*positions_of(model.features, header, [feature_of(text).key for text in header])]
         self._width = len(header)
 
     def samples(self, rows: list[list[str]]) -> Sequence[Sample | Refused]:
@@ -152,8 +154,11 @@ class _Columns:
 
         Whatever is not plain is left for the server to judge, so that its message is about what is in the table.
         """
-        plain = score.plain_rows(self.validator, rows, positions=self._positions, width=self._width)
-        if plain is not None:
+        plain = None
+        if set(map(len, rows)) == {self._width}:
+            columns = list(zip(*rows, strict=True))
+            plain = plain_numbers([columns[position] for position in self._positions])
+        if plain is not None and self.validator.accepts_all(plain):
             encoded = msgspec.json.encode(plain.tolist())[2:-2]  # [[…],[…]]
             return [Raw(b"[%b]" % row) for row in encoded.split(b"],[")]
         return [self._sample(cells) for cells in rows]

@@ -1,0 +1,259 @@
+"""WS /score: a file's bytes come in, and each part of its table goes out with predictions; a file can be resumed.
+
+The client sends binary frames, and an empty one at the end. Each is answered by the rows that it completes: their text
+in binary frames, and then a text frame which says that they are whole. After a lost connection the client forgets text
+that was not followed by such a frame, sends the newest `resume` as a text frame, and the bytes after `read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ml.errors import DatasetError
+from ml.model.classifier import Classifier
+from ml.model.sample import FieldError
+from ml.score import BadRow, Part
+from ml.tables.layout import OtherAnswers, Place
+from web.api.scoring import Scoring, Uploads, encoded, shown, unusable
+from web.api.stream import announcement
+from web.problems import Problem, ProblemDetails, too_many
+from web.requests import query_of
+from web.service import Service, service_of
+
+# Of the rows of one frame: so many without an answer are named, with so many errors each, and so many with one are
+# told as points, or fewer if they have many features.
+MAX_ERRORS = 100
+MAX_ERRORS_A_ROW = 3
+MAX_POINTS = 256
+MAX_POINT_VALUES = 1_024
+# A table has at most 10,000 columns, whose numbers have at most four digits.
+MAX_RESUME_CHARACTERS = 2**16
+# How the connection ends (RFC 6455, section 7.4, and its registry).
+DONE, REFUSED, TRY_AGAIN_LATER = 1000, 1008, 1013
+
+
+class RowError(msgspec.Struct, frozen=True):
+    """A row without an answer: its line in the file, counted from 1, why, and the errors of its values."""
+
+    line: int
+    message: str
+    errors: Sequence[FieldError]
+
+
+class RowsFrame(msgspec.Struct, frozen=True, tag="rows"):
+    """The answer to a binary frame, after the text of its rows.
+
+    Attributes:
+        read: the bytes of the file that are answered, up to the end of a row.
+        rows: how many rows were answered, and `bad` of them without a prediction; `errors` are the first of these.
+        counts: how many rows have each label, without those that none has.
+        points: some of the rows as numbers: the index of the label, then the values in the order of the features.
+        resume: goes on after `read`, on any connection; empty while the header is not complete.
+        done: whether this was the end of the file.
+    """
+
+    read: int
+    rows: int
+    bad: int
+    errors: list[RowError]
+    counts: dict[str, int]
+    points: list[list[float]]
+    version: str
+    resume: str
+    done: bool
+
+
+class FileErrorFrame(msgspec.Struct, frozen=True, tag="error"):
+    """Why the connection ends: 429 and 503 after some seconds go on where it was lost, others end the file."""
+
+    error: ProblemDetails
+    retry_after_s: int | None
+
+
+class _Resume(msgspec.Struct, frozen=True):
+    read: Annotated[int, Meta(ge=0, le=2**53)]
+    place: Place
+
+
+class ScoreStream:
+    """The endpoint."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        websocket = WebSocket(scope, receive, send)
+        service = service_of(scope)
+        try:
+            await websocket.accept(headers=[(b"x-request-id", scope["state"]["request_id"].encode())])
+            with service.metrics.socket():
+                try:
+                    strict = query_of(scope).get("strict") == "1"
+                    with self._uploads.entered():
+                        await _File(service, self._uploads, websocket, strict=strict).answer()
+                except Problem as problem:
+                    await _refuse(websocket, problem)
+        except (WebSocketDisconnect, OSError):
+            pass  # the client has left, as clients do
+
+
+async def _refuse(websocket: WebSocket, problem: Problem) -> None:
+    wait = problem.headers.get("Retry-After")
+    frame = FileErrorFrame(problem.details, int(wait) if wait else None)
+    await websocket.send_text(msgspec.json.encode(frame).decode())
+    await websocket.close(TRY_AGAIN_LATER if wait else REFUSED)
+
+
+class _File:
+    """One file on one connection."""
+
+    def __init__(self, service: Service, uploads: Uploads, websocket: WebSocket, *, strict: bool) -> None:
+        self._service = service
+        self._uploads = uploads
+        self._websocket = websocket
+        self._strict = strict
+        self._model: Classifier | None = None  # that was announced
+        self._answers = _Answers(service.model)
+
+    async def answer(self) -> None:
+        """Answer frame by frame until the end of the file, or until the client leaves.
+
+        Raises:
+            Problem: 413, the file is too large; 422, it is no table of the model's features; 409, the model now has
+                others; 429, there are too many frames; 400, a frame is of another kind, or resumes nothing.
+        """
+        service, websocket = self._service, self._websocket
+        address = websocket.client.host if websocket.client else ""
+        scoring: Scoring | None = None
+        await self._announce()
+        while True:
+            message = await websocket.receive()
+            if message["type"] != "websocket.receive":
+                return
+            model = await self._announce()
+            if wait_s := service.rates.take(address):
+                raise too_many(wait_s, "frames")
+            content: bytes | None = message.get("bytes")
+            resume = message.get("text")
+            if content is None and (scoring is not None or not resume):
+                raise Problem(400, "a file is sent in binary frames; text comes before them, and resumes a file")
+            try:
+                if scoring is None:
+                    scoring = self._begin(model, resume)
+                elif scoring.model is not model:
+                    scoring.use(model)
+            except OtherAnswers as error:
+                await self._end(scoring.place if scoring else _resume_of(resume or "").place, str(error))
+                raise Problem(409, str(error)) from error
+            if content is not None:
+                await self._score(scoring, content)
+                if not content:
+                    await websocket.close(DONE)
+                    return
+
+    async def _announce(self) -> Classifier:
+        model = self._service.model
+        if model is not self._model:
+            self._model = model
+            await self._websocket.send_text(announcement(model, self._service.settings))
+        return model
+
+    def _begin(self, model: Classifier, text: str | None) -> Scoring:
+        resume = _resume_of(text) if text else None
+        return Scoring(
+            model, self._uploads, self._service.metrics.score, strict=self._strict,
+            place=resume.place if resume else None, start=resume.read if resume else 0,
+            on_answers=self._take,
+        )  # fmt: skip
+
+    def _take(self, rows: NDArray[np.float64], indices: NDArray[np.intp]) -> None:
+        self._answers.take(rows, indices)
+
+    async def _score(self, scoring: Scoring, content: bytes) -> None:
+        self._answers = _Answers(scoring.model)
+        parts = scoring.feed(content) if content else scoring.finish()
+        try:
+            async for part in parts:
+                if part.text:
+                    await self._websocket.send_bytes(encoded(part.text))
+                self._answers.add(part)
+        except (DatasetError, Problem) as error:
+            problem = error if isinstance(error, Problem) else unusable(error)
+            await self._commit(scoring, done=False)
+            await self._end(scoring.place, problem.details.detail)
+            raise problem from error
+        await self._commit(scoring, done=not content)
+
+    async def _commit(self, scoring: Scoring, *, done: bool) -> None:
+        """Say that all rows that were sent are whole."""
+        place, read = scoring.place, scoring.read
+        resume = msgspec.json.encode(_Resume(read, place)).decode() if place else ""
+        frame = self._answers.frame(read=read, resume=resume, done=done)
+        await self._websocket.send_text(msgspec.json.encode(frame).decode())
+
+    async def _end(self, place: Place | None, message: str) -> None:
+        """Say why in a last row: nobody takes this table for a whole one."""
+        if place is not None:
+            await self._websocket.send_bytes(encoded(place.last_row(message, guarded=True)))
+
+
+def _resume_of(text: str) -> _Resume:
+    try:
+        if len(text) > MAX_RESUME_CHARACTERS:
+            raise DatasetError("the text that resumes a file is too long")
+        return msgspec.json.decode(text, type=_Resume)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, DatasetError) as error:
+        raise Problem(400, "the text resumes no file: send the resume of the last rows as it came") from error
+
+
+class _Answers:
+    """What there is to say about the rows that one frame completes."""
+
+    def __init__(self, model: Classifier) -> None:
+        self._model = model
+        self._most_points = max(1, min(MAX_POINTS, MAX_POINT_VALUES // len(model.features)))
+        self._rows = self._bad = 0
+        self._errors: list[RowError] = []
+        self._counts = np.zeros(len(model.labels), dtype=np.intp)
+        self._points: list[list[float]] = []
+        self._step = 1
+
+    def take(self, rows: NDArray[np.float64], indices: NDArray[np.intp]) -> None:
+        """Take rows that have an answer, and the indices of their labels."""
+        self._counts += np.bincount(indices, minlength=len(self._counts))
+        self._points += np.column_stack((indices, rows))[:: self._step].tolist()
+        while len(self._points) > self._most_points:
+            self._points = self._points[::2]
+            self._step *= 2
+
+    def add(self, part: Part) -> None:
+        """Take rows as they were written."""
+        self._rows += part.rows
+        self._bad += len(part.bad)
+        self._errors += map(_row_error, islice(part.bad, MAX_ERRORS - len(self._errors)))
+
+    def frame(self, *, read: int, resume: str, done: bool) -> RowsFrame:
+        """Return the frame that says it."""
+        labels = self._model.labels
+        counts = {labels[index]: int(self._counts[index]) for index in np.flatnonzero(self._counts)}
+        return RowsFrame(
+            read, self._rows, self._bad, self._errors, counts, self._points, self._model.version, resume, done
+        )
+
+
+def _row_error(row: BadRow) -> RowError:
+    return RowError(row.line, shown(row.message), [*map(_shown_error, row.errors[:MAX_ERRORS_A_ROW])])
+
+
+def _shown_error(error: FieldError) -> FieldError:
+    value = shown(error.value) if isinstance(error.value, str) else error.value
+    return msgspec.structs.replace(error, message=shown(error.message), value=value)

@@ -1,0 +1,188 @@
+"""A file becomes a table with predictions, a slice at a time: what POST /score and WS /score share."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.errors import DatasetError
+from ml.model.classifier import Classifier, Prediction
+from ml.score import Part, Scorer
+from ml.tables.layout import Place
+from web.api.upload import too_large
+from web.metrics.counters import Channel
+from web.problems import Problem
+from web.settings import Settings
+
+# Text that is looked at in one go, and cells that leave in one go: each takes about a millisecond.
+SLICE_CHARACTERS = 2**14
+SLICE_CELLS = 2**12
+
+OnAnswers = Callable[[NDArray[np.float64], NDArray[np.intp]], object]
+"""Is told rows that were answered, of shape (rows, features), and the index of the label of each."""
+
+
+class Uploads:
+    """What all files share that a process scores: their number, their greatest size, and their turns."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.max_bytes = settings.max_upload_bytes
+        self._most = settings.max_uploads
+        self._open = 0
+        # One slice of one file in each turn of the event loop, however many there are.
+        self._turn = asyncio.Lock()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Count a file among the open ones.
+
+        Raises:
+            Problem: 503, there are too many.
+        """
+        if self._open >= self._most:
+            raise Problem(503, "too many files are being scored: try again later", headers={"Retry-After": "1"})
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+    async def in_turn(self, parts: Iterator[Part]) -> AsyncIterator[Part]:
+        """Yield parts, each made when it is this file's turn; the event loop serves everybody else in between."""
+        while True:
+            async with self._turn:
+                part = next(parts, None)
+                await asyncio.sleep(0)
+            if part is None:
+                return
+            yield part
+
+
+class Scoring:
+    """One file, that comes as bytes in pieces of any size; see `Scorer` for its table. What is in it is counted.
+
+    Args:
+        place, start: go on there, and with the byte of the file, counted from 0, at which that row starts.
+        strict: as for `Scorer`.
+        on_answers: is told each row that has an answer.
+
+    Attributes:
+        model: answers; another one may be put in its place, see `use`.
+        read: how many bytes of the file are scored: those before the first row that is not complete.
+
+    Raises:
+        OtherAnswers: as `Scorer`.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        uploads: Uploads,
+        channel: Channel,
+        *,
+        place: Place | None = None,
+        start: int = 0,
+        strict: bool = False,
+        on_answers: OnAnswers = lambda _rows, _indices: None,
+    ) -> None:
+        self.model = model
+        self._uploads = uploads
+        self._channel = channel
+        self._on_answers = on_answers
+        self._scorer = Scorer(
+            model, max_cells=SLICE_CELLS, guarded=True, strict=strict, place=place, predict=self._predict
+        )
+        # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._came = start
+        self._held_bytes = 0  # of the text that belongs to a row that is not complete
+
+    @property
+    def read(self) -> int:
+        return self._came - self._held_bytes - len(self._decoder.getstate()[0]) if self.place else 0
+
+    @property
+    def place(self) -> Place | None:
+        """Where the first row starts that is not complete; None while the header is not."""
+        return self._scorer.place
+
+    def use(self, model: Classifier) -> None:
+        """Score what follows by another model.
+
+        Raises:
+            OtherAnswers: as `Scorer.use`.
+        """
+        self.model = model
+        self._scorer.use(model)
+
+    async def feed(self, content: bytes) -> AsyncIterator[Part]:
+        """Take bytes, and yield what is complete by now, in parts that may have no text.
+
+        Raises:
+            Problem: 413, the file is too large.
+            DatasetError: as `Scorer.feed`.
+        """
+        self._came += len(content)
+        if self._came > self._uploads.max_bytes:
+            raise too_large(self._uploads.max_bytes)
+        async for part in self._feed(self._decoder.decode(content)):
+            yield part
+
+    async def finish(self) -> AsyncIterator[Part]:
+        """Yield what is left: no more bytes come. Errors are those of `Scorer.finish`."""
+        async for part in self._feed(self._decoder.decode(b"", final=True)):
+            yield part
+        async for part in self._in_turn(self._scorer.finish()):
+            yield part
+        self._held_bytes = 0
+
+    def last_row(self, message: str) -> bytes:
+        """Return a row with nothing but a message; no bytes if there is no header above it."""
+        return encoded(self.place.last_row(message, guarded=True)) if self.place else b""
+
+    async def _feed(self, text: str) -> AsyncIterator[Part]:
+        for start in range(0, len(text), SLICE_CHARACTERS):
+            piece = text[start : start + SLICE_CHARACTERS]
+            async for part in self._in_turn(self._scorer.feed(piece)):
+                yield part
+            held = self._scorer.held_characters
+            if held > len(piece):  # no row has ended in it
+                self._held_bytes += len(encoded(piece))
+            else:
+                self._held_bytes = len(encoded(piece[len(piece) - held :]))
+
+    async def _in_turn(self, parts: Iterator[Part]) -> AsyncIterator[Part]:
+        async for part in self._uploads.in_turn(parts):
+            for row in part.bad:
+                self._channel.errors(row.errors)
+            yield part
+
+    def _predict(self, model: Classifier, rows: NDArray[np.float64]) -> list[Prediction]:
+        started = perf_counter()
+        predictions = model.predict_each(rows)
+        indices = np.array([prediction.index for prediction in predictions])
+        self._channel.model_time(started)
+        self._channel.many(model, rows, indices)
+        self._on_answers(rows, indices)
+        return predictions
+
+
+def encoded(text: str) -> bytes:
+    """Return the bytes of the table's text, which may hold bytes that are not UTF-8."""
+    return text.encode(errors="surrogateescape")
+
+
+def unusable(error: DatasetError) -> Problem:
+    """Return the problem of a file that is no table, or none of this model's features."""
+    return Problem(422, shown(str(error)))
+
+
+def shown(text: str) -> str:
+    """Return text for JSON, which cannot tell what is not UTF-8 in the file."""
+    return text.encode(errors="replace").decode()
