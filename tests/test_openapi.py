@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from msgspec import UNSET
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 
 from ml.model.classifier import Classifier
@@ -24,13 +24,15 @@ ROW = [5.6, 2.7, 4.2, 9.0]
 
 
 def test_the_document_has_every_route(model: Classifier) -> None:
-    routes = [route for route in create_app(Settings()).routes if isinstance(route, Route)]
+    app = create_app(Settings())
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    websockets = {(route.path, "GET") for route in app.routes if isinstance(route, WebSocketRoute)}
 
     described = {(path, method.upper()) for path, item in paths(model).items() for method in item}
 
     asked = {(route.path, method) for route in routes for method in (route.methods or {"GET", "POST"})}
     left_out = {"/favicon.ico", "/code", "/v2/", "/v2/{path:path}"}
-    own = {(path, method) for path, method in asked if method != "HEAD" and path not in left_out}
+    own = {(path, method) for path, method in asked if method != "HEAD" and path not in left_out} | websockets
     assert described <= own
     assert {path for path, _ in own} == {path for path, _ in described}
     assert {pair for pair in own if not pair[0].startswith("/v2")} == {

@@ -285,8 +285,8 @@ def test_a_browser_is_answered_when_it_has_sent_everything(client: TestClient, a
     assert len(pieces) == left
 
 
-def test_a_get_is_not_allowed(client: TestClient) -> None:
-    assert client.get("/score").status_code == 405
+def test_a_get_says_that_it_is_a_websocket(client: TestClient) -> None:
+    assert problem_of(client.get("/score")) == (426, "/score is a websocket")
 
 
 # --- on a real server

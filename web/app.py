@@ -134,6 +134,7 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/code", snippet_panel.code, middleware=[compressed]),
         Route("/score", Score(settings, uploads), methods=["POST"]),
         WebSocketRoute("/score", ScoreStream(uploads)),
+        Route("/score", stream.upgrade_required),
         Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
         Route("/docs", docs.docs, middleware=[compressed]),
         Route("/favicon.ico", pages.favicon),

@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier, Prediction
-from ml.model.sample import Note
+from ml.model.sample import FieldError, Note
 from web.problems import Problem, ProblemDetails
 
 # A decision table of Iris has 2,408 different answers, each a few hundred bytes.
@@ -125,6 +125,44 @@ class ModelFrame(msgspec.Struct, frozen=True, tag="model"):
 
     model: StreamModel
     limits: Limits
+
+
+class RowError(msgspec.Struct, frozen=True):
+    """A row without an answer: its line in the file, counted from 1, why, and the errors of its values."""
+
+    line: int
+    message: str
+    errors: Sequence[FieldError]
+
+
+class RowsFrame(msgspec.Struct, frozen=True, tag="rows"):
+    """The answer to a binary frame, after the text of its rows.
+
+    Attributes:
+        read: the bytes of the file that are answered, up to the end of a row.
+        rows: how many rows were answered, and `bad` of them without a prediction; `errors` are the first of these.
+        counts: how many rows have each label, without those that none has.
+        points: some of the rows as numbers: the index of the label, then the values in the order of the features.
+        resume: goes on after `read`, on any connection; empty while the header is not complete.
+        done: whether this was the end of the file.
+    """
+
+    read: int
+    rows: int
+    bad: int
+    errors: list[RowError]
+    counts: dict[str, int]
+    points: list[list[float]]
+    version: str
+    resume: str
+    done: bool
+
+
+class FileErrorFrame(msgspec.Struct, frozen=True, tag="error"):
+    """Why the connection ends: 429 and 503 after some seconds go on where it was lost, others end the file."""
+
+    error: ProblemDetails
+    retry_after_s: int | None
 
 
 _request_decoder = msgspec.json.Decoder(PredictRequest)

@@ -88,7 +88,7 @@ def paths(model: Classifier, settings: Settings) -> Json:
                 "responses": {"200": response("The page.", page)} | posted,
             },
         },
-        "/score": {"post": _score(model, settings, problem | page)},
+        "/score": {"post": _score(model, settings, problem | page), "get": _score_stream(problem | page)},
         "/stream": {
             "get": {
                 "operationId": "stream",
@@ -193,6 +193,29 @@ def _score(model: Classifier, settings: Settings, problem: Json) -> Json:
             "415": response("The body is of another type, or compressed.", problem),
             "422": response("There is no file, or it is no table of these features.", problem),
             "503": response("Too many files are being scored.", problem),
+        },
+    }
+
+
+def _score_stream(problem: Json) -> Json:
+    frames = [ref(name) for name in ("ModelFrame", "RowsFrame", "FileErrorFrame")]
+    return {
+        "operationId": "score_stream",
+        "summary": "Add predictions to a CSV file over a websocket",
+        "description": (
+            "The server sends a ModelFrame first. The client sends the file in binary frames, and an empty one at the "
+            "end. Each is answered by the rows that it completes, in binary frames, and then by a RowsFrame. After a "
+            "lost connection the newest resume, sent as a text frame, goes on behind it. A FileErrorFrame ends the "
+            "connection. With strict=1 a row without an answer ends the file."
+        ),
+        "parameters": [{"name": "strict", "in": "query", "schema": {"type": "string", "enum": ["1"]}}],
+        "responses": {
+            "101": {
+                "description": "The websocket is open.",
+                "content": {"application/json": {"schema": {"anyOf": frames}}},
+            },
+            "403": {"description": "A page of another site."},
+            "426": response("Asked for without a websocket.", problem),
         },
     }
 

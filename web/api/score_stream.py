@@ -7,7 +7,6 @@ that was not followed by such a frame, sends the newest `resume` as a text frame
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import islice
 from typing import Annotated
 
@@ -23,9 +22,10 @@ from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
 from ml.score import BadRow, Part
 from ml.tables.layout import OtherAnswers, Place
+from web.api.messages import FileErrorFrame, RowError, RowsFrame
 from web.api.scoring import Scoring, Uploads, encoded, shown, unusable
 from web.api.stream import announcement
-from web.problems import Problem, ProblemDetails, too_many
+from web.problems import Problem, too_many
 from web.requests import query_of
 from web.service import Service, service_of
 
@@ -39,44 +39,6 @@ MAX_POINT_VALUES = 1_024
 MAX_RESUME_CHARACTERS = 2**16
 # How the connection ends (RFC 6455, section 7.4, and its registry).
 DONE, REFUSED, TRY_AGAIN_LATER = 1000, 1008, 1013
-
-
-class RowError(msgspec.Struct, frozen=True):
-    """A row without an answer: its line in the file, counted from 1, why, and the errors of its values."""
-
-    line: int
-    message: str
-    errors: Sequence[FieldError]
-
-
-class RowsFrame(msgspec.Struct, frozen=True, tag="rows"):
-    """The answer to a binary frame, after the text of its rows.
-
-    Attributes:
-        read: the bytes of the file that are answered, up to the end of a row.
-        rows: how many rows were answered, and `bad` of them without a prediction; `errors` are the first of these.
-        counts: how many rows have each label, without those that none has.
-        points: some of the rows as numbers: the index of the label, then the values in the order of the features.
-        resume: goes on after `read`, on any connection; empty while the header is not complete.
-        done: whether this was the end of the file.
-    """
-
-    read: int
-    rows: int
-    bad: int
-    errors: list[RowError]
-    counts: dict[str, int]
-    points: list[list[float]]
-    version: str
-    resume: str
-    done: bool
-
-
-class FileErrorFrame(msgspec.Struct, frozen=True, tag="error"):
-    """Why the connection ends: 429 and 503 after some seconds go on where it was lost, others end the file."""
-
-    error: ProblemDetails
-    retry_after_s: int | None
 
 
 class _Resume(msgspec.Struct, frozen=True):

@@ -34,8 +34,9 @@ STREAMS_A_TURN = 50
 
 
 async def upgrade_required(request: Request) -> Response:
-    """GET /stream without a websocket handshake: say what is missing (RFC 9110, section 15.5.22)."""
-    raise HTTPException(426, "/stream is a websocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
+    """A GET without the handshake of a websocket: say what is missing (RFC 9110, section 15.5.22)."""
+    path = request.url.path.rsplit("/", 1)[-1]
+    raise HTTPException(426, f"/{path} is a websocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
 
 
 class Stream:

@@ -15,10 +15,13 @@ from web.api.messages import (
     Answer,
     BatchAnswer,
     ErrorFrame,
+    FileErrorFrame,
     ModelFrame,
     PredictionFrame,
     PredictionsFrame,
     PredictRequest,
+    RowError,
+    RowsFrame,
 )
 from web.metrics.drift import DriftReport
 from web.oip import operations as oip_operations
@@ -43,6 +46,9 @@ _TYPES = (
     PredictionFrame,
     PredictionsFrame,
     ErrorFrame,
+    RowsFrame,
+    RowError,
+    FileErrorFrame,
     Live,
     Ready,
     DriftReport,

@@ -1,0 +1,309 @@
+// A file on its way through the service: its bytes go over the websocket /score, and the table with predictions comes
+// back as bytes, to be kept. Nothing here knows how a table is written.
+//
+// Each slice is answered by bytes and then by a frame that says they are whole, with what is to be shown of them. When
+// the connection is lost, what was not followed by such a frame is forgotten, and the file goes on behind the last one.
+
+const SLICE_BYTES = 65_536;
+const MOST_UNANSWERED = 4; // slices
+const PART_BYTES = 2 ** 20;
+const FIRST_RETRY_MS = 500;
+const LAST_RETRY_MS = 8000;
+const MOST_LISTED = 100;
+const MOST_COUNTED = 20;
+const MOST_POINTS = 1000;
+const REASONS = { missing: "absent", not_a_number: "notANumber", not_finite: "notFinite", out_of_bounds: "outOfBounds" };
+
+const form = document.getElementById("file");
+const input = document.getElementById("file-input");
+const prediction = document.getElementById("prediction");
+const announcement = document.getElementById("announcement");
+const landed = document.getElementById("landed");
+const part = (name) => document.getElementById(`file-${name}`);
+const language = document.documentElement.lang;
+const shown = (number) => number.toLocaleString(language, { maximumFractionDigits: 0 });
+const words = (name, values = {}) => form.dataset[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
+const titleOf = (feature) => feature.titles?.[language] ?? feature.title;
+
+class Run {
+  state = "begin";
+  reason = ""; // why the service refused it
+  result = null;
+  rows = 0;
+  bad = 0;
+  wrong = []; // the first rows that are bad
+  counts = new Map();
+  points = []; // every so many rows with an answer: the label's index, and the values
+  versions = new Set();
+  #read = 0; // bytes of the file
+  #resume = "";
+  #parts = [];
+  #kept = []; // smaller ones, for the next part
+  #incoming = []; // blobs of rows that may not be whole
+  #sliceBytes = 0; // until the model is announced
+  #unanswered = 0;
+  #stride = 1;
+  #retryMs = FIRST_RETRY_MS;
+  #socket = null;
+  #onAnswer = () => {};
+
+  constructor(file) {
+    this.file = file;
+    this.began = performance.now();
+    this.#connect();
+  }
+
+  get isOver() {
+    return this.ended !== undefined;
+  }
+
+  get share() {
+    return this.state === "done" ? 1 : this.#read / this.file.size || 0;
+  }
+
+  end(state, reason = "") {
+    if (this.isOver) return;
+    this.state = state;
+    this.reason = reason;
+    this.ended = performance.now();
+    this.#socket.close();
+    if (this.#read) this.result = new Blob([...this.#parts, ...this.#kept], { type: "text/csv" });
+    this.#parts = this.#kept = this.#incoming = [];
+    if (this === current) tell("spoken");
+  }
+
+  #connect() {
+    if (this.isOver) return;
+    const address = new URL("score", document.baseURI);
+    address.protocol = address.protocol.replace("http", "ws");
+    const socket = new WebSocket(address);
+    this.#socket = socket;
+    socket.onmessage = ({ data }) => {
+      if (this.isOver) return;
+      if (typeof data === "string") this.#hear(JSON.parse(data));
+      else this.#incoming.push(data); // a blob: no part of the page's memory
+    };
+    socket.onclose = () => {
+      if (this.isOver) return;
+      if (this.state !== "busy") this.state = "lost";
+      this.#incoming = [];
+      this.#sliceBytes = 0;
+      showLater();
+      setTimeout(() => this.#connect(), this.#retryMs);
+      this.#retryMs = Math.min(2 * this.#retryMs, LAST_RETRY_MS);
+    };
+  }
+
+  // It is announced before anything else, and again when it was replaced.
+  #meet({ model, limits }) {
+    const isFirst = !this.#sliceBytes;
+    this.model ??= model;
+    this.#sliceBytes = Math.min(SLICE_BYTES, limits.max_frame_bytes);
+    if (isFirst) this.#send(this.#socket);
+  }
+
+  async #send(socket) {
+    this.#unanswered = 0;
+    if (this.#resume) socket.send(this.#resume);
+    for (let at = this.#read; ; at += this.#sliceBytes) {
+      const slice = await this.file.slice(at, at + this.#sliceBytes).arrayBuffer().catch(() => null);
+      if (socket.readyState !== WebSocket.OPEN) return;
+      if (!slice || (!slice.byteLength && at < this.file.size)) {
+        input.value = ""; // else the same file could not be chosen again
+        this.end("unreadable");
+        return;
+      }
+      socket.send(slice);
+      if (!slice.byteLength) return; // which is the end
+      this.#unanswered++;
+      while (this.#unanswered >= MOST_UNANSWERED) await new Promise((resolve) => (this.#onAnswer = resolve));
+    }
+  }
+
+  #hear(frame) {
+    if (frame.type === "model") this.#meet(frame);
+    else if (frame.type === "rows") this.#take(frame);
+    else if (frame.retry_after_s) {
+      this.state = "busy";
+      this.#retryMs = 1000 * frame.retry_after_s;
+    } else {
+      this.#keep(); // a last row that says why
+      this.end("refused", frame.error.detail);
+    }
+    showLater();
+  }
+
+  #take({ read, resume, rows, bad, errors, counts, points, version, done }) {
+    this.#keep();
+    this.#read = read;
+    this.#resume = resume;
+    this.#retryMs = FIRST_RETRY_MS;
+    this.state = "begin";
+    this.rows += rows;
+    this.bad += bad;
+    if (rows > bad) this.versions.add(version);
+    for (const error of errors.slice(0, MOST_LISTED - this.wrong.length)) this.wrong.push(this.#lineOf(error));
+    for (const [label, count] of Object.entries(counts)) this.counts.set(label, (this.counts.get(label) ?? 0) + count);
+    this.points.push(...points.filter((_, index) => index % this.#stride === 0));
+    while (this.points.length > MOST_POINTS) {
+      this.points = this.points.filter((_, index) => index % 2);
+      this.#stride *= 2;
+    }
+    this.#unanswered--;
+    this.#onAnswer();
+    if (done) this.end("done");
+  }
+
+  #keep() {
+    this.#kept.push(...this.#incoming);
+    this.#incoming = [];
+    if (this.#kept.reduce((sum, { size }) => sum + size, 0) < PART_BYTES) return;
+    this.#parts.push(new Blob(this.#kept));
+    this.#kept = [];
+  }
+
+  #lineOf({ line, message, errors }) {
+    const reasonOf = ({ code, feature, value, message: text }) => {
+      const title = titleOf(this.model.features.find(({ key }) => key === feature));
+      return code in REASONS && (value !== null || code === "missing") ? words(REASONS[code], { title, value }) : text;
+    };
+    return words("line", { line: shown(line), reason: errors.map(reasonOf).join("; ") || message });
+  }
+}
+
+// What is seen of it, once a frame at most.
+
+let current = null;
+let isShowing = false;
+let landing = ""; // what is drawn on the map
+
+function showLater() {
+  if (!isShowing) requestAnimationFrame(show);
+  isShowing = true;
+}
+
+function statusOf({ state, file, rows, bad, versions }) {
+  const numbers = { name: file.name, rows: shown(rows), bad: shown(bad), good: shown(rows - bad) };
+  const several = versions.size > 1 ? words("versions", { versions: [...versions].join(", ") }) : "";
+  return `${words(state === "done" && bad ? "partly" : state, numbers)} ${several}`.trim();
+}
+
+function tell(name) {
+  const status = `${statusOf(current)} ${current.reason}`.trim();
+  announcement.textContent = words(name, { name: current.file.name, status, rows: shown(current.rows), bad: shown(current.bad) });
+  showLater();
+}
+
+function show() {
+  isShowing = false;
+  const run = current;
+  if (!run) return;
+  const seconds = ((run.ended ?? performance.now()) - run.began) / 1000;
+  part("status").textContent = statusOf(run);
+  part("reason").textContent = run.reason;
+  part("progress").value = run.share;
+  part("rows").textContent = shown(run.rows);
+  part("rate").textContent = shown(run.rows / Math.max(seconds, 0.01));
+  part("bad").textContent = shown(run.bad);
+  showWrong(run);
+  if (run.model) showCounts(run);
+  if (landed) land(run, prediction.querySelector(".map")?.dataset);
+  if (run.isOver) showEnd(run);
+}
+
+function showWrong({ wrong, bad }) {
+  const list = part("list");
+  const lines = bad > wrong.length ? [...wrong, words("more", { number: shown(bad - wrong.length) })] : wrong;
+  while (list.children.length < lines.length) list.append(document.createElement("li"));
+  for (const [index, line] of lines.entries()) list.children[index].textContent = line;
+}
+
+function showCounts({ model: { labels }, counts, rows, bad }) {
+  const order = [...labels.entries()].map(([index, label]) => ({ index, label, count: counts.get(label) ?? 0 }));
+  if (order.length > MOST_COUNTED) order.sort((a, b) => b.count - a.count);
+  const marks = form.dataset.marks.split("|");
+  const lines = order.slice(0, MOST_COUNTED).map(({ index, label, count }) => [label, count, marks[index % marks.length]]);
+  const left = lines.reduce((sum, [, count]) => sum - count, rows - bad);
+  if (order.length > MOST_COUNTED) lines.push([words("others"), left, ""]);
+  const body = part("counts");
+  while (body.rows.length < lines.length) body.append(part("count").content.cloneNode(true));
+  for (const [index, [label, count, mark]] of lines.entries()) {
+    body.rows[index].querySelector("path").setAttribute("d", mark);
+    body.rows[index].querySelector("span").textContent = label;
+    body.rows[index].querySelector("td").textContent = shown(count);
+  }
+}
+
+function showEnd(run) {
+  const download = part("download");
+  const hadFocus = document.activeElement === part("cancel");
+  if (run.result && !run.address) {
+    run.address = URL.createObjectURL(run.result);
+    download.href = run.address;
+    download.download = `${run.file.name.replace(/\.(csv|tsv|tab|txt)$/i, "")}-predictions.csv`;
+  }
+  download.hidden = !run.result;
+  part("clear").hidden = false;
+  part("cancel").hidden = true;
+  if (hadFocus) (run.result ? download : input).focus();
+}
+
+// Points land on the map that is there, and are drawn anew when its scales change.
+function land({ model, points }, map) {
+  const seen = [map && [map.x, map.xLow, map.xHigh, map.y, map.yLow, map.yHigh], points.length, points[0]].join();
+  if (seen === landing) return;
+  landing = seen;
+  const context = landed.getContext("2d");
+  context.reset();
+  if (!map || !model) return;
+  const [left, top, width, height] = map.plot.split(" ").map(Number);
+  const columnOf = (key) => model.features.findIndex((feature) => feature.key === key);
+  const share = (value, low, high) => Math.min(Math.max((value - low) / (high - low), 0), 1);
+  const [x, y] = [columnOf(map.x), columnOf(map.y)];
+  const marks = form.dataset.marks.split("|").map((path) => new Path2D(path));
+  const scale = landed.width / 400;
+  context.fillStyle = context.strokeStyle = getComputedStyle(landed).color;
+  context.globalAlpha = 0.6;
+  for (const [label, ...values] of points) {
+    const across = left + width * share(values[x], map.xLow, map.xHigh);
+    const down = top + height * (1 - share(values[y], map.yLow, map.yHigh));
+    context.setTransform(scale, 0, 0, scale, scale * across, scale * down);
+    context.fill(marks[label % marks.length]);
+    context.stroke(marks[label % marks.length]);
+  }
+}
+
+function forget() {
+  const former = current;
+  current = null;
+  former?.end("canceled");
+  if (former?.address) URL.revokeObjectURL(former.address);
+  part("list").replaceChildren();
+  part("counts").replaceChildren();
+  landed?.getContext("2d").reset();
+  landing = "";
+}
+
+// Send a file, unless it is on its way already.
+export function begin(file) {
+  if (current?.file === file && !current.isOver) return;
+  forget();
+  current = new Run(file);
+  part("result").hidden = part("cancel").hidden = false;
+  part("clear").hidden = part("download").hidden = true;
+  tell("begin");
+}
+
+form.addEventListener("reset", () => {
+  forget();
+  part("result").hidden = true;
+  input.focus();
+});
+part("cancel").addEventListener("click", () => current.end("canceled"));
+if (landed) {
+  prediction.addEventListener("htmx:afterSwap", showLater);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    landing = "";
+    showLater();
+  });
+}
