@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from urllib.parse import quote
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.score import Part
 from web.api.scoring import Scoring, Uploads, encoded, unusable
+from web.api.stream import upgrade_required
 from web.api.upload import Body, Spool, UploadedFile, too_large
 from web.problems import Problem
 from web.requests import header_of, preferred_representation
@@ -36,6 +37,8 @@ class Score:
         self._spool = Spool(settings.max_spool_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await upgrade_required(Request(scope))
         max_bytes = self._uploads.max_bytes
         declared = header_of(scope, b"content-length")
         if declared.isdigit() and int(declared[:20]) > max_bytes:

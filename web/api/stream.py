@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Iterator
 from time import perf_counter
+from typing import NoReturn
 
 import msgspec
 import numpy as np
 from msgspec import UNSET
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -33,7 +33,7 @@ FRAME_WORK = 64
 STREAMS_A_TURN = 50
 
 
-async def upgrade_required(request: Request) -> Response:
+async def upgrade_required(request: Request) -> NoReturn:
     """A GET without the handshake of a websocket: say what is missing (RFC 9110, section 15.5.22)."""
     path = request.url.path.rsplit("/", 1)[-1]
     raise HTTPException(426, f"/{path} is a websocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
