@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import csv
 import dataclasses
 import fcntl
 import gc
-import io
 import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -32,15 +31,14 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from ml import score
 from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
-from ml.score import BadRow
 from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, iris
 from tests.conftest import ROOT, Server, free_port, run_server
+from tests.tables import TABLES, guarded
 from web.client import stream as stream_module
 from web.client.queue import BATCH_SAMPLES, CALL_BATCHES, FRAMES_IN_FLIGHT
 from web.client.stream import (
@@ -957,15 +955,6 @@ def start_command(url: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]
                 process.kill()
 
 
-def scored(model: Classifier, text: bytes) -> tuple[bytes, list[BadRow]]:
-    """Return what scoring the table without a server writes, and the rows that it leaves blank."""
-    source = io.TextIOWrapper(io.BytesIO(text), encoding="utf-8-sig", errors="surrogateescape", newline="")
-    sink = io.StringIO(newline="")
-    bad: list[BadRow] = []
-    score.score(model, source, sink, on_bad=bad.append)
-    return sink.getvalue().encode(errors="surrogateescape"), bad
-
-
 def table_of(rows: Sequence[Sequence[object]], *, header: str = HEADER) -> bytes:
     return "".join([header + "\n", *(",".join(map(str, row)) + "\n" for row in rows)]).encode()
 
@@ -979,47 +968,30 @@ def test_a_file_of_100_000_rows_comes_out_as_scored_without_a_server(
     done = run_command(server.url, str(table), "--out", str(tmp_path / "out.csv"))
 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    assert (tmp_path / "out.csv").read_bytes() == scored(model, table.read_bytes())[0]
+    assert (tmp_path / "out.csv").read_bytes() == guarded(model, table.read_bytes())
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "rows.csv"]
 
 
-MESSY_HEADER = '\ufeffid;"petal\nwidth (cm)";petal length (cm);remark;sepal width (cm);Sepal Length\r\n'.encode()
-MESSY_ROWS = (
-    "1;1,3;4.2;plain;2.7;5.6\r\n"
-    '2;1.3;4.2;"two\nlines; and ""quotes""";2.7;5.6\n'
-    "\n"
-    "3;1.3;4.2;short\n"
-    "4;1.3;4.2;long;2.7;5.6;7\n"
-    "5;x;;words;−2.7;1e99\n"
-    '"6\n6\n";1.3;4.2;"after\rlines\r\n";2.7;1_0\n'
-    "7;9999;4.2;caf\udce9;2.7;5.6\n"
-    "8;\udcff;4.2;no UTF-8;2.7;٣\n"
-    "9;1.3;4.2;no end of line;2.7;5.6"
-).encode(errors="surrogateescape")
-
-
-def parsed(table: bytes) -> list[list[str]]:
-    text = table.decode(errors="surrogateescape")
-    return list(csv.reader(io.StringIO(text, newline=""), delimiter=";"))
-
-
-@pytest.mark.parametrize("repeats", [1, 2_000])
-def test_any_table_comes_out_as_scored_without_a_server(server: Server, model: Classifier, repeats: int) -> None:
-    text = MESSY_HEADER + b"\n".join([MESSY_ROWS] * repeats)
-    wanted, bad = scored(model, text)
-
-    done = run_command(server.url, "-", text=text)
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_any_table_comes_out_as_scored_without_a_server(server: Server, model: Classifier, table: bytes) -> None:
+    done = run_command(server.url, "-", text=table)
 
     assert done.returncode == 0
-    assert parsed(done.stdout) == parsed(wanted.replace(rb"\udcff", b"?"))
+    assert done.stdout == guarded(model, table)
+
+
+def test_of_many_rows_without_an_answer_some_are_told_and_all_are_counted(server: Server) -> None:
+    done = run_command(server.url, "-", text=f"{HEADER}\n".encode() + b"1,2,3\n" * 5_000)
+
+    assert done.returncode == 0
     told = done.stderr.decode().splitlines()
-    assert told[:-1] == [f"line {row.line}: {row.message}".replace("\\udcff", "?") for row in bad[:20]]
-    assert told[-1] == f"{len(bad)} of {9 * repeats} rows have no answer and were left blank"
+    assert told[:-1] == [f"line {line}: 3 columns, the header has 4" for line in range(2, 22)]
+    assert told[-1] == "5000 of 5000 rows have no answer and were left blank"
 
 
 def test_a_row_of_a_pipe_is_answered_before_the_next_one_is_there(server: Server, model: Classifier) -> None:
     rows = different_rows(20)
-    wanted = scored(model, table_of(rows))[0].splitlines(keepends=True)
+    wanted = guarded(model, table_of(rows)).splitlines(keepends=True)
 
     with start_command(server.url, "-") as process:
         assert process.stdin
@@ -1035,24 +1007,6 @@ def test_a_row_of_a_pipe_is_answered_before_the_next_one_is_there(server: Server
         assert process.wait() == 0
 
     assert answers == wanted
-
-
-def test_json_lines_tell_line_prediction_or_error(server: Server, model: Classifier) -> None:
-    text = f"{HEADER}\n5.6,2.7,4.2,1.3\n\n5.6,x,4.2\n5.6,x,4.2,1.3\n".encode()
-    good = expected(model, GOOD)
-    assert isinstance(good, Prediction)
-
-    done = run_command(server.url, "-", "--format", "jsonl", text=text)
-
-    assert done.returncode == 0
-    prediction, ragged, refused = map(json.loads, done.stdout.splitlines())
-    assert prediction == {
-        "line": 2, "label": good.label, "probabilities": good.probabilities, "version": model.version
-    }  # fmt: skip
-    assert ragged == {"line": 4, "error": {"message": "3 columns, the header has 4", "errors": []}}
-    assert refused["line"] == 5
-    assert refused["error"]["errors"][0]["feature"] == "sepal_width"
-    assert refused["error"]["errors"][0]["code"] == "not_a_number"
 
 
 @pytest.mark.parametrize("bad", ["5.6,2.7,4.2", "5.6,2.7,4.2,x"])
@@ -1085,7 +1039,7 @@ def test_an_output_that_is_no_file_keeps_its_place(server: Server, model: Classi
         feeding.join()
         assert process.wait() == 0
 
-    assert content == scored(model, text)[0]
+    assert content == guarded(model, text)
     assert pipe.is_fifo()
 
 
@@ -1095,7 +1049,7 @@ def test_an_output_that_is_no_file_keeps_its_place(server: Server, model: Classi
         ("http://nobody.invalid", "error: no connection to http://nobody.invalid: "),
         ("http://127.0.0.1:{closed}", "error: no connection to http://127.0.0.1:"),
         ("127.0.0.1:8000", "error: '127.0.0.1:8000' is no address"),
-        ("{server}/static", "has no stream for this client: status 40"),
+        ("{server}/static", "takes no files from this client: status 40"),
     ],
 )
 def test_an_address_without_a_service_is_told_in_one_sentence(
@@ -1172,7 +1126,7 @@ def test_an_interrupt_ends_the_command_quietly_and_leaves_no_file(server: Server
 def test_a_restart_is_told_and_nothing_is_missing(model: Classifier, model_path: Path, tmp_path: Path) -> None:
     port = free_port()
     rows = different_rows(60_000)
-    wanted = scored(model, table_of(rows))[0]
+    wanted = guarded(model, table_of(rows))
     table = tmp_path / "rows.csv"
     table.write_bytes(table_of(rows))
 
@@ -1193,8 +1147,8 @@ def test_a_restart_is_told_and_nothing_is_missing(model: Classifier, model_path:
         assert process.wait() == 0
 
     assert content + reading[0] == wanted
-    assert told.startswith(f"http://127.0.0.1:{port} closed the stream: ")
-    assert "; reconnecting in 0." in told
+    assert told.startswith(f"http://127.0.0.1:{port} closed the connection: ")
+    assert "; going on in 0." in told
 
 
 def test_a_model_with_other_labels_ends_a_csv_file(
@@ -1213,14 +1167,92 @@ def test_a_model_with_other_labels_ends_a_csv_file(
             process.stdin.flush()
             process.stdout.readline()
             process.stdout.readline()
-        assert b"reconnecting" in process.stderr.readline()
+        assert b"going on" in process.stderr.readline()
         stack.enter_context(run_server(tmp_path / "2.log", port=port, MODEL_FILE=str(other_models["labels"])))
         process.stdin.write(line)
         process.stdin.flush()
         assert process.wait() == 1
         told = process.stderr.read().decode().splitlines()
 
-    assert told[-1].startswith("error: the model was replaced by one with other labels")
+    assert told[-1].startswith("error: the model was replaced by one with other features or labels")
+
+
+def test_a_busy_service_is_waited_for_and_leaves_no_row_blank(
+    model: Classifier, model_path: Path, tmp_path: Path
+) -> None:
+    content = table_of(different_rows(100_000))
+    (tmp_path / "rows.csv").write_bytes(content)
+
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), RATE_LIMIT="8/2 second") as server:
+        done = run_command(server.url, str(tmp_path / "rows.csv"), "--out", str(tmp_path / "out.csv"))
+
+    assert done.returncode == 0
+    assert " is busy: too many frames: try again in " in done.stderr.decode()
+    assert (tmp_path / "out.csv").read_bytes() == guarded(model, content)
+
+
+def test_a_service_without_room_is_waited_for_as_long_as_told(
+    model: Classifier, model_path: Path, tmp_path: Path
+) -> None:
+    content = table_of(different_rows(100))
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), MAX_UPLOADS="1"))
+        with start_command(server.url, "-") as first:
+            assert first.stdin
+            assert first.stdout
+            first.stdin.write(HEADER.encode() + b"\n")
+            first.stdin.flush()
+            first.stdout.readline()
+            gave_up = run_command(server.url, "-", "--give-up", "0.1", "--out", str(tmp_path / "out.csv"), text=content)
+            with start_command(server.url, "-") as second:
+                assert second.stdin
+                assert second.stderr
+                assert b" is busy: too many files are being scored" in second.stderr.readline()
+                first.stdin.close()
+                table, _ = second.communicate(content)
+
+    assert gave_up.returncode == 1
+    assert gave_up.stderr.decode().splitlines()[-1].startswith("error: gave up after 0.1 s: ")
+    assert os.listdir(tmp_path) == ["log.txt"]
+    assert table == guarded(model, content)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(model_path: Path, tmp_path: Path) -> None:
+    row = f"5.6,2.7,4.2,1.3,{'x' * 1_000}\n".encode()
+    for name, size in (("small.csv", 10**6), ("large.csv", 10**8)):
+        (tmp_path / name).write_bytes(f"{HEADER},note\n".encode() + row * (size // len(row)))
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server:
+        peaks = []
+        for name in ("small.csv", "large.csv"):
+            client = run_peak(server.url, "stream", str(tmp_path / name), "--out", str(tmp_path / "out.csv"))
+            peaks.append((client, peak_bytes(server.process.pid)))
+    (small_client, small_server), (large_client, large_server) = peaks
+
+    assert (tmp_path / "out.csv").stat().st_size > 10**8
+    assert large_client - small_client < 16e6
+    assert large_server - small_server < 32e6
+
+
+PEAK_OF_CLIENT = """
+import resource, sys
+from web.client.__main__ import main
+assert main(sys.argv[1:]) == 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def run_peak(*arguments: str) -> int:
+    """Run the command, and return the most memory that its process had, in bytes."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK_OF_CLIENT, *arguments], cwd=ROOT, capture_output=True, timeout=GUARD_S, check=True
+    )
+    return int(done.stdout) * 1024
+
+
+def peak_bytes(pid: int) -> int:
+    (line,) = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(line) * 1024
 
 
 def test_a_terminal_shows_a_bar(server: Server, tmp_path: Path) -> None:
