@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import json
 import os
 import re
@@ -24,8 +23,8 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from ml.model.classifier import Classifier
-from ml.score import score
 from tests.conftest import Server, parse_html, run_server
+from tests.tables import TABLES, guarded
 from web.api.score import disposition_of
 from web.server.connections import Watched
 from web.settings import Settings
@@ -60,11 +59,7 @@ def busy(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def expected(model: Classifier, table: str | bytes) -> bytes:
     """Return what the command line makes of a table."""
-    content = table.encode(errors="surrogateescape") if isinstance(table, str) else table
-    source = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", "surrogateescape", newline="")
-    sink = io.StringIO(newline="")
-    score(model, source, sink, on_bad=lambda _bad: None, guarded=True)
-    return sink.getvalue().encode(errors="surrogateescape")
+    return guarded(model, table.encode(errors="surrogateescape") if isinstance(table, str) else table)
 
 
 def part(content: str | bytes, disposition: str = 'form-data; name="file"; filename="rows.csv"', *more: str) -> bytes:
@@ -111,23 +106,11 @@ def test_a_table_comes_back_as_the_command_line_scores_it(client: TestClient, mo
     assert response.headers["content-disposition"] == f'attachment; filename="{name}"'
 
 
-TABLES = {
-    "semicolons and decimal commas": f"{HEADER};note\n{GOOD};=1\n".replace(",", ";").replace(".", ","),
-    "tabs": f"{HEADER}\n{GOOD}\n".replace(",", "\t"),
-    "a byte order mark and carriage returns": f"\ufeff{HEADER}\r\n{GOOD}\r\n\r\n{GOOD}",
-    "quotes and line breaks": f'"no\nte",{HEADER}\n"a\r\n""b""",{GOOD}\n\n"=1, 2",{GOOD}\n',
-    "bytes that are no text": f"{HEADER},n\udce9\n{GOOD},\udcff\n\udcfe,1,1,1,2\n",
-    "formulas": f"@x,{HEADER}\n=cmd|' /C calc'!A0,{GOOD}\n-2,{GOOD}\n+1+1,5.6,=2,1,1\n",
-    "rows of other lengths": f"{HEADER}\n{GOOD},9,=9\n1,2\n",
-    "no rows": HEADER,
-}
-
-
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_any_form_of_table_comes_back_as_the_command_line_scores_it(
-    client: TestClient, model: Classifier, table: str
+    client: TestClient, model: Classifier, table: bytes
 ) -> None:
-    response = upload(client, table.encode(errors="surrogateescape"))
+    response = upload(client, table)
 
     assert response.status_code == 200
     assert response.content == expected(model, table)
