@@ -138,7 +138,7 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/health/drift", drift_page.show, middleware=[compressed]),
         Route("/metrics", health.metrics),
         *oip.routes(settings, pending),
-        Mount("/static", Compressed(files, is_kept=True)),
+        Mount("/static", Compressed(files)),
     ]
 
 
