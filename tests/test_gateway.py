@@ -222,7 +222,19 @@ def test_a_flood_of_addresses_takes_bounded_memory() -> None:
         rates.take(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
 
     assert len(rates._prepaid) <= MAX_CLIENTS
-    assert len(rates._limiter.storage._counts) <= MAX_CLIENTS  # type: ignore[attr-defined]  # our own storage
+    assert len(rates._windows) <= MAX_CLIENTS
+
+
+def test_a_client_that_keeps_asking_is_not_forgotten_in_a_flood_of_addresses() -> None:
+    rates = Rates("2/hour")
+    first = [rates.take("192.0.2.1") for _ in range(3)]
+
+    for number in range(2 * MAX_CLIENTS):
+        rates.take(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+        if number % 1_000 == 0:
+            assert rates.take("192.0.2.1") > 0
+
+    assert first[:2] == [0, 0]
 
 
 # --- the names of the service
