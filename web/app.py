@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ml.classifier import Classifier
 from ml.errors import ModelFileError
-from web import code, docs, drift_page, exposition, inference, models, operations, pages, refusals, stream
+from web import code, docs, drift_page, exposition, inference, logs, models, operations, pages, refusals, stream
 from web.compression import Compressed
 from web.connections import Connections
 from web.content import FORMS, STATIC, entity_tag
@@ -85,6 +85,7 @@ def create_app(settings: Settings | None = None, *, metrics_folder: Path | None 
     app.state.settings = settings
     app.state.metrics = Metrics(metrics_folder, drift_half_life_s=settings.drift_half_life_s)
     app.state.rates = Rates(settings.rate_limit)
+    app.state.request_ids = logs.RequestIds()
     return app
 
 
@@ -173,7 +174,8 @@ class _Service(Starlette):
         predict = self.routes[0]
         assert isinstance(predict, Route)
         app = Shortcut(super().build_middleware_stack(), predict)
-        return behind_gateway(app, self.state.settings, self.state.rates, self.state.metrics)
+        state = self.state
+        return behind_gateway(app, state.settings, state.rates, state.metrics, state.request_ids)
 
 
 class Shortcut:

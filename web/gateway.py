@@ -4,10 +4,8 @@ middleware: rates, allowed hosts, rules for other sites, the token of programs; 
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections import Counter
-from itertools import count
 from time import perf_counter
 
 from starlette.middleware.cors import CORSMiddleware
@@ -53,11 +51,13 @@ TLS_HEADERS = [*SECURITY_HEADERS, (b"strict-transport-security", b"max-age=63072
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-def behind_gateway(app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics) -> ASGIApp:
+def behind_gateway(
+    app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics, request_ids: logs.RequestIds
+) -> ASGIApp:
     """Return the application behind everything that stands around it."""
     if settings.allowed_origins:
         app = _for_other_sites(app, settings)
-    app = Gateway(app, settings, rates, metrics)
+    app = Gateway(app, settings, rates, metrics, request_ids)
     return Forwarded(app, settings.trusted_proxies) if settings.trusted_proxies else app
 
 
@@ -87,7 +87,9 @@ class Gateway:
     The id of a request is in `scope["state"]["request_id"]`, and in the header `X-Request-ID` of its response.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics, request_ids: logs.RequestIds
+    ) -> None:
         self.app = app
         self._metrics = metrics
         self._writes_access_log = bool(settings.access_log)
@@ -95,8 +97,7 @@ class Gateway:
         self._take = rates.take
         self._access = Access(settings.api_token) if settings.api_token else None
         self._is_guarded = bool(settings.api_token or settings.allowed_hosts)
-        self._prefix = secrets.token_hex(4)
-        self._next_number = count(1).__next__
+        self._new_id = request_ids.new
         self._streams: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,10 +110,7 @@ class Gateway:
         for name, value in scope["headers"]:
             if name == b"x-request-id":
                 sent = value
-        if sent is not None and _REQUEST_ID.fullmatch(sent):
-            request_id = sent.decode()
-        else:
-            request_id = f"{self._prefix}-{self._next_number():x}"
+        request_id = sent.decode() if sent is not None and _REQUEST_ID.fullmatch(sent) else self._new_id()
         scope.setdefault("state", {})["request_id"] = request_id
         logs.REQUEST_ID.set(request_id)
         client = scope.get("client")

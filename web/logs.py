@@ -7,15 +7,29 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 # Set at the door for every request and websocket (55 ns); whatever is logged on the way finds it, uvicorn's lines too.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 _access = logging.getLogger("web.access")
+
+
+class RequestIds:
+    """Makes the ids of requests that bring none: different in every process and after every start."""
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(4)
+        self._next_number = count(1).__next__
+
+    def new(self) -> str:
+        """Return an id that no other request has."""
+        return f"{self._prefix}-{self._next_number():x}"
 
 
 def configuration(form: str) -> dict[str, Any]:
