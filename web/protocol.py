@@ -443,7 +443,7 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
 
     transport: Any
     frames: Any  # of a message that is not whole yet, as one bytearray
-    portion_bytes: ClassVar = 2_048
+    portion_bytes: ClassVar = 1_024
     _is_ending = False
     _is_ended = False
     _payload_bytes = 0  # of messages, in whole frames
