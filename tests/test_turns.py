@@ -47,19 +47,21 @@ def turns() -> Iterator[list[float]]:
     loop = asyncio.get_running_loop()
     before = time.thread_time()
     collected: list[float] = []
+    is_on = True
 
     def turn() -> None:
-        nonlocal before, handle
+        nonlocal before
         now = time.thread_time()
         collected.append(now - before)
         before = now
-        handle = loop.call_soon(turn)
+        if is_on:
+            loop.call_soon(turn)
 
-    handle = loop.call_soon(turn)
+    loop.call_soon(turn)
     try:
         yield collected
     finally:
-        handle.cancel()
+        is_on = False
 
 
 async def flood(port: int, kind: str) -> None:

@@ -20,7 +20,7 @@ from web.metrics import Metrics, template_of
 from web.problems import Problem, too_many
 from web.rates import Rates
 from web.settings import Settings
-from web.sites import SAFE_METHODS, is_foreign, is_known_host
+from web.sites import SAFE_METHODS, is_foreign, is_known_host, is_valid_host
 
 Headers = dict[bytes, bytes]
 
@@ -107,18 +107,21 @@ class Gateway:
             return
         started = perf_counter()
         sent = None
+        hosts: list[bytes] = []
         for name, value in scope["headers"]:
-            if name == b"x-request-id":
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"x-request-id":
                 sent = value
         request_id = sent.decode() if sent is not None and _REQUEST_ID.fullmatch(sent) else self._new_id()
         scope.setdefault("state", {})["request_id"] = request_id
         logs.REQUEST_ID.set(request_id)
         client = scope.get("client")
         address: str = client[0] if client else ""
-        wait_s = self._take(address)
+        problem = too_many(wait_s) if (wait_s := self._take(address)) else _host_problem(scope, hosts)
         if kind == "websocket":
             await self._open_stream(
-                scope, receive, send, headers=dict(scope["headers"]), address=address, wait_s=wait_s
+                scope, receive, send, headers=dict(scope["headers"]), address=address, problem=problem
             )
             return
         is_tls = scope.get("scheme") == "https"
@@ -139,8 +142,8 @@ class Gateway:
                     message["headers"] += self._cookies(scope, dict(scope["headers"]))
             await send(message)
 
-        if wait_s or self._is_guarded or scope["method"] not in SAFE_METHODS:
-            problem = too_many(wait_s) if wait_s else self._problem_of(scope, dict(scope["headers"]))
+        if problem is not None or self._is_guarded or scope["method"] not in SAFE_METHODS:
+            problem = problem or self._problem_of(scope, dict(scope["headers"]))
             if problem is not None:
                 self._metrics.refused(problem.details.status)
                 application = await self._refusal(scope, problem)
@@ -155,9 +158,9 @@ class Gateway:
                 logs.access(scope["method"], template_of(scope.get("route")), status, perf_counter() - started)
 
     async def _open_stream(
-        self, scope: Scope, receive: Receive, send: Send, *, headers: Headers, address: str, wait_s: int
+        self, scope: Scope, receive: Receive, send: Send, *, headers: Headers, address: str, problem: Problem | None
     ) -> None:
-        problem = too_many(wait_s) if wait_s else self._problem_of(scope, headers)
+        problem = problem or self._problem_of(scope, headers)
         # Behind a trusted proxy connections are the proxy's, and this is what tells its clients apart.
         if problem is None and self._streams[address] >= self._settings.max_connections_per_client:
             problem = too_many(1, "open streams")
@@ -219,6 +222,13 @@ class Gateway:
         if _path_of(scope).count("/") > 1:
             return []
         return [(b"set-cookie", self._access.new_cookie(now=now, is_tls=scope.get("scheme") == "https"))]
+
+
+def _host_problem(scope: Scope, hosts: list[bytes]) -> Problem | None:
+    """Return why a request with these headers `Host` is none (RFC 9112, section 3.2), or nothing."""
+    if is_valid_host(hosts[0]) if len(hosts) == 1 else not hosts and scope.get("http_version") == "1.0":
+        return None
+    return Problem(400, "a request has one header Host, with the name of this host")
 
 
 def _path_of(scope: Scope) -> str:

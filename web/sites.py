@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 # Methods that change nothing: a link to the page may stand anywhere.
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+# A name of the DNS has 253 characters at most.
+MAX_HOST_BYTES = 512
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.%]+\])(?::[0-9]*)?")
 
 
 def is_foreign(headers: Mapping[bytes, bytes], *, is_tls: bool, allowed: Collection[str]) -> bool:
@@ -27,6 +31,12 @@ def is_foreign(headers: Mapping[bytes, bytes], *, is_tls: bool, allowed: Collect
     # A proxy in front may speak TLS where we see none; the other way round, the page came unencrypted.
     is_ours = authority and authority == headers.get(b"host", b"").lower()
     return not (is_ours and scheme in ((b"https",) if is_tls else (b"http", b"https")))
+
+
+@lru_cache(1024)
+def is_valid_host(host: bytes) -> bool:
+    """Tell whether this may be the value of `Host`: a name or an address, and a port if it likes (RFC 9110, 7.2)."""
+    return len(host) <= MAX_HOST_BYTES and _HOST.fullmatch(host) is not None
 
 
 @lru_cache(1024)
