@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -34,6 +34,8 @@ GATHERED_BYTES = 65_536
 # to 256,000 bytes, and as empty frames these take a third of a second.
 PIECES_A_TURN = 128
 BYTES_A_TURN = 65_536
+# As empty frames the least portion takes about a millisecond.
+LEAST_PORTION_BYTES, MOST_PORTION_BYTES = 1_024, 8_192
 # The shortest header, `a:b` and its line break, takes so many bytes and as long as a chunk.
 HEADER_LINE_BYTES = 5
 # What a header takes in memory beside its text: a pair and two texts.
@@ -73,6 +75,7 @@ class PacedTransport:
     place = 0
     _is_scheduled = False
     _is_reading = True
+    _pieces = _portions_size = 0  # since the last turn that began with what was held
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, protocol: HttpProtocol | StreamProtocol
@@ -93,10 +96,10 @@ class PacedTransport:
         self.is_wanted = False
 
     def resume_reading(self) -> None:
-        """Hand on again: first what is held, in a turn of its own."""
+        """Hand on again: first what is held, at once unless the share of a turn is used up."""
         self.is_wanted = True
-        if self.held:
-            self.go_on_soon()
+        if self.held and not self._is_scheduled:
+            self._go_on()
 
     def hold(self, data: bytes) -> None:
         """Take what was read, and hand on of it what may be parsed in this turn."""
@@ -117,11 +120,14 @@ class PacedTransport:
         """Hand on what is held in a later turn, if the protocol then takes it."""
         if self.held and not self._is_scheduled:
             self._is_scheduled = True
-            self._call_soon(self._go_on)
+            self._call_soon(self._begin_turn)
+
+    def _begin_turn(self) -> None:
+        self._is_scheduled = False
+        self._pieces = self._portions_size = 0
+        self._go_on()
 
     def _go_on(self) -> None:
-        self._is_scheduled = False
-        pieces = size = 0
         while self.held:
             protocol = self.protocol
             if self.is_closing():
@@ -129,15 +135,15 @@ class PacedTransport:
                 break
             if not self.is_wanted or not protocol.is_ready():
                 break
-            if pieces > PIECES_A_TURN or size > BYTES_A_TURN:
+            if self._pieces > PIECES_A_TURN or self._portions_size > BYTES_A_TURN:
                 self.go_on_soon()
                 break
             place, self.place = self.place, protocol.end_of_portion(self.held, self.place)
-            size += self.place - place
+            self._portions_size += self.place - place
             portion = self.held[place : self.place]
             if self.place == len(self.held):
                 self.drop()
-            pieces += protocol.feed(portion)
+            self._pieces += protocol.feed(portion)
         if not self.held:
             self.protocol.caught_up()
         if self._is_reading != (not self.held) and not self.is_closing():
@@ -259,7 +265,7 @@ class HttpProtocol(Watched, HttpToolsProtocol):
     """
 
     transport: Any
-    portion_bytes: ClassVar = 8_192
+    portion_bytes = MOST_PORTION_BYTES
     _in_head = True
     _framing_bytes = 0  # of a head, or of trailers and heads of chunks since the last piece of a body
     _headers_kept = 0  # of the request that came last
@@ -443,7 +449,7 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
 
     transport: Any
     frames: Any  # of a message that is not whole yet, as one bytearray
-    portion_bytes: ClassVar = 1_024
+    portion_bytes = LEAST_PORTION_BYTES
     _is_ending = False
     _is_ended = False
     _payload_bytes = 0  # of messages, in whole frames
@@ -486,6 +492,8 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
         """
         self.conn.receive_data(portion)
         frames = len(self.conn.events)
+        # Within a large frame there is nothing to be counted.
+        self.portion_bytes = LEAST_PORTION_BYTES if frames else min(2 * self.portion_bytes, MOST_PORTION_BYTES)
         if self.conn.parser_exc is not None:
             self.handle_parser_exception()
         elif frames:

@@ -109,7 +109,7 @@ class Settings:
     rate_limit: str = _setting(
         "1000000/second",
         "RATE_LIMIT",
-        "requests and stream frames of one client, pings and fragments too; in public rather `100/second`; beyond it they get 429",
+        "requests and stream frames of one client, pings too; in public rather `100/second`; beyond it they get 429",
         read=_read_rate,
     )
     max_connections: int = _setting(
