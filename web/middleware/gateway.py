@@ -121,47 +121,30 @@ class Gateway:
         self._streams: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["type"]
-        if kind not in ("http", "websocket"):
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        started = perf_counter()
-        sent = None
-        hosts: list[bytes] = []
-        for name, value in scope["headers"]:
-            if name == b"host":
-                hosts.append(value)
-            elif name == b"x-request-id":
-                sent = value
-        request_id = sent.decode() if sent is not None and _REQUEST_ID.fullmatch(sent) else logs.new_request_id()
-        scope.setdefault("state", {})["request_id"] = request_id
-        logs.REQUEST_ID.set(request_id)
+        hosts = _identify(scope)
         client = scope.get("client")
         address: str = client[0] if client else ""
         problem = too_many(wait_s) if (wait_s := self._take(address)) else _host_problem(scope, hosts)
-        if kind == "websocket":
-            await self._open_stream(
-                scope, receive, send, headers=dict(scope["headers"]), address=address, problem=problem
-            )
-            return
-        is_tls = scope.get("scheme") == "https"
-        own = TLS_HEADERS if is_tls else SECURITY_HEADERS
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send, problem)
+        else:
+            await self._open_stream(scope, receive, send, address=address, problem=problem)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, problem: Problem | None) -> None:
+        started = perf_counter()
         status = 0
-        application = self.app
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    *own,
-                    (b"x-request-id", request_id.encode()),
-                ]
-                if self._access is not None:
-                    message["headers"] += self._cookies(scope, dict(scope["headers"]))
+                message["headers"] = [*message.get("headers", ()), *self._headers(scope)]
             await send(message)
 
+        application = self.app
         if problem is not None or self._is_guarded or scope["method"] not in SAFE_METHODS:
             problem = problem or self._problem_of(scope, dict(scope["headers"]))
             if problem is not None:
@@ -180,10 +163,16 @@ class Gateway:
             if self._writes_access_log:
                 logs.access(scope["method"], template_of(scope.get("route")), status, perf_counter() - started)
 
+    def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """Return the headers that every response has."""
+        own = TLS_HEADERS if scope.get("scheme") == "https" else SECURITY_HEADERS
+        headers = [*own, (b"x-request-id", scope["state"]["request_id"].encode())]
+        return headers if self._access is None else headers + self._cookies(scope, dict(scope["headers"]))
+
     async def _open_stream(
-        self, scope: Scope, receive: Receive, send: Send, *, headers: Headers, address: str, problem: Problem | None
+        self, scope: Scope, receive: Receive, send: Send, *, address: str, problem: Problem | None
     ) -> None:
-        problem = problem or self._problem_of(scope, headers)
+        problem = problem or self._problem_of(scope, dict(scope["headers"]))
         # Behind a trusted proxy connections are the proxy's, and this is what tells its clients apart.
         if problem is None and self._streams[address] >= self._settings.max_connections_per_client:
             problem = too_many(1, "open streams")
@@ -245,6 +234,21 @@ class Gateway:
         if _path_of(scope).count("/") > 1:
             return []
         return [(b"set-cookie", self._access.new_cookie(now=now, is_tls=scope.get("scheme") == "https"))]
+
+
+def _identify(scope: Scope) -> list[bytes]:
+    """Put the id of a request into its state and into what is logged of it; return its headers `Host`."""
+    sent = None
+    hosts: list[bytes] = []
+    for name, value in scope["headers"]:  # once for both
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"x-request-id":
+            sent = value
+    request_id = sent.decode() if sent is not None and _REQUEST_ID.fullmatch(sent) else logs.new_request_id()
+    scope.setdefault("state", {})["request_id"] = request_id
+    logs.REQUEST_ID.set(request_id)
+    return hosts
 
 
 def _host_problem(scope: Scope, hosts: list[bytes]) -> Problem | None:
