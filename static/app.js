@@ -2,20 +2,25 @@
 // gone; sliders, steps, pasted rows and the map, which all end in the text fields. The prediction itself is htmx's: see
 // the form's hx-* attributes.
 
+import { Refusal, isNumber, keyOf, numberOf, plain, rowIn } from "./text.js";
+
 const QUIET_MS = 700; // after the last key, before anything is spoken or the address changes
 const LATE_MS = 1000; // an answer that takes longer leaves an old one on the screen: say so
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 8000;
 const ASK_MS = 20_000; // an idle page asks this often whether the model is still the same
+const SLOP_PX = 8; // a finger that rests moves no farther
 
 const form = document.getElementById("measurements");
-const inputs = [...form.querySelectorAll(".entry input")];
+// In the order of the features, which is that of rows; on the screen, the most important come first.
+const inputs = [...form.querySelectorAll(".entry input")].sort((a, b) => a.id.slice(1) - b.id.slice(1));
 const selects = [...document.querySelectorAll(".axes select")];
 const handle = document.getElementById("map-handle");
 const prediction = document.getElementById("prediction");
 const connection = document.getElementById("connection");
 const announcement = document.getElementById("announcement");
 const code = document.getElementById("code");
+const refusal = document.getElementById("refusal"); // of what was pasted
 
 const query = (entries) => new URLSearchParams(entries).toString();
 const typed = () => query(new FormData(form));
@@ -34,13 +39,6 @@ let quietTimer = 0;
 let lateTimer = 0;
 let retryTimer = 0;
 let retryMs = FIRST_RETRY_MS;
-
-// Numbers, as the validator reads and a person writes them.
-
-const NUMBER = /^[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?$/i;
-const plain = (text) => text.trim().replaceAll("\u2212", "-");
-const isNumber = (text) => NUMBER.test(plain(text));
-const numberOf = (text) => (isNumber(text) ? Number(plain(text).replace(",", ".")) : NaN);
 
 function textOf(number, step) {
   const decimals = Math.min(Math.max(0, -Math.floor(Math.log10(step))), 20);
@@ -80,8 +78,13 @@ function fill(parameters) {
 
 form.addEventListener(
   "input",
-  ({ target }) => {
-    if (target.type === "range") {
+  (event) => {
+    const { target } = event;
+    if (target.type === "range" && gesture?.isOpen) {
+      // Browsers set a slider as soon as it is touched.
+      event.stopImmediatePropagation();
+      target.value = gesture.slid[inputs.findIndex((input) => sliderOf(input) === target)];
+    } else if (target.type === "range") {
       const input = document.getElementById(target.id.replace("-slider", ""));
       input.value = textOf(Number(target.value), Number(input.dataset.step));
       target.setAttribute("aria-valuetext", input.value);
@@ -104,14 +107,7 @@ for (const input of inputs) {
   };
   input.addEventListener("keydown", stepOnKey(UP_OR_DOWN));
   sliderOf(input).addEventListener("keydown", stepOnKey({ ...UP_OR_DOWN, ArrowRight: 1, ArrowLeft: -1 }));
-  input.addEventListener("paste", (event) => {
-    const values = rowIn(event.clipboardData.getData("text"));
-    if (!values) return;
-    event.preventDefault();
-    step();
-    for (const [index, field] of inputs.entries()) put(field, values[index]);
-    changed();
-  });
+  input.addEventListener("paste", paste);
 }
 for (const select of selects) {
   select.addEventListener("input", () => {
@@ -123,20 +119,39 @@ for (const select of selects) {
   });
 }
 
-// The values of a whole row in pasted text, or nothing: a single number is pasted as ever.
-function rowIn(text) {
-  for (const line of text.split(/[\r\n]+/)) {
-    for (const separator of ["\t", ";", /,\s+|\s+/, ","]) {
-      const values = line.trim().split(separator).map((value) => value.trim());
-      // "5,1,3,5" may be two numbers or four, and "5,1" one or two.
-      const isUnclear = separator === "," && (isNumber(line) || (values.length >= 2 * inputs.length && !line.includes(".")));
-      if (!isUnclear && values.length >= inputs.length && values.slice(0, inputs.length).every(isNumber)) {
-        return inputs.length > 1 && values;
-      }
-    }
+// A pasted row fills all fields, or none: what may be read in two ways is refused.
+function paste(event) {
+  const features = inputs.map((input) => {
+    const { min, max } = sliderOf(input);
+    return { key: input.name, title: input.labels[0].textContent, low: Number(min), high: Number(max) };
+  });
+  const labels = Array.from(document.querySelectorAll(".reserve dt"), ({ textContent }) => textContent);
+  hideRefusal();
+  try {
+    const values = rowIn(event.clipboardData.getData("text"), features, labels);
+    if (!values) return;
+    step();
+    for (const [index, input] of inputs.entries()) put(input, values[index]);
+    changed();
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    showRefusal(event.target, error);
   }
-  return null;
+  event.preventDefault();
 }
+
+function showRefusal(input, { message, values }) {
+  const text = refusal.dataset[message].replace(/\{(\w+)\}/g, (_, key) => values[key]);
+  input.closest(".field").append(refusal);
+  refusal.textContent = text;
+  refusal.hidden = false;
+  say(text);
+}
+
+function hideRefusal() {
+  refusal.hidden = true;
+}
+for (const name of ["input", "focusout"]) form.addEventListener(name, hideRefusal);
 
 document.addEventListener("click", (event) => {
   const example = event.target.closest("[data-example]");
@@ -181,13 +196,17 @@ function drag(event) {
 }
 
 handle?.addEventListener("pointerdown", (event) => {
-  if (event.button !== 0) return;
-  step();
+  if (!beginGesture(event) || gesture.isOpen) return;
   handle.setPointerCapture(event.pointerId);
   drag(event);
 });
 handle?.addEventListener("pointermove", (event) => {
-  if (handle.hasPointerCapture(event.pointerId)) drag(event);
+  if (isDragged(event)) drag(event);
+});
+handle?.addEventListener("click", (event) => {
+  if (!isTouched || !event.detail) return; // a key on the button, or a mouse that has already done it
+  step();
+  drag(event);
 });
 handle?.addEventListener("keydown", (event) => {
   const [axis, direction] = { ArrowLeft: ["x", -1], ArrowRight: ["x", 1], ArrowDown: ["y", -1], ArrowUp: ["y", 1] }[event.key] ?? [];
@@ -199,6 +218,59 @@ handle?.addEventListener("keydown", (event) => {
   put(input, textOf(numberOf(input.value) + direction * unit, Math.min(unit, Number(map.dataset[`${axis}Step`]))));
   changed();
 });
+
+// Gestures on the map and on sliders: one step each. What a finger wants is open until it has moved: upwards it scrolls
+// the page, which must change nothing; sideways it drags. A tap on the map is known by its click, which one that ends a scroll does not have; on a slider it
+// would be found by chance while scrolling, so it does nothing.
+
+let gesture = null;
+let isTouched = false;
+
+function beginGesture(event) {
+  if (event.button || !event.isPrimary) return false;
+  isTouched = event.pointerType === "touch";
+  endGesture();
+  settleNow();
+  const texts = inputs.map((input) => input.value);
+  const slid = inputs.map((input) => sliderOf(input).value);
+  const { pointerId, clientX: x, clientY: y } = event;
+  gesture = { pointerId, x, y, texts, slid, isOpen: isTouched };
+  return true;
+}
+
+function isDragged({ pointerId, clientX, clientY }) {
+  if (!gesture || gesture.pointerId !== pointerId) return false;
+  const [across, up] = [Math.abs(clientX - gesture.x), Math.abs(clientY - gesture.y)];
+  if (across > SLOP_PX && across >= up) gesture.isOpen = false;
+  return !gesture.isOpen;
+}
+
+function endGesture() {
+  if (!gesture) return;
+  const { texts } = gesture;
+  gesture = null;
+  // The address is still that of before.
+  if (inputs.some((input, index) => input.value !== texts[index])) history.pushState(null, "", location.href);
+  settleNow();
+}
+
+// The browser has taken the gesture for something else.
+function cancelGesture() {
+  const { texts, slid } = gesture;
+  const isChanged = inputs.some((input, index) => input.value !== texts[index]);
+  for (const [index, input] of inputs.entries()) {
+    put(input, texts[index]);
+    sliderOf(input).value = slid[index];
+  }
+  gesture = null;
+  if (isChanged) changed();
+}
+
+form.addEventListener("pointerdown", (event) => event.target.type === "range" && beginGesture(event));
+form.addEventListener("pointermove", isDragged);
+for (const [name, end] of [["pointerup", endGesture], ["pointercancel", cancelGesture]]) {
+  window.addEventListener(name, ({ pointerId }) => gesture && gesture.pointerId === pointerId && end());
+}
 
 // What is said beside the fields and aloud.
 
@@ -231,7 +303,8 @@ function addressOf(entries) {
 // Typing has paused: the address follows at once, the spoken line as soon as the answer is there.
 function settle() {
   clearTimeout(quietTimer);
-  window.removeEventListener("beforeunload", settle);
+  if (gesture) return; // its end is one step
+  window.removeEventListener("beforeunload", leave);
   isQuiet = true;
   history.replaceState(history.state, "", addressOf(new FormData(form)));
   for (const link of document.querySelectorAll(".languages a")) {
@@ -250,6 +323,30 @@ function speak() {
 function settleNow() {
   if (!isQuiet) settle();
 }
+
+// A reload asks for the address that was there before: what was typed since is kept for it.
+const storage = (() => {
+  try {
+    return sessionStorage;
+  } catch {
+    return null; // the browser allows this page none
+  }
+})();
+
+function leave() {
+  const { href } = location;
+  settle();
+  storage?.setItem("typed", JSON.stringify([href, location.search]));
+}
+
+function resume() {
+  const [href, search] = JSON.parse(storage?.getItem("typed") ?? "[]");
+  storage?.removeItem("typed");
+  if (href !== location.href || performance.getEntriesByType("navigation")[0].type !== "reload") return;
+  fill(new URLSearchParams(search));
+  settle();
+}
+resume();
 
 // The service: late, gone, back, or with another model.
 
@@ -288,8 +385,8 @@ form.addEventListener("input", () => {
   clearTimeout(quietTimer);
   quietTimer = setTimeout(settle, QUIET_MS);
   // Whoever leaves before the pause comes back to what was typed. Later events are too late to change the address, and
-  // a listener that stays would keep the page out of some browsers' back-forward cache. A reload has the old address.
-  window.addEventListener("beforeunload", settle);
+  // a listener that stays would keep the page out of some browsers' back-forward cache.
+  window.addEventListener("beforeunload", leave);
   if (!retryTimer) say(""); // the same words again are spoken only when they are new
 });
 form.addEventListener("change", settleNow);
@@ -306,8 +403,20 @@ prediction.addEventListener("htmx:beforeSwap", (event) => {
   const isOurs = event.detail.serverResponse.includes("data-state=");
   event.detail.shouldSwap &&= isOurs;
   event.detail.isError ||= !isOurs;
+  // The same answer to the same sample: what is selected or focused in it stays.
+  if (event.detail.shouldSwap && answered === query(event.detail.requestConfig.formData) && isShown(event.detail.serverResponse)) {
+    event.detail.shouldSwap = false;
+    receive(event);
+  }
 });
-prediction.addEventListener("htmx:afterSwap", (event) => {
+prediction.addEventListener("htmx:afterSwap", receive);
+
+function isShown(fragment) {
+  const { firstElementChild } = new DOMParser().parseFromString(fragment, "text/html").body;
+  return firstElementChild.isEqualNode(prediction.firstElementChild);
+}
+
+function receive(event) {
   answered = query(event.detail.requestConfig.formData);
   clearTimeout(retryTimer);
   retryTimer = 0;
@@ -317,7 +426,7 @@ prediction.addEventListener("htmx:afterSwap", (event) => {
   meetModel(event.detail.xhr);
   showMessages();
   speak();
-});
+}
 
 setInterval(() => {
   if (!document.hidden && isQuiet && !retryTimer) refresh();
@@ -455,13 +564,6 @@ class Rows {
     }
     return null;
   }
-}
-
-// The key of a column as in ml/csvfile.py; both sides are folded here, since Python folds a few letters in its own way.
-function keyOf(header) {
-  const title = header.trim().replace(/^(.*\S)\s*[([][^()[\]]*[)\]]$/s, "$1").normalize("NFC");
-  const folded = title.toUpperCase().toLowerCase().replaceAll("ς", "σ");
-  return folded.replace(/[^\p{L}\p{N}_]+/gu, "_").replace(/^_+|_+$/g, "");
 }
 
 // How the rows of one file are read, and written with their answers.

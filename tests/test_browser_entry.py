@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
+from sklearn.datasets import load_breast_cancer, load_wine
 
+from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.explain import nearest_change
+from ml.tables.csvfile import feature_of
+from ml.tables.dataset import Dataset
+from ml.training import fitting
 from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium, typed
+from tests.conftest import run_server
 
 pytestmark = needs_chromium
 
@@ -130,7 +139,9 @@ def test_a_pasted_row_fills_every_field(open_page: Open, model: Classifier, text
     expect_answer(page, model, dict(zip(KEYS, ["6.3", "3.3", "6", "2.5"], strict=True)))
 
 
-@pytest.mark.parametrize("text", ["3,3", "3.3", "-1", "abc", "1 2", "a,b,c,d", "1;2;x;4", "5,1,3,5,1,4,0,2"])
+@pytest.mark.parametrize(
+    "text", ["3,3", "3.3", "-1", "abc", "a,b,c,d", "3.3 cm", "[3.3", "{3.3}", "sepal width: 3.3", '"3.3"']
+)
 def test_what_is_no_row_is_pasted_into_its_field_alone(open_page: Open, text: str) -> None:
     page = open_page()
 
@@ -138,6 +149,161 @@ def test_what_is_no_row_is_pasted_into_its_field_alone(open_page: Open, text: st
 
     expect(field(page, "sepal_width")).to_have_value(text)
     assert typed(page) == EXAMPLE | {"sepal_width": text}
+
+
+ROW = {"sepal_length": "6.3", "sepal_width": "3.3", "petal_length": "6", "petal_width": "2.5"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "17,6.3,3.3,6,2.5", "17\t6.3\t3.3\t6\t2.5\tvirginica", "row 17;6,3;3,3;6;2,5;", "virginica,6.3,3.3,6,2.5",
+        "17,virginica,6.3,3.3,6,2.5", "0 6.3 3.3 6 2.5", '"17","6.3","3.3","6","2.5","virginica"',
+        "6.3 3.3 6 2.5 Iris virginica", "My flowers\n6.3,3.3,6,2.5",
+        "petal_width,petal_length,sepal_width,sepal_length\n2.5,6,3.3,6.3",
+        "id;Petal width (cm);Petal length (cm);Sepal width (cm);Sepal length (cm);species\n1;2,5;6;3,3;6,3;setosa",
+        "\tpetal length\tpetal width\tsepal width\tsepal length\n0\t6\t2.5\t3.3\t6.3\r\n1\t1\t1\t1\t1",
+        "   petal length (cm)  petal width (cm)  sepal width (cm)  sepal length (cm)\n"
+        "0                  6               2.5               3.3               6.3",
+        "[6.3, 3.3, 6, 2.5]", "[[6.3, 3.3, 6, 2.5], [1, 2, 3, 4]]", '{"sample": [6.3, 3.3, 6, 2.5]}',
+        '{"petal_width": 2.5, "petal_length": 6, "sepal_width": 3.3, "sepal_length": 6.3, "species": null}',
+        '{"sample": {"petal width (cm)": "2.5", "petal_length": 6, "sepal_width": 3.3, "sepal_length": 6.3}}',
+        '{"samples": [{"petal_width": 2.5, "petal_length": 6, "sepal_width": 3.3, "sepal_length": 6.3}]}',
+    ],
+)  # fmt: skip
+def test_a_pasted_row_goes_by_its_names_and_leaves_out_what_is_no_measurement(open_page: Open, text: str) -> None:
+    page = open_page()
+
+    paste(page, text)
+
+    assert {key: value.replace(",", ".") for key, value in typed(page).items()} == ROW
+    expect(page.locator("#refusal")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("1 2", "has 2 numbers, and 4 are needed"),
+        ("6.3,3.3,6", "has 3 numbers, and 4 are needed"),
+        ("1;2;x;4", "has 3 numbers, and 4 are needed"),
+        ("[6.3, 3.3, null, 2.5]", "has 3 numbers, and 4 are needed"),
+        ("6.3,3.3,6,2.5,7.1", "which of the pasted values"),
+        ("6.3,3.3,6,2.5,2", "which of the pasted values"),
+        ("1,2,6.3,3.3,6,2.5", "which of the pasted values"),
+        ("1.5,6.3,3.3,6,2.5", "which of the pasted values"),
+        ("5,6.3,3.3,6,2.5,9", "which of the pasted values"),
+        ("6.3,3.3,x,6,2.5", "which of the pasted values"),
+        ("5,5.1,3.5,1.4,9.9", "which of the pasted values"),
+        ("5,1,3,5,1,4,0,2", "a comma may separate two values"),
+        ("a,b,c,d\n6.3,3.3,6,2.5", "do not include sepal length, sepal width, petal length, petal width."),
+        ('{"sepal_length": 6.3, "sepal_width": 3.3, "petal_length": 6}', "do not include petal width."),
+        ("sepal_length,petal_width,sepal_width,petal_length,petal_width\n1,2,3,4,5", "petal width more than once"),
+        ("sepal_length,sepal_width,petal_length,petal_width\n6.3,3.3,6,", "petal width is “”, which is not a number"),
+        ("sepal_length,sepal_width,petal_length,petal_width\n6.3,3.3,6,2.5,1", "has 5 values, and the line above it 4"),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_not_surely_one_of_this_model_changes_nothing_and_says_why(
+    open_page: Open, text: str, why: str
+) -> None:
+    page = open_page()
+    length = page.evaluate("history.length")
+
+    paste(page, text)
+
+    expect(page.locator("#refusal")).to_contain_text(why)
+    expect(page.locator("#refusal")).to_be_in_viewport(ratio=1)
+    expect(page.locator("#announcement")).to_contain_text(why)
+    assert typed(page) == EXAMPLE
+    assert page.evaluate("history.length") == length
+    assert page.evaluate("shifts") == []
+    field(page, "sepal_width").press("ArrowUp")
+    expect(page.locator("#refusal")).to_be_hidden()
+
+
+def test_a_long_paste_takes_no_longer_than_its_length(open_page: Open) -> None:
+    page = open_page()
+    texts = ["1" * 200_000 + "x", "1," * 200_000, ',"a' * 200_000, '"' * 200_000, "(" * 200_000, "[" * 200_000]
+    texts += [" " * 200_000 + "x", "1 " * 200_000, "a (" * 100_000, "a\tb\n1\t2\n" * 50_000]
+
+    for text in texts:
+        # At 5 µs a character; a quadratic pattern takes 10,000 times as long.
+        assert (
+            page.evaluate(
+                """async (text) => {
+                const { rowIn } = await import(document.querySelector("link[rel=modulepreload]").href);
+                const feature = { key: "a", title: "a", low: 0, high: 1 };
+                const began = performance.now();
+                try { rowIn(text, [feature, { ...feature, key: "b" }], []); } catch {}
+                return performance.now() - began;
+            }""",
+                text,
+            )
+            < 1000
+        ), text[:9]
+
+
+@dataclass(frozen=True)
+class Wide:
+    """A model whose page does not have the fields in the order of the features, and where it is served."""
+
+    model: Classifier
+    url: str
+    keys: list[str]
+    row: list[str]
+    label: str
+
+
+@pytest.fixture(scope="module", params=[load_wine, load_breast_cancer], ids=["13 features", "30 features"])
+def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wide]:
+    table: Any = request.param()
+    features = tuple(feature_of(name) for name in table.feature_names)
+    labels = tuple(map(str, range(len(table.target_names))))
+    dataset = Dataset(
+        name="wide", source="scikit-learn", features=features, labels=labels, rows=table.data, classes=table.target
+    )
+    path = tmp_path_factory.mktemp("wide") / "wide.npz"
+    trained = fitting.fit(dataset, Recipe(trees=20))
+    model = fitting.write(fitting.model_of(trained), path, trained=trained)
+    with run_server(path.with_suffix(".txt"), MODEL_FILE=str(path)) as server:
+        keys = [feature.key for feature in features]
+        yield Wide(model, server.url, keys, [f"{value:.10g}" for value in table.data[0]], labels[table.target[0]])
+
+
+def test_a_pasted_row_goes_by_the_order_of_the_features_and_not_of_the_fields(open_page: Open, wide: Wide) -> None:
+    sample = dict(zip(wide.keys, wide.row, strict=True))
+    mixed = sorted(wide.keys)
+    texts = [
+        ",".join(wide.row), "\t".join(wide.row).replace(".", ","), json.dumps([float(text) for text in wide.row]),
+        ",".join([*wide.row, wide.label]), ",".join(["1", *wide.row]), ";".join(["842302", "M", *wide.row]),
+        "\t".join(["7", *wide.row, wide.label]),
+        ",".join([*mixed, "id"]) + "\n" + ",".join([*(sample[key] for key in mixed), "1"]),
+        json.dumps({"sample": {key: float(sample[key]) for key in mixed}}),
+    ]  # fmt: skip
+    assert mixed != wide.keys
+
+    for text in texts:
+        page = open_page(url=wide.url, sample={})
+        assert list(typed(page)) != wide.keys
+
+        paste(page, text, list(typed(page))[2])
+
+        expect_answer(page, wide.model, sample)
+        shown = {key: float(value.replace(",", ".")) for key, value in typed(page).items()}
+        assert shown == {key: float(value) for key, value in sample.items()}, text
+        page.close()
+
+
+def test_what_the_panel_of_snippets_shows_can_be_pasted(open_page: Open, wide: Wide) -> None:
+    page = open_page(url=wide.url, sample=dict(zip(wide.keys, wide.row, strict=True)))
+    command = page.locator("#code-curl").text_content() or ""
+    body = command[command.index("-d '") + 4 : command.rindex("'")]
+    before = typed(page)
+    page.locator(".reset").click()
+    expect(field(page, wide.keys[0])).not_to_have_value(wide.row[0])
+
+    paste(page, body, wide.keys[0])
+
+    assert typed(page) == before
 
 
 # Examples, and back again
@@ -315,6 +481,199 @@ def test_the_picture_is_drawn_to_scale(open_page: Open) -> None:
     lengths = [sepal[0], sepal[1], petal[0], petal[1]]
     ratios = [length / float(text) for length, text in zip(lengths, EXAMPLE.values(), strict=True)]
     assert max(ratios) / min(ratios) < 1.05, "one scale for all four"
+
+
+# Gestures
+
+
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+STARTS = ["map", "track at 50 %", "track at 80 %", "chip"]
+
+
+def place(page: Page, start: str) -> tuple[float, float]:
+    """Return where on the window a gesture begins, and scroll there first."""
+    part, _, share = start.partition(" at ")
+    selector = {"map": "#map-handle", "track": ".slider", "chip": ".examples a"}[part]
+    element = page.locator(selector).last if part == "chip" else page.locator(selector).first
+    element.evaluate("element => element.scrollIntoView({ block: 'center', behavior: 'instant' })")
+    box = element.bounding_box()
+    assert box
+    return box["x"] + box["width"] * float(share.strip(" %") or 50) / 100, box["y"] + box["height"] / 2
+
+
+class Finger:
+    """One finger on a touch screen, as the browser gets it from the screen: it decides what scrolls."""
+
+    def __init__(self, page: Page, start: tuple[float, float]) -> None:
+        self._session = page.context.new_cdp_session(page)
+        self.x, self.y = start
+        self._send("touchStart")
+
+    def _send(self, kind: str) -> None:
+        points = [{"x": self.x, "y": self.y}] if kind in ("touchStart", "touchMove") else []
+        self._session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def move(self, across: float, up: float) -> None:
+        for _ in range(10):
+            self.x, self.y = self.x + across / 10, self.y - up / 10
+            self._send("touchMove")
+
+    def lift(self) -> None:
+        self._send("touchEnd")
+
+    def cancel(self) -> None:
+        self._send("touchCancel")
+
+
+def painted(page: Page) -> None:
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_scrolling_with_a_finger_changes_nothing(open_page: Open, start: str) -> None:
+    page = open_page(**PHONE)
+    spot_of = place(page, start)
+    before = page.evaluate("[history.length, location.href, scrollY]")
+    slid = page.locator(".slider").evaluate_all("sliders => sliders.map((slider) => slider.value)")
+
+    finger = Finger(page, spot_of)
+    finger.move(5, 200)
+    finger.lift()
+
+    page.wait_for_function("before => scrollY > before + 100", arg=before[2])
+    painted(page)
+    assert typed(page) == EXAMPLE
+    assert page.locator(".slider").evaluate_all("sliders => sliders.map((slider) => slider.value)") == slid
+    assert page.evaluate("[history.length, location.href]") == before[:2]
+
+
+@pytest.mark.parametrize("start", ["map", "track at 80 %"])
+def test_a_page_of_many_fields_is_scrolled_without_a_change(open_page: Open, wide: Wide, start: str) -> None:
+    page = open_page(url=wide.url, sample={}, **PHONE)
+    before = typed(page), page.evaluate("history.length"), page.evaluate("scrollY")
+
+    finger = Finger(page, place(page, start))
+    finger.move(0, 200)
+    finger.lift()
+
+    page.wait_for_function("before => scrollY !== before", arg=before[2])
+    painted(page)
+    assert (typed(page), page.evaluate("history.length")) == before[:2]
+
+
+def test_a_finger_that_rests_on_a_slider_changes_nothing_until_it_moves_sideways(open_page: Open) -> None:
+    page = open_page(**PHONE)
+    finger = Finger(page, place(page, "track at 80 %"))
+    painted(page)
+    assert typed(page) == EXAMPLE
+
+    finger.move(30, 0)
+
+    assert typed(page)["sepal_length"] > "7"
+    finger.lift()
+
+
+def test_a_tap_on_the_track_of_a_slider_changes_nothing(open_page: Open) -> None:
+    page = open_page(**PHONE)
+    slider = page.locator(".slider").first
+
+    page.touchscreen.tap(*place(page, "track at 80 %"))
+
+    painted(page)
+    assert typed(page) == EXAMPLE
+    expect(slider).to_have_value("5.6")
+
+
+def test_dragging_a_slider_with_a_finger_is_one_step_for_back(open_page: Open, model: Classifier) -> None:
+    page = open_page(**PHONE)
+    length = page.evaluate("history.length")
+    finger = Finger(page, place(page, "track at 50 %"))
+    finger.move(80, 0)
+    finger.move(-20, 0)
+    finger.lift()
+    dragged = typed(page)
+
+    assert float(dragged["sepal_length"]) > 6
+    assert page.evaluate("history.length") == length + 1
+    expect_answer(page, model, dragged)
+    page.wait_for_url(f"**/?{urlencode(dragged)}")
+    page.go_back()
+    expect_answer(page, model, EXAMPLE)
+    assert typed(page) == EXAMPLE
+
+
+def test_dragging_a_slider_with_a_mouse_is_one_step_for_back(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    length = page.evaluate("history.length")
+    x, y = place(page, "track at 80 %")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for across in range(0, 40, 10):
+        page.mouse.move(x + across, y + 90)
+    page.mouse.up()
+    dragged = typed(page)
+
+    assert float(dragged["sepal_length"]) > 7
+    assert page.evaluate("history.length") == length + 1
+    page.wait_for_url(f"**/?{urlencode(dragged)}")
+    page.go_back()
+    expect_answer(page, model, EXAMPLE)
+    assert typed(page) == EXAMPLE
+
+
+def test_a_tap_on_the_map_sets_both_features_and_is_one_step_for_back(open_page: Open, model: Classifier) -> None:
+    page = open_page(**PHONE)
+    length = page.evaluate("history.length")
+
+    page.touchscreen.tap(*place(page, "map"))
+
+    page.wait_for_function("before => history.length > before", arg=length)
+    tapped = typed(page)
+    assert [key for key in KEYS if tapped[key] != EXAMPLE[key]] == ["petal_length", "petal_width"]
+    assert page.evaluate("history.length") == length + 1
+    expect_answer(page, model, tapped)
+    page.wait_for_url(f"**/?{urlencode(tapped)}")
+    page.go_back()
+    expect_answer(page, model, EXAMPLE)
+
+
+def test_dragging_sideways_on_the_map_moves_the_sample_and_is_one_step_for_back(
+    open_page: Open, model: Classifier
+) -> None:
+    page = open_page(**PHONE)
+    length = page.evaluate("history.length")
+    place(page, "map")
+    finger = Finger(page, spot(page, {"petal_width": 1.3, "petal_length": 4.2}))
+
+    finger.move(60, 0)
+    during = typed(page)
+    finger.move(30, 40)
+    finger.lift()
+
+    dragged = typed(page)
+    assert float(dragged["petal_width"]) > float(during["petal_width"]) > 1.5
+    assert float(dragged["petal_length"]) > float(during["petal_length"])
+    assert page.evaluate("history.length") == length + 1
+    expect_answer(page, model, dragged)
+    page.wait_for_url(f"**/?{urlencode(dragged)}")
+    page.go_back()
+    expect_answer(page, model, EXAMPLE)
+
+
+@pytest.mark.parametrize("start", ["map", "track at 80 %"])
+def test_a_gesture_that_is_cancelled_leaves_what_was_there(open_page: Open, model: Classifier, start: str) -> None:
+    sample = EXAMPLE | {"sepal_length": "5,60", "petal_width": "1.30"}
+    page = open_page(sample=sample, **PHONE)
+    length = page.evaluate("history.length")
+    finger = Finger(page, place(page, start))
+    finger.move(40, 0)
+    assert typed(page) != sample
+
+    finger.cancel()
+
+    assert typed(page) == sample
+    assert page.evaluate("history.length") == length
+    expect_answer(page, model, EXAMPLE)
 
 
 # Languages

@@ -328,7 +328,7 @@ def test_a_text_without_translation_is_seen(html: str) -> None:
     assert [text for text in texts_of(parse_html(html)) if LETTER.search(unmarked(text))]
 
 
-SCRIPT = (ROOT / "static" / "app.js").read_text()
+SCRIPT = "\n".join(path.read_text() for path in sorted((ROOT / "static").glob("*.js")))
 # What stands in the table that is downloaded is for programs: the words of POST /score.
 FOR_PROGRAMS = {"${} columns, the header has ${}"}
 

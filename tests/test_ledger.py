@@ -16,7 +16,7 @@ from web.metrics.ledger import OVERFLOW, Ledger, Name
 COUNT_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from web.ledger import Ledger
+from web.metrics.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
 ledger.add(float(sys.argv[2]), "requests", "é\\n\\"quoted\\"")
 os.kill(os.getpid(), signal.SIGKILL)

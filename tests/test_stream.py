@@ -358,7 +358,7 @@ async def turns_of(app: Starlette, frames: list[str | bytes]) -> list[int]:
         "type": "websocket",
         "path": "/stream",
         "root_path": "",
-        "headers": [],
+        "headers": [(b"host", b"x")],
         "query_string": b"",
         "subprotocols": [],
     }

@@ -34,8 +34,8 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "loop": "uvloop",
-        "http": "web.server.protocol:HttpProtocol",
-        "ws": "web.server.protocol:StreamProtocol",
+        "http": "web.server.http:HttpProtocol",
+        "ws": "web.server.websocket:StreamProtocol",
         "access_log": False,  # its lines would hold what people typed
         "server_header": False,
         "proxy_headers": False,  # uvicorn would believe whoever is on this machine; see web/middleware/forwarded.py

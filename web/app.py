@@ -84,7 +84,12 @@ class Application(Starlette):
         app = ExactPaths(ExceptionMiddleware(self.router, HANDLERS), self.routes, HANDLERS)
         service = self.service
         return behind_gateway(
-            app, service.settings, service.rates, service.metrics, refuse=errors.refuse, fail=errors.handle_failure
+            app,
+            service.settings,
+            service.rates,
+            service.metrics,
+            refuse=errors.refuse,
+            fail=errors.handle_failure,
         )
 
 
@@ -117,7 +122,7 @@ def create_app(settings: Settings | None = None, *, metrics_folder: Path | None 
 
 def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
     settings, pending = service.settings, service.pending
-    limited = Middleware(BodyLimit, max_body_size=settings.max_body_bytes, pending=pending)
+    limited = Middleware(BodyLimit, max_bytes=settings.max_body_bytes, pending=pending)
     compressed = Middleware(Compressed)
     files = _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])
     predict = Predict(max_body_bytes=settings.max_body_bytes, pending=pending)

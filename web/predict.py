@@ -28,7 +28,7 @@ class Predict:
     """GET and POST /predict: one sample in the query, a form or JSON, or many in JSON."""
 
     def __init__(self, *, max_body_bytes: int, pending: Pending) -> None:
-        self._post = BodyLimit(request_response(_post), max_body_size=max_body_bytes, pending=pending)
+        self._post = BodyLimit(request_response(_post), max_bytes=max_body_bytes, pending=pending)
         self._page = Compressed(_get_page)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
