@@ -11,6 +11,7 @@ import gc
 import io
 import itertools
 import json
+import math
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ import sys
 import termios
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,9 +30,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from ml import score
 from ml.model import classifier
@@ -41,23 +44,22 @@ from ml.score import BadRow
 from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, iris
 from tests.conftest import ROOT, Server, free_port, run_server
-from web.client import stream as stream_module
-from web.client.queue import BATCH_SAMPLES, CALL_BATCHES, FRAMES_IN_FLIGHT
-from web.client.stream import (
+from web.client import connection as connection_module
+from web.client import waiting as waiting_module
+from web.client.connection import stream_uri
+from web.client.errors import (
     ConnectionFailed,
     GaveUp,
     ModelReplaced,
     NotUnderstood,
-    Outcome,
-    Prediction,
-    Refused,
     Rejected,
-    Samples,
-    Stream,
     StreamEnded,
     WrongAddress,
-    stream_uri,
 )
+from web.client.queue import BATCH_SAMPLES, CALL_BATCHES, FRAMES_IN_FLIGHT
+from web.client.replies import Outcome, Prediction, Refused
+from web.client.samples import Samples
+from web.client.stream import Stream
 
 T = TypeVar("T")
 
@@ -109,8 +111,8 @@ def different_rows(n_rows: int, *, seed: int = 0) -> list[list[float]]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reconnect at once: the tests know when the server is there."""
-    monkeypatch.setattr(stream_module, "FIRST_DELAY_S", 0.001)
-    monkeypatch.setattr(stream_module, "LONGEST_DELAY_S", 0.02)
+    monkeypatch.setattr(waiting_module, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(waiting_module, "LONGEST_DELAY_S", 0.02)
 
 
 # The library.
@@ -548,7 +550,7 @@ def test_a_server_that_comes_back_and_never_answers_is_given_up(announcement: st
 def test_each_answer_starts_the_time_to_give_up_anew(
     announcement: str, server: Server, model: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "FIRST_DELAY_S", 0.3)
+    monkeypatch.setattr(waiting_module, "FIRST_DELAY_S", 0.3)
 
     async def answer_once(connection: ServerConnection) -> None:
         await connection.send(announcement)
@@ -582,9 +584,9 @@ Handler = Callable[[ServerConnection], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def pretending(handler: Handler) -> AsyncIterator[str]:
+async def pretending(handler: Handler, **options: Any) -> AsyncIterator[str]:
     """Run a websocket server that is none of ours."""
-    async with serve(handler, "127.0.0.1", 0) as pretender:
+    async with serve(handler, "127.0.0.1", 0, **options) as pretender:
         yield f"http://127.0.0.1:{pretender.sockets[0].getsockname()[1]}"
 
 
@@ -647,6 +649,231 @@ def test_a_stream_closed_for_other_reasons_is_tried_again(
 
     assert run(attempt()) == [expected(model, GOOD)]
     assert connections == 3
+
+
+# What says "later".
+
+
+async def answer(connection: ServerConnection, real: ClientConnection, request: str | bytes) -> None:
+    await real.send(request)
+    await connection.send(await real.recv())
+
+
+def refusal(request: str | bytes, status: int, **members: object) -> str:
+    problem = {"status": status, "title": "", "detail": "not now", "errors": [], **members}
+    return json.dumps({"type": "error", "id": json.loads(request)["id"], "error": problem})
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_frame_that_is_refused_for_now_is_sent_again_whole(
+    announcement: str, server: Server, model: Classifier, impatient: None, status: int
+) -> None:
+    refused: list[Any] = []
+    answered: list[Any] = []
+
+    async def refuse_every_other(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        async with connect(server.stream_url) as real:
+            await real.recv()
+            with contextlib.suppress(ConnectionClosed):
+                async for request in connection:
+                    samples = json.loads(request) | {"id": 0}
+                    if len(refused) <= len(answered):
+                        refused.append(samples)
+                        await connection.send(refusal(request, status))
+                    else:
+                        answered.append(samples)
+                        await answer(connection, real, request)
+
+    async def attempt() -> list[Outcome]:
+        async with pretending(refuse_every_other) as url:
+            return await outcomes_of(url, rows)
+
+    rows = different_rows(10 * BATCH_SAMPLES)
+
+    assert run(attempt()) == [expected(model, row) for row in rows]
+    assert len(refused) > 5
+    assert all(samples in answered for samples in refused)
+
+
+def test_nothing_is_sent_before_the_time_that_the_service_asks_for(
+    announcement: str, server: Server, model: Classifier, impatient: None
+) -> None:
+    came: list[float] = []
+
+    async def refuse_once(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        async with connect(server.stream_url) as real:
+            await real.recv()
+            with contextlib.suppress(ConnectionClosed):
+                async for request in connection:
+                    came.append(asyncio.get_running_loop().time())
+                    if len(came) == 1:
+                        await connection.send(refusal(request, 429, retry_after_s=0.5))
+                    else:
+                        await answer(connection, real, request)
+
+    async def attempt() -> list[Outcome]:
+        async with pretending(refuse_once) as url:
+            return await outcomes_of(url, [GOOD])
+
+    assert run(attempt()) == [expected(model, GOOD)]
+    assert len(came) == 2
+    assert came[1] - came[0] >= 0.5
+
+
+def test_a_client_beyond_its_rate_gets_every_row_answered(model: Classifier, model_path: Path, tmp_path: Path) -> None:
+    text = table_of(different_rows(12 * BATCH_SAMPLES))
+
+    with run_server(tmp_path / "log", MODEL_FILE=str(model_path), RATE_LIMIT="5/second") as limited:
+        done = run_command(limited.url, "-", text=text)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == scored(model, text)[0]
+
+
+def test_a_service_that_says_later_for_ever_is_given_up_with_its_reason(announcement: str, impatient: None) -> None:
+    async def refuse(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        with contextlib.suppress(ConnectionClosed):
+            async for request in connection:
+                await connection.send(refusal(request, 503))
+
+    async def attempt() -> subprocess.CompletedProcess[bytes]:
+        async with pretending(refuse) as url:
+            with pytest.raises(GaveUp, match=r"^gave up after 0\.3 s: not now$"):
+                await outcomes_of(url, [GOOD] * 3, give_up_s=0.3)
+            return await asyncio.to_thread(run_command, url, "-", "--give-up", "0.3", text=table_of([GOOD]))
+
+    done = run(attempt())
+
+    assert done.returncode == 1
+    assert done.stderr == b"error: gave up after 0.3 s: not now\n"
+
+
+def test_a_server_that_is_connected_and_silent_is_given_up(announcement: str) -> None:
+    async def ignore(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        async for _ in connection:
+            pass
+
+    async def attempt() -> None:
+        async with pretending(ignore) as url:
+            with pytest.raises(GaveUp, match="the server is connected and does not answer"):
+                await outcomes_of(url, [GOOD], give_up_s=0.3)
+
+    run(attempt())
+
+
+def test_a_stream_without_samples_waits_for_no_answer(server: Server, model: Classifier) -> None:
+    async def rare() -> AsyncIterator[list[float]]:
+        for _ in range(2):
+            await asyncio.sleep(0.5)  # longer than an answer may take
+            yield GOOD
+
+    assert run(outcomes_of(server.url, rare(), give_up_s=0.4)) == [expected(model, GOOD)] * 2
+
+
+@pytest.mark.parametrize("status", [401, 404, 500, 502])
+def test_a_service_that_refuses_all_frames_ends_the_stream(announcement: str, status: int) -> None:
+    frames = 0
+
+    async def refuse(connection: ServerConnection) -> None:
+        nonlocal frames
+        await connection.send(announcement)
+        with contextlib.suppress(ConnectionClosed):
+            async for request in connection:
+                frames += 1
+                await connection.send(refusal(request, status))
+
+    async def attempt() -> None:
+        async with pretending(refuse) as url:
+            with pytest.raises(Rejected, match=f"status {status}, not now"):
+                await outcomes_of(url, [GOOD] * 3)
+
+    run(attempt())
+    assert frames == 1
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_handshake_that_is_refused_for_now_is_tried_again_in_the_time_asked_for(
+    announcement: str, server: Server, model: Classifier, impatient: None, status: int
+) -> None:
+    lost: list[tuple[str, float]] = []
+
+    async def answer_one(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        async with connect(server.stream_url) as real:
+            await real.recv()
+            await answer(connection, real, await connection.recv())
+
+    handshakes = 0
+
+    def refuse_every_other(connection: ServerConnection, _request: Request) -> Response | None:
+        nonlocal handshakes
+        handshakes += 1
+        if not handshakes % 2:
+            return None
+        response = connection.respond(HTTPStatus(status), "later")
+        response.headers["Retry-After"] = "1"
+        return response
+
+    async def attempt() -> list[Outcome]:
+        async with (
+            pretending(answer_one, process_request=refuse_every_other) as url,
+            Stream(url, on_lost=lambda reason, delay_s: lost.append((reason, delay_s))) as stream,
+        ):
+            outcomes = [outcome async for outcome in stream.predict([GOOD])]
+            return outcomes + [outcome async for outcome in stream.predict([GOOD])]
+
+    assert run(attempt()) == [expected(model, GOOD)] * 2
+    assert [delay_s for reason, delay_s in lost if reason.endswith(f"answered with status {status}")] == [1.0, 1.0]
+
+
+def answer_of(labels: list[str], **probabilities: object) -> str:
+    probabilities = {"setosa": [1, 1], "versicolor": [0, 0], "virginica": [0, 0], **probabilities}
+    columns = {label: column for label, column in probabilities.items() if column is not None}
+    return json.dumps({"type": "predictions", "id": 1, "labels": labels, "probabilities": columns, "version": ""})
+
+
+BOTH = ["setosa", "setosa"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "sentence"),
+    [
+        (answer_of(["rose", "setosa"]), "the model has no label 'rose'"),
+        (answer_of(BOTH, rose=[0, 0], virginica=None), "the model has no label 'rose'"),
+        (answer_of(BOTH, virginica=None), "probabilities for 2 labels, the model has 3"),
+        (answer_of(["setosa"] * 3), "3 labels and 2 probabilities for 2 samples"),
+        (
+            answer_of(["setosa"], setosa=[1], versicolor=[0], virginica=[0]),
+            "1 labels and 1 probabilities for 2 samples",
+        ),
+        (answer_of(BOTH, virginica=[0]), "2 labels and 1 or 2 probabilities for 2 samples"),
+        (answer_of(BOTH, setosa=[1, 9]), "a probability of 'setosa' is not from 0 to 1"),
+        (answer_of(BOTH, versicolor=[0, -1]), "a probability of 'versicolor' is not from 0 to 1"),
+        (answer_of(BOTH, setosa=[1, 8]).replace("8", "1e999"), ""),
+        (answer_of(BOTH, setosa=[1, math.nan]), ""),
+    ],
+)
+def test_an_answer_that_the_model_cannot_give_ends_the_stream(announcement: str, reply: str, sentence: str) -> None:
+    async def babble(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        await connection.recv()
+        await connection.send(reply)
+        with contextlib.suppress(ConnectionClosed):
+            await connection.recv()
+
+    async def attempt() -> str:
+        async with pretending(babble) as url:
+            with pytest.raises(NotUnderstood) as raised:
+                await outcomes_of(url, [GOOD] * 2)
+        return str(raised.value)
+
+    told = run(attempt())
+    assert "answered as no prediction service would: " in told
+    assert sentence in told
 
 
 @pytest.mark.parametrize(
@@ -896,7 +1123,7 @@ async def _leave(connection: ServerConnection) -> None:
 def test_entering_fails_where_no_model_is_announced(
     monkeypatch: pytest.MonkeyPatch, handler: Handler, error: type[Exception], sentence: str
 ) -> None:
-    monkeypatch.setattr(stream_module, "OPEN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(connection_module, "OPEN_TIMEOUT_S", 0.2)
 
     async def attempt() -> None:
         async with pretending(handler) as url:

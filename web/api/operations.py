@@ -97,7 +97,9 @@ def paths(model: Classifier, settings: Settings) -> Json:
                     "The server sends a ModelFrame first. Each text frame is a PredictRequest; its reply, in order, "
                     "is a PredictionFrame, a PredictionsFrame or an ErrorFrame. A binary frame is rows of "
                     f"little-endian float32, {len(model.features)} a row; its reply is {len(model.labels)} float32 a "
-                    f"row, NaN where a row cannot be answered. The subprotocol {SUBPROTOCOL} is confirmed if offered."
+                    "row, NaN where a row cannot be answered; JSON in a binary frame is an error. An ErrorFrame of "
+                    "status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. The "
+                    f"subprotocol {SUBPROTOCOL} is confirmed if offered."
                 ),
                 "responses": {
                     "101": {

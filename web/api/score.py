@@ -52,7 +52,7 @@ class Score:
             raise too_large(self._max_bytes)
         if self._uploads >= self._max_uploads:
             detail = "too many files are being scored: try again later"
-            raise Problem(503, detail, headers={"Retry-After": "1"})
+            raise Problem(503, detail, retry_after_s=1)
         self._uploads += 1
         try:
             async with Body(receive, send, max_bytes=self._max_bytes, spool=self._spool) as body:

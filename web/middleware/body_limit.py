@@ -73,7 +73,7 @@ class Pending:
         self.taken += size
         if self.taken > self.most:
             detail = "too much is being sent to this server at once: try again later"
-            raise Problem(503, detail, headers={"Retry-After": "1"})
+            raise Problem(503, detail, retry_after_s=1)
 
     def give_back(self, size: int) -> None:
         """Count bytes that are not kept any more."""

@@ -117,7 +117,7 @@ class Connections:
         settings = self._settings
         problem = None
         if len(self._clients) >= settings.max_connections:
-            problem = Problem(503, "too many connections are open: try again later", headers={"Retry-After": "1"})
+            problem = Problem(503, "too many connections are open: try again later", retry_after_s=1)
         elif self._of_client[address] >= settings.max_connections_per_client and not is_proxy(
             address, settings.trusted_proxies
         ):
