@@ -1,13 +1,19 @@
-# Two commands do everything: `make serve` and `make test`.
+# Two commands do everything: `make serve` and `make test`. `make check` is for while one works: under a minute.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test bench format messages clean
+.PHONY: serve check test bench format messages clean
 
 serve: $(VENV)/serve.installed
 	$(BIN)/python -m web
+
+check: $(VENV)/test.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not server and not slow"
 
 test: $(VENV)/test.installed
 	$(BIN)/ruff check .

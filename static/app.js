@@ -361,11 +361,12 @@ function markStale(text) {
   connection.textContent = text;
 }
 
-function lose() {
+function lose({ detail }) {
   markStale(connection.dataset.gone);
   say(connection.dataset.spoken);
   if (retryTimer) return;
-  retryTimer = setTimeout(refresh, retryMs);
+  const askedMs = 1000 * detail.xhr?.getResponseHeader("Retry-After") || 0; // a longer timeout than 2 ** 31 - 1 is none
+  retryTimer = setTimeout(refresh, Math.min(Math.max(retryMs, askedMs), 2 ** 31 - 1));
   retryMs = Math.min(2 * retryMs, LAST_RETRY_MS);
 }
 

@@ -123,9 +123,9 @@ class Run {
   #hear(frame) {
     if (frame.type === "model") this.#meet(frame);
     else if (frame.type === "rows") this.#take(frame);
-    else if (frame.retry_after_s) {
+    else if (frame.error.retry_after_s) {
       this.state = "busy";
-      this.#retryMs = 1000 * frame.retry_after_s;
+      this.#retryMs = Math.min(1000 * frame.error.retry_after_s, 2 ** 31 - 1); // a longer timeout is none
     } else {
       this.#keep(); // a last row that says why
       this.end("refused", frame.error.detail);

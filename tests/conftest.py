@@ -37,6 +37,17 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start a server or a browser, themselves or by a fixture: `make check` leaves them out."""
+    starters = {"run_server", "sync_playwright", "supervised"}
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        definitions = item._fixtureinfo.name2fixturedefs.values()
+        functions = [item.function, *(each.func for several in definitions for each in several)]
+        if any(starters & set(function.__code__.co_names) for function in functions if hasattr(function, "__code__")):
+            item.add_marker(pytest.mark.server)
+
+
 @pytest.fixture(scope="session")
 def trained() -> Trained:
     """The built-in forest as scikit-learn fits it: the oracle."""

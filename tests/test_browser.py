@@ -7,6 +7,7 @@ import http.server
 import random
 import re
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -323,6 +324,26 @@ def test_a_server_that_is_gone_makes_the_answer_stale_until_it_is_back(
         expect(field(page)).to_be_focused()
         expect(page.locator("#announcement")).to_have_text(re.compile("^virginica"))
         page.close()
+
+
+def test_the_page_asks_again_when_the_service_said_that_it_may(open_page: Open, model: Classifier) -> None:
+    page = open_page(complaint="htmx|Response Status|status of 429")
+    asked: list[float] = []
+
+    def refuse_once(route: Route) -> None:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            route.fulfill(status=429, headers={"Retry-After": "2"})
+        else:
+            route.continue_()
+
+    page.route("**/predict?*", refuse_once)
+    field(page).fill("2.3")
+    expect(page.locator("#prediction[data-stale]")).to_have_count(1)
+    expect(page.locator("#prediction[data-stale]")).to_have_count(0, timeout=15_000)
+
+    expect_answer(page, model, EXAMPLE | {"petal_width": "2.3"})
+    assert asked[1] - asked[0] >= 2
 
 
 @pytest.mark.parametrize(

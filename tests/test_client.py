@@ -9,6 +9,7 @@ import fcntl
 import gc
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -20,6 +21,7 @@ import sys
 import termios
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,9 +29,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from ml.model import classifier
 from ml.model.card import Recipe
@@ -39,23 +42,22 @@ from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, iris
 from tests.conftest import ROOT, Server, free_port, run_server
 from tests.tables import TABLES, guarded
-from web.client import stream as stream_module
-from web.client.queue import BATCH_SAMPLES, CALL_BATCHES, FRAMES_IN_FLIGHT
-from web.client.stream import (
+from web.client import connection as connection_module
+from web.client import waiting as waiting_module
+from web.client.connection import stream_uri
+from web.client.errors import (
     ConnectionFailed,
     GaveUp,
     ModelReplaced,
     NotUnderstood,
-    Outcome,
-    Prediction,
-    Refused,
     Rejected,
-    Samples,
-    Stream,
     StreamEnded,
     WrongAddress,
-    stream_uri,
 )
+from web.client.queue import BATCH_SAMPLES, CALL_BATCHES, FRAMES_IN_FLIGHT
+from web.client.replies import Outcome, Prediction, Refused
+from web.client.samples import Samples
+from web.client.stream import Stream
 
 T = TypeVar("T")
 
@@ -107,8 +109,8 @@ def different_rows(n_rows: int, *, seed: int = 0) -> list[list[float]]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reconnect at once: the tests know when the server is there."""
-    monkeypatch.setattr(stream_module, "FIRST_DELAY_S", 0.001)
-    monkeypatch.setattr(stream_module, "LONGEST_DELAY_S", 0.02)
+    monkeypatch.setattr(waiting_module, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(waiting_module, "LONGEST_DELAY_S", 0.02)
 
 
 # The library.
@@ -546,7 +548,7 @@ def test_a_server_that_comes_back_and_never_answers_is_given_up(announcement: st
 def test_each_answer_starts_the_time_to_give_up_anew(
     announcement: str, server: Server, model: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "FIRST_DELAY_S", 0.3)
+    monkeypatch.setattr(waiting_module, "FIRST_DELAY_S", 0.3)
 
     async def answer_once(connection: ServerConnection) -> None:
         await connection.send(announcement)
@@ -580,9 +582,9 @@ Handler = Callable[[ServerConnection], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def pretending(handler: Handler) -> AsyncIterator[str]:
+async def pretending(handler: Handler, **options: Any) -> AsyncIterator[str]:
     """Run a websocket server that is none of ours."""
-    async with serve(handler, "127.0.0.1", 0) as pretender:
+    async with serve(handler, "127.0.0.1", 0, **options) as pretender:
         yield f"http://127.0.0.1:{pretender.sockets[0].getsockname()[1]}"
 
 
@@ -645,6 +647,232 @@ def test_a_stream_closed_for_other_reasons_is_tried_again(
 
     assert run(attempt()) == [expected(model, GOOD)]
     assert connections == 3
+
+
+# What says "later".
+
+
+async def answer(connection: ServerConnection, real: ClientConnection, request: str | bytes) -> None:
+    await real.send(request)
+    await connection.send(await real.recv())
+
+
+def refusal(request: str | bytes, status: int, **members: object) -> str:
+    problem = {"status": status, "title": "", "detail": "not now", "errors": [], **members}
+    return json.dumps({"type": "error", "id": json.loads(request)["id"], "error": problem})
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_frame_that_is_refused_for_now_is_sent_again_whole(
+    announcement: str, server: Server, model: Classifier, impatient: None, status: int
+) -> None:
+    refused: list[Any] = []
+    answered: list[Any] = []
+
+    async def refuse_every_other(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        async with connect(server.stream_url) as real:
+            await real.recv()
+            with contextlib.suppress(ConnectionClosed):
+                async for request in connection:
+                    samples = json.loads(request) | {"id": 0}
+                    if len(refused) <= len(answered):
+                        refused.append(samples)
+                        await connection.send(refusal(request, status))
+                    else:
+                        answered.append(samples)
+                        await answer(connection, real, request)
+
+    async def attempt() -> list[Outcome]:
+        async with pretending(refuse_every_other) as url:
+            return await outcomes_of(url, rows)
+
+    rows = different_rows(10 * BATCH_SAMPLES)
+
+    assert run(attempt()) == [expected(model, row) for row in rows]
+    assert len(refused) > 5
+    assert all(samples in answered for samples in refused)
+
+
+def test_nothing_is_sent_before_the_time_that_the_service_asks_for(
+    announcement: str, server: Server, model: Classifier, impatient: None
+) -> None:
+    came: list[float] = []
+
+    async def refuse_once(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        async with connect(server.stream_url) as real:
+            await real.recv()
+            with contextlib.suppress(ConnectionClosed):
+                async for request in connection:
+                    came.append(asyncio.get_running_loop().time())
+                    if len(came) == 1:
+                        await connection.send(refusal(request, 429, retry_after_s=0.5))
+                    else:
+                        await answer(connection, real, request)
+
+    async def attempt() -> list[Outcome]:
+        async with pretending(refuse_once) as url:
+            return await outcomes_of(url, [GOOD])
+
+    assert run(attempt()) == [expected(model, GOOD)]
+    assert len(came) == 2
+    assert came[1] - came[0] >= 0.5
+
+
+def test_a_client_beyond_its_rate_gets_every_row_answered(model: Classifier, model_path: Path, tmp_path: Path) -> None:
+    text = table_of(different_rows(12 * BATCH_SAMPLES))
+
+    with run_server(tmp_path / "log", MODEL_FILE=str(model_path), RATE_LIMIT="5/second") as limited:
+        done = run_command(limited.url, "-", text=text)
+
+    assert done.returncode == 0
+    assert b"too many frames: try again in " in done.stderr
+    assert done.stdout == guarded(model, text)
+
+
+def test_a_service_that_says_later_for_ever_is_given_up_with_its_reason(announcement: str, impatient: None) -> None:
+    async def refuse(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        with contextlib.suppress(ConnectionClosed):
+            async for request in connection:
+                await connection.send(refusal(request, 503))
+
+    async def attempt() -> subprocess.CompletedProcess[bytes]:
+        async with pretending(refuse) as url:
+            with pytest.raises(GaveUp, match=r"^gave up after 0\.3 s: not now$"):
+                await outcomes_of(url, [GOOD] * 3, give_up_s=0.3)
+            return await asyncio.to_thread(run_command, url, "-", "--give-up", "0.3", text=table_of([GOOD]))
+
+    done = run(attempt())
+
+    assert done.returncode == 1
+    assert done.stderr == b"error: gave up after 0.3 s: not now\n"
+
+
+def test_a_server_that_is_connected_and_silent_is_given_up(announcement: str) -> None:
+    async def ignore(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        async for _ in connection:
+            pass
+
+    async def attempt() -> None:
+        async with pretending(ignore) as url:
+            with pytest.raises(GaveUp, match="the server is connected and does not answer"):
+                await outcomes_of(url, [GOOD], give_up_s=0.3)
+
+    run(attempt())
+
+
+def test_a_stream_without_samples_waits_for_no_answer(server: Server, model: Classifier) -> None:
+    async def rare() -> AsyncIterator[list[float]]:
+        for _ in range(2):
+            await asyncio.sleep(0.5)  # longer than an answer may take
+            yield GOOD
+
+    assert run(outcomes_of(server.url, rare(), give_up_s=0.4)) == [expected(model, GOOD)] * 2
+
+
+@pytest.mark.parametrize("status", [401, 404, 500, 502])
+def test_a_service_that_refuses_all_frames_ends_the_stream(announcement: str, status: int) -> None:
+    frames = 0
+
+    async def refuse(connection: ServerConnection) -> None:
+        nonlocal frames
+        await connection.send(announcement)
+        with contextlib.suppress(ConnectionClosed):
+            async for request in connection:
+                frames += 1
+                await connection.send(refusal(request, status))
+
+    async def attempt() -> None:
+        async with pretending(refuse) as url:
+            with pytest.raises(Rejected, match=f"status {status}, not now"):
+                await outcomes_of(url, [GOOD] * 3)
+
+    run(attempt())
+    assert frames == 1
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_handshake_that_is_refused_for_now_is_tried_again_in_the_time_asked_for(
+    announcement: str, server: Server, model: Classifier, impatient: None, status: int
+) -> None:
+    lost: list[tuple[str, float]] = []
+
+    async def answer_one(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        async with connect(server.stream_url) as real:
+            await real.recv()
+            await answer(connection, real, await connection.recv())
+
+    handshakes = 0
+
+    def refuse_every_other(connection: ServerConnection, _request: Request) -> Response | None:
+        nonlocal handshakes
+        handshakes += 1
+        if not handshakes % 2:
+            return None
+        response = connection.respond(HTTPStatus(status), "later")
+        response.headers["Retry-After"] = "1"
+        return response
+
+    async def attempt() -> list[Outcome]:
+        async with (
+            pretending(answer_one, process_request=refuse_every_other) as url,
+            Stream(url, on_lost=lambda reason, delay_s: lost.append((reason, delay_s))) as stream,
+        ):
+            outcomes = [outcome async for outcome in stream.predict([GOOD])]
+            return outcomes + [outcome async for outcome in stream.predict([GOOD])]
+
+    assert run(attempt()) == [expected(model, GOOD)] * 2
+    assert [delay_s for reason, delay_s in lost if reason.endswith(f"answered with status {status}")] == [1.0, 1.0]
+
+
+def answer_of(labels: list[str], **probabilities: object) -> str:
+    probabilities = {"setosa": [1, 1], "versicolor": [0, 0], "virginica": [0, 0], **probabilities}
+    columns = {label: column for label, column in probabilities.items() if column is not None}
+    return json.dumps({"type": "predictions", "id": 1, "labels": labels, "probabilities": columns, "version": ""})
+
+
+BOTH = ["setosa", "setosa"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "sentence"),
+    [
+        (answer_of(["rose", "setosa"]), "the model has no label 'rose'"),
+        (answer_of(BOTH, rose=[0, 0], virginica=None), "the model has no label 'rose'"),
+        (answer_of(BOTH, virginica=None), "probabilities for 2 labels, the model has 3"),
+        (answer_of(["setosa"] * 3), "3 labels and 2 probabilities for 2 samples"),
+        (
+            answer_of(["setosa"], setosa=[1], versicolor=[0], virginica=[0]),
+            "1 labels and 1 probabilities for 2 samples",
+        ),
+        (answer_of(BOTH, virginica=[0]), "2 labels and 1 or 2 probabilities for 2 samples"),
+        (answer_of(BOTH, setosa=[1, 9]), "a probability of 'setosa' is not from 0 to 1"),
+        (answer_of(BOTH, versicolor=[0, -1]), "a probability of 'versicolor' is not from 0 to 1"),
+        (answer_of(BOTH, setosa=[1, 8]).replace("8", "1e999"), ""),
+        (answer_of(BOTH, setosa=[1, math.nan]), ""),
+    ],
+)
+def test_an_answer_that_the_model_cannot_give_ends_the_stream(announcement: str, reply: str, sentence: str) -> None:
+    async def babble(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        await connection.recv()
+        await connection.send(reply)
+        with contextlib.suppress(ConnectionClosed):
+            await connection.recv()
+
+    async def attempt() -> str:
+        async with pretending(babble) as url:
+            with pytest.raises(NotUnderstood) as raised:
+                await outcomes_of(url, [GOOD] * 2)
+        return str(raised.value)
+
+    told = run(attempt())
+    assert "answered as no prediction service would: " in told
+    assert sentence in told
 
 
 @pytest.mark.parametrize(
@@ -894,7 +1122,7 @@ async def _leave(connection: ServerConnection) -> None:
 def test_entering_fails_where_no_model_is_announced(
     monkeypatch: pytest.MonkeyPatch, handler: Handler, error: type[Exception], sentence: str
 ) -> None:
-    monkeypatch.setattr(stream_module, "OPEN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(connection_module, "OPEN_TIMEOUT_S", 0.2)
 
     async def attempt() -> None:
         async with pretending(handler) as url:
@@ -1049,7 +1277,7 @@ def test_an_output_that_is_no_file_keeps_its_place(server: Server, model: Classi
         ("http://nobody.invalid", "error: no connection to http://nobody.invalid: "),
         ("http://127.0.0.1:{closed}", "error: no connection to http://127.0.0.1:"),
         ("127.0.0.1:8000", "error: '127.0.0.1:8000' is no address"),
-        ("{server}/static", "takes no files from this client: status 40"),
+        ("{server}/static", "has no stream for this client: status 40"),
     ],
 )
 def test_an_address_without_a_service_is_told_in_one_sentence(
@@ -1147,7 +1375,7 @@ def test_a_restart_is_told_and_nothing_is_missing(model: Classifier, model_path:
         assert process.wait() == 0
 
     assert content + reading[0] == wanted
-    assert told.startswith(f"http://127.0.0.1:{port} closed the connection: ")
+    assert told.startswith(f"http://127.0.0.1:{port} closed the stream: ")
     assert "; going on in 0." in told
 
 
@@ -1177,20 +1405,6 @@ def test_a_model_with_other_labels_ends_a_csv_file(
     assert told[-1].startswith("error: the model was replaced by one with other features or labels")
 
 
-def test_a_busy_service_is_waited_for_and_leaves_no_row_blank(
-    model: Classifier, model_path: Path, tmp_path: Path
-) -> None:
-    content = table_of(different_rows(100_000))
-    (tmp_path / "rows.csv").write_bytes(content)
-
-    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), RATE_LIMIT="8/2 second") as server:
-        done = run_command(server.url, str(tmp_path / "rows.csv"), "--out", str(tmp_path / "out.csv"))
-
-    assert done.returncode == 0
-    assert " is busy: too many frames: try again in " in done.stderr.decode()
-    assert (tmp_path / "out.csv").read_bytes() == guarded(model, content)
-
-
 def test_a_service_without_room_is_waited_for_as_long_as_told(
     model: Classifier, model_path: Path, tmp_path: Path
 ) -> None:
@@ -1207,7 +1421,7 @@ def test_a_service_without_room_is_waited_for_as_long_as_told(
             with start_command(server.url, "-") as second:
                 assert second.stdin
                 assert second.stderr
-                assert b" is busy: too many files are being scored" in second.stderr.readline()
+                assert b"too many files are being scored" in second.stderr.readline()
                 first.stdin.close()
                 table, _ = second.communicate(content)
 

@@ -61,7 +61,7 @@ def test_values_of_the_example_stand_in_for_those_that_cannot_be_used(
 
 
 def test_more_errors_than_are_told_leave_the_whole_example(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ml.sample.MAX_ERRORS", 1)
+    monkeypatch.setattr("ml.model.sample.MAX_ERRORS", 1)
 
     assert row_in(view_of(model, "5.1", "x", "x", "x")) == str([feature.example for feature in model.features])
 

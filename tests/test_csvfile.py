@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
+import lzma
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -298,7 +301,15 @@ ERRORS: dict[str, tuple[str | bytes, str]] = {
     "an empty file": ("", "no header row: the file is empty"),
     "a blank first line": (text_of("", HEADER, *ROWS), "no header row: line 1 is blank"),
     "zeros": (b"a\0b,c\n1,2\n", "not text"),
-    "UTF-16": (text_of(HEADER).encode("utf-16"), "line 1, byte 1 (0xff): not UTF-8 text (invalid start byte)"),
+    "UTF-16": (text_of(HEADER).encode("utf-16"), "UTF-16 text: save it as UTF-8"),
+    "gzip": (gzip.compress(b"x,y\n1,a\n2,b\n"), "this is a gzip file: unpack it"),
+    "Excel": (b"PK\x03\x04\x14\0\x08\0\x08\0\xe2\n",
+              "this is an Excel file or another zip archive: save the table as CSV"),
+    "old Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "this is an old Excel file: save the table as CSV"),
+    "Parquet": (b"PAR1\x15\x04\x15\xc0\x0cL\x15", "this is a Parquet file: save the table as CSV"),
+    "bzip2": (bz2.compress(b"x,y\n1,a\n2,b\n"), "this is a bzip2 file: unpack it"),
+    "xz": (lzma.compress(b"x,y\n1,a\n2,b\n"), "this is an xz file: unpack it"),
+    "Zstandard": (b"(\xb5/\xfd\x04X", "this is a Zstandard file: unpack it"),
     "zeros in a class": (b"x,y\n1,a\0\n2,b\n", r"line 2, column 'y': 'a\x00' is not a label: too long, or not text"),
     "latin-1 far down": (text_of(HEADER, *ROWS * 3_000).encode() + b"1,2,caf\xe9\n",
                          "line 12002, byte 8 (0xe9): not UTF-8 text (invalid continuation byte)"),

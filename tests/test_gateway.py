@@ -105,6 +105,7 @@ def test_a_client_beyond_its_rate_is_refused_at_once_and_told_when_to_come_back(
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert_refused(answers[3], 429)
     assert 3_590 < int(answers[3].headers["retry-after"]) <= 3_600
+    assert answers[3].json()["retry_after_s"] == int(answers[3].headers["retry-after"])
 
 
 def test_another_client_has_a_rate_of_its_own(make: Any) -> None:
@@ -159,6 +160,7 @@ def test_frames_beyond_the_rate_get_errors_in_order_and_the_stream_stays(make: A
     assert [reply["type"] for reply in replies] == ["prediction", "prediction", "error", "error", "error"]
     assert [reply.get("id") for reply in replies] == [0, 1, 2, 3, None]
     assert {reply["error"]["status"] for reply in replies[2:]} == {429}
+    assert {reply["error"]["retry_after_s"] for reply in replies[2:]} <= {1, 2}
     assert later["id"] == "later"
 
 
@@ -222,7 +224,19 @@ def test_a_flood_of_addresses_takes_bounded_memory() -> None:
         rates.take(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
 
     assert len(rates._prepaid) <= MAX_CLIENTS
-    assert len(rates._limiter.storage._counts) <= MAX_CLIENTS  # type: ignore[attr-defined]  # our own storage
+    assert len(rates._windows) <= MAX_CLIENTS
+
+
+def test_a_client_that_keeps_asking_is_not_forgotten_in_a_flood_of_addresses() -> None:
+    rates = Rates("2/hour")
+    first = [rates.take("192.0.2.1") for _ in range(3)]
+
+    for number in range(2 * MAX_CLIENTS):
+        rates.take(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+        if number % 1_000 == 0:
+            assert rates.take("192.0.2.1") > 0
+
+    assert first[:2] == [0, 0]
 
 
 # --- the names of the service

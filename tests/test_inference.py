@@ -443,6 +443,32 @@ def test_a_header_of_all_bytes_leaves_no_binary_data(service: TestClient) -> Non
     assert answers_of(infer_binary(service, b"", samples()))[0] == LABELS
 
 
+@pytest.mark.parametrize(("datatype", "size"), [("FP64", 8), ("FP32", 4)])
+def test_json_is_never_taken_for_binary_numbers(service: TestClient, datatype: str, size: int) -> None:
+    text = json.dumps({"inputs": [samples()]}).encode()
+    text += b"\n" * (-len(text) % (4 * size))
+    shape = [len(text) // (4 * size), 4]
+    tensor = samples(shape=shape, datatype=datatype, parameters={"binary_data_size": len(text)})
+    del tensor["data"]
+
+    alone = service.post(INFER, content=text, headers={HEADER_LENGTH: "0"})
+    beside = infer_binary(service, text, tensor)
+
+    assert (alone.status_code, beside.status_code) == (400, 400)
+    assert "the body is JSON" in error_of(alone)
+    assert "its binary data is JSON" in error_of(beside)
+
+
+def test_small_integers_may_look_like_json(service: TestClient) -> None:
+    rows = np.frombuffer(b"[12]", np.uint8).reshape(1, 4)
+
+    assert answers_of(infer_binary(service, rows.tobytes(), binary_samples(rows, "UINT8")))[0]
+
+
+def test_the_protocol_keeps_members_that_it_does_not_know(service: TestClient) -> None:
+    assert answers_of(infer(service, samples() | {"mine": 1}, theirs=2))[0] == LABELS
+
+
 @pytest.mark.parametrize("length", ["", "-1", "+1", "1.0", "x", "1_0", "٣", "999999", "9" * 5_000])
 def test_a_wrong_header_length_is_refused(service: TestClient, length: str) -> None:
     response = service.post(INFER, content=b"{}", headers={HEADER_LENGTH.encode(): length.encode()})

@@ -185,7 +185,7 @@ def test_what_has_come_is_answered_before_the_end(path: Path, tmp_path: Path) ->
             stream.recv()
         half.sendall(head)
         busy.send(BATCH)  # takes a second
-        for _ in range(20):
+        for _ in range(200):
             ask(idle, PREDICT)  # in so many turns of its event loop the server has read all of it
         server.process.send_signal(signal.SIGTERM)
         while is_open(server):

@@ -161,12 +161,12 @@ def test_the_real_server_writes_json_and_nothing_else(model_path: Path, tmp_path
 
 # Python runs a module of this name when it starts.
 SITECUSTOMIZE = """
-import web.docs
+import web.page.docs
 
 async def broken(request):
     raise RuntimeError("broken on purpose")
 
-web.docs.docs = broken
+web.page.docs.docs = broken
 """
 
 

@@ -26,7 +26,7 @@ def problem_of(content: bytes | str) -> Problem:
     return caught.value
 
 
-@pytest.mark.parametrize("content", ['{"id": 7, "sample": [1, 2]}', b'{"sample":[1, 2],"id":7,"other":null}'])
+@pytest.mark.parametrize("content", ['{"id": 7, "sample": [1, 2]}', b'{"sample":[1, 2],"id":7}'])
 def test_a_request_keeps_its_sample_and_its_id_as_they_were_written(content: bytes | str) -> None:
     request = messages.decode_request(content, max_values=1_000)
 
@@ -53,6 +53,14 @@ def test_bytes_that_are_not_utf_8_are_not_json(content: bytes) -> None:
 )
 def test_another_json_value_than_a_request_has_the_wrong_form(content: str) -> None:
     assert problem_of(content).details.status == 422
+
+
+@pytest.mark.parametrize("content", ['{"sample": [1, 2], "explian": true}', '{"explian": null}'])
+def test_an_unknown_member_is_an_error_that_names_it(content: str) -> None:
+    problem = problem_of(content)
+
+    assert problem.details.status == 422
+    assert problem.details.detail == "the request has the wrong form: Object contains unknown field `explian`"
 
 
 @pytest.mark.parametrize("content", ['{"sample": %s}', '{"other": %s}', '{"id": %s}', '{"samples": [%s]}', "%s"])

@@ -55,6 +55,16 @@ def test_the_document_names_the_features_with_unit_limits_and_example(model: Cla
     assert width["examples"] == [1.3]
 
 
+def test_the_document_says_what_a_request_may_have_and_when_to_send_it_again(model: Classifier) -> None:
+    schemas = openapi.describe(model, Settings())["components"]["schemas"]
+
+    assert schemas["PredictRequest"]["additionalProperties"] is False
+    assert schemas["PredictRequest"]["properties"].keys() == {"id", "sample", "samples"}
+    assert schemas["ProblemDetails"]["properties"]["retry_after_s"]["type"] == "integer"
+    assert "retry_after_s" not in schemas["ProblemDetails"]["required"]
+    assert "additionalProperties" not in schemas["InferenceRequest"]
+
+
 def test_what_is_encoded_piece_by_piece_is_what_the_documented_types_encode(model: Classifier) -> None:
     encoder, prediction, notes = encoder_of(model), model.predict(ROW), model.validator.notes(ROW)
     probabilities = dict(zip(model.labels, prediction.probabilities, strict=True))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import select
 import socket
 import struct
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -246,6 +248,152 @@ def test_a_handshake_does_not_tell_what_runs_here(quiet_server: Server, content:
     assert b"\r\nx-request-id: " in head
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /health/live HTTP/1.1\r\n\r\n", 400),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400),
+        (b"GET /health/live HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (b"GET /health/live HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+        (b"GET /health/live HTTP/1.1\r\nHost: u@a\r\n\r\n", 400),
+        (b"GET /health/live HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n", 400),
+        (b"GET /health/live HTTP/1.0\r\n\r\n", 200),
+        (b"GET /health/live HTTP/1.1\r\nHost:\r\n\r\n", 200),
+        (b"GET /health/live HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n", 200),
+        (HANDSHAKE.replace(b"Host: x\r\n", b""), 400),
+        (HANDSHAKE.replace(b"Host: x\r\n", b"Host: x\r\nHost: y\r\n"), 400),
+    ],
+)
+def test_a_request_has_one_host(quiet_server: Server, head: bytes, status: int) -> None:
+    with opened(quiet_server) as connection:
+        connection.sendall(head)
+        assert response_of(connection)[0] == status
+
+
+def test_broken_requests_are_counted_and_have_an_id_and_few_lines_in_the_log(model_path: Path, tmp_path: Path) -> None:
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server:
+        ids = set()
+        for _ in range(200):
+            with opened(server) as connection:
+                connection.sendall(b"NONSENSE\r\n\r\n")
+                ids.add(assert_refused_and_closed(connection, 400)["x-request-id"])
+        with urllib.request.urlopen(f"{server.url}/metrics") as response:
+            metrics = response.read().decode()
+        lines = [line for line in server.log.read_text().splitlines() if "refused" in line]
+
+    assert len(ids) == 200
+    assert 'status="400"} 200' in metrics
+    assert any("400" in line and "127.0.0.1" in line and any(each in line for each in ids) for line in lines)
+    assert len(lines) < 100
+
+
+# --- memory
+
+
+def test_trailers_beyond_the_bound_of_a_head_get_431(quiet_server: Server) -> None:
+    with opened(quiet_server) as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n" + b"a:b\r\n" * 20_000)
+        assert_refused_and_closed(connection, 431)
+
+
+def test_trailers_within_the_bound_are_read_and_are_no_headers(quiet_server: Server) -> None:
+    body = b"%x\r\n%b\r\n0\r\nHX-Request: true\r\nContent-Encoding: br\r\n\r\n" % (len(SAMPLE), SAMPLE)
+    with opened(quiet_server) as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+        status, _, content = response_of(connection)
+
+    assert (status, json.loads(content)["label"]) == (200, "versicolor")
+
+
+def test_an_endless_head_of_a_chunk_gets_431(quiet_server: Server) -> None:
+    with opened(quiet_server) as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 70_000)
+        assert_refused_and_closed(connection, 431)
+
+
+def test_requests_sent_ahead_and_answers_that_nobody_reads_take_little_memory(model_path: Path, tmp_path: Path) -> None:
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server, contextlib.ExitStack() as stack:
+        measured = Measured(server.process, server.port, start_s=0.0)
+        before_mb = measured.resident_mb()
+        for _ in range(10):
+            connection = stack.enter_context(opened(server))
+            # A request that never ends keeps the others waiting: what is behind it was made into objects before.
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                connection.send(b"GET /static/htmx-2.min.js HTTP/1.1\r\nHost: x\r\n\r\n" * 40_000)
+        assert is_served(server)
+        grown_mb = measured.resident_mb() - before_mb
+
+    assert grown_mb < 40
+
+
+def test_requests_sent_ahead_are_answered_in_their_order(quiet_server: Server) -> None:
+    with opened(quiet_server) as connection, connection.makefile("rb") as answers:
+        for number in range(1_000):
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Request-ID: %d\r\n\r\n" % number)
+        content = b""
+        while b"x-request-id: 999\r\n" not in content:
+            content += answers.read1()
+
+    assert re.findall(rb"x-request-id: ([0-9]+)", content) == [b"%d" % number for number in range(1_000)]
+
+
+# --- fragments, pings and pongs
+
+
+@pytest.mark.parametrize("frame", [b"\x00\x80", b"\x89\x80", b"\x8a\x80"])
+def test_a_message_of_endless_pieces_without_content_closes_the_stream(hasty: Server, frame: bytes) -> None:
+    with opened(hasty) as connection:
+        connection.sendall(HANDSHAKE)
+        with connection.makefile("rb") as answers:
+            assert answers.readline().startswith(b"HTTP/1.1 101 ")
+            connection.sendall(b"\x01\x80\0\0\0\0")  # the first fragment of a text
+            drip(connection, (frame + b"\0\0\0\0") * 1_000)
+            content = answers.read()
+    assert content.endswith(struct.pack("!H", 1008) + b"the message came in too slowly")
+
+
+@pytest.mark.parametrize("frame", [b"\x00\x80", b"\x89\x80", b"\x8a\x80"])
+def test_fragments_pings_and_pongs_count_for_the_rate(model_path: Path, tmp_path: Path, frame: bytes) -> None:
+    with (
+        run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), RATE_LIMIT="50/minute") as server,
+        opened(server, source="127.0.0.2") as connection,
+    ):
+        connection.sendall(HANDSHAKE)
+        with connection.makefile("rb") as answers:
+            assert answers.readline().startswith(b"HTTP/1.1 101 ")
+            connection.sendall(b"\x01\x80\0\0\0\0" + (frame + b"\0\0\0\0") * 60)
+            content = answers.read()
+        assert is_served(server, source="127.0.0.3")
+    assert struct.pack("!H", 1013) + b"too many frames: try again in " in content
+
+
+def test_a_stream_of_pings_whose_pongs_nobody_reads_takes_little_memory(server: Server) -> None:
+    measured = Measured(server.process, server.port, start_s=0.0)
+    ping = b"\x89\xfd" + b"\0\0\0\0" + b"x" * 125
+    with opened(server) as connection:
+        connection.sendall(HANDSHAKE)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 101 ")
+        before_mb = measured.resident_mb()
+        connection.settimeout(2)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(50):  # 65 MB, if they were all read
+                connection.sendall(ping * 10_000)
+        grown_mb = measured.resident_mb() - before_mb
+
+    assert grown_mb < 20
+
+
+def test_a_message_in_fragments_is_answered_as_one(quiet_server: Server) -> None:
+    with connect(quiet_server.stream_url) as stream:
+        stream.recv()
+        stream.send([SAMPLE.decode()[place : place + 1] for place in range(len(SAMPLE))])
+        assert json.loads(stream.recv())["label"] == "versicolor"
+        row = struct.pack("<4f", 5.6, 2.7, 4.2, 1.3)
+        stream.send([row[place : place + 1] for place in range(len(row))])
+        assert len(stream.recv()) == 12
+
+
 # --- too many
 
 
@@ -302,6 +450,8 @@ def test_people_are_answered_during_an_attack(server: Server, model: Classifier,
     measured = Measured(server.process, server.port, start_s=0.0)
 
     with attack.attacked(server.port, kind, 100):
-        p99_ms, _ = attack.typed(measured, [query] * 100, seconds=0.5)
+        waits = attack.typed(measured, [query] * 100, seconds=0.5)
 
-    assert p99_ms > 0, "every key had its answer, or else an exception ends this; how fast is asked by `make bench`"
+    assert waits.p99_ms > 0, (
+        "every key had its answer, or else an exception ends this; how fast is asked by `make bench`"
+    )

@@ -724,6 +724,29 @@ def test_json_that_curl_sends_as_a_form_is_told_what_it_lacks(client: TestClient
     assert "Content-Type: application/json" in response.json()["detail"]
 
 
+def test_an_unknown_member_of_json_is_an_error_that_names_it(client: TestClient) -> None:
+    for members in ({"sample": ROW}, {"samples": [ROW]}):
+        response = client.post("/predict", json=members | {"explian": True})
+
+        assert response.status_code == 422
+        assert "`explian`" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("line_end", ["\n", ""])  # curl --data leaves line ends out
+def test_csv_that_is_sent_to_predict_is_told_where_it_belongs(
+    client: TestClient, separator: str, line_end: str
+) -> None:
+    table = line_end.join([separator.join(["sepal length (cm)", "petal length (cm)"]), separator.join("56"), ""])
+
+    as_form = client.post("/predict", content=table, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    as_csv = client.post("/predict", content=table, headers={"Content-Type": "text/csv"})
+
+    assert (as_form.status_code, as_csv.status_code) == (415, 415)
+    assert as_form.json()["detail"].startswith("this is CSV, sent as a form: send it to /score")
+    assert as_csv.json()["detail"] == "this is a CSV file: send it to /score"
+
+
 def test_a_compressed_body_is_refused(client: TestClient) -> None:
     response = client.post("/predict", content=b"\x1f\x8b", headers=JSON | {"Content-Encoding": "gzip"})
 

@@ -255,7 +255,7 @@ def ending_of(client: TestClient, *messages: bytes | str) -> tuple[Frame, int]:
 def test_text_between_the_bytes_of_a_file_ends_it(client: TestClient) -> None:
     frame, code = ending_of(client, HEADER.encode(), "{}")
 
-    assert (frame["error"]["status"], frame["retry_after_s"], code) == (400, None, 1008)
+    assert (frame["error"]["status"], "retry_after_s" in frame["error"], code) == (400, False, 1008)
 
 
 def test_limits_of_uploads_hold_here_too(model_path: Path) -> None:
@@ -268,15 +268,16 @@ def test_limits_of_uploads_hold_here_too(model_path: Path) -> None:
         large, large_code = ending_of(client, b"x" * 1_001)
         often, often_code = ending_of(client, *[b"x"] * 8)
 
-    assert (busy["error"]["status"], busy["retry_after_s"], busy_code) == (503, 1, 1013)
+    assert (busy["error"]["status"], busy["error"]["retry_after_s"], busy_code) == (503, 1, 1013)
     assert posted.status_code == 503
-    assert (large["error"]["status"], large["retry_after_s"], large_code) == (413, None, 1008)
+    assert (large["error"]["status"], "retry_after_s" in large["error"], large_code) == (413, False, 1008)
     assert (often["error"]["status"], often_code) == (429, 1013)
-    assert 0 < often["retry_after_s"] <= 3_600
+    assert 0 < often["error"]["retry_after_s"] <= 3_600
 
 
 def ending_of_refused(client: TestClient) -> tuple[Frame, int]:
     with client.websocket_connect("/score") as websocket:
+        websocket.receive_json()
         frame = websocket.receive_json()
         with pytest.raises(WebSocketDisconnect) as closed:
             websocket.receive_text()

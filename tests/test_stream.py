@@ -223,6 +223,61 @@ def test_a_binary_frame_of_another_size_is_told_so_and_the_connection_stays(clie
     assert after.shape == (1, 3)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        SAMPLE,
+        '{"id": 5, "sample": [5.6, 2.7, 4.2, 1.3]}',
+        '{"id": 5, "samples": [[5.6, 2.7, NaN, -Infinity]]}',
+        "[[5.6, 2.7, 4.2, 1.3], [5.1, 3.5, 1.4, 0.2]]",
+        '\n{"id": 5, "é": "😀"}\r\n',
+        "[]",
+        "[" * 100_000 + "]" * 100_000,
+    ],
+    ids=lambda text: text[:30],
+)
+@pytest.mark.parametrize("is_padded", [True, False])
+def test_json_in_a_binary_frame_is_never_taken_for_numbers(client: TestClient, text: str, is_padded: bool) -> None:
+    content = text.encode()
+    with opened(client) as websocket:
+        websocket.send_bytes(content + b" " * (-len(content) % 16 if is_padded else 0))
+        reply = websocket.receive_json()
+        after = ask_binary(websocket, [ROW])
+
+    assert reply["type"] == "error"
+    assert reply["error"]["status"] == 415
+    assert reply["error"]["detail"] == "this is JSON in a binary frame: send it as a text frame"
+    assert ("id" in reply) == ('"id": 5' in text and "NaN" not in text)
+    assert after.shape == (1, 3)
+
+
+def test_numbers_whose_bytes_look_like_brackets_are_numbers(client: TestClient, model: Classifier) -> None:
+    chance = np.random.default_rng(0)
+    rows = chance.uniform(0, 8, (20_000, 4)).astype("<f4")
+    rows.view(np.uint8)[:, 0] = np.frombuffer(b"[{ \n", np.uint8)[chance.integers(0, 4, len(rows))]
+    rows[:100, 3] = np.frombuffer(b"x,1]", "<f4")[0]
+
+    with opened(client) as websocket:
+        replies = [ask_binary(websocket, [row]) for row in rows[:200]]
+        all_at_once = ask_binary(websocket, rows)
+
+    wanted = model.predict_batch(rows).probabilities.astype("<f4")
+    assert np.array_equal(np.concatenate(replies), wanted[:200], equal_nan=True)
+    assert np.array_equal(all_at_once, wanted, equal_nan=True)
+
+
+@pytest.mark.parametrize("rest", ['"sample": [1, 1, 1, 1]', '"samples": [[1, 1, 1, 1]]'])
+def test_an_unknown_member_of_a_frame_is_an_error_that_names_it(client: TestClient, rest: str) -> None:
+    with opened(client) as websocket:
+        reply = ask(websocket, f'{{{rest}, "explian": true, "id": [7]}}')
+        long = ask(websocket, f'{{"id": 8, {rest}, "{"x" * 100_000}": true}}')
+
+    assert (reply["type"], reply["id"], reply["error"]["status"]) == ("error", [7], 422)
+    assert "`explian`" in reply["error"]["detail"]
+    assert long["id"] == 8
+    assert len(long["error"]["detail"]) < 300
+
+
 ORIGINS = [
     ("http://testserver", True), ("https://testserver", True), ("https://allowed.example", True),
     ("https://stranger.example", False), ("http://testserver.stranger.example", False),
@@ -303,7 +358,7 @@ async def turns_of(app: Starlette, frames: list[str | bytes]) -> list[int]:
         "type": "websocket",
         "path": "/stream",
         "root_path": "",
-        "headers": [],
+        "headers": [(b"host", b"x")],
         "query_string": b"",
         "subprotocols": [],
     }

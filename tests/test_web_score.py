@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import json
 import os
@@ -185,7 +186,15 @@ REFUSED = {
     "": (422, "no header row: the file is empty"),
     "a,b\n1,2\n": (422, "no column is called 'sepal length': a, b"),
     f"{GOOD}\n": (422, "no column is called 'sepal length': 5.6, 2.7, 4.2, 1.3"),
-    "PK\x03\x04\0\0": (422, "not text"),
+    "PK\x03\x04\0\0": (422, "this is an Excel file or another zip archive: save the table as CSV"),
+    gzip.compress(TABLE.encode(), mtime=0).decode(errors="surrogateescape"): (422, "this is a gzip file: unpack it"),
+    "PAR1\x15\x04\x15": (422, "this is a Parquet file: save the table as CSV"),
+    f"{HEADER}\n".encode("utf-16-le").decode(): (422, "UTF-16 text: save it as UTF-8"),
+    f"{HEADER}\n".encode("utf-16-be").decode(): (422, "UTF-16 text: save it as UTF-8"),
+    '[\n{"sepal_length": 5.6}]\n': (422, "this is JSON: save the table as CSV"),
+    '[{"sepal_length": 5.6,\n "a": 1}]': (422, "this is JSON: save the table as CSV"),
+    '{"sepal_length": 5.6, "sepal_width": 2.7}\n': (422, "this is JSON: save the table as CSV"),
+    "<!DOCTYPE html>\n": (422, "this is an HTML page: save the table as CSV"),
     "\udcff\udcfes\0\n\0": (422, "UTF-16 text: save it as UTF-8"),
     "\udcff,\udcfe\n": (422, "no column is called 'sepal length': ?, ?"),
     f'"{HEADER}\n': (422, "line 1: a quote in the header is not closed"),

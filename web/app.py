@@ -86,7 +86,12 @@ class Application(Starlette):
         app = ExactPaths(ExceptionMiddleware(self.router, HANDLERS), self.routes, HANDLERS)
         service = self.service
         return behind_gateway(
-            app, service.settings, service.rates, service.metrics, refuse=errors.refuse, fail=errors.handle_failure
+            app,
+            service.settings,
+            service.rates,
+            service.metrics,
+            refuse=errors.refuse,
+            fail=errors.handle_failure,
         )
 
 
@@ -120,7 +125,7 @@ def create_app(settings: Settings | None = None, *, metrics_folder: Path | None 
 def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
     settings, pending = service.settings, service.pending
     uploads = Uploads(settings)
-    limited = Middleware(BodyLimit, max_body_size=settings.max_body_bytes, pending=pending)
+    limited = Middleware(BodyLimit, max_bytes=settings.max_body_bytes, pending=pending)
     compressed = Middleware(Compressed)
     files = _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])
     predict = Predict(max_body_bytes=settings.max_body_bytes, pending=pending)
@@ -142,7 +147,7 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/health/drift", drift_page.show, middleware=[compressed]),
         Route("/metrics", health.metrics),
         *oip.routes(settings, pending),
-        Mount("/static", Compressed(files, is_kept=True)),
+        Mount("/static", Compressed(files)),
     ]
 
 

@@ -7,15 +7,29 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import traceback
+from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import cache
+from itertools import count
 from typing import Any
 
 # Set at the door for every request and websocket (55 ns); whatever is logged on the way finds it, uvicorn's lines too.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 _access = logging.getLogger("web.access")
+
+
+def new_request_id() -> str:
+    """Return an id for a request that brings none: different in every process and after every start."""
+    return next(_request_ids())
+
+
+@cache
+def _request_ids() -> Iterator[str]:
+    return map(f"{secrets.token_hex(4)}-{{:x}}".format, count(1))
 
 
 def configuration(form: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Predict:
     """GET and POST /predict: one sample in the query, a form or JSON, or many in JSON."""
 
     def __init__(self, *, max_body_bytes: int, pending: Pending) -> None:
-        self._post = BodyLimit(request_response(_post), max_body_size=max_body_bytes, pending=pending)
+        self._post = BodyLimit(request_response(_post), max_bytes=max_body_bytes, pending=pending)
         self._page = Compressed(_get_page)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,13 +62,25 @@ async def _post(request: Request) -> Response:
     if content_type in FORM_TYPES:
         representation = preferred_representation(request.scope, default="page")
         form = await form_of(request)
-        if len(form) == 1 and next(iter(form)).lstrip().startswith("{"):
-            raise Problem(415, "this is JSON, sent as a form: say Content-Type: application/json")
+        _refuse_other_text(form)
         fields, options = posted_options(request, form, representation)
         return _respond(request.scope, fields, representation, options)
     if content_type == b"application/json" or content_type.endswith(b"+json"):
         return await _answer_json(request)
+    if content_type == b"text/csv":
+        raise Problem(415, "this is a CSV file: send it to /score")
     raise Problem(415, "send application/json, application/x-www-form-urlencoded or multipart/form-data")
+
+
+def _refuse_other_text(form: Mapping[str, str]) -> None:
+    """Refuse JSON and CSV that a program sent as a form without saying so: there it is the name of one field."""
+    name = next(iter(form), "")
+    if len(form) > 1:
+        return
+    if name.lstrip().startswith(("{", "[")):
+        raise Problem(415, "this is JSON, sent as a form: say Content-Type: application/json")
+    if not form.get(name) and any(mark in name for mark in ",;\t\n"):
+        raise Problem(415, "this is CSV, sent as a form: send it to /score with Content-Type: text/csv")
 
 
 async def _answer_json(request: Request) -> Response:

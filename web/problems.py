@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from ml.model.sample import FieldError
 
@@ -16,21 +18,28 @@ class SampleError(FieldError, frozen=True, kw_only=True):
     sample: int
 
 
+_RetryAfter = Annotated[int, Meta(description="wait so many seconds and send the same again: it is not wrong")]
+
+
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """The members of a problem (RFC 9457, section 3.1) and the errors by feature."""
+    """The members of a problem (RFC 9457, section 3.1), the errors by feature, and how long to wait."""
 
     status: int
     title: str
     detail: str
     errors: Sequence[FieldError] = ()
+    retry_after_s: _RetryAfter | UnsetType = UNSET
 
 
 class Problem(Exception):
     """A request that cannot be answered, raised anywhere in `web` and told to its sender.
 
+    Args:
+        retry_after_s: seconds after which the same request may be answered, if waiting helps.
+
     Attributes:
         details: what is sent, on HTTP as the body and on the stream as the error of a frame.
-        headers: what is sent with it on HTTP, `Retry-After` for example.
+        headers: what is sent with it on HTTP, `Retry-After` among them.
     """
 
     def __init__(
@@ -40,14 +49,22 @@ class Problem(Exception):
         errors: Sequence[FieldError] = (),
         *,
         headers: Mapping[str, str] | None = None,
+        retry_after_s: int | UnsetType = UNSET,
     ) -> None:
         super().__init__(detail)
-        self.headers = headers or {}
-        title = HTTPStatus(status).phrase
-        self.details = ProblemDetails(status=status, title=title, detail=detail, errors=tuple(errors))
+        self.headers = dict(headers or {})
+        if retry_after_s is not UNSET:
+            self.headers["Retry-After"] = str(retry_after_s)
+        self.details = ProblemDetails(
+            status=status,
+            title=HTTPStatus(status).phrase,
+            detail=detail,
+            errors=tuple(errors),
+            retry_after_s=retry_after_s,
+        )
 
 
 def too_many(wait_s: int, what: str = "requests") -> Problem:
     """Return the problem of a client that asks too often."""
     seconds = "1 second" if wait_s == 1 else f"{wait_s} seconds"
-    return Problem(429, f"too many {what}: try again in {seconds}", headers={"Retry-After": str(wait_s)})
+    return Problem(429, f"too many {what}: try again in {seconds}", retry_after_s=wait_s)

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote_plus
 
+import msgspec
 from python_multipart.multipart import parse_options_header
 from starlette.types import Scope
 
@@ -16,6 +17,9 @@ Representation = Literal["page", "fragment", "json"]
 MAX_QUERY_FIELDS = 20_000
 # Browsers send some 150 bytes of preferences. Lists are kept with their answers, so that longer ones would fill memory.
 MAX_LIST_BYTES = 1_000
+_JSON_BLANKS = b" \t\r\n"
+_JSON_STARTS = b"{[" + _JSON_BLANKS
+_json_decoder = msgspec.json.Decoder(msgspec.Raw)  # checks, and makes no objects
 _JSON_TYPES = ("application/json", "application/problem+json")
 
 
@@ -51,6 +55,27 @@ def content_type_of(scope: Scope) -> tuple[bytes, dict[bytes, bytes]]:
     """Return the media type of the body in lower case, and its parameters."""
     media_type, parameters = parse_options_header(header_of(scope, b"content-type").decode("latin-1"))
     return media_type.lower(), parameters
+
+
+def is_json(content: bytes | memoryview) -> bool:
+    """Tell whether bytes that came as binary numbers are JSON text: one object or array, blanks around it or not.
+
+    NaN and Infinity, which some libraries write, count as JSON. Numbers are never taken for text in practice: the last
+    of such float32 numbers would be positive and either below 5e-19 or beyond 5e17 (it ends in a bracket or a blank),
+    and of the 2**32 frames of a single number 455 are JSON; each further number makes it less likely.
+    """
+    if not content or content[0] not in _JSON_STARTS:
+        return False
+    text = bytes(content).strip(_JSON_BLANKS)
+    if text[:1] + text[-1:] not in (b"{}", b"[]"):
+        return False
+    try:
+        _json_decoder.decode(text.replace(b"NaN", b"0").replace(b"Infinity", b"0"))
+    except msgspec.DecodeError:
+        return False
+    except RecursionError:
+        pass  # nothing else has so many brackets
+    return True
 
 
 def preferred_representation(scope: Scope, *, default: Representation) -> Representation:

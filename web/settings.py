@@ -113,7 +113,7 @@ class Settings:
     rate_limit: str = _setting(
         "1000000/second",
         "RATE_LIMIT",
-        "requests and stream frames of one client; in public rather `100/second`; beyond it they get 429",
+        "requests and stream frames of one client, pings too; in public rather `100/second`; beyond it they get 429",
         read=_read_rate,
     )
     max_connections: int = _setting(
@@ -128,7 +128,7 @@ class Settings:
     max_head_bytes: int = _setting(
         65_536,
         "MAX_HEAD_BYTES",
-        "largest head of a request, but for the read that completes it",
+        "largest head of a request, and largest trailer section, but for the last 8 kB",
         unit="bytes",
         least=1_024,
     )
@@ -136,7 +136,7 @@ class Settings:
     max_pending_bytes: int = _setting(
         2**28,
         "MAX_PENDING_BYTES",
-        "bodies and frames of all clients that are still coming in",
+        "held for all clients: requests and frames that are not answered, replies that are not read",
         unit="bytes",
         least=2**16,
     )

@@ -20,6 +20,7 @@ import numpy as np
 
 from ml.errors import DatasetError
 from ml.tables.dataset import MAX_TEXT, Dataset, Feature
+from ml.tables.filekind import refuse_other_files
 from ml.tables.numbers import LARGEST, NotANumber, is_number, number_of, shown_number
 from ml.tables.rows import SEPARATORS, Block, RowReader, shown
 
@@ -30,6 +31,7 @@ MAX_CELLS = 50_000_000
 MAX_COLUMNS = 10_000
 MAX_LABELS = 1_000
 _SHOWN_NAMES = 20
+_START_BYTES = 1_024
 _UNIT = re.compile(r"^(.*\S)\s*[(\[]([^()\[\]]*)[)\]]$", re.DOTALL)
 
 
@@ -88,7 +90,7 @@ def read_csv(
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: {_undecodable_line(path)}not UTF-8 text ({error.reason})") from error
+        raise DatasetError(f"{path}: {_undecodable(path, error.reason)}") from error
 
 
 def refuse_same_file(source: str, sink: str) -> None:
@@ -303,12 +305,17 @@ def _text(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def _undecodable_line(path: Path) -> str:
-    """Return where the file stops being text: the decoder only knows the position in its buffer."""
+def _undecodable(path: Path, reason: str) -> str:
+    """Return which file this is, or where it stops being text: the decoder only knows the position in its buffer."""
     with path.open("rb") as file:
+        try:
+            refuse_other_files(file.readline(_START_BYTES).decode(errors="surrogateescape"))
+        except DatasetError as error:
+            return str(error)
+        file.seek(0)
         for number, line in enumerate(file, 1):
             try:
                 line.decode()
             except UnicodeDecodeError as error:
-                return f"line {number}, byte {error.start + 1} ({line[error.start]:#04x}): "
-    return ""
+                return f"line {number}, byte {error.start + 1} ({line[error.start]:#04x}): not UTF-8 text ({reason})"
+    return f"not UTF-8 text ({reason})"

@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ml.errors import DatasetError
+from ml.tables.filekind import refuse_other_files
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 # A longer row is no row of a table; it would have to be kept whole.
 MAX_ROW_CHARACTERS = 2**18
 MAX_HEADER_LINES = 1_000
 _SHOWN_CHARACTERS = 60
-# The byte order marks of UTF-16, as text that lets pass what is not UTF-8.
-_UTF_16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")
 # A quote opens a cell only at its start: elsewhere it may be a mark for inches. While it is open, the last group is "".
 _QUOTED = re.compile(r'(^|[,;\t])"(?:[^"]++|"")*+("?)')
 
@@ -151,7 +150,7 @@ class RowReader:
         lines = io.StringIO(text, newline="")
         for line in lines:
             if not self._header:
-                _refuse_other_text(line)
+                refuse_other_files(line)
             elif len(self._header) == MAX_HEADER_LINES:
                 raise DatasetError("line 1: a quote in the header is not closed")
             self._header.append(line)
@@ -255,15 +254,6 @@ def _plain_lines(text: str) -> list[str] | None:
     if len(text) > limit and max(map(len, lines), default=0) > limit:
         return None
     return lines
-
-
-def _refuse_other_text(line: str) -> None:
-    if line.startswith(_UTF_16_MARKS):
-        raise DatasetError("UTF-16 text: save it as UTF-8")
-    if not line.strip():
-        raise DatasetError("no header row: line 1 is blank")
-    if "\0" in line:
-        raise DatasetError("not text")
 
 
 def separator_of(header: str) -> str:

@@ -1,7 +1,9 @@
-"""How long a typing person waits while a thousand slow clients hold connections: heads, bodies, answers (slowhttptest).
+"""How long a typing person waits beside an attack: a thousand slow clients, or one that sends without pause.
 
-The attackers come within a second, in a process of their own, send or read a byte a second as that tool does, and come
-again when they are cut: python -m tests.benchmarks.attack heads|bodies|readers PORT [--attackers N].
+Slow clients hold connections: heads, bodies, answers (slowhttptest). They come within a second, in a process of their
+own, send or read a byte a second as that tool does, and come again when they are cut. The one that sends without pause
+sends what is much work for its size, reads its answers, and comes again at once:
+python -m tests.benchmarks.attack KIND PORT [--attackers N].
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
@@ -35,6 +38,35 @@ BAR_MS = 50.0
 
 Attack = Callable[[int], Coroutine[object, object, None]]
 
+BURST_BYTES = 262_144
+HANDSHAKE = (
+    b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+CHUNKED = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+MASK = b"\0\0\0\0"
+# What begins an attack, after a handshake that is answered, and what is then sent again and again.
+FLOODS = {
+    "continuations": (HANDSHAKE + b"\x01\x80" + MASK, b"\x00\x80" + MASK),
+    "pings": (HANDSHAKE, b"\x89\x80" + MASK),
+    "pongs": (HANDSHAKE, b"\x8a\x80" + MASK),
+    "fragments": (HANDSHAKE + b"\x01\x81" + MASK + b" ", b"\x00\x81" + MASK + b" "),
+    "empty messages": (HANDSHAKE, b"\x82\x80" + MASK),
+    "chunks": (CHUNKED, b"1\r\n \r\n"),
+    "pipelined requests": (b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "broken requests": (b"", b"NONSENSE\r\n\r\n"),
+    "trailers": (CHUNKED + b"1\r\n{\r\n0\r\n", b"a:b\r\n"),
+}
+
+
+@dataclass(frozen=True)
+class Waits:
+    """How long people waited for the answer to a key, in ms, and the memory of the server then, in 10^6 bytes."""
+
+    p99_ms: float
+    worst_ms: float
+    memory_mb: float
+
 
 def measure(subject: Subject, plan: Plan) -> list[Result]:
     """Let people type with and without each attack, one after the other in every round."""
@@ -42,7 +74,7 @@ def measure(subject: Subject, plan: Plan) -> list[Result]:
         queries = [subject.query(row) for row in subject.rows]
         typed(service, queries, seconds=0.2)  # what first requests cost is not asked here
 
-        def waits(kind: str) -> tuple[float, float]:
+        def waits(kind: str) -> Waits:
             with attacked(service.port, kind, ATTACKERS) if kind else contextlib.nullcontext():
                 return typed(service, queries, seconds=plan.seconds)
 
@@ -50,29 +82,29 @@ def measure(subject: Subject, plan: Plan) -> list[Result]:
     return [_result(kind, attacked, quiet) for kind, attacked in zip(ATTACKS, rounds, strict=True)]
 
 
-def _result(kind: str, waits: Sequence[tuple[float, float]], quiet: Sequence[tuple[float, float]]) -> Result:
-    p99s, memory_mb = zip(*waits, strict=True)
-    quiet_p99s, quiet_mb = zip(*quiet, strict=True)
+def _result(kind: str, waits: Sequence[Waits], quiet: Sequence[Waits]) -> Result:
+    p99s, quiet_p99s = ([each.p99_ms for each in series] for series in (waits, quiet))
     return Result(
-        f"{ATTACKERS:,} slow {kind}, p99 of a key",
+        f"{'one client of' if kind in FLOODS else f'{ATTACKERS:,} slow'} {kind}, p99 of a key",
         median(p99s),
         "ms",
         Ratio.of(p99s, quiet_p99s),
-        f"the same without, {median(quiet_p99s):.1f} ms",
+        f"the same without, {median(quiet_p99s):.1f} ms, worst {max(each.worst_ms for each in quiet):.1f} ms",
         (Bar(median(p99s), BAR_MS, "ms", highest=True),),
-        f"at most {max(memory_mb) - quiet_mb[0]:.0f} MB more than at first",
+        f"worst {max(each.worst_ms for each in waits):.1f} ms; "
+        f"{quiet[0].memory_mb:.0f} MB at first, {max(each.memory_mb for each in waits):.0f} MB at most",
     )
 
 
-def typed(running: server.Server, queries: Sequence[str], *, seconds: float) -> tuple[float, float]:
-    """Return the time that 99 of 100 keys take at most, in ms, and the memory of the server then, in 10^6 bytes."""
+def typed(running: server.Server, queries: Sequence[str], *, seconds: float) -> Waits:
+    """Let ten people type for this long."""
 
     async def type_all() -> list[list[float]]:
         people = [_type(running.port, queries[number::PEOPLE], number, seconds=seconds) for number in range(PEOPLE)]
         return await asyncio.gather(*people)
 
     waits = sorted(wait for person in uvloop.run(type_all()) for wait in person)
-    return waits[int(len(waits) * 0.99)], running.resident_mb()
+    return Waits(waits[int(len(waits) * 0.99)], waits[-1], running.resident_mb())
 
 
 @contextlib.contextmanager
@@ -142,7 +174,38 @@ async def slow_readers(port: int) -> None:
             await asyncio.sleep(BYTE_EVERY_S)
 
 
-ATTACKS: dict[str, Attack] = {"heads": slow_heads, "bodies": slow_bodies, "readers": slow_readers}
+async def flood(kind: str, port: int) -> None:
+    """Send as fast as it is taken, and read what comes, until the connection ends."""
+    begin, again = FLOODS[kind]
+    burst = again * (BURST_BYTES // len(again))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+    async def read() -> None:
+        while await reader.read(BURST_BYTES):  # it is thrown away
+            pass
+        writer.transport.abort()
+
+    if begin.startswith(HANDSHAKE):
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+    reading = asyncio.create_task(read())
+    try:
+        writer.write(begin.removeprefix(HANDSHAKE))
+        while not writer.is_closing():
+            writer.write(burst)
+            await writer.drain()
+            await asyncio.sleep(0)
+    finally:
+        reading.cancel()
+        writer.transport.abort()
+
+
+ATTACKS: dict[str, Attack] = {
+    "heads": slow_heads,
+    "bodies": slow_bodies,
+    "readers": slow_readers,
+    **{kind: partial(flood, kind) for kind in FLOODS},
+}
 
 
 async def attack(kind: str, port: int, attackers: int) -> None:
@@ -153,9 +216,9 @@ async def attack(kind: str, port: int, attackers: int) -> None:
         while True:
             with contextlib.suppress(OSError):
                 await ATTACKS[kind](port)
-            await asyncio.sleep(BYTE_EVERY_S)
+            await asyncio.sleep(0 if kind in FLOODS else BYTE_EVERY_S)
 
-    await asyncio.gather(*map(come_again, range(attackers)))
+    await asyncio.gather(*map(come_again, range(1 if kind in FLOODS else attackers)))
 
 
 def main() -> None:

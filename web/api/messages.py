@@ -23,6 +23,8 @@ from web.problems import Problem, ProblemDetails
 KEPT_ANSWERS = 8_192
 # What an id or unknown features may add to the commas between values.
 SPARE_COMMAS = 10_000
+# Of what is wrong with a request: it may name a member, and so be as long as the request.
+MAX_REASON_CHARACTERS = 200
 
 
 # Offered by a client, it is confirmed: frames of this version are what is spoken. Without it they are spoken as well.
@@ -34,8 +36,8 @@ _Probabilities = Annotated[Raw, Meta(extra_json_schema={"type": "array", "items"
 _Id = Annotated[Raw, Meta(description="any JSON value, echoed in the reply")]
 
 
-class PredictRequest(msgspec.Struct):
-    """One sample or many: a JSON body, or a text frame of the stream with an `id` to be echoed."""
+class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """One sample or many: a JSON body, or a text frame of the stream with an `id` to be echoed; no other members."""
 
     # Samples stay encoded, so that a large request is taken in without decoding it all at once.
     id: _Id | UnsetType = UNSET
@@ -158,13 +160,6 @@ class RowsFrame(msgspec.Struct, frozen=True, tag="rows"):
     done: bool
 
 
-class FileErrorFrame(msgspec.Struct, frozen=True, tag="error"):
-    """Why the connection ends: 429 and 503 after some seconds go on where it was lost, others end the file."""
-
-    error: ProblemDetails
-    retry_after_s: int | None
-
-
 _request_decoder = msgspec.json.Decoder(PredictRequest)
 _sample_decoder = msgspec.json.Decoder(dict[str, object] | list[object])
 
@@ -185,14 +180,14 @@ def decode_request(content: bytes | str, *, max_values: int) -> PredictRequest:
     try:
         return _request_decoder.decode(content)
     except msgspec.ValidationError as error:
-        raise Problem(422, f"the request has the wrong form: {error}") from error
+        raise Problem(422, f"the request has the wrong form: {str(error)[:MAX_REASON_CHARACTERS]}") from error
     except (msgspec.DecodeError, UnicodeError) as error:
         raise Problem(400, f"the request is not JSON: {error}") from error
     except RecursionError as error:
         raise Problem(400, "the request is nested too deeply") from error
 
 
-def id_of(content: str) -> Raw | UnsetType:
+def id_of(content: str | bytes) -> Raw | UnsetType:
     """Return the id of a frame that has the wrong form, so that its sender can tell which one it was."""
     try:
         return msgspec.json.decode(content, type=_Identified).id

@@ -97,7 +97,9 @@ def paths(model: Classifier, settings: Settings) -> Json:
                     "The server sends a ModelFrame first. Each text frame is a PredictRequest; its reply, in order, "
                     "is a PredictionFrame, a PredictionsFrame or an ErrorFrame. A binary frame is rows of "
                     f"little-endian float32, {len(model.features)} a row; its reply is {len(model.labels)} float32 a "
-                    f"row, NaN where a row cannot be answered. The subprotocol {SUBPROTOCOL} is confirmed if offered."
+                    "row, NaN where a row cannot be answered; JSON in a binary frame is an error. An ErrorFrame of "
+                    "status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. The "
+                    f"subprotocol {SUBPROTOCOL} is confirmed if offered."
                 ),
                 "responses": {
                     "101": {
@@ -198,15 +200,16 @@ def _score(model: Classifier, settings: Settings, problem: Json) -> Json:
 
 
 def _score_stream(problem: Json) -> Json:
-    frames = [ref(name) for name in ("ModelFrame", "RowsFrame", "FileErrorFrame")]
+    frames = [ref(name) for name in ("ModelFrame", "RowsFrame", "ErrorFrame")]
     return {
         "operationId": "score_stream",
         "summary": "Add predictions to a CSV file over a websocket",
         "description": (
             "The server sends a ModelFrame first. The client sends the file in binary frames, and an empty one at the "
             "end. Each is answered by the rows that it completes, in binary frames, and then by a RowsFrame. After a "
-            "lost connection the newest resume, sent as a text frame, goes on behind it. A FileErrorFrame ends the "
-            "connection. With strict=1 a row without an answer ends the file."
+            "lost connection the newest resume, sent as a text frame, goes on behind it. An ErrorFrame ends the "
+            "connection; with retry_after_s the file goes on after so many seconds. "
+            "With strict=1 a row without an answer ends the file."
         ),
         "parameters": [{"name": "strict", "in": "query", "schema": {"type": "string", "enum": ["1"]}}],
         "responses": {

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
-from msgspec import Meta
+from msgspec import UNSET, Meta
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -22,7 +22,7 @@ from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
 from ml.score import BadRow, Part
 from ml.tables.layout import OtherAnswers, Place
-from web.api.messages import FileErrorFrame, RowError, RowsFrame
+from web.api.messages import ErrorFrame, RowError, RowsFrame
 from web.api.scoring import Scoring, Uploads, encoded, shown, unusable
 from web.api.stream import announcement
 from web.problems import Problem, too_many
@@ -60,8 +60,10 @@ class ScoreStream:
             with service.metrics.socket():
                 try:
                     strict = query_of(scope).get("strict") == "1"
+                    file = _File(service, self._uploads, websocket, strict=strict)
+                    await file.announce()
                     with self._uploads.entered():
-                        await _File(service, self._uploads, websocket, strict=strict).answer()
+                        await file.answer()
                 except Problem as problem:
                     await _refuse(websocket, problem)
         except (WebSocketDisconnect, OSError):
@@ -69,10 +71,8 @@ class ScoreStream:
 
 
 async def _refuse(websocket: WebSocket, problem: Problem) -> None:
-    wait = problem.headers.get("Retry-After")
-    frame = FileErrorFrame(problem.details, int(wait) if wait else None)
-    await websocket.send_text(msgspec.json.encode(frame).decode())
-    await websocket.close(TRY_AGAIN_LATER if wait else REFUSED)
+    await websocket.send_text(msgspec.json.encode(ErrorFrame(UNSET, problem.details)).decode())
+    await websocket.close(REFUSED if problem.details.retry_after_s is UNSET else TRY_AGAIN_LATER)
 
 
 class _File:
@@ -96,12 +96,11 @@ class _File:
         service, websocket = self._service, self._websocket
         address = websocket.client.host if websocket.client else ""
         scoring: Scoring | None = None
-        await self._announce()
         while True:
             message = await websocket.receive()
             if message["type"] != "websocket.receive":
                 return
-            model = await self._announce()
+            model = await self.announce()
             if wait_s := service.rates.take(address):
                 raise too_many(wait_s, "frames")
             content: bytes | None = message.get("bytes")
@@ -122,7 +121,8 @@ class _File:
                     await websocket.close(DONE)
                     return
 
-    async def _announce(self) -> Classifier:
+    async def announce(self) -> Classifier:
+        """Return the model that answers, after the client was told of it."""
         model = self._service.model
         if model is not self._model:
             self._model = model

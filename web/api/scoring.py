@@ -16,7 +16,7 @@ from ml.model.classifier import Classifier, Prediction
 from ml.score import Part, Scorer
 from ml.tables.layout import Place
 from web.api.upload import too_large
-from web.metrics.counters import Channel
+from web.metrics.channel import Channel
 from web.problems import Problem
 from web.settings import Settings
 
@@ -46,7 +46,7 @@ class Uploads:
             Problem: 503, there are too many.
         """
         if self._open >= self._most:
-            raise Problem(503, "too many files are being scored: try again later", headers={"Retry-After": "1"})
+            raise Problem(503, "too many files are being scored: try again later", retry_after_s=1)
         self._open += 1
         try:
             yield

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import msgspec
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
@@ -22,6 +22,7 @@ from web.api import batch, messages
 from web.api.messages import SUBPROTOCOL, ErrorFrame, Limits, PredictRequest, StreamModel, encoder_of
 from web.metrics.counters import Metrics
 from web.problems import Problem, too_many
+from web.requests import is_json
 from web.service import Service, service_of
 from web.settings import Settings
 
@@ -224,14 +225,14 @@ async def _batch_reply(request: PredictRequest, model: Classifier, settings: Set
 async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> Message:
     """Return the reply to float32 rows: as many rows of probabilities, NaN where the validator refuses a row."""
     row_bytes = 4 * len(model.features)
+    if is_json(content):
+        problem = Problem(415, "this is JSON in a binary frame: send it as a text frame")
+        return _binary_error(messages.id_of(content), problem, metrics)
     if len(content) % row_bytes:
         detail = (
             f"a binary frame is rows of {len(model.features)} float32, {row_bytes} bytes each, not {len(content)} bytes"
         )
-        error = ErrorFrame(UNSET, Problem(422, detail).details)
-        metrics.stream_binary.problem(error.error)
-        metrics.frame_sent("error")
-        return {"type": "websocket.send", "text": msgspec.json.encode(error).decode()}
+        return _binary_error(UNSET, Problem(422, detail), metrics)
     rows = np.frombuffer(content, dtype="<f4").reshape(-1, len(model.features))
     answers = await batch.predict(model, rows, metrics.stream_binary)
     probabilities = answers.probabilities.astype("<f4")
@@ -242,6 +243,12 @@ async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> 
         probabilities[~accepted] = np.nan
         metrics.stream_binary.many(model, rows[accepted], answers.indices[accepted])
     return {"type": "websocket.send", "bytes": probabilities.tobytes()}
+
+
+def _binary_error(request_id: msgspec.Raw | UnsetType, problem: Problem, metrics: Metrics) -> Message:
+    metrics.stream_binary.problem(problem.details)
+    metrics.frame_sent("error")
+    return {"type": "websocket.send", "text": msgspec.json.encode(ErrorFrame(request_id, problem.details)).decode()}
 
 
 def announcement(model: Classifier, settings: Settings) -> str:

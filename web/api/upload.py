@@ -148,7 +148,7 @@ class Body:
             await asyncio.to_thread(self._write, content)
         except OSError as error:
             logger.warning("an upload cannot wait on disk: %s", error.strerror)
-            raise Problem(503, "no room on the server's disk: try again later") from error
+            raise Problem(503, "no room on the server's disk: try again later", retry_after_s=1) from error
 
     def _write(self, content: bytes) -> None:
         if self._file is None:

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from ml.errors import MLError
 from ml.tables.csvfile import refuse_same_file
+from web.client.errors import ClientError
 from web.client.file import File, Rows
-from web.client.stream import ClientError
 from web.settings import Settings, SettingsError
 
 READ_BYTES = 64 * 2**10

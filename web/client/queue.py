@@ -1,4 +1,4 @@
-"""What a client has drawn, sent and not heard back: batches, in the order of the samples.
+"""What a client has drawn, and what of it was sent and has no answer yet: batches, in the order of the samples.
 
 Decides what to send next and what an answer means; knows no sockets, no tasks and no time.
 """
@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import msgspec
-from numpy.typing import NDArray
 
 from ml.model.sample import MAX_ERRORS, FieldError
 from web.api.messages import Limits, ModelFrame
+from web.client.errors import Rejected
+from web.client.replies import (
+    LATER,
+    VERDICTS,
+    ErrorReply,
+    NamedError,
+    Outcome,
+    Prediction,
+    ProblemReply,
+    Refused,
+    Reply,
+    predictions_of,
+)
 
 # Large enough that a frame's own cost vanishes, small enough that 64 KiB of a file are not one batch.
 BATCH_SAMPLES = 2_048
@@ -28,100 +37,8 @@ CALL_BATCHES = FRAMES_IN_FLIGHT + 2
 # {"id":…,"samples":[]} with an id of up to 20 digits.
 FRAME_BYTES = 48
 
-# A sample that is JSON already is passed on as it is.
-Sample = Mapping[str, object] | Sequence[object] | NDArray[Any] | msgspec.Raw
-
-
-class Prediction(msgspec.Struct, frozen=True, gc=False):
-    """The answer to a sample: probabilities by label, and the version of the model that gave it."""
-
-    label: str
-    probabilities: dict[str, float]
-    version: str
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """Why a sample has no prediction; `errors` tell it value by value."""
-
-    message: str
-    errors: tuple[FieldError, ...] = ()
-
-
-Outcome = Prediction | Refused
-
 # Stands where an answer is to come, and is never handed out.
 _UNANSWERED = Prediction("", {}, "")
-
-
-class _NamedError(FieldError, frozen=True, kw_only=True):
-    sample: int = -1
-
-
-class _Problem(msgspec.Struct, frozen=True):
-    detail: str
-    errors: list[_NamedError] = []
-
-
-class PredictionReply(msgspec.Struct, frozen=True, tag="prediction"):
-    """The answer to one sample."""
-
-    id: int
-    label: str
-    probabilities: dict[str, float]
-    version: str
-
-
-class PredictionsReply(msgspec.Struct, frozen=True, tag="predictions"):
-    """The answer to many samples: probabilities by label, in the order of the samples."""
-
-    id: int
-    labels: list[str]
-    probabilities: dict[str, list[float]]
-    version: str
-
-
-class ErrorReply(msgspec.Struct, frozen=True, tag="error"):
-    """The answer to a frame of which no sample has been predicted; without an id when the frame was not even read."""
-
-    error: _Problem
-    id: int | None = None
-
-
-Reply = PredictionReply | PredictionsReply | ErrorReply
-
-_decoder = msgspec.json.Decoder(ModelFrame | Reply)
-
-
-def decode(frame: str | bytes) -> ModelFrame | Reply:
-    """Return what a server sent.
-
-    Raises:
-        ValueError: it is not a frame of a prediction service.
-    """
-    try:
-        decoded: ModelFrame | Reply = _decoder.decode(frame)
-        return decoded
-    except msgspec.MsgspecError as error:
-        raise ValueError(str(error)) from error
-
-
-def encode(sample: Sample) -> bytes:
-    """Return a sample as JSON; NumPy's arrays and numbers are taken as lists and numbers, NaN becomes null.
-
-    Raises:
-        TypeError, ValueError, RecursionError: it holds something that JSON cannot say.
-    """
-    return msgspec.json.encode(sample, enc_hook=_plain)
-
-
-def _plain(value: object) -> object:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Iterable):
-        return list(value)
-    raise TypeError(f"a sample cannot hold {type(value).__name__}")
 
 
 class Call:
@@ -241,6 +158,7 @@ class Queue:
         self.changed = asyncio.Event()
         self.limits = Limits(max_frame_bytes=0, max_samples=0)
         self.batch_samples = 1
+        self._labels: frozenset[str] = frozenset()
         self._most_samples = 1
         self._last_id = 0
         self._ready: dict[Call, None] = {}  # a set that keeps its order
@@ -255,6 +173,7 @@ class Queue:
     def follow(self, announced: ModelFrame) -> None:
         """Keep to what the server announced."""
         self.limits = announced.limits
+        self._labels = frozenset(announced.model.labels)
         values = len(announced.model.features) + len(announced.model.labels)
         self._most_samples = max(1, min(self.limits.max_samples, BATCH_SAMPLES, BATCH_VALUES // values))
         self.batch_samples = self._most_samples
@@ -299,10 +218,11 @@ class Queue:
         return None
 
     def settle(self, reply: Reply) -> None:
-        """Take in the answer to the oldest request under way.
+        """Take in the answer to the oldest request under way; one that says "later" leaves it to be sent again whole.
 
         Raises:
             ValueError: it is no answer to that request.
+            Rejected: the service answers nothing, whatever the samples are.
         """
         request = self._sent.popleft() if self._sent else None
         if request is None or reply.id not in (request.id, None):
@@ -311,9 +231,15 @@ class Queue:
         if request.batch.call.is_abandoned:
             return
         if isinstance(reply, ErrorReply):
-            self._refuse(request, reply.error)
+            if reply.error.status in LATER:
+                self._again.append(request)
+            elif reply.error.status in VERDICTS:
+                self._refuse(request, reply.error)
+            else:
+                raise Rejected(f"the service gives no predictions: status {reply.error.status}, {reply.error.detail}")
             return
-        request.batch.settle(request.indices, _predictions(reply))
+        count = len(request.indices)
+        request.batch.settle(request.indices, predictions_of(reply, count=count, labels=self._labels))
         self.batch_samples = min(2 * self.batch_samples, self._most_samples)
 
     def lose(self) -> None:
@@ -325,13 +251,13 @@ class Queue:
         self._again.extendleft(reversed(requests))
         self.changed.set()
 
-    def _refuse(self, request: Request, problem: _Problem) -> None:
+    def _refuse(self, request: Request, problem: ProblemReply) -> None:
         """Settle the samples that are named, and ask again for the others of the same frame."""
         count = len(request.indices)
         if count == 1:
             request.batch.settle(request.indices, [Refused(problem.detail, _plain_errors(problem.errors))])
             return
-        named: dict[int, list[_NamedError]] = {}
+        named: dict[int, list[NamedError]] = {}
         for error in problem.errors:
             if 0 <= error.sample < count:
                 named.setdefault(error.sample, []).append(error)
@@ -352,18 +278,6 @@ class Queue:
         if known < count:
             again += Request(request.batch, request.indices[known:]).parts(self.batch_samples)
         self._send_again(again)
-
-
-def _predictions(reply: PredictionReply | PredictionsReply) -> list[Outcome]:
-    version = reply.version
-    if isinstance(reply, PredictionReply):
-        return [Prediction(reply.label, reply.probabilities, version)]
-    labels = tuple(reply.probabilities)
-    rows = zip(*reply.probabilities.values(), strict=True)
-    return [
-        Prediction(label, dict(zip(labels, row, strict=True)), version)
-        for label, row in zip(reply.labels, rows, strict=True)
-    ]
 
 
 def _message(errors: Sequence[FieldError]) -> str:

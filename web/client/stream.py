@@ -10,79 +10,22 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import random
-import re
-import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
-from contextlib import aclosing, nullcontext
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from types import TracebackType
-from urllib.parse import urlsplit, urlunsplit
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import (
-    ConnectionClosed,
-    InvalidHandshake,
-    InvalidMessage,
-    InvalidProxy,
-    InvalidStatus,
-    InvalidURI,
-)
-from websockets.typing import Subprotocol
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
-from web.api.messages import SUBPROTOCOL, Limits, ModelFrame, StreamModel
-from web.client.queue import Call, Outcome, Prediction, Queue, Refused, Sample, decode, encode
+from web.api.messages import Limits, ModelFrame, StreamModel
+from web.client.connection import Address
+from web.client.errors import Busy, ClientError, ConnectionFailed, ModelReplaced, NotUnderstood, StreamEnded
+from web.client.queue import Call, Queue
+from web.client.replies import LATER, ErrorReply, Outcome, Prediction, Refused, decode
+from web.client.samples import Sample, Samples, encoded
+from web.client.waiting import Waiting
 
-__all__ = [
-    "ClientError", "ConnectionFailed", "GaveUp", "ModelReplaced", "NotUnderstood", "Outcome", "Prediction", "Refused",
-    "Rejected", "Sample", "Stream", "StreamEnded", "WrongAddress",
-]  # fmt: skip
-
-FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 8.0
-# For the handshake, and then for the model's frame.
-OPEN_TIMEOUT_S = 10.0
-CLOSE_TIMEOUT_S = 2.0
-# An answer is about as large as its frame; this only keeps a strange server from filling the memory.
-MAX_REPLY_BYTES = 64 * 2**20
-# A sequence is drawn from in the event loop: after this long, answers have a turn.
-TURN_S = 0.005
-Samples = Iterable[Sample | Refused] | AsyncIterable[Sample | Refused]
-
-# What closes the connection because of what was sent, so that sending it again would not help (RFC 6455, 7.4.1).
-FATAL_CODES = {1002, 1003, 1007, 1008, 1009, 1010}
-
-
-class ClientError(Exception):
-    """Everything that a stream raises on purpose; the message is one sentence."""
-
-
-class WrongAddress(ClientError):
-    """The address is none of a service."""
-
-
-class ConnectionFailed(ClientError):
-    """No connection came about; later it may."""
-
-
-class Rejected(ClientError):
-    """The server does not want this client, or what it sent."""
-
-
-class NotUnderstood(ClientError):
-    """The server does not speak as a prediction service does."""
-
-
-class ModelReplaced(ClientError):
-    """The model was replaced by one with other features: samples meant for the old one make no sense to it."""
-
-
-class GaveUp(ClientError):
-    """The connection was lost and did not come back in time."""
-
-
-class StreamEnded(ClientError):
-    """The stream was left, or never entered."""
+__all__ = ["ClientError", "ModelReplaced", "Outcome", "Prediction", "Refused", "Sample", "Stream"]
 
 
 class Stream:
@@ -90,13 +33,16 @@ class Stream:
 
     Entering it connects, once: an address that does not answer is more often wrong than about to come up. From then on
     a lost connection is made again, first after 0.5 s, then after longer and longer, up to 8 s; what was not answered
-    is sent again. Several tasks may call `predict` at the same time.
+    is sent again. Where the server says "later" (status 408, 429 or 503, on entering too), nothing is sent for as long
+    as it asks, and then the same again: that is no answer to a sample. Several tasks may call `predict` at the same
+    time.
 
     Args:
         url: where the service is: http, https, ws or wss, with a path prefix if it has one.
         token: what the service wants of programs, if it wants something; sent to its own address alone.
-        give_up_s: seconds without any answer after which a lost connection is an error; None never gives up.
-        on_lost: is told, each time before waiting, why there is no connection and how many seconds it will wait.
+        give_up_s: seconds without any answer after which the stream ends with an error: while samples wait for one, or
+            there is no connection. 0 ends it with its connection, and never because of silence; None never gives up.
+        on_lost: is called, each time before waiting for a connection, with why there is none and the seconds to wait.
 
     Attributes:
         model: name, version, features and labels of the model that answers at present.
@@ -119,23 +65,21 @@ class Stream:
         give_up_s: float | None = None,
         on_lost: Callable[[str, float], object] = lambda _reason, _delay_s: None,
     ) -> None:
-        self._uri = stream_uri(url)
-        self._address = _without_password(url)
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._give_up_s = give_up_s
+        self._address = Address(url, token=token)
+        self._waiting = Waiting(give_up_s)
         self._on_lost = on_lost
         self._queue = Queue()
         self._calls: dict[Call, asyncio.Task[None]] = {}
         self._runner: asyncio.Task[None] | None = None
         self._failure: ClientError | None = StreamEnded("the stream has not been entered")
-        self._lost_at: float | None = None
-        self._delay_s = FIRST_DELAY_S
-        self._connected_at = 0.0
 
     async def __aenter__(self) -> Stream:
         if self._runner:
             raise RuntimeError("a stream is entered once")
-        self._connection = await self._connect()
+        try:
+            self._connection = await self._connect()
+        except Busy as error:
+            self._connection = await self._reconnect(error)
         self._failure = None
         self._runner = asyncio.create_task(self._run())
         return self
@@ -163,7 +107,8 @@ class Stream:
                 Where producing a sample means waiting, give an async iterable: others are drawn from in the event loop.
 
         Raises:
-            ClientError: the connection is lost for good. Answers that came before have been yielded.
+            ClientError: the connection is lost for good, or the service gives no answers, or impossible ones. Answers
+                that came before have been yielded.
             TypeError, ValueError: a sample cannot be written as JSON.
         """
         async with aclosing(self.batches(samples)) as batches:
@@ -198,12 +143,12 @@ class Stream:
         """Keep the conversation going over one connection after the other."""
         try:
             while True:
-                reason = await self._converse(self._connection)
+                lost = await self._converse(self._connection)
                 self._queue.lose()
-                self._connection = await self._reconnect(reason)
+                self._connection = await self._reconnect(lost)
         except ClientError as error:
             self._fail(error)
-        except Exception as error:  # whoever waits must hear of it
+        except Exception as error:  # whoever waits must get to know of it
             broken = ClientError(f"the stream broke: {error!r}")
             broken.__cause__ = error
             self._fail(broken)
@@ -215,29 +160,34 @@ class Stream:
         for call in self._calls:
             call.answered.set()
 
-    async def _converse(self, connection: ClientConnection) -> str:
+    async def _converse(self, connection: ClientConnection) -> ConnectionFailed:
         """Send and receive until the connection is lost; return why it was.
 
         Raises:
-            Rejected, NotUnderstood, ModelReplaced: another connection would not help.
+            ClientError: another connection would not help, or no answer came in time.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._send(connection))
                 tasks.create_task(self._receive(connection))
+                tasks.create_task(self._waiting.watch())
         except ExceptionGroup as group:
             error = group.exceptions[0]
         if not isinstance(error, ConnectionClosed):
             raise error
-        if any(closed and closed.code in FATAL_CODES for closed in (error.rcvd, error.sent)):
-            raise Rejected(f"{self._address} closed the stream: {_told(error)}") from error
-        return f"{self._address} closed the stream: {_told(error)}"
+        loss = self._address.loss(error)
+        if not isinstance(loss, ConnectionFailed):
+            raise loss from error
+        return loss
 
     async def _send(self, connection: ClientConnection) -> None:
         while True:
             self._queue.changed.clear()
+            await self._waiting.until_send()
             while (frame := self._queue.next_frame()) is not None:
+                self._waiting.start()
                 await connection.send(frame, text=True)
+                await self._waiting.until_send()
             await self._queue.changed.wait()
 
     async def _receive(self, connection: ClientConnection) -> None:
@@ -251,7 +201,10 @@ class Stream:
                 self._queue.settle(reply)
             except ValueError as error:
                 raise NotUnderstood(f"{self._address} answered as no prediction service would: {error}") from error
-            self._lost_at, self._delay_s = None, FIRST_DELAY_S
+            if isinstance(reply, ErrorReply) and reply.error.status in LATER:
+                self._waiting.postpone(reply.error.detail, reply.error.retry_after_s)
+            else:
+                self._waiting.answered(is_idle=self._queue.is_idle)
 
     def _follow(self, announced: ModelFrame) -> None:
         keys = [feature.key for feature in announced.model.features]
@@ -263,124 +216,37 @@ class Stream:
         self._queue.follow(announced)
 
     async def _connect(self) -> ClientConnection:
-        """Return a connection that has announced its model.
-
-        Raises:
-            ClientError: `ConnectionFailed` if it is worth trying again, another one if not.
-        """
+        connection, announced = await self._address.open()
         try:
-            connection = await connect(
-                self._uri,
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
-                additional_headers=self._headers,
-                compression=None,  # costs more than it saves
-                max_size=MAX_REPLY_BYTES,
-                open_timeout=OPEN_TIMEOUT_S,
-                close_timeout=CLOSE_TIMEOUT_S,
-            )
-        except InvalidStatus as error:
-            status = error.response.status_code
-            if status >= 500 or status == 429:
-                raise ConnectionFailed(f"{self._address} answered with status {status}") from error
-            raise Rejected(f"{self._address} has no stream for this client: status {status}") from error
-        except (OSError, InvalidMessage) as error:  # TimeoutError is one
-            raise ConnectionFailed(f"no connection to {self._address}: {_told(error)}") from error
-        except (InvalidHandshake, InvalidURI, InvalidProxy) as error:
-            raise NotUnderstood(f"{self._address} has no stream: {error}") from error
-        try:
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
-                first = await connection.recv(decode=False)
-            announced = decode(first)
-            if not isinstance(announced, ModelFrame):
-                raise ValueError("its first message announces no model")
             self._follow(announced)
-            self._connected_at = time.monotonic()
-        except BaseException as error:
+        except ModelReplaced:
             await connection.close()
-            if isinstance(error, TimeoutError | ConnectionClosed):
-                raise ConnectionFailed(f"{self._address} announced no model: {_told(error)}") from error
-            if isinstance(error, ValueError):
-                raise NotUnderstood(f"{self._address} is no prediction service: {error}") from error
             raise
+        self._waiting.connected(is_idle=self._queue.is_idle)
         return connection
 
-    async def _reconnect(self, reason: str) -> ClientConnection:
+    async def _reconnect(self, reason: ConnectionFailed) -> ClientConnection:
         """Return a new connection, however long it takes.
 
         Raises:
             GaveUp: it took longer than `give_up_s` since the last answer.
             ClientError: another attempt would not help.
         """
-        now = time.monotonic()
-        if self._lost_at is None or self._queue.is_idle:
-            self._lost_at = now
-        if now - self._connected_at > LONGEST_DELAY_S:
-            self._delay_s = FIRST_DELAY_S
-        give_up_at = math.inf if self._give_up_s is None else self._lost_at + self._give_up_s
+        self._waiting.lost()
         while True:
-            now = time.monotonic()
-            if now >= give_up_at:
-                raise GaveUp(f"gave up after {self._give_up_s:g} s: {reason}")
-            # Jitter keeps all clients of a restarted server from coming back at the same moment.
-            delay_s = min(self._delay_s * random.uniform(0.5, 1.0), give_up_at - now)  # noqa: S311  # no secret
-            self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
-            self._on_lost(reason, delay_s)
+            asked_s = reason.retry_after_s if isinstance(reason, Busy) else 0.0
+            delay_s = self._waiting.delay_s(str(reason), asked_s)
+            self._on_lost(str(reason), delay_s)
             await asyncio.sleep(delay_s)
             try:
                 return await self._connect()
             except ConnectionFailed as error:
-                reason = str(error)
+                reason = error
 
 
 async def _draw(samples: Samples, call: Call) -> None:
-    """Encode samples and hand them to the call as far as it has room."""
-    if not isinstance(samples, AsyncIterable):
-        samples = _in_turns(samples)
-    async with aclosing(samples) if isinstance(samples, AsyncGenerator) else nullcontext():
-        async for sample in samples:
-            encoded = sample if isinstance(sample, Refused) else encode(sample)
-            while not call.add(encoded):
+    """Hand samples to the call as far as it has room."""
+    async with aclosing(encoded(samples)) as drawn:
+        async for sample in drawn:
+            while not call.add(sample):
                 await call.room.wait()
-
-
-async def _in_turns(samples: Iterable[Sample | Refused]) -> AsyncGenerator[Sample | Refused]:
-    turn_ends = time.monotonic() + TURN_S
-    for sample in samples:
-        yield sample
-        if time.monotonic() >= turn_ends:
-            await asyncio.sleep(0)
-            turn_ends = time.monotonic() + TURN_S
-
-
-def stream_uri(url: str) -> str:
-    """Return the websocket's address of the service at `url`.
-
-    Raises:
-        WrongAddress: it is no address of a service.
-    """
-    shown = _without_password(url)
-    try:
-        parts = urlsplit(url)
-        port_is_fine = parts.port is None or parts.port > 0
-    except ValueError as error:
-        raise WrongAddress(f"{shown!r} is no address: {error}") from error
-    schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-    if parts.scheme not in schemes or not parts.hostname or not port_is_fine or parts.query or parts.fragment:
-        raise WrongAddress(f"{shown!r} is no address such as http://127.0.0.1:8000")
-    path = parts.path.rstrip("/")
-    return urlunsplit(
-        (schemes[parts.scheme], parts.netloc, path if path.endswith("/stream") else f"{path}/stream", "", "")
-    )
-
-
-def _without_password(url: str) -> str:
-    return re.sub("//[^/]*@", "//", url)
-
-
-def _told(error: BaseException) -> str:
-    if isinstance(error, ConnectionClosed):
-        closed = error.rcvd or error.sent
-        return f"{closed.code} {closed.reason}".strip() if closed else "it broke off"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or "timed out"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from web.problems import Problem
@@ -12,25 +11,30 @@ from web.requests import header_of
 _SHORT_BODY = 65_536
 
 
-class BodyLimit(RequestBodyLimitMiddleware):
-    """Starlette's limit, which tells a length that is declared too large in words of its own; here it is a problem.
+class BodyLimit:
+    """Middleware that bounds the body of a request, and those of all clients together: they are kept until whole."""
 
-    Bodies are kept until they are whole, so those of all clients together are bounded as well.
-    """
-
-    def __init__(self, app: ASGIApp, *, max_body_size: int, pending: Pending) -> None:
-        super().__init__(app, max_body_size=max_body_size)
+    def __init__(self, app: ASGIApp, *, max_bytes: int, pending: Pending) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
         self._pending = pending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request.
+
+        Raises:
+            Problem: 413, the body is too long; 503, all bodies together are.
+        """
+        too_long = Problem(413, f"the body has more than {self._max_bytes} bytes")
         declared = header_of(scope, b"content-length")
-        # A number of thousands of digits is too large as well, and int() would not read it.
-        length = int(declared[:20]) if declared.isdigit() else self.max_body_size
-        if length > self.max_body_size:
-            raise Problem(413, f"the body has more than {self.max_body_size} bytes")
-        if length <= _SHORT_BODY:
-            await super().__call__(scope, receive, send)
-            return
+        if declared.isdigit():
+            # A number of thousands of digits is too large as well, and int() would not read it.
+            length = int(declared[:20])
+            if length > self._max_bytes:
+                raise too_long
+            if length <= _SHORT_BODY:
+                await self._app(scope, receive, send)
+                return
         taken = 0
 
         async def receive_counted() -> Message:
@@ -39,10 +43,12 @@ class BodyLimit(RequestBodyLimitMiddleware):
             size = len(message.get("body", b""))
             taken += size
             self._pending.take(size)
+            if taken > self._max_bytes:
+                raise too_long
             return message
 
         try:
-            await super().__call__(scope, receive_counted, send)
+            await self._app(scope, receive_counted, send)
         finally:
             self._pending.give_back(taken)
 
@@ -67,7 +73,7 @@ class Pending:
         self.taken += size
         if self.taken > self.most:
             detail = "too much is being sent to this server at once: try again later"
-            raise Problem(503, detail, headers={"Retry-After": "1"})
+            raise Problem(503, detail, retry_after_s=1)
 
     def give_back(self, size: int) -> None:
         """Count bytes that are not kept any more."""

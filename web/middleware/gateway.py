@@ -4,11 +4,9 @@ middleware: rates, allowed hosts, rules for other sites, the token of programs; 
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from itertools import count
 from time import perf_counter
 
 from starlette.middleware.cors import CORSMiddleware
@@ -18,9 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from web import logs
-from web.metrics.counters import Metrics, template_of
+from web.metrics.counters import Metrics
+from web.metrics.requests import template_of
 from web.middleware.forwarded import Forwarded
-from web.middleware.origins import SAFE_METHODS, is_foreign, is_known_host
+from web.middleware.origins import SAFE_METHODS, is_foreign, is_known_host, is_valid_host
 from web.middleware.rates import Rates
 from web.middleware.token import COOKIE_LIFE_S, Access, is_page
 from web.problems import Problem, too_many
@@ -60,7 +59,13 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def behind_gateway(
-    app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics, *, refuse: Refuse, fail: Fail
+    app: ASGIApp,
+    settings: Settings,
+    rates: Rates,
+    metrics: Metrics,
+    *,
+    refuse: Refuse,
+    fail: Fail,
 ) -> ASGIApp:
     """Return the application behind everything that stands around it."""
     if settings.allowed_origins:
@@ -96,7 +101,14 @@ class Gateway:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, rates: Rates, metrics: Metrics, *, refuse: Refuse, fail: Fail
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        rates: Rates,
+        metrics: Metrics,
+        *,
+        refuse: Refuse,
+        fail: Fail,
     ) -> None:
         self.app = app
         self._refuse = refuse
@@ -107,54 +119,35 @@ class Gateway:
         self._take = rates.take
         self._access = Access(settings.api_token) if settings.api_token else None
         self._is_guarded = bool(settings.api_token or settings.allowed_hosts)
-        self._prefix = secrets.token_hex(4)
-        self._next_number = count(1).__next__
         self._streams: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["type"]
-        if kind not in ("http", "websocket"):
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        started = perf_counter()
-        sent = None
-        for name, value in scope["headers"]:
-            if name == b"x-request-id":
-                sent = value
-        if sent is not None and _REQUEST_ID.fullmatch(sent):
-            request_id = sent.decode()
-        else:
-            request_id = f"{self._prefix}-{self._next_number():x}"
-        scope.setdefault("state", {})["request_id"] = request_id
-        logs.REQUEST_ID.set(request_id)
+        hosts = _identify(scope)
         client = scope.get("client")
         address: str = client[0] if client else ""
-        wait_s = self._take(address)
-        if kind == "websocket":
-            await self._open_stream(
-                scope, receive, send, headers=dict(scope["headers"]), address=address, wait_s=wait_s
-            )
-            return
-        is_tls = scope.get("scheme") == "https"
-        own = TLS_HEADERS if is_tls else SECURITY_HEADERS
+        problem = too_many(wait_s) if (wait_s := self._take(address)) else _host_problem(scope, hosts)
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send, problem)
+        else:
+            await self._open_stream(scope, receive, send, address=address, problem=problem)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, problem: Problem | None) -> None:
+        started = perf_counter()
         status = 0
-        application = self.app
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    *own,
-                    (b"x-request-id", request_id.encode()),
-                ]
-                if self._access is not None:
-                    message["headers"] += self._cookies(scope, dict(scope["headers"]))
+                message["headers"] = [*message.get("headers", ()), *self._headers(scope)]
             await send(message)
 
-        if wait_s or self._is_guarded or scope["method"] not in SAFE_METHODS:
-            problem = too_many(wait_s) if wait_s else self._problem_of(scope, dict(scope["headers"]))
+        application = self.app
+        if problem is not None or self._is_guarded or scope["method"] not in SAFE_METHODS:
+            problem = problem or self._problem_of(scope, dict(scope["headers"]))
             if problem is not None:
                 self._metrics.refused(problem.details.status)
                 application = await self._refusal(scope, problem)
@@ -171,10 +164,16 @@ class Gateway:
             if self._writes_access_log:
                 logs.access(scope["method"], template_of(scope.get("route")), status, perf_counter() - started)
 
+    def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """Return the headers that every response has."""
+        own = TLS_HEADERS if scope.get("scheme") == "https" else SECURITY_HEADERS
+        headers = [*own, (b"x-request-id", scope["state"]["request_id"].encode())]
+        return headers if self._access is None else headers + self._cookies(scope, dict(scope["headers"]))
+
     async def _open_stream(
-        self, scope: Scope, receive: Receive, send: Send, *, headers: Headers, address: str, wait_s: int
+        self, scope: Scope, receive: Receive, send: Send, *, address: str, problem: Problem | None
     ) -> None:
-        problem = too_many(wait_s) if wait_s else self._problem_of(scope, headers)
+        problem = problem or self._problem_of(scope, dict(scope["headers"]))
         # Behind a trusted proxy connections are the proxy's, and this is what tells its clients apart.
         if problem is None and self._streams[address] >= self._settings.max_connections_per_client:
             problem = too_many(1, "open streams")
@@ -236,6 +235,28 @@ class Gateway:
         if _path_of(scope).count("/") > 1:
             return []
         return [(b"set-cookie", self._access.new_cookie(now=now, is_tls=scope.get("scheme") == "https"))]
+
+
+def _identify(scope: Scope) -> list[bytes]:
+    """Put the id of a request into its state and into what is logged of it; return its headers `Host`."""
+    sent = None
+    hosts: list[bytes] = []
+    for name, value in scope["headers"]:  # once for both
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"x-request-id":
+            sent = value
+    request_id = sent.decode() if sent is not None and _REQUEST_ID.fullmatch(sent) else logs.new_request_id()
+    scope.setdefault("state", {})["request_id"] = request_id
+    logs.REQUEST_ID.set(request_id)
+    return hosts
+
+
+def _host_problem(scope: Scope, hosts: list[bytes]) -> Problem | None:
+    """Return why a request with these headers `Host` is none (RFC 9112, section 3.2), or nothing."""
+    if is_valid_host(hosts[0]) if len(hosts) == 1 else not hosts and scope.get("http_version") == "1.0":
+        return None
+    return Problem(400, "a request has one header Host, with the name of this host")
 
 
 def _path_of(scope: Scope) -> str:

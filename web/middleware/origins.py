@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
@@ -9,6 +10,7 @@ from functools import lru_cache
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 # The longest name of a host (RFC 1035, section 2.3.4), with a colon and a port.
 MAX_HOST_BYTES = 260
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.%]+\])(?::[0-9]*)?")
 
 
 def is_foreign(headers: Mapping[bytes, bytes], *, is_tls: bool, allowed: Collection[str]) -> bool:
@@ -31,6 +33,13 @@ def is_foreign(headers: Mapping[bytes, bytes], *, is_tls: bool, allowed: Collect
     return not (is_ours and scheme in ((b"https",) if is_tls else (b"http", b"https")))
 
 
+@lru_cache(1024)
+def is_valid_host(host: bytes) -> bool:
+    """Tell whether this may be the value of `Host`: a name or an address, and a port if it likes (RFC 9110, 7.2)."""
+    return len(host) <= MAX_HOST_BYTES and _HOST.fullmatch(host) is not None
+
+
+@lru_cache(1024)
 def is_known_host(host: bytes, known: tuple[str, ...]) -> bool:
     """Tell whether a `Host` is among the known names; `*.example.org` is every name below example.org."""
     return len(host) <= MAX_HOST_BYTES and _is_known(host, known)

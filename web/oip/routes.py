@@ -49,7 +49,7 @@ Limited = Callable[[ASGIApp], ASGIApp]
 
 def routes(settings: Settings, pending: Pending) -> list[Route]:
     """Return the routes of the protocol; whatever else is asked for below /v2 gets its form of error."""
-    limited = partial(BodyLimit, max_body_size=settings.max_body_bytes, pending=pending)
+    limited = partial(BodyLimit, max_bytes=settings.max_body_bytes, pending=pending)
     found = [
         Route("/v2", _Endpoint(_server)),
         Route("/v2/", _Endpoint(_server)),
@@ -91,9 +91,7 @@ class _Endpoint:
             service_of(scope).metrics.inference.error(str(problem.details.status))
             response = _error_response(problem.details.status, problem.details.detail)
         except HTTPException as error:
-            settings = service_of(scope).settings
-            detail = _too_large(settings.max_body_bytes) if error.status_code == 413 else error.detail
-            response = _error_response(error.status_code, detail)
+            response = _error_response(error.status_code, error.detail)
         await response(scope, receive, send)
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from web.oip.messages import HEADER_LENGTH, NUMERIC, SAMPLES, InferenceInput
 from web.problems import Problem
+from web.requests import is_json
 
 Numbers = NDArray[Any]
 
@@ -146,7 +147,7 @@ def _from_binary(content: memoryview, datatype: str, shape: tuple[int, int], *, 
         name: the tensor's name, for the message.
 
     Raises:
-        Problem: 400, the data has another size than the shape and datatype say.
+        Problem: 400, the data has another size than the shape and datatype say, or is JSON.
     """
     dtype, (n_rows, width) = np.dtype(NUMERIC[datatype]), shape
     expected = n_rows * width * dtype.itemsize
@@ -155,6 +156,9 @@ def _from_binary(content: memoryview, datatype: str, shape: tuple[int, int], *, 
             400,
             f'input "{name}" has {len(content)} bytes of data; {n_rows} x {width} {datatype} take {expected}',
         )
+    # Of fewer bytes, or whole numbers, JSON may be what is meant.
+    if datatype in ("FP64", "FP32") and is_json(content):
+        raise Problem(400, f'input "{name}": its binary data is JSON; send it as "data", in the JSON text')
     return np.frombuffer(content, dtype).reshape(shape)
 
 

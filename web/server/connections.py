@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from typing import Protocol
 
+from web import logs
 from web.middleware.body_limit import Pending
 from web.middleware.forwarded import is_proxy
 from web.problems import Problem, too_many
@@ -78,7 +79,7 @@ class Watched:
         return self._slow_s > settings.body_timeout_s
 
     def pending_bytes(self) -> int:
-        """Return how much is kept of what is not whole yet."""
+        """Return how much is held for the client, in bytes."""
         return 0
 
     def give_up(self) -> None:
@@ -94,6 +95,7 @@ class Connections:
         self._pending = pending
         self._open: dict[object, Watched] = {}
         self._refused: set[object] = set()
+        self._unlogged: int | None = None  # refusals since the last line about one; None when there was no line
         self._clients: dict[object, str] = {}
         self._of_client: Counter[str] = Counter()
         shortest_s = min(
@@ -115,7 +117,7 @@ class Connections:
         settings = self._settings
         problem = None
         if len(self._clients) >= settings.max_connections:
-            problem = Problem(503, "too many connections are open: try again later", headers={"Retry-After": "1"})
+            problem = Problem(503, "too many connections are open: try again later", retry_after_s=1)
         elif self._of_client[address] >= settings.max_connections_per_client and not is_proxy(
             address, settings.trusted_proxies
         ):
@@ -144,6 +146,16 @@ class Connections:
             if not self._of_client[address]:
                 del self._of_client[address]
 
+    def log_refusal(self, problem: Problem, address: str, request_id: str) -> None:
+        """Write a line about a client that never came to the application; until the next look, only count more."""
+        if self._unlogged is not None:
+            self._unlogged += 1
+            return
+        self._unlogged = 0
+        token = logs.REQUEST_ID.set(request_id)
+        logger.warning("refused a request of %s with %d: %s", address, problem.details.status, problem.details.detail)
+        logs.REQUEST_ID.reset(token)
+
     async def watch(self) -> None:
         """Look at every connection, again and again, until cancelled."""
         loop = asyncio.get_running_loop()
@@ -157,6 +169,13 @@ class Connections:
 
     def look(self, elapsed_s: float) -> None:
         """Look at every connection once."""
+        if self._unlogged:
+            logger.warning(
+                "refused %d more requests within %g s, for the same or other reasons", self._unlogged, elapsed_s
+            )
+            self._unlogged = 0
+        else:
+            self._unlogged = None
         for connection in tuple(self._open.values()):
             try:
                 connection.look(elapsed_s, self._settings)

@@ -1,0 +1,51 @@
+"""Which kind of file is no CSV text, told by its first characters."""
+
+from __future__ import annotations
+
+import re
+
+from ml.errors import DatasetError
+
+# How these files start, as text in which bytes that are not UTF-8 are lone surrogates ("surrogateescape").
+_STARTS = (
+    ("\udcff\udcfe", "UTF-16 text: save it as UTF-8"),
+    ("\udcfe\udcff", "UTF-16 text: save it as UTF-8"),
+    ("PK\x03\x04", "this is an Excel file or another zip archive: save the table as CSV"),
+    ("\udcd0\udccf\x11", "this is an old Excel file: save the table as CSV"),
+    ("PAR1\x15", "this is a Parquet file: save the table as CSV"),
+    ("ARROW1\0", "this is an Arrow file: save the table as CSV"),
+    ("%PDF-", "this is a PDF file: save the table as CSV"),
+    ("\x1f\udc8b", "this is a gzip file: unpack it"),
+    ("BZh91AY&SY", "this is a bzip2 file: unpack it"),
+    ("\udcfd7zXZ\0", "this is an xz file: unpack it"),
+    ("(\udcb5/\udcfd", "this is a Zstandard file: unpack it"),
+)
+# An object with a member, or an array of objects, arrays or text, in one line or more; no header has such brackets.
+_JSON = re.compile(r'\s*+(?:\{\s*+(?:"|$)|\[\s*+(?:[\[{"]|$))')
+_HTML = re.compile(r"\s*+<(?:!doctype html|html)\b", re.IGNORECASE)
+_LOOKED_AT = 64
+
+
+def refuse_other_files(start: str) -> None:
+    """Do nothing if this may be the start of CSV text.
+
+    Args:
+        start: the first line; more or less of it will do as well.
+
+    Raises:
+        DatasetError: it starts as another kind of file does, which the message names; or it is blank.
+    """
+    for mark, message in _STARTS:
+        if start.startswith(mark):
+            raise DatasetError(message)
+    head = start[:_LOOKED_AT]
+    if _JSON.match(head):
+        raise DatasetError("this is JSON: save the table as CSV")
+    if _HTML.match(head):
+        raise DatasetError("this is an HTML page: save the table as CSV")
+    if not start.strip():
+        raise DatasetError("no header row: line 1 is blank")
+    if "\0" in start:
+        # Western text in UTF-16 has a zero in each of its pairs of bytes, always in the same place.
+        is_utf_16 = ({*head[::2]} == {"\0"}) != ({*head[1::2]} == {"\0"})
+        raise DatasetError("UTF-16 text: save it as UTF-8" if is_utf_16 else "not text")

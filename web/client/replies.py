@@ -1,0 +1,132 @@
+"""What a service sends: frames decoded, and answers held to the model that was announced. Knows no connections."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from ml.model.sample import FieldError
+from web.api.messages import ModelFrame
+
+# Statuses that say "later": nothing is wrong with what was sent. The same in an error frame as in a handshake.
+LATER = frozenset({408, 429, 503})
+# Statuses that are a verdict on the samples of a frame.
+VERDICTS = frozenset({400, 413, 422})
+
+
+class Prediction(msgspec.Struct, frozen=True, gc=False):
+    """The answer to a sample: probabilities by label, and the version of the model that gave it."""
+
+    label: str
+    probabilities: dict[str, float]
+    version: str
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Why a sample has no prediction; `errors` tell it value by value."""
+
+    message: str
+    errors: tuple[FieldError, ...] = ()
+
+
+Outcome = Prediction | Refused
+
+
+class NamedError(FieldError, frozen=True, kw_only=True):
+    """A field's error, and the index of its sample in the frame."""
+
+    sample: int = -1
+
+
+class ProblemReply(msgspec.Struct, frozen=True):
+    """Why a frame has no predictions, as far as a client needs it."""
+
+    status: int
+    detail: str
+    errors: list[NamedError] = []
+    retry_after_s: float = 0.0
+
+
+class PredictionReply(msgspec.Struct, frozen=True, tag="prediction"):
+    """The answer to one sample."""
+
+    id: int
+    label: str
+    probabilities: dict[str, float]
+    version: str
+
+
+class PredictionsReply(msgspec.Struct, frozen=True, tag="predictions"):
+    """The answer to many samples: probabilities by label, in the order of the samples."""
+
+    id: int
+    labels: list[str]
+    probabilities: dict[str, list[float]]
+    version: str
+
+
+class ErrorReply(msgspec.Struct, frozen=True, tag="error"):
+    """The answer to a frame of which no sample has been predicted; without an id when the frame was not even read."""
+
+    error: ProblemReply
+    id: int | None = None
+
+
+Reply = PredictionReply | PredictionsReply | ErrorReply
+
+_decoder = msgspec.json.Decoder(ModelFrame | Reply)
+
+
+def decode(frame: str | bytes) -> ModelFrame | Reply:
+    """Return what a server sent.
+
+    Raises:
+        ValueError: it is not a frame of a prediction service.
+    """
+    try:
+        decoded: ModelFrame | Reply = _decoder.decode(frame)
+        return decoded
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+
+
+def predictions_of(
+    reply: PredictionReply | PredictionsReply, *, count: int, labels: Collection[str]
+) -> Sequence[Prediction]:
+    """Return the predictions in a reply, in the order of the samples.
+
+    Args:
+        count: how many samples were asked for.
+        labels: those of the model.
+
+    Raises:
+        ValueError: there are more or fewer, or one is not what such a model can answer.
+    """
+    if isinstance(reply, PredictionReply):
+        _check([reply.label], {label: [value] for label, value in reply.probabilities.items()}, count, labels)
+        return [Prediction(reply.label, reply.probabilities, reply.version)]
+    _check(reply.labels, reply.probabilities, count, labels)
+    named = tuple(reply.probabilities)
+    return [
+        Prediction(label, dict(zip(named, row, strict=True)), reply.version)
+        for label, row in zip(reply.labels, zip(*reply.probabilities.values(), strict=True), strict=True)
+    ]
+
+
+def _check(answers: Sequence[str], probabilities: dict[str, list[float]], count: int, labels: Collection[str]) -> None:
+    if len(answers) != count or any(len(column) != count for column in probabilities.values()):
+        raise ValueError(f"{len(answers)} labels and {_counts(probabilities)} probabilities for {count} samples")
+    unknown = ({*answers} | probabilities.keys()) - {*labels}
+    if unknown:
+        raise ValueError(f"the model has no label {min(unknown)!r}")
+    if len(probabilities) != len(labels):
+        raise ValueError(f"probabilities for {len(probabilities)} labels, the model has {len(labels)}")
+    for label, column in probabilities.items():
+        # JSON has no NaN, and an infinity is out of range like other numbers.
+        if not 0.0 <= min(column) <= max(column) <= 1.0:
+            raise ValueError(f"a probability of {label!r} is not from 0 to 1")
+
+
+def _counts(probabilities: dict[str, list[float]]) -> str:
+    return " or ".join(map(str, sorted({*map(len, probabilities.values())}))) or "no"

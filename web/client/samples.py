@@ -1,0 +1,62 @@
+"""Samples as a caller gives them: drawn one by one, and written as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from contextlib import aclosing, nullcontext
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+
+from web.client.replies import Refused
+
+# A sample that is JSON already is passed on as it is.
+Sample = Mapping[str, object] | Sequence[object] | NDArray[Any] | msgspec.Raw
+Samples = Iterable[Sample | Refused] | AsyncIterable[Sample | Refused]
+
+# A sequence is drawn from in the event loop: after this long, answers have a turn.
+TURN_S = 0.005
+
+
+async def encoded(samples: Samples) -> AsyncGenerator[bytes | Refused]:
+    """Yield samples as JSON, each as soon as it is drawn; what is refused already stays as it is.
+
+    Raises:
+        TypeError, ValueError, RecursionError: one holds something that JSON cannot say.
+    """
+    if not isinstance(samples, AsyncIterable):
+        samples = _in_turns(samples)
+    async with aclosing(samples) if isinstance(samples, AsyncGenerator) else nullcontext():
+        async for sample in samples:
+            yield sample if isinstance(sample, Refused) else encode(sample)
+
+
+async def _in_turns(samples: Iterable[Sample | Refused]) -> AsyncGenerator[Sample | Refused]:
+    turn_ends = time.monotonic() + TURN_S
+    for sample in samples:
+        yield sample
+        if time.monotonic() >= turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = time.monotonic() + TURN_S
+
+
+def encode(sample: Sample) -> bytes:
+    """Return a sample as JSON; NumPy's arrays and numbers are taken as lists and numbers, NaN becomes null.
+
+    Raises:
+        TypeError, ValueError, RecursionError: it holds something that JSON cannot say.
+    """
+    return msgspec.json.encode(sample, enc_hook=_plain)
+
+
+def _plain(value: object) -> object:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"a sample cannot hold {type(value).__name__}")

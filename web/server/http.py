@@ -1,0 +1,215 @@
+"""uvicorn's HTTP protocol, parsed in portions, with bounds for connections, heads, trailers and slow clients."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from web.problems import Problem
+from web.server.connections import Connections, Watched
+from web.server.refusing import refusal
+from web.server.responding import Cycle
+from web.server.transport import MOST_PORTION_BYTES, PacedTransport
+from web.service import Service
+from web.settings import Settings
+
+# The shortest header, `a:b` and its line break, takes so many bytes and as long as a chunk.
+HEADER_LINE_BYTES = 5
+# What a header takes in memory beside its text: a pair and two texts.
+HEADER_BYTES = 128
+# The end of a head, and of a chunked body.
+END = b"\r\n\r\n"
+
+
+class HttpProtocol(Watched, HttpToolsProtocol):
+    """One HTTP connection.
+
+    The state that the application's lifespan yields has the service and the connections of the process.
+    """
+
+    transport: Any
+    portion_bytes = MOST_PORTION_BYTES
+    _in_head = True
+    _framing_bytes = 0  # of a head, or of trailers and heads of chunks since the last piece of a body
+    _headers_kept = 0  # of the request that came last
+    _pieces = 0  # of bodies, in a portion
+    _waited_s = 0.0  # for a head, or for the next request
+    _ignores_input = False  # the last answer is under way
+    _problem: Problem | None = None  # why this connection is not served
+
+    @property
+    def _service(self) -> Service:
+        service: Service = self.app_state["service"]
+        return service
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Put our transport in between, and find out whether the connection is one too many."""
+        super().connection_made(PacedTransport(transport, self.loop, self))  # type: ignore[arg-type]  # it acts as one
+        connections: Connections = self.app_state["connections"]
+        self._problem = connections.enter(self.transport, self, self.client[0] if self.client else "")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Make room for others."""
+        self.app_state["connections"].leave(self.transport)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read bytes: at once if they are few, or else in portions."""
+        transport = self.transport
+        if self._ignores_input or transport.is_closing():
+            return
+        if self._problem is not None:
+            self.refuse(self._problem)
+            return
+        self.received_bytes += len(data)
+        if (
+            len(data) <= self.portion_bytes
+            and data.count(END) <= 1
+            and transport.is_wanted
+            and not transport.held
+            and self.is_ready()
+        ):
+            self.feed(data)
+        else:
+            transport.hold(data)
+
+    def is_ready(self) -> bool:
+        """Tell whether more may be parsed: not the next request before the one that has come is answered.
+
+        What a client sends ahead then stays bytes: as requests it would take 66 times their memory.
+        """
+        cycle = self.cycle
+        return cycle is None or cycle.response_complete or cycle.more_body
+
+    def end_of_portion(self, held: bytes, place: int) -> int:
+        """Return where the next portion ends: with a head, so that a portion has only one."""
+        most = min(place + self.portion_bytes, len(held))
+        end = held.find(END, place, most)
+        return most if end < 0 else end + len(END)
+
+    def feed(self, portion: bytes) -> int:
+        """Parse, and give up on what is not HTTP, and on heads and trailers that are too long.
+
+        Returns:
+            How many pieces there were, as a measure of work.
+        """
+        self._pieces = 0
+        try:
+            self.parser.feed_data(portion)
+        except httptools.HttpParserError:
+            self.refuse(Problem(400, "this is not a request in HTTP/1.1"))
+            return 1
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            return 1
+        if self._pieces:
+            self._framing_bytes = 0
+            return self._pieces
+        if self._in_head or self.cycle.more_body:
+            self._framing_bytes += len(portion)
+            limit = self._service.settings.max_head_bytes
+            if self._framing_bytes > limit:
+                part = "head" if self._in_head else "trailer section"
+                self.refuse(Problem(431, f"the {part} of the request has more than {limit} bytes"))
+            elif not self._in_head:
+                self.headers.clear()  # trailers say nothing that is needed here
+        return 1 + len(portion) // HEADER_LINE_BYTES
+
+    def caught_up(self) -> None:
+        """Do nothing: all that was read is parsed."""
+
+    def pending_bytes(self) -> int:
+        """Return how much is held for this client."""
+        size: int = self.transport.held_bytes()
+        if self._in_head:
+            size += self._framing_bytes
+        if self.cycle is not None:
+            size += len(self.cycle.body)
+        return size + (len(self.headers or ()) + self._headers_kept) * HEADER_BYTES
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer without the application, and end the connection; while it answers, only end it."""
+        self._ignores_input = True
+        self.transport.drop()
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not (cycle.response_started or self._in_head):
+            self.transport.write(refusal(self.app_state, problem, self.client, self.server_state.default_headers))
+            self._end()
+            return
+        self._service.metrics.refused(problem.details.status)
+        if cycle.response_started and cycle.more_body:
+            self._end()
+        else:
+            cycle.keep_alive = False
+
+    def _end(self) -> None:
+        self.transport.is_gentle = True
+        self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """Start to count."""
+        super().on_message_begin()
+        self._in_head, self._framing_bytes, self._waited_s = True, 0, 0.0
+
+    def on_headers_complete(self) -> None:
+        """Stop counting."""
+        self._in_head = False
+        super().on_headers_complete()
+        cycle = self.cycle
+        if cycle is not None and cycle.scope is self.scope:
+            cycle.__class__ = Cycle  # uvicorn names its own class where it makes one
+            self._headers_kept = len(self.headers)
+            self.headers = []  # trailers are no headers of this request
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body: in chunks they can be of a byte each."""
+        self._pieces += 1
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request. uvicorn would set a timer here, one for each request; see `look_at_input`."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        self.transport.go_on_soon()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+
+    def resume_writing(self) -> None:
+        """Go on sending: the client has read."""
+        self.has_read()
+        super().resume_writing()
+
+    def look_at_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
+        """Answer 408 to what comes in too slowly, and close what is idle."""
+        cycle = self.cycle
+        if self._in_head:
+            self._waited_s += elapsed_s
+            if self._waited_s > (settings.linger_s if self._problem else settings.head_timeout_s):
+                if self._framing_bytes:
+                    self.refuse(Problem(408, f"the head of the request took more than {settings.head_timeout_s:g} s"))
+                else:
+                    self.transport.close()  # a browser opens connections that it may never need
+        elif cycle.more_body:
+            if self.flow.read_paused or self.transport.held:
+                return
+            if cycle.response_complete:
+                self._waited_s += elapsed_s
+                if self._waited_s > settings.linger_s:
+                    self._ignores_input = True
+                    self._end()
+            elif self.is_too_slow(came, elapsed_s, settings):
+                self.refuse(Problem(408, f"the body came in at less than {settings.min_body_rate} bytes a second"))
+        elif cycle.response_complete:
+            self._slow_s = 0.0
+            self._waited_s = 0.0 if came else self._waited_s + elapsed_s
+            if self._waited_s > settings.keep_alive_s:
+                self.transport.close()
+        else:
+            self._waited_s = 0.0  # it is our turn

@@ -1,0 +1,252 @@
+"""uvicorn's websocket protocol, parsed in portions, with bounds for frames and slow clients.
+
+Text that is not UTF-8, broken frames and vanished clients leave no traceback in the log.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
+
+from web.problems import Problem, too_many
+from web.server.connections import Watched
+from web.server.refusing import refusal
+from web.server.transport import LEAST_PORTION_BYTES, MOST_PORTION_BYTES
+from web.service import Service
+from web.settings import Settings
+
+INVALID_TEXT, TOO_SLOW, SERVICE_RESTART, TRY_AGAIN_LATER = 1007, 1008, 1012, 1013
+# How long a client may take to confirm that a stream is closed.
+CLOSE_TIMEOUT_S = 2.0
+
+
+class StreamProtocol(Watched, WebSocketsSansIOProtocol):
+    """One websocket, on the transport of the HTTP connection that it began as."""
+
+    transport: Any
+    frames: Any  # of a message that is not whole yet, as one bytearray
+    portion_bytes = LEAST_PORTION_BYTES
+    _is_ending = False
+    _is_ended = False
+    _payload_bytes = 0  # of messages, in whole frames
+    _seen_payload_bytes = 0  # of these and of what came of the next frame, what was there at the last look
+    _queued_bytes = 0  # of messages that the application has not taken
+
+    @property
+    def _service(self) -> Service:
+        service: Service = self.app_state["service"]
+        return service
+
+    def connection_made(self, transport: Any) -> None:
+        """Go on with a connection that was taken in before."""
+        super().connection_made(transport)
+        transport.protocol = self
+        transport.drop()  # a client must wait for the answer to its handshake (RFC 6455, section 4.1)
+        self.app_state["connections"].go_on(transport, self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read bytes: at once if they are few, or else in portions; a handshake is bounded by HTTP."""
+        transport = self.transport
+        if self.close_sent and transport.is_closing():
+            return
+        self.received_bytes += len(data)
+        if not self.handshake_initiated or (
+            len(data) <= self.portion_bytes and transport.is_wanted and not transport.held and self.writable.is_set()
+        ):
+            self.feed(data)
+        else:
+            transport.hold(data)
+
+    def is_ready(self) -> bool:
+        """Tell whether more may be parsed: not while the client does not read, or answers to pings would pile up."""
+        return self.writable.is_set()
+
+    def end_of_portion(self, held: bytes, place: int) -> int:
+        """Return where the next portion ends."""
+        return min(place + self.portion_bytes, len(held))
+
+    def feed(self, portion: bytes) -> int:
+        """Parse, and refuse a handshake that the parser gave up on; uvicorn would leave it without an answer.
+
+        Returns:
+            How many frames there were, as a measure of work.
+        """
+        self.conn.receive_data(portion)
+        frames = len(self.conn.events)
+        # Within a large frame there is nothing to be counted.
+        self.portion_bytes = LEAST_PORTION_BYTES if frames else min(2 * self.portion_bytes, MOST_PORTION_BYTES)
+        if self.conn.parser_exc is not None:
+            self.handle_parser_exception()
+        elif frames:
+            self.handle_events()
+        if self.conn.handshake_exc is not None and not self.handshake_complete and not self.transport.is_closing():
+            problem = Problem(400, "this is not the handshake of a websocket")
+            self.transport.write(refusal(self.app_state, problem, self.client, self.default_headers))
+            self.transport.is_gentle = True
+            self.transport.close()
+        return frames
+
+    def handle_events(self) -> None:
+        """Handle frames; those that are no message by themselves count for the rate as well.
+
+        The application counts messages, and answers those that are too many. Nothing answers a ping, a pong or a
+        fragment that is one too many, so the stream is closed.
+        """
+        extra = 0
+        for frame in self.conn.events:
+            if not isinstance(frame, Frame):
+                continue
+            if frame.opcode is Opcode.PING or frame.opcode is Opcode.PONG:
+                extra += 1
+            else:
+                self._payload_bytes += len(frame.data)
+                extra += not frame.fin
+        super().handle_events()
+        if extra and not self.close_sent:
+            take, client = self._service.rates.take, self.scope["client"]
+            address = client[0] if client else ""
+            for _ in range(extra):
+                if wait_s := take(address):
+                    self._service.metrics.refused(429)
+                    self._fail(TRY_AGAIN_LATER, too_many(wait_s, "frames").details.detail)
+                    break
+
+    def handle_text(self, event: Frame) -> None:
+        """Take a message of text, or its first fragment."""
+        super().handle_text(event)
+        if not event.fin:
+            self.frames = [bytearray(event.data)]
+
+    def handle_bytes(self, event: Frame) -> None:
+        """Take a binary message, or its first fragment."""
+        super().handle_bytes(event)
+        if not event.fin:
+            self.frames = [bytearray(event.data)]
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take another fragment: in a list of its own each would take 70 bytes beside its text."""
+        self.frames[0] += event.data
+        if event.fin:
+            self.frames = [bytes(self.frames[0])]
+            self.send_receive_event_to_app()
+
+    def handle_ping(self) -> None:
+        """Answer the pings of a portion, all with one write."""
+        if output := self.conn.data_to_send():
+            self.transport.write(b"".join(output))
+
+    def keepalive_timeout(self) -> None:
+        """Give up on a client that does not answer pings."""
+        super().keepalive_timeout()
+        self._part()
+
+    def handle_parser_exception(self) -> None:
+        """Give up on a client that does not speak the protocol, and let it read why."""
+        self.transport.is_gentle = True
+        super().handle_parser_exception()
+        self._part()
+
+    def _part(self) -> None:
+        # uvicorn has closed, which the application cannot know yet: its next message finds the client gone, where
+        # uvicorn would take it for a mistake and log a traceback.
+        self.disconnected = self.disconnected or self.close_sent
+
+    async def run_asgi(self) -> None:
+        """Run the application, and close for a restart once it has answered what had come."""
+        application = self.app
+        # A server that is about to end asks to be left after each response, which is not for a handshake to say.
+        self.default_headers = [header for header in self.default_headers if header[0] != b"connection"]
+
+        async def run(scope: Any, receive: Any, send: Any) -> None:
+            await application(scope, receive, send)
+            if self._is_ending and not self.disconnected and not self.close_sent:
+                self.close_timeout = CLOSE_TIMEOUT_S
+                # With a closing handshake: closing a connection that has unread bytes would take the answers with it.
+                await send({"type": "websocket.close", "code": SERVICE_RESTART})
+            if self.initial_response is not None and self.close_sent:
+                self.handshake_complete = True  # uvicorn would log a refusal as a mistake
+
+        self.app = run
+        try:
+            await super().run_asgi()
+        finally:
+            self.app = application
+
+    def shutdown(self) -> None:
+        """Close for a restart; a client that does not read would keep everybody waiting."""
+        if not self.writable.is_set():
+            self.transport.abort()
+        elif self.handshake_complete and not self.close_sent:
+            self.stop_keepalive()
+            self._is_ending = True
+            if not self.transport.held:
+                self.caught_up()
+        else:
+            super().shutdown()
+
+    def caught_up(self) -> None:
+        """End the stream if it is to end: behind all that has come, which the application answers first."""
+        if self._is_ending and not self._is_ended:
+            self._is_ended = True
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": SERVICE_RESTART})
+
+    def resume_writing(self) -> None:
+        """Go on sending: the client has read."""
+        self.has_read()
+        super().resume_writing()
+        self.transport.go_on_soon()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Make room for others."""
+        self.app_state["connections"].leave(self.transport)
+        super().connection_lost(exc)
+
+    def look_at_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
+        """Close a stream on which a message comes in too slowly; between messages it may be silent for long.
+
+        What comes is counted by its content: fragments without any, and pings among them, would keep it open for ever.
+        """
+        before = self._seen_payload_bytes
+        self._seen_payload_bytes = self._payload_bytes + len(self.conn.reader.buffer)
+        if self.read_paused or not (self.frames or self.conn.reader.buffer):
+            self._slow_s = 0.0
+        elif self.is_too_slow(max(0, self._seen_payload_bytes - before), elapsed_s, settings):
+            self._fail(TOO_SLOW, "the message came in too slowly")
+
+    def pending_bytes(self) -> int:
+        """Return how much is held for this client."""
+        size: int = self.transport.held_bytes() + len(self.conn.reader.buffer) + sum(map(len, self.frames))
+        return size + self._queued_bytes if self.read_paused else size
+
+    def give_up(self) -> None:
+        """Close because all connections together hold too much."""
+        self._fail(TRY_AGAIN_LATER, "too much is being sent to this server at once")
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.frames = []
+        self.transport.drop()
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message to the application, unless it is text that is not UTF-8."""
+        if self.curr_msg_data_type == "text" and not _is_utf8(self.frames[0]):
+            self.frames = []
+            self.conn.send_close(INVALID_TEXT)
+            self.handle_parser_exception()
+            return
+        size = len(self.frames[0])
+        self._queued_bytes = self._queued_bytes + size if self.read_paused else size
+        super().send_receive_event_to_app()
+
+
+def _is_utf8(text: bytes) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
