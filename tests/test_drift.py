@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from pathlib import Path
 
@@ -47,6 +48,10 @@ def test_the_training_rows_themselves_have_no_drift_though_many_values_are_equal
     assert report.verdict == "stable"
     assert all(feature.psi == pytest.approx(0, abs=1e-3) for feature in report.features)
     assert all(feature.outside == 0 for feature in report.features)
+
+
+def test_values_that_equal_a_quantile_are_divided_as_the_example_says() -> None:
+    assert doctest.testmod(drift, extraglobs={"np": np}) == doctest.TestResults(failed=0, attempted=3)
 
 
 def test_the_index_is_the_sum_of_its_definition() -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import tempfile
 import time
 import urllib.request
 import weakref
@@ -23,9 +24,11 @@ from starlette.testclient import TestClient
 from ml.model import classifier
 from ml.model.classifier import Classifier
 from tests.conftest import ROOT, Server, run_server
+from web.__main__ import metrics_folder
 from web.app import create_app
-from web.metrics.counters import CHANNELS, NOTES, Metrics
+from web.metrics.counters import Metrics
 from web.metrics.exposition import FAMILIES, render
+from web.metrics.histogram import MOST_RECORDS
 from web.page.fragments import Fragments
 from web.settings import Settings
 
@@ -87,7 +90,6 @@ def test_every_channel_counts_its_predictions_by_label(service: TestClient) -> N
     expected = {
         "page": 1, "fragment": 1, "json": 6, "inference": 2, "stream": 4, "stream_binary": 600, "score": 7,
     }  # fmt: skip
-    assert tuple(sorted(expected)) == tuple(sorted(CHANNELS))
     by_channel = {
         channel: found.value("predictions_total", channel=channel, label="versicolor") for channel in expected
     }
@@ -210,23 +212,23 @@ def test_labels_are_counted_alike_however_many_there_are(model: Classifier) -> N
     assert found.total("predictions_total") == 4_000
 
 
-def test_what_is_noted_is_counted_before_it_piles_up(model: Classifier) -> None:
+def test_what_is_recorded_is_counted_before_it_piles_up(model: Classifier) -> None:
     metrics = Metrics()
     metrics.model_loaded(model)
     prediction = model.predict(ROW)
 
-    for _ in range(NOTES):
+    for _ in range(MOST_RECORDS):
         metrics.json.one(model, ROW, prediction, time.perf_counter())
         metrics.request(None, 404, time.perf_counter())
 
-    (page,) = metrics.ledger.pages()  # as another process would see it
-    assert page.numbers["predictions", prediction.label, "json"] == NOTES
-    assert page.numbers["model_input_samples",] == NOTES
+    counts = metrics.counters.counts
+    assert counts["predictions", prediction.label, "json"] == MOST_RECORDS
+    assert counts["model_input_samples",] == MOST_RECORDS
     requests = ("http_request_duration_seconds", "unmatched", "404")
-    assert sum(n for name, n in page.numbers.items() if name[:3] == requests and name[-1] != "sum") == NOTES
+    assert sum(n for name, n in counts.items() if name[:3] == requests and name[-1] != "sum") == MOST_RECORDS
 
 
-def test_a_replaced_model_is_not_kept_alive_by_what_was_noted(model: Classifier, model_path: Path) -> None:
+def test_a_replaced_model_is_not_kept_alive_by_what_was_recorded(model: Classifier, model_path: Path) -> None:
     metrics = Metrics()
     old = classifier.load(model_path)
     metrics.model_loaded(old)
@@ -259,26 +261,21 @@ def test_an_answer_of_the_model_before_is_counted_but_not_compared(model: Classi
 
 
 def test_what_an_ended_process_saw_of_the_inputs_goes_over_to_the_next(model: Classifier, tmp_path: Path) -> None:
-    rows = np.array([ROW] * 100)
-    with contextlib.closing(Metrics(tmp_path).ledger) as ended:
-        pass
     first = Metrics(tmp_path)
     first.model_loaded(model)
-    first.json.many(model, rows, np.ones(100, dtype=np.intp))
+    first.json.many(model, np.array([ROW] * 100), np.ones(100, dtype=np.intp))
     first.tick()
-    first.ledger.close()
+    first.counters.close()
+    with contextlib.closing(Metrics(tmp_path).counters):
+        pass  # a process that ends before it has a model
 
-    for _ in range(2):
-        with contextlib.closing(Metrics(tmp_path).ledger):
-            pass
     second = Metrics(tmp_path)
-    second.model_loaded(model)
+    with contextlib.closing(second.counters):
+        second.model_loaded(model)
+        second.tick()
 
-    with contextlib.closing(second.ledger):
         assert second.drift().samples == pytest.approx(100, abs=1)
-        assert list(tmp_path.glob("*.drift")) == []
-    assert ended.path is not None
-    assert not ended.path.exists()
+        assert len(list(tmp_path.glob("*.counts"))) == 1
 
 
 def test_the_model_and_its_failures_are_told(service: TestClient, model: Classifier) -> None:
@@ -431,3 +428,40 @@ def test_the_counts_of_two_workers_are_added_up_and_outlive_a_killed_one(model_p
     assert after.value("process_cpu_seconds_total") >= before.value("process_cpu_seconds_total")
     assert last.value("model_info", name="iris", version=drift["version"]) == 1
     assert not folder.exists(), "the folder is gone with the service"
+
+
+def test_a_removed_folder_ends_no_worker_and_keeps_none_from_starting(model_path: Path, tmp_path: Path) -> None:
+    label = {"channel": "json", "label": "versicolor"}
+    with two_workers(model_path, tmp_path) as server:
+        eventually(server, "service_processes", 2)
+        (folder,) = tmp_path.glob("metrics-*")
+        for _ in range(20):
+            fetch(server, f"/predict?{QUERY}", Accept="application/json")
+        eventually(server, "predictions_total", 20, **label)
+        folder.rename(tmp_path / "first")  # at once, unlike to remove it
+        right_after = [Scrape(fetch(server, "/metrics")) for _ in range(4)]
+        eventually(server, "service_processes", 2)
+        again = Scrape(fetch(server, "/metrics"))
+        folder.rename(tmp_path / "second")
+        killed = workers_of(folder)[0]
+        os.kill(killed, signal.SIGKILL)
+        while killed in workers_of(folder):
+            time.sleep(0.02)  # until the supervisor has noticed
+        after = eventually(server, "service_processes", 2)
+        fetch(server, f"/predict?{QUERY}", Accept="application/json")
+
+    assert all(found.value("service_processes") in (1, 2) for found in right_after)
+    assert again.value("predictions_total", **label) == 20
+    assert after.total("model_info") == 1
+    assert not folder.exists()
+
+
+def test_without_a_temporary_folder_each_process_counts_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+    with metrics_folder() as options:
+        assert options == []
+
+    assert "no folder for the counts" in caplog.text

@@ -7,11 +7,14 @@ import asyncio
 import contextlib
 import ctypes
 import logging.config
+import os
 import resource
+import shutil
 import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -26,6 +29,8 @@ SPARE_FILES = 100
 # The number of this option in malloc.h, and from how many bytes on a block is large.
 M_MMAP_THRESHOLD = -3
 LARGE_BLOCK_BYTES = 262_144
+
+logger = logging.getLogger("web")
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
@@ -82,12 +87,27 @@ def supervise(settings: Settings) -> int:
 
     logging.config.dictConfig(logs.configuration(settings.log_format))
     try:
-        with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
-            command = [sys.executable, "-m", "web", "--metrics-folder", folder]
+        with metrics_folder() as options:
+            command = [sys.executable, "-m", "web", *options]
             return asyncio.run(Supervisor(settings, command).run())
     except OSError as error:
         print(f"error: {settings.host}:{settings.port}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
         return 1
+
+
+@contextlib.contextmanager
+def metrics_folder() -> Iterator[list[str]]:
+    """Make the folder in which processes share what they count; yield the options for them, none without a folder."""
+    try:
+        folder = tempfile.mkdtemp(prefix="metrics-")
+    except OSError as error:
+        logger.warning("no folder for the counts of all processes, each answers with its own: %s", error)
+        yield []
+        return
+    try:
+        yield ["--metrics-folder", folder]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def allow_files(number: int) -> None:
@@ -107,8 +127,8 @@ def give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
-def serve(settings: Settings, descriptors: list[int] | None, metrics_folder: Path | None) -> int:
-    """Serve in this process; return the exit status."""
+def serve(settings: Settings, descriptors: list[int] | None, folder: Path | None) -> int:
+    """Serve in this process, which shares what it counts in a folder; return the exit status."""
     import uvicorn
 
     from web.app import create_app
@@ -117,7 +137,7 @@ def serve(settings: Settings, descriptors: list[int] | None, metrics_folder: Pat
     give_memory_back()
     allow_files(FILES_A_CONNECTION * settings.max_connections + SPARE_FILES)
     config = uvicorn.Config(
-        partial(create_app, settings, metrics_folder=metrics_folder),
+        partial(create_app, settings, metrics_folder=folder),
         factory=True,
         lifespan="on",
         log_config=logs.configuration(settings.log_format),
@@ -127,7 +147,10 @@ def serve(settings: Settings, descriptors: list[int] | None, metrics_folder: Pat
         Server(config, settings).run()
     else:
         listening, supervisor = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+        parent = os.getppid()
         Server(config, settings, supervisor).run([listening])
+        if folder and os.getppid() != parent:  # a killed supervisor cannot remove it
+            shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ml.model.classifier import Batch, Classifier
 from ml.model.sample import MAX_ERRORS, InvalidSample
 from web.api.messages import PredictionsFrame, decode_sample, encoder_of
-from web.metrics.counters import Channel
+from web.metrics.channel import Channel
 from web.problems import Problem, SampleError
 
 # Reading a value takes some 0.3 us, writing one less: a slice stays near a millisecond.

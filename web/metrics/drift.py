@@ -35,6 +35,8 @@ MODERATE_BELOW = 0.25
 # Of a batch, so many rows at most are looked at, evenly spaced: it must not take longer for being watched.
 WATCHED_ROWS = 256
 
+_TINY = 2.0**-1022  # the smallest normal number: nothing divided by it is nothing
+
 Verdict = Literal["too few samples", "stable", "moderate", "shifted"]
 
 
@@ -190,15 +192,33 @@ def shares_of(features: Sequence[TrainedFeature], counts: Counts) -> NDArray[np.
     The shape is (n_features, n_quantiles + 1).
     """
     quantiles = np.array([feature.quantiles for feature in features], dtype=np.float32)
-    below = (quantiles[:, None, :] < quantiles[:, :, None]).sum(axis=2)
-    at = below + (quantiles[:, None, :] <= quantiles[:, :, None]).sum(axis=2)  # the places of the quantiles themselves
-    places = counts.counts / np.maximum(counts.counts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-    upto = np.take_along_axis(np.cumsum(places, axis=1), at, axis=1)
-    # The values equal to a quantile may lie on either side of it.
-    wanted = np.linspace(0, 1, quantiles.shape[1])
-    divided = np.clip(wanted, upto - np.take_along_axis(places, at, axis=1), upto)
-    divided[:, -1] = upto[:, -1]
-    ends = np.ones((len(features), 1))
+    return shares_between(quantiles, counts.counts / np.maximum(counts.counts.sum(axis=1, keepdims=True), _TINY))
+
+
+def shares_between(quantiles: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return shares by quantile, of those by place.
+
+    Half of the training values here are 2. So are seven of ten inputs: five go to the upper half, and two to the lower
+    one, with those between 1 and 2.
+
+    >>> quantiles = np.float32([[1, 2, 2]])
+    >>> below, at_1, between, at_2, above = 0.0, 0.1, 0.2, 0.7, 0.0
+    >>> shares_between(quantiles, np.array([[below, at_1, between, 0, at_2, 0, above]])).round(6).tolist()
+    [[0.0, 0.5, 0.5, 0.0]]
+
+    Args:
+        quantiles: shape (n_features, n_quantiles), each row in order.
+        places: shape (n_features, 2 * n_quantiles + 1), as `Counts` has them; what equal quantiles share stands in the
+            middle of their places.
+    """
+    is_below = quantiles[:, None, :] < quantiles[:, :, None]
+    is_upto = quantiles[:, None, :] <= quantiles[:, :, None]
+    at = is_below.sum(axis=2) + is_upto.sum(axis=2)  # where values are counted that equal the quantile
+    most = np.take_along_axis(np.cumsum(places, axis=1), at, axis=1)
+    least = most - np.take_along_axis(places, at, axis=1)
+    # Values that equal a quantile may lie on either side of it: as in training, if there are as many.
+    divided = np.clip(np.linspace(0, 1, quantiles.shape[1]), least, most)
+    ends = np.ones((len(quantiles), 1))
     return np.maximum(np.diff(np.concatenate([0 * ends, divided, ends], axis=1), axis=1), 0.0)
 
 

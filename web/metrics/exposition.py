@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from web.metrics.counters import Metrics
 from web.metrics.drift import DriftReport
-from web.metrics.ledger import OVERFLOW, Name, Page
+from web.metrics.shared import Name, ProcessCounters
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,10 @@ class _Collected(Collector):
 
     def collect(self) -> Iterator[Metric]:
         self._metrics.tick()
-        pages = self._metrics.ledger.pages()
-        numbers = _added_up(pages)
+        processes = self._metrics.counters.all()
+        numbers = _added_up(processes)
         numbers |= _derived(numbers, self._metrics.drift())
-        numbers |= _of_processes([page.pid for page in pages if page.pid is not None])
+        numbers |= _of_processes([one.pid for one in processes if one.pid is not None])
         by_family: dict[str, dict[tuple[str, ...], float]] = {family.name: {} for family in FAMILIES}
         for (name, *labels), number in numbers.items():
             by_family[name][tuple(labels)] = number
@@ -117,15 +117,13 @@ class _Collected(Collector):
             yield _family(family, by_family[family.name])
 
 
-def _added_up(pages: Sequence[Page]) -> dict[Name, float]:
+def _added_up(processes: Sequence[ProcessCounters]) -> dict[Name, float]:
     """Return the numbers of all processes; what is a state, not a count, ended with its process."""
-    states = {family.name for family in FAMILIES if family.kind in ("gauge", "info")}
     numbers: dict[Name, float] = {}
-    for page in pages:
-        for name, number in page.numbers.items():
-            if name != OVERFLOW and not (page.pid is None and name[0] in states):
-                combine = _COMBINED.get(name[0], _sum)
-                numbers[name] = combine(numbers[name], number) if name in numbers else number
+    for one in processes:
+        for name, number in (one.counts | (one.states if one.pid is not None else {})).items():
+            combine = _COMBINED.get(name[0], _sum)
+            numbers[name] = combine(numbers[name], number) if name in numbers else number
     return numbers
 
 
@@ -162,9 +160,8 @@ def _family(family: Family, values: Mapping[tuple[str, ...], float]) -> Metric:
         return _histogram(family, values)
     if family.kind == "info":
         info = InfoMetricFamily(family.name, family.documentation)
-        for labels, number in values.items():
-            if number:
-                info.add_metric([], dict(zip(family.labels, labels, strict=True)))
+        for labels in values:
+            info.add_metric([], dict(zip(family.labels, labels, strict=True)))
         return info
     made = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = made(family.name, family.documentation, labels=family.labels)

@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from web import logs
-from web.metrics.counters import Metrics, template_of
+from web.metrics.counters import Metrics
+from web.metrics.requests import template_of
 from web.middleware.forwarded import Forwarded
 from web.middleware.origins import SAFE_METHODS, is_foreign, is_known_host
 from web.middleware.rates import Rates

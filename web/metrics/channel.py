@@ -1,0 +1,100 @@
+"""One way in which predictions are asked for: how many, with which labels and errors, and how long the model took."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.model.classifier import Classifier, Prediction
+from ml.model.sample import FieldError
+from web.metrics.drift import WATCHED_ROWS
+from web.metrics.histogram import MODEL_BOUNDS, Histogram
+from web.metrics.inputs import Inputs
+from web.metrics.shared import SharedCounters
+from web.problems import ProblemDetails
+
+# With so few labels, looking for each takes a third of the time of NumPy's `bincount`.
+FEW_LABELS = 8
+
+
+class Channel:
+    """Counts the predictions of one way in."""
+
+    def __init__(self, name: str, counters: SharedCounters, inputs: Inputs) -> None:
+        self._name = name
+        self._counters = counters
+        self._inputs = inputs
+        self._times = Histogram(counters, "prediction_model_seconds", name, bounds=MODEL_BOUNDS)
+        self._recorded: list[tuple[float, Classifier, Sequence[float], Prediction]] = []
+
+    def one(self, model: Classifier, row: Sequence[float], prediction: Prediction, started: float) -> None:
+        """Record the answer to one row, which the model was asked for at `started` on the clock `perf_counter`."""
+        recorded = self._recorded
+        recorded.append((perf_counter() - started, model, row, prediction))
+        if len(recorded) >= self._inputs.most_rows:
+            self.flush()
+
+    def many(self, model: Classifier, rows: NDArray[Any], indices: NDArray[np.intp]) -> None:
+        """Count the answers to rows, shape (n, n_features), of finite numbers; `indices` are those of their labels.
+
+        Of the rows at most `WATCHED_ROWS` are compared with the training data, evenly spaced.
+        """
+        if not len(rows):
+            return
+        labels = model.labels
+        if len(labels) <= FEW_LABELS:
+            counts = [int(np.count_nonzero(indices == index)) for index in range(len(labels))]
+        else:
+            counts = np.bincount(indices, minlength=len(labels)).tolist()
+        for label, count in zip(labels, counts, strict=True):
+            if count:
+                self._count(label, count)
+        self._inputs.watch(model, rows[:: -(-len(rows) // min(WATCHED_ROWS, self._inputs.most_rows))])
+
+    def model_time(self, started: float) -> None:
+        """Record the time that the model took for a slice of rows, asked for at `started`."""
+        self._times.record(perf_counter() - started)
+
+    def errors(self, errors: Iterable[FieldError]) -> None:
+        """Count what was wrong with samples."""
+        for error in errors:
+            self.error(error.code)
+
+    def problem(self, details: ProblemDetails) -> None:
+        """Count what was wrong with samples, or else the status of a problem."""
+        if details.errors:
+            self.errors(details.errors)
+        else:
+            self.error(str(details.status))
+
+    def error(self, code: str) -> None:
+        """Count a request or a frame that could not be answered."""
+        self._counters.add(1, "prediction_errors", self._name, code)
+
+    def flush(self) -> None:
+        """Count what was recorded."""
+        self._times.flush()
+        if not self._recorded:
+            return
+        recorded, self._recorded = self._recorded, []
+        seconds, models, rows, predictions = zip(*recorded, strict=True)
+        self._times.add(seconds)
+        # Answers of a decision table are shared objects: there are fewer of them than there were questions.
+        for prediction, count in Counter(predictions).items():
+            self._count(prediction.label, count)
+        model = self._inputs.model
+        if models.count(model) < len(models):  # some are of the one before
+            rows = tuple(row for row, of in zip(rows, models, strict=True) if of is model)
+        if model is not None and rows:
+            width = len(model.features)
+            values = np.fromiter(chain.from_iterable(rows), np.float32, width * len(rows))
+            self._inputs.watch(model, values.reshape(-1, width))
+
+    def _count(self, label: str, count: int) -> None:
+        self._counters.add(count, "predictions", label, self._name)

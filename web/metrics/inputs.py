@@ -1,0 +1,89 @@
+"""The inputs of the model that answers, against its training data. Knows no channels: a row is a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.model.classifier import Classifier
+from web.metrics import drift
+from web.metrics.drift import Counts, DriftReport
+from web.metrics.histogram import MOST_RECORDS
+from web.metrics.shared import SharedCounters
+
+# To compare rows of so many values takes some four milliseconds.
+MOST_VALUES = 65_536
+
+
+class Inputs:
+    """Counts rows against the training data of one model, some hundred at a time.
+
+    Args:
+        half_life_s: how fast the inputs of the past fade.
+
+    Attributes:
+        model: the one whose inputs are counted; None before the first.
+        most_rows: how many rows wait at most to be compared.
+    """
+
+    def __init__(self, counters: SharedCounters, *, half_life_s: float) -> None:
+        self._counters = counters
+        self._half_life_s = half_life_s
+        self.model: Classifier | None = None
+        self.most_rows = MOST_RECORDS
+        self._counts: Counts | None = None
+        self._waiting: list[NDArray[np.float32]] = []
+        self._n_waiting = 0
+        for name in ("model_input_samples", "model_input_samples_outside"):
+            counters.add(0, name)
+
+    def begin(self, model: Classifier) -> None:
+        """Count the inputs of another model from now on, anew but for what ended processes have seen of them."""
+        self.flush()
+        self.model = model
+        self.most_rows = min(MOST_RECORDS, max(1, MOST_VALUES // len(model.features)))
+        self._counts = self._new_counts(model)
+        for snapshot in self._counters.inherited:
+            self._counts.take(snapshot)
+        self._counters.inherited.clear()
+        for feature in model.features:
+            self._counters.add(0, "model_input_values_outside", feature.key)
+
+    def watch(self, model: Classifier, rows: NDArray[np.floating]) -> None:
+        """Have rows, shape (n, n_features), compared with the training data, if they are of the model that answers."""
+        if model is self.model:
+            # A copy: it may be a view of something large.
+            self._waiting.append(rows.astype(np.float32))
+            self._n_waiting += len(rows)
+            if self._n_waiting >= self.most_rows:
+                self.flush()
+
+    def flush(self) -> None:
+        """Compare the rows that wait."""
+        if not self._waiting or self._counts is None or self.model is None:
+            return
+        waiting, self._waiting, self._n_waiting = self._waiting, [], 0
+        watched = self._counts.add(np.concatenate(waiting))
+        self._counters.add(watched.rows, "model_input_samples")
+        if watched.rows_outside:
+            self._counters.add(watched.rows_outside, "model_input_samples_outside")
+            for index in np.flatnonzero(watched.values_outside).tolist():
+                count = int(watched.values_outside[index])
+                self._counters.add(count, "model_input_values_outside", self.model.features[index].key)
+
+    def snapshots(self) -> list[bytes]:
+        """Return what other processes need for their reports."""
+        return [] if self._counts is None else [drift.snapshot(self._counts)]
+
+    def report(self, others: Iterable[bytes]) -> DriftReport:
+        """Return what is known about the inputs of the model, with the snapshots of other processes."""
+        assert self.model is not None
+        counts = self._new_counts(self.model)
+        for snapshot in (*self.snapshots(), *others):
+            counts.take(snapshot)
+        return drift.report(self.model.card, counts)
+
+    def _new_counts(self, model: Classifier) -> Counts:
+        return Counts(model.version, model.features, half_life_s=self._half_life_s)
