@@ -90,10 +90,12 @@ class Application(Starlette):
 
 
 def _without_traceback(send: Send) -> Send:
-    """Return a `send` that says of a model file that cannot be served the sentence; Starlette says its traceback."""
+    """Return a `send` that says why there is no start as the log says it; Starlette sends a traceback as a message."""
 
     async def send_sentence(message: Message) -> None:
-        if message["type"] == "lifespan.startup.failed" and isinstance(error := sys.exception(), ModelFileError):
+        if message["type"] == "lifespan.startup.failed" and (error := sys.exception()):
+            if not isinstance(error, ModelFileError):
+                logger.error("the start failed", exc_info=error)
             message = {**message, "message": str(error)}
         await send(message)
 
