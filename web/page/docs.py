@@ -19,6 +19,7 @@ from web.page.templates import render
 from web.requests import Representation, is_known
 from web.responses import Content, headers_of, tag_of
 from web.service import service_of
+from web.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,18 @@ async def openapi_json(request: Request) -> Response:
 async def docs(request: Request) -> Response:
     """GET /docs: the document for people."""
     service = service_of(request.scope)
-    description = openapi.describe(service.model, service.settings)
-    view = docs_view(service.model, description, address=str(request.base_url))
-    return _answer(
-        request,
-        render("docs.html", languages.language(languages.SOURCE), docs=view).encode(),
-        representation="page",
-    )
+    content = _page(service.model, service.settings, address=str(request.base_url))
+    return _answer(request, content.encode(), representation="page")
+
+
+def example_page(model: Classifier, settings: Settings) -> str:
+    """Return the page as a client on this machine sees it."""
+    return _page(model, settings, address="http://127.0.0.1/")
+
+
+def _page(model: Classifier, settings: Settings, *, address: str) -> str:
+    view = docs_view(model, openapi.describe(model, settings), address=address)
+    return render("docs.html", languages.language(languages.SOURCE), docs=view)
 
 
 def _answer(request: Request, content: bytes, *, representation: Representation) -> Response:

@@ -13,6 +13,7 @@ from starlette.types import Scope
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.page import languages, snippet_panel
+from web.page.decision_map import try_axes
 from web.page.fragments import fragments_of
 from web.page.languages import Language
 from web.problems import Problem
@@ -21,6 +22,7 @@ from web.responses import Content, entity_tag, headers_of
 from web.service import service_of
 
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
+EXAMPLE_ADDRESS = "http://127.0.0.1/"
 # Fields that say how an answer is shown and are no measurements.
 _OPTIONS = ("lang", "map-x", "map-y")
 
@@ -103,6 +105,25 @@ def page_response(
     content = fragments.page(texts, fragment, messages, lang=options.lang, axes=axes, address=address, code=panel)
     headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
     return Content(content.encode(), status=status, headers=headers)
+
+
+def example_page(model: Classifier, language: Language, *, needs_token: bool) -> str:
+    """Return the page of the model's example as it is opened first; its answer to an empty form is made, too."""
+    fragments = fragments_of(model, language)
+    axes = fragments.axes(None, None)
+    try:
+        model.validator.row({})
+    except InvalidSample as error:
+        fragments.invalid(fragments.invalid_view(error))
+    try_axes(model, language)
+    row = [feature.example for feature in model.features]
+    ranks, notes = model.cuts.ranks_of(row), model.validator.notes(row)
+    fragment = fragments.answer(row, ranks, model.predict(row, ranks=ranks), notes, axes)
+    texts = {feature.key: language.number(feature.example) for feature in model.features}
+    panel = snippet_panel.code_view(model, row, address=EXAMPLE_ADDRESS, needs_token=needs_token, language=language)
+    return fragments.page(
+        texts, fragment, fragments.told(notes), lang=language.code, axes=axes, address=EXAMPLE_ADDRESS, code=panel
+    )
 
 
 def split_off(
