@@ -376,6 +376,36 @@ def test_a_form_passes_a_trusted_proxy_that_changes_the_host(make: Any) -> None:
     assert client.post("/result", data=EXAMPLE, headers=origin).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (["predict.example.org"], 200),
+        (["evil.example", "predict.example.org"], 200),
+        (["predict.example.org", "evil.example"], 400),
+        (["evil.example, predict.example.org"], 200),
+        (["predict.example.org,evil.example"], 400),
+        (["a.example, b.example", "evil.example,predict.example.org "], 200),
+        (["predict.example.org", "predict.example.org, evil.example"], 400),
+    ],
+)
+def test_of_several_forwarded_hosts_the_last_is_the_one_that_the_trusted_proxy_added(
+    make: Any, sent: list[str], status: int
+) -> None:
+    client = make(address="10.1.2.3", trusted_proxies=("10.0.0.0/8",), allowed_hosts=("predict.example.org",))
+
+    response = client.get("/", headers=[("X-Forwarded-Host", value) for value in sent])
+
+    assert response.status_code == status
+
+
+def test_a_forwarded_host_replaces_every_header_host(make: Any) -> None:
+    client = make(address="10.1.2.3", trusted_proxies=("10.0.0.0/8",), allowed_hosts=("predict.example.org",))
+    hosts = [("Host", "predict.example.org"), ("Host", "evil.example")]
+
+    assert client.get("/", headers=[*hosts, ("X-Forwarded-Host", "predict.example.org")]).status_code == 200
+    assert client.get("/", headers=[*hosts, ("X-Forwarded-Host", "evil.example")]).status_code == 400
+
+
 def test_clients_behind_a_trusted_proxy_have_their_own_number_of_streams(make: Any) -> None:
     client = make(address="10.1.2.3", trusted_proxies=("10.0.0.0/8",), max_connections_per_client=1)
 

@@ -210,3 +210,17 @@ def test_a_kept_file_too_large_to_be_read_is_not_put_back(fitted: list[fitting.T
 
     assert sorted(os.listdir(path.parent)) == files
     assert version_at(path) == version
+
+
+def test_what_was_replaced_last_comes_first_though_the_clock_was_set_back(
+    fitted: list[fitting.Trained], path: Path
+) -> None:
+    first, second = write(fitted[:2], path)
+    (kept_file,) = history.kept(path)
+    tomorrow_ns = kept_file.replaced_ns + 86_400 * 10**9
+    os.utime(kept_file.path, ns=(tomorrow_ns, tomorrow_ns))  # by a clock that was a day ahead
+
+    write(fitted[2:3], path)
+
+    assert kept(path) == [second, first]
+    assert history.restore(path).model.version == second
