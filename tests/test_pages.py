@@ -208,6 +208,9 @@ def test_of_a_parameter_given_twice_the_last_one_counts(client: TestClient) -> N
         ({"Accept": ";;,,;q=,=/"}, "page"),
         ({"Accept": "application/json;q=nan"}, "page"),
         ({"Accept": "application/json ; Q=0.5, text/html;q=0.4"}, "json"),
+        ({"Accept": "application/*;q=0.5, text/html;q=0.4"}, "json"),
+        ({"Accept": "application/json;q=0.4, text/*;q=0.5"}, "page"),
+        ({"Accept": "text/html, application/json;q=9"}, "page"),  # a quality is at most 1
         (HTMX, "fragment"),
         (HTMX | {"Accept": "application/json"}, "fragment"),
         (HTMX | BROWSER, "fragment"),
