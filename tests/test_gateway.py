@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import Message, Receive, Scope, Send
 
+from web import errors
 from web.app import create_app
+from web.metrics.counters import Metrics
+from web.middleware.gateway import behind_gateway
 from web.middleware.origins import is_foreign, is_known_host
 from web.middleware.rates import MAX_CLIENTS, MOST_PREPAID, Rates
 from web.middleware.token import COOKIE_LIFE_S, Access
@@ -92,6 +97,31 @@ def test_a_mistake_of_our_own_is_a_problem_with_all_headers(make: Any, caplog: p
     patient = TestClient(client.app, raise_server_exceptions=False)
 
     assert_refused(patient.post("/predict", json=SAMPLE), 500)
+
+
+def test_a_mistake_after_an_answer_has_begun_is_not_answered_again() -> None:
+    begun: Message = {"type": "http.response.start", "status": 200, "headers": []}
+    sent: list[Message] = []
+
+    async def fail_late(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(begun)
+        raise ZeroDivisionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    settings = Settings()
+    gateway = behind_gateway(
+        fail_late, settings, Rates(settings.rate_limit), Metrics(), refuse=errors.refuse, fail=errors.handle_failure
+    )
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"x")], "query_string": b""}
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(gateway(scope, receive, send))  # type: ignore[arg-type]  # an application returns a coroutine
+
+    assert [(message["type"], message["status"]) for message in sent] == [("http.response.start", 200)]
 
 
 # --- rates

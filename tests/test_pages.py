@@ -616,6 +616,17 @@ def test_a_body_over_the_limit_is_refused(model_path: Path, content_type: str, c
     assert response.status_code == 413
 
 
+@pytest.mark.parametrize(("size", "status"), [(900, 422), (100_000, 422), (100_001, 413)])
+def test_the_bytes_of_a_body_are_given_back_whatever_becomes_of_the_request(
+    model_path: Path, size: int, status: int
+) -> None:
+    content = b"[" + b" " * (size - 2) + b"]"
+    with TestClient(create_app(Settings(model_file=model_path, max_body_bytes=100_000))) as client:
+        for body in (content, iter([content])):
+            assert client.post("/predict", content=body, headers=JSON).status_code == status
+        assert client.app.service.pending.taken == 0  # type: ignore[attr-defined]  # an application of ours
+
+
 @pytest.mark.parametrize("path", ["/predict", "/result"])
 def test_a_body_over_the_limit_gets_a_problem(model_path: Path, path: str) -> None:
     with TestClient(create_app(Settings(model_file=model_path, max_body_bytes=10))) as client:
