@@ -310,3 +310,17 @@ def test_without_locks_a_model_is_replaced_and_a_warning_says_so(
 
     assert kept(path) == [version]
     assert "cannot be locked ([Errno 95] Operation not supported)" in caplog.text
+
+
+def test_what_was_replaced_last_comes_first_though_the_clock_was_set_back(
+    fitted: list[fitting.Trained], path: Path
+) -> None:
+    first, second = write(fitted[:2], path)
+    (kept_file,) = history.kept(path)
+    tomorrow_ns = kept_file.replaced_ns + 86_400 * 10**9
+    os.utime(kept_file.path, ns=(tomorrow_ns, tomorrow_ns))  # by a clock that was a day ahead
+
+    write(fitted[2:3], path)
+
+    assert kept(path) == [second, first]
+    assert history.restore(path).model.version == second

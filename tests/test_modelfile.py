@@ -31,7 +31,7 @@ from ml.errors import ModelFileError
 from ml.model import classifier, modelfile
 from ml.model.classifier import Classifier
 from ml.model.forest import LEAF, MAX_DEPTH
-from ml.model.modelfile import FORMAT, ModelFile
+from ml.model.modelfile import FORMAT, MAX_LEAVES, ModelFile
 from ml.training import fitting
 from ml.training.fitting import Trained
 
@@ -832,6 +832,13 @@ def feature(**values: object) -> Callable[[Card], None]:
     return lambda card: card["features"][1].update(values)
 
 
+def drawn(*leaves: list[float], length: str = "petal_length") -> Callable[[Card], None]:
+    """Give the card a picture of leaves with these angles."""
+    return lambda card: card.update(
+        picture=[{"length": length, "width": "petal_width", "angles": angles} for angles in leaves]
+    )
+
+
 BROKEN_CARDS: dict[str, tuple[Callable[[Card], object], str]] = {
     "a label twice": (label_twice, "different labels"),
     "one label": (lambda card: card.update(labels=["a"]), "different labels"),
@@ -871,6 +878,10 @@ BROKEN_CARDS: dict[str, tuple[Callable[[Card], object], str]] = {
     "a confusion too small": (lambda card: card["report"]["confusion"].pop(), "report"),
     "a confusion that is not square": (lambda card: card["report"]["confusion"][1].append(0), "report"),
     "trees that are text": (lambda card: card.update(trees="4"), "the card is not valid"),
+    "a picture of too many kinds of leaves": (drawn(*[[]] * (MAX_LEAVES + 1)), "the picture has more than 64 leaves"),
+    "a picture of a leaf at too many angles": (drawn([0.0] * (MAX_LEAVES + 1)), "the picture has more than 64 leaves"),
+    "a picture of too many leaves together": (drawn([0.0] * MAX_LEAVES, [0.0]), "the picture has more than 64 leaves"),
+    "a picture of no feature": (drawn([0.0], length="height"), "features that the model does not have"),
 }  # fmt: skip
 
 
@@ -879,6 +890,12 @@ def test_a_broken_card_is_refused_with_what_is_wrong(good: bytes, broken: str) -
     change, words = BROKEN_CARDS[broken]
 
     assert words in refused(with_card(good, lambda whole: change(whole["card"])))
+
+
+def test_a_picture_may_have_as_many_leaves_as_are_allowed(good: bytes) -> None:
+    changed = with_card(good, lambda whole: drawn([0.0] * (MAX_LEAVES - 1), [90.0])(whole["card"]))
+
+    assert sum(len(leaf.angles) for leaf in serve(changed).card.picture) == MAX_LEAVES
 
 
 def test_a_key_of_several_lines_is_told_in_one(good: bytes) -> None:

@@ -410,7 +410,13 @@ class Script:
         self.is_reading.set()
         self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._came: asyncio.Queue[str] = asyncio.Queue()
-        scope = {"type": "websocket", "path": "/stream", "headers": [(b"host", b"testserver")], "subprotocols": [], "query_string": b""}
+        scope = {
+            "type": "websocket",
+            "path": "/stream",
+            "headers": [(b"host", b"testserver")],
+            "subprotocols": [],
+            "query_string": b"",
+        }
         self._said.put_nowait({"type": "websocket.connect"})
         self._stream = asyncio.ensure_future(app(scope, self._said.get, self._send))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -22,6 +23,9 @@ from ml.model.classifier import Classifier
 from tests.benchmarks import attack
 from tests.benchmarks.server import Server as Measured
 from tests.conftest import Server, run_server
+from web.middleware.body_limit import Pending
+from web.server.connections import LOOKS_A_DEADLINE, Connections, Watched
+from web.settings import Settings
 
 SAMPLE = json.dumps({"sample": [5.6, 2.7, 4.2, 1.3]}).encode()
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -204,6 +208,33 @@ def test_a_refused_body_is_read_for_a_while_and_then_cut(hasty: Server) -> None:
         connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % 10**12)
         assert response_of(connection)[0] == 413
         assert_cut(connection, b" " * 65_536)
+
+
+LONG_BODY = b" " * (14 * MEBIBYTE)  # more than is allowed, and than the system keeps for a connection
+FRAMED = {
+    "declared": b"Content-Length: %d\r\n\r\n%b" % (len(LONG_BODY), LONG_BODY),
+    "chunked": b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(LONG_BODY), LONG_BODY),
+}
+
+
+@pytest.mark.parametrize("framed", FRAMED.values(), ids=FRAMED)
+def test_a_client_that_sends_all_of_a_long_body_before_it_reads_gets_413_and_no_reset(
+    quiet_server: Server, framed: bytes
+) -> None:
+    with opened(quiet_server) as connection:
+        connection.sendall(POST + b"Connection: close\r\n" + framed)
+        assert_refused_and_closed(connection, 413)
+
+
+@pytest.mark.parametrize("framed", FRAMED.values(), ids=FRAMED)
+def test_a_connection_with_a_long_body_that_was_sent_to_its_end_is_used_again(
+    quiet_server: Server, framed: bytes
+) -> None:
+    with opened(quiet_server) as connection:
+        connection.sendall(POST + framed)
+        assert response_of(connection)[0] == 413
+        connection.sendall(LIVE)
+        assert response_of(connection)[0] == 200
 
 
 # --- what is not HTTP
@@ -439,6 +470,51 @@ def test_bodies_of_all_clients_together_are_bounded(model_path: Path, tmp_path: 
         assert status == 503
         assert int(headers["retry-after"]) > 0
         assert is_served(server)
+
+
+# --- the looks at connections
+
+
+class Patient(Watched):
+    """A connection that takes down how much time each look says has gone by."""
+
+    def __init__(self) -> None:
+        self.transport = self
+        self.elapsed_s: list[float] = []
+        self.looked = asyncio.Event()
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        raise AssertionError("it is not slow")
+
+    def look_at_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
+        self.elapsed_s.append(elapsed_s)
+        self.looked.set()
+
+
+def test_clients_are_not_blamed_for_the_time_in_which_the_process_was_held_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection, connections = Patient(), Connections(Settings(linger_s=0.1), Pending(0))
+    connections.enter(connection, connection, "")
+
+    async def held_up() -> None:
+        loop = asyncio.get_running_loop()
+        clock = loop.time
+        watching = asyncio.create_task(connections.watch())
+        await asyncio.sleep(0)
+        monkeypatch.setattr(loop, "time", lambda: clock() + 3_600)  # the process stood still for an hour
+        await connection.looked.wait()
+        watching.cancel()
+
+    asyncio.run(held_up())
+
+    assert 0 < connection.elapsed_s[0] <= 2 * 0.1 / LOOKS_A_DEADLINE
 
 
 # --- an attack

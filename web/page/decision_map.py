@@ -1,6 +1,6 @@
 """The decision map: which label the model gives over two features, all others held, as the paths of a picture.
 
-Coordinates are whole units of the picture, `WIDTH` by `HEIGHT`; y grows downwards, as SVG has it.
+Coordinates are whole units of the picture, 400 by 300; y grows downwards, as SVG has it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from ml.model.classifier import Classifier
 from ml.model.plane import Plane, plane
 from web.page.languages import Language
 
-WIDTH, HEIGHT = 400, 300
-# The plot inside of it: left, top, width, height. What is left of it and below is for the scales.
+# The plot inside of the picture: left, top, width, height. What is left of it and below is for the scales.
 LEFT, TOP, PLOT_WIDTH, PLOT_HEIGHT = 38, 4, 358, 264
 # The plot shows a little more than the training range.
 MARGIN = 0.04
