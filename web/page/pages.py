@@ -22,7 +22,7 @@ from web.service import service_of
 
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 # Fields that say how an answer is shown and are no measurements.
-_OPTIONS = ("lang", "map-x", "map-y")
+OPTIONS = ("lang", "map-x", "map-y")
 
 
 class ViewOptions(NamedTuple):
@@ -115,7 +115,7 @@ def split_off(
     asked: dict[str, str] = {}
     measurements: dict[str, object] = {**fields}
     if "lang" in fields or "map-x" in fields or "map-y" in fields:  # mostly none is
-        asked = {name: fields[name] for name in _OPTIONS if name in fields and name not in model.validator.keys}
+        asked = {name: fields[name] for name in OPTIONS if name in fields and name not in model.validator.keys}
         measurements = {key: value for key, value in fields.items() if key not in asked}
     language = languages.known(asked["lang"]) if "lang" in asked else None
     lang = language.code if language else ""
@@ -132,7 +132,7 @@ def posted_options(
     """Return what `split_off` does for a form; options that it lacks may stand in its address: `/result?lang=es`."""
     model = service_of(request.scope).model
     asked = query_of(request.scope)
-    addressed = {name: asked[name] for name in _OPTIONS if name in asked and name not in model.validator.keys}
+    addressed = {name: asked[name] for name in OPTIONS if name in asked and name not in model.validator.keys}
     return split_off(request.scope, {**addressed, **fields}, model, representation)
 
 
