@@ -45,9 +45,29 @@ async def page(request: Request) -> Response:
     # Other parameters are left alone here: links get decorated on their way (utm_source and the like).
     known |= {key: text for key, text in fields.items() if key in known}
     tag = entity_tag(model, "page", options.language.code)
-    if is_known(request.scope, tag):
+    if is_unchanged(request.scope, known, "page", options, tag=tag):
         return Content(b"", status=304, headers=headers_of("page", tag, model, lang=options.language.code))
     return page_response(request.scope, known, options, tag=tag)
+
+
+def is_unchanged(
+    scope: Scope, sample: Mapping[str, object], representation: Representation, options: ViewOptions, *, tag: bytes
+) -> bool:
+    """Tell whether the client has the answer to a sample already.
+
+    Conditions do not count where the answer would be an error (RFC 9110, section 13.2.1).
+    """
+    if not is_known(scope, tag):
+        return False
+    if representation == "fragment":  # which has errors with status 200
+        return True
+    model = service_of(scope).model
+    try:
+        model.validator.row(sample)
+    except InvalidSample as error:
+        is_page = representation == "page"
+        return is_page and fragments_of(model, options.language).invalid_view(error).state != "invalid"
+    return True
 
 
 async def result(request: Request) -> Response:
