@@ -29,9 +29,10 @@ from sklearn.ensemble import RandomForestClassifier
 
 from ml.errors import ModelFileError
 from ml.model import classifier, modelfile
+from ml.model.card import MAX_LEAVES
 from ml.model.classifier import Classifier
 from ml.model.forest import LEAF, MAX_DEPTH
-from ml.model.modelfile import FORMAT, MAX_LEAVES, ModelFile
+from ml.model.modelfile import FORMAT, ModelFile
 from ml.training import fitting
 from ml.training.fitting import Trained
 

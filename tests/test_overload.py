@@ -248,16 +248,28 @@ def test_a_connection_with_a_long_body_that_was_sent_to_its_end_is_used_again(
         (b"GET /" + b"y" * 70_000, 431),
         (b"NONSENSE\r\n\r\n" + b"more" * 100_000, 400),
         (HANDSHAKE.replace(b"Version: 13", b"Version: 99"), 426),
+        (HANDSHAKE.replace(b"Sec-WebSocket-Version: 13\r\n", b""), 426),
         (HANDSHAKE.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"?"), 400),
+        (HANDSHAKE.replace(b"Sec-WebSocket-Key", b"X"), 400),
+        (HANDSHAKE.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Extensions: ;" + b"x" * 9_000 + b"\r\n\r\n"), 400),
     ],
 )
 def test_what_cannot_be_read_is_told_as_a_problem(quiet_server: Server, content: bytes, status: int) -> None:
+    before = refusals_of(quiet_server, status)
+
     with opened(quiet_server) as connection:
         connection.sendall(content)
-        if b"websocket" in content:  # its library has its own words
-            assert response_of(connection)[0] in (status, 400)
-        else:
-            assert_refused_and_closed(connection, status)
+        headers = assert_refused_and_closed(connection, status)
+
+    assert headers["x-request-id"]
+    assert headers.get("sec-websocket-version") == ("13" if status == 426 else None)
+    assert refusals_of(quiet_server, status) == before + 1
+
+
+def refusals_of(server: Server, status: int) -> float:
+    with urllib.request.urlopen(f"{server.url}/metrics") as response:
+        found = re.search(rf'^[a-z_]*refusals_total{{status="{status}"}} ([0-9.]+)$', response.read().decode(), re.M)
+    return float(found[1]) if found else 0
 
 
 def test_nonsense_after_a_request_does_not_spoil_its_answer(quiet_server: Server) -> None:

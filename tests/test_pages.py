@@ -662,6 +662,16 @@ def test_a_long_query_is_answered(client: TestClient, path: str, query: str) -> 
 # --- without JavaScript
 
 
+@pytest.mark.parametrize("path", ["/", "/predict"])
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_an_error_is_never_answered_as_unchanged(client: TestClient, path: str, accept: str) -> None:
+    headers = {"If-None-Match": "*", "Accept": accept}
+
+    answers = [client.get(path, params=EXAMPLE | {"petal_width": text}, headers=headers) for text in ("1.3", "wrong")]
+
+    assert [answer.status_code for answer in answers] == [304, 422]
+
+
 def test_a_posted_form_gives_the_page_with_its_result(client: TestClient) -> None:
     typed = {"sepal_length": "5,1", "sepal_width": "3.5 ", "petal_length": "1.4", "petal_width": "0.2"}
 

@@ -24,7 +24,7 @@ from web.service import service_of
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 EXAMPLE_ADDRESS = "http://127.0.0.1/"
 # Fields that say how an answer is shown and are no measurements.
-_OPTIONS = ("lang", "map-x", "map-y")
+OPTIONS = ("lang", "map-x", "map-y")
 
 
 class ViewOptions(NamedTuple):
@@ -47,9 +47,29 @@ async def page(request: Request) -> Response:
     # Other parameters are left alone here: links get decorated on their way (utm_source and the like).
     known |= {key: text for key, text in fields.items() if key in known}
     tag = entity_tag(model, "page", options.language.code)
-    if is_known(request.scope, tag):
+    if is_unchanged(request.scope, known, "page", options, tag=tag):
         return Content(b"", status=304, headers=headers_of("page", tag, model, lang=options.language.code))
     return page_response(request.scope, known, options, tag=tag)
+
+
+def is_unchanged(
+    scope: Scope, sample: Mapping[str, object], representation: Representation, options: ViewOptions, *, tag: bytes
+) -> bool:
+    """Tell whether the client has the answer to a sample already.
+
+    Conditions do not count where the answer would be an error (RFC 9110, section 13.2.1).
+    """
+    if not is_known(scope, tag):
+        return False
+    if representation == "fragment":  # which has errors with status 200
+        return True
+    model = service_of(scope).model
+    try:
+        model.validator.row(sample)
+    except InvalidSample as error:
+        is_page = representation == "page"
+        return is_page and fragments_of(model, options.language).invalid_view(error).state != "invalid"
+    return True
 
 
 async def result(request: Request) -> Response:
@@ -136,7 +156,7 @@ def split_off(
     asked: dict[str, str] = {}
     measurements: dict[str, object] = {**fields}
     if "lang" in fields or "map-x" in fields or "map-y" in fields:  # mostly none is
-        asked = {name: fields[name] for name in _OPTIONS if name in fields and name not in model.validator.keys}
+        asked = {name: fields[name] for name in OPTIONS if name in fields and name not in model.validator.keys}
         measurements = {key: value for key, value in fields.items() if key not in asked}
     language = languages.known(asked["lang"]) if "lang" in asked else None
     lang = language.code if language else ""
@@ -153,7 +173,7 @@ def posted_options(
     """Return what `split_off` does for a form; options that it lacks may stand in its address: `/result?lang=es`."""
     model = service_of(request.scope).model
     asked = query_of(request.scope)
-    addressed = {name: asked[name] for name in _OPTIONS if name in asked and name not in model.validator.keys}
+    addressed = {name: asked[name] for name in OPTIONS if name in asked and name not in model.validator.keys}
     return split_off(request.scope, {**addressed, **fields}, model, representation)
 
 
