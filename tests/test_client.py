@@ -42,6 +42,7 @@ from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, iris
 from tests.conftest import ROOT, Server, free_port, run_server
 from tests.tables import TABLES, guarded
+from tests.test_ml_command_line import closing
 from web.client import connection as connection_module
 from web.client import waiting as waiting_module
 from web.client.connection import stream_uri
@@ -736,7 +737,8 @@ def test_a_service_that_says_later_for_ever_is_given_up_with_its_reason(announce
         await connection.send(announcement)
         with contextlib.suppress(ConnectionClosed):
             async for request in connection:
-                await connection.send(refusal(request, 503))
+                text = request if isinstance(request, str) else '{"id": null}'
+                await connection.send(refusal(text, 503))
 
     async def attempt() -> subprocess.CompletedProcess[bytes]:
         async with pretending(refuse) as url:
@@ -747,7 +749,9 @@ def test_a_service_that_says_later_for_ever_is_given_up_with_its_reason(announce
     done = run(attempt())
 
     assert done.returncode == 1
-    assert done.stderr == b"error: gave up after 0.3 s: not now\n"
+    told = done.stderr.decode().splitlines()[-1]
+    assert told.startswith("error: gave up after 0.3 s: http://")
+    assert told.endswith(": not now")
 
 
 def test_a_server_that_is_connected_and_silent_is_given_up(announcement: str) -> None:
@@ -1495,3 +1499,27 @@ def test_give_up_takes_seconds() -> None:
 
     assert done.returncode == 2
     assert b"'soon' is not a number of seconds" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "streams", "message"),
+    [
+        ("rows.csv", ">&-", "standard output: Bad file descriptor"),
+        ("rows.csv", ">/dev/full", "standard output: No space left on device"),
+        ("rows.csv --out /dev/full", "", "/dev/full: No space left on device"),
+        ("-", "<&-", "standard input: Bad file descriptor"),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_is_named(
+    server: Server, tmp_path: Path, arguments: str, streams: str, message: str
+) -> None:
+    (tmp_path / "rows.csv").write_text("sepal_length,sepal_width,petal_length,petal_width\n5.6,2.7,4.2,1.3\n")
+    command = ["web.client", server.url, "stream", *arguments.split()]
+
+    done = closing(streams, *command, cwd=tmp_path)
+    unheard = closing(f"{streams} 2>&-", *command, cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == f"error: {message}"
+    assert "Traceback" not in done.stderr
+    assert unheard.returncode == 1

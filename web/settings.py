@@ -75,6 +75,14 @@ class Settings:
     host: str = _setting("127.0.0.1", "HOST", "address to listen on; 0.0.0.0 is every interface")
     port: int = _setting(8000, "PORT", "port to listen on", most=65_535)
     workers: int = _setting(1, "WEB_CONCURRENCY", "server processes", least=1, most=1_000)
+    worker_timeout_s: float = _setting(
+        30.0,
+        "WORKER_TIMEOUT_S",
+        "of several processes, one whose event loop has stood still for so long is replaced",
+        unit="seconds",
+        most=86_400,
+        least=2,
+    )
     model_file: Path = _setting(
         Path("model.npz"), "MODEL_FILE", "the model to serve; the built-in one is trained there when there is no file"
     )

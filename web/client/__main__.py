@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from ml.console import file_name, open_standard_streams, printable
 from ml.errors import MLError
 from ml.tables.csvfile import refuse_same_file
 from web.client.errors import ClientError
@@ -32,6 +33,7 @@ GIVE_UP_S = 300.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
+    open_standard_streams()
     options = _parser().parse_args(arguments)
     try:
         asyncio.run(_stream(options))
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0  # who reads our output has seen enough, as in `... | head`
     except OSError as error:
-        _tell(f"error: {error.filename or options.rows}: {error.strerror}")
+        _tell(f"error: {error.filename or file_name(options.rows, 'input')}: {error.strerror}")
         return 1
     except KeyboardInterrupt:
         return 130  # as shells tell it: 128 and the number of the signal
@@ -106,7 +108,7 @@ def _bar(sink: Sink) -> tqdm[NoReturn]:
 
 
 def _tell(message: str) -> None:
-    tqdm.write(message, file=sys.stderr)  # above the bar, where there is one
+    tqdm.write(printable(message), file=sys.stderr)  # above the bar, where there is one
 
 
 class _Progress:
@@ -150,10 +152,14 @@ class Source:
 
 
 class Sink:
-    """Where answers are written; one that has to wait for its reader does not hold up anything else."""
+    """Where answers are written; one that has to wait for its reader does not hold up anything else.
 
-    def __init__(self, descriptor: int) -> None:
+    An error in writing has the name of the output.
+    """
+
+    def __init__(self, descriptor: int, name: str) -> None:
         self.descriptor = descriptor
+        self._name = name
         self._may_wait = _may_wait(descriptor)
 
     async def write(self, table: bytes) -> None:
@@ -164,7 +170,10 @@ class Sink:
             if self._may_wait:
                 loop = asyncio.get_running_loop()
                 await _ready(self.descriptor, select.POLLOUT, loop.add_writer, loop.remove_writer)
-            content = content[os.write(self.descriptor, content[:size]) :]
+            try:
+                content = content[os.write(self.descriptor, content[:size]) :]
+            except OSError as error:
+                raise type(error)(error.errno, error.strerror, self._name) from error
 
 
 def _may_wait(descriptor: int) -> bool:
@@ -191,15 +200,15 @@ async def _ready(
 def _sink(name: str) -> Iterator[Sink]:
     """Open the output; a file takes its name only when it is complete."""
     if name == "-":
-        yield Sink(sys.stdout.fileno())
+        yield Sink(sys.stdout.fileno(), file_name(name, "output"))
     elif os.path.exists(name) and not os.path.isfile(name):  # a device or a named pipe keeps its place
         with open(name, "wb", buffering=0) as file:
-            yield Sink(file.fileno())
+            yield Sink(file.fileno(), name)
     else:
         path = os.path.realpath(name)
         descriptor, part = tempfile.mkstemp(".part", os.path.basename(path), os.path.dirname(path))
         try:
-            yield Sink(descriptor)
+            yield Sink(descriptor, name)
             os.fchmod(descriptor, 0o644)
             os.replace(part, path)
         except BaseException:

@@ -104,10 +104,6 @@ class Connections:
         )  # fmt: skip
         self._every_s = min(LONGEST_LOOK_S, shortest_s / LOOKS_A_DEADLINE)
 
-    def __len__(self) -> int:
-        """Return how many are served."""
-        return len(self._clients)
-
     def enter(self, transport: Transport, connection: Watched, address: str) -> Problem | None:
         """Take in a new connection; return why it is not served, or nothing.
 
