@@ -15,7 +15,8 @@ _SPACES = r"[\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f
 _SIGN = r"[-+\u2212]?"
 # With so many digits and such an exponent a number is finite in float32 and shorter than the longest text.
 _DIGITS = r"([0-9]{1,29}([.,][0-9]{0,20})?|[.,][0-9]{1,20})"
-_EXPONENT = r"([eE]([-\u2212][0-9]{1,3}|\+?[0-9]))?"
+_FEW_DIGITS = r"([0-9]{1,9}([.,][0-9]{0,20})?|[.,][0-9]{1,20})"
+_NUMBER = rf"({_DIGITS}([eE]([-\u2212][0-9]{{1,3}}|\+?0{{0,3}}[0-9]))?|{_FEW_DIGITS}[eE]\+?0{{0,3}}[12][0-9])"
 _READ_BESIDE = "Up to 64 characters are read, with more digits and larger exponents as well if the number is finite."
 
 
@@ -23,8 +24,8 @@ def text_schemas() -> Json:
     """Return the schemas of text that stands for a number, by name."""
     number = "A number as a person types it: a mark, . or ,; a sign; an exponent; spaces around it."
     return {
-        "NumberText": _text(_SIGN + _DIGITS + _EXPONENT, f"{number} {_READ_BESIDE}"),
-        "UnsignedNumberText": _text(r"\+?" + _DIGITS + _EXPONENT, f"{number} Not below 0. {_READ_BESIDE}"),
+        "NumberText": _text(_SIGN + _NUMBER, f"{number} {_READ_BESIDE}"),
+        "UnsignedNumberText": _text(r"\+?" + _NUMBER, f"{number} Not below 0. {_READ_BESIDE}"),
         "HalfTypedText": _text(
             f"{_SIGN}([.,]?|{_DIGITS}[eE]{_SIGN})", "The beginning of a number, or nothing: incomplete, not wrong."
         ),
