@@ -473,10 +473,10 @@ def test_a_feature_is_never_on_both_axes(open_page: Open) -> None:
 def test_the_picture_is_drawn_to_scale(open_page: Open) -> None:
     page = open_page()
     size = "leaf => { const scale = leaf.transform.baseVal[1].matrix; return [scale.a, scale.d] }"
-    page.locator("#prediction .picture .leaf-1").first.wait_for()
+    page.locator("#prediction .picture .shape-1").first.wait_for()
 
-    sepal = page.locator("#prediction .leaf-0").first.evaluate(size)
-    petal = page.locator("#prediction .leaf-1").first.evaluate(size)
+    sepal = page.locator("#prediction .shape-0").first.evaluate(size)
+    petal = page.locator("#prediction .shape-1").first.evaluate(size)
 
     lengths = [sepal[0], sepal[1], petal[0], petal[1]]
     ratios = [length / float(text) for length, text in zip(lengths, EXAMPLE.values(), strict=True)]

@@ -465,7 +465,7 @@ def test_an_error_page_is_translated_but_for_its_detail(client: TestClient) -> N
 
     page = parse_html(response.text)
     (detail,) = page.all("p", lang="en")
-    assert page.one("h1").text == page.one("title").text == "Aquí no hay nada"
+    assert page.one("h1").text == page.one("title").text == "Página no encontrada"
     assert detail.text == "there is nothing at /nothing/here"
     assert page.one("main").one("a").attributes["href"] == "../?lang=es"
 

@@ -361,7 +361,7 @@ def test_a_bad_file_leaves_the_old_model_serving_and_is_told_in_log_metric_and_b
     assert ready.json()["model"]["version"] == answer.json()["model"]["version"] == old
     assert ready.json()["rejected"]["reason"] == "not a model file: it is no .npz archive"
     assert ready.json()["rejected"]["since"].startswith("20")
-    (told,) = [record.getMessage() for record in caplog.records if "was not taken" in record.getMessage()]
+    (told,) = [record.getMessage() for record in caplog.records if "model reload failed" in record.getMessage()]
     assert old in told
     assert "not a model file" in told
     (failures,) = [line for line in metrics.splitlines() if line.startswith("model_load_failures_total")]

@@ -512,7 +512,7 @@ class Unread:
 
 
 class Unwatched(Watched):
-    def look_at_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
+    def check_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
         """Have no deadline."""
 
 
@@ -523,10 +523,10 @@ def test_a_client_that_goes_on_sending_need_not_read_yet() -> None:
 
     for _ in range(20):
         connection.received_bytes += 1
-        connection.look(1.0, limits)
+        connection.check_deadlines(1.0, limits)
     went_on = not transport.is_aborted
     for _ in range(6):
-        connection.look(1.0, limits)
+        connection.check_deadlines(1.0, limits)
 
     assert went_on
     assert transport.is_aborted

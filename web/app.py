@@ -1,4 +1,4 @@
-"""The application: routes, what stands around them, and the model's lifespan."""
+"""The application: routes, middleware, and the lifespan of the model."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ class Application(Starlette):
     """Starlette behind the gateway.
 
     Attributes:
-        service: what the endpoints share.
-        streams: the websockets that are open.
+        service: the state that the endpoints share.
+        streams: the open websockets.
     """
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.streams = OpenStreams()
         super().__init__(routes=_routes(service, self.streams), lifespan=lifespan)
-        # A redirect to the address without its last slash would name our own host, which a proxy may not.
+        # A redirect to the address without its last slash would name our own host, which may be hidden by a proxy.
         self.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +80,7 @@ class Application(Starlette):
         await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return the application behind all that stands around it; the gateway answers unexpected exceptions."""
+        """Return the application behind its middleware; the gateway answers unexpected exceptions."""
         app = ExactPaths(ExceptionMiddleware(self.router, HANDLERS), self.routes, HANDLERS)
         service = self.service
         return behind_gateway(
@@ -108,7 +108,7 @@ def create_app(settings: Settings | None = None, *, metrics_folder: Path | None 
     """Return the service; without settings, those of the environment.
 
     Args:
-        metrics_folder: where several processes of one service add up what they count.
+        metrics_folder: in which several processes of one service share their metrics.
     """
     settings = settings or Settings.from_environment()
     service = Service(
@@ -155,8 +155,8 @@ async def lifespan(app: Application) -> AsyncIterator[dict[str, object]]:
     """
     service = app.service
     settings = service.settings
-    # What a start leaves behind stays; full collections need not look at it, milliseconds in which nobody is served.
-    # The model is not part of it: it goes when another one comes.
+    # Objects of the start stay for ever: frozen, they cost full collections no time, milliseconds in which no request
+    # is served. The model is not among them: it is freed when another one replaces it.
     gc.collect()
     gc.freeze()
     file = models.ModelFile(settings.model_file, lambda: models.load(settings))
@@ -180,22 +180,22 @@ async def lifespan(app: Application) -> AsyncIterator[dict[str, object]]:
 
 
 def take(news: Classifier | Rejected, service: Service, streams: OpenStreams) -> None:
-    """Put a new model in the place of the one that answers, between two requests, or remember why it cannot be."""
+    """Serve a new model instead of the present one, between two requests, or keep the reason of a rejected file."""
     served = service.model
     if isinstance(news, Rejected):
         service.rejected = news
         service.metrics.model_load_failed()
-        logger.error("the new model file was not taken, %s goes on: %s", _shown(served), news.reason)
+        logger.error("model reload failed, still serving %s: %s", _shown(served), news.reason)
         return
     service.rejected = None
     if news.version == served.version:
-        logger.info("the model file has the model again that is served: %s", _shown(news))
+        logger.info("model reload: the model file matches the served model again: %s", _shown(news))
         return
     service.model = news
     service.metrics.model_loaded(news)
     streams.announce()
-    logger.info("replaced %s by %s", _shown(served), _shown(news))
-    # What is made of a model holds itself, and a large one would wait for the next full collection.
+    logger.info("model reload: replaced %s by %s", _shown(served), _shown(news))
+    # Objects derived from a model refer to it, so a large one would stay until the next full collection.
     gc.collect()
 
 
@@ -216,9 +216,9 @@ class _Static(StaticFiles):
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         if len(path) > MAX_PATH_CHARACTERS:
-            raise HTTPException(404)  # to follow a path of thousands of folders takes long
+            raise HTTPException(404)  # resolving a path of thousands of folders is slow
         response = await super().get_response(path, scope)
-        # Only the digest of this very file: another one's is a page's that comes from an older or newer release.
+        # Only the digest of this very file: a page of an older or newer release asks for another one.
         own = (STATIC / path).is_file() and asset(path).encode().endswith(b"?" + scope["query_string"])
         known = bool(scope["query_string"]) and own
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if known else "no-cache"

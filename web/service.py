@@ -1,4 +1,4 @@
-"""The service: what all endpoints of a process share, as one typed object."""
+"""The service: the state that all endpoints of a process share, as one typed object."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Service:
 
     Attributes:
         pending: the bytes of all request bodies that are being read.
-        model: the model that answers. It is replaced by assigning another one, between two requests.
-        watch: looks at the model file.
-        rejected: why a newer model file is not served, if there is one.
-        is_draining: whether the process has been told to end.
+        model: the served model. It is replaced by assigning another one, between two requests.
+        watch: checks the model file.
+        rejected: the reason why a newer model file is not served, if there is one.
+        is_draining: whether the process drains, which it does after SIGTERM.
     """
 
     settings: Settings
@@ -38,7 +38,7 @@ class Service:
 
 
 class State(TypedDict):
-    """What is in the state of each request and websocket."""
+    """The state of a request or websocket."""
 
     service: Service
     request_id: str

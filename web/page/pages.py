@@ -21,14 +21,14 @@ from web.responses import Content, entity_tag, headers_of
 from web.service import service_of
 
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
-# Fields that say how an answer is shown and are no measurements.
+# Fields that are options of the view, not measurements.
 _OPTIONS = ("lang", "map-x", "map-y")
 
 
 class ViewOptions(NamedTuple):
-    """How an answer is shown: its language, the `lang` that the address asks for, and the features of its map.
+    """Options of the view: its language, the `lang` of the address, and the features of the map.
 
-    A named tuple: one is made for each request, and a frozen dataclass takes three times as long.
+    A named tuple, because one is made for each request, and a frozen dataclass takes three times as long.
     """
 
     language: Language
@@ -42,7 +42,7 @@ async def page(request: Request) -> Response:
     model = service_of(request.scope).model
     fields, options = split_off(request.scope, query_of(request.scope), model, "page")
     known: dict[str, object] = {feature.key: options.language.number(feature.example) for feature in model.features}
-    # Other parameters are left alone here: links get decorated on their way (utm_source and the like).
+    # Other parameters are ignored here: links get decorated on their way (utm_source and the like).
     known |= {key: text for key, text in fields.items() if key in known}
     tag = entity_tag(model, "page", options.language.code)
     if is_known(request.scope, tag):
@@ -53,7 +53,7 @@ async def page(request: Request) -> Response:
 async def result(request: Request) -> Response:
     """POST /result: the page with its result, for browsers without JavaScript; a GET leads to the page."""
     if request.method != "POST":
-        # With what it asks for: from the result, the links of examples and languages lead here.
+        # With its query: the links of examples and languages on the result lead here.
         query = request.url.query
         return RedirectResponse(f"./?{query}" if query else "./", status_code=303)
     refuse_compressed(request)
@@ -64,7 +64,7 @@ async def result(request: Request) -> Response:
 
 
 async def favicon(request: Request) -> Response:
-    """GET /favicon.ico: where browsers look for the icon of answers that are no page."""
+    """GET /favicon.ico: the address at which browsers look for the icon of responses other than pages."""
     return RedirectResponse("static/favicon.svg", status_code=308)
 
 
@@ -108,7 +108,7 @@ def page_response(
 def split_off(
     scope: Scope, fields: Mapping[str, str], model: Classifier, representation: Representation
 ) -> tuple[dict[str, object], ViewOptions]:
-    """Return the measurements among a request's fields, and how its answer is to be shown.
+    """Return the measurements among a request's fields, and the options of its view.
 
     The names of the map's fields have a hyphen, which no feature's key has; a feature may be called `lang`.
     """
@@ -129,7 +129,7 @@ def split_off(
 def posted_options(
     request: Request, fields: Mapping[str, str], representation: Representation
 ) -> tuple[dict[str, object], ViewOptions]:
-    """Return what `split_off` does for a form; options that it lacks may stand in its address: `/result?lang=es`."""
+    """Return the result of `split_off` for a form; missing options come from its address: `/result?lang=es`."""
     model = service_of(request.scope).model
     asked = query_of(request.scope)
     addressed = {name: asked[name] for name in _OPTIONS if name in asked and name not in model.validator.keys}
@@ -139,7 +139,7 @@ def posted_options(
 def refuse_compressed(request: Request) -> None:
     """Raise a `Problem`, 415, if the body is compressed."""
     if header_of(request.scope, b"content-encoding") not in (b"", b"identity"):
-        raise Problem(415, "a compressed body is not read")
+        raise Problem(415, "a compressed body is not supported")
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -150,6 +150,6 @@ async def form_of(request: Request) -> dict[str, str]:
     """
     charset = content_type_of(request.scope)[1].get(b"charset", b"utf-8").lower()
     if charset not in (b"utf-8", b"utf8", b"us-ascii"):
-        raise Problem(415, "a form is UTF-8")
+        raise Problem(415, "a form must be UTF-8")
     async with request.form(max_files=0, max_fields=MAX_QUERY_FIELDS) as form:
         return {key: str(value) for key, value in form.items()}

@@ -1,8 +1,8 @@
 """One sample as text to copy into a program: a command, a script, a piece of a page.
 
-Knows no templates and no requests. Each function returns text that runs as it stands. Every name, key and address in
-it is escaped for the language that it stands in, whatever the model calls its features. The token, where one is asked
-for, is never in the text: the programs read it from their environment.
+Knows no templates and no requests. Each function returns text that runs unchanged. Every name, key and address in it is
+escaped for the language around it, whatever the names of the features are. The token, if one is required, is never in
+the text: the programs read it from their environment.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _JAVASCRIPT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One value of the sample; `title` is what people call it, with its unit, and `value` a JSON number."""
+    """One value of the sample; `title` is its name for people, with its unit, and `value` a JSON number."""
 
     key: str
     title: str
@@ -39,13 +39,13 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What the snippets have in common.
+    """The data of all snippets.
 
     Attributes:
-        address: where the service answers, as its callers see it, with a slash at its end.
+        address: the address of the service as its callers see it, with a slash at its end.
         model: the model's name.
         inputs: the sample, in the order of the features.
-        needs_token: whether programs have to send a token.
+        needs_token: whether programs must send a token.
     """
 
     address: str
@@ -160,7 +160,7 @@ def _python_escape(character: str) -> str:
 def _text(text: str, *, wide: Callable[[str], str] = _json_escape) -> str:
     """Return text in double quotes as JSON, JavaScript and Python read it.
 
-    What cannot be seen is spelled out; so is `<`, which ends a script in a page.
+    Invisible characters are escaped; so is `<`, which ends a script in a page.
     """
     plain = json.dumps(text, ensure_ascii=False)
     if plain.isprintable() and "<" not in plain:
@@ -203,7 +203,7 @@ def _filled(items: Iterable[str], brackets: str, *, indent: int = 0) -> str:
 
 
 def _html(text: str) -> str:
-    """Return text as HTML; what cannot be seen is spelled out where HTML has a way to."""
+    """Return text as HTML; invisible characters are escaped where HTML has an escape."""
     escaped = html.escape(text, quote=False)
     if escaped.isprintable():
         return escaped
