@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import io
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -33,17 +34,20 @@ LONGEST_SEED = 10
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    options = _parser().parse_args(arguments)
+    console.open_standard_streams()
     try:
-        options.run(options)
+        try:
+            options = _parser().parse_args(arguments)
+            options.run(options)
+        finally:
+            console.write_lines([])  # what argparse has written
     except MLError as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.complain(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         return 130  # as shells tell it: 128 and the number of the signal
     except BrokenPipeError:
-        # Who reads our output has seen enough, as in `... | head`; nothing more can be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0  # who reads our output has seen enough, as in `... | head`
     return 0
 
 
@@ -164,13 +168,11 @@ def _limits(text: str) -> tuple[str, Limits]:
 def _read(options: argparse.Namespace) -> Dataset:
     if options.data is None:
         dataset = iris.load()
-        print(dataset.source)
+        console.write_lines([dataset.source])
         return dataset
     limits = dict(options.limits)
     reading = read_csv(options.data, target=options.target, drop=options.drop, limits=limits, name=options.name)
-    print(reading.dataset.source)
-    for sentence in reading.inferred:
-        print(f"  {sentence}")
+    console.write_lines([reading.dataset.source, *(f"  {sentence}" for sentence in reading.inferred)])
     return reading.dataset
 
 
@@ -190,12 +192,13 @@ def _train(options: argparse.Namespace) -> None:
         folds = fitting.cross_validate(dataset, recipe, progress=progress.tell)
         model = fitting.model_of(trained, cross_validation=folds, keep_samples=not options.no_samples)
     loaded = fitting.write(model, options.out, trained=trained)
-    _print(console.report_lines(loaded.card.report, loaded.labels))
-    _print(console.importance_lines(loaded.card))
-    print(
-        f"\n{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
+    console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
+    console.write_lines(console.importance_lines(loaded.card))
+    done = (
+        f"{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
         "scikit-learn's probabilities to the last bit"
     )
+    console.write_lines(["", done])
 
 
 class _Progress:
@@ -233,14 +236,14 @@ def _evaluate(options: argparse.Namespace) -> None:
     parts = fitting.split(dataset, model.card.recipe)
     answers = model.predict_batch(parts.test_rows).indices
     report = fitting.measure(answers, parts, n_labels=len(dataset.labels))
-    _print(console.report_lines(report, dataset.labels))
+    console.write_lines(console.report_lines(report, dataset.labels))
 
 
 def _predict(options: argparse.Namespace) -> None:
     model = classifier.load(options.model)
     row = model.validator.row(options.values)
-    _print(console.prediction_lines(model, row))
-    _print(console.explanation_lines(explain(model, row), model.card))
+    console.write_lines(console.prediction_lines(model, row))
+    console.write_lines(console.explanation_lines(explain(model, row), model.card))
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -256,28 +259,38 @@ def _score(options: argparse.Namespace) -> None:
             raise DatasetError(f"line {bad.line}: {bad.message}")
         shown += 1
         if shown <= SHOWN_BAD_ROWS:
-            tqdm.write(f"line {bad.line}: {bad.message}", file=sys.stderr)
+            tqdm.write(console.printable(f"line {bad.line}: {bad.message}"), file=sys.stderr)
 
-    with _source(options.rows) as source, _sink(options.out) as sink, tqdm(unit=" rows", disable=None) as bar:
+    with _Input(options.rows) as source, _sink(options.out) as sink, tqdm(unit=" rows", disable=None) as bar:
         scored = score.score(model, source, sink, on_bad=tell, on_rows=bar.update, guarded=options.guarded)
     if scored.bad:
-        print(f"{scored.bad} of {scored.rows} rows have no answer and were left blank", file=sys.stderr)
+        console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
 
 
 # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
 _TEXT: dict[str, str] = {"errors": "surrogateescape", "newline": ""}
 
 
-@contextlib.contextmanager
-def _source(name: str) -> Iterator[TextIO]:
-    with contextlib.ExitStack() as stack:
+class _Input(io.TextIOWrapper):
+    """A table that is read, or standard input where the name is `-`.
+
+    Raises:
+        DatasetError: it cannot be opened, or read.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._shown = console.file_name(name, "input")
         try:
-            file: TextIO = stack.enter_context(
-                open(sys.stdin.fileno() if name == "-" else name, encoding="utf-8", closefd=name != "-", **_TEXT)  # type: ignore[call-overload]  # mypy can't see into **_TEXT
-            )
+            file = open(sys.stdin.fileno() if name == "-" else name, "rb", closefd=name != "-")  # noqa: SIM115
         except OSError as error:
-            raise DatasetError(f"{name}: {error.strerror}") from error
-        yield file
+            raise DatasetError(f"{self._shown}: {error.strerror}") from error
+        super().__init__(file, encoding="utf-8", errors="surrogateescape", newline="")
+
+    def read(self, size: int | None = -1, /) -> str:
+        try:
+            return super().read(size)
+        except OSError as error:
+            raise DatasetError(f"{self._shown}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -310,29 +323,24 @@ def _sink(name: str) -> Iterator[TextIO]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise DatasetError(f"{name} cannot be written: {error.strerror}") from error
+        raise DatasetError(f"{console.file_name(name, 'output')} cannot be written: {error.strerror}") from error
 
 
 def _inspect(options: argparse.Namespace) -> None:
     model = classifier.load(options.model)
-    _print(console.card_lines(model.card, model.version))
-    print()
-    _print(console.report_lines(model.card.report, model.labels))
-    _print(console.importance_lines(model.card))
+    console.write_lines(console.card_lines(model.card, model.version))
+    console.write_lines([""])
+    console.write_lines(console.report_lines(model.card.report, model.labels))
+    console.write_lines(console.importance_lines(model.card))
 
 
 def _rollback(options: argparse.Namespace) -> None:
     if options.list:
-        _print(console.kept_lines(history.kept(options.model)))
+        console.write_lines(console.kept_lines(history.kept(options.model)))
         return
     restored = history.restore(options.model, options.to or "")
     kept = f", in place of {restored.replaced}, which is kept" if restored.replaced else ""
-    print(f"{options.model}: version {restored.model.version} again{kept}")
-
-
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)
+    console.write_lines([f"{options.model}: version {restored.model.version} again{kept}"])
 
 
 if __name__ == "__main__":

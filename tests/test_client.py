@@ -44,6 +44,7 @@ from ml.score import BadRow
 from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, iris
 from tests.conftest import ROOT, Server, free_port, run_server
+from tests.test_ml_command_line import closing
 from web.client import connection as connection_module
 from web.client import waiting as waiting_module
 from web.client.connection import stream_uri
@@ -1476,3 +1477,27 @@ def test_give_up_takes_seconds() -> None:
 
     assert done.returncode == 2
     assert b"'soon' is not a number of seconds" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "streams", "message"),
+    [
+        ("rows.csv", ">&-", "standard output: Bad file descriptor"),
+        ("rows.csv", ">/dev/full", "standard output: No space left on device"),
+        ("rows.csv --out /dev/full", "", "/dev/full: No space left on device"),
+        ("-", "<&-", "standard input: Bad file descriptor"),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_is_named(
+    server: Server, tmp_path: Path, arguments: str, streams: str, message: str
+) -> None:
+    (tmp_path / "rows.csv").write_text("sepal_length,sepal_width,petal_length,petal_width\n5.6,2.7,4.2,1.3\n")
+    command = ["web.client", server.url, "stream", *arguments.split()]
+
+    done = closing(streams, *command, cwd=tmp_path)
+    unheard = closing(f"{streams} 2>&-", *command, cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == f"error: {message}"
+    assert "Traceback" not in done.stderr
+    assert unheard.returncode == 1

@@ -203,6 +203,37 @@ def test_a_change_keeps_the_limits(model: Classifier, maximum: float, value: flo
     assert model.predict([*SAMPLE[:3], nearest.value]).label == "virginica"
 
 
+@pytest.mark.parametrize(("minimum", "value"), [(4.0, 4.5), (4.5, 4.5), (4.51, None)])
+def test_a_change_may_reach_the_limit_itself(tmp_path: Path, minimum: float, value: float | None) -> None:
+    rows = np.arange(10.0)[:, None]
+    classes = (rows[:, 0] > 4.5).astype(int)
+    model = limited(exported(DecisionTreeClassifier().fit(rows, classes), rows, classes, tmp_path), "f0", minimum, None)
+
+    nearest = explain.explain(model, [7.0]).nearest
+
+    assert (nearest.value if nearest else None) == value
+
+
+@pytest.mark.parametrize(
+    ("row", "feature", "direction"),
+    [([3.5, 3.5], "f0", "falls to"), ([5.5, 5.5], "f0", "rises above"), ([3.5, 2.75], "f1", "falls to")],
+)
+def test_of_changes_that_are_equally_near_that_of_the_first_feature_counts(
+    tmp_path: Path, row: list[float], feature: str, direction: str
+) -> None:
+    rows = np.array([(x, y) for x in range(10) for y in range(10)], dtype=float)
+    classes = np.all((rows >= 3) & (rows <= 6), axis=1).astype(int)
+    model = exported(DecisionTreeClassifier(random_state=0).fit(rows, classes), rows, classes, tmp_path)
+    without_grid = classifier.load(tmp_path / "model.npz", max_cells=0)
+    assert (model.grid is None, without_grid.grid is None) == (False, True)
+
+    nearest = explain.nearest_change(model, row)
+
+    assert nearest is not None
+    assert (nearest.feature, nearest.direction) == (feature, direction)
+    assert nearest == explain.nearest_change(without_grid, row) == explain.explain(model, row).nearest
+
+
 def test_the_nearest_change_of_the_known_sample_is_a_short_number(model: Classifier) -> None:
     nearest = explain.explain(model, SAMPLE).nearest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import Message, Receive, Scope, Send
 
+from web import errors
 from web.app import create_app
+from web.metrics.counters import Metrics
+from web.middleware.gateway import behind_gateway
 from web.middleware.origins import is_foreign, is_known_host
 from web.middleware.rates import MAX_CLIENTS, MOST_PREPAID, Rates
 from web.middleware.token import COOKIE_LIFE_S, Access
@@ -96,6 +101,31 @@ def test_an_unexpected_exception_is_a_problem_that_names_its_request_in_the_log(
     assert_refused(response, 500)
     request_id = response.headers["x-request-id"]
     assert response.json()["detail"] == f"internal error; see the log for request id {request_id}"
+
+
+def test_a_mistake_after_an_answer_has_begun_is_not_answered_again() -> None:
+    begun: Message = {"type": "http.response.start", "status": 200, "headers": []}
+    sent: list[Message] = []
+
+    async def fail_late(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(begun)
+        raise ZeroDivisionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    settings = Settings()
+    gateway = behind_gateway(
+        fail_late, settings, Rates(settings.rate_limit), Metrics(), refuse=errors.refuse, fail=errors.handle_failure
+    )
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"x")], "query_string": b""}
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(gateway(scope, receive, send))  # type: ignore[arg-type]  # an application returns a coroutine
+
+    assert [(message["type"], message["status"]) for message in sent] == [("http.response.start", 200)]
 
 
 # --- rates
@@ -392,6 +422,36 @@ def test_a_form_passes_a_trusted_proxy_that_changes_the_host(make: Any) -> None:
 
     assert client.post("/result", data=EXAMPLE, headers=FORWARDED | origin).status_code == 200
     assert client.post("/result", data=EXAMPLE, headers=origin).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (["predict.example.org"], 200),
+        (["evil.example", "predict.example.org"], 200),
+        (["predict.example.org", "evil.example"], 400),
+        (["evil.example, predict.example.org"], 200),
+        (["predict.example.org,evil.example"], 400),
+        (["a.example, b.example", "evil.example,predict.example.org "], 200),
+        (["predict.example.org", "predict.example.org, evil.example"], 400),
+    ],
+)
+def test_of_several_forwarded_hosts_the_last_is_the_one_that_the_trusted_proxy_added(
+    make: Any, sent: list[str], status: int
+) -> None:
+    client = make(address="10.1.2.3", trusted_proxies=("10.0.0.0/8",), allowed_hosts=("predict.example.org",))
+
+    response = client.get("/", headers=[("X-Forwarded-Host", value) for value in sent])
+
+    assert response.status_code == status
+
+
+def test_a_forwarded_host_replaces_every_header_host(make: Any) -> None:
+    client = make(address="10.1.2.3", trusted_proxies=("10.0.0.0/8",), allowed_hosts=("predict.example.org",))
+    hosts = [("Host", "predict.example.org"), ("Host", "evil.example")]
+
+    assert client.get("/", headers=[*hosts, ("X-Forwarded-Host", "predict.example.org")]).status_code == 200
+    assert client.get("/", headers=[*hosts, ("X-Forwarded-Host", "evil.example")]).status_code == 400
 
 
 def test_clients_behind_a_trusted_proxy_have_their_own_number_of_streams(make: Any) -> None:

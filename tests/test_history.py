@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 import re
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +20,7 @@ from ml.errors import ModelFileError
 from ml.model import classifier, modelfile
 from ml.model.card import Recipe
 from ml.training import fitting, history, iris
-from tests.conftest import output_of, run
+from tests.conftest import ROOT, output_of, run
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +216,111 @@ def test_a_kept_file_too_large_to_be_read_is_not_put_back(fitted: list[fitting.T
 
     assert sorted(os.listdir(path.parent)) == files
     assert version_at(path) == version
+
+
+def at_once(count: int, program: str, *arguments: str | Path) -> list[subprocess.CompletedProcess[str]]:
+    """Run a program in so many processes, which begin their work together; return how each of them ended."""
+    gate = "import sys; sys.stdin.readline()\n"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program.replace("START", gate), str(number), *map(str, arguments)],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    with ThreadPoolExecutor(count) as threads:
+        outputs = list(threads.map(lambda process: process.communicate("\n", timeout=60), processes))
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *output)
+        for process, output in zip(processes, outputs, strict=True)
+    ]
+
+
+ROLL_BACK = """
+from pathlib import Path
+import sys
+from ml.training import history
+START
+restored = history.restore(Path(sys.argv[2]))
+print(restored.model.version, restored.replaced)
+"""
+WRITE = """
+from pathlib import Path
+import sys
+from ml.model.card import Recipe
+from ml.training import fitting, iris
+fitted = fitting.fit(iris.load(), Recipe(seed=100 + int(sys.argv[1]), trees=2))
+model = fitting.model_of(fitted)
+START
+print(fitting.write(model, Path(sys.argv[2]), trained=fitted).version)
+"""
+
+
+def test_six_rollbacks_at_once_lose_no_version(fitted: list[fitting.Trained], path: Path) -> None:
+    versions = write(fitted[:3], path)
+
+    done = at_once(6, ROLL_BACK, path)
+
+    assert [one.returncode for one in done] == [0] * 6, [one.stderr for one in done]
+    assert sorted([version_at(path), *kept(path)]) == sorted(versions)
+    # Each took the place of what another one had put there: an even number of times it is as before.
+    assert version_at(path) == versions[2]
+    taken = Counter(one.stdout.strip() for one in done)
+    assert taken == {f"{versions[1]} {versions[2]}": 3, f"{versions[2]} {versions[1]}": 3}
+
+
+def test_four_models_trained_at_once_are_all_there(path: Path) -> None:
+    done = at_once(4, WRITE, path)
+
+    assert [one.returncode for one in done] == [0] * 4, [one.stderr for one in done]
+    assert sorted([version_at(path), *kept(path)]) == sorted(one.stdout.strip() for one in done)
+    assert len(os.listdir(path.parent)) == 4
+
+
+def test_who_waits_for_the_lock_says_so(
+    fitted: list[fitting.Trained], path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(fitted[:2], path)
+    monkeypatch.setattr(history, "SILENT_S", 0.0)
+    held = os.open(path.parent, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    caplog.set_level(logging.WARNING, logger="ml")
+
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(history.restore, path)
+        while not caplog.records:
+            assert not waiting.done()
+        os.close(held)
+        waiting.result(20)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: another process replaces a model in this folder; waiting for it"
+    ]
+
+
+def test_without_locks_a_model_is_replaced_and_a_warning_says_so(
+    fitted: list[fitting.Trained], path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_descriptor: int, _operation: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+
+    version, _ = write(fitted[:2], path)
+
+    assert kept(path) == [version]
+    assert "cannot be locked ([Errno 95] Operation not supported)" in caplog.text
+
+
+def test_what_was_replaced_last_comes_first_though_the_clock_was_set_back(
+    fitted: list[fitting.Trained], path: Path
+) -> None:
+    first, second = write(fitted[:2], path)
+    (kept_file,) = history.kept(path)
+    tomorrow_ns = kept_file.replaced_ns + 86_400 * 10**9
+    os.utime(kept_file.path, ns=(tomorrow_ns, tomorrow_ns))  # by a clock that was a day ahead
+
+    write(fitted[2:3], path)
+
+    assert kept(path) == [second, first]
+    assert history.restore(path).model.version == second

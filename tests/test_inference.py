@@ -720,6 +720,14 @@ def test_too_many_samples_are_too_large(model_path: Path, binary: bool) -> None:
     assert error_of(responses[1]) == "at most 5 samples are allowed in one request, not 6"
 
 
+def test_a_refusal_says_when_to_come_back(model_path: Path) -> None:
+    with TestClient(create_app(Settings(model_file=model_path, max_pending_bytes=2**16))) as client:
+        response = client.post("/v2/models/iris/infer", content=b" " * 100_000)
+
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert "try again later" in response.json()["error"]
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_too_large_a_body_is_told_in_the_protocols_form(model_path: Path, chunked: bool) -> None:
     content = json.dumps({"inputs": [samples()]}).encode()

@@ -7,8 +7,11 @@ import contextlib
 import http.client
 import json
 import os
+import shlex
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from ml.model.card import Recipe
 from ml.training import fitting, iris
 from tests.benchmarks import replace
 from tests.benchmarks import server as benchmark_server
-from tests.conftest import Server, put, run_server
+from tests.conftest import ROOT, Server, free_port, put, run_server, wait_until_ready
 
 ROW = [5.6, 2.7, 4.2, 1.3]
 SAMPLE = json.dumps({"sample": ROW})
@@ -280,6 +283,103 @@ def test_workers_that_cannot_start_are_started_ever_more_slowly_and_given_up_wit
     assert "and there is no other one" in told
 
 
+def children_of(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def has_taken_over(pid: int, number: signal.Signals) -> bool:
+    """Tell whether a process ignores or handles a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigIgn", "SigCgt"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+def test_hangups_at_any_moment_of_a_start_do_no_harm(path: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    variables = {"HOST": "127.0.0.1", "PORT": str(free_port()), "MODEL_FILE": str(path), "WEB_CONCURRENCY": "2"}
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "web"], cwd=ROOT, env=os.environ | variables, stderr=output)
+    try:
+        while not has_taken_over(process.pid, signal.SIGHUP):
+            pass  # Python itself is starting
+        for serving in (2, 3):
+            while log.read_text().count("serves") < serving:
+                # To each of them, as `pkill -HUP` would, and to one that is just being made.
+                for pid in (process.pid, *children_of(process.pid)):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGHUP)
+                assert process.poll() is None, log.read_text()
+            if serving == 2:
+                os.kill(children_of(process.pid)[0], signal.SIGKILL)
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(20)
+    finally:
+        process.kill()
+
+    assert status == 0
+    assert "ended by signal 1" not in log.read_text()
+
+
+def test_a_worker_that_stands_still_is_named_and_replaced(path: Path, tmp_path: Path) -> None:
+    server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2", WORKER_TIMEOUT_S="3")
+    with server_of as server:
+        wait_for(server, "serves", times=2)
+        stopped, other = workers_of(server)
+        os.kill(stopped, signal.SIGSTOP)
+        wait_for(server, "serves", times=3)
+        server.process.send_signal(signal.SIGTERM)
+        status = status_of(server)
+
+    told = server.log.read_text()
+    assert f"process {stopped}: its event loop has stood still for 3 s; it is killed" in told
+    assert f"process {stopped} was ended by signal 9; the next one starts in" in told
+    assert f"process {other} " not in told.replace(f"process {other} serves", "")
+    assert status == 0
+
+
+def test_a_worker_that_takes_long_to_end_is_let_alone(path: Path, tmp_path: Path) -> None:
+    server_of = run_server(
+        tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2", WORKER_TIMEOUT_S="3", SHUTDOWN_S="6"
+    )
+    with server_of as server:
+        wait_for(server, "serves", times=2)
+        with opened(server) as half:
+            half.sendall(HALF)
+            for _ in range(20):
+                with opened(server) as other:
+                    ask(other, READY)  # and so has the half of the request been taken in
+            for worker in workers_of(server):
+                os.kill(worker, signal.SIGTERM)
+            while server.log.read_text().count("serves") < 4:
+                assert server.process.poll() is None
+
+    assert "stood still" not in server.log.read_text()
+    assert "cut off: 1 connections" in server.log.read_text()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_without_standard_streams_serves_and_ends_well(path: Path, workers: str) -> None:
+    port = free_port()
+    variables = {"HOST": "127.0.0.1", "PORT": str(port), "MODEL_FILE": str(path), "WEB_CONCURRENCY": workers}
+    process = subprocess.Popen(
+        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m web <&- >&- 2>&-"],
+        cwd=ROOT, env=os.environ | variables | {"DRAIN_S": "0"},
+    )  # fmt: skip
+    server = Server(process, port, Path(os.devnull))
+    try:
+        wait_until_ready(server)
+        with opened(server) as connection:
+            assert ask(connection, PREDICT).status == 200
+        process.send_signal(signal.SIGTERM)
+        status = status_of(server)
+    finally:
+        process.kill()
+
+    assert status == 0
+
+
 def test_workers_end_when_their_supervisor_is_gone(path: Path, tmp_path: Path) -> None:
     server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2")
     with server_of as server, connect(server.stream_url) as stream:
@@ -293,10 +393,14 @@ def test_workers_end_when_their_supervisor_is_gone(path: Path, tmp_path: Path) -
             pass
 
 
-def test_an_address_in_use_is_told_in_a_sentence_by_a_supervisor_too(server: Server, model_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_address_in_use_is_told_in_a_sentence_and_before_anything_else(
+    server: Server, tmp_path: Path, workers: str
+) -> None:
     from tests.test_server import start
 
-    done = start(PORT=str(server.port), MODEL_FILE=str(model_path), WEB_CONCURRENCY="2")
+    (tmp_path / "model.npz").write_bytes(b"whatever it is")
+    done = start(PORT=str(server.port), MODEL_FILE=str(tmp_path / "model.npz"), WEB_CONCURRENCY=workers)
 
     assert done.returncode == 1
     assert done.stderr == f"error: 127.0.0.1:{server.port}: address already in use\n"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import logging
 import logging.config
 import os
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -20,7 +22,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.conftest import ROOT, run_server
+from tests.conftest import ROOT, Server, run_server
 from web.app import create_app
 from web.logs import REQUEST_ID, JsonFormatter, PlainFormatter
 from web.settings import Settings
@@ -186,3 +188,69 @@ def test_an_exception_is_one_line_with_the_id_that_the_client_was_told(model_pat
     assert mistake["request_id"] == request_id
     assert mistake["level"] == "ERROR"
     assert "broken on purpose" in mistake["traceback"]
+
+
+HOSTILE = "n\x1b[2J\n2026-01-01 00:00:00,000 ERROR web: forged\r\x9b31m\u202e"
+
+
+def test_text_of_a_stranger_neither_ends_a_line_nor_reaches_a_terminal_as_it_is() -> None:
+    line = PlainFormatter().format(record("serving %s", HOSTILE))
+    traceback = PlainFormatter().format(record("failed", error=ValueError("\x1b[2J")))
+
+    assert line.isprintable()
+    assert "n\\x1b[2J\\n2026" in line
+    assert all(part.isprintable() for part in traceback.split("\n"))
+    assert traceback.endswith("\nValueError: \\x1b[2J")
+
+
+def answered(server: Server, requests: int) -> None:
+    for _ in range(requests):
+        with urllib.request.urlopen(f"{server.url}/health/live", timeout=10) as response:
+            assert response.status == 200
+
+
+@pytest.fixture
+def unread(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A named pipe that takes a page, and the end of it that nobody reads yet."""
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(reading, True)
+    yield path, reading
+    os.close(reading)
+
+
+def test_a_log_that_nobody_reads_stops_nothing_and_what_was_lost_is_told(
+    model_path: Path, tmp_path: Path, unread: tuple[Path, int]
+) -> None:
+    path, reading = unread
+    (tmp_path / "sitecustomize.py").write_text("import web.logs\nweb.logs.MAX_LINES = 100\n")
+    folders = f"{tmp_path}{os.pathsep}{ROOT}"
+    with run_server(path, MODEL_FILE=str(model_path), ACCESS_LOG="1", PYTHONPATH=folders) as server:
+        answered(server, 500)
+        log = b""
+        while b"lines of the log were lost" not in log:
+            log += os.read(reading, 2**16)
+        answered(server, 1)
+        server.process.send_signal(signal.SIGTERM)
+        while part := os.read(reading, 2**16):
+            log += part
+        status = server.process.wait(20)
+
+    lines = log.decode().splitlines()
+    (told,) = [line for line in lines if "were lost" in line]
+    lost = int(told.partition("web: ")[2].split()[0])
+    assert lost + len([line for line in lines if "GET /health/live 200" in line]) == 501
+    assert lost > 300
+    assert lines[-1].endswith("stopped"), "what is left is written at the end"
+    assert status == 0
+
+
+def test_a_server_ends_though_nobody_reads_its_log(model_path: Path, unread: tuple[Path, int]) -> None:
+    with run_server(unread[0], MODEL_FILE=str(model_path), ACCESS_LOG="1") as server:
+        answered(server, 100)
+        server.process.send_signal(signal.SIGTERM)
+        status = server.process.wait(20)
+
+    assert status == 0

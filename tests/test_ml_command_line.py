@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ml.model import classifier, modelfile
@@ -231,3 +234,75 @@ def error_of_after_output(*arguments: str | Path, cwd: Path) -> str:
     assert done.returncode == 1, done.stderr
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
     return done.stderr
+
+
+def closing(streams: str, *command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command from a shell that closes some of its streams, or leads them elsewhere: `>&-`."""
+    words = shlex.join([sys.executable, "-m", *map(str, command)])
+    return subprocess.run(
+        ["sh", "-c", f"exec {words} {streams}"], cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "streams", "message"),
+    [
+        ("inspect MODEL", ">&-", "standard output cannot be written: Bad file descriptor"),
+        ("inspect MODEL", ">/dev/full", "standard output cannot be written: No space left on device"),
+        ("--help", ">&-", "standard output cannot be written: Bad file descriptor"),
+        ("score MODEL rows.csv", ">&-", "standard output cannot be written: Bad file descriptor"),
+        ("score MODEL rows.csv", ">/dev/full", "standard output cannot be written: No space left on device"),
+        ("score MODEL rows.csv --out /dev/full", "", "/dev/full cannot be written: No space left on device"),
+        ("score MODEL -", "<&-", "standard input: Bad file descriptor"),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_is_named_in_one_line(
+    model_path: Path, tmp_path: Path, command: str, streams: str, message: str
+) -> None:
+    (tmp_path / "rows.csv").write_text("sepal_length,sepal_width,petal_length,petal_width\n5.6,2.7,4.2,1.3\n")
+
+    done = closing(streams, "ml", *command.replace("MODEL", str(model_path)).split(), cwd=tmp_path)
+
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {message}\n")
+    assert os.listdir(tmp_path) == ["rows.csv"]
+
+
+def test_streams_that_nobody_needs_may_be_closed(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("sepal_length,sepal_width,petal_length,petal_width\n5.6,2.7,4.2,1.3\n")
+
+    done = closing("<&- >&- 2>&-", "ml", "score", model_path, "rows.csv", "--out", "out.csv", cwd=tmp_path)
+    missing = closing("2>&-", "ml", "score", model_path, "none.csv", cwd=tmp_path)
+
+    assert done.returncode == 0
+    assert "versicolor" in (tmp_path / "out.csv").read_text()
+    assert (missing.returncode, missing.stdout) == (1, "")
+
+
+HOSTILE = "a\x1b[2J\x1b]0;title\x07 b\nc\r\x9b31m \u202egnp.exe\u2066 \u2028d"
+
+
+def test_no_command_sends_what_a_terminal_obeys(model_path: Path, tmp_path: Path) -> None:
+    model = modelfile.parse(model_path.read_bytes())
+    features = tuple(
+        msgspec.structs.replace(feature, key=f"{HOSTILE}{place}", title=HOSTILE, unit=HOSTILE)
+        for place, feature in enumerate(model.card.features)
+    )
+    card = msgspec.structs.replace(
+        model.card, name=HOSTILE, source=HOSTILE, estimator=HOSTILE, features=features, picture=(),
+        labels=tuple(f"{HOSTILE}{label}" for label in model.card.labels), libraries={HOSTILE: HOSTILE},
+    )  # fmt: skip
+    path = tmp_path / "model.npz"
+    modelfile.save(dataclasses.replace(model, card=card), path)
+    (tmp_path / "rows.csv").write_text("other\n1\n")
+    commands: list[tuple[str | Path, ...]] = [
+        ("inspect",), ("predict", *SAMPLE), ("predict", "1e9", *SAMPLE[1:]), ("predict", "x", "", "1", "2"),
+        ("evaluate",), ("evaluate", "--data", "rows.csv"), ("score", path, "rows.csv"), ("rollback", "--list"),
+    ]  # fmt: skip
+
+    for command in commands:
+        done = run(*command, cwd=tmp_path)
+        written = done.stdout + done.stderr
+        assert all(character.isprintable() or character in "\n\xa0" for character in written), (command, written)
+        assert "Traceback" not in written
+    assert "a\\x1b[2J\\x1b]0;title\\x07 b\\nc\\r" in run("inspect", cwd=tmp_path).stdout

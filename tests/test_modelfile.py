@@ -29,6 +29,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from ml.errors import ModelFileError
 from ml.model import classifier, modelfile
+from ml.model.card import MAX_LEAVES
 from ml.model.classifier import Classifier
 from ml.model.forest import LEAF, MAX_DEPTH
 from ml.model.modelfile import FORMAT, ModelFile
@@ -281,6 +282,15 @@ def test_a_file_below_another_file_is_refused_by_name(tmp_path: Path) -> None:
         classifier.load(tmp_path / "file" / "model.npz")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_named_pipe_and_a_device_are_refused_without_waiting_for_them(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    for path, kind in [(tmp_path / "pipe", "a named pipe"), (Path("/dev/zero"), "a device")]:
+        with pytest.raises(ModelFileError, match=f"{kind}, not a regular file$"):
+            modelfile.read(path)
+
+
 def test_a_file_that_is_too_large_is_refused_without_reading_it_all(tmp_path: Path, good: bytes) -> None:
     path = tmp_path / "large.npz"
     with path.open("wb") as file:
@@ -447,6 +457,37 @@ def test_thousands_of_members_are_refused_in_a_short_sentence(good: bytes) -> No
     refused(archive_of([*members_of(good), *many]))
 
 
+def archive_that_lists(count: int, *, claimed: int, large: bytes = b"") -> bytes:
+    """Return a signed archive whose directory lists one small member again and again, and claims some other number."""
+    local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 33, 0, 0, 0, 1, 0) + b"x"
+    entry = struct.pack("<4s6H3L5H2L", CENTRAL, 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"x"
+    size = len(entry) * count
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, claimed, claimed, size, len(local), 7 + DIGEST_BYTES)
+    return signed(local + entry * count + large + end + b"sha256:" + b"0" * DIGEST_BYTES)
+
+
+@pytest.mark.parametrize("claimed", [0, 10, 11, 65_535])
+def test_a_million_members_are_refused_in_little_memory(claimed: int) -> None:
+    content = archive_that_lists(1_000_000, claimed=claimed)
+
+    with bounded_memory():
+        sentence = refused(content)
+
+    assert "list of members takes 47000000 bytes" in sentence
+
+
+def test_the_record_of_a_large_archive_and_a_second_end_record_are_refused_in_little_memory(good: bytes) -> None:
+    large = archive_that_lists(10, claimed=10, large=struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 1))
+    end = good.rindex(b"PK\x05\x06")
+    # A directory that starts where the mark of an end record can be read: zipfile takes the last mark that it finds.
+    twice = signed(good[: end + 16] + b"PK\x05\x06" + good[end + 20 :])
+
+    with bounded_memory():
+        assert "list of members" in refused(large)
+        assert "does not end as a model file does" in refused(twice)
+        assert "does not end as a model file does" in refused(signed(good[:end] + b"\0" + good[end:-1]))
+
+
 def test_an_archive_without_members_is_refused() -> None:
     assert "not a model file" in refused(archive_of([]))
 
@@ -553,6 +594,7 @@ CRAFTED_HEADERS = {
     "a zero byte": "\x00",
     "latin letters": b"\xe9\xff",
     "a very long header": header_of() + " " * 60_000,
+    "digits with blanks between them": header_of(shape="(1 2, 3)"),
     "very many digits": header_of(shape="(" + "9" * 5_000 + ",)"),
 }
 # NumPy's own parser leaves these by exceptions of many kinds, or warns.
@@ -709,6 +751,14 @@ def test_a_file_without_golden_rows_is_refused(good: bytes) -> None:
     assert "no golden row" in refused(none)
 
 
+@pytest.mark.parametrize("name", ["golden_rows", "golden_probabilities", "sample_rows", "sample_classes"])
+def test_too_many_rows_are_refused_before_any_is_looked_at(good: bytes, name: str) -> None:
+    array = arrays_of(good)[name]
+    content = with_arrays(good, **{name: np.resize(array, (modelfile.MAX_ROWS + 1, *array.shape[1:]))})
+
+    assert f"holds {modelfile.MAX_ROWS + 1} golden or sample rows" in refused(content)
+
+
 @pytest.mark.parametrize("name", ["golden_rows", "golden_probabilities", "sample_rows"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_rows_that_are_not_finite_are_refused_by_name(good: bytes, name: str, value: float) -> None:
@@ -783,6 +833,13 @@ def feature(**values: object) -> Callable[[Card], None]:
     return lambda card: card["features"][1].update(values)
 
 
+def drawn(*leaves: list[float], length: str = "petal_length") -> Callable[[Card], None]:
+    """Give the card a picture of leaves with these angles."""
+    return lambda card: card.update(
+        picture=[{"length": length, "width": "petal_width", "angles": angles} for angles in leaves]
+    )
+
+
 BROKEN_CARDS: dict[str, tuple[Callable[[Card], object], str]] = {
     "a label twice": (label_twice, "different labels"),
     "one label": (lambda card: card.update(labels=["a"]), "different labels"),
@@ -792,7 +849,13 @@ BROKEN_CARDS: dict[str, tuple[Callable[[Card], object], str]] = {
     "a key twice": (key_twice, "different keys"),
     "an empty key": (feature(key=""), "different keys"),
     "no features": (lambda card: card.update(features=[]), "features"),
-    "a feature too few": (lambda card: card["features"].pop(), "feature outside 0 to 2"),
+    "a feature with other quantiles": (
+        lambda card: card["features"][0]["quantiles"].pop(), "do not have the same number of quantiles"
+    ),
+    "no quantiles": (
+        lambda card: [feature.update(quantiles=[]) for feature in card["features"]], "the same number of quantiles"
+    ),
+    "a feature too few": (lambda card: card["features"].pop(), "the picture is drawn from features"),
     "a feature too many": (
         lambda card: card["features"].append({**card["features"][0], "key": "another"}), "golden_rows has shape"
     ),
@@ -816,6 +879,10 @@ BROKEN_CARDS: dict[str, tuple[Callable[[Card], object], str]] = {
     "a confusion too small": (lambda card: card["report"]["confusion"].pop(), "report"),
     "a confusion that is not square": (lambda card: card["report"]["confusion"][1].append(0), "report"),
     "trees that are text": (lambda card: card.update(trees="4"), "the card is not valid"),
+    "a picture of too many kinds of leaves": (drawn(*[[]] * (MAX_LEAVES + 1)), "the picture has more than 64 leaves"),
+    "a picture of a leaf at too many angles": (drawn([0.0] * (MAX_LEAVES + 1)), "the picture has more than 64 leaves"),
+    "a picture of too many leaves together": (drawn([0.0] * MAX_LEAVES, [0.0]), "the picture has more than 64 leaves"),
+    "a picture of no feature": (drawn([0.0], length="height"), "features that the model does not have"),
 }  # fmt: skip
 
 
@@ -824,6 +891,12 @@ def test_a_broken_card_is_refused_with_what_is_wrong(good: bytes, broken: str) -
     change, words = BROKEN_CARDS[broken]
 
     assert words in refused(with_card(good, lambda whole: change(whole["card"])))
+
+
+def test_a_picture_may_have_as_many_leaves_as_are_allowed(good: bytes) -> None:
+    changed = with_card(good, lambda whole: drawn([0.0] * (MAX_LEAVES - 1), [90.0])(whole["card"]))
+
+    assert sum(len(leaf.angles) for leaf in serve(changed).card.picture) == MAX_LEAVES
 
 
 def test_a_key_of_several_lines_is_told_in_one(good: bytes) -> None:

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import itertools
 import json
 import logging
+import math
 import os
 import threading
 import weakref
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -25,8 +28,11 @@ from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.training import fitting, iris
 from tests.conftest import put
+from web import models
+from web.api import stream
 from web.app import Application, create_app, take
 from web.models import ModelFile, Rejected
+from web.page import decision_map, docs, drift_page, fragments, openapi, picture, snippets
 from web.settings import Settings
 
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
@@ -110,6 +116,11 @@ def test_the_same_model_again_is_no_news(file: ModelFile, path: Path, contents: 
     assert file.look(even_if_unchanged=True) is None
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -117,8 +128,10 @@ def test_the_same_model_again_is_no_news(file: ModelFile, path: Path, contents: 
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "the checksum does not match"),
         (lambda path: path.unlink(), "No such file or directory"),
         (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
+        (pipe, "a named pipe, not a regular file"),
+        (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "a device, not a regular file"),
     ],
-    ids=["garbage", "cut short", "missing", "a folder"],
+    ids=["garbage", "cut short", "missing", "a folder", "a named pipe", "a device"],
 )
 def test_a_bad_file_is_told_once_with_a_reason_that_names_no_path(
     file: ModelFile, path: Path, damage: Any, reason: str
@@ -198,6 +211,134 @@ def test_a_file_that_is_being_written_is_left_alone_until_it_is_whole(
     assert version_of(file.look()) == classifier.load(path).version
 
 
+def test_a_model_that_is_replaced_again_and_again_is_taken_in_between(
+    file: ModelFile, path: Path, contents: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = itertools.cycle([1, 2])
+    settle = threading.Event.wait
+
+    def replace_once_more(event: threading.Event, timeout: float | None = None) -> bool:
+        put(contents[next(numbers)], path)
+        return settle(event, timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Event, "wait", replace_once_more)  # whoever waits meets another file afterwards
+        put(contents[1], path)
+        news = [file.look() for _ in range(3)]
+
+    assert any(isinstance(one, Classifier) for one in news)
+
+
+def test_bad_files_that_are_replaced_again_and_again_are_told(
+    file: ModelFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle = threading.Event.wait
+
+    def replace_once_more(event: threading.Event, timeout: float | None = None) -> bool:
+        put(b"not a model either", path)
+        return settle(event, timeout)
+
+    put(b"not a model", path)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Event, "wait", replace_once_more)
+        assert "no .npz" in rejected(file.look()).reason
+
+
+def test_a_new_file_that_is_written_where_another_one_was_removed_is_left_alone_until_it_is_whole(
+    file: ModelFile, path: Path, contents: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.rename(path.with_suffix(".old"))
+    path.write_bytes(contents[1][:1_000])
+    settle = threading.Event.wait
+
+    def write_on(event: threading.Event, timeout: float | None = None) -> bool:
+        with path.open("ab") as stream:
+            stream.write(contents[1][1_000:])
+        return settle(event, timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Event, "wait", write_on)
+        assert file.look() is None
+
+    assert version_of(file.look()) == classifier.load(path).version
+
+
+# --- a file that cannot be shown, and one that is waited for
+
+
+SPANS = {
+    "next to 0": (0.0, 5e-324, 1e-323),
+    "a subnormal constant": (1e-320, 1e-320, 1e-320),
+    "two neighbours": (1.0, math.nextafter(1.0, 2), math.nextafter(1.0, 2)),
+    "very wide": (-1e36, 0.0, 1e36),
+    "a large constant": (3.4e38, 3.4e38, 3.4e38),
+    "0": (0.0, 0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("has_limits", [False, True], ids=["without limits", "with limits"])
+@pytest.mark.parametrize("span", SPANS)
+def test_a_model_of_any_span_can_be_shown(tmp_path: Path, span: str, *, has_limits: bool) -> None:
+    data = iris.load()
+    column = np.resize(np.array(SPANS[span]), len(data.rows))
+    rows = np.column_stack([column, data.rows[:, 1], column[::-1], data.rows[:, 3]])
+    limits = (min(SPANS[span]), max(SPANS[span])) if has_limits else (None, None)
+    features = [
+        msgspec.structs.replace(feature, minimum=limits[0], maximum=limits[1]) if place in (0, 2) else feature
+        for place, feature in enumerate(data.features)
+    ]
+    path = tmp_path / "model.npz"
+    fitted = fitting.fit(dataclasses.replace(data, rows=rows, features=tuple(features)), Recipe(trees=3))
+    fitting.write(fitting.model_of(fitted), path, trained=fitted)
+
+    with TestClient(create_app(Settings(model_file=path))) as client:
+        for address in ("/", "/?lang=es", "/?map-x=sepal_length&map-y=petal_length", "/docs", "/health/drift"):
+            page = client.get(address).raise_for_status().text
+            assert 'step="0"' not in page
+            assert "nan" not in page
+
+
+def test_a_file_whose_look_takes_long_is_told_in_log_and_body_while_the_model_answers(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "SLOW_S", 0.02)
+    hung, load = threading.Event(), models.load
+    with TestClient(create_app(Settings(model_file=path, model_check_s=NEVER_S))) as client:
+        service = client.app_state["service"]
+        assert "checking_since" not in client.get("/health/ready").json()
+        # A file system that hangs: nothing comes back from it.
+        monkeypatch.setattr(models, "load", lambda settings: hung.wait(GUARD_S) and load(settings))
+        service.watch.look_now()
+        while "checking_since" not in (ready := client.get("/health/ready").json()):
+            pass
+        while not [record for record in caplog.records if "takes more than" in record.getMessage()]:
+            client.get("/predict", params=EXAMPLE).raise_for_status()
+        hung.set()
+        while "checking_since" in client.get("/health/ready").json():
+            pass
+
+    assert ready["ready"] is True
+    assert ready["checking_since"].startswith("20")
+    assert len([record for record in caplog.records if "takes more than" in record.getMessage()]) == 1
+
+
+def test_a_start_says_which_file_it_waits_for(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "SLOW_S", 0.0)
+
+    def load_late(settings: Settings) -> Classifier:
+        while not caplog.records:
+            pass
+        return classifier.load(settings.model_file)
+
+    monkeypatch.setattr(models, "load", load_late)
+    with TestClient(create_app(Settings(model_file=path))):
+        pass
+
+    assert f"still waiting for the model file {path}" in caplog.text
+
+
 # --- who hears of it
 
 
@@ -269,7 +410,13 @@ class Script:
         self.is_reading.set()
         self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._came: asyncio.Queue[str] = asyncio.Queue()
-        scope = {"type": "websocket", "path": "/stream", "headers": [], "subprotocols": [], "query_string": b""}
+        scope = {
+            "type": "websocket",
+            "path": "/stream",
+            "headers": [(b"host", b"testserver")],
+            "subprotocols": [],
+            "query_string": b"",
+        }
         self._said.put_nowait({"type": "websocket.connect"})
         self._stream = asyncio.ensure_future(app(scope, self._said.get, self._send))
 
@@ -368,6 +515,40 @@ def test_a_bad_file_leaves_the_old_model_serving_and_is_told_in_log_metric_and_b
     assert float(failures.split()[-1]) == 1
     assert announced["model"]["version"] == mended["model"]["version"] != old
     assert "rejected" not in mended
+
+
+BROKEN: dict[str, tuple[object, str, object]] = {
+    "the map": (decision_map, "MARKS", ()),
+    "the picture": (picture, "LONGEST", "long"),
+    "the card": (fragments, "card_view", None),
+    "the snippets": (snippets, "curl", None),
+    "the documentation": (docs, "docs_view", None),
+    "the document": (openapi, "describe", None),
+    "drift": (drift_page, "_HEADLINES", {}),
+    "the announcement": (stream, "_description", None),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_model_that_cannot_be_shown_is_not_taken(
+    app: Application, path: Path, contents: list[bytes], monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    with TestClient(app) as client:
+        old = app.service.model.version
+        with monkeypatch.context() as patch:
+            # Whatever it is in a model that breaks a part of what is shown: here the part is broken, for as long.
+            patch.setattr(*BROKEN[broken])
+            put(contents[1], path)
+            while "rejected" not in (ready := client.get("/health/ready").json()):
+                pass
+        page = client.get("/", params=EXAMPLE)
+        put(contents[2], path)
+        while client.get("/health/ready").json()["model"]["version"] == old:
+            pass
+
+    assert ready["rejected"]["reason"].startswith("it cannot be shown: ")
+    assert str(path) not in ready["rejected"]["reason"]
+    assert (page.status_code, page.headers["x-model-version"]) == (200, old)
 
 
 def test_a_reminder_loads_the_file_at_once(path: Path, contents: list[bytes]) -> None:

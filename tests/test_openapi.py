@@ -5,16 +5,23 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import UNSET
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from ml.model.classifier import Classifier
-from tests.conftest import Server, parse_html
+from ml.tables.numbers import LARGEST, is_half_typed, is_number, number_of
+from tests.conftest import Server, parse_html, run_server
+from web.api import description
+from web.api.description import text_schemas
 from web.api.messages import Answer, BatchAnswer, BatchItem, PredictionFrame, encoder_of
 from web.app import create_app
 from web.page import openapi
@@ -63,6 +70,107 @@ def test_the_document_says_what_a_request_may_have_and_when_to_send_it_again(mod
     assert "additionalProperties" not in schemas["InferenceRequest"]
 
 
+def responses_of(model: Classifier, path: str, method: str, **settings: object) -> dict[str, Any]:
+    described = openapi.describe(model, Settings(**settings))  # type: ignore[arg-type]  # one setting each
+    found: dict[str, Any] = described["paths"][path][method]["responses"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "method"), [("/predict", "post"), ("/score", "post"), ("/v2/models/{name}/infer", "post")]
+)
+def test_what_takes_a_body_tells_of_every_refusal(model: Classifier, path: str, method: str) -> None:
+    found = responses_of(model, path, method)
+
+    assert {"400", "403", "408", "413", "415", "422", "429", "431", "503"} <= found.keys()
+    assert "401" not in found
+
+
+def test_only_what_acts_is_refused_to_other_sites(model: Classifier) -> None:
+    assert "403" not in responses_of(model, "/predict", "get")
+    assert "403" in responses_of(model, "/stream", "get")
+
+
+def test_refusals_are_described_once_in_the_form_of_their_route(model: Classifier) -> None:
+    described = openapi.describe(model, Settings())["components"]["responses"]
+
+    assert responses_of(model, "/predict", "get")["429"] == {"$ref": "#/components/responses/TooMany"}
+    assert responses_of(model, "/v2", "get")["429"] == {"$ref": "#/components/responses/InferenceTooMany"}
+    assert set(described["TooMany"]["content"]) == {"application/problem+json", "text/html"}
+    assert set(described["InferenceTooMany"]["content"]) == {"application/problem+json", "application/json"}
+    assert set(described["HeadTooLarge"]["content"]) == {"application/problem+json"}
+    assert described["TooMany"]["headers"].keys() == {"Retry-After", "X-Request-ID"}
+
+
+def test_every_reference_of_the_document_leads_somewhere(model: Classifier) -> None:
+    described = openapi.describe(model, Settings(api_token="a-token-of-24-characters"))
+
+    references = set(re.findall(r'"\$ref":"#/components/([^"]*)"', msgspec.json.encode(described).decode()))
+
+    assert len(references) > 30
+    assert [each for each in references if each.split("/")[1] not in described["components"][each.split("/")[0]]] == []
+
+
+def test_with_a_token_the_document_says_who_must_send_it(model: Classifier) -> None:
+    described = openapi.describe(model, Settings(api_token="a-token-of-24-characters"))
+    security = {path: item["get"].get("security") for path, item in described["paths"].items() if "get" in item}
+
+    assert described["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    assert security["/predict"] == [{"token": []}, {"page": []}]
+    assert security["/v2"] == security["/metrics"] == security["/health/drift"] == [{"token": []}]
+    assert security["/"] is security["/health/ready"] is None
+    assert "401" in responses_of(model, "/v2", "get", api_token="a-token-of-24-characters")
+    assert "401" not in responses_of(model, "/", "get", api_token="a-token-of-24-characters")
+
+
+SPACES = st.text(st.sampled_from([chr(code) for code in range(0x3001) if chr(code).isspace()]), max_size=3)
+
+
+@pytest.mark.parametrize("name", ["NumberText", "UnsignedNumberText"])
+@given(data=st.data())
+def test_text_that_fits_the_pattern_is_a_finite_number(name: str, data: st.DataObject) -> None:
+    text = data.draw(st.from_regex(text_schemas()[name]["pattern"]))
+
+    assert abs(number_of(text)) < LARGEST
+    assert number_of(text) >= 0 or name == "NumberText"
+
+
+@given(
+    number=st.floats(-1e15, 1e15),
+    mark=st.sampled_from(".,"),
+    before=SPACES,
+    after=SPACES,
+    minus=st.sampled_from("-\u2212"),
+)
+def test_numbers_as_people_write_them_fit_the_pattern(
+    number: float, mark: str, before: str, after: str, minus: str
+) -> None:
+    text = before + repr(number).replace(".", mark).replace("-", minus) + after
+
+    assert re.search(text_schemas()["NumberText"]["pattern"], text)
+    assert bool(re.search(text_schemas()["UnsignedNumberText"]["pattern"], text)) == (
+        minus not in text.partition("e")[0]
+    )
+
+
+@given(text=st.text("0123456789.,eE+-\u2212 \u00a0\u0663x", max_size=12))
+def test_text_fits_a_pattern_just_when_the_validator_reads_it(text: str) -> None:
+    patterns = {name: re.search(schema["pattern"], text) for name, schema in text_schemas().items()}
+
+    assert (patterns["HalfTypedText"] is not None) == is_half_typed(text)
+    if patterns["NumberText"]:
+        assert is_number(text)
+    elif is_number(text):
+        assert abs(number_of(text)) >= 1e28 or len(text.strip()) > 10
+
+
+def test_a_value_whose_limits_no_pattern_can_express_says_that_text_is_read(model: Classifier) -> None:
+    limited = description.number_of(msgspec.structs.replace(model.features[0], minimum=1.0, maximum=9.0))
+
+    assert limited["anyOf"] == [{"type": "number", "minimum": 1.0, "maximum": 9.0}]
+    assert "text as a person types it is read as well" in limited["description"]
+
+
 def test_what_is_encoded_piece_by_piece_is_what_the_documented_types_encode(model: Classifier) -> None:
     encoder, prediction, notes = encoder_of(model), model.predict(ROW), model.validator.notes(ROW)
     probabilities = dict(zip(model.labels, prediction.probabilities, strict=True))
@@ -101,11 +209,18 @@ def test_every_example_of_the_documentation_runs(server: Server, client: TestCli
     assert len(commands) >= 12
 
 
-def schemathesis(server: Server, folder: Path, *options: str) -> None:
+CHECKED = Path(__file__).parent / "schemathesis.toml"
+TOKEN = "a-token-of-24-characters"
+
+
+def schemathesis(document: str, folder: Path, *options: str) -> None:
+    """Send what a document admits and what it does not, and hold the answers to it, with every check there is."""
     done = subprocess.run(
         [
-            *(str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/openapi.json"),
-            *("--seed", "1", "--max-examples", "12", "--phases", "examples,coverage,fuzzing", *options),
+            *(str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(CHECKED), "run", document),
+            *("--seed", "1", "--checks", "all", "--max-examples", "5", "--phases", "examples,coverage"),
+            # How long an answer takes says more about what else the machine does than about the service.
+            *("--max-response-time", "600", *options),
         ],
         cwd=folder,
         capture_output=True,
@@ -116,14 +231,60 @@ def schemathesis(server: Server, folder: Path, *options: str) -> None:
     assert re.search(r"[1-9][0-9]* generated", done.stdout), done.stdout
 
 
-def test_nothing_that_the_document_admits_breaks_it(server: Server, tmp_path: Path) -> None:
-    # A page takes what is half typed, and shapes that do not fit their data cannot be told by a schema.
-    lenient = "negative_data_rejection,positive_data_acceptance"
-    schemathesis(server, tmp_path, "--exclude-checks", lenient)
+def test_the_service_does_what_its_document_says(server: Server, tmp_path: Path) -> None:
+    schemathesis(f"{server.url}/openapi.json", tmp_path)
 
 
-def test_json_is_taken_just_when_the_document_admits_it(server: Server, tmp_path: Path) -> None:
-    schemathesis(server, tmp_path, "--include-path", "/predict", "-H", "Accept: application/json")
+def test_json_is_taken_just_when_the_document_admits_it(server: Server, tmp_path: Path, model: Classifier) -> None:
+    schemathesis(*strict_document(server, tmp_path, model), "--phases", "fuzzing")
+
+
+def strict_document(server: Server, folder: Path, model: Classifier) -> tuple[str, Path, str, str, str, str]:
+    """Write the document for who asks for JSON: nothing may be left out there, or be half typed."""
+    described = openapi.describe(model, Settings())
+    described["paths"] = {"/predict": described["paths"]["/predict"]}
+    schemas = described["components"]["schemas"]
+    schemas["TypedSample"] = schemas["NamedSample"]
+    for parameter in described["paths"]["/predict"]["get"]["parameters"]:
+        if parameter.get("in") == "query":
+            parameter |= {"required": True, "schema": schemas["NamedSample"]["properties"][parameter["name"]]}
+    path = folder / "strict.json"
+    path.write_bytes(msgspec.json.encode(described))
+    return str(path), folder, "--url", server.url, "-H", "Accept: application/json"
+
+
+@pytest.fixture(scope="module")
+def guarded(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("guarded") / "log.txt"
+    origin = "https://allowed.example"
+    with run_server(log, MODEL_FILE=str(model_path), API_TOKEN=TOKEN, ALLOWED_ORIGINS=origin) as server:
+        yield server
+
+
+AUTHORIZED = ("-H", f"Authorization: Bearer {TOKEN}")
+MANY = ("--max-examples", "50", "--phases", "examples,coverage,fuzzing")
+
+
+def test_a_guarded_service_does_what_its_document_says(guarded: Server, tmp_path: Path) -> None:
+    schemathesis(
+        f"{guarded.url}/openapi.json", tmp_path, *AUTHORIZED, "--include-path-regex", "^/(predict|metrics|v2)?$"
+    )
+
+
+@pytest.mark.slow
+def test_many_examples_find_nothing(server: Server, tmp_path: Path) -> None:
+    schemathesis(f"{server.url}/openapi.json", tmp_path, *MANY)
+
+
+@pytest.mark.slow
+def test_many_examples_find_nothing_on_a_guarded_service(guarded: Server, tmp_path: Path) -> None:
+    schemathesis(f"{guarded.url}/openapi.json", tmp_path, *MANY, *AUTHORIZED)
+
+
+@pytest.mark.slow
+def test_many_examples_find_nothing_beyond_the_rate(model_path: Path, tmp_path: Path) -> None:
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), RATE_LIMIT="60/second") as server:
+        schemathesis(f"{server.url}/openapi.json", tmp_path, *MANY)
 
 
 def test_an_unknown_address_gives_a_browser_a_page_that_leads_back(client: TestClient) -> None:

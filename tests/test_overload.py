@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -22,6 +23,9 @@ from ml.model.classifier import Classifier
 from tests.benchmarks import attack
 from tests.benchmarks.server import Server as Measured
 from tests.conftest import Server, run_server
+from web.middleware.body_limit import Pending
+from web.server.connections import CHECKS_A_DEADLINE, Connections, Watched
+from web.settings import Settings
 
 SAMPLE = json.dumps({"sample": [5.6, 2.7, 4.2, 1.3]}).encode()
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -206,6 +210,33 @@ def test_a_refused_body_is_read_for_a_while_and_then_cut(hasty: Server) -> None:
         assert_cut(connection, b" " * 65_536)
 
 
+LONG_BODY = b" " * (14 * MEBIBYTE)  # more than is allowed, and than the system keeps for a connection
+FRAMED = {
+    "declared": b"Content-Length: %d\r\n\r\n%b" % (len(LONG_BODY), LONG_BODY),
+    "chunked": b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(LONG_BODY), LONG_BODY),
+}
+
+
+@pytest.mark.parametrize("framed", FRAMED.values(), ids=FRAMED)
+def test_a_client_that_sends_all_of_a_long_body_before_it_reads_gets_413_and_no_reset(
+    quiet_server: Server, framed: bytes
+) -> None:
+    with opened(quiet_server) as connection:
+        connection.sendall(POST + b"Connection: close\r\n" + framed)
+        assert_refused_and_closed(connection, 413)
+
+
+@pytest.mark.parametrize("framed", FRAMED.values(), ids=FRAMED)
+def test_a_connection_with_a_long_body_that_was_sent_to_its_end_is_used_again(
+    quiet_server: Server, framed: bytes
+) -> None:
+    with opened(quiet_server) as connection:
+        connection.sendall(POST + framed)
+        assert response_of(connection)[0] == 413
+        connection.sendall(LIVE)
+        assert response_of(connection)[0] == 200
+
+
 # --- what is not HTTP
 
 
@@ -217,16 +248,28 @@ def test_a_refused_body_is_read_for_a_while_and_then_cut(hasty: Server) -> None:
         (b"GET /" + b"y" * 70_000, 431),
         (b"NONSENSE\r\n\r\n" + b"more" * 100_000, 400),
         (HANDSHAKE.replace(b"Version: 13", b"Version: 99"), 426),
+        (HANDSHAKE.replace(b"Sec-WebSocket-Version: 13\r\n", b""), 426),
         (HANDSHAKE.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"?"), 400),
+        (HANDSHAKE.replace(b"Sec-WebSocket-Key", b"X"), 400),
+        (HANDSHAKE.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Extensions: ;" + b"x" * 9_000 + b"\r\n\r\n"), 400),
     ],
 )
 def test_what_cannot_be_read_is_told_as_a_problem(quiet_server: Server, content: bytes, status: int) -> None:
+    before = refusals_of(quiet_server, status)
+
     with opened(quiet_server) as connection:
         connection.sendall(content)
-        if b"websocket" in content:  # its library has its own words
-            assert response_of(connection)[0] in (status, 400)
-        else:
-            assert_refused_and_closed(connection, status)
+        headers = assert_refused_and_closed(connection, status)
+
+    assert headers["x-request-id"]
+    assert headers.get("sec-websocket-version") == ("13" if status == 426 else None)
+    assert refusals_of(quiet_server, status) == before + 1
+
+
+def refusals_of(server: Server, status: int) -> float:
+    with urllib.request.urlopen(f"{server.url}/metrics") as response:
+        found = re.search(rf'^[a-z_]*refusals_total{{status="{status}"}} ([0-9.]+)$', response.read().decode(), re.M)
+    return float(found[1]) if found else 0
 
 
 def test_nonsense_after_a_request_does_not_spoil_its_answer(quiet_server: Server) -> None:
@@ -439,6 +482,51 @@ def test_bodies_of_all_clients_together_are_bounded(model_path: Path, tmp_path: 
         assert status == 503
         assert int(headers["retry-after"]) > 0
         assert is_served(server)
+
+
+# --- the looks at connections
+
+
+class Patient(Watched):
+    """A connection that takes down how much time each look says has gone by."""
+
+    def __init__(self) -> None:
+        self.transport = self
+        self.elapsed_s: list[float] = []
+        self.looked = asyncio.Event()
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        raise AssertionError("it is not slow")
+
+    def check_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
+        self.elapsed_s.append(elapsed_s)
+        self.looked.set()
+
+
+def test_clients_are_not_blamed_for_the_time_in_which_the_process_was_held_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection, connections = Patient(), Connections(Settings(linger_s=0.1), Pending(0))
+    connections.enter(connection, connection, "")
+
+    async def held_up() -> None:
+        loop = asyncio.get_running_loop()
+        clock = loop.time
+        watching = asyncio.create_task(connections.watch())
+        await asyncio.sleep(0)
+        monkeypatch.setattr(loop, "time", lambda: clock() + 3_600)  # the process stood still for an hour
+        await connection.looked.wait()
+        watching.cancel()
+
+    asyncio.run(held_up())
+
+    assert 0 < connection.elapsed_s[0] <= 2 * 0.1 / CHECKS_A_DEADLINE
 
 
 # --- an attack

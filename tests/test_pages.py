@@ -208,6 +208,9 @@ def test_of_a_parameter_given_twice_the_last_one_counts(client: TestClient) -> N
         ({"Accept": ";;,,;q=,=/"}, "page"),
         ({"Accept": "application/json;q=nan"}, "page"),
         ({"Accept": "application/json ; Q=0.5, text/html;q=0.4"}, "json"),
+        ({"Accept": "application/*;q=0.5, text/html;q=0.4"}, "json"),
+        ({"Accept": "application/json;q=0.4, text/*;q=0.5"}, "page"),
+        ({"Accept": "text/html, application/json;q=9"}, "page"),  # a quality is at most 1
         (HTMX, "fragment"),
         (HTMX | {"Accept": "application/json"}, "fragment"),
         (HTMX | BROWSER, "fragment"),
@@ -613,6 +616,17 @@ def test_a_body_over_the_limit_is_refused(model_path: Path, content_type: str, c
     assert response.status_code == 413
 
 
+@pytest.mark.parametrize(("size", "status"), [(900, 422), (100_000, 422), (100_001, 413)])
+def test_the_bytes_of_a_body_are_given_back_whatever_becomes_of_the_request(
+    model_path: Path, size: int, status: int
+) -> None:
+    content = b"[" + b" " * (size - 2) + b"]"
+    with TestClient(create_app(Settings(model_file=model_path, max_body_bytes=100_000))) as client:
+        for body in (content, iter([content])):
+            assert client.post("/predict", content=body, headers=JSON).status_code == status
+        assert client.app.service.pending.taken == 0  # type: ignore[attr-defined]  # an application of ours
+
+
 @pytest.mark.parametrize("path", ["/predict", "/result"])
 def test_a_body_over_the_limit_gets_a_problem(model_path: Path, path: str) -> None:
     with TestClient(create_app(Settings(model_file=model_path, max_body_bytes=10))) as client:
@@ -646,6 +660,16 @@ def test_a_long_query_is_answered(client: TestClient, path: str, query: str) -> 
 
 
 # --- without JavaScript
+
+
+@pytest.mark.parametrize("path", ["/", "/predict"])
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_an_error_is_never_answered_as_unchanged(client: TestClient, path: str, accept: str) -> None:
+    headers = {"If-None-Match": "*", "Accept": accept}
+
+    answers = [client.get(path, params=EXAMPLE | {"petal_width": text}, headers=headers) for text in ("1.3", "wrong")]
+
+    assert [answer.status_code for answer in answers] == [304, 422]
 
 
 def test_a_posted_form_gives_the_page_with_its_result(client: TestClient) -> None:

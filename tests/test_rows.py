@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml.errors import DatasetError
-from ml.tables.rows import MAX_ROW_CHARACTERS, RowReader
+from ml.tables.rows import MAX_HEADER_LINES, MAX_ROW_CHARACTERS, RowReader
 
 Row = tuple[int, list[str]]
 PIECE = 2**14  # characters
@@ -77,6 +77,22 @@ def test_a_header_may_have_many_lines_within_quotes() -> None:
     rows, error = read(cut('"a\n""x""\r\n\n",b\n1,2\n', 1))
 
     assert (rows, error) == ([(1, ['a\n"x"\r\n\n', "b"]), (5, ["1", "2"])], "")
+
+
+def test_a_header_of_more_lines_than_are_allowed_is_refused_before_the_text_ends() -> None:
+    most = '"' + "x\n" * (MAX_HEADER_LINES - 1)
+
+    assert [block.rows for block in RowReader().feed(f'{most}",b\n')] == [[[most.removeprefix('"'), "b"]]]
+    with pytest.raises(DatasetError, match="line 1: a quote in the header is not closed"):
+        list(RowReader().feed(f"{most}x\nx\n"))
+
+
+def test_a_header_over_many_lines_has_the_limit_of_one_line() -> None:
+    line = "x" * 1_023 + "\n"
+
+    assert read(['"', *[line] * (MAX_ROW_CHARACTERS // len(line))], RowReader()) == (
+        [], f"line 1: a row of more than {MAX_ROW_CHARACTERS} characters"
+    )  # fmt: skip
 
 
 def test_a_cell_over_many_pieces_has_the_limit_of_a_cell_in_one() -> None:

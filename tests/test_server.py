@@ -267,14 +267,6 @@ def test_a_model_file_with_a_name_too_long_is_refused_in_a_sentence() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_in_use_is_told_in_a_sentence(quiet_server: Server, model_path: Path) -> None:
-    done = start(PORT=str(quiet_server.port), MODEL_FILE=str(model_path))
-
-    assert done.returncode not in (0, 2)
-    assert "Traceback" not in done.stderr
-    assert "address already in use" in done.stderr
-
-
 # --- bad manners
 
 

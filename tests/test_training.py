@@ -126,6 +126,17 @@ def test_cross_validation_is_scikit_learns_with_shuffled_folds() -> None:
     assert (found.folds, found.mean, found.deviation) == (5, float(scores.mean()), float(scores.std()))
 
 
+@pytest.mark.parametrize(("rows_of_classes", "folds"), [((9, 8, 7), 7), ((4, 40, 40), 4), ((2, 2, 2), 2)])
+def test_there_are_no_more_folds_than_the_rarest_class_has_rows(rows_of_classes: tuple[int, ...], folds: int) -> None:
+    whole = iris.load()
+    chosen = np.concatenate([np.flatnonzero(whole.classes == label)[:n] for label, n in enumerate(rows_of_classes)])
+    small = replace(whole, rows=whole.rows[chosen], classes=whole.classes[chosen])
+
+    found = fitting.cross_validate(small, Recipe(trees=2))
+
+    assert found.folds == folds
+
+
 def test_features_are_told_with_what_the_training_rows_say(trained: Trained, stored: ModelFile) -> None:
     rows = trained.split.train_rows
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import uvloop
 from tests.benchmarks import attack
 from web.__main__ import uvicorn_options
 from web.app import create_app
+from web.server.transport import BYTES_A_TURN, MOST_PORTION_BYTES, PIECES_A_TURN, PacedTransport
 from web.settings import Settings
 
 # Enough for the system to have more to read than a turn may take.
@@ -96,3 +98,54 @@ def test_others_have_a_turn_while_one_client_floods(model_path: Path, kind: str)
     longest_s = max(uvloop.run(flooded()))
 
     assert longest_s < TURN_S
+
+
+class Portions(asyncio.Protocol):
+    """A parser that counts what it is given in each turn of the loop, and says how many pieces that was."""
+
+    def __init__(self, pieces: int) -> None:
+        self.pieces = pieces
+        self.turn = 0
+        self.sizes: list[tuple[int, int]] = []  # the turn, and the size of a portion
+        self.done = asyncio.Event()
+
+    def is_ready(self) -> bool:
+        return True
+
+    def end_of_portion(self, held: bytes, place: int) -> int:
+        return min(place + MOST_PORTION_BYTES, len(held))
+
+    def feed(self, portion: bytes) -> int:
+        self.sizes.append((self.turn, len(portion)))
+        return self.pieces
+
+    def caught_up(self) -> None:
+        self.done.set()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "most_bytes"), [(0, BYTES_A_TURN + MOST_PORTION_BYTES), (PIECES_A_TURN + 1, MOST_PORTION_BYTES)]
+)
+def test_what_was_read_is_parsed_in_turns_of_bounded_bytes_and_pieces(pieces: int, most_bytes: int) -> None:
+    content = b"x" * 256_000  # as much as one read brings
+
+    async def parsed() -> Portions:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            transport, parser = await loop.create_connection(lambda: Portions(pieces), sock=ours)
+            paced = PacedTransport(transport, loop, parser)
+            paced.hold(content)
+            while not parser.done.is_set():
+                parser.turn += 1
+                await asyncio.sleep(0)
+            paced.close()
+        return parser
+
+    sizes = asyncio.run(parsed()).sizes
+
+    assert sum(size for _, size in sizes) == len(content)
+    of_turns = Counter[int]()
+    for turn, size in sizes:
+        of_turns[turn] += size
+    assert max(of_turns.values()) <= most_bytes

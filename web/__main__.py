@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    # Until the server listens to it: by default it would end the process. A supervisor starts others with it blocked.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
 import argparse
 import asyncio
 import contextlib
 import ctypes
+import errno
 import logging.config
 import os
 import resource
 import shutil
-import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ml.console import complain, open_standard_streams
 from web import logs
 from web.settings import Settings, SettingsError
 
@@ -54,14 +62,15 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
 
 def main() -> int:
     """Serve until told to stop; return the exit status."""
+    open_standard_streams()
     epilog = "settings are environment variables:\n" + "\n".join(
         f"  {setting.metadata['variable']:18} {setting.metadata['meaning']}" for setting in fields(Settings)
     )
     parser = argparse.ArgumentParser(
         prog="python -m web", description="Serve a model.", epilog=epilog, formatter_class=argparse.RawTextHelpFormatter
     )
-    # What a supervisor hands to the processes that it starts: the listening socket, and the connection to itself.
-    parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
+    # What a supervisor hands to the processes that it starts: the connection to itself, and the listening sockets.
+    parser.add_argument("--worker", type=int, nargs="+", help=argparse.SUPPRESS)
     # And where they add up what they count.
     parser.add_argument("--metrics-folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -69,30 +78,62 @@ def main() -> int:
     try:
         settings = Settings.from_environment()
     except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
-    # Until the server listens to it: by default it would end the process.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        if settings.workers > 1 and descriptors is None:
-            return supervise(settings)
-        return serve(settings, descriptors, arguments.metrics_folder)
+        if descriptors is not None:
+            link, *listening = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+            return serve(settings, listening, link, arguments.metrics_folder)
+        try:
+            listening = listening_sockets(settings)
+        except OSError as error:
+            complain(f"error: {settings.host}:{settings.port}: {(error.strerror or str(error)).lower()}")
+            return 1
+        return supervise(settings, listening) if settings.workers > 1 else serve(settings, listening)
     except KeyboardInterrupt:
         return 130  # during the start; as shells tell it: 128 and the number of the signal
 
 
-def supervise(settings: Settings) -> int:
+def listening_sockets(settings: Settings) -> list[socket.socket]:
+    """Return sockets on each address of the host in the settings; it is the servers that begin to listen.
+
+    Raises:
+        OSError: the address is in use, or not one of this machine.
+    """
+    addresses = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound, absent = [], OSError(errno.EADDRNOTAVAIL, "no such address")
+    for family, kind, protocol, _, address in dict.fromkeys(addresses):
+        try:
+            bound.append(_bound(socket.socket(family, kind, protocol), address))
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+            absent = error  # as that of localhost in IPv6 is on many machines
+    if not bound:
+        raise absent
+    return bound
+
+
+def _bound(listening: socket.socket, address: Any) -> socket.socket:
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listening.family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # else it takes the addresses of both
+        listening.bind(address)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def supervise(settings: Settings, listening: Sequence[socket.socket]) -> int:
     """Run several processes that serve; return the exit status."""
     from web.server.supervisor import Supervisor
 
     logging.config.dictConfig(logs.configuration(settings.log_format))
-    try:
-        with metrics_folder() as options:
-            command = [sys.executable, "-m", "web", *options]
-            return asyncio.run(Supervisor(settings, command).run())
-    except OSError as error:
-        print(f"error: {settings.host}:{settings.port}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
-        return 1
+    with metrics_folder() as options:
+        command = [sys.executable, "-m", "web", *options]
+        return asyncio.run(Supervisor(settings, command, listening).run())
 
 
 @contextlib.contextmanager
@@ -127,7 +168,12 @@ def give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
-def serve(settings: Settings, descriptors: list[int] | None, folder: Path | None) -> int:
+def serve(
+    settings: Settings,
+    listening: list[socket.socket],
+    supervisor: socket.socket | None = None,
+    folder: Path | None = None,
+) -> int:
     """Serve in this process, which shares what it counts in a folder; return the exit status."""
     import uvicorn
 
@@ -143,14 +189,10 @@ def serve(settings: Settings, descriptors: list[int] | None, folder: Path | None
         log_config=logs.configuration(settings.log_format),
         **uvicorn_options(settings),
     )
-    if descriptors is None:
-        Server(config, settings).run()
-    else:
-        listening, supervisor = (socket.socket(fileno=descriptor) for descriptor in descriptors)
-        parent = os.getppid()
-        Server(config, settings, supervisor).run([listening])
-        if folder and os.getppid() != parent:  # a killed supervisor cannot remove it
-            shutil.rmtree(folder, ignore_errors=True)
+    parent = os.getppid()
+    Server(config, settings, supervisor).run(listening)
+    if folder and os.getppid() != parent:  # a killed supervisor cannot remove it
+        shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml.errors import ModelFileError
+from ml.model.card import shown
 from ml.model.classifier import Classifier
 from web import errors, models
 from web.api import health, stream
@@ -35,7 +36,7 @@ from web.middleware.gateway import behind_gateway
 from web.middleware.rates import Rates
 from web.models import Rejected
 from web.oip import routes as oip
-from web.page import docs, drift_page, pages, snippet_panel
+from web.page import docs, drift_page, languages, pages, snippet_panel
 from web.page.templates import asset
 from web.predict import Predict
 from web.problems import Problem
@@ -94,10 +95,12 @@ class Application(Starlette):
 
 
 def _without_traceback(send: Send) -> Send:
-    """Return a `send` that says of a model file that cannot be served the sentence; Starlette says its traceback."""
+    """Return a `send` that says why there is no start as the log says it; Starlette sends a traceback as a message."""
 
     async def send_sentence(message: Message) -> None:
-        if message["type"] == "lifespan.startup.failed" and isinstance(error := sys.exception(), ModelFileError):
+        if message["type"] == "lifespan.startup.failed" and (error := sys.exception()):
+            if not isinstance(error, ModelFileError):
+                logger.error("the start failed", exc_info=error)
             message = {**message, "message": str(error)}
         await send(message)
 
@@ -159,16 +162,15 @@ async def lifespan(app: Application) -> AsyncIterator[dict[str, object]]:
     # is served. The model is not among them: it is freed when another one replaces it.
     gc.collect()
     gc.freeze()
-    file = models.ModelFile(settings.model_file, lambda: models.load(settings))
+    file = models.ModelFile(settings.model_file, lambda: load(settings))
     await models.train_if_missing(settings)
-    service.model = file.open()
-    prepare(service.model, settings)
+    with models.named_when_slow(settings.model_file):
+        service.model = file.open()
     service.metrics.model_loaded(service.model)
     logger.info("serving %s, from %s", _shown(service.model), settings.model_file)
     service.watch = models.Watch(
         file,
         every_s=settings.model_check_s,
-        prepare=lambda model: prepare(model, settings),
         tell=lambda news: take(news, service, app.streams),
     )
     connections = Connections(settings, service.pending)
@@ -203,12 +205,33 @@ def _shown(model: Classifier) -> str:
     return f"{model.name}, version {model.version}"
 
 
+def load(settings: Settings) -> Classifier:
+    """Return the model in the file that the settings name, tried: whatever is made of a model was made of this one.
+
+    Raises:
+        ModelFileError: the file cannot be served, or not shown.
+    """
+    model = models.load(settings)
+    try:
+        prepare(model, settings)
+    except Exception as error:
+        logger.exception("what is shown of a model cannot be made of the one in %s", settings.model_file)
+        raise ModelFileError(
+            f"{settings.model_file}: it cannot be shown: {type(error).__name__}: {shown(error)}"
+        ) from error
+    return model
+
+
 def prepare(model: Classifier, settings: Settings) -> None:
-    """Make what is kept with the model, so that its first requests need not wait; may run in a thread of its own."""
+    """Make what is made of a model, so that its first requests neither wait nor fail; may run in its own thread."""
     encoder_of(model)
     stream.announcement(model, settings)
     for representation in REPRESENTATIONS:
         entity_tag(model, representation)
+    for code in languages.codes():
+        pages.example_page(model, languages.language(code), needs_token=bool(settings.api_token))
+    docs.example_page(model, settings)
+    drift_page.example_page(model)
 
 
 class _Static(StaticFiles):

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import queue
 import secrets
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -16,8 +20,16 @@ from functools import cache
 from itertools import count
 from typing import Any
 
+from ml.console import printable
+
 # Set at the door for every request and websocket (55 ns); whatever is logged on the way finds it, uvicorn's lines too.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+
+# Lines that wait for whoever reads the log; more than that are lost. At the end they are waited for so long.
+MAX_LINES = 10_000
+FLUSH_S = 1.0
+POLL_S = 0.01
+STANDARD_ERROR = 2
 
 _access = logging.getLogger("web.access")
 
@@ -45,7 +57,7 @@ def configuration(form: str) -> dict[str, Any]:
             "plain": {"()": "web.logs.PlainFormatter"},
             "json": {"()": "web.logs.JsonFormatter"},
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": form}},
+        "handlers": {"stderr": {"class": "web.logs.StandardError", "formatter": form}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {"web": {"level": "INFO"}},
     }
@@ -56,6 +68,61 @@ def access(method: str, route: str, status: int, seconds: float) -> None:
     milliseconds = round(seconds * 1_000, 3)
     fields = {"method": method, "route": route, "status": status, "milliseconds": milliseconds}
     _access.info("%s %s %s %s ms", method, route, status, milliseconds, extra={"fields": fields})
+
+
+class StandardError(logging.Handler):
+    """Writes lines to standard error in a thread of its own: to log something never waits for who reads the log.
+
+    Lines beyond `MAX_LINES` are counted, and told as lost when others are read again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # A simple queue: a signal handler may log something while its thread is adding a line.
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._put = self._done = self._lost = 0
+        self._thread: threading.Thread | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Leave the line to the thread, or count it as lost."""
+        if self._lines.qsize() >= MAX_LINES:
+            self._lost += 1
+            return
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        self._put += 1
+        self._lines.put(line)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+            self._thread.start()
+
+    def flush(self) -> None:
+        """Wait until all is written, but not for long: nobody may read it."""
+        ends_at = time.monotonic() + FLUSH_S
+        while self._done < self._put and time.monotonic() < ends_at:
+            time.sleep(POLL_S)
+
+    def _run(self) -> None:
+        told = 0
+        while True:
+            self._write(self._lines.get())
+            if (lost := self._lost) > told:
+                message = f"{lost - told} lines of the log were lost: nobody read it for a while"
+                self._write(self.format(logging.makeLogRecord({"name": "web", "levelname": "ERROR", "msg": message})))
+                told = lost
+            self._done += 1
+
+    def _write(self, line: str) -> None:
+        content = (line + "\n").encode(errors="backslashreplace")
+        try:
+            while content:
+                # Not by way of sys.stderr: its lock would be held for as long as nobody reads, at exit too.
+                content = content[os.write(STANDARD_ERROR, content) :]
+        except OSError:
+            self._lost += 1  # nobody will read it any more, or its disk is full
 
 
 class PlainFormatter(logging.Formatter):
@@ -69,6 +136,14 @@ class PlainFormatter(logging.Formatter):
         request_id = REQUEST_ID.get()
         record.request = f" [{request_id}]" if request_id else ""
         return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name
+        """Return the line itself; what a stranger has put into it cannot end it."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # logging's name
+        """Return the lines of a traceback."""
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
 
 
 class JsonFormatter(logging.Formatter):

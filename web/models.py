@@ -11,8 +11,9 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from web.settings import ROOT, Settings
 
 # A file that is not renamed into place but written there is left alone until it has been still for so long.
 SETTLE_S = 0.05
+# A file system that takes longer than this is told of: it may be one of a network that is gone, and never answer.
+SLOW_S = 5.0
 # While a model is loaded, the event loop gets the interpreter back after so long instead of after 5 ms. Measured with a
 # client that asks every 5 ms while models load over and over: p99 5 ms, not 11.
 SWITCH_S = 0.0005
@@ -51,6 +54,18 @@ def identity_of(path: Path) -> Identity:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+@contextmanager
+def named_when_slow(path: Path) -> Iterator[None]:
+    """Say in the log what is waited for if the block takes long, even if it never ends."""
+    timer = threading.Timer(SLOW_S, logger.warning, ("still waiting for the model file %s", path))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def load(settings: Settings) -> Classifier:
     """Return the model in the file that the settings name.
 
@@ -72,7 +87,8 @@ async def train_if_missing(settings: Settings) -> None:
         ModelFileError: there is no file, and none can be made.
     """
     try:
-        exists = settings.model_file.exists()
+        with named_when_slow(settings.model_file):
+            exists = settings.model_file.exists()
     except OSError as error:
         raise ModelFileError(f"{settings.model_file}: {error.strerror}") from error
     if exists:
@@ -86,7 +102,8 @@ async def train_if_missing(settings: Settings) -> None:
     )
     output, _ = await process.communicate()
     if process.returncode:
-        raise ModelFileError(f"training the built-in model failed:\n{output.decode(errors='replace')}")
+        *_, last = ["", *output.decode(errors="replace").strip().splitlines()]
+        raise ModelFileError(f"training the built-in model failed: {last}")
 
 
 class ModelFile:
@@ -123,19 +140,21 @@ class ModelFile:
         Each failure is told once. After one the model is returned also when it is the same one as before.
         """
         try:
-            seen = identity_of(self._path)
-            if seen == self._seen and not self._try_again and not even_if_unchanged:
-                return None
-            threading.Event().wait(SETTLE_S)
-            if seen != identity_of(self._path):
-                return None  # it is being written; the next look sees it again
+            seen, known = identity_of(self._path), self._seen
         except OSError as error:
             self._seen = None
             return self._reject(error.strerror or str(error))
+        is_old = seen == known and not self._try_again and not even_if_unchanged
+        is_rewritten = seen != known and known is not None and _is_same_file(seen, known)
+        if is_old or (is_rewritten and self._is_being_written(seen)):
+            return None  # the next look sees it again
         before, told = self.version, self._told
         try:
             model = self.open()
         except ModelFileError as error:
+            if seen != known and self._is_being_written(seen):
+                self._seen = known
+                return None
             # What could not be read may be readable in a moment, though nothing about the file has changed.
             self._try_again = isinstance(error.__cause__, OSError)
             return self._reject(str(error).removeprefix(f"{self._path}: "))
@@ -147,6 +166,15 @@ class ModelFile:
         self._try_again = False
         return None if model.version == before and told is None else model
 
+    def _is_being_written(self, seen: Identity) -> bool:
+        """Tell whether the file goes on changing; one that was renamed into its place is another file."""
+        threading.Event().wait(SETTLE_S)
+        try:
+            now = identity_of(self._path)
+        except OSError:
+            return False
+        return now != seen and _is_same_file(now, seen)
+
     def _reject(self, reason: str) -> Rejected | None:
         if self._told == (self._seen, reason):
             return None
@@ -154,12 +182,15 @@ class ModelFile:
         return Rejected(reason, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
+def _is_same_file(one: Identity, other: Identity) -> bool:
+    return one[:2] == other[:2]
+
+
 class Watch:
     """Looks at a model file in a thread, and tells the event loop in which it was started what is new.
 
     Args:
         every_s: seconds between two looks; 0 looks only when asked to.
-        prepare: is called with a new model in the thread, before it is told of.
         tell: is called with a new model, or why there is none, in the event loop.
     """
 
@@ -168,16 +199,17 @@ class Watch:
         file: ModelFile,
         *,
         every_s: float,
-        prepare: Callable[[Classifier], object],
         tell: Callable[[Classifier | Rejected], object],
     ) -> None:
         self._file = file
         self._every_s = every_s
-        self._prepare = prepare
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._asked = threading.Event()
         self._is_over = False
+        # When the look that goes on has begun: since 1970, and by the clock that nobody sets; 0 when there is none.
+        self._looking_since = self._looking_since_s = 0.0
+        self._slow_check = self._loop.call_later(SLOW_S, self._check_slow)
         # Nobody waits for its end: it may be loading a large model when the process is told to stop.
         threading.Thread(target=self._run, name="model file", daemon=True).start()
 
@@ -185,9 +217,26 @@ class Watch:
         """Have the file loaded at once, whether it looks changed or not; may be called by a signal handler."""
         self._loop.call_soon_threadsafe(self._asked.set)
 
+    @property
+    def checking_since(self) -> str | None:
+        """Since when (RFC 3339) a look at the file has gone on, if it takes long: its file system may hang."""
+        since, since_s = self._looking_since, self._looking_since_s
+        if not since_s or time.monotonic() - since_s < SLOW_S:
+            return None
+        return datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
+
+    def _check_slow(self, told_s: float = 0.0) -> None:
+        """Say once of each look that it takes long."""
+        since_s = self._looking_since_s
+        if self.checking_since and since_s != told_s:
+            told_s = since_s
+            logger.warning("the look at the model file takes more than %g s; the model that answers stays", SLOW_S)
+        self._slow_check = self._loop.call_later(SLOW_S, self._check_slow, told_s)
+
     def stop(self) -> None:
         """Tell of nothing more."""
         self._is_over = True
+        self._slow_check.cancel()
         self._asked.set()
 
     def _run(self) -> None:
@@ -198,11 +247,11 @@ class Watch:
                 return
             usual_s = sys.getswitchinterval()
             sys.setswitchinterval(SWITCH_S)
+            self._looking_since, self._looking_since_s = time.time(), time.monotonic()
             try:
                 news = self._file.look(even_if_unchanged=is_asked)
-                if isinstance(news, Classifier):
-                    self._prepare(news)
             finally:
+                self._looking_since_s = 0.0
                 sys.setswitchinterval(usual_s)
             if news is not None:
                 with suppress(RuntimeError):  # the loop is closed

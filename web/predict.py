@@ -17,9 +17,18 @@ from web.api.messages import encoder_of
 from web.middleware.body_limit import BodyLimit, Pending
 from web.middleware.compression import Compressed
 from web.page.fragments import fragments_of
-from web.page.pages import FORM_TYPES, ViewOptions, form_of, page_response, posted_options, refuse_compressed, split_off
+from web.page.pages import (
+    FORM_TYPES,
+    ViewOptions,
+    form_of,
+    is_unchanged,
+    page_response,
+    posted_options,
+    refuse_compressed,
+    split_off,
+)
 from web.problems import Problem
-from web.requests import Representation, content_type_of, is_known, preferred_representation, query_of
+from web.requests import Representation, content_type_of, preferred_representation, query_of
 from web.responses import Content, entity_tag, headers_of, json_of
 from web.service import service_of
 
@@ -50,7 +59,7 @@ def _get(scope: Scope, representation: Representation) -> Response:
     model = service_of(scope).model
     fields, options = split_off(scope, query_of(scope), model, representation)
     tag = entity_tag(model, representation, options.language.code)
-    if is_known(scope, tag):
+    if is_unchanged(scope, fields, representation, options, tag=tag):
         headers = headers_of(representation, tag, model, lang=options.language.code)
         return Content(b"", status=304, headers=headers)
     return _respond(scope, fields, representation, options, tag=tag)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypedDict
 
 from starlette.types import Scope
 
@@ -35,13 +34,6 @@ class Service:
     watch: Watch = field(init=False)
     rejected: Rejected | None = None
     is_draining: bool = False
-
-
-class State(TypedDict):
-    """The state of a request or websocket."""
-
-    service: Service
-    request_id: str
 
 
 def service_of(scope: Scope) -> Service:

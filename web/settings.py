@@ -85,6 +85,9 @@ class Settings:
     host: str = _setting("127.0.0.1", "HOST", "address to listen on; 0.0.0.0: every interface")
     port: int = _setting(8000, "PORT", "port to listen on", most=65_535)
     workers: int = _setting(1, "WEB_CONCURRENCY", "number of server processes", least=1, most=1_000)
+    worker_timeout_s: float = _seconds(
+        30.0, "WORKER_TIMEOUT_S", "longest pause of a worker's event loop; then the supervisor replaces it", least=2
+    )
     model_file: Path = _setting(
         Path("model.npz"), "MODEL_FILE", "model file to serve; if there is none, the built-in model is trained there"
     )

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
 
-from ml.tables.dataset import Feature, Leaf
+from ml.errors import ModelFileError
+from ml.tables.dataset import MAX_TEXT, Feature, Leaf
+from ml.tables.numbers import LARGEST
+
+MAX_FEATURES = 10_000
+MAX_LABELS = 1_000
+MAX_LEAVES = 64
 
 
 class TrainedFeature(Feature, frozen=True, kw_only=True):
@@ -84,3 +91,66 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     libraries: dict[str, str]
     data_digest: str | None
     picture: tuple[Leaf, ...] = ()
+
+    def check(self) -> None:
+        """Refuse a card that no model can have.
+
+        Raises:
+            ModelFileError: one sentence that names what is wrong.
+        """
+        keys, labels = [feature.key for feature in self.features], self.labels
+        if not 1 <= len(keys) <= MAX_FEATURES or len(set(keys)) != len(keys) or not all(keys):
+            raise ModelFileError(f"the card needs 1 to {MAX_FEATURES} features with different keys")
+        if not 2 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
+            raise ModelFileError(f"the card needs 2 to {MAX_LABELS} different labels")
+        texts = [self.name, self.source, *labels, *keys]
+        texts += [
+            text
+            for feature in self.features
+            for text in (feature.title, feature.unit, *feature.titles, *feature.titles.values())
+        ]
+        if any(len(text) > MAX_TEXT for text in texts):
+            raise ModelFileError(f"the card has a text of more than {MAX_TEXT} characters")
+        for feature in self.features:
+            minimum = -LARGEST if feature.minimum is None else max(feature.minimum, -LARGEST)
+            maximum = LARGEST if feature.maximum is None else min(feature.maximum, LARGEST)
+            if not minimum <= feature.low <= feature.example <= feature.high <= maximum:
+                raise ModelFileError(
+                    f"feature {shown(feature.key)}: limits, training range and example do not fit together"
+                )
+            if list(feature.quantiles) != sorted(feature.quantiles):
+                raise ModelFileError(f"feature {shown(feature.key)}: the quantiles are not ascending")
+        if len(counts := {len(feature.quantiles) for feature in self.features}) > 1 or min(counts) < 2:
+            raise ModelFileError("the features do not have the same number of quantiles, at least 2")
+        recipe = self.recipe
+        if recipe is not None and not (
+            0 <= recipe.seed < 2**32
+            and 0 < recipe.test_size < 1
+            and recipe.trees >= 1
+            and recipe.leaf >= 1
+            and (recipe.depth is None or recipe.depth >= 1)
+        ):
+            raise ModelFileError("the recipe is one that nothing can be trained with")
+        n = len(labels)
+        report = self.report
+        if not len(report.precision) == len(report.recall) == len(report.confusion) == n or any(
+            len(row) != n for row in report.confusion
+        ):
+            raise ModelFileError("the report does not have one entry for each label")
+        self._check_picture()
+
+    def _check_picture(self) -> None:
+        keys = {feature.key for feature in self.features}
+        leaves = [angle for leaf in self.picture for angle in leaf.angles]
+        if not {key for leaf in self.picture for key in (leaf.length, leaf.width)} <= keys or not all(
+            map(math.isfinite, leaves)
+        ):
+            raise ModelFileError("the picture is drawn from features that the model does not have, or at no angle")
+        if len(self.picture) > MAX_LEAVES or len(leaves) > MAX_LEAVES:
+            raise ModelFileError(f"the picture has more than {MAX_LEAVES} leaves")
+
+
+def shown(value: object) -> str:
+    """Return a stranger's value short and on one line, fit for a message."""
+    text = " ".join(str(value).split())[:200]
+    return text if text.isprintable() else ascii(text)

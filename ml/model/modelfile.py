@@ -1,19 +1,15 @@
 """One model in one file: an uncompressed `.npz` of plain arrays with a JSON card. No pickle, ever.
 
-A file from a stranger can at worst be refused. The archive's comment holds the SHA-256 of all bytes before it, so a
-damaged file is refused before anything in it is read; a crafted one meets a check of every name, size, type, shape
-and index, then its own golden rows (see ml/model/classifier.py). Nothing is decompressed, so no size can grow.
+A file from a stranger can at worst be refused: a crafted one meets a check of every name, size, type, shape (see
+ml/model/archive.py) and index, then its own golden rows (see ml/model/classifier.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import math
 import os
-import re
+import stat
 import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,25 +17,21 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ml.errors import ForestError, ModelFileError
-from ml.model.card import Card
+from ml.model import archive
+from ml.model.card import Card, shown
 from ml.model.forest import Forest
-from ml.tables.dataset import MAX_TEXT
 from ml.tables.numbers import LARGEST
 
 FORMAT = 1
 MAX_FILE_BYTES = 256 * 2**20
 MAX_CARD_BYTES = 16 * 2**20
-MAX_FEATURES = 10_000
-MAX_LABELS = 1_000
-MAX_LEAVES = 64
+# Golden rows are replayed one by one, and sample rows drawn.
+MAX_ROWS = 4_096
 
 _CARD = "card.json"
-_COMMENT = b"sha256:"
-_DIGEST_BYTES = 64
 # Type and number of dimensions of each array: first those of the forest, then the rest.
 _FOREST = {
     "roots": ("<i4", 1),
@@ -56,14 +48,6 @@ _ROWS = {
     "sample_classes": ("<i4", 1),
 }
 _ARRAYS = _FOREST | _ROWS
-
-
-# The header that `dump` writes, and nothing else. NumPy's parser reads a header as Python source: crafted ones leave it
-# by eight kinds of exceptions and two warnings.
-_NPY_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00(?s:..)\{'descr': '([^']{1,20})', 'fortran_order': (True|False), "
-    rb"'shape': \(([0-9, ]{0,60})\), \} *\n"
-)
 
 
 class _FormattedCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,18 +86,11 @@ def version_of(content: bytes) -> str:
 def dump(model: ModelFile) -> bytes:
     """Return the file's bytes. The same model gives the same bytes."""
     arrays = {name: getattr(model.forest, name) for name in _FOREST} | {name: getattr(model, name) for name in _ROWS}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        # ZipInfo without a date is 1980-01-01: no clock in the bytes.
-        card = msgspec.json.encode(_FormattedCard(format=FORMAT, card=model.card), order="deterministic")
-        archive.writestr(zipfile.ZipInfo(_CARD), msgspec.json.format(card))
-        for name, (dtype, _) in _ARRAYS.items():
-            member = io.BytesIO()
-            npy.write_array(member, np.ascontiguousarray(arrays[name], dtype=dtype), version=(1, 0), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(name + ".npy"), member.getvalue())
-        archive.comment = _COMMENT + b"0" * _DIGEST_BYTES
-    signed = buffer.getvalue()[:-_DIGEST_BYTES]
-    return signed + hashlib.sha256(signed).hexdigest().encode()
+    card = msgspec.json.encode(_FormattedCard(format=FORMAT, card=model.card), order="deterministic")
+    members = {_CARD: msgspec.json.format(card)}
+    for name, (dtype, _) in _ARRAYS.items():
+        members[name + ".npy"] = archive.encoded(np.ascontiguousarray(arrays[name], dtype=dtype))
+    return archive.dump(members)
 
 
 def _unchecked(_path: Path) -> None:
@@ -164,14 +141,17 @@ def replace(content: bytes, path: Path, *, check: Callable[[Path], object] = _un
 
 
 def read(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Return the bytes of the file at `path`.
+    """Return the bytes of the file at `path`. A pipe or a device is refused without waiting for it.
 
     Raises:
-        ModelFileError: there is no such file, it cannot be read, or it is larger than `max_bytes`.
+        ModelFileError: there is no such file, it cannot be read, is no regular file, or is larger than `max_bytes`.
     """
     try:
-        with path.open("rb") as file:
-            is_larger = os.fstat(file.fileno()).st_size > max_bytes
+        with open(path, "rb", opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ModelFileError(f"{path}: {_kind_of(status.st_mode)}, not a regular file")
+            is_larger = status.st_size > max_bytes
             content = b"" if is_larger else file.read(max_bytes + 1)
     except OSError as error:
         raise ModelFileError(f"{path}: {error.strerror}") from error
@@ -180,25 +160,31 @@ def read(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     return content
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    # To open a pipe waits for whoever writes to it, and a terminal may become the one of this process.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
+def _kind_of(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    return kinds.get(stat.S_IFMT(mode), "something else")
+
+
 def parse(content: bytes) -> ModelFile:
     """Return the model in a file's bytes, with every array checked.
 
     Raises:
         ModelFileError: one sentence that names what is wrong.
     """
-    signed, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
-    if not signed.startswith(b"PK\x03\x04") or len(content) <= _DIGEST_BYTES:
-        raise ModelFileError("not a model file: it is no .npz archive")
-    if hashlib.sha256(signed).hexdigest().encode() != digest:
-        raise ModelFileError(
-            "the checksum does not match: the file is damaged, incomplete or not written by this project"
-        )
-    members = _members(content)
+    members = archive.parse(content, {_CARD, *(name + ".npy" for name in _ARRAYS)})
     card = _card(members[_CARD])
     n_features, n_labels = len(card.features), len(card.labels)
     arrays = {
-        name: _array(name, members[name + ".npy"], dtype=dtype, ndim=ndim) for name, (dtype, ndim) in _ARRAYS.items()
+        name: archive.array(name, members[name + ".npy"], dtype=dtype, ndim=ndim)
+        for name, (dtype, ndim) in _ARRAYS.items()
     }
+    if (most := max(len(arrays[name]) for name in _ROWS)) > MAX_ROWS:
+        raise ModelFileError(f"the file holds {most} golden or sample rows, at most {MAX_ROWS} are read")
 
     forest = Forest(n_features=n_features, **{name: arrays[name] for name in _FOREST})
     try:
@@ -227,36 +213,7 @@ def parse(content: bytes) -> ModelFile:
         raise ModelFileError("there is no golden row to check the model against")
     if np.any((model.sample_classes < 0) | (model.sample_classes >= n_labels)):
         raise ModelFileError("a sample row has a class outside the labels")
-    _check_picture(card)
     return model
-
-
-def _members(content: bytes) -> dict[str, bytes]:
-    """Return the archive's members by name, all of them and nothing else, none compressed."""
-    expected = {_CARD, *(name + ".npy" for name in _ARRAYS)}
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = archive.infolist()
-            names = [entry.filename for entry in entries]
-            if sorted(names) != sorted(expected):
-                unlike = set(names).symmetric_difference(expected)
-                raise ModelFileError(f"the archive's members are not a model's: {_shown(sorted(unlike) or names)}")
-            for entry in entries:
-                # file_size == compress_size bounds what is read by the size of the file itself.
-                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                    raise ModelFileError(f"{entry.filename} is compressed, which a model file never is")
-            return {entry.filename: archive.read(entry) for entry in entries}
-    # zipfile documents BadZipFile alone, but crafted headers reach its parser as any of these.
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        ValueError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        OverflowError,
-    ) as error:
-        raise ModelFileError(f"the archive cannot be read: {_shown(error)}") from error
 
 
 def _card(encoded: bytes) -> Card:
@@ -270,80 +227,6 @@ def _card(encoded: bytes) -> Card:
             raise ModelFileError(f"the file has format {newest}, but this version reads format {FORMAT}")
         card: Card = decode(encoded, type=_FormattedCard).card
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelFileError(f"the card is not valid: {_shown(error)}") from error
-    _check_card(card)
+        raise ModelFileError(f"the card is not valid: {shown(error)}") from error
+    card.check()
     return card
-
-
-def _check_card(card: Card) -> None:
-    keys, labels = [feature.key for feature in card.features], card.labels
-    if not 1 <= len(keys) <= MAX_FEATURES or len(set(keys)) != len(keys) or not all(keys):
-        raise ModelFileError(f"the card needs 1 to {MAX_FEATURES} features with different keys")
-    if not 2 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
-        raise ModelFileError(f"the card needs 2 to {MAX_LABELS} different labels")
-    texts = [card.name, card.source, *labels, *keys]
-    texts += [
-        text
-        for feature in card.features
-        for text in (feature.title, feature.unit, *feature.titles, *feature.titles.values())
-    ]
-    if any(len(text) > MAX_TEXT for text in texts):
-        raise ModelFileError(f"the card has a text of more than {MAX_TEXT} characters")
-    for feature in card.features:
-        minimum = -LARGEST if feature.minimum is None else max(feature.minimum, -LARGEST)
-        maximum = LARGEST if feature.maximum is None else min(feature.maximum, LARGEST)
-        if not minimum <= feature.low <= feature.example <= feature.high <= maximum:
-            raise ModelFileError(
-                f"feature {_shown(feature.key)}: limits, training range and example do not fit together"
-            )
-        if list(feature.quantiles) != sorted(feature.quantiles):
-            raise ModelFileError(f"feature {_shown(feature.key)}: the quantiles are not ascending")
-    recipe = card.recipe
-    if recipe is not None and not (
-        0 <= recipe.seed < 2**32
-        and 0 < recipe.test_size < 1
-        and recipe.trees >= 1
-        and recipe.leaf >= 1
-        and (recipe.depth is None or recipe.depth >= 1)
-    ):
-        raise ModelFileError("the recipe is one that nothing can be trained with")
-    n = len(labels)
-    report = card.report
-    if not len(report.precision) == len(report.recall) == len(report.confusion) == n or any(
-        len(row) != n for row in report.confusion
-    ):
-        raise ModelFileError("the report does not have one entry for each label")
-
-
-def _check_picture(card: Card) -> None:
-    keys = {feature.key for feature in card.features}
-    leaves = [angle for leaf in card.picture for angle in leaf.angles]
-    if not {key for leaf in card.picture for key in (leaf.length, leaf.width)} <= keys or not all(
-        map(math.isfinite, leaves)
-    ):
-        raise ModelFileError("the picture is drawn from features that the model does not have, or at no angle")
-    if len(card.picture) > MAX_LEAVES or len(leaves) > MAX_LEAVES:
-        raise ModelFileError(f"the picture has more than {MAX_LEAVES} leaves")
-
-
-def _array(name: str, encoded: bytes, *, dtype: str, ndim: int) -> NDArray[Any]:
-    """Return the array in an `.npy` member without ever allocating what its header merely claims."""
-    header = _NPY_HEADER.match(encoded)
-    if header is None or int.from_bytes(encoded[8:10], "little") != header.end() - 10:
-        raise ModelFileError(f"{name} is not an array as a model file has it: {_shown(encoded[:80])}")
-    found, order = header[1].decode("latin1"), header[2]
-    if found != dtype or order != b"False":
-        raise ModelFileError(f"{name} holds {_shown(found)}, not {dtype} in C order")
-    shape = tuple(int(size) for size in header[3].split(b",") if size.strip())
-    if len(shape) != ndim:
-        raise ModelFileError(f"{name} has {len(shape)} dimensions, not {ndim}")
-    body = encoded[header.end() :]
-    if math.prod(shape) * np.dtype(dtype).itemsize != len(body) or max(shape) > MAX_FILE_BYTES:
-        raise ModelFileError(f"{name} has shape {_shown(shape)}, which does not fit its {len(body)} bytes")
-    return np.frombuffer(body, dtype=dtype).reshape(shape)
-
-
-def _shown(value: object) -> str:
-    """Return a stranger's value short and on one line, fit for a message."""
-    text = " ".join(str(value).split())[:200]
-    return text if text.isprintable() else ascii(text)

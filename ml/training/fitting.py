@@ -240,9 +240,10 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
             raise TrainingError(f"{path}: the model read back gives other probabilities than scikit-learn")
         history.keep(path)
 
-    version = modelfile.save(model, path, check=prove)
-    history.prune(path, version=version)
-    return classifier.load(path)
+    with history.locked(path):
+        version = modelfile.save(model, path, check=prove)
+        history.prune(path, version=version)
+        return classifier.load(path)
 
 
 def export(

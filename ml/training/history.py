@@ -1,13 +1,18 @@
 """The model files that were replaced, kept beside the one in use: `model.0123456789ab.npz` beside `model.npz`.
 
-What was replaced last comes first. Their order is kept in the times of their last change.
+What was replaced last comes first. Their order is kept in the times of their last change. Who replaces a model holds a
+lock on its folder meanwhile: of two at once, each would keep the same version, and the other one's would be lost.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import logging
 import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +21,11 @@ from ml.model import classifier, modelfile
 from ml.model.classifier import Classifier
 
 KEPT_FILES = 3
+# Who waits for a lock looks again after so long, and says so after a second.
+LOCK_POLL_S = 0.05
+SILENT_S = 1.0
+
+logger = logging.getLogger("ml")
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,43 @@ class Restored:
 
     model: Classifier
     replaced: str
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of the folder in which the model file is; it leaves no file behind, and ends with the process.
+
+    Where the system or the file system has no such locks a warning says so.
+
+    Raises:
+        ModelFileError: there is no such folder, or it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path.absolute().parent, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror}") from error
+    try:
+        _lock(descriptor, path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl = importlib.import_module("fcntl")  # Windows has none
+        started, has_said = time.monotonic(), False
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if not has_said and time.monotonic() - started >= SILENT_S:
+                    has_said = True
+                    logger.warning("%s: another process replaces a model in this folder; waiting for it", path)
+                time.sleep(LOCK_POLL_S)
+    except (ImportError, OSError) as error:
+        logger.warning("%s: its folder cannot be locked (%s); replace one model at a time", path, error)
 
 
 def kept(path: Path) -> list[Kept]:
@@ -93,6 +140,11 @@ def restore(path: Path, version: str = "") -> Restored:
     Raises:
         ModelFileError: none is kept, or none of this version, or it cannot be served; everything stays as it was.
     """
+    with locked(path):
+        return _restore(path, version)
+
+
+def _restore(path: Path, version: str) -> Restored:
     found = [one for one in kept(path) if one.version.startswith(version)]
     if not found:
         raise ModelFileError(f"no model file {f'of version {version} ' if version else ''}is kept beside {path}")

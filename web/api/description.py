@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml.model.card import TrainedFeature
@@ -10,18 +10,29 @@ from ml.tables.numbers import LARGEST
 
 Json = dict[str, Any]
 
-# Some of the text that the validator reads as a number: all of it has signs, spaces and exponents, too.
-_NUMBER_TEXT = r"[0-9]{1,15}([.,][0-9]{1,15})?([eE][0-9])?$"
+# What the validator takes off both ends of text: the characters for which `str.isspace` is true.
+_SPACES = r"[\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*"
+_SIGN = r"[-+\u2212]?"
+# With so many digits and such an exponent a number is finite in float32 and shorter than the longest text.
+_DIGITS = r"([0-9]{1,29}([.,][0-9]{0,20})?|[.,][0-9]{1,20})"
+_EXPONENT = r"([eE]([-\u2212][0-9]{1,3}|\+?[0-9]))?"
+_READ_BESIDE = "Up to 64 characters are read, with more digits and larger exponents as well if the number is finite."
 
 
-def read_operation(operation: str, summary: str, schema: str) -> Json:
-    """Return an operation without parameters that answers with one kind of message."""
-    return {"operationId": operation, "summary": summary, "responses": {"200": json_response(schema, f"{summary}.")}}
+def text_schemas() -> Json:
+    """Return the schemas of text that stands for a number, by name."""
+    number = "A number as a person types it: a mark, . or ,; a sign; an exponent; spaces around it."
+    return {
+        "NumberText": _text(_SIGN + _DIGITS + _EXPONENT, f"{number} {_READ_BESIDE}"),
+        "UnsignedNumberText": _text(r"\+?" + _DIGITS + _EXPONENT, f"{number} Not below 0. {_READ_BESIDE}"),
+        "HalfTypedText": _text(
+            f"{_SIGN}([.,]?|{_DIGITS}[eE]{_SIGN})", "The beginning of a number, or nothing: incomplete, not wrong."
+        ),
+    }
 
 
-def json_response(schema: str, description: str) -> Json:
-    """Return a response that is a message of this name."""
-    return response(description, {"application/json": {"schema": ref(schema)}})
+def _text(pattern: str, description: str) -> Json:
+    return {"type": "string", "pattern": f"^{_SPACES}{pattern}{_SPACES}$", "description": description}
 
 
 def named_sample(features: tuple[TrainedFeature, ...]) -> Json:
@@ -31,6 +42,18 @@ def named_sample(features: tuple[TrainedFeature, ...]) -> Json:
         "type": "object",
         "properties": {feature.key: number_of(feature) for feature in features},
         "required": [feature.key for feature in features],
+        "additionalProperties": False,
+        "examples": [{feature.key: feature.example for feature in features}],
+    }
+
+
+def typed_sample(features: tuple[TrainedFeature, ...], options: Sequence[str]) -> Json:
+    """Return the schema of a form that may be incomplete; `options` are its other fields."""
+    shown: Json = {name: {"type": "string"} for name in options}
+    return {
+        "title": "A sample as a form, of which a part may not be typed yet",
+        "type": "object",
+        "properties": shown | {feature.key: typed_number_of(feature) for feature in features},
         "additionalProperties": False,
         "examples": [{feature.key: feature.example for feature in features}],
     }
@@ -51,22 +74,40 @@ def ordered_sample(features: tuple[TrainedFeature, ...]) -> Json:
 
 def number_of(feature: TrainedFeature) -> Json:
     """Return the schema of one value: a number, or text as a person types it."""
-    kinds: list[Json] = [
-        {
-            "type": "number",
-            "minimum": -LARGEST if feature.minimum is None else feature.minimum,
-            "maximum": LARGEST if feature.maximum is None else feature.maximum,
-        }
-    ]
-    if feature.minimum in (None, 0) and feature.maximum is None:  # other limits cannot be told of text
-        sign = "^" if feature.minimum == 0 else "^[-+\u2212]?"
-        kinds.append({"type": "string", "pattern": sign + _NUMBER_TEXT})
     return {
         "title": feature.title,
-        "description": description_of(feature),
-        "anyOf": kinds,
+        "description": description_of(feature) + _about_text(feature),
+        "anyOf": _kinds(feature),
         "examples": [feature.example],
     }
+
+
+def typed_number_of(feature: TrainedFeature) -> Json:
+    """Return the schema of a field of a page: one value, or the beginning of it."""
+    number = number_of(feature)
+    return number | {"anyOf": [*number["anyOf"], ref("HalfTypedText")]}
+
+
+def _kinds(feature: TrainedFeature) -> list[Json]:
+    number = {
+        "type": "number",
+        "minimum": -LARGEST if feature.minimum is None else feature.minimum,
+        "maximum": LARGEST if feature.maximum is None else feature.maximum,
+    }
+    if not _has_pattern(feature):
+        return [number]
+    return [number, ref("UnsignedNumberText" if feature.minimum == 0 else "NumberText")]
+
+
+def _has_pattern(feature: TrainedFeature) -> bool:
+    """Tell whether a pattern can say which text is within the limits."""
+    return feature.minimum in (None, 0) and feature.maximum is None
+
+
+def _about_text(feature: TrainedFeature) -> str:
+    if _has_pattern(feature):
+        return ""
+    return "; text as a person types it is read as well, within the limits, which a pattern cannot express"
 
 
 def description_of(feature: TrainedFeature) -> str:
@@ -75,11 +116,30 @@ def description_of(feature: TrainedFeature) -> str:
     return f"{feature.title}{unit}; {feature.low:g} to {feature.high:g} in the training data"
 
 
-def response(description: str, content: Mapping[str, Any]) -> Json:
-    """Return a response with its content by media type."""
-    return {"description": description, "content": dict(content)}
+def read_operation(operation: str, summary: str, schema: str) -> Json:
+    """Return an operation without parameters that answers with one kind of message."""
+    return {"operationId": operation, "summary": summary, "responses": {"200": json_response(schema, f"{summary}.")}}
 
 
-def ref(name: str) -> Json:
-    """Return a reference to a message's schema."""
-    return {"$ref": f"#/components/schemas/{name}"}
+def json_response(schema: str, description: str) -> Json:
+    """Return a response that is a message of this name."""
+    return response(description, json_content(schema))
+
+
+def json_content(schema: str) -> Json:
+    """Return content that is a message of this name."""
+    return {"application/json": {"schema": ref(schema)}}
+
+
+def response(description: str, content: Mapping[str, Any] | None = None, *headers: str) -> Json:
+    """Return a response with its content by media type, and headers by name: that of the request's id is always one."""
+    described: Json = {
+        "description": description,
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in (*headers, "X-Request-ID")},
+    }
+    return described | {"content": dict(content)} if content else described
+
+
+def ref(name: str, kind: str = "schemas") -> Json:
+    """Return a reference to a message's schema, or to a component of another kind."""
+    return {"$ref": f"#/components/{kind}/{name}"}

@@ -24,13 +24,14 @@ class Ready(msgspec.Struct, frozen=True):
     """Whether requests should come here, and the model that answers them.
 
     `draining` tells that the process is about to end; `rejected` that there is a newer model file, which cannot be
-    served.
+    served; `checking_since` (RFC 3339) that a look at the model file takes long, as of a file system that hangs.
     """
 
     ready: bool
     model: ModelName
     draining: bool | UnsetType = UNSET
     rejected: Rejected | UnsetType = UNSET
+    checking_since: str | UnsetType = UNSET
 
 
 async def live(request: Request) -> Response:
@@ -47,6 +48,7 @@ async def ready(request: Request) -> Response:
         encoder_of(service.model).name,
         draining=is_draining or UNSET,
         rejected=service.rejected or UNSET,
+        checking_since=service.watch.checking_since or UNSET,
     )
     return Response(msgspec.json.encode(answer), 503 if is_draining else 200, media_type="application/json")
 

@@ -5,172 +5,141 @@ from __future__ import annotations
 from ml.model.classifier import Classifier
 from ml.score import added_columns
 from ml.tables.numbers import shown_number
-from web.api.description import Json, description_of, number_of, read_operation, ref, response
+from web.api.components import PAGE, PROBLEM
+from web.api.description import Json, json_content, read_operation, ref, response, typed_number_of
 from web.api.messages import SUBPROTOCOL
-from web.responses import MEDIA_TYPE
 from web.settings import Settings
+
+_TEXT: Json = {"schema": {"type": "string"}}
+_NEGOTIATED = "JSON if Accept prefers it, the fragment if HX-Request is true, else the page."
+_CONDITIONAL = {"$ref": "#/components/parameters/If-None-Match"}
+_FRAGMENT = {"$ref": "#/components/parameters/HX-Request"}
+_INCOMPLETE = "In the page and the fragment a sample may be incomplete; in JSON a value that is left out is an error."
 
 
 def paths(model: Classifier, settings: Settings) -> Json:
     """Return the paths of the page and of the service's own messages."""
-    example = {feature.key: feature.example for feature in model.features}
-    rows = [[float(value) for value in row] for row in model.sample_rows[:2].tolist()] or [list(example.values())]
-    query = [
+    return {
+        "/predict": {"get": _predict(model), "post": _predict_many(model, settings)},
+        "/": {"get": _page("page", model)},
+        "/index": {"get": _page("index", model)},
+        "/result": {"get": _result_page(), "post": _result(model, settings)},
+        "/score": {"post": _score(model, settings)},
+        "/stream": {"get": _stream(model)},
+        **_health(),
+        "/metrics": {"get": _metrics()},
+        **_documents(),
+    }
+
+
+def _predict(model: Classifier) -> Json:
+    return {
+        "operationId": "predict",
+        "summary": "Predict one sample",
+        "description": f"{_NEGOTIATED} {_INCOMPLETE}",
+        "parameters": [*_query(model), _FRAGMENT, _CONDITIONAL],
+        "responses": {
+            "200": response("The prediction.", json_content("Answer") | PAGE, "X-Model-Version"),
+            **_unchanged(),
+            "422": response("The sample has errors, one for each wrong value.", PROBLEM | PAGE),
+        },
+    }
+
+
+def _predict_many(model: Classifier, settings: Settings) -> Json:
+    either = {"application/json": {"schema": {"anyOf": [ref("Answer"), ref("BatchAnswer")]}}}
+    predicted = "The prediction, or predictions in the order of the samples."
+    return {
+        "operationId": "predictMany",
+        "summary": "Predict one sample or many",
+        "description": f"JSON for JSON, unless Accept prefers a page; for a form: {_NEGOTIATED} {_INCOMPLETE}",
+        "parameters": [_FRAGMENT],
+        "requestBody": {"required": True, "content": {"application/json": _json_body(model), **_form(model)}},
+        "responses": {"200": response(predicted, either | PAGE, "X-Model-Version"), **_refused_bodies(settings)},
+    }
+
+
+def _json_body(model: Classifier) -> Json:
+    rows = [[float(value) for value in row] for row in model.sample_rows[:2].tolist()]
+    example = _example(model)
+    return {
+        "schema": ref("PredictRequest"),
+        "examples": {
+            "one": {"summary": "one sample", "value": {"sample": example}},
+            "many": {"summary": "many samples", "value": {"samples": rows or [list(example.values())]}},
+        },
+    }
+
+
+def _form(model: Classifier) -> Json:
+    filled = {"schema": ref("TypedSample"), "example": _example(model)}
+    return {"application/x-www-form-urlencoded": filled, "multipart/form-data": filled}
+
+
+def _example(model: Classifier) -> dict[str, float]:
+    return {feature.key: feature.example for feature in model.features}
+
+
+def _refused_bodies(settings: Settings) -> Json:
+    return {
+        "400": response("The request cannot be read.", PROBLEM | PAGE),
+        "413": response(
+            f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples.", PROBLEM | PAGE
+        ),
+        "415": response("The body is of another type, or compressed.", PROBLEM | PAGE),
+        "422": response("The sample has errors, one for each wrong value.", PROBLEM | PAGE),
+    }
+
+
+def _query(model: Classifier) -> list[Json]:
+    return [
         {
             "name": feature.key,
             "in": "query",
-            "required": True,
-            "description": description_of(feature),
-            "schema": number_of(feature),
+            "description": schema["description"],
+            "schema": schema,
             "example": feature.example,
         }
         for feature in model.features
+        for schema in [typed_number_of(feature)]
     ]
-    problem = {MEDIA_TYPE: {"schema": ref("ProblemDetails")}}
-    page = {"text/html": {"schema": {"type": "string"}}}
-    answer = {"application/json": {"schema": ref("Answer")}, **page}
-    batch = {"application/json": {"schema": {"anyOf": [ref("Answer"), ref("BatchAnswer")]}}, **page}
-    filled = {"schema": ref("NamedSample"), "example": example}
-    form = {"application/x-www-form-urlencoded": filled, "multipart/form-data": filled}
-    wrong = {
-        "400": {"description": "The request cannot be read.", "content": problem},
-        "422": {"description": "The sample has errors, one for each wrong value.", "content": problem | page},
-    }
-    posted = wrong | {
-        "413": {
-            "description": f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples.",
-            "content": problem,
-        },
-        "415": {"description": "The body is of another type.", "content": problem},
-    }
-    unchanged = {"304": {"description": "The answer has not changed since the entity tag in If-None-Match."}}
+
+
+def _page(operation: str, model: Classifier) -> Json:
     return {
-        "/predict": {
-            "get": {
-                "operationId": "predict",
-                "summary": "Predict one sample",
-                "description": "JSON if Accept prefers it, the fragment if HX-Request is true, else the page.",
-                "parameters": query,
-                "responses": {"200": response("The prediction.", answer)} | unchanged | wrong,
-            },
-            "post": {
-                "operationId": "predictMany",
-                "summary": "Predict one sample or many",
-                "requestBody": {
-                    "required": True,
-                    "content": {
-                        "application/json": {
-                            "schema": ref("PredictRequest"),
-                            "examples": {
-                                "one": {"summary": "one sample", "value": {"sample": example}},
-                                "many": {"summary": "many samples", "value": {"samples": rows}},
-                            },
-                        },
-                        **form,
-                    },
-                },
-                "responses": {"200": response("The prediction, or predictions in the order of the samples.", batch)}
-                | posted,
-            },
-        },
-        "/": {"get": _page("page", query, page)},
-        "/index": {"get": _page("index", query, page)},
-        "/result": {
-            "get": {
-                "operationId": "resultPage",
-                "summary": "Leads to the page",
-                "responses": {"303": {"description": "To the page."}},
-            },
-            "post": {
-                "operationId": "result",
-                "summary": "The page with the result of a form",
-                "requestBody": {"required": True, "content": form},
-                "responses": {"200": response("The page.", page)} | posted,
-            },
-        },
-        "/score": {"post": _score(model, settings, problem | page)},
-        "/stream": {
-            "get": {
-                "operationId": "stream",
-                "summary": "Stream samples over a websocket",
-                "description": (
-                    "The server sends a ModelFrame first. Each text frame is a PredictRequest; its reply, in order, "
-                    "is a PredictionFrame, a PredictionsFrame or an ErrorFrame. A binary frame is rows of "
-                    f"little-endian float32, {len(model.features)} a row; its reply is {len(model.labels)} float32 a "
-                    "row, NaN where a row cannot be answered; JSON in a binary frame is an error. An ErrorFrame of "
-                    "status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. The "
-                    f"subprotocol {SUBPROTOCOL} is confirmed if offered."
-                ),
-                "responses": {
-                    "101": {
-                        "description": "The websocket is open.",
-                        "content": {
-                            "application/json": {
-                                "schema": {
-                                    "anyOf": [
-                                        ref(name)
-                                        for name in ("ModelFrame", "PredictionFrame", "PredictionsFrame", "ErrorFrame")
-                                    ]
-                                }
-                            }
-                        },
-                    },
-                    "403": {"description": "A page of another site."},
-                    "426": {"description": "Asked for without a websocket.", "content": problem | page},
-                },
-            }
-        },
-        "/health/live": {"get": read_operation("live", "The process answers", "Live")},
-        "/health/ready": {"get": read_operation("ready", "A model is loaded", "Ready")},
-        "/health/drift": {
-            "get": {
-                "operationId": "drift",
-                "summary": "How far the inputs of late are from the training data",
-                "description": "JSON if Accept prefers it, the fragment if HX-Request is true, else a page.",
-                "responses": {
-                    "200": response("The report.", {"application/json": {"schema": ref("DriftReport")}, **page})
-                },
-            }
-        },
-        "/metrics": {
-            "get": {
-                "operationId": "metrics",
-                "summary": "What was counted, for Prometheus",
-                "description": "In its text format, or as OpenMetrics if Accept names that.",
-                "responses": {
-                    "200": response(
-                        "The metrics.",
-                        {
-                            "text/plain": {"schema": {"type": "string"}},
-                            "application/openmetrics-text": {"schema": {"type": "string"}},
-                        },
-                    )
-                },
-            }
-        },
-        "/openapi.json": {
-            "get": {
-                "operationId": "openapi",
-                "summary": "This document",
-                "responses": {"200": response("OpenAPI 3.1.", {"application/json": {"schema": {"type": "object"}}})}
-                | unchanged,
-            }
-        },
-        "/docs": {
-            "get": {
-                "operationId": "docs",
-                "summary": "This document for people",
-                "responses": {"200": response("The page.", page)} | unchanged,
-            }
+        "operationId": operation,
+        "summary": "The page",
+        "description": (
+            "Prefilled from the query, or else with the model's example; lang, map-x and map-y say how it is shown."
+        ),
+        "parameters": [*_query(model), _CONDITIONAL],
+        "responses": {
+            "200": response("The page, also with a sample that is incomplete.", PAGE, "ETag", "X-Model-Version"),
+            **_unchanged(),
+            "422": response("The page, with the errors of the sample.", PAGE, "X-Model-Version"),
         },
     }
 
 
-def _score(model: Classifier, settings: Settings, problem: Json) -> Json:
+def _result_page() -> Json:
+    to_page = response("To the page, with the query of the request.")
+    return {"operationId": "resultPage", "summary": "Leads to the page", "responses": {"303": to_page}}
+
+
+def _result(model: Classifier, settings: Settings) -> Json:
+    page = response("The page, also with a sample that is incomplete.", PAGE, "X-Model-Version")
+    return {
+        "operationId": "result",
+        "summary": "The page with the result of a form",
+        "requestBody": {"required": True, "content": _form(model)},
+        "responses": {"200": page, **_refused_bodies(settings)},
+    }
+
+
+def _score(model: Classifier, settings: Settings) -> Json:
     header = ",".join(feature.key for feature in model.features)
     row = ",".join(shown_number(feature.example) for feature in model.features)
-    table = {"type": "string", "contentMediaType": "text/csv"}
-    form = {"type": "object", "properties": {"file": table}, "required": ["file"]}
+    form = {"type": "object", "properties": {"file": {"type": "string", "contentMediaType": "text/csv"}}}
     added = ", ".join(added_columns((), model.labels)[: len(model.labels) + 1])
     return {
         "operationId": "score",
@@ -184,32 +153,95 @@ def _score(model: Classifier, settings: Settings, problem: Json) -> Json:
         "requestBody": {
             "required": True,
             "content": {
-                "multipart/form-data": {"schema": form},
-                "text/csv": {"schema": {"type": "string"}, "example": f"{header}\n{row}\n"},
+                "multipart/form-data": {"schema": form | {"required": ["file"]}},
+                "text/csv": _TEXT | {"example": f"{header}\n{row}\n"},
             },
         },
+        "responses": _scored(settings),
+    }
+
+
+def _scored(settings: Settings) -> Json:
+    return {
+        "200": response("The table with its new columns.", {"text/csv": _TEXT}, "X-Model-Version"),
+        "400": response("The form cannot be read.", PROBLEM | PAGE),
+        "413": response(f"More than {settings.max_upload_bytes} bytes.", PROBLEM | PAGE),
+        "415": response("The body is of another type, or compressed.", PROBLEM | PAGE),
+        "422": response(
+            "No file was chosen, or it is no table of these features, which a schema cannot express.", PROBLEM | PAGE
+        ),
+        "503": response("Too many files are being scored, or there is no room for this one.", PROBLEM | PAGE),
+    }
+
+
+def _stream(model: Classifier) -> Json:
+    frames = [ref(name) for name in ("ModelFrame", "PredictionFrame", "PredictionsFrame", "ErrorFrame")]
+    return {
+        "operationId": "stream",
+        "summary": "Stream samples over a websocket",
+        "description": (
+            "The server sends a ModelFrame first. Each text frame is a PredictRequest; its reply, in order, "
+            "is a PredictionFrame, a PredictionsFrame or an ErrorFrame. A binary frame is rows of "
+            f"little-endian float32, {len(model.features)} a row; its reply is {len(model.labels)} float32 a "
+            "row, NaN where a row cannot be answered; JSON in a binary frame is an error. An ErrorFrame of "
+            "status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. The "
+            f"subprotocol {SUBPROTOCOL} is confirmed if offered."
+        ),
         "responses": {
-            "200": response("The table with its new columns.", {"text/csv": {"schema": {"type": "string"}}}),
-            "400": response("The form cannot be read.", problem),
-            "413": response(f"More than {settings.max_upload_bytes} bytes.", problem),
-            "415": response("The body is of another type, or compressed.", problem),
-            "422": response("There is no file, or it is no table of these features.", problem),
-            "503": response("Too many files are being scored.", problem),
+            "101": {
+                "description": "The websocket is open.",
+                "content": {"application/json": {"schema": {"anyOf": frames}}},
+            },
+            "426": response("Asked for without a websocket.", PROBLEM | PAGE),
         },
     }
 
 
-def _page(operation: str, query: list[Json], page: Json) -> Json:
-    # On a page a field holds whatever somebody is typing; the answer says what is wrong with it.
-    typed = [parameter | {"required": False, "schema": {"type": "string"}} for parameter in query]
+def _health() -> Json:
+    ready = read_operation("ready", "A model is loaded", "Ready")
+    ready["responses"]["503"] = response(
+        "The service is about to end, or has too many connections.", json_content("Ready") | PROBLEM
+    )
+    drift = {
+        "operationId": "drift",
+        "summary": "How far the inputs of late are from the training data",
+        "description": _NEGOTIATED,
+        "parameters": [_FRAGMENT],
+        "responses": {"200": response("The report.", json_content("DriftReport") | PAGE)},
+    }
+    return {
+        "/health/live": {"get": read_operation("live", "The process answers", "Live")},
+        "/health/ready": {"get": ready},
+        "/health/drift": {"get": drift},
+    }
+
+
+def _metrics() -> Json:
+    formats = {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}
+    return {
+        "operationId": "metrics",
+        "summary": "What was counted, for Prometheus",
+        "description": "In its text format, or as OpenMetrics if Accept names that.",
+        "responses": {"200": response("The metrics.", formats)},
+    }
+
+
+def _documents() -> Json:
+    document: Json = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "/openapi.json": {"get": _document("openapi", "This document", document)},
+        "/docs": {"get": _document("docs", "This document for people", PAGE)},
+    }
+
+
+def _document(operation: str, summary: str, content: Json) -> Json:
     return {
         "operationId": operation,
-        "summary": "The page",
-        "description": "Prefilled from the query, or else with the model's example.",
-        "parameters": typed,
-        "responses": {
-            "200": response("The page.", page),
-            "304": {"description": "The page has not changed since the entity tag in If-None-Match."},
-            "422": response("The page, with errors.", page),
-        },
+        "summary": summary,
+        "parameters": [_CONDITIONAL],
+        "responses": {"200": response(f"{summary}.", content, "ETag"), **_unchanged()},
     }
+
+
+def _unchanged() -> Json:
+    return {"304": response("The answer has not changed since the entity tag in If-None-Match.", None, "ETag")}

@@ -25,6 +25,7 @@ from typing import Literal, NoReturn, Protocol
 import msgspec
 from tqdm import tqdm
 
+from ml.console import file_name, open_standard_streams, printable
 from ml.errors import DatasetError, MLError
 from ml.score import added_columns
 from ml.tables.csvfile import refuse_same_file
@@ -39,6 +40,7 @@ GIVE_UP_S = 300.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
+    open_standard_streams()
     options = _parser().parse_args(arguments)
     # Rows come and go by the ten thousand and hold no circles: looking for those took a fourth of all time.
     gc.set_threshold(50_000, 20, 100)
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0  # who reads our output has seen enough, as in `... | head`
     except OSError as error:
-        _tell(f"error: {error.filename or options.rows}: {error.strerror}")
+        _tell(f"error: {error.filename or file_name(options.rows, 'input')}: {error.strerror}")
         return 1
     except KeyboardInterrupt:
         return 130  # as shells tell it: 128 and the number of the signal
@@ -111,7 +113,7 @@ def _bar(sink: Sink) -> tqdm[NoReturn]:
 
 
 def _tell(message: str) -> None:
-    tqdm.write(message, file=sys.stderr)  # above the bar, where there is one
+    tqdm.write(printable(message), file=sys.stderr)  # above the bar, where there is one
 
 
 class _Copy:
@@ -247,10 +249,14 @@ def _object(line: int, outcome: Outcome) -> _Answered | _NotAnswered:
 
 
 class Sink:
-    """Where answers are written; one that has to wait for its reader does not hold up the stream."""
+    """Where answers are written; one that has to wait for its reader does not hold up the stream.
 
-    def __init__(self, descriptor: int) -> None:
+    An error in writing has the name of the output.
+    """
+
+    def __init__(self, descriptor: int, name: str) -> None:
         self.descriptor = descriptor
+        self._name = name
         mode = os.fstat(descriptor).st_mode
         self._may_wait = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
 
@@ -261,7 +267,10 @@ class Sink:
         while content:
             if self._may_wait:
                 await self._ready()
-            content = content[os.write(self.descriptor, content[:size]) :]
+            try:
+                content = content[os.write(self.descriptor, content[:size]) :]
+            except OSError as error:
+                raise type(error)(error.errno, error.strerror, self._name) from error
 
     async def _ready(self) -> None:
         poll = select.poll()
@@ -281,15 +290,15 @@ class Sink:
 def _sink(name: str) -> Iterator[Sink]:
     """Open the output; a file takes its name only when it is complete."""
     if name == "-":
-        yield Sink(sys.stdout.fileno())
+        yield Sink(sys.stdout.fileno(), file_name(name, "output"))
     elif os.path.exists(name) and not os.path.isfile(name):  # a device or a named pipe keeps its place
         with open(name, "wb", buffering=0) as file:
-            yield Sink(file.fileno())
+            yield Sink(file.fileno(), name)
     else:
         path = os.path.realpath(name)
         descriptor, part = tempfile.mkstemp(".part", os.path.basename(path), os.path.dirname(path))
         try:
-            yield Sink(descriptor)
+            yield Sink(descriptor, name)
             os.fchmod(descriptor, 0o644)
             os.replace(part, path)
         except BaseException:

@@ -36,7 +36,7 @@ class Access:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
             return True
-        return not path.startswith(_PROGRAMS_PREFIXES) and self.cookie_left_s(headers, now=now) > 0
+        return admits_cookie(path) and self.cookie_left_s(headers, now=now) > 0
 
     def cookie_left_s(self, headers: Mapping[bytes, bytes], *, now: float) -> float:
         """Return the remaining life of the request's cookie, in seconds; 0 if there is none or it is not ours."""
@@ -59,6 +59,11 @@ class Access:
 def is_open(path: str) -> bool:
     """Return whether a path needs no token."""
     return path in _OPEN_PATHS or path.startswith(_OPEN_PREFIX)
+
+
+def admits_cookie(path: str) -> bool:
+    """Tell whether the cookie is enough for this, because the page itself asks for it."""
+    return not path.startswith(_PROGRAMS_PREFIXES)
 
 
 def is_page(path: str) -> bool:

@@ -3,53 +3,67 @@
 from __future__ import annotations
 
 from ml.model.classifier import Classifier
-from web.api.description import Json, json_response, read_operation, ref, response
+from web.api.components import PROBLEM
+from web.api.description import Json, json_content, json_response, read_operation, ref, response
 from web.oip.messages import SAMPLES
 from web.settings import Settings
 
 
 def paths(model: Classifier, settings: Settings) -> Json:
     """Return the paths of the Open Inference Protocol."""
-    wrong = {"application/json": {"schema": ref("InferenceError")}}
-    unknown = {"404": response("No model of this name and version.", wrong)}
-    refused = unknown | {
-        "400": response("Form, input, datatype, shape or data are wrong.", wrong),
-        "413": response(f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples.", wrong),
-        "415": response("A content encoding other than gzip and deflate.", wrong),
-        "422": response("A row has a value that the model does not take.", wrong),
-    }
     name = _path_parameter("name", model.name)
     version = _path_parameter("version", model.version)
+    server = read_operation("serverMetadata", "The server, for the Open Inference Protocol", "ServerMetadata")
+    infer = _infer(model, settings)
+    return {
+        "/v2": {"get": server},
+        "/v2/health/live": {"get": read_operation("serverLive", "The process answers", "Live")},
+        "/v2/health/ready": {"get": _server_ready()},
+        **_of_model("/v2/models/{name}", "", [name], infer),
+        **_of_model("/v2/models/{name}/versions/{version}", "Version", [name, version], infer),
+    }
+
+
+def _server_ready() -> Json:
+    ready = read_operation("serverReady", "A model is loaded", "Ready")
+    ready["responses"]["503"] = response(
+        "The service is about to end, or has too many connections.", json_content("Ready") | PROBLEM
+    )
+    return ready
+
+
+def _of_model(path: str, suffix: str, parameters: list[Json], infer: Json) -> Json:
+    metadata = read_operation(f"model{suffix}Metadata", "The model's inputs and outputs", "ModelMetadata")
+    ready = read_operation(f"model{suffix}Ready", "The model is loaded", "ModelReady")
+    for operation in (metadata, ready):
+        operation |= {"parameters": parameters, "responses": operation["responses"] | _unknown()}
+    named = {"operationId": f"infer{suffix}", "summary": "Predict tensors of samples", "parameters": parameters}
+    return {path: {"get": metadata}, f"{path}/ready": {"get": ready}, f"{path}/infer": {"post": named | infer}}
+
+
+def _infer(model: Classifier, settings: Settings) -> Json:
     row = [feature.example for feature in model.features]
     tensor = {"name": SAMPLES, "shape": [1, len(row)], "datatype": "FP64", "data": row}
     asked = {
         "schema": ref("InferenceRequest"),
         "examples": {"one": {"summary": "one sample", "value": {"inputs": [tensor]}}},
     }
-    infer = {
+    wrong = json_content("InferenceError")
+    return {
         "requestBody": {"required": True, "content": {"application/json": asked}},
-        "responses": {"200": json_response("InferenceResponse", "The answers.")} | refused,
-    }
-    paths: Json = {
-        "/v2": {
-            "get": read_operation("serverMetadata", "The server, for the Open Inference Protocol", "ServerMetadata")
+        "responses": {
+            "200": json_response("InferenceResponse", "The answers."),
+            "400": response("Form, input, datatype, shape or data are wrong.", wrong | PROBLEM),
+            **_unknown(),
+            "413": response(f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples.", wrong),
+            "415": response("A content encoding other than gzip and deflate.", wrong),
+            "422": response("A row has a value that the model does not take.", wrong),
         },
-        "/v2/health/live": {"get": read_operation("serverLive", "The process answers", "Live")},
-        "/v2/health/ready": {"get": read_operation("serverReady", "A model is loaded", "Ready")},
     }
-    for path, suffix, parameters in [
-        ("/v2/models/{name}", "", [name]),
-        ("/v2/models/{name}/versions/{version}", "Version", [name, version]),
-    ]:
-        shared = {"parameters": parameters}
-        metadata = read_operation(f"model{suffix}Metadata", "The model's inputs and outputs", "ModelMetadata")
-        ready = read_operation(f"model{suffix}Ready", "The model is loaded", "ModelReady")
-        paths[path] = {"get": metadata | shared | {"responses": metadata["responses"] | unknown}}
-        paths[f"{path}/ready"] = {"get": ready | shared | {"responses": ready["responses"] | unknown}}
-        paths[f"{path}/infer"] = {
-            "post": {"operationId": f"infer{suffix}", "summary": "Predict tensors of samples"} | shared | infer
-        }
-    return paths
+
+
+def _unknown() -> Json:
+    return {"404": response("No model of this name and version.", json_content("InferenceError"))}
 
 
 def _path_parameter(name: str, value: str) -> Json:

@@ -82,14 +82,14 @@ class _Endpoint:
         try:
             await self._app(scope, receive, send)
         except Problem as problem:
-            await _error_response(problem.details.status, problem.details.detail)(scope, receive, send)
+            await _refused(problem)(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             response = await self._handler(Request(scope, receive))
         except Problem as problem:
             service_of(scope).metrics.inference.error(str(problem.details.status))
-            response = _error_response(problem.details.status, problem.details.detail)
+            response = _refused(problem)
         except HTTPException as error:
             response = _error_response(error.status_code, error.detail)
         await response(scope, receive, send)
@@ -222,6 +222,12 @@ def _valid_rows(
 
 def _json(message: msgspec.Struct) -> Response:
     return Response(msgspec.json.encode(message), media_type="application/json", headers={"Cache-Control": "no-cache"})
+
+
+def _refused(problem: Problem) -> Response:
+    response = _error_response(problem.details.status, problem.details.detail)
+    response.headers.update(problem.headers)
+    return response
 
 
 def _error_response(status: int, detail: str) -> Response:

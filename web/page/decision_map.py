@@ -1,6 +1,6 @@
 """The decision map: the model's label over two features, all others held, as the paths of a picture.
 
-Coordinates are whole units of the picture, `WIDTH` by `HEIGHT`; y grows downwards, as SVG has it.
+Coordinates are whole units of the picture, 400 by 300; y grows downwards, as SVG has it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from ml.model.classifier import Classifier
 from ml.model.plane import Plane, plane
 from web.page.languages import Language
 
-WIDTH, HEIGHT = 400, 300
-# The plot inside of it: left, top, width, height. The space to its left and below it is for the scales.
+# The plot inside of the picture: left, top, width, height. The space to its left and below it is for the scales.
 LEFT, TOP, PLOT_WIDTH, PLOT_HEIGHT = 38, 4, 358, 264
 # The plot shows a little more than the training range.
 MARGIN = 0.04
@@ -150,9 +149,8 @@ class Mapper:
     def _region(self, label: int, rectangles: Sequence[_Rectangle]) -> Region:
         path = "".join(f"M{x} {y}h{width}v{height}H{x}z" for x, y, width, height in rectangles)
         name = self._model.labels[label]
-        least_width = CHARACTER_WIDTH * len(name)
         points = self._points_of.get(label, {})
-        fitting = [found for found in rectangles if found[2] >= least_width and found[3] >= NAME_HEIGHT]
+        fitting = [found for found in rectangles if found[2] >= CHARACTER_WIDTH * len(name) and found[3] >= NAME_HEIGHT]
         if not fitting:
             return Region(label, path, label % TONES, "", 0, 0)
         # The rectangle with most of its own points; a larger one may contain no training row.
@@ -232,8 +230,7 @@ def _lines(cuts: Sequence[float], scale: _Scale) -> tuple[list[int], list[int]]:
     """Return the distinct lines, and the interval between each two of them."""
     lines, intervals = [scale.start], []
     for interval, cut in enumerate([*cuts, math.inf]):
-        line = scale.position(cut)
-        if line != lines[-1]:
+        if (line := scale.position(cut)) != lines[-1]:
             lines.append(line)
             intervals.append(interval)
     return lines, intervals
@@ -248,14 +245,18 @@ def _runs(labels: Sequence[int]) -> list[tuple[int, int, int]]:
 def _scale(feature: TrainedFeature, start: int, end: int) -> _Scale:
     margin = MARGIN * (feature.high - feature.low) or abs(feature.low) or 1.0
     low, high = feature.low - margin, feature.high + margin
-    if feature.minimum is not None:
-        low = max(low, feature.minimum)
-    if feature.maximum is not None:
-        high = min(high, feature.maximum)
-    # Limits may leave no space at all, and a range may be too wide for its own width.
-    if not (low < high and math.isfinite(high - low)):
-        low, high = feature.low / 2 - 1, feature.high / 2 + 1
+    low = low if feature.minimum is None else max(low, feature.minimum)
+    high = high if feature.maximum is None else min(high, feature.maximum)
+    if low == high:  # limits may leave no space at all
+        margin = max(abs(feature.low) / 2, 1.0)
+        low, high = feature.low - margin, feature.high + margin
     return _Scale(low, high, start, end)
+
+
+def try_axes(model: Classifier, language: Language) -> None:
+    """Make the axis of each feature: every map has two of them, and there are too many maps to draw them all."""
+    for feature in model.features:
+        _axis(feature, _scale(feature, LEFT, LEFT + PLOT_WIDTH), language)
 
 
 def _axis(feature: TrainedFeature, scale: _Scale, language: Language) -> Axis:
@@ -280,13 +281,14 @@ def step_of(feature: TrainedFeature) -> float:
     span = feature.high - feature.low
     if not (0 < span < math.inf):
         return 1.0
-    return float(f"1e{math.floor(math.log10(span / 20))}")
+    # The logarithm of each: of a span next to 0, a twentieth may be 0. So may a power of ten.
+    return float(f"1e{math.floor(math.log10(span) - math.log10(20))}") or span
 
 
 def _ticks(low: float, high: float) -> list[float]:
     """Return some three to six round numbers from low to high: multiples of 1, 2 or 5 times a power of ten."""
     span = high - low
-    power = math.floor(math.log10(span / 3))
+    power = math.floor(math.log10(span) - math.log10(3))
     for factor in (5, 2, 1):
         step = factor * 10.0**power
         if not step:

@@ -19,6 +19,7 @@ from web.page.templates import render
 from web.requests import Representation, is_known
 from web.responses import Content, headers_of, tag_of
 from web.service import service_of
+from web.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +35,20 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One status that an operation answers with, and the media types of what it then sends."""
+    """One status that an operation answers with, and the media types and headers of what it then sends."""
 
     status: str
     description: str
     content: str
+    headers: str
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One address and method; `examples` are commands that can be run as they stand."""
+    """One address and method.
+
+    `examples` are commands that can be run as they stand; `refusals` are the statuses that it shares with others.
+    """
 
     id: str
     method: str
@@ -52,6 +57,7 @@ class Operation:
     description: str
     examples: Sequence[str]
     replies: Sequence[Reply]
+    refusals: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class DocsView:
     description: str
     features: Sequence[Feature]
     operations: Sequence[Operation]
+    refusals: Sequence[Reply]
     schemas: Sequence[Schema]
 
 
@@ -84,13 +91,18 @@ async def openapi_json(request: Request) -> Response:
 async def docs(request: Request) -> Response:
     """GET /docs: the document for people."""
     service = service_of(request.scope)
-    description = openapi.describe(service.model, service.settings)
-    view = docs_view(service.model, description, address=str(request.base_url))
-    return _answer(
-        request,
-        render("docs.html", languages.language(languages.SOURCE), docs=view).encode(),
-        representation="page",
-    )
+    content = _page(service.model, service.settings, address=str(request.base_url))
+    return _answer(request, content.encode(), representation="page")
+
+
+def example_page(model: Classifier, settings: Settings) -> str:
+    """Return the page as a client on this machine sees it."""
+    return _page(model, settings, address="http://127.0.0.1/")
+
+
+def _page(model: Classifier, settings: Settings, *, address: str) -> str:
+    view = docs_view(model, openapi.describe(model, settings), address=address)
+    return render("docs.html", languages.language(languages.SOURCE), docs=view)
 
 
 def _answer(request: Request, content: bytes, *, representation: Representation) -> Response:
@@ -123,6 +135,7 @@ def docs_view(model: Classifier, description: Json, *, address: str) -> DocsView
             for path, methods in description["paths"].items()
             for method, operation in methods.items()
         ],
+        refusals=_refusals(description),
         schemas=[
             Schema(
                 name,
@@ -142,18 +155,34 @@ def _operation(path: str, method: str, operation: Json, *, address: str) -> Oper
         summary=operation["summary"],
         description=operation.get("description", ""),
         examples=_commands(path, method, operation, address=address),
-        replies=[
-            Reply(status, reply["description"], ", ".join(reply.get("content", ())))
-            for status, reply in operation["responses"].items()
-        ],
+        replies=[_reply(status, reply) for status, reply in operation["responses"].items() if "description" in reply],
+        refusals=", ".join(status for status, reply in operation["responses"].items() if "$ref" in reply),
     )
+
+
+def _reply(status: str, reply: Json) -> Reply:
+    headers = [name for name in reply.get("headers", ()) if name != "X-Request-ID"]  # which every reply has
+    return Reply(status, reply["description"], ", ".join(reply.get("content", ())), ", ".join(headers))
+
+
+def _refusals(description: Json) -> list[Reply]:
+    """Return what operations share, by status; its content is in the one form or the other."""
+    found: Json = {}
+    for methods in description["paths"].values():
+        for operation in methods.values():
+            for status, reply in operation["responses"].items():
+                if "$ref" in reply:
+                    shared = description["components"]["responses"][reply["$ref"].rpartition("/")[2]]
+                    content = found.get(status, shared)["content"] | shared["content"]
+                    found[status] = shared | {"content": content}
+    return [_reply(status, found[status]) for status in sorted(found)]
 
 
 def _commands(path: str, method: str, operation: Json, *, address: str) -> list[str]:
     """Return curl commands for an operation, quoted for a shell."""
     if "101" in operation["responses"]:
         return []
-    parameters = operation.get("parameters", ())
+    parameters = [parameter for parameter in operation["parameters"] if "example" in parameter]
     placed = {
         parameter["name"]: quote(parameter["example"], safe="") for parameter in parameters if parameter["in"] == "path"
     }

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from web.metrics.drift import MODERATE_BELOW, STABLE_BELOW, DriftReport, FeatureDrift, Verdict
+from ml.model.classifier import Classifier
+from web.metrics import drift
+from web.metrics.drift import MODERATE_BELOW, STABLE_BELOW, Counts, DriftReport, FeatureDrift, Verdict
 from web.page.languages import SOURCE, language
 from web.page.templates import render
 from web.requests import preferred_representation
@@ -68,6 +71,13 @@ async def show(request: Request) -> Response:
     name = "drift.html" if representation == "page" else "_drift.html"
     content = render(name, language(SOURCE), drift=view(report), base="../")
     return Response(content, 200, _HEADERS, media_type="text/html")
+
+
+def example_page(model: Classifier) -> str:
+    """Return the page of a model whose example was its only input."""
+    counts = Counts(model.version, model.features, half_life_s=1.0)
+    counts.add(np.array([[feature.example for feature in model.features]], dtype=np.float32))
+    return render("drift.html", language(SOURCE), drift=view(drift.report(model.card, counts)), base="../")
 
 
 def view(report: DriftReport) -> DriftView:

@@ -8,8 +8,8 @@ from functools import lru_cache
 import msgspec
 
 from ml.model.classifier import Classifier
-from web.api import operations
-from web.api.description import Json, named_sample, ordered_sample, ref
+from web.api import components, operations
+from web.api.description import Json, named_sample, ordered_sample, ref, text_schemas, typed_sample
 from web.api.health import Live, Ready
 from web.api.messages import (
     Answer,
@@ -30,6 +30,7 @@ from web.oip.messages import (
     ModelReady,
     ServerMetadata,
 )
+from web.page.pages import OPTIONS
 from web.problems import ProblemDetails, SampleError
 from web.settings import Settings
 
@@ -63,16 +64,7 @@ def document(model: Classifier, settings: Settings) -> bytes:
 
 def describe(model: Classifier, settings: Settings) -> Json:
     """Return the document as plain data."""
-    _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
-    for schema in schemas.values():
-        if "description" in schema:  # a docstring, with the indentation of its source
-            schema["description"] = inspect.cleandoc(schema["description"])
-    schemas |= {"Sample": {"anyOf": [ref("NamedSample"), ref("OrderedSample")]}}
-    schemas |= {"NamedSample": named_sample(model.features), "OrderedSample": ordered_sample(model.features)}
-    schemas["PredictRequest"] |= {"oneOf": [{"required": ["sample"]}, {"required": ["samples"]}]}
-    schemas["PredictRequest"]["properties"]["samples"]["maxItems"] = settings.max_samples
-    for name in ("Answer", "BatchItem", "PredictionFrame"):
-        schemas[name]["properties"]["label"] = {"enum": list(model.labels)}
+    paths = operations.paths(model, settings) | oip_operations.paths(model, settings)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -81,6 +73,37 @@ def describe(model: Classifier, settings: Settings) -> Json:
             "description": f"{model.card.estimator} of {model.card.trees} trees. {model.card.source}.",
         },
         "servers": [{"url": "./"}],
-        "paths": operations.paths(model, settings) | oip_operations.paths(model, settings),
-        "components": {"schemas": schemas},
+        "paths": {
+            path: {
+                method: components.completed(path, method, operation, settings) for method, operation in item.items()
+            }
+            for path, item in paths.items()
+        },
+        "components": {
+            "schemas": _schemas(model, settings),
+            "parameters": components.PARAMETERS,
+            "headers": components.HEADERS,
+            "responses": components.responses(settings),
+            "securitySchemes": components.security_schemes(settings),
+        },
+    }
+
+
+def _schemas(model: Classifier, settings: Settings) -> Json:
+    _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    for schema in schemas.values():
+        if "description" in schema:  # a docstring, with the indentation of its source
+            schema["description"] = inspect.cleandoc(schema["description"])
+    schemas["PredictRequest"] |= {"oneOf": [{"required": ["sample"]}, {"required": ["samples"]}]}
+    schemas["PredictRequest"]["properties"]["samples"]["maxItems"] = settings.max_samples
+    for name in ("Answer", "BatchItem", "PredictionFrame"):
+        schemas[name]["properties"]["label"] = {"enum": list(model.labels)}
+    keys = {feature.key for feature in model.features}
+    return {
+        **schemas,
+        "Sample": {"anyOf": [ref("NamedSample"), ref("OrderedSample")]},
+        "NamedSample": named_sample(model.features),
+        "OrderedSample": ordered_sample(model.features),
+        "TypedSample": typed_sample(model.features, [name for name in OPTIONS if name not in keys]),
+        **text_schemas(),
     }

@@ -13,6 +13,7 @@ from starlette.types import Scope
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.page import languages, snippet_panel
+from web.page.decision_map import try_axes
 from web.page.fragments import fragments_of
 from web.page.languages import Language
 from web.problems import Problem
@@ -21,8 +22,9 @@ from web.responses import Content, entity_tag, headers_of
 from web.service import service_of
 
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
+EXAMPLE_ADDRESS = "http://127.0.0.1/"
 # Fields that are options of the view, not measurements.
-_OPTIONS = ("lang", "map-x", "map-y")
+OPTIONS = ("lang", "map-x", "map-y")
 
 
 class ViewOptions(NamedTuple):
@@ -45,9 +47,29 @@ async def page(request: Request) -> Response:
     # Other parameters are ignored here: links get decorated on their way (utm_source and the like).
     known |= {key: text for key, text in fields.items() if key in known}
     tag = entity_tag(model, "page", options.language.code)
-    if is_known(request.scope, tag):
+    if is_unchanged(request.scope, known, "page", options, tag=tag):
         return Content(b"", status=304, headers=headers_of("page", tag, model, lang=options.language.code))
     return page_response(request.scope, known, options, tag=tag)
+
+
+def is_unchanged(
+    scope: Scope, sample: Mapping[str, object], representation: Representation, options: ViewOptions, *, tag: bytes
+) -> bool:
+    """Tell whether the client has the answer to a sample already.
+
+    Conditions do not count where the answer would be an error (RFC 9110, section 13.2.1).
+    """
+    if not is_known(scope, tag):
+        return False
+    if representation == "fragment":  # which has errors with status 200
+        return True
+    model = service_of(scope).model
+    try:
+        model.validator.row(sample)
+    except InvalidSample as error:
+        is_page = representation == "page"
+        return is_page and fragments_of(model, options.language).invalid_view(error).state != "invalid"
+    return True
 
 
 async def result(request: Request) -> Response:
@@ -105,6 +127,25 @@ def page_response(
     return Content(content.encode(), status=status, headers=headers)
 
 
+def example_page(model: Classifier, language: Language, *, needs_token: bool) -> str:
+    """Return the page of the model's example as it is opened first; its answer to an empty form is made, too."""
+    fragments = fragments_of(model, language)
+    axes = fragments.axes(None, None)
+    try:
+        model.validator.row({})
+    except InvalidSample as error:
+        fragments.invalid(fragments.invalid_view(error))
+    try_axes(model, language)
+    row = [feature.example for feature in model.features]
+    ranks, notes = model.cuts.ranks_of(row), model.validator.notes(row)
+    fragment = fragments.answer(row, ranks, model.predict(row, ranks=ranks), notes, axes)
+    texts = {feature.key: language.number(feature.example) for feature in model.features}
+    panel = snippet_panel.code_view(model, row, address=EXAMPLE_ADDRESS, needs_token=needs_token, language=language)
+    return fragments.page(
+        texts, fragment, fragments.told(notes), lang=language.code, axes=axes, address=EXAMPLE_ADDRESS, code=panel
+    )
+
+
 def split_off(
     scope: Scope, fields: Mapping[str, str], model: Classifier, representation: Representation
 ) -> tuple[dict[str, object], ViewOptions]:
@@ -115,7 +156,7 @@ def split_off(
     asked: dict[str, str] = {}
     measurements: dict[str, object] = {**fields}
     if "lang" in fields or "map-x" in fields or "map-y" in fields:  # mostly none is
-        asked = {name: fields[name] for name in _OPTIONS if name in fields and name not in model.validator.keys}
+        asked = {name: fields[name] for name in OPTIONS if name in fields and name not in model.validator.keys}
         measurements = {key: value for key, value in fields.items() if key not in asked}
     language = languages.known(asked["lang"]) if "lang" in asked else None
     lang = language.code if language else ""
@@ -132,7 +173,7 @@ def posted_options(
     """Return the result of `split_off` for a form; missing options come from its address: `/result?lang=es`."""
     model = service_of(request.scope).model
     asked = query_of(request.scope)
-    addressed = {name: asked[name] for name in _OPTIONS if name in asked and name not in model.validator.keys}
+    addressed = {name: asked[name] for name in OPTIONS if name in asked and name not in model.validator.keys}
     return split_off(request.scope, {**addressed, **fields}, model, representation)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ class Picture:
         kinds = model.card.picture
         positions = {feature.key: position for position, feature in enumerate(model.features)}
         longest = max((model.features[positions[kind.length]].high for kind in kinds), default=0.0)
-        self._scale = LONGEST / longest if longest > 0 else 0.0
+        self._longest = longest if longest > 0 else math.inf
         self._kinds = [(positions[kind.length], positions[kind.width], len(kind.angles)) for kind in kinds]
         self.shapes = [ShapeView(f"{angle:g}", tone % 2) for tone, kind in enumerate(kinds) for angle in kind.angles]
 
@@ -44,4 +45,4 @@ class Picture:
         return sizes
 
     def _scaled(self, value: float) -> float:
-        return min(max(value * self._scale, SHORTEST), REACH)
+        return min(max(value / self._longest * LONGEST, SHORTEST), REACH)

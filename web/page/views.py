@@ -204,7 +204,7 @@ def _examples(model: Classifier, *, lang: str, to: Language) -> Sequence[Link]:
 
 
 def _typical_rows(model: Classifier) -> list[tuple[int, list[float]]]:
-    scale = [max(feature.high - feature.low, 1e-300) for feature in model.features]
+    scale = [feature.high - feature.low or 1.0 for feature in model.features]
     found = []
     for label in range(len(model.labels)):
         rows = model.sample_rows[model.sample_classes == label]

@@ -104,10 +104,6 @@ class Connections:
         )  # fmt: skip
         self._every_s = min(LONGEST_INTERVAL_S, shortest_s / CHECKS_A_DEADLINE)
 
-    def __len__(self) -> int:
-        """Return the number of served connections."""
-        return len(self._clients)
-
     def enter(self, transport: Transport, connection: Watched, address: str) -> Problem | None:
         """Register a new connection; return the problem if it is not served.
 

@@ -7,12 +7,14 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from types import FrameType
 
 import uvicorn
 
+from web.server.supervisor import BEAT_S
 from web.service import Service
 from web.settings import Settings
 
@@ -34,8 +36,8 @@ class Server(uvicorn.Server):
     file.
 
     Args:
-        supervisor: a connection to the process that started this one, if any: it is told when requests can come, and
-            its end is a reason to stop.
+        supervisor: a connection to the process that started this one, if any: it is told again and again that
+            requests can come, and its end is a reason to stop.
     """
 
     def __init__(self, config: uvicorn.Config, settings: Settings, supervisor: socket.socket | None = None) -> None:
@@ -46,15 +48,22 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to serve, and from then on listen to signals: before, they end the process as they always do."""
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another server has begun to listen since the address was taken
+            reason = (error.strerror or str(error)).lower()
+            logger.error("%s:%d: %s", self._settings.host, self._settings.port, reason)
+            await self.lifespan.shutdown()
+            sys.exit(1)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.handle_exit)
         service = self._service
         signal.signal(signal.SIGHUP, lambda *_: service.watch.look_now())
         if self._supervisor:
-            self._supervisor.sendall(b"\n")
+            self._supervisor.setblocking(False)
             loop = asyncio.get_running_loop()
             loop.add_reader(self._supervisor, self._on_supervisor_gone, loop)
+            self._beat(loop, self._supervisor)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -105,6 +114,12 @@ class Server(uvicorn.Server):
     def _service(self) -> Service:
         service: Service = self.lifespan.state["service"]
         return service
+
+    def _beat(self, loop: asyncio.AbstractEventLoop, supervisor: socket.socket) -> None:
+        """Say that the event loop runs, now and again and again, to the end."""
+        with contextlib.suppress(OSError):  # the supervisor is gone, or has stood still for so long that all is full
+            supervisor.send(b"\n")
+        loop.call_later(BEAT_S, self._beat, loop, supervisor)
 
     def _on_supervisor_gone(self, loop: asyncio.AbstractEventLoop) -> None:
         # It never says anything, so there is only its end to be read.

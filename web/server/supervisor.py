@@ -1,8 +1,8 @@
 """Several server processes on one port: started, watched, replaced and stopped.
 
-The processes are `python -m web` itself. They inherit the listening socket and one end of a connection, on which a
-process says that it serves, and whose end tells it that the supervisor is gone. Nothing else passes between them:
-multiprocessing, which uvicorn has for this, would pickle.
+The processes are `python -m web` itself. They inherit the listening sockets and one end of a connection, on which the
+event loop of a process that serves sends a byte every `BEAT_S`, and whose end tells it that the supervisor is gone.
+Nothing else passes between them: multiprocessing, which uvicorn has for this, would pickle.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from web.settings import Settings
 STABLE_S = 10.0
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
+# How often the event loop of a process that serves says so.
+BEAT_S = 1.0
 # What a process may take beyond its own bounds to end.
 GRACE_S = 5.0
 
@@ -33,6 +35,18 @@ class _Worker:
     process: asyncio.subprocess.Process
     link: socket.socket
     is_serving: bool = False
+    has_beaten: bool = False
+
+    def listen(self, ended: asyncio.Event) -> None:
+        """Note what the process says on its link, or that it has ended. To be called when there is something."""
+        try:
+            self.has_beaten = bool(self.link.recv(64))
+        except BlockingIOError:
+            return
+        except OSError:
+            self.has_beaten = False
+        if not self.has_beaten:
+            ended.set()
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -46,29 +60,34 @@ class Supervisor:
     cannot even start, there is nothing left to wait for, and the supervisor ends. The first process starts alone, so
     that only one of them trains the built-in model, or says what is wrong.
 
+    A process whose event loop has stood still for `settings.worker_timeout_s` is killed, and so replaced: something has
+    stopped it, or a bug keeps it from its work, and its clients wait.
+
     Args:
-        command: what to run; `--worker` and two file descriptors are added.
+        command: what to run; `--worker` and file descriptors are added.
+        listening: the sockets to serve on.
     """
 
-    def __init__(self, settings: Settings, command: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, command: Sequence[str], listening: Sequence[socket.socket]) -> None:
         self._settings = settings
         self._command = command
+        self._listening = listening
+        self._starting = asyncio.Lock()
         self._workers: set[_Worker] = set()
         self._stopping = asyncio.Event()
         self._status = 0
 
     async def run(self) -> int:
-        """Run until told to stop; return the exit status.
-
-        Raises:
-            OSError: the address cannot be listened on.
-        """
+        """Run until told to stop; return the exit status."""
         loop = asyncio.get_running_loop()
-        self._socket = listening_socket(self._settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
-        loop.add_signal_handler(signal.SIGHUP, self._tell, signal.SIGHUP)
-        first = await self._start()
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        try:
+            first = await self._start()
+        except OSError as error:
+            logger.error("no process can be started: %s", error)
+            return 1
         if not first.is_serving:
             await first.process.wait()
             return 0 if self._stopping.is_set() else first.process.returncode or 1
@@ -80,8 +99,13 @@ class Supervisor:
         failures = 0
         while not self._stopping.is_set():
             started = time.monotonic()
-            worker = worker or await self._start()
-            status = await worker.process.wait()
+            try:
+                worker = worker or await self._start()
+            except OSError as error:
+                failures += 1
+                await self._pause(f"no process can be started: {error}", _delay_s(failures))
+                continue
+            status, _ = await asyncio.gather(worker.process.wait(), self._check(worker))
             self._workers.discard(worker)
             worker.link.close()
             if self._stopping.is_set():
@@ -95,22 +119,34 @@ class Supervisor:
             has_served_long = worker.is_serving and time.monotonic() - started > STABLE_S
             failures = 1 if has_served_long else failures + 1
             is_first = failures == 1 and worker.is_serving
-            delay_s = 0.0 if is_first else min(FIRST_DELAY_S * 2 ** min(failures - 1, 10), LONGEST_DELAY_S)
-            logger.error("process %d %s; the next one starts in %g s", worker.process.pid, how, delay_s)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay_s)
+            await self._pause(f"process {worker.process.pid} {how}", 0.0 if is_first else _delay_s(failures))
             worker = None
 
+    async def _pause(self, why: str, delay_s: float) -> None:
+        logger.error("%s; the next one starts in %g s", why, delay_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), delay_s)
+
     async def _start(self) -> _Worker:
-        """Return a new process that serves, or has failed to."""
+        """Return a new process that serves, or has failed to.
+
+        Raises:
+            OSError: none can be started, as without memory.
+        """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
-            descriptors = (self._socket.fileno(), theirs.fileno())
-            process = await asyncio.create_subprocess_exec(
-                *self._command, "--worker", *map(str, descriptors), pass_fds=descriptors,
-                process_group=0,  # a Ctrl-C in the terminal is for the supervisor to pass on
-            )  # fmt: skip
+            descriptors = (theirs.fileno(), *(listening.fileno() for listening in self._listening))
+            # A process that still imports would be ended by SIGHUP: it starts with the signal blocked.
+            async with self._starting:
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+                try:
+                    process = await asyncio.create_subprocess_exec(
+                        *self._command, "--worker", *map(str, descriptors), pass_fds=descriptors,
+                        process_group=0,  # a Ctrl-C in the terminal is for the supervisor to pass on
+                    )  # fmt: skip
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         worker = _Worker(process, ours)
         self._workers.add(worker)
         if self._stopping.is_set():
@@ -121,12 +157,36 @@ class Supervisor:
             logger.info("process %d serves", process.pid)
         return worker
 
+    async def _check(self, worker: _Worker) -> None:
+        """Kill a process that serves and whose event loop stands still; return when it has ended or will."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(worker.link, worker.listen, ended)
+        silent_s = 0.0
+        # Beats that are missed are counted, not seconds: this process may have been stopped as well.
+        while not ended.is_set() and silent_s <= self._settings.worker_timeout_s:
+            worker.has_beaten = False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), BEAT_S)
+            silent_s = 0.0 if worker.has_beaten else silent_s + BEAT_S
+        loop.remove_reader(worker.link)
+        if not ended.is_set():
+            pid, bound_s = worker.process.pid, self._settings.worker_timeout_s
+            logger.error("process %d: its event loop has stood still for %g s; it is killed", pid, bound_s)
+            worker.signal(signal.SIGKILL)
+
+    def _reload(self) -> None:
+        """Have the processes look at the model file; those that start will."""
+        for worker in self._workers:
+            if worker.is_serving:
+                worker.signal(signal.SIGHUP)
+
     def _stop(self, number: int) -> None:
         """Pass the signal on, every time; the processes know what to make of a second one."""
         if not self._stopping.is_set():
             self._stopping.set()
             # While anybody has it open, clients can connect to it, though nobody would answer.
-            self._socket.close()
+            for listening in self._listening:
+                listening.close()
             bound_s = self._settings.drain_s + self._settings.shutdown_s + GRACE_S
             asyncio.get_running_loop().call_later(bound_s, self._tell, signal.SIGKILL)
         self._tell(number)
@@ -136,20 +196,5 @@ class Supervisor:
             worker.signal(number)
 
 
-def listening_socket(settings: Settings) -> socket.socket:
-    """Return a socket on the address of the settings; it is the servers that begin to listen.
-
-    Raises:
-        OSError: the address is in use, or not one of this machine.
-    """
-    ((family, kind, protocol, _, address), *_) = socket.getaddrinfo(
-        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-    except OSError:
-        listening.close()
-        raise
-    return listening
+def _delay_s(failures: int) -> float:
+    return float(min(FIRST_DELAY_S * 2 ** min(failures - 1, 10), LONGEST_DELAY_S))

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidHandshake, InvalidHeader, InvalidUpgrade
 from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
 
 from web.problems import Problem, too_many
 from web.server.connections import Watched
@@ -82,11 +84,22 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
         elif frames:
             self.handle_events()
         if self.conn.handshake_exc is not None and not self.handshake_complete and not self.transport.is_closing():
-            problem = Problem(400, "this is not the handshake of a websocket")
-            self.transport.write(refusal(self.app_state, problem, self.client, self.default_headers))
-            self.transport.lingering_close = True
-            self.transport.close()
+            self._refuse(Problem(400, "this is not the handshake of a websocket"))
         return frames
+
+    def handle_connect(self, event: Request) -> None:
+        """Open a stream; the library's own refusal of a handshake would have no id, and nobody would count it."""
+        try:
+            self.conn.process_request(event)
+        except InvalidHandshake as error:
+            self._refuse(_handshake_problem(error))
+        else:
+            super().handle_connect(event)
+
+    def _refuse(self, problem: Problem) -> None:
+        self.transport.write(refusal(self.app_state, problem, self.client, self.default_headers))
+        self.transport.lingering_close = True
+        self.transport.close()
 
     def handle_events(self) -> None:
         """Handle frames, and count pings, pongs and fragments for the rate limit.
@@ -240,6 +253,16 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
         size = len(self.frames[0])
         self._queued_bytes = self._queued_bytes + size if self.read_paused else size
         super().send_receive_event_to_app()
+
+
+def _handshake_problem(error: InvalidHandshake) -> Problem:
+    """Return why a handshake is refused: 426 if another one would do (RFC 6455, section 4.4), or else 400."""
+    if not isinstance(error, InvalidHeader):
+        return Problem(400, "this is not the handshake of a websocket")
+    detail = f"the handshake of a websocket has no valid header {error.name}"
+    if isinstance(error, InvalidUpgrade) or error.name == "Sec-WebSocket-Version":
+        return Problem(426, detail, headers={"Upgrade": "websocket", "Sec-WebSocket-Version": "13"})
+    return Problem(400, detail)
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -1,0 +1,115 @@
+"""What operations of the OpenAPI document share: parameters, headers, refusals that any request may meet, the token."""
+
+from __future__ import annotations
+
+from web.api.description import Json, json_content, ref, response
+from web.middleware.token import COOKIE, admits_cookie, is_open
+from web.responses import MEDIA_TYPE
+from web.settings import Settings
+
+PAGE: Json = {"text/html": {"schema": {"type": "string"}}}
+PROBLEM: Json = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
+_TEXT: Json = {"type": "string"}
+
+# Strings without a pattern: whatever else is sent in these headers has no effect, and is no error.
+PARAMETERS: Json = {
+    "X-Request-ID": {
+        "name": "X-Request-ID",
+        "in": "header",
+        "description": "An id for this request: up to 64 letters, digits and . _ -; otherwise the service makes one.",
+        "schema": _TEXT,
+    },
+    "If-None-Match": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "Entity tags that the client has. If the answer still has one of them, it is 304.",
+        "schema": _TEXT,
+    },
+    "HX-Request": {
+        "name": "HX-Request",
+        "in": "header",
+        "description": "true: the answer is the fragment, with status 200 also if the sample has errors.",
+        "schema": _TEXT,
+    },
+}
+HEADERS: Json = {
+    "X-Request-ID": {
+        "description": "The id of the request, as in the log: the one that was sent, or a new one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    },
+    "X-Model-Version": {"description": "The version of the model that answered.", "required": True, "schema": _TEXT},
+    "ETag": {"description": "The entity tag of the answer, for If-None-Match.", "required": True, "schema": _TEXT},
+    "Retry-After": {
+        "description": "The seconds to wait before the request is sent again.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+    "WWW-Authenticate": {"description": "Bearer, with the realm.", "required": True, "schema": _TEXT},
+}
+_REFUSALS = {"400": "BadRequest", "408": "TooSlow", "429": "TooMany", "431": "HeadTooLarge", "503": "Unavailable"}
+
+
+def responses(settings: Settings) -> Json:
+    """Return the refusals by name; where the Open Inference Protocol says another form, a second time in that."""
+    inference = json_content("InferenceError")
+    answers = _gateway_refusals(settings, PROBLEM | PAGE)
+    # A connection that is not served and a request that cannot be read have no route, and so no form of error.
+    answers |= {f"Inference{name}": own for name, own in _gateway_refusals(settings, inference | PROBLEM).items()}
+    return answers | {
+        "TooSlow": response(
+            f"The head took more than {settings.head_timeout_s:g} s, or the body came in at less than "
+            f"{settings.min_body_rate} bytes a second.",
+            PROBLEM,
+        ),
+        "HeadTooLarge": response(
+            f"The head or trailer section has more than {settings.max_head_bytes} bytes.", PROBLEM
+        ),
+    }
+
+
+def _gateway_refusals(settings: Settings, content: Json) -> Json:
+    hosts = ", or of a host that the service does not answer to" if settings.allowed_hosts else ""
+    refusals = {
+        "BadRequest": response(f"Not a request in HTTP/1.1 with one header Host{hosts}, or too many fields.", content),
+        "Forbidden": response("Sent by a page of another site, which has no permission.", content),
+        "TooMany": response("Too many requests, or too many open connections.", content, "Retry-After"),
+        "Unavailable": response(
+            "Too much is being sent to the service at once, or it has too many connections.", content, "Retry-After"
+        ),
+    }
+    if settings.api_token:
+        refusals["Unauthorized"] = response("Without the token of the service.", content, "WWW-Authenticate")
+    return refusals
+
+
+def security_schemes(settings: Settings) -> Json:
+    """Return how programs and the page show that they may ask."""
+    if not settings.api_token:
+        return {}
+    return {
+        "token": {"type": "http", "scheme": "bearer", "description": "The token of the service."},
+        "page": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "The cookie that the page brings."},
+    }
+
+
+def completed(path: str, method: str, operation: Json, settings: Settings) -> Json:
+    """Return an operation with what holds for every one: the id of the request, the refusals and the token."""
+    refusals = dict(_REFUSALS)
+    if method == "post" or path == "/stream":
+        refusals["403"] = "Forbidden"
+    is_guarded = bool(settings.api_token) and not is_open(path)
+    if is_guarded:
+        refusals["401"] = "Unauthorized"
+    answers = {status: ref(_refusal(path, name), "responses") for status, name in refusals.items()}
+    whole = operation | {
+        "parameters": [*operation.get("parameters", ()), ref("X-Request-ID", "parameters")],
+        "responses": dict(sorted((answers | operation["responses"]).items())),
+    }
+    if is_guarded:
+        whole["security"] = [{"token": []}, {"page": []}] if admits_cookie(path) else [{"token": []}]
+    return whole
+
+
+def _refusal(path: str, name: str) -> str:
+    return f"Inference{name}" if path.startswith("/v2") and name not in ("TooSlow", "HeadTooLarge") else name
