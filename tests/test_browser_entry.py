@@ -262,7 +262,7 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         name="wide", source="scikit-learn", features=features, labels=labels, rows=table.data, classes=table.target
     )
     path = tmp_path_factory.mktemp("wide") / "wide.npz"
-    trained = fitting.fit(dataset, Recipe(trees=20))
+    trained = fitting.fit(dataset, Recipe(n_estimators=20))
     model = fitting.write(fitting.model_of(trained), path, trained=trained)
     with run_server(path.with_suffix(".txt"), MODEL_FILE=str(path)) as server:
         keys = [feature.key for feature in features]
@@ -313,7 +313,7 @@ def test_an_example_of_each_class_is_a_link_that_fills_the_fields(open_page: Ope
     page = open_page()
     rows = {
         tuple(row): model.labels[label]
-        for row, label in zip(model.sample_rows.tolist(), model.sample_classes, strict=True)
+        for row, label in zip(model.reference_rows.tolist(), model.reference_classes, strict=True)
     }
 
     for label in model.labels:

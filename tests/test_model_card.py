@@ -277,7 +277,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
         name="x", source="<script>alert(1)</script>", features=(Feature(key="k", title="<b>", unit='"'),),
         labels=("<i>", "&amp;"), rows=rows, classes=(rows[:, 0] > 0).astype(np.intp),
     )  # fmt: skip
-    trained = fitting.fit(dataset, Recipe(trees=1))
+    trained = fitting.fit(dataset, Recipe(n_estimators=1))
     fitting.write(fitting.model_of(trained), tmp_path / "x.npz", trained=trained)
 
     section = section_of(classifier.load(tmp_path / "x.npz").card)

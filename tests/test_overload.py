@@ -24,7 +24,7 @@ from tests.benchmarks import attack
 from tests.benchmarks.server import Server as Measured
 from tests.conftest import Server, run_server
 from web.middleware.body_limit import Pending
-from web.server.connections import CHECKS_A_DEADLINE, Connections, Watched
+from web.server.connections import CHECKS_A_DEADLINE, Connections, DeadlineMixin
 from web.settings import Settings
 
 SAMPLE = json.dumps({"sample": [5.6, 2.7, 4.2, 1.3]}).encode()
@@ -487,7 +487,7 @@ def test_bodies_of_all_clients_together_are_bounded(model_path: Path, tmp_path: 
 # --- the looks at connections
 
 
-class Patient(Watched):
+class Patient(DeadlineMixin):
     """A connection that takes down how much time each look says has gone by."""
 
     def __init__(self) -> None:

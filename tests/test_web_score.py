@@ -28,7 +28,7 @@ from ml.model.classifier import Classifier
 from ml.score import score
 from tests.conftest import Server, parse_html, run_server
 from web.api.score import disposition_of
-from web.server.connections import Watched
+from web.server.connections import DeadlineMixin
 from web.settings import Settings
 
 HEADER = "sepal length,sepal width,petal length,petal width"
@@ -511,7 +511,7 @@ class Unread:
         self.is_aborted = True
 
 
-class Unwatched(Watched):
+class Unwatched(DeadlineMixin):
     def check_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
         """Have no deadline."""
 

@@ -27,7 +27,7 @@ _MEDIA_TYPES: dict[Representation, bytes] = {
 
 # An application sends this instead of the end of a response that it cannot complete: the data before it are sent, and
 # then the connection ends, so that the client sees an incomplete response.
-CUT = "http.response.cut"
+ABORT = "http.response.abort"
 # An application sends this between two pieces of long work: ClientDisconnect is raised if the client has left, which
 # sending alone does not show. Nothing is sent.
 CHECK = "http.response.check"

@@ -21,7 +21,7 @@ from ml.score import Part, Scorer
 from web.api.upload import Body, Spool, UploadedFile, too_large
 from web.problems import Problem
 from web.requests import header_of, preferred_representation
-from web.responses import CUT
+from web.responses import ABORT
 from web.service import service_of
 from web.settings import Settings
 
@@ -130,7 +130,7 @@ async def _break_off(scorer: Scorer, body: Body, problem: Problem) -> None:
         await body.send({"type": "http.response.body", "body": row, "more_body": True})
     except Problem:
         pass  # it is that very problem again
-    await body.send({"type": CUT})
+    await body.send({"type": ABORT})
 
 
 def _unusable(error: DatasetError) -> Problem:

@@ -79,7 +79,7 @@ class DriftReport(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Watched:
+class BatchCounts:
     """Counts of one batch: its rows, its rows outside the training range, and its values outside by feature."""
 
     rows: int
@@ -109,7 +109,7 @@ class Counts:
         self.counts = np.zeros((len(features), self._last_place + 1))
         self.at = time.time()
 
-    def add(self, rows: NDArray[np.float32]) -> Watched:
+    def add(self, rows: NDArray[np.float32]) -> BatchCounts:
         """Count rows, shape (n, n_features), of finite numbers."""
         self.fade(time.time())
         columns = np.ascontiguousarray(rows.T)
@@ -122,9 +122,9 @@ class Counts:
         rows_outside = 0
         if values_outside.any():
             rows_outside = int(((places == 0) | (places == self._last_place)).any(axis=0).sum())
-        return Watched(len(rows), rows_outside, values_outside)
+        return BatchCounts(len(rows), rows_outside, values_outside)
 
-    def take(self, encoded: bytes) -> None:
+    def merge(self, encoded: bytes) -> None:
         """Add the counts of another process, if they are of the same model."""
         other = msgspec.msgpack.decode(encoded, type=Snapshot)
         if other.version == self.version and len(other.counts) == self.counts.nbytes:

@@ -46,7 +46,7 @@ class Inputs:
         self.most_rows = min(MOST_RECORDS, max(1, MOST_VALUES // len(model.features)))
         self._counts = self._new_counts(model)
         for snapshot in self._counters.inherited:
-            self._counts.take(snapshot)
+            self._counts.merge(snapshot)
         self._counters.inherited.clear()
         for feature in model.features:
             self._counters.add(0, "model_input_values_outside", feature.key)
@@ -82,7 +82,7 @@ class Inputs:
         assert self.model is not None
         counts = self._new_counts(self.model)
         for snapshot in (*self.snapshots(), *others):
-            counts.take(snapshot)
+            counts.merge(snapshot)
         return drift.report(self.model.card, counts)
 
     def _new_counts(self, model: Classifier) -> Counts:

@@ -61,7 +61,7 @@ class SharedCounters:
     Attributes:
         counts: numbers that outlive the process, to be added to in place.
         states: numbers that end with the process.
-        inherited: the extras of ended processes; they are shared on until somebody takes them out.
+        inherited: the extras of ended processes; they stay shared until they are cleared.
     """
 
     def __init__(self, folder: Path | None = None) -> None:

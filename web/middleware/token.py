@@ -62,7 +62,7 @@ def is_open(path: str) -> bool:
 
 
 def admits_cookie(path: str) -> bool:
-    """Tell whether the cookie is enough for this, because the page itself asks for it."""
+    """Return whether the cookie is enough for a path, because the page itself requests it."""
     return not path.startswith(_PROGRAMS_PREFIXES)
 
 

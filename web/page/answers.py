@@ -86,10 +86,10 @@ def answer_view(
     chosen = bars[prediction.index]
     if len(bars) > ORDERED_LABELS:
         bars.sort(key=lambda bar: -float(bar.share))
-    return PredictionView("answer", prediction.label, chosen.percent, bars, told(notes, features, to))
+    return PredictionView("answer", prediction.label, chosen.percent, bars, messages_of(notes, features, to))
 
 
-def told(notes: Sequence[Note], features: Sequence[TrainedFeature], to: Language) -> Sequence[Message]:
+def messages_of(notes: Sequence[Note], features: Sequence[TrainedFeature], to: Language) -> Sequence[Message]:
     """Return notes as messages."""
     by_key = {feature.key: feature for feature in features}
     # The hint stands below the range itself, which each field shows all the time.

@@ -29,7 +29,7 @@ KEPT_ANSWERS = 4_096
 KEPT_CHANGES = 1_024
 KEPT_MAPS = 2_048
 KEPT_AXES = 16
-# A map and a search for the nearest change each look at some rows: at this many, or at a millisecond's.
+# A map and a search for the nearest change each evaluate some rows: this many, or those of a millisecond.
 LEAST_ROWS, MOST_ROWS = 256, 4_096
 
 
@@ -75,9 +75,9 @@ class Fragments:
         """Return the axes of the map with these feature keys, or default ones."""
         return self._axes(x, y)
 
-    def told(self, notes: Sequence[Note]) -> Sequence[Message]:
+    def messages_of(self, notes: Sequence[Note]) -> Sequence[Message]:
         """Return notes as messages."""
-        return answers.told(notes, self._model.features, self._language)
+        return answers.messages_of(notes, self._model.features, self._language)
 
     def invalid_view(self, error: InvalidSample) -> PredictionView:
         """Return the view of a sample with errors, or of an incomplete one."""

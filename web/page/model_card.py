@@ -274,9 +274,11 @@ def _recipe(recipe: Recipe, language: Language) -> Iterator[str]:
     _ = language.gettext
     yield _("seed %(seed)s", seed=recipe.seed)
     yield _("%(share)s of the rows for testing", share=language.percent(recipe.test_size))
-    yield _("no maximum depth") if recipe.depth is None else _("maximum depth %(depth)s", depth=recipe.depth)
-    yield language.ngettext("at least %(count)s row per leaf", "at least %(count)s rows per leaf", recipe.leaf)
-    if recipe.balanced:
+    yield _("no maximum depth") if recipe.max_depth is None else _("maximum depth %(depth)s", depth=recipe.max_depth)
+    yield language.ngettext(
+        "at least %(count)s row per leaf", "at least %(count)s rows per leaf", recipe.min_samples_leaf
+    )
+    if recipe.balanced_class_weight:
         yield _("class weights balanced")
 
 

@@ -55,7 +55,7 @@ async def page(request: Request) -> Response:
 def is_unchanged(
     scope: Scope, sample: Mapping[str, object], representation: Representation, options: ViewOptions, *, tag: bytes
 ) -> bool:
-    """Tell whether the client has the answer to a sample already.
+    """Return whether the client has the answer to a sample already.
 
     Conditions do not count where the answer would be an error (RFC 9110, section 13.2.1).
     """
@@ -106,7 +106,7 @@ def page_response(
         ranks = model.cuts.ranks_of(row)
         prediction = model.predict(row, ranks=ranks)
         service.metrics.page.one(model, row, prediction, started)
-        fragment, messages = fragments.answer(row, ranks, prediction, notes, axes), fragments.told(notes)
+        fragment, messages = fragments.answer(row, ranks, prediction, notes, axes), fragments.messages_of(notes)
     except InvalidSample as error:
         service.metrics.page.errors(error.errors)
         view = fragments.invalid_view(error)
@@ -142,7 +142,13 @@ def example_page(model: Classifier, language: Language, *, needs_token: bool) ->
     texts = {feature.key: language.number(feature.example) for feature in model.features}
     panel = snippet_panel.code_view(model, row, address=EXAMPLE_ADDRESS, needs_token=needs_token, language=language)
     return fragments.page(
-        texts, fragment, fragments.told(notes), lang=language.code, axes=axes, address=EXAMPLE_ADDRESS, code=panel
+        texts,
+        fragment,
+        fragments.messages_of(notes),
+        lang=language.code,
+        axes=axes,
+        address=EXAMPLE_ADDRESS,
+        code=panel,
     )
 
 

@@ -19,7 +19,7 @@ from ml.model.sample import InvalidSample
 from ml.tables.numbers import shown_number
 from web.page import languages, snippets
 from web.page.languages import Language
-from web.page.snippets import Call, Input
+from web.page.snippets import Input, SnippetContext
 from web.page.templates import render
 from web.requests import header_of, is_known, query_of
 from web.responses import Content, tag_of
@@ -48,7 +48,7 @@ class Snippet:
 
 @dataclass(frozen=True, slots=True)
 class CodeView:
-    """The panel; `note` tells that missing or invalid values were replaced by those of the example."""
+    """The panel; `note` is set when missing or invalid values were replaced by those of the example."""
 
     note: str
     snippets: Sequence[Snippet]
@@ -97,7 +97,7 @@ def code_view(
         Input(feature.key, _caption(language.title(feature), feature.unit), shown_number(value))
         for feature, value in zip(model.features, row, strict=True)
     ]
-    call = Call(address, model.name, inputs, needs_token)
+    call = SnippetContext(address, model.name, inputs, needs_token)
     _ = language.gettext
     programs = [
         ("curl", "curl", "", snippets.curl),

@@ -31,7 +31,7 @@ class Transport(Protocol):
     def abort(self) -> None: ...
 
 
-class Watched:
+class DeadlineMixin:
     """A protocol with deadlines for its client; `check_deadlines` is called about once a second.
 
     Subclasses count received bytes in `received_bytes`, and implement `check_input`.
@@ -93,7 +93,7 @@ class Connections:
     def __init__(self, settings: Settings, pending: Pending) -> None:
         self._settings = settings
         self._pending = pending
-        self._open: dict[object, Watched] = {}
+        self._open: dict[object, DeadlineMixin] = {}
         self._refused: set[object] = set()
         self._unlogged: int | None = None  # refusals since the last log line; None if there was no line
         self._clients: dict[object, str] = {}
@@ -104,7 +104,7 @@ class Connections:
         )  # fmt: skip
         self._every_s = min(LONGEST_INTERVAL_S, shortest_s / CHECKS_A_DEADLINE)
 
-    def enter(self, transport: Transport, connection: Watched, address: str) -> Problem | None:
+    def enter(self, transport: Transport, connection: DeadlineMixin, address: str) -> Problem | None:
         """Register a new connection; return the problem if it is not served.
 
         A refused client gets the problem as the answer to its request. When there are as many refused connections as
@@ -128,7 +128,7 @@ class Connections:
         self._open[transport] = connection
         return problem
 
-    def hand_over(self, transport: Transport, connection: Watched) -> None:
+    def hand_over(self, transport: Transport, connection: DeadlineMixin) -> None:
         """Register the new protocol of an open connection in place of the previous one."""
         self._open[transport] = connection
 

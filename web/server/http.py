@@ -9,7 +9,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from web.problems import Problem
-from web.server.connections import Connections, Watched
+from web.server.connections import Connections, DeadlineMixin
 from web.server.refusing import refusal
 from web.server.responding import Cycle
 from web.server.transport import MOST_PORTION_BYTES, PacedTransport
@@ -24,7 +24,7 @@ HEADER_BYTES = 128
 END = b"\r\n\r\n"
 
 
-class HttpProtocol(Watched, HttpToolsProtocol):
+class HttpProtocol(DeadlineMixin, HttpToolsProtocol):
     """One HTTP connection.
 
     The state that the application's lifespan yields has the service and the connections of the process.

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
-from web.responses import CHECK, CUT
+from web.responses import ABORT, CHECK
 
 # The number of cached header lines, checked and encoded; the date among them changes every second.
 KEPT_LINES = 256
@@ -28,7 +28,7 @@ class Cycle(RequestResponseCycle):
         kind = message["type"]
         if kind == "http.response.start" and not (self.response_started or self.disconnected or self.flow.write_paused):
             await self._start(message)
-        elif kind == CUT:
+        elif kind == ABORT:
             self._abort()
         elif kind == CHECK:
             if self.disconnected:

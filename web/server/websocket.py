@@ -13,7 +13,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 
 from web.problems import Problem, too_many
-from web.server.connections import Watched
+from web.server.connections import DeadlineMixin
 from web.server.refusing import refusal
 from web.server.transport import LEAST_PORTION_BYTES, MOST_PORTION_BYTES
 from web.service import Service
@@ -24,7 +24,7 @@ INVALID_TEXT, TOO_SLOW, SERVICE_RESTART, TRY_AGAIN_LATER = 1007, 1008, 1012, 101
 CLOSE_TIMEOUT_S = 2.0
 
 
-class StreamProtocol(Watched, WebSocketsSansIOProtocol):
+class StreamProtocol(DeadlineMixin, WebSocketsSansIOProtocol):
     """One websocket, on the transport of the HTTP connection that it began as."""
 
     transport: Any
@@ -88,7 +88,7 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
         return frames
 
     def handle_connect(self, event: Request) -> None:
-        """Open a stream; the library's own refusal of a handshake would have no id, and nobody would count it."""
+        """Open a stream; the library's own refusal of a handshake would have no id and not be counted."""
         try:
             self.conn.process_request(event)
         except InvalidHandshake as error:
