@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.complain(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        return 130  # as shells tell it: 128 and the number of the signal
+        return 130  # the convention of shells: 128 and the number of the signal
     except BrokenPipeError:
-        return 0  # who reads our output has seen enough, as in `... | head`
+        return 0  # the reader of our output has ended, as in `... | head`
     return 0
 
 
@@ -56,71 +56,113 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     train = commands.add_parser("train", help="train on a CSV file, or on the built-in data, and write a model file")
-    train.add_argument("data", nargs="?", type=Path, metavar="CSV", help="a header, numeric columns and a class column")
-    train.add_argument("--out", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
+    train.add_argument(
+        "data",
+        nargs="?",
+        type=Path,
+        metavar="CSV",
+        help="CSV file with a header, numeric columns and a class column; default: the built-in data",
+    )
+    train.add_argument(
+        "--out", type=Path, default=DEFAULT_PATH, metavar="FILE", help="model file to write; default: %(default)s"
+    )
     _add_reading(train)
     recipe = Recipe()
     train.add_argument(
-        "--estimator", choices=("random-forest", "extra-trees", "decision-tree"), default=recipe.estimator
-    )
-    train.add_argument("--trees", type=_count, default=recipe.trees, metavar="N", help="default: %(default)s")
-    train.add_argument("--depth", type=_count, metavar="N", help="deepest level of a tree; default: no bound")
-    train.add_argument("--leaf", type=_count, default=recipe.leaf, metavar="N", help="least rows a leaf; default: 1")
-    train.add_argument("--seed", type=_seed, default=recipe.seed, metavar="N", help="default: %(default)s")
+        "--estimator", choices=("random-forest", "extra-trees", "decision-tree"), default=recipe.estimator,
+        help="scikit-learn classifier to fit; default: %(default)s",
+    )  # fmt: skip
     train.add_argument(
-        "--test-size", type=_share, default=recipe.test_size, metavar="SHARE", help="rows to measure on; default: 0.2"
+        "--trees", type=_count, default=recipe.n_estimators, metavar="N",
+        help="number of trees (n_estimators); default: %(default)s",
+    )  # fmt: skip
+    train.add_argument(
+        "--depth", type=_count, metavar="N", help="maximum depth of a tree (max_depth); default: no maximum"
     )
-    train.add_argument("--balanced", action="store_true", help="weigh each class as if all had as many rows")
-    train.add_argument("--no-samples", action="store_true", help="keep no training rows for pictures in the file")
+    train.add_argument(
+        "--leaf", type=_count, default=recipe.min_samples_leaf, metavar="N",
+        help="minimum number of rows in a leaf (min_samples_leaf); default: %(default)s",
+    )  # fmt: skip
+    train.add_argument(
+        "--seed", type=_seed, default=recipe.seed, metavar="N",
+        help="seed of the random numbers (random_state); default: %(default)s",
+    )  # fmt: skip
+    train.add_argument(
+        "--test-size", type=_share, default=recipe.test_size, metavar="SHARE",
+        help="share of the rows for testing, between 0 and 1; default: %(default)s",
+    )  # fmt: skip
+    train.add_argument(
+        "--balanced",
+        action="store_true",
+        help="balance the class weights (class_weight); default: all rows weigh the same",
+    )
+    train.add_argument(
+        "--no-samples",
+        action="store_true",
+        help="store no training rows, which pictures and examples need, in the model file",
+    )
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="measure a model file again on the rows it was not trained on")
-    evaluate.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
-    evaluate.add_argument("--data", type=Path, metavar="CSV", help="what it was trained on; default: the built-in data")
+    evaluate.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="model file; default: %(default)s")
+    evaluate.add_argument(
+        "--data", type=Path, metavar="CSV", help="CSV file of the training; default: the built-in data"
+    )
     _add_reading(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     predict = commands.add_parser("predict", help="predict one sample, and say what would change the answer")
-    predict.add_argument("values", nargs="+", metavar="VALUE", help="one number a feature, in their order")
-    predict.add_argument("--model", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
+    predict.add_argument(
+        "values", nargs="+", metavar="VALUE", help="values of the sample, in the order of the features"
+    )
+    predict.add_argument(
+        "--model", type=Path, default=DEFAULT_PATH, metavar="FILE", help="model file; default: %(default)s"
+    )
     # argparse knows "-1" and "-.5" as numbers, but takes "-1e3" and "-,5" for options.
     predict._negative_number_matcher = re.compile(r"-[0-9.,]")
     predict.set_defaults(run=_predict)
 
     scoring = commands.add_parser("score", help="add label and probabilities to the rows of a CSV file")
-    scoring.add_argument("model", type=Path)
-    scoring.add_argument("rows", metavar="CSV", help="- reads standard input")
-    scoring.add_argument("--out", default="-", metavar="CSV", help="default: -, standard output")
-    scoring.add_argument("--strict", action="store_true", help="stop at the first row that has no answer")
-    scoring.add_argument("--guarded", action="store_true", help="mark cells that a spreadsheet would take for formulas")
+    scoring.add_argument("model", type=Path, help="model file")
+    scoring.add_argument("rows", metavar="CSV", help="CSV file to score; -: standard input")
+    scoring.add_argument("--out", default="-", metavar="CSV", help="CSV file to write; default: -, standard output")
+    scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
+    scoring.add_argument(
+        "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
+    )
     scoring.set_defaults(run=_score)
 
-    inspect = commands.add_parser("inspect", help="show what is known about a model file")
-    inspect.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
+    inspect = commands.add_parser("inspect", help="show the card of a model file")
+    inspect.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="model file; default: %(default)s")
     inspect.set_defaults(run=_inspect)
 
     rollback = commands.add_parser(
         "rollback",
-        help="put back a model file that was replaced",
-        description=f"Training keeps the last {history.KEPT_FILES} files that it replaced beside the new one, named by "
-        "their versions. Rolling back puts one in its place again, and keeps what it replaces: twice undoes it. A "
-        "running server notices.",
+        help="restore a replaced model file",
+        description=f"Training keeps the last {history.KEPT_FILES} replaced files beside the new one, named by their "
+        "versions. Rolling back restores one of them and keeps the file that it replaces, so that a second rollback "
+        "undoes the first. A running server loads the restored file.",
     )
-    rollback.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
+    rollback.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="model file; default: %(default)s")
     choice = rollback.add_mutually_exclusive_group()
-    choice.add_argument("--to", type=_version, metavar="VERSION", help="default: what was replaced last")
-    choice.add_argument("--list", action="store_true", help="only show what is kept")
+    choice.add_argument(
+        "--to", type=_version, metavar="VERSION", help="version to restore; default: the last replaced one"
+    )
+    choice.add_argument("--list", action="store_true", help="list the kept files, and restore none")
     rollback.set_defaults(run=_rollback)
     return parser
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", metavar="COLUMN", help="the class column; default: the last one")
-    parser.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="leave a column out")
+    parser.add_argument("--target", metavar="COLUMN", help="name of the class column; default: the last column")
     parser.add_argument(
-        "--limits", action="append", default=[], type=_limits, metavar="KEY=MIN:MAX", help="e.g. length=0:"
+        "--drop", action="append", default=[], metavar="COLUMN", help="name of a column to ignore; may be repeated"
     )
-    parser.add_argument("--name", help="the model's name; default: the file's")
+    parser.add_argument(
+        "--limits", action="append", default=[], type=_limits, metavar="KEY=MIN:MAX",
+        help="limits of a feature, of which one may be left out, e.g. length=0:; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--name", help="name of the model; default: the name of the CSV file")
 
 
 def _count(text: str) -> int:
@@ -180,16 +222,16 @@ def _train(options: argparse.Namespace) -> None:
     dataset = _read(options)
     recipe = Recipe(
         estimator=options.estimator,
-        trees=options.trees,
-        depth=options.depth,
-        leaf=options.leaf,
+        n_estimators=options.trees,
+        max_depth=options.depth,
+        min_samples_leaf=options.leaf,
         seed=options.seed,
         test_size=options.test_size,
-        balanced=options.balanced,
+        balanced_class_weight=options.balanced,
     )
     with _Progress() as progress:
-        trained = fitting.fit(dataset, recipe, progress=progress.tell)
-        folds = fitting.cross_validate(dataset, recipe, progress=progress.tell)
+        trained = fitting.fit(dataset, recipe, progress=progress.show)
+        folds = fitting.cross_validate(dataset, recipe, progress=progress.show)
         model = fitting.model_of(trained, cross_validation=folds, keep_samples=not options.no_samples)
     loaded = fitting.write(model, options.out, trained=trained)
     console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
@@ -214,7 +256,7 @@ class _Progress:
     def __exit__(self, *_error: object) -> None:
         self._bar.close()
 
-    def tell(self, what: str, done: int, steps: int) -> None:
+    def show(self, what: str, done: int, steps: int) -> None:
         """Show that `done` of `steps` are done."""
         if self._what != what:
             self._what = what

@@ -31,7 +31,7 @@ def write_lines(lines: Iterable[str]) -> None:
     """Write lines to standard output.
 
     Raises:
-        BrokenPipeError: nobody reads any more.
+        BrokenPipeError: the reader has closed the pipe.
         MLError: they cannot be written, as on a full disk.
     """
     try:
@@ -73,16 +73,16 @@ def file_name(name: str, stream: str) -> str:
 
 
 def card_lines(card: Card, version: str) -> Iterator[str]:
-    """Yield what is known about a model."""
+    """Yield the card of a model."""
     trees = "1 tree" if card.trees == 1 else f"{card.trees} trees"
     yield f"{card.name}, version {version}"
     yield f"data       {card.source}"
     yield f"estimator  {card.estimator}, {trees}"
     if card.recipe is not None:
         recipe = card.recipe
-        depth = "no bound" if recipe.depth is None else str(recipe.depth)
-        weights = "balanced" if recipe.balanced else "as they come"
-        yield f"recipe     seed {recipe.seed}, depth {depth}, leaf {recipe.leaf}, classes {weights}"
+        depth = "no bound" if recipe.max_depth is None else str(recipe.max_depth)
+        weights = "balanced" if recipe.balanced_class_weight else "as they come"
+        yield f"recipe     seed {recipe.seed}, depth {depth}, leaf {recipe.min_samples_leaf}, classes {weights}"
     yield f"libraries  {', '.join(f'{name} {number}' for name, number in sorted(card.libraries.items()))}"
     yield f"labels     {', '.join(card.labels)}"
     yield "features"
@@ -92,7 +92,7 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
 
 
 def report_lines(report: Report, labels: Sequence[str]) -> Iterator[str]:
-    """Yield how a model does, with a warning when it is no better than not looking at all."""
+    """Yield the performance of a model, with a warning if it is no better than the baseline."""
     trained = "" if report.train_rows is None else f" (trained on {report.train_rows})"
     yield f"accuracy   {report.accuracy:.3f} on {report.test_rows} test rows{trained}"
     yield f"baseline   {report.baseline:.3f} for always answering the most frequent label"
@@ -121,7 +121,7 @@ def importance_lines(card: Card) -> Iterator[str]:
 
 
 def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:
-    """Yield the files that can be put back, what was replaced last first."""
+    """Yield the files that can be restored, the last replaced one first."""
     for one in kept:
         replaced = datetime.fromtimestamp(one.replaced_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         try:
@@ -143,7 +143,7 @@ def prediction_lines(model: Classifier, row: Sequence[float]) -> Iterator[str]:
 
 
 def explanation_lines(explanation: Explanation, card: Card) -> Iterator[str]:
-    """Yield where the answer holds, and the nearest change that flips it."""
+    """Yield the ranges in which the answer stays, and its nearest change."""
     features = {feature.key: feature for feature in card.features}
     yield f"stays {explanation.label}, when one feature changes alone, for"
     for found in explanation.ranges:

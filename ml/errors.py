@@ -1,4 +1,4 @@
-"""Everything that `ml` raises on purpose.
+"""The errors of `ml`.
 
 MLError
 ├── DatasetError      a table that cannot be trained on

@@ -44,7 +44,7 @@ def write_table(path: Path, header: Sequence[str], rows: NDArray[np.float64], la
 
 
 def model_of(path: Path, *, trees: int = 5) -> Classifier:
-    trained = fitting.fit(read_csv(path).dataset, Recipe(trees=trees))
+    trained = fitting.fit(read_csv(path).dataset, Recipe(n_estimators=trees))
     return fitting.write(fitting.model_of(trained), path.with_suffix(".npz"), trained=trained)
 
 
@@ -97,7 +97,7 @@ def test_train_tells_what_it_read_and_how_good_it_is(trained_here: tuple[Path, s
 def test_train_writes_what_scikit_learn_answers(trained_here: tuple[Path, str], measurements: Path) -> None:
     model = classifier.load(trained_here[0])
 
-    trained = fitting.fit(read_csv(measurements, target="species").dataset, Recipe(trees=12))
+    trained = fitting.fit(read_csv(measurements, target="species").dataset, Recipe(n_estimators=12))
 
     rows = trained.split.test_rows
     assert np.array_equal(model.predict_batch(rows).probabilities, trained.estimator.predict_proba(rows))
@@ -126,11 +126,12 @@ def test_every_option_of_train_reaches_scikit_learn(measurements: Path, tmp_path
     model = classifier.load(tmp_path / "any.npz")
 
     recipe = Recipe(
-        estimator="extra-trees", trees=7, depth=3, leaf=2, seed=5, test_size=0.3, balanced=True
+        estimator="extra-trees", n_estimators=7, max_depth=3, min_samples_leaf=2, seed=5, test_size=0.3,
+        balanced_class_weight=True,
     )  # fmt: skip
     assert model.card.recipe == recipe
     assert [feature.key for feature in model.features] == ["petal_width", "weight"]
-    assert (model.name, len(model.sample_rows)) == ("Any", 0)
+    assert (model.name, len(model.reference_rows)) == ("Any", 0)
     dataset = read_csv(measurements, target="species", drop=["noise"]).dataset
     split = fitting.split(dataset, recipe)
     weights = {
@@ -351,7 +352,7 @@ def strange_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCli
     header = ['<i>"width"</i> & co (<u>)', "it's {{ 1 }} [µ']"]
     path = write_table(directory / "strange.csv", header, rows, [STRANGE[index // 8] for index in range(40)])
     dataset = read_csv(path, name="<script>alert(1)<script>").dataset
-    trained = fitting.fit(dataset, Recipe(trees=5))
+    trained = fitting.fit(dataset, Recipe(n_estimators=5))
     fitting.write(fitting.model_of(trained), directory / "strange.npz", trained=trained)
     with TestClient(create_app(Settings(model_file=directory / "strange.npz"))) as client:
         yield client

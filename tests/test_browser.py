@@ -657,7 +657,7 @@ def test_a_model_of_many_features_keeps_its_answer_in_sight(
 @pytest.mark.parametrize("index", range(len(ODD_LABELS)))
 def test_names_are_text_and_never_markup(open_page: Open, odd_server: Server, odd_path: Path, index: int) -> None:
     model, label = classifier.load(odd_path), ODD_LABELS[index]
-    row = next(row for row in model.sample_rows.tolist() if model.predict(row).label == label)
+    row = next(row for row in model.reference_rows.tolist() if model.predict(row).label == label)
     keys = [feature.key for feature in model.features]
     page = open_page(url=odd_server.url, sample=dict(zip(keys, map(str, row), strict=True)))
     first = page.get_by_label("<b>bold</b> 0", exact=True)

@@ -262,7 +262,7 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         name="wide", source="scikit-learn", features=features, labels=labels, rows=table.data, classes=table.target
     )
     path = tmp_path_factory.mktemp("wide") / "wide.npz"
-    trained = fitting.fit(dataset, Recipe(trees=20))
+    trained = fitting.fit(dataset, Recipe(n_estimators=20))
     model = fitting.write(fitting.model_of(trained), path, trained=trained)
     with run_server(path.with_suffix(".txt"), MODEL_FILE=str(path)) as server:
         keys = [feature.key for feature in features]
@@ -313,7 +313,7 @@ def test_an_example_of_each_class_is_a_link_that_fills_the_fields(open_page: Ope
     page = open_page()
     rows = {
         tuple(row): model.labels[label]
-        for row, label in zip(model.sample_rows.tolist(), model.sample_classes, strict=True)
+        for row, label in zip(model.reference_rows.tolist(), model.reference_classes, strict=True)
     }
 
     for label in model.labels:
@@ -473,10 +473,10 @@ def test_a_feature_is_never_on_both_axes(open_page: Open) -> None:
 def test_the_picture_is_drawn_to_scale(open_page: Open) -> None:
     page = open_page()
     size = "leaf => { const scale = leaf.transform.baseVal[1].matrix; return [scale.a, scale.d] }"
-    page.locator("#prediction .picture .leaf-1").first.wait_for()
+    page.locator("#prediction .picture .shape-1").first.wait_for()
 
-    sepal = page.locator("#prediction .leaf-0").first.evaluate(size)
-    petal = page.locator("#prediction .leaf-1").first.evaluate(size)
+    sepal = page.locator("#prediction .shape-0").first.evaluate(size)
+    petal = page.locator("#prediction .shape-1").first.evaluate(size)
 
     lengths = [sepal[0], sepal[1], petal[0], petal[1]]
     ratios = [length / float(text) for length, text in zip(lengths, EXAMPLE.values(), strict=True)]

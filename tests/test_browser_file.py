@@ -191,7 +191,7 @@ def test_a_model_of_one_feature_without_a_map_gives_rare_labels_their_digits(ope
     classes[10_000:10_003] = 1
     features = (Feature(key="x", title="x", unit=""),)
     data = Dataset(name="one", source="made up", features=features, labels=("a", "b"), rows=rows, classes=classes)
-    trained = fitting.fit(data, Recipe(estimator="decision-tree", depth=1))
+    trained = fitting.fit(data, Recipe(estimator="decision-tree", max_depth=1))
     path = tmp_path / "one.npz"
     fitting.write(fitting.model_of(trained), path, trained=trained)
     content = b"X\n1\n70000\n"

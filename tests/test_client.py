@@ -943,9 +943,9 @@ def other_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         classes=(rows[:, 1] > rows[:, 0]).astype(np.intp),
     )
     fitted = {
-        "trees": fitting.fit(iris.load(), Recipe(trees=5, seed=3)),
-        "labels": fitting.fit(dataclasses.replace(iris.load(), labels=("a", "b", "c")), Recipe(trees=5)),
-        "boxes": fitting.fit(boxes, Recipe(trees=5)),
+        "trees": fitting.fit(iris.load(), Recipe(n_estimators=5, seed=3)),
+        "labels": fitting.fit(dataclasses.replace(iris.load(), labels=("a", "b", "c")), Recipe(n_estimators=5)),
+        "boxes": fitting.fit(boxes, Recipe(n_estimators=5)),
     }
     paths = {}
     for name, fit in fitted.items():

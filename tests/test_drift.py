@@ -152,7 +152,7 @@ def test_counts_of_other_processes_are_added_if_they_are_of_the_same_model(model
         counts.add(np.ones((rows, 4), dtype=np.float32))
 
     for counts in (other, foreign):
-        own.take(drift.snapshot(counts))
+        own.merge(drift.snapshot(counts))
 
     assert own.counts.sum(axis=1) == pytest.approx([3, 3, 3, 3], abs=1e-3)
 

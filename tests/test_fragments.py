@@ -38,7 +38,7 @@ def answer(made: Fragments, model: Classifier, row: list[float], axes: tuple[int
 
 
 def test_an_outline_is_filled_in_its_gaps() -> None:
-    outline = outline_of("_picture.html", ENGLISH, leaves=Picture(LikeNothing()).leaves)  # type: ignore[arg-type]  # has what a picture looks at
+    outline = outline_of("_picture.html", ENGLISH, shapes=Picture(LikeNothing()).shapes)  # type: ignore[arg-type]  # has what a picture looks at
 
     assert outline.fill([]).startswith(b"<svg")
     with pytest.raises(ValueError, match="size 1 to extended slice of size 0"):
@@ -133,13 +133,13 @@ def test_a_models_fragments_are_made_once_and_go_with_it(model_path: Path) -> No
     assert gone() is None
 
 
-def test_a_picture_has_one_scale_for_all_leaves(model: Classifier) -> None:
+def test_a_picture_has_one_scale_for_all_shapes(model: Classifier) -> None:
     picture = Picture(model)
     row = [7.9, 3.8, 6.4, 2.0]
 
     sizes = [tuple(map(float, size.split())) for size in picture.sizes(row)]
 
-    assert [leaf.angle for leaf in picture.leaves] == ["90", "210", "330", "30", "150", "270"]
+    assert [shape.angle for shape in picture.shapes] == ["90", "210", "330", "30", "150", "270"]
     assert sizes[:3] == [sizes[0]] * 3
     assert sizes[3:] == [sizes[3]] * 3
     assert sizes[0][0] == LONGEST, "the longest of the training range"

@@ -91,12 +91,16 @@ def test_only_what_came_over_tls_is_told_to_stay_there(make: Any) -> None:
     assert make(url="https://testserver").get("/").headers["strict-transport-security"] == "max-age=63072000"
 
 
-def test_a_mistake_of_our_own_is_a_problem_with_all_headers(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_exception_is_a_problem_that_names_its_request_in_the_log(make: Any) -> None:
     client: TestClient = make()
     client.app.service.model = None  # type: ignore[attr-defined]  # an application of ours
     patient = TestClient(client.app, raise_server_exceptions=False)
 
-    assert_refused(patient.post("/predict", json=SAMPLE), 500)
+    response = patient.post("/predict", json=SAMPLE)
+
+    assert_refused(response, 500)
+    request_id = response.headers["x-request-id"]
+    assert response.json()["detail"] == f"internal error; see the log for request id {request_id}"
 
 
 def test_a_mistake_after_an_answer_has_begun_is_not_answered_again() -> None:

@@ -25,7 +25,7 @@ from ml.model.card import Card, CrossValidation, Recipe
 from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
-from ml.tables.dataset import Dataset, Feature, Leaf
+from ml.tables.dataset import Dataset, Feature, Shape
 from ml.training import fitting, iris
 from tests.conftest import ROOT, Element, parse_html
 from web.app import create_app
@@ -162,10 +162,10 @@ def marked_model(n_features: int, n_labels: int, *, picture: bool = False, limit
         Feature(key=f"f{i}", title=f"‹feature {i}›", unit="‹cm›", minimum=bound[0], maximum=bound[1])
         for i, bound in zip(range(n_features), itertools.cycle(bounds if limits else bounds[3:]))
     )
-    leaves = (Leaf(length="f0", width="f1", angles=(0.0, 90.0)),) if picture else ()
+    leaves = (Shape(length="f0", width="f1", angles=(0.0, 90.0)),) if picture else ()
     labels = tuple(f"‹label {index}›" for index in range(n_labels))
     dataset = Dataset("‹model›", "‹source›", features, labels, rows, classes, leaves)
-    model = fitting.model_of(fitting.fit(dataset, Recipe(trees=3, depth=4)))
+    model = fitting.model_of(fitting.fit(dataset, Recipe(n_estimators=3, max_depth=4)))
     card = msgspec.structs.replace(
         model.card, estimator="‹estimator›", libraries={"‹library›": "1"}, data_digest="0" * 64
     )
@@ -192,11 +192,11 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
     def page(fragment: bytes, messages: Sequence[Told] = ()) -> str:
         return fragments.page(texts, fragment, messages, lang="en", axes=axes, address="http://127.0.0.1/", code=panel)
 
-    for row in [*model.sample_rows[:40].tolist(), [98.0] * len(model.features)]:
+    for row in [*model.reference_rows[:40].tolist(), [98.0] * len(model.features)]:
         notes = validator.notes(row)
         fragment = fragments.answer(row, model.cuts.ranks_of(row), model.predict(row), notes, axes)
         yield fragment.decode()
-    yield page(fragment, fragments.told(notes))
+    yield page(fragment, fragments.messages_of(notes))
     first, second, third, *_ = [*good, "‹other›", "‹other›"]
     wrong: list[dict[str, object]] = [
         {}, {first: "-"}, {second: "-"}, {first: "", second: ""}, {first: "abc"}, {first: ["list"]}, {first: True},
@@ -227,7 +227,7 @@ def shown() -> tuple[Bracketing, list[str]]:
     report = small.card.report
     few_right = msgspec.structs.replace(
         reported(small.card, accuracy=report.baseline, cross_validation=None, recall=(0.0,) * 3),
-        recipe=Recipe(balanced=True, leaf=2),
+        recipe=Recipe(balanced_class_weight=True, min_samples_leaf=2),
         trees=1,
     )
     untested = reported(small.card, confusion=((0, 0, 0), (1, 1, 1), (1, 1, 1)))
@@ -465,7 +465,7 @@ def test_an_error_page_is_translated_but_for_its_detail(client: TestClient) -> N
 
     page = parse_html(response.text)
     (detail,) = page.all("p", lang="en")
-    assert page.one("h1").text == page.one("title").text == "Aquí no hay nada"
+    assert page.one("h1").text == page.one("title").text == "Página no encontrada"
     assert detail.text == "there is nothing at /nothing/here"
     assert page.one("main").one("a").attributes["href"] == "../?lang=es"
 
@@ -598,7 +598,7 @@ def test_a_change_of_the_answer_can_be_taken_over_as_it_is_shown(
     client: TestClient, model: Classifier, lang: str, mark: str
 ) -> None:
     found = 0
-    for row in model.sample_rows[::10].tolist():
+    for row in model.reference_rows[::10].tolist():
         sample = dict(zip(EXAMPLE, (repr(value).replace(".", mark) for value in row), strict=True))
         fragment = parse_html(client.get("/predict", params=sample | {"lang": lang}, headers=HTMX).text)
         for button in fragment.all("button"):
@@ -682,7 +682,7 @@ def test_what_is_waited_for_is_named_in_the_language(client: TestClient) -> None
 def test_a_model_without_titles_in_a_language_shows_its_own(model: Classifier, tmp_path: Path) -> None:
     dataset = iris.load()
     plain = tuple(msgspec.structs.replace(feature, titles={}) for feature in dataset.features)
-    trained = fitting.fit(dataclasses.replace(dataset, features=plain), Recipe(trees=2))
+    trained = fitting.fit(dataclasses.replace(dataset, features=plain), Recipe(n_estimators=2))
     fitting.write(fitting.model_of(trained), tmp_path / "plain.npz", trained=trained)
 
     with TestClient(create_app(Settings(model_file=tmp_path / "plain.npz"))) as client:

@@ -230,7 +230,7 @@ def test_a_log_that_nobody_reads_stops_nothing_and_what_was_lost_is_told(
     with run_server(path, MODEL_FILE=str(model_path), ACCESS_LOG="1", PYTHONPATH=folders) as server:
         answered(server, 500)
         log = b""
-        while b"lines of the log were lost" not in log:
+        while b"log lines were lost" not in log:
             log += os.read(reading, 2**16)
         answered(server, 1)
         server.process.send_signal(signal.SIGTERM)

@@ -464,4 +464,4 @@ def test_without_a_temporary_folder_each_process_counts_alone(
     with metrics_folder() as options:
         assert options == []
 
-    assert "no folder for the counts" in caplog.text
+    assert "no folder for shared metrics" in caplog.text

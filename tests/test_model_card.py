@@ -102,10 +102,10 @@ def test_the_built_in_model_is_told_with_its_numbers(model: Classifier) -> None:
 
     assert texts(view.quality)["Accuracy"] == "93.3 % of 30 test rows; 95 % interval (Wilson): 78.7 % to 98.2 %"
     assert texts(view.quality)["Baseline"].startswith("33.3 % ")
-    assert origin["Rows"] == "120 to train, 30 to test"
+    assert origin["Rows"] == "120 for training, 30 for testing"
     assert origin["Data"] == model.card.source
     assert origin["Method"] == "RandomForestClassifier, 100 trees"
-    assert origin["Recipe"] == "seed 0, 20 % of the rows to test, any depth, at least 1 row at a leaf"
+    assert origin["Parameters"] == "seed 0, 20 % of the rows for testing, no maximum depth, at least 1 row per leaf"
     assert origin["Version"] == "0123456789ab"
     assert model.card.data_digest is not None
     assert origin["Digest of the data"].removeprefix("SHA-256 ").removesuffix("…") == model.card.data_digest[:12]
@@ -120,7 +120,7 @@ def test_the_matrix_is_a_table_with_each_number_and_names_for_rows_and_columns(m
     matrix = section_of(model.card).one("table", **{"class": "matrix"})
 
     head, *rows, foot = matrix.all("tr")
-    assert [cell.text for cell in head.all("th", scope="col")] == [*model.labels, "found"]
+    assert [cell.text for cell in head.all("th", scope="col")] == [*model.labels, "recall"]
     assert [row.one("th", scope="row").text for row in rows] == [*model.labels]
     assert [[cell.text for cell in row.all("td")][:-1] for row in rows] == [
         [str(count) for count in counts] for counts in model.card.report.confusion
@@ -129,16 +129,16 @@ def test_the_matrix_is_a_table_with_each_number_and_names_for_rows_and_columns(m
     assert [cell.text for cell in foot.all("td")] == ["100 %", "83.3 %", "100 %", ""]
 
 
-def test_looks_say_how_many_and_whether_right_and_never_more_than_the_text() -> None:
+def test_css_classes_say_how_many_and_whether_right_and_never_more_than_the_text() -> None:
     rows = view_of(invented(6, 1)).classes
 
-    assert [[cell.looks for cell in row.cells][:3] for row in rows[:3]] == [
+    assert [[cell.css_classes for cell in row.cells][:3] for row in rows[:3]] == [
         ["level-8 right", "", ""],
         ["", "level-7 right", "level-1"],
         ["", "", "level-6 right"],
     ]
     assert rows[2].cells[3].count == "2"
-    assert not {cell.count for row in rows for cell in row.cells if not cell.looks} - {"0"}
+    assert not {cell.count for row in rows for cell in row.cells if not cell.css_classes} - {"0"}
 
 
 def test_cross_validation_is_told_where_there_was_one() -> None:
@@ -153,11 +153,11 @@ def test_a_model_that_was_fitted_elsewhere_says_what_it_does_not_know() -> None:
     card = reported(invented(2, 2, recipe=None, data_digest=None, trees=1), train_rows=None)
     origin = texts(view_of(card).origin)
 
-    assert origin["Rows"] == "20 to test; trained elsewhere, on others"
-    assert not {"Recipe", "Digest of the data", "Libraries"} & origin.keys()
+    assert origin["Rows"] == "20 for testing; trained elsewhere, on other rows"
+    assert not {"Parameters", "Digest of the data", "Libraries"} & origin.keys()
     assert origin["Method"] == "RandomForestClassifier, 1 tree"
     limits = view_of(card).limits
-    assert "measured on" in limits[1]
+    assert "test rows" in limits[1]
     assert "one leaf of its tree" in limits[2]
     section_of(card)
 
@@ -177,9 +177,9 @@ def test_classes_without_test_rows_or_answers_have_no_shares() -> None:
 
     rows = view_of(card).classes
 
-    assert [plain(row.found) for row in rows] == ["100 %", "0 %", "–"]
-    assert [row.true for row in rows] == ["60\xa0%", "–", "–"]
-    assert any(sentence.startswith("1 class has no test row") for sentence in view_of(card).limits)
+    assert [plain(row.recall) for row in rows] == ["100 %", "0 %", "–"]
+    assert [row.precision for row in rows] == ["60\xa0%", "–", "–"]
+    assert any(sentence.startswith("1 class has no test rows") for sentence in view_of(card).limits)
 
 
 def test_importance_is_told_in_points_and_never_drawn_below_nothing() -> None:
@@ -277,11 +277,11 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
         name="x", source="<script>alert(1)</script>", features=(Feature(key="k", title="<b>", unit='"'),),
         labels=("<i>", "&amp;"), rows=rows, classes=(rows[:, 0] > 0).astype(np.intp),
     )  # fmt: skip
-    trained = fitting.fit(dataset, Recipe(trees=1))
+    trained = fitting.fit(dataset, Recipe(n_estimators=1))
     fitting.write(fitting.model_of(trained), tmp_path / "x.npz", trained=trained)
 
     section = section_of(classifier.load(tmp_path / "x.npz").card)
 
     assert not section.all("script") + section.all("b") + section.all("i")
-    assert [cell.text for cell in section.all("th", scope="row")] == ["<i>", "&amp;", "true", "<b>"]
+    assert [cell.text for cell in section.all("th", scope="row")] == ["<i>", "&amp;", "precision", "<b>"]
     assert "<script>alert(1)</script>" in section.text

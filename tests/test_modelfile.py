@@ -29,7 +29,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from ml.errors import ModelFileError
 from ml.model import classifier, modelfile
-from ml.model.card import MAX_LEAVES
+from ml.model.card import MAX_SHAPES
 from ml.model.classifier import Classifier
 from ml.model.forest import LEAF, MAX_DEPTH
 from ml.model.modelfile import FORMAT, ModelFile
@@ -222,7 +222,7 @@ def test_the_file_is_an_archive_of_plain_arrays_and_a_readable_card(good: bytes)
 def test_a_model_without_sample_rows_is_a_model(good: bytes) -> None:
     none = with_arrays(good, sample_rows=np.zeros((0, 4)), sample_classes=np.zeros(0, dtype="<i4"))
 
-    assert serve(none).sample_rows.shape == (0, 4)
+    assert serve(none).reference_rows.shape == (0, 4)
 
 
 def test_saving_replaces_the_file_and_leaves_nothing_else(tmp_path: Path, small: ModelFile, good: bytes) -> None:
@@ -879,9 +879,9 @@ BROKEN_CARDS: dict[str, tuple[Callable[[Card], object], str]] = {
     "a confusion too small": (lambda card: card["report"]["confusion"].pop(), "report"),
     "a confusion that is not square": (lambda card: card["report"]["confusion"][1].append(0), "report"),
     "trees that are text": (lambda card: card.update(trees="4"), "the card is not valid"),
-    "a picture of too many kinds of leaves": (drawn(*[[]] * (MAX_LEAVES + 1)), "the picture has more than 64 leaves"),
-    "a picture of a leaf at too many angles": (drawn([0.0] * (MAX_LEAVES + 1)), "the picture has more than 64 leaves"),
-    "a picture of too many leaves together": (drawn([0.0] * MAX_LEAVES, [0.0]), "the picture has more than 64 leaves"),
+    "a picture of too many kinds of shapes": (drawn(*[[]] * (MAX_SHAPES + 1)), "the picture has more than 64 shapes"),
+    "a picture of a shape at too many angles": (drawn([0.0] * (MAX_SHAPES + 1)), "the picture has more than 64 shapes"),
+    "a picture of too many shapes together": (drawn([0.0] * MAX_SHAPES, [0.0]), "the picture has more than 64 shapes"),
     "a picture of no feature": (drawn([0.0], length="height"), "features that the model does not have"),
 }  # fmt: skip
 
@@ -894,9 +894,9 @@ def test_a_broken_card_is_refused_with_what_is_wrong(good: bytes, broken: str) -
 
 
 def test_a_picture_may_have_as_many_leaves_as_are_allowed(good: bytes) -> None:
-    changed = with_card(good, lambda whole: drawn([0.0] * (MAX_LEAVES - 1), [90.0])(whole["card"]))
+    changed = with_card(good, lambda whole: drawn([0.0] * (MAX_SHAPES - 1), [90.0])(whole["card"]))
 
-    assert sum(len(leaf.angles) for leaf in serve(changed).card.picture) == MAX_LEAVES
+    assert sum(len(shape.angles) for shape in serve(changed).card.picture) == MAX_SHAPES
 
 
 def test_a_key_of_several_lines_is_told_in_one(good: bytes) -> None:

@@ -30,8 +30,8 @@ from ml.training import fitting, iris
 from tests.conftest import put
 from web import models
 from web.api import stream
-from web.app import Application, create_app, take
-from web.models import ModelFile, Rejected
+from web.app import Application, create_app, on_model_change
+from web.models import RejectedFile, WatchedFile
 from web.page import decision_map, docs, drift_page, fragments, openapi, picture, snippets
 from web.settings import Settings
 
@@ -49,7 +49,7 @@ def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list
     found = [model_path.read_bytes()]
     for seed in (1, 2):
         path = tmp_path_factory.mktemp("models") / "other.npz"
-        fitted = fitting.fit(iris.load(), Recipe(seed=seed, trees=5))
+        fitted = fitting.fit(iris.load(), Recipe(seed=seed, n_estimators=5))
         fitting.write(fitting.model_of(fitted), path, trained=fitted)
         found.append(path.read_bytes())
     return found
@@ -66,14 +66,14 @@ def path(contents: list[bytes], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def file(path: Path) -> ModelFile:
-    file = ModelFile(path, lambda: classifier.load(path))
+def file(path: Path) -> WatchedFile:
+    file = WatchedFile(path, lambda: classifier.load(path))
     file.open()
     return file
 
 
-def rejected(news: object) -> Rejected:
-    assert isinstance(news, Rejected)
+def rejected(news: object) -> RejectedFile:
+    assert isinstance(news, RejectedFile)
     return news
 
 
@@ -84,36 +84,36 @@ def version_of(news: object) -> str:
 
 def test_a_file_that_stays_as_it_is_is_no_news_and_is_not_read(path: Path) -> None:
     loaded = []
-    file = ModelFile(path, lambda: loaded.append(path) or classifier.load(path))  # type: ignore[func-returns-value]  # None, so the model
+    file = WatchedFile(path, lambda: loaded.append(path) or classifier.load(path))  # type: ignore[func-returns-value]  # None, so the model
     file.open()
 
-    assert [file.look() for _ in range(3)] == [None] * 3
+    assert [file.check() for _ in range(3)] == [None] * 3
     assert len(loaded) == 1
 
 
 @pytest.mark.parametrize("how", ["renamed", "written in place"])
-def test_another_model_is_news_once(file: ModelFile, path: Path, contents: list[bytes], how: str) -> None:
+def test_another_model_is_news_once(file: WatchedFile, path: Path, contents: list[bytes], how: str) -> None:
     put(contents[1], path) if how == "renamed" else path.write_bytes(contents[1])
 
-    assert version_of(file.look()) == classifier.load(path).version
-    assert file.look() is None
+    assert version_of(file.check()) == classifier.load(path).version
+    assert file.check() is None
 
 
-def test_a_file_of_the_same_size_and_time_is_noticed(file: ModelFile, path: Path, contents: list[bytes]) -> None:
+def test_a_file_of_the_same_size_and_time_is_noticed(file: WatchedFile, path: Path, contents: list[bytes]) -> None:
     before = path.stat()
     put(contents[1] + b"x" * (before.st_size - len(contents[1])), path)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     after = path.stat()
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert "checksum" in rejected(file.look()).reason
+    assert "checksum" in rejected(file.check()).reason
 
 
-def test_the_same_model_again_is_no_news(file: ModelFile, path: Path, contents: list[bytes]) -> None:
+def test_the_same_model_again_is_no_news(file: WatchedFile, path: Path, contents: list[bytes]) -> None:
     put(contents[0], path)
 
-    assert file.look() is None
-    assert file.look(even_if_unchanged=True) is None
+    assert file.check() is None
+    assert file.check(even_if_unchanged=True) is None
 
 
 def pipe(path: Path) -> None:
@@ -134,35 +134,35 @@ def pipe(path: Path) -> None:
     ids=["garbage", "cut short", "missing", "a folder", "a named pipe", "a device"],
 )
 def test_a_bad_file_is_told_once_with_a_reason_that_names_no_path(
-    file: ModelFile, path: Path, damage: Any, reason: str
+    file: WatchedFile, path: Path, damage: Any, reason: str
 ) -> None:
     damage(path)
 
-    told = rejected(file.look())
+    told = rejected(file.check())
 
     assert told.reason.startswith(reason)
     assert str(path) not in told.reason
-    assert [file.look() for _ in range(3)] == [None] * 3
+    assert [file.check() for _ in range(3)] == [None] * 3
 
 
-def test_each_bad_file_is_told(file: ModelFile, path: Path) -> None:
+def test_each_bad_file_is_told(file: WatchedFile, path: Path) -> None:
     for _ in range(3):
         put(b"not a model", path)
-        assert "no .npz" in rejected(file.look()).reason
+        assert "no .npz" in rejected(file.check()).reason
 
 
-def test_after_a_bad_file_the_old_model_is_told_again_too(file: ModelFile, path: Path, contents: list[bytes]) -> None:
+def test_after_a_bad_file_the_old_model_is_told_again_too(file: WatchedFile, path: Path, contents: list[bytes]) -> None:
     put(b"not a model", path)
-    file.look()
+    file.check()
 
     put(contents[0], path)
 
-    assert version_of(file.look()) == classifier.load(path).version
-    assert file.look() is None
+    assert version_of(file.check()) == classifier.load(path).version
+    assert file.check() is None
 
 
 def test_a_file_that_could_not_be_read_is_tried_again_although_it_has_not_changed(
-    file: ModelFile, path: Path, contents: list[bytes]
+    file: WatchedFile, path: Path, contents: list[bytes]
 ) -> None:
     def too_many() -> Classifier:
         try:
@@ -172,28 +172,30 @@ def test_a_file_that_could_not_be_read_is_tried_again_although_it_has_not_change
 
     put(contents[1], path)
     load, file._load = file._load, too_many
-    assert rejected(file.look()).reason == "Too many open files"
-    assert file.look() is None, "told once"
+    assert rejected(file.check()).reason == "Too many open files"
+    assert file.check() is None, "told once"
     file._load = load
 
-    assert version_of(file.look()) == classifier.load(path).version
+    assert version_of(file.check()) == classifier.load(path).version
 
 
-def test_whatever_a_file_breaks_the_next_one_has_its_chance(file: ModelFile, path: Path, contents: list[bytes]) -> None:
+def test_whatever_a_file_breaks_the_next_one_has_its_chance(
+    file: WatchedFile, path: Path, contents: list[bytes]
+) -> None:
     def broken() -> Classifier:
         raise MemoryError
 
     put(contents[1], path)
     load, file._load = file._load, broken
-    assert "MemoryError" in rejected(file.look()).reason
+    assert "MemoryError" in rejected(file.check()).reason
     file._load = load
     put(contents[2], path)
 
-    assert version_of(file.look()) == classifier.load(path).version
+    assert version_of(file.check()) == classifier.load(path).version
 
 
 def test_a_file_that_is_being_written_is_left_alone_until_it_is_whole(
-    file: ModelFile, path: Path, contents: list[bytes], monkeypatch: pytest.MonkeyPatch
+    file: WatchedFile, path: Path, contents: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = contents[1]
     path.write_bytes(content[:1_000])
@@ -206,13 +208,13 @@ def test_a_file_that_is_being_written_is_left_alone_until_it_is_whole(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Event, "wait", write_on)
-        assert file.look() is None
+        assert file.check() is None
 
-    assert version_of(file.look()) == classifier.load(path).version
+    assert version_of(file.check()) == classifier.load(path).version
 
 
 def test_a_model_that_is_replaced_again_and_again_is_taken_in_between(
-    file: ModelFile, path: Path, contents: list[bytes], monkeypatch: pytest.MonkeyPatch
+    file: WatchedFile, path: Path, contents: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = itertools.cycle([1, 2])
     settle = threading.Event.wait
@@ -224,13 +226,13 @@ def test_a_model_that_is_replaced_again_and_again_is_taken_in_between(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Event, "wait", replace_once_more)  # whoever waits meets another file afterwards
         put(contents[1], path)
-        news = [file.look() for _ in range(3)]
+        news = [file.check() for _ in range(3)]
 
     assert any(isinstance(one, Classifier) for one in news)
 
 
 def test_bad_files_that_are_replaced_again_and_again_are_told(
-    file: ModelFile, path: Path, monkeypatch: pytest.MonkeyPatch
+    file: WatchedFile, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settle = threading.Event.wait
 
@@ -241,11 +243,11 @@ def test_bad_files_that_are_replaced_again_and_again_are_told(
     put(b"not a model", path)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Event, "wait", replace_once_more)
-        assert "no .npz" in rejected(file.look()).reason
+        assert "no .npz" in rejected(file.check()).reason
 
 
 def test_a_new_file_that_is_written_where_another_one_was_removed_is_left_alone_until_it_is_whole(
-    file: ModelFile, path: Path, contents: list[bytes], monkeypatch: pytest.MonkeyPatch
+    file: WatchedFile, path: Path, contents: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.rename(path.with_suffix(".old"))
     path.write_bytes(contents[1][:1_000])
@@ -258,9 +260,9 @@ def test_a_new_file_that_is_written_where_another_one_was_removed_is_left_alone_
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Event, "wait", write_on)
-        assert file.look() is None
+        assert file.check() is None
 
-    assert version_of(file.look()) == classifier.load(path).version
+    assert version_of(file.check()) == classifier.load(path).version
 
 
 # --- a file that cannot be shown, and one that is waited for
@@ -288,7 +290,7 @@ def test_a_model_of_any_span_can_be_shown(tmp_path: Path, span: str, *, has_limi
         for place, feature in enumerate(data.features)
     ]
     path = tmp_path / "model.npz"
-    fitted = fitting.fit(dataclasses.replace(data, rows=rows, features=tuple(features)), Recipe(trees=3))
+    fitted = fitting.fit(dataclasses.replace(data, rows=rows, features=tuple(features)), Recipe(n_estimators=3))
     fitting.write(fitting.model_of(fitted), path, trained=fitted)
 
     with TestClient(create_app(Settings(model_file=path))) as client:
@@ -308,7 +310,7 @@ def test_a_file_whose_look_takes_long_is_told_in_log_and_body_while_the_model_an
         assert "checking_since" not in client.get("/health/ready").json()
         # A file system that hangs: nothing comes back from it.
         monkeypatch.setattr(models, "load", lambda settings: hung.wait(GUARD_S) and load(settings))
-        service.watch.look_now()
+        service.watcher.check_now()
         while "checking_since" not in (ready := client.get("/health/ready").json()):
             pass
         while not [record for record in caplog.records if "takes more than" in record.getMessage()]:
@@ -460,7 +462,7 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_gets_the_announcement_b
         for script in (stuck, mute):
             script.say(SAMPLE)
             await script.sending.wait()
-        take(replacement, app.service, app.streams)
+        on_model_change(replacement, app.service, app.streams)
         await deaf.sending.wait()
         await free.said("model")
         for script in (stuck, deaf, free):
@@ -508,7 +510,7 @@ def test_a_bad_file_leaves_the_old_model_serving_and_is_told_in_log_metric_and_b
     assert ready.json()["model"]["version"] == answer.json()["model"]["version"] == old
     assert ready.json()["rejected"]["reason"] == "not a model file: it is no .npz archive"
     assert ready.json()["rejected"]["since"].startswith("20")
-    (told,) = [record.getMessage() for record in caplog.records if "was not taken" in record.getMessage()]
+    (told,) = [record.getMessage() for record in caplog.records if "model reload failed" in record.getMessage()]
     assert old in told
     assert "not a model file" in told
     (failures,) = [line for line in metrics.splitlines() if line.startswith("model_load_failures_total")]
@@ -555,7 +557,7 @@ def test_a_reminder_loads_the_file_at_once(path: Path, contents: list[bytes]) ->
     app = create_app(Settings(model_file=path, model_check_s=NEVER_S))
     with TestClient(app) as client, opened(client) as websocket:
         put(contents[1], path)
-        client.app_state["service"].watch.look_now()
+        client.app_state["service"].watcher.check_now()
 
         assert websocket.receive_json()["type"] == "model"
 
@@ -563,7 +565,7 @@ def test_a_reminder_loads_the_file_at_once(path: Path, contents: list[bytes]) ->
 def test_at_most_two_models_are_kept_in_memory(app: Application, contents: list[bytes], tmp_path: Path) -> None:
     async def replace(path: Path) -> weakref.ref[Classifier]:
         model = classifier.load(path)
-        take(model, app.service, app.streams)
+        on_model_change(model, app.service, app.streams)
         return weakref.ref(model)
 
     known = []
@@ -607,7 +609,8 @@ def test_the_digest_of_an_interface_tells_what_a_form_is_made_of(changed: str) -
     other = dataclasses.replace(data, features=(first, *others), labels=labels, rows=rows)
 
     interfaces = {
-        Classifier(fitting.model_of(fitting.fit(table, Recipe(trees=2))), "0" * 12).interface for table in (data, other)
+        Classifier(fitting.model_of(fitting.fit(table, Recipe(n_estimators=2))), "0" * 12).interface
+        for table in (data, other)
     }
 
     assert len(interfaces) == (1 if changed == "rows" else 2)

@@ -296,5 +296,5 @@ def test_an_unknown_address_gives_a_browser_a_page_that_leads_back(client: TestC
     page = parse_html(response.text)
 
     assert response.status_code == 404
-    assert page.one("h1").text == "There is nothing here"
+    assert page.one("h1").text == "Page not found"
     assert page.one("main").one("a").attributes["href"] == "../../"

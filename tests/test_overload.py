@@ -24,7 +24,7 @@ from tests.benchmarks import attack
 from tests.benchmarks.server import Server as Measured
 from tests.conftest import Server, run_server
 from web.middleware.body_limit import Pending
-from web.server.connections import LOOKS_A_DEADLINE, Connections, Watched
+from web.server.connections import CHECKS_A_DEADLINE, Connections, DeadlineMixin
 from web.settings import Settings
 
 SAMPLE = json.dumps({"sample": [5.6, 2.7, 4.2, 1.3]}).encode()
@@ -487,7 +487,7 @@ def test_bodies_of_all_clients_together_are_bounded(model_path: Path, tmp_path: 
 # --- the looks at connections
 
 
-class Patient(Watched):
+class Patient(DeadlineMixin):
     """A connection that takes down how much time each look says has gone by."""
 
     def __init__(self) -> None:
@@ -504,7 +504,7 @@ class Patient(Watched):
     def abort(self) -> None:
         raise AssertionError("it is not slow")
 
-    def look_at_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
+    def check_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
         self.elapsed_s.append(elapsed_s)
         self.looked.set()
 
@@ -526,7 +526,7 @@ def test_clients_are_not_blamed_for_the_time_in_which_the_process_was_held_up(
 
     asyncio.run(held_up())
 
-    assert 0 < connection.elapsed_s[0] <= 2 * 0.1 / LOOKS_A_DEADLINE
+    assert 0 < connection.elapsed_s[0] <= 2 * 0.1 / CHECKS_A_DEADLINE
 
 
 # --- an attack

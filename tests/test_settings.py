@@ -1,4 +1,4 @@
-"""The settings: what the environment may say, and what is told when it says something else."""
+"""The settings: values of the environment, errors about invalid ones, and the help."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from web.settings import Settings, SettingsError
+from web.settings import Settings, SettingsError, help_lines
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -53,6 +53,15 @@ def test_a_variable_sets_its_setting_and_no_other(variable: str, text: str, name
     settings = Settings.from_environment({variable: text, "UNRELATED": "x"})
 
     assert dataclasses.asdict(settings) == dataclasses.asdict(Settings()) | {name: value}
+
+
+def test_the_help_of_each_setting_is_one_line_with_its_default_and_unit() -> None:
+    lines = dict(line.split(maxsplit=1) for line in help_lines())
+
+    assert [*lines] == [setting.metadata["variable"] for setting in dataclasses.fields(Settings)]
+    assert lines["MIN_BODY_RATE"].endswith("(default: 1024 bytes per second)")
+    assert lines["MODEL_FILE"].endswith("(default: model.npz)")
+    assert lines["API_TOKEN"].endswith("(default: none)")
 
 
 def test_every_setting_has_a_variable_of_its_own_and_a_meaning() -> None:

@@ -168,7 +168,7 @@ def test_a_process_that_cannot_share_counts_alone_and_says_so_once(
     assert own.counts == {("requests",): 1}
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "counts are not shared" in record.getMessage()
+    assert "metrics are not shared" in record.getMessage()
     assert len(files_of(folder)) == 1  # it has not given up
     counters.close()
 
@@ -192,7 +192,7 @@ def test_a_full_disk_ends_no_process(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout == "1000\n"
-    assert done.stderr.count("counts are not shared") == 1
+    assert done.stderr.count("metrics are not shared") == 1
     assert files_of(tmp_path) == []
 
 

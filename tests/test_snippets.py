@@ -28,7 +28,7 @@ from tests.browser import needs_chromium
 from tests.conftest import Server, parse_html, run_server
 from web.page import languages, snippets
 from web.page.snippet_panel import code_view
-from web.page.snippets import Call, Input
+from web.page.snippets import Input, SnippetContext
 
 TOKEN = "a.token~of+some/length="
 # Quotes of every language, an end of a script, what cannot be seen, and a key that JavaScript takes for something else.
@@ -36,8 +36,10 @@ KEYS = ("it's $HOME", '`date` "\\', "größe\u202e\U000e0001\n", "__proto__", "<
 KINDS = ("plain", "hostile", "guarded")
 
 
-def call(*inputs: Input, address: str = "http://host/", model: str = "model", needs_token: bool = False) -> Call:
-    return Call(address, model, inputs or (Input("a", "A (cm)", "1.5"), Input("b", "B", "-2")), needs_token)
+def call(
+    *inputs: Input, address: str = "http://host/", model: str = "model", needs_token: bool = False
+) -> SnippetContext:
+    return SnippetContext(address, model, inputs or (Input("a", "A (cm)", "1.5"), Input("b", "B", "-2")), needs_token)
 
 
 def test_keys_are_quoted_for_the_language_that_they_stand_in() -> None:
@@ -118,7 +120,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         classes=(rows[:, 0] > 0).astype(np.intp) + (rows[:, 1] > 0),
     )
     path = tmp_path_factory.mktemp("hostile") / "hostile.npz"
-    trained = fitting.fit(dataset, Recipe(trees=5))
+    trained = fitting.fit(dataset, Recipe(n_estimators=5))
     fitting.write(fitting.model_of(trained), path, trained=trained)
     return path
 

@@ -117,7 +117,7 @@ def test_a_label_without_test_rows_has_a_report(trained: Trained) -> None:
 
 
 def test_cross_validation_is_scikit_learns_with_shuffled_folds() -> None:
-    dataset, recipe = iris.load(), Recipe(trees=10, seed=3)
+    dataset, recipe = iris.load(), Recipe(n_estimators=10, seed=3)
     folds = StratifiedKFold(n_splits=5, shuffle=True, random_state=3)
     scores = cross_val_score(RandomForestClassifier(10, random_state=3), dataset.rows, dataset.classes, cv=folds)
 
@@ -132,7 +132,7 @@ def test_there_are_no_more_folds_than_the_rarest_class_has_rows(rows_of_classes:
     chosen = np.concatenate([np.flatnonzero(whole.classes == label)[:n] for label, n in enumerate(rows_of_classes)])
     small = replace(whole, rows=whole.rows[chosen], classes=whole.classes[chosen])
 
-    found = fitting.cross_validate(small, Recipe(trees=2))
+    found = fitting.cross_validate(small, Recipe(n_estimators=2))
 
     assert found.folds == folds
 
@@ -153,16 +153,16 @@ def test_features_are_told_with_what_the_training_rows_say(trained: Trained, sto
 def test_sample_rows_are_training_rows_with_their_classes(trained: Trained, stored: ModelFile) -> None:
     known = set(zip(map(tuple, trained.split.train_rows), trained.split.train_classes, strict=True))
 
-    stored_rows = list(zip(map(tuple, stored.sample_rows), stored.sample_classes, strict=True))
+    stored_rows = list(zip(map(tuple, stored.reference_rows), stored.reference_classes, strict=True))
 
-    assert len(stored_rows) == 120 <= fitting.SAMPLE_ROWS
+    assert len(stored_rows) == 120 <= fitting.REFERENCE_ROWS
     assert set(stored_rows) <= known
 
 
 def test_training_rows_are_left_out_on_request(trained: Trained) -> None:
     model = fitting.model_of(trained, keep_samples=False)
 
-    assert model.sample_rows.shape == (0, 4)
+    assert model.reference_rows.shape == (0, 4)
     assert Classifier(modelfile.parse(modelfile.dump(model)), "x").predict([5.6, 2.7, 4.2, 1.3]).index == 1
 
 
@@ -183,7 +183,8 @@ def test_the_card_tells_how_the_model_was_made(stored: ModelFile) -> None:
 
 def test_the_same_recipe_gives_the_same_file_and_another_seed_another() -> None:
     first, again, other = (
-        modelfile.dump(fitting.model_of(fitting.fit(iris.load(), Recipe(trees=5, seed=seed)))) for seed in (0, 0, 1)
+        modelfile.dump(fitting.model_of(fitting.fit(iris.load(), Recipe(n_estimators=5, seed=seed))))
+        for seed in (0, 0, 1)
     )
 
     assert first == again

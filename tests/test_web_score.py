@@ -27,7 +27,7 @@ from ml.model.classifier import Classifier
 from tests.conftest import Server, parse_html, run_server
 from tests.tables import TABLES, guarded
 from web.api.score import disposition_of
-from web.server.connections import Watched
+from web.server.connections import DeadlineMixin
 from web.settings import Settings
 
 HEADER = "sepal length,sepal width,petal length,petal width"
@@ -494,8 +494,8 @@ class Unread:
         self.is_aborted = True
 
 
-class Unwatched(Watched):
-    def look_at_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
+class Unwatched(DeadlineMixin):
+    def check_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
         """Have no deadline."""
 
 
@@ -506,10 +506,10 @@ def test_a_client_that_goes_on_sending_need_not_read_yet() -> None:
 
     for _ in range(20):
         connection.received_bytes += 1
-        connection.look(1.0, limits)
+        connection.check_deadlines(1.0, limits)
     went_on = not transport.is_aborted
     for _ in range(6):
-        connection.look(1.0, limits)
+        connection.check_deadlines(1.0, limits)
 
     assert went_on
     assert transport.is_aborted

@@ -242,7 +242,10 @@ KINDS = {"random-forest": RandomForestClassifier, "extra-trees": ExtraTreesClass
 def test_trees_fitted_in_steps_are_those_that_scikit_learn_fits_at_once(kind: str, trees: int, balanced: bool) -> None:
     rows, classes = WINE
     keep = np.concatenate([np.flatnonzero(classes == 0)[:20], np.flatnonzero(classes)])  # not balanced by itself
-    recipe = Recipe(estimator=kind, trees=trees, depth=6, leaf=2, seed=3, balanced=balanced)  # type: ignore[arg-type]  # one of its words
+    recipe = Recipe(
+        estimator=kind,  # type: ignore[arg-type]  # one of its words
+        n_estimators=trees, max_depth=6, min_samples_leaf=2, seed=3, balanced_class_weight=balanced,
+    )  # fmt: skip
 
     trained = fitting.fit(dataset_of((rows[keep], classes[keep])), recipe)
 
@@ -255,7 +258,10 @@ def test_trees_fitted_in_steps_are_those_that_scikit_learn_fits_at_once(kind: st
 
 
 def test_a_single_tree_is_the_one_that_scikit_learn_fits() -> None:
-    trained = fitting.fit(dataset_of(NOISE), Recipe(estimator="decision-tree", depth=5, leaf=3, seed=4, balanced=True))
+    trained = fitting.fit(
+        dataset_of(NOISE),
+        Recipe(estimator="decision-tree", max_depth=5, min_samples_leaf=3, seed=4, balanced_class_weight=True),
+    )
 
     at_once = DecisionTreeClassifier(max_depth=5, min_samples_leaf=3, random_state=4, class_weight="balanced")
     at_once.fit(trained.split.train_rows, trained.split.train_classes)
@@ -266,7 +272,9 @@ def test_weights_change_what_is_learned_from_classes_of_different_size() -> None
     rows, classes = NOISE[0], (NOISE[0][:, 0] > 1.5).astype(np.intp)
     dataset = dataset_of((rows, classes))
 
-    plain, weighted = (fitting.fit(dataset, Recipe(trees=5, depth=2, balanced=on)) for on in (False, True))
+    plain, weighted = (
+        fitting.fit(dataset, Recipe(n_estimators=5, max_depth=2, balanced_class_weight=on)) for on in (False, True)
+    )
 
     assert not same_trees(plain.estimator, weighted.estimator)
 
@@ -274,8 +282,8 @@ def test_weights_change_what_is_learned_from_classes_of_different_size() -> None
 def test_progress_is_told_to_its_end() -> None:
     told: list[tuple[str, int, int]] = []
 
-    fitting.fit(dataset_of(WINE), Recipe(trees=25), progress=lambda *step: told.append(step))
-    fitting.cross_validate(dataset_of(WINE), Recipe(trees=2), folds=4, progress=lambda *step: told.append(step))
+    fitting.fit(dataset_of(WINE), Recipe(n_estimators=25), progress=lambda *step: told.append(step))
+    fitting.cross_validate(dataset_of(WINE), Recipe(n_estimators=2), folds=4, progress=lambda *step: told.append(step))
 
     assert told == [
         ("trees", 10, 25), ("trees", 20, 25), ("trees", 25, 25),
@@ -285,7 +293,7 @@ def test_progress_is_told_to_its_end() -> None:
 
 @pytest.mark.parametrize(("table", "seed"), [(WINE, 0), (WINE, 5), (NOISE, 1)], ids=["wine", "other seed", "noise"])
 def test_the_importance_of_features_is_scikit_learns(table: tuple[Rows, NDArray[np.intp]], seed: int) -> None:
-    trained = fitting.fit(dataset_of(table), Recipe(trees=8, seed=seed))
+    trained = fitting.fit(dataset_of(table), Recipe(n_estimators=8, seed=seed))
 
     expected = permutation_importance(
         trained.estimator, trained.split.test_rows, trained.split.test_classes, n_repeats=5, random_state=seed
@@ -295,7 +303,7 @@ def test_the_importance_of_features_is_scikit_learns(table: tuple[Rows, NDArray[
 
 
 def test_the_same_table_gives_the_same_bytes() -> None:
-    recipe = Recipe(trees=12, balanced=True, estimator="extra-trees")
+    recipe = Recipe(n_estimators=12, balanced_class_weight=True, estimator="extra-trees")
 
     first, again = (modelfile.dump(fitting.model_of(fitting.fit(dataset_of(WINE), recipe))) for _ in range(2))
 
@@ -321,7 +329,7 @@ def test_a_class_that_the_split_leaves_out_of_the_training_rows_is_an_error() ->
     classes = np.array([0] * 2 + [1] * 500 + [2] * 500)
 
     with pytest.raises(DatasetError, match="label 0"):
-        fitting.fit(dataset_of((rows, classes)), Recipe(trees=2, test_size=0.99))
+        fitting.fit(dataset_of((rows, classes)), Recipe(n_estimators=2, test_size=0.99))
 
 
 def widened(forest: Forest, rows: Rows, n_features: int, *, rng: np.random.Generator) -> tuple[Forest, Rows]:

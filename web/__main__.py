@@ -22,14 +22,13 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ml.console import complain, open_standard_streams
 from web import logs
-from web.settings import Settings, SettingsError
+from web.settings import Settings, SettingsError, help_lines
 
 # A connection is a file, and may be reading another one; as many again as are served may be about to be refused.
 FILES_A_CONNECTION = 3
@@ -61,17 +60,15 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Serve until told to stop; return the exit status."""
+    """Serve until a signal stops the service; return the exit status."""
     open_standard_streams()
-    epilog = "settings are environment variables:\n" + "\n".join(
-        f"  {setting.metadata['variable']:18} {setting.metadata['meaning']}" for setting in fields(Settings)
-    )
+    epilog = "\n".join(["settings are environment variables:", *help_lines()])
     parser = argparse.ArgumentParser(
         prog="python -m web", description="Serve a model.", epilog=epilog, formatter_class=argparse.RawTextHelpFormatter
     )
-    # What a supervisor hands to the processes that it starts: the connection to itself, and the listening sockets.
+    # From a supervisor to its processes: the connection to itself, and the listening sockets.
     parser.add_argument("--worker", type=int, nargs="+", help=argparse.SUPPRESS)
-    # And where they add up what they count.
+    # And the folder in which they share their metrics.
     parser.add_argument("--metrics-folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     descriptors: list[int] | None = arguments.worker
@@ -91,7 +88,7 @@ def main() -> int:
             return 1
         return supervise(settings, listening) if settings.workers > 1 else serve(settings, listening)
     except KeyboardInterrupt:
-        return 130  # during the start; as shells tell it: 128 and the number of the signal
+        return 130  # during the start; the convention of shells: 128 and the number of the signal
 
 
 def listening_sockets(settings: Settings) -> list[socket.socket]:
@@ -138,11 +135,11 @@ def supervise(settings: Settings, listening: Sequence[socket.socket]) -> int:
 
 @contextlib.contextmanager
 def metrics_folder() -> Iterator[list[str]]:
-    """Make the folder in which processes share what they count; yield the options for them, none without a folder."""
+    """Make the folder in which processes share their metrics; yield the options for them, none without a folder."""
     try:
         folder = tempfile.mkdtemp(prefix="metrics-")
     except OSError as error:
-        logger.warning("no folder for the counts of all processes, each answers with its own: %s", error)
+        logger.warning("no folder for shared metrics, each process reports its own: %s", error)
         yield []
         return
     try:

@@ -1,4 +1,4 @@
-"""The application: routes, what stands around them, and the model's lifespan."""
+"""The application: routes, middleware, and the lifespan of the model."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from web.api.messages import encoder_of
 from web.api.score import Score
 from web.api.score_stream import ScoreStream
 from web.api.scoring import Uploads
-from web.api.stream import OpenStreams, Stream
+from web.api.stream import OpenStreams, StreamEndpoint
 from web.metrics.counters import Metrics
 from web.middleware.body_limit import BodyLimit, Pending
 from web.middleware.compression import Compressed
 from web.middleware.exact_paths import ExactPaths
 from web.middleware.gateway import behind_gateway
 from web.middleware.rates import Rates
-from web.models import Rejected
+from web.models import RejectedFile
 from web.oip import routes as oip
 from web.page import docs, drift_page, languages, pages, snippet_panel
 from web.page.templates import asset
@@ -63,15 +63,15 @@ class Application(Starlette):
     """Starlette behind the gateway.
 
     Attributes:
-        service: what the endpoints share.
-        streams: the websockets that are open.
+        service: the state that the endpoints share.
+        streams: the open websockets.
     """
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.streams = OpenStreams()
         super().__init__(routes=_routes(service, self.streams), lifespan=lifespan)
-        # A redirect to the address without its last slash would name our own host, which a proxy may not.
+        # A redirect to the address without its last slash would name our own host, which may be hidden by a proxy.
         self.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,7 +83,7 @@ class Application(Starlette):
         await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return the application behind all that stands around it; the gateway answers unexpected exceptions."""
+        """Return the application behind its middleware; the gateway answers unexpected exceptions."""
         app = ExactPaths(ExceptionMiddleware(self.router, HANDLERS), self.routes, HANDLERS)
         service = self.service
         return behind_gateway(
@@ -97,7 +97,7 @@ class Application(Starlette):
 
 
 def _without_traceback(send: Send) -> Send:
-    """Return a `send` that says why there is no start as the log says it; Starlette sends a traceback as a message."""
+    """Return a `send` whose message about a failed start is one sentence; Starlette's is a traceback."""
 
     async def send_sentence(message: Message) -> None:
         if message["type"] == "lifespan.startup.failed" and (error := sys.exception()):
@@ -113,7 +113,7 @@ def create_app(settings: Settings | None = None, *, metrics_folder: Path | None 
     """Return the service; without settings, those of the environment.
 
     Args:
-        metrics_folder: where several processes of one service add up what they count.
+        metrics_folder: in which several processes of one service share their metrics.
     """
     settings = settings or Settings.from_environment()
     service = Service(
@@ -134,7 +134,7 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
     predict = Predict(max_body_bytes=settings.max_body_bytes, pending=pending)
     return [
         Route("/predict", predict, methods=["GET", "POST"]),
-        WebSocketRoute("/stream", Stream(streams)),
+        WebSocketRoute("/stream", StreamEndpoint(streams)),
         Route("/stream", stream.upgrade_required),
         Route("/", pages.page, middleware=[compressed]),
         Route("/index", pages.page, middleware=[compressed]),
@@ -162,46 +162,46 @@ async def lifespan(app: Application) -> AsyncIterator[dict[str, object]]:
     """
     service = app.service
     settings = service.settings
-    # What a start leaves behind stays; full collections need not look at it, milliseconds in which nobody is served.
-    # The model is not part of it: it goes when another one comes.
+    # Objects of the start stay for ever: frozen, they cost full collections no time, milliseconds in which no request
+    # is served. The model is not among them: it is freed when another one replaces it.
     gc.collect()
     gc.freeze()
-    file = models.ModelFile(settings.model_file, lambda: load(settings))
+    file = models.WatchedFile(settings.model_file, lambda: load(settings))
     await models.train_if_missing(settings)
     with models.named_when_slow(settings.model_file):
         service.model = file.open()
     service.metrics.model_loaded(service.model)
     logger.info("serving %s, from %s", _shown(service.model), settings.model_file)
-    service.watch = models.Watch(
+    service.watcher = models.ModelWatcher(
         file,
         every_s=settings.model_check_s,
-        tell=lambda news: take(news, service, app.streams),
+        on_change=lambda change: on_model_change(change, service, app.streams),
     )
     connections = Connections(settings, service.pending)
     checks = asyncio.create_task(connections.watch())
     async with service.metrics.running():
         yield {"service": service, "connections": connections}
-    service.watch.stop()
+    service.watcher.stop()
     checks.cancel()
 
 
-def take(news: Classifier | Rejected, service: Service, streams: OpenStreams) -> None:
-    """Put a new model in the place of the one that answers, between two requests, or remember why it cannot be."""
+def on_model_change(change: Classifier | RejectedFile, service: Service, streams: OpenStreams) -> None:
+    """Serve a new model instead of the present one, between two requests, or keep the reason of a rejected file."""
     served = service.model
-    if isinstance(news, Rejected):
-        service.rejected = news
+    if isinstance(change, RejectedFile):
+        service.rejected = change
         service.metrics.model_load_failed()
-        logger.error("the new model file was not taken, %s goes on: %s", _shown(served), news.reason)
+        logger.error("model reload failed, still serving %s: %s", _shown(served), change.reason)
         return
     service.rejected = None
-    if news.version == served.version:
-        logger.info("the model file has the model again that is served: %s", _shown(news))
+    if change.version == served.version:
+        logger.info("model reload: the model file matches the served model again: %s", _shown(change))
         return
-    service.model = news
-    service.metrics.model_loaded(news)
+    service.model = change
+    service.metrics.model_loaded(change)
     streams.announce()
-    logger.info("replaced %s by %s", _shown(served), _shown(news))
-    # What is made of a model holds itself, and a large one would wait for the next full collection.
+    logger.info("model reload: replaced %s by %s", _shown(served), _shown(change))
+    # Objects derived from a model refer to it, so a large one would stay until the next full collection.
     gc.collect()
 
 
@@ -210,7 +210,7 @@ def _shown(model: Classifier) -> str:
 
 
 def load(settings: Settings) -> Classifier:
-    """Return the model in the file that the settings name, tried: whatever is made of a model was made of this one.
+    """Return the model in the file of the settings, after a trial: its pages, documentation and messages were made.
 
     Raises:
         ModelFileError: the file cannot be served, or not shown.
@@ -219,7 +219,7 @@ def load(settings: Settings) -> Classifier:
     try:
         prepare(model, settings)
     except Exception as error:
-        logger.exception("what is shown of a model cannot be made of the one in %s", settings.model_file)
+        logger.exception("unexpected error while rendering the pages of the model in %s", settings.model_file)
         raise ModelFileError(
             f"{settings.model_file}: it cannot be shown: {type(error).__name__}: {shown(error)}"
         ) from error
@@ -227,7 +227,7 @@ def load(settings: Settings) -> Classifier:
 
 
 def prepare(model: Classifier, settings: Settings) -> None:
-    """Make what is made of a model, so that its first requests neither wait nor fail; may run in its own thread."""
+    """Make the cached parts and the pages of a model, so that its first requests neither wait nor fail."""
     encoder_of(model)
     stream.announcement(model, settings)
     for representation in REPRESENTATIONS:
@@ -243,9 +243,9 @@ class _Static(StaticFiles):
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         if len(path) > MAX_PATH_CHARACTERS:
-            raise HTTPException(404)  # to follow a path of thousands of folders takes long
+            raise HTTPException(404)  # resolving a path of thousands of folders is slow
         response = await super().get_response(path, scope)
-        # Only the digest of this very file: another one's is a page's that comes from an older or newer release.
+        # Only the digest of this very file: a page of an older or newer release asks for another one.
         own = (STATIC / path).is_file() and asset(path).encode().endswith(b"?" + scope["query_string"])
         known = bool(scope["query_string"]) and own
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if known else "no-cache"

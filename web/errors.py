@@ -1,4 +1,4 @@
-"""How problems are answered on HTTP: JSON for programs, a page for people."""
+"""Responses to problems on HTTP: JSON for programs, a page for people."""
 
 from __future__ import annotations
 
@@ -36,17 +36,18 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def handle_failure(request: Request, error: Exception) -> Response:
-    """Answer a mistake of our own; its traceback is for the log alone."""
-    return json_of(Problem(500, "the service has made a mistake").details)
+    """Answer an unexpected exception; its traceback goes to the log alone."""
+    request_id = request.scope["state"]["request_id"]
+    return json_of(Problem(500, f"internal error; see the log for request id {request_id}").details)
 
 
 async def handle_disconnect(request: Request, error: Exception) -> Response:
-    """Answer nobody: the client vanished while it was still sending."""
+    """Answer a client that disconnected while it was sending."""
     return Response(status_code=400)
 
 
 async def refuse(request: Request, problem: Problem) -> Response:
-    """Answer a request that never comes to the routes, in the form that its route would have answered in."""
+    """Answer a request that is refused before routing, in the message format of its route."""
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     if not path.startswith("/v2"):
         return await handle_problem(request, problem)
@@ -58,7 +59,7 @@ async def refuse(request: Request, problem: Problem) -> Response:
 def _answer(request: Request, details: ProblemDetails) -> Response:
     if preferred_representation(request.scope, default="json") != "page":
         return json_of(details)
-    # A wrong address may be any number of levels deep; links lead back to where the service answers.
+    # A wrong address may be any number of levels deep; relative links lead back to the page.
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     base = "../" * (path.count("/") - 1)
     asked = languages.known(_asked_language(request))
@@ -74,5 +75,5 @@ def _answer(request: Request, details: ProblemDetails) -> Response:
 def _asked_language(request: Request) -> str:
     try:
         return query_of(request.scope).get("lang", "")
-    except Problem:  # a query that cannot be read is no reason for another answer
+    except Problem:  # the answer is the first problem, not that of the query
         return ""

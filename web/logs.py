@@ -1,6 +1,6 @@
 """Log lines: plain ones for people or JSON for machines, each with the id of the request that it belongs to.
 
-No line carries what somebody typed: requests are named by their route and id.
+No line contains input: requests are named by their route and id.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 
 from ml.console import printable
 
-# Set at the door for every request and websocket (55 ns); whatever is logged on the way finds it, uvicorn's lines too.
+# Set by the gateway for every request and websocket (55 ns); all log lines of the request have it, uvicorn's too.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
-# Lines that wait for whoever reads the log; more than that are lost. At the end they are waited for so long.
+# The number of lines that wait for the reader of the log; further ones are lost. At the end they have so much time.
 MAX_LINES = 10_000
 FLUSH_S = 1.0
 POLL_S = 0.01
@@ -35,7 +35,7 @@ _access = logging.getLogger("web.access")
 
 
 def new_request_id() -> str:
-    """Return an id for a request that brings none: different in every process and after every start."""
+    """Return a new request id, unique over all processes and starts."""
     return next(_request_ids())
 
 
@@ -64,16 +64,16 @@ def configuration(form: str) -> dict[str, Any]:
 
 
 def access(method: str, route: str, status: int, seconds: float) -> None:
-    """Write the line of a request: its route's template, never the path or the query, which hold what was typed."""
+    """Write the line of a request: its route template, never its path or query, which contain input."""
     milliseconds = round(seconds * 1_000, 3)
     fields = {"method": method, "route": route, "status": status, "milliseconds": milliseconds}
     _access.info("%s %s %s %s ms", method, route, status, milliseconds, extra={"fields": fields})
 
 
 class StandardError(logging.Handler):
-    """Writes lines to standard error in a thread of its own: to log something never waits for who reads the log.
+    """Writes lines to standard error in a thread of its own: logging never waits for the reader of the log.
 
-    Lines beyond `MAX_LINES` are counted, and told as lost when others are read again.
+    Lines beyond `MAX_LINES` are lost; their number is logged when lines are read again.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class StandardError(logging.Handler):
         self._thread: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Leave the line to the thread, or count it as lost."""
+        """Pass the line to the thread, or count it as lost."""
         if self._lines.qsize() >= MAX_LINES:
             self._lost += 1
             return
@@ -100,29 +100,29 @@ class StandardError(logging.Handler):
             self._thread.start()
 
     def flush(self) -> None:
-        """Wait until all is written, but not for long: nobody may read it."""
+        """Wait until all lines are written, for `FLUSH_S` at most: the log may have no reader."""
         ends_at = time.monotonic() + FLUSH_S
         while self._done < self._put and time.monotonic() < ends_at:
             time.sleep(POLL_S)
 
     def _run(self) -> None:
-        told = 0
+        logged = 0
         while True:
             self._write(self._lines.get())
-            if (lost := self._lost) > told:
-                message = f"{lost - told} lines of the log were lost: nobody read it for a while"
+            if (lost := self._lost) > logged:
+                message = f"{lost - logged} log lines were lost: standard error was not read for a while"
                 self._write(self.format(logging.makeLogRecord({"name": "web", "levelname": "ERROR", "msg": message})))
-                told = lost
+                logged = lost
             self._done += 1
 
     def _write(self, line: str) -> None:
         content = (line + "\n").encode(errors="backslashreplace")
         try:
             while content:
-                # Not by way of sys.stderr: its lock would be held for as long as nobody reads, at exit too.
+                # Not through sys.stderr: its lock would be held as long as nobody reads, also at exit.
                 content = content[os.write(STANDARD_ERROR, content) :]
         except OSError:
-            self._lost += 1  # nobody will read it any more, or its disk is full
+            self._lost += 1  # standard error is closed, or its disk is full
 
 
 class PlainFormatter(logging.Formatter):

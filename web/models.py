@@ -1,7 +1,7 @@
-"""The model that answers: loaded before the first request, and replaced when its file is.
+"""The served model: loaded before the first request, and replaced when its file is.
 
-A thread of its own looks at the file, and loads and checks a new one, so that the event loop never waits for a disk or
-a forest. A file that cannot be served leaves the model in its place that answers already.
+A thread checks the file, and loads and checks a new one, so that the event loop never waits for a disk or a forest. If
+a file cannot be served, the old model is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from web.settings import ROOT, Settings
 
 # A file that is not renamed into place but written there is left alone until it has been still for so long.
 SETTLE_S = 0.05
-# A file system that takes longer than this is told of: it may be one of a network that is gone, and never answer.
+# A file system that takes longer than this is logged: it may be a network file system that never answers.
 SLOW_S = 5.0
 # While a model is loaded, the event loop gets the interpreter back after so long instead of after 5 ms. Measured with a
 # client that asks every 5 ms while models load over and over: p99 5 ms, not 11.
@@ -37,18 +37,18 @@ logger = logging.getLogger("web")
 Identity = tuple[int, int, int, int, int]
 
 
-class Rejected(msgspec.Struct, frozen=True):
-    """Why the model file is not served, and since when (RFC 3339): an older model answers in its place."""
+class RejectedFile(msgspec.Struct, frozen=True):
+    """The reason why the model file is not served, and the time of its rejection (RFC 3339)."""
 
     reason: str
     since: str
 
 
 def identity_of(path: Path) -> Identity:
-    """Return what tells one content of a file from another without reading it: device, inode, size and times, in ns.
+    """Return the identity of a file's content without reading it: device, inode, size and times, in ns.
 
     Raises:
-        OSError: there is no such file, or it cannot be looked at.
+        OSError: there is no such file, or it cannot be accessed.
     """
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
@@ -56,7 +56,7 @@ def identity_of(path: Path) -> Identity:
 
 @contextmanager
 def named_when_slow(path: Path) -> Iterator[None]:
-    """Say in the log what is waited for if the block takes long, even if it never ends."""
+    """Log the name of the file if the block takes long, even if it never ends."""
     timer = threading.Timer(SLOW_S, logger.warning, ("still waiting for the model file %s", path))
     timer.daemon = True
     timer.start()
@@ -106,8 +106,8 @@ async def train_if_missing(settings: Settings) -> None:
         raise ModelFileError(f"training the built-in model failed: {last}")
 
 
-class ModelFile:
-    """The model file, looked at again and again. Knows nothing of who is served with what is in it.
+class WatchedFile:
+    """The model file, checked for changes. Knows nothing of the use of its model.
 
     Attributes:
         version: of the model that was loaded last.
@@ -118,7 +118,7 @@ class ModelFile:
         self._path = path
         self._load = load
         self._seen: Identity | None = None
-        self._told: tuple[Identity | None, str] | None = None
+        self._rejected: tuple[Identity | None, str] | None = None
         self._try_again = False
 
     def open(self) -> Classifier:
@@ -127,17 +127,17 @@ class ModelFile:
         Raises:
             ModelFileError: it cannot be served.
         """
-        # Taken before loading: what comes in between is then found to be new.
+        # Read before loading: a change in between is then found by the next check.
         with suppress(OSError):
             self._seen = identity_of(self._path)
         model = self._load()
-        self.version, self._told = model.version, None
+        self.version, self._rejected = model.version, None
         return model
 
-    def look(self, *, even_if_unchanged: bool = False) -> Classifier | Rejected | None:
-        """Return the model when the file holds another one, why it cannot be served, or None when there is no news.
+    def check(self, *, even_if_unchanged: bool = False) -> Classifier | RejectedFile | None:
+        """Return the new model, or the reason why it cannot be served, or None if nothing has changed.
 
-        Each failure is told once. After one the model is returned also when it is the same one as before.
+        Each failure is returned once. After one the model is returned also when it is the same one as before.
         """
         try:
             seen, known = identity_of(self._path), self._seen
@@ -147,27 +147,27 @@ class ModelFile:
         is_old = seen == known and not self._try_again and not even_if_unchanged
         is_rewritten = seen != known and known is not None and _is_same_file(seen, known)
         if is_old or (is_rewritten and self._is_being_written(seen)):
-            return None  # the next look sees it again
-        before, told = self.version, self._told
+            return None  # the next check finds it again
+        before, rejected = self.version, self._rejected
         try:
             model = self.open()
         except ModelFileError as error:
             if seen != known and self._is_being_written(seen):
                 self._seen = known
                 return None
-            # What could not be read may be readable in a moment, though nothing about the file has changed.
+            # An unreadable file may be readable soon, although nothing about it has changed.
             self._try_again = isinstance(error.__cause__, OSError)
             return self._reject(str(error).removeprefix(f"{self._path}: "))
         except Exception as error:
-            # Whatever it is, MemoryError for one: the old model goes on serving, and the next file has its chance.
+            # Any exception, such as MemoryError: the old model is still served, and the next file is tried again.
             self._try_again = False
-            logger.exception("a model file broke the loading of it")
+            logger.exception("unexpected error while loading the model file")
             return self._reject(f"it cannot be loaded: {error!r}")
         self._try_again = False
-        return None if model.version == before and told is None else model
+        return None if model.version == before and rejected is None else model
 
     def _is_being_written(self, seen: Identity) -> bool:
-        """Tell whether the file goes on changing; one that was renamed into its place is another file."""
+        """Return whether the file is still changing; one that was renamed into its place is another file."""
         threading.Event().wait(SETTLE_S)
         try:
             now = identity_of(self._path)
@@ -175,66 +175,66 @@ class ModelFile:
             return False
         return now != seen and _is_same_file(now, seen)
 
-    def _reject(self, reason: str) -> Rejected | None:
-        if self._told == (self._seen, reason):
+    def _reject(self, reason: str) -> RejectedFile | None:
+        if self._rejected == (self._seen, reason):
             return None
-        self._told = self._seen, reason
-        return Rejected(reason, datetime.now(UTC).isoformat(timespec="seconds"))
+        self._rejected = self._seen, reason
+        return RejectedFile(reason, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def _is_same_file(one: Identity, other: Identity) -> bool:
     return one[:2] == other[:2]
 
 
-class Watch:
-    """Looks at a model file in a thread, and tells the event loop in which it was started what is new.
+class ModelWatcher:
+    """Checks a model file in a thread, and reports changes to the event loop in which it was started.
 
     Args:
-        every_s: seconds between two looks; 0 looks only when asked to.
-        tell: is called with a new model, or why there is none, in the event loop.
+        every_s: seconds between two checks; 0 checks only on request.
+        on_change: is called with a new model, or the reason why it is rejected, in the event loop.
     """
 
     def __init__(
         self,
-        file: ModelFile,
+        file: WatchedFile,
         *,
         every_s: float,
-        tell: Callable[[Classifier | Rejected], object],
+        on_change: Callable[[Classifier | RejectedFile], object],
     ) -> None:
         self._file = file
         self._every_s = every_s
-        self._tell = tell
+        self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._asked = threading.Event()
         self._is_over = False
-        # When the look that goes on has begun: since 1970, and by the clock that nobody sets; 0 when there is none.
-        self._looking_since = self._looking_since_s = 0.0
+        # The start of the present check, since 1970 and on the monotonic clock; 0 when there is none.
+        self._checking_since = self._checking_since_s = 0.0
         self._slow_check = self._loop.call_later(SLOW_S, self._check_slow)
-        # Nobody waits for its end: it may be loading a large model when the process is told to stop.
+        # A daemon: it may be loading a large model when the process ends.
         threading.Thread(target=self._run, name="model file", daemon=True).start()
 
-    def look_now(self) -> None:
-        """Have the file loaded at once, whether it looks changed or not; may be called by a signal handler."""
+    def check_now(self) -> None:
+        """Load the file at once, changed or not; may be called by a signal handler."""
         self._loop.call_soon_threadsafe(self._asked.set)
 
     @property
     def checking_since(self) -> str | None:
-        """Since when (RFC 3339) a look at the file has gone on, if it takes long: its file system may hang."""
-        since, since_s = self._looking_since, self._looking_since_s
+        """The start of the present check (RFC 3339), if it takes long: the file system may hang."""
+        since, since_s = self._checking_since, self._checking_since_s
         if not since_s or time.monotonic() - since_s < SLOW_S:
             return None
         return datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
 
-    def _check_slow(self, told_s: float = 0.0) -> None:
-        """Say once of each look that it takes long."""
-        since_s = self._looking_since_s
-        if self.checking_since and since_s != told_s:
-            told_s = since_s
-            logger.warning("the look at the model file takes more than %g s; the model that answers stays", SLOW_S)
-        self._slow_check = self._loop.call_later(SLOW_S, self._check_slow, told_s)
+    def _check_slow(self, logged_s: float = 0.0) -> None:
+        """Log each slow check once."""
+        since_s = self._checking_since_s
+        if self.checking_since and since_s != logged_s:
+            logged_s = since_s
+            logger.warning("checking the model file takes more than %g s; the old model is still served", SLOW_S)
+        self._slow_check = self._loop.call_later(SLOW_S, self._check_slow, logged_s)
 
     def stop(self) -> None:
-        """Tell of nothing more."""
+        """Report nothing more."""
         self._is_over = True
         self._slow_check.cancel()
         self._asked.set()
@@ -247,17 +247,17 @@ class Watch:
                 return
             usual_s = sys.getswitchinterval()
             sys.setswitchinterval(SWITCH_S)
-            self._looking_since, self._looking_since_s = time.time(), time.monotonic()
+            self._checking_since, self._checking_since_s = time.time(), time.monotonic()
             try:
-                news = self._file.look(even_if_unchanged=is_asked)
+                change = self._file.check(even_if_unchanged=is_asked)
             finally:
-                self._looking_since_s = 0.0
+                self._checking_since_s = 0.0
                 sys.setswitchinterval(usual_s)
-            if news is not None:
+            if change is not None:
                 with suppress(RuntimeError):  # the loop is closed
-                    self._loop.call_soon_threadsafe(self._deliver, news)
-            del news  # else it would be kept until there is a newer one
+                    self._loop.call_soon_threadsafe(self._deliver, change)
+            del change  # else it would be kept until there is a newer one
 
-    def _deliver(self, news: Classifier | Rejected) -> None:
+    def _deliver(self, change: Classifier | RejectedFile) -> None:
         if not self._is_over:
-            self._tell(news)
+            self._on_change(change)

@@ -82,12 +82,12 @@ async def _post(request: Request) -> Response:
 
 
 def _refuse_other_text(form: Mapping[str, str]) -> None:
-    """Refuse JSON and CSV that a program sent as a form without saying so: there it is the name of one field."""
+    """Refuse JSON and CSV with the content type of a form: all of it is then the name of one field."""
     name = next(iter(form), "")
     if len(form) > 1:
         return
     if name.lstrip().startswith(("{", "[")):
-        raise Problem(415, "this is JSON, sent as a form: say Content-Type: application/json")
+        raise Problem(415, "this is JSON, sent as a form: send it with Content-Type: application/json")
     if not form.get(name) and any(mark in name for mark in ",;\t\n"):
         raise Problem(415, "this is CSV, sent as a form: send it to /score with Content-Type: text/csv")
 

@@ -1,4 +1,4 @@
-"""Errors as the service tells them: RFC 9457 problem details. The only module that maps errors to status codes."""
+"""Problems: errors with a status code and details (RFC 9457), raised anywhere in `web`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SampleError(FieldError, frozen=True, kw_only=True):
     sample: int
 
 
-_RetryAfter = Annotated[int, Meta(description="wait so many seconds and send the same again: it is not wrong")]
+_RetryAfter = Annotated[int, Meta(description="seconds after which the same request may be sent again, unchanged")]
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,14 +32,14 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Problem(Exception):
-    """A request that cannot be answered, raised anywhere in `web` and told to its sender.
+    """A request that cannot be answered; its sender gets the details.
 
     Args:
         retry_after_s: seconds after which the same request may be answered, if waiting helps.
 
     Attributes:
-        details: what is sent, on HTTP as the body and on the stream as the error of a frame.
-        headers: what is sent with it on HTTP, `Retry-After` among them.
+        details: the body of the response on HTTP, or the error of a frame on the stream.
+        headers: headers of the response on HTTP, `Retry-After` among them.
     """
 
     def __init__(
@@ -65,6 +65,6 @@ class Problem(Exception):
 
 
 def too_many(wait_s: int, what: str = "requests") -> Problem:
-    """Return the problem of a client that asks too often."""
+    """Return the problem of a client that exceeds a rate or a number of connections."""
     seconds = "1 second" if wait_s == 1 else f"{wait_s} seconds"
     return Problem(429, f"too many {what}: try again in {seconds}", retry_after_s=wait_s)

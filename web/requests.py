@@ -1,4 +1,4 @@
-"""What a request carries and wants: its query, its content type, and the representation it would like to get."""
+"""Parsing of request headers and queries: content type, negotiation, conditions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from web.problems import Problem
 Representation = Literal["page", "fragment", "json"]
 
 MAX_QUERY_FIELDS = 20_000
-# Browsers send some 150 bytes of preferences. Lists are kept with their answers, so that longer ones would fill memory.
+# Browsers send some 150 bytes of preferences. Lists are cached with their results, so longer ones would fill memory.
 MAX_LIST_BYTES = 1_000
 _JSON_BLANKS = b" \t\r\n"
 _JSON_STARTS = b"{[" + _JSON_BLANKS
@@ -58,7 +58,7 @@ def content_type_of(scope: Scope) -> tuple[bytes, dict[bytes, bytes]]:
 
 
 def is_json(content: bytes | memoryview) -> bool:
-    """Tell whether bytes that came as binary numbers are JSON text: one object or array, blanks around it or not.
+    """Return whether bytes sent as binary numbers are JSON text: one object or array, blanks around it or not.
 
     NaN and Infinity, which some libraries write, count as JSON. Numbers are never taken for text in practice: the last
     of such float32 numbers would be positive and either below 5e-19 or beyond 5e17 (it ends in a bracket or a blank),
@@ -79,7 +79,7 @@ def is_json(content: bytes | memoryview) -> bool:
 
 
 def preferred_representation(scope: Scope, *, default: Representation) -> Representation:
-    """Return the representation to answer with: htmx gets the fragment, others what `Accept` prefers."""
+    """Return the representation of the response: the fragment for htmx, for others the one that `Accept` prefers."""
     accept = b""
     for name, value in scope["headers"]:
         if name == b"hx-request" and value == b"true":
@@ -95,7 +95,7 @@ def bounded(items: bytes) -> bytes:
 
 
 def qualities(preferences: bytes) -> dict[str, float]:
-    """Return what a header prefers, in lower case, with its quality from 0 to 1 (RFC 9110, section 12.4.2).
+    """Return the items of a header in lower case, each with its quality from 0 to 1 (RFC 9110, section 12.4.2).
 
     Args:
         preferences: the value of Accept, Accept-Encoding or Accept-Language, as `bounded` returns it.
@@ -117,7 +117,7 @@ def _quality(text: str) -> float:
 
 
 def is_known(scope: Scope, entity_tag: bytes) -> bool:
-    """Tell whether the client has the representation with this tag already (RFC 9110, section 13.1.2)."""
+    """Return whether the client has the representation with this tag already (RFC 9110, section 13.1.2)."""
     for name, value in scope["headers"]:
         if name == b"if-none-match":
             # The comparison is the weak one: proxies that compress make a tag weak.
@@ -133,6 +133,6 @@ def _negotiate(accept: bytes, default: Representation) -> Representation:
     html = quality.get("text/html", quality.get("text/*", others))
     named = [quality[name] for name in _JSON_TYPES if name in quality]
     json = max(named, default=quality.get("application/*", others))
-    if html == json:  # of two wanted alike, the one that is called by its name
+    if html == json:  # of two with the same quality, the one that is named
         html, json = (quality.get("text/html", 0) > 0, max(named, default=0) > 0)
     return default if html == json else "json" if json > html else "page"

@@ -1,4 +1,4 @@
-"""What responses are made of: a body, headers that were encoded once, and the entity tag."""
+"""Parts of responses: a body, headers that are encoded once, the entity tag, problems as JSON."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _MEDIA_TYPES: dict[Representation, bytes] = {
 }
 
 
-# An application sends this instead of the end of an answer that it cannot finish: what was sent goes out, and then the
-# connection ends, so that nobody takes half an answer for a whole one.
-CUT = "http.response.cut"
-# An application sends this between two pieces of long work: ClientDisconnect is raised when the client has left, of
-# which sending to it says nothing. Nothing is sent.
+# An application sends this instead of the end of a response that it cannot complete: the data before it are sent, and
+# then the connection ends, so that the client sees an incomplete response.
+ABORT = "http.response.abort"
+# An application sends this between two pieces of long work: ClientDisconnect is raised if the client has left, which
+# sending alone does not show. Nothing is sent.
 CHECK = "http.response.check"
 
 
@@ -38,7 +38,7 @@ _SOURCES = frozenset({".py", ".po", ".html", ".css", ".js", ".svg", ".png"})
 
 
 class Content(Response):
-    """A body with headers that were encoded once: encoding them anew costs more than the prediction."""
+    """A body with headers that are encoded once: encoding them again costs more than the prediction."""
 
     def __init__(self, body: bytes, *, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self.status_code = status
@@ -73,14 +73,14 @@ def _headers(
         headers.append((b"etag", tag))
     if version:
         headers.append((b"x-model-version", version.encode()))
-        # A header costs the server 0.6 us, so only those get this one who show fields beside the answer.
+        # A header costs the server 0.6 us, so only fragments get this one: they are shown beside fields.
         if representation == "fragment":
             headers.append((b"x-model-features", interface.encode()))
     return headers
 
 
 def tag_of(content: bytes) -> bytes:
-    """Return the entity tag of what depends on more than that."""
+    """Return the entity tag of a body."""
     return f'"{hashlib.sha256(content).hexdigest()[:16]}"'.encode()
 
 
@@ -102,7 +102,7 @@ def _files_digest() -> str:
     files = hashlib.sha256()
     for folder in (TEMPLATES, STATIC, ROOT / "web", ROOT / "ml"):
         for path in sorted(folder.rglob("*")):
-            # What an editor leaves beside them is none of them: `.page.html.swp`, `#page.html#`, `page.html~`.
+            # Backups of editors do not count: `.page.html.swp`, `#page.html#`, `page.html~`.
             if path.suffix in _SOURCES and path.name[0] not in ".#":
                 files.update(path.read_bytes())
     return files.hexdigest()[:8]
@@ -114,7 +114,7 @@ def json_of(details: ProblemDetails) -> Response:
 
 
 def on_the_wire(problem: Problem, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Return a whole HTTP/1.1 response, for those whose requests cannot even be read; the connection ends with it."""
+    """Return a whole HTTP/1.1 response, after which the connection is closed: for a request that cannot be parsed."""
     details = problem.details
     body = msgspec.json.encode(details)
     own = [

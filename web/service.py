@@ -1,4 +1,4 @@
-"""The service: what all endpoints of a process share, as one typed object."""
+"""The service: the state that all endpoints of a process share, as one typed object."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ml.model.classifier import Classifier
 from web.metrics.counters import Metrics
 from web.middleware.body_limit import Pending
 from web.middleware.rates import Rates
-from web.models import Rejected, Watch
+from web.models import ModelWatcher, RejectedFile
 from web.settings import Settings
 
 
@@ -20,10 +20,10 @@ class Service:
 
     Attributes:
         pending: the bytes of all request bodies that are being read.
-        model: the model that answers. It is replaced by assigning another one, between two requests.
-        watch: looks at the model file.
-        rejected: why a newer model file is not served, if there is one.
-        is_draining: whether the process has been told to end.
+        model: the served model. It is replaced by assigning another one, between two requests.
+        watcher: checks the model file.
+        rejected: the reason why a newer model file is not served, if there is one.
+        is_draining: whether the process drains, which it does after SIGTERM.
     """
 
     settings: Settings
@@ -31,8 +31,8 @@ class Service:
     rates: Rates
     pending: Pending
     model: Classifier = field(init=False)
-    watch: Watch = field(init=False)
-    rejected: Rejected | None = None
+    watcher: ModelWatcher = field(init=False)
+    rejected: RejectedFile | None = None
     is_draining: bool = False
 
 

@@ -1,1 +1,1 @@
-"""A model that answers: its features, its trees, the evaluators, its file. Knows nothing of how it was trained."""
+"""A model that predicts: its features, its trees, the evaluators, its file. Knows nothing of its training."""

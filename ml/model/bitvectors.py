@@ -35,7 +35,7 @@ class BitVectors(Trees):
 
     @staticmethod
     def fits(forest: Forest, cuts: Cuts, max_bytes: int = MAX_BYTES) -> bool:
-        """Tell whether the bits take at most `max_bytes`."""
+        """Return whether the bits take at most `max_bytes`."""
         n_ranks = sum(size + 1 for size in cuts.sizes)
         return n_ranks * forest.n_trees * _n_words(forest) * WORD_BITS // 8 <= max_bytes
 
@@ -58,7 +58,7 @@ class BitVectors(Trees):
 
 
 class _Layout:
-    """Where the leaves of each tree are, from left to right.
+    """The positions of the leaves of each tree, from left to right.
 
     Attributes:
         n_words: 64-bit words a tree.

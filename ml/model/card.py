@@ -1,4 +1,4 @@
-"""What is known about a model: its inputs, its answers, how it was trained and how well it does."""
+"""The card of a model: its inputs, its labels, its training and its performance."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Literal
 import msgspec
 
 from ml.errors import ModelFileError
-from ml.tables.dataset import MAX_TEXT, Feature, Leaf
+from ml.tables.dataset import MAX_TEXT, Feature, Shape
 from ml.tables.numbers import LARGEST
 
 MAX_FEATURES = 10_000
 MAX_LABELS = 1_000
-MAX_LEAVES = 64
+MAX_SHAPES = 64
 
 
 class TrainedFeature(Feature, frozen=True, kw_only=True):
-    """A feature with what the training rows say about it, in `unit`.
+    """A feature with statistics of its training rows, in `unit`.
 
     `low` and `high` span the training rows; `quantiles` are the 0 %, 10 %, ... 100 % quantiles; `example` is the value
-    of the model's example row; `importance` is how much accuracy is lost on the test rows when the feature's values are
-    shuffled among them (permutation importance; Breiman, "Random Forests", 2001), as a fraction, and may be negative.
+    of the model's example row; `importance` is the accuracy lost on the test rows when the feature's values are
+    shuffled (permutation importance; Breiman, "Random Forests", 2001), as a fraction, and may be negative.
     """
 
     low: float
@@ -40,26 +40,26 @@ class CrossValidation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model is trained: with the same recipe, data and libraries it is the same model.
+    """The parameters of the training: the same recipe, data and libraries give the same model.
 
-    `depth` None is no bound; `leaf` is the least number of rows at a leaf; `test_size` is the fraction of rows to
-    measure on; `balanced` weighs each class as if all had the same number of rows.
+    The names are those of scikit-learn; in the file they are shorter. `max_depth` None is no bound; `test_size` is the
+    fraction of rows to measure on; `balanced_class_weight` weighs each class as if all had the same number of rows.
     """
 
     estimator: Literal["random-forest", "extra-trees", "decision-tree"] = "random-forest"
-    trees: int = 100
-    depth: int | None = None
-    leaf: int = 1
+    n_estimators: int = msgspec.field(name="trees", default=100)
+    max_depth: int | None = msgspec.field(name="depth", default=None)
+    min_samples_leaf: int = msgspec.field(name="leaf", default=1)
     seed: int = 0
     test_size: float = 0.2
-    balanced: bool = False
+    balanced_class_weight: bool = msgspec.field(name="balanced", default=False)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """How the model does on rows that it was not trained on.
+    """The performance of the model on rows that it was not trained on.
 
     Fractions are 0 to 1; `precision` and `recall` are in the order of the labels; `confusion[i][j]` counts test rows of
-    label i that were answered with label j; `baseline` is the accuracy of always answering the most frequent label.
+    label i that were predicted as label j; `baseline` is the accuracy of always predicting the most frequent label.
     `train_rows` is None for a model that was fitted elsewhere.
     """
 
@@ -90,7 +90,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     recipe: Recipe | None
     libraries: dict[str, str]
     data_digest: str | None
-    picture: tuple[Leaf, ...] = ()
+    picture: tuple[Shape, ...] = ()
 
     def check(self) -> None:
         """Refuse a card that no model can have.
@@ -126,11 +126,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if recipe is not None and not (
             0 <= recipe.seed < 2**32
             and 0 < recipe.test_size < 1
-            and recipe.trees >= 1
-            and recipe.leaf >= 1
-            and (recipe.depth is None or recipe.depth >= 1)
+            and recipe.n_estimators >= 1
+            and recipe.min_samples_leaf >= 1
+            and (recipe.max_depth is None or recipe.max_depth >= 1)
         ):
-            raise ModelFileError("the recipe is one that nothing can be trained with")
+            raise ModelFileError("the recipe has an impossible value: nothing can be trained with it")
         n = len(labels)
         report = self.report
         if not len(report.precision) == len(report.recall) == len(report.confusion) == n or any(
@@ -141,16 +141,16 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def _check_picture(self) -> None:
         keys = {feature.key for feature in self.features}
-        leaves = [angle for leaf in self.picture for angle in leaf.angles]
-        if not {key for leaf in self.picture for key in (leaf.length, leaf.width)} <= keys or not all(
-            map(math.isfinite, leaves)
+        angles = [angle for shape in self.picture for angle in shape.angles]
+        if not {key for shape in self.picture for key in (shape.length, shape.width)} <= keys or not all(
+            map(math.isfinite, angles)
         ):
             raise ModelFileError("the picture is drawn from features that the model does not have, or at no angle")
-        if len(self.picture) > MAX_LEAVES or len(leaves) > MAX_LEAVES:
-            raise ModelFileError(f"the picture has more than {MAX_LEAVES} leaves")
+        if len(self.picture) > MAX_SHAPES or len(angles) > MAX_SHAPES:
+            raise ModelFileError(f"the picture has more than {MAX_SHAPES} shapes")
 
 
 def shown(value: object) -> str:
-    """Return a stranger's value short and on one line, fit for a message."""
+    """Return an untrusted value short and on one line, for a message."""
     text = " ".join(str(value).split())[:200]
     return text if text.isprintable() else ascii(text)

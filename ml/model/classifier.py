@@ -1,4 +1,4 @@
-"""The one thing that serves predictions: a model file, compiled and checked against its golden rows."""
+"""The classifier of every channel: a model file, compiled and checked against its golden rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ml.model.modelfile import ModelFile
 from ml.model.sample import Validator
 from ml.model.walk import Walk
 
-# A batch is cut into slices that take about this long each, so that a server can see to others in between.
+# A batch is divided into slices that take about this long each, so that a server can answer others in between.
 SLICE_S = 0.002
 MAX_SLICE_ROWS = 65_536
 _TIMED_ROWS = 512
@@ -37,8 +37,8 @@ Made = TypeVar("Made")
 class Prediction:
     """The answer to one row.
 
-    Predictions of a decision table are shared: the same outcome is the same object, so what is derived from one, such
-    as its JSON, can be kept under the object itself.
+    Predictions of a decision table are shared: the same outcome is the same object, so data derived from it, such as
+    its JSON, can be cached under the object itself.
 
     Attributes:
         index: the position of the label among the model's labels.
@@ -65,7 +65,7 @@ class Batch:
 
 
 class Evaluator(Protocol):
-    """A compiled forest. All of them give the same bits; they differ in speed and in the forests that they can take.
+    """A compiled forest. All evaluators give the same bits; they differ in speed and in the forests that fit.
 
     Attributes:
         grid: the label of each cell of a decision table; None for other evaluators and more labels than a byte names.
@@ -147,10 +147,10 @@ class Classifier:
     Attributes:
         version: the first 12 hex digits of the SHA-256 of the model file.
         interface: 12 hex digits that two models share when they take the same samples and give the same labels.
-        cuts: where the answer can change, feature by feature.
+        cuts: the values at which the answer can change, feature by feature.
         grid: see `Evaluator`.
-        spans: how wide the training range of each feature is, and never 0, so that distances can be told in it.
-        slice_rows: how many rows `predict_batch` answers in about `SLICE_S` seconds, measured when the model was made.
+        spans: the width of the training range of each feature, never 0, as the unit of distances.
+        slice_rows: the number of rows that `predict_batch` answers in about `SLICE_S` seconds, measured at the start.
     """
 
     def __init__(
@@ -167,8 +167,8 @@ class Classifier:
         self.labels = model.card.labels
         self.features = model.card.features
         self.validator = Validator(model.card.features)
-        self.sample_rows = model.sample_rows
-        self.sample_classes = model.sample_classes
+        self.reference_rows = model.reference_rows
+        self.reference_classes = model.reference_classes
         self._n_features = len(self.features)
         self.interface = _interface_of(model.card)
         self.cuts = Cuts(model.forest)
@@ -182,7 +182,7 @@ class Classifier:
         self._made: dict[Callable[[Classifier], Any], Any] = {}
 
     def made(self, make: Callable[[Classifier], Made]) -> Made:
-        """Return what `make` makes of this model: made when it is first asked for, and kept as long as the model."""
+        """Return `make(model)`, which is called once and cached as long as the model."""
         if make not in self._made:
             self._made[make] = make(self)
         made: Made = self._made[make]
@@ -192,7 +192,7 @@ class Classifier:
         """Return the answer to one row of finite floats, as the validator returns it.
 
         Args:
-            ranks: those of the row among the cuts (`Cuts.ranks_of`), where they are known already.
+            ranks: the row's ranks among the cuts (`Cuts.ranks_of`), if they are known already.
 
         Raises:
             ValueError: the row does not have one value for each feature.
@@ -213,7 +213,7 @@ class Classifier:
         return self._evaluator.predict_batch(self._cast(rows))
 
     def predict_each(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> list[Prediction]:
-        """Return what `predict` gives for each of many rows; arguments and errors are those of `predict_batch`."""
+        """Return the prediction of each of many rows; arguments and errors are those of `predict_batch`."""
         return self._evaluator.predict_each(self._cast(rows))
 
     def _cast(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float32]:
@@ -254,8 +254,8 @@ def load(
 
     Args:
         max_bytes: a larger file is refused.
-        max_cells: a forest of more cells is not made into a decision table.
-        max_bit_bytes: nor into bit vectors that take more bytes than this; its trees are walked.
+        max_cells: the largest decision table, in cells.
+        max_bit_bytes: the largest bit-vector evaluator, in bytes; a larger forest is evaluated node by node.
 
     Raises:
         ModelFileError: the file is missing, damaged, crafted or newer; the sentence says what is wrong.

@@ -1,4 +1,4 @@
-"""Where a forest's answer can change: the sorted thresholds of each feature, exact in float32 and float64.
+"""The cuts of a forest: the sorted values of each feature at which its answer can change, in float32 and float64.
 
 scikit-learn casts a row to float32 and compares it with float64 thresholds, `float32(value) <= threshold`. The largest
 float32 not above a threshold, its *cut*, decides the same way for every row, and so does, for a value that was
@@ -66,12 +66,12 @@ class Cuts:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many cuts each feature has."""
+        """The number of cuts of each feature."""
         return tuple(len(cuts) for cuts in self.values)
 
     @property
     def features(self) -> tuple[int, ...]:
-        """The features that have cuts: no other has a say in any answer."""
+        """The features that have cuts: no other one influences any answer."""
         return tuple(feature for feature, cuts in enumerate(self.values) if len(cuts))
 
     def rank(self, feature: int, value: float) -> int:

@@ -48,7 +48,7 @@ class DecisionTable:
 
     @staticmethod
     def fits(forest: Forest, cuts: Cuts, max_cells: int = MAX_CELLS) -> bool:
-        """Tell whether the table stays within `max_cells` and can be painted in a moment."""
+        """Return whether the table has at most `max_cells` and can be painted quickly."""
         cells = prod(size + 1 for size in cuts.sizes)
         return cells <= max_cells and cells * forest.n_trees <= MAX_PAINTINGS and cells * forest.n_labels <= MAX_SUMS
 
@@ -80,7 +80,7 @@ class LabelGrid:
 
     Args:
         labels: shape (n_cells,), in the order of the features.
-        sizes: how many cells there are along each feature; one without cuts has 1, and is no axis of the table.
+        sizes: the number of cells along each feature; a feature without cuts has 1, and is no axis of the table.
     """
 
     MAX_LABELS = 256
@@ -114,7 +114,7 @@ class LabelGrid:
         Args:
             row: the values, and `ranks` their ranks.
             bounds: see `Cuts.bounds`.
-            spans: what the distance along each feature is a fraction of.
+            spans: the unit of the distance along each feature.
         """
         labels = self._labels
         cell = sum(map(mul, ranks, self._strides))
@@ -149,7 +149,7 @@ class LabelGrid:
 
 
 def _strides(sizes: Sequence[int]) -> list[int]:
-    """Return how far apart neighboring cells are along each axis, the last one varying fastest."""
+    """Return the stride between neighboring cells along each axis, the last one varying fastest."""
     return list(accumulate(reversed(sizes[1:]), mul, initial=1))[::-1] if sizes else []
 
 

@@ -1,7 +1,7 @@
-"""Why this answer: where it holds and what would change it, read off the compiled model, not approximated.
+"""Explanations of an answer: its ranges and its nearest change, computed exactly from the compiled model.
 
-A forest's answer along one feature can change only at that feature's cuts. One row between each two neighbouring cuts,
-all else held, therefore tells everything about that feature, and two features' rows tell everything about their plane.
+A forest's answer along one feature can change only at that feature's cuts. One row between each two neighboring cuts,
+all else held, is therefore enough for one feature, and the combinations of two features' rows for their plane.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_VALUES = 2_000_000
 class Range:
     """The values of one feature for which the label stays, all other features held.
 
-    It stays for `low < value <= high`; None is no end. `searched_all` is False when the search was cut short, and the
+    It stays for `low < value <= high`; None is no end. `searched_all` is False when the search was limited, and the
     label may stay beyond the ends as well.
     """
 
@@ -46,12 +46,12 @@ Direction = Literal["rises above", "rises to", "falls to", "falls below"]
 class Change(msgspec.Struct, frozen=True):
     """The nearest change of a single feature that changes the label.
 
-    A page asks for one with every key: making this struct takes a tenth of the time of a frozen dataclass.
+    The page needs one with every key: a struct is made in a tenth of the time of a frozen dataclass.
 
     Attributes:
         feature: its key.
-        direction: how the value has to move: past `threshold`, or to it as well. Of the two numbers that say the same,
-            the last one before the change and the first one after it, the shorter is told.
+        direction: the movement of the value: past `threshold`, or to it. Of the last number before the change and the
+            first one after it, the shorter one is the threshold.
         value: a short number beyond the threshold that gives the new label.
         label: the new label.
         distance: from the sample to the threshold, as a fraction of the feature's training range.
@@ -67,7 +67,7 @@ class Change(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Where the label of one row holds, feature by feature, and the nearest single change that flips it, if any."""
+    """The ranges in which the label of one row stays, feature by feature, and the nearest change of the label."""
 
     label: str
     ranges: tuple[Range, ...]
@@ -76,7 +76,7 @@ class Explanation:
 
 
 def explain(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS) -> Explanation:
-    """Return where the label of `row` holds and the nearest change that flips it.
+    """Return the ranges in which the label of `row` stays, and the nearest change of the label.
 
     Args:
         row: finite floats, as the validator returns them.
@@ -107,7 +107,7 @@ def explain(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS
 def nearest_change(
     model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS, ranks: Sequence[int] | None = None
 ) -> Change | None:
-    """Return the nearest change of a single feature that flips the label of `row`, or None.
+    """Return the nearest change of a single feature that changes the label of `row`, or None.
 
     Args:
         max_rows: as for `explain`.
@@ -123,7 +123,7 @@ def nearest_change(
         change = _change(model, feature, value=row[feature], rank=rank, label=model.labels[label])
         if change is not None:
             return change
-    # Without a grid, or where limits forbid the nearest one, all of them are looked at.
+    # Without a grid, or where limits forbid the nearest one, all changes are compared.
     return _nearest(model, row, _ends(model, row, max_rows=max_rows))
 
 
@@ -180,7 +180,7 @@ def _ends_in(grid: LabelGrid, ranks: Sequence[int]) -> list[_Ends]:
 def _searched(
     model: Classifier, row: Sequence[float], ranks: Sequence[int], own: int, *, max_rows: int
 ) -> list[tuple[int, NDArray[np.intp]]]:
-    """Return along each feature the rank of the first interval that was looked at, and the labels from there on."""
+    """Return along each feature the rank of the first searched interval, and the labels from there on."""
     spans = _spans(model, ranks, max_rows=min(max_rows, MAX_VALUES // len(ranks)))
     starts = np.cumsum([0, *(last - first + 1 for first, last in spans.values())]).tolist()
     rows = np.tile(np.array(row, dtype=np.float32), (starts[-1], 1))
@@ -210,7 +210,7 @@ def _nearest(model: Classifier, row: Sequence[float], ends: Sequence[_Ends]) -> 
 
 
 def _spans(model: Classifier, ranks: Sequence[int], *, max_rows: int) -> dict[int, tuple[int, int]]:
-    """Return the first and last interval to look at, by feature: all of them where that takes at most `max_rows`."""
+    """Return the first and last interval to search, by feature: all of them if that takes at most `max_rows`."""
     sizes = model.cuts.sizes
     used = [feature for feature, size in enumerate(sizes) if size]
     reach = max(sizes)

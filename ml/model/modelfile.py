@@ -48,6 +48,8 @@ _ROWS = {
     "sample_classes": ("<i4", 1),
 }
 _ARRAYS = _FOREST | _ROWS
+# Attributes of `ModelFile` that have other names than their arrays in the file.
+_ATTRIBUTES = {"sample_rows": "reference_rows", "sample_classes": "reference_classes"}
 
 
 class _FormattedCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,16 +68,16 @@ class ModelFile:
     Attributes:
         golden_rows: shape (n_golden, n_features), float64.
         golden_probabilities: shape (n_golden, n_labels), float64: scikit-learn's answers to the golden rows.
-        sample_rows: shape (n_samples, n_features), float64: some training rows, for pictures and examples.
-        sample_classes: shape (n_samples,), int32: the index of each sample row's true label.
+        reference_rows: shape (n_samples, n_features), float64: some training rows, for pictures and examples.
+        reference_classes: shape (n_samples,), int32: the index of each reference row's true label.
     """
 
     card: Card
     forest: Forest
     golden_rows: NDArray[np.float64]
     golden_probabilities: NDArray[np.float64]
-    sample_rows: NDArray[np.float64]
-    sample_classes: NDArray[np.int32]
+    reference_rows: NDArray[np.float64]
+    reference_classes: NDArray[np.int32]
 
 
 def version_of(content: bytes) -> str:
@@ -85,7 +87,8 @@ def version_of(content: bytes) -> str:
 
 def dump(model: ModelFile) -> bytes:
     """Return the file's bytes. The same model gives the same bytes."""
-    arrays = {name: getattr(model.forest, name) for name in _FOREST} | {name: getattr(model, name) for name in _ROWS}
+    arrays = {name: getattr(model.forest, name) for name in _FOREST}
+    arrays |= {name: getattr(model, _ATTRIBUTES.get(name, name)) for name in _ROWS}
     card = msgspec.json.encode(_FormattedCard(format=FORMAT, card=model.card), order="deterministic")
     members = {_CARD: msgspec.json.format(card)}
     for name, (dtype, _) in _ARRAYS.items():
@@ -196,13 +199,13 @@ def parse(content: bytes) -> ModelFile:
     if forest.n_trees != card.trees:
         raise ModelFileError(f"the file holds {forest.n_trees} trees, but the card says {card.trees}")
 
-    model = ModelFile(card=card, forest=forest, **{name: arrays[name] for name in _ROWS})
-    n_golden, n_samples = len(model.golden_rows), len(model.sample_rows)
+    model = ModelFile(card=card, forest=forest, **{_ATTRIBUTES.get(name, name): arrays[name] for name in _ROWS})
+    n_golden, n_samples = len(model.golden_rows), len(model.reference_rows)
     checks: list[tuple[str, NDArray[Any], tuple[int, ...]]] = [
         ("golden_rows", model.golden_rows, (n_golden, n_features)),
         ("golden_probabilities", model.golden_probabilities, (n_golden, n_labels)),
-        ("sample_rows", model.sample_rows, (n_samples, n_features)),
-        ("sample_classes", model.sample_classes, (n_samples,)),
+        ("sample_rows", model.reference_rows, (n_samples, n_features)),
+        ("sample_classes", model.reference_classes, (n_samples,)),
     ]
     for name, array, shape in checks:
         if array.shape != shape:
@@ -211,7 +214,7 @@ def parse(content: bytes) -> ModelFile:
             raise ModelFileError(f"{name} has a value that is not finite, or too large for a 32-bit float")
     if not n_golden:
         raise ModelFileError("there is no golden row to check the model against")
-    if np.any((model.sample_classes < 0) | (model.sample_classes >= n_labels)):
+    if np.any((model.reference_classes < 0) | (model.reference_classes >= n_labels)):
         raise ModelFileError("a sample row has a class outside the labels")
     return model
 
@@ -221,7 +224,7 @@ def _card(encoded: bytes) -> Card:
         raise ModelFileError(f"the card is larger than {MAX_CARD_BYTES} bytes")
     decode: Callable[..., Any] = msgspec.json.decode
     try:
-        # The format comes first: a newer card may have other fields, and should be told so.
+        # The format comes first: a newer card may have other fields, and the error should name its format.
         newest = decode(encoded, type=_FormatOnly).format
         if newest != FORMAT:
             raise ModelFileError(f"the file has format {newest}, but this version reads format {FORMAT}")

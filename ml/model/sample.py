@@ -1,6 +1,6 @@
 """A sample becomes a row, or errors feature by feature: the one validator of every channel.
 
-Values come as typed text (form, query, CSV, command line) or as JSON values. Knows nothing of where they came from.
+Values are typed text (form, query, CSV, command line) or JSON values. Knows nothing of their origin.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_ERRORS = 100
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """What is wrong with one value. `feature` is its key; `value` what was seen, if it is short and plain."""
+    """An error in one value. `feature` is its key; `value` the invalid value, if it is short and plain."""
 
     feature: str
     code: Code
@@ -33,7 +33,7 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """Something to know about a valid value: `outside_training_range`."""
+    """A note about a valid value: `outside_training_range`."""
 
     feature: str
     code: Literal["outside_training_range"]
@@ -79,7 +79,7 @@ class Validator:
             InvalidSample: with one error for each feature that is missing, wrong or unknown.
         """
         row: list[float] = []
-        # A good sample is read in one pass; only a bad one is looked at again, for all of its errors.
+        # A valid sample is read in one pass; an invalid one is read again to find all of its errors.
         if len(sample) == len(self._checks):
             try:
                 values = [sample[key] for key in self.keys] if isinstance(sample, Mapping) else sample
@@ -97,7 +97,7 @@ class Validator:
         return row
 
     def accepts(self, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Tell for each of many rows whether all its numbers are finite and within the limits.
+        """Return for each of many rows whether all its numbers are finite and within the limits.
 
         Shape (n, n_features) in, (n,) out. The limits are compared in the precision of the rows.
         """
@@ -105,7 +105,7 @@ class Validator:
         return np.asarray(inside.all(axis=1))
 
     def accepts_all(self, rows: NDArray[np.float64]) -> bool:
-        """Tell whether every row, shape (n, n_features), has finite numbers within the limits and nothing else."""
+        """Return whether all numbers of rows, shape (n, n_features), are finite and within the limits."""
         minima, maxima = zip(*self._checks, strict=True)
         return bool(np.all(rows >= minima) and np.all(rows <= maxima))
 
@@ -131,7 +131,7 @@ class Validator:
         return f" [{index}]" if f"[{index}]" in self.keys else f"[{index}]"
 
     def _errors(self, sample: Mapping[str, object], *, n_values: int = 0) -> list[FieldError]:
-        """Return what is wrong with a sample; `n_values` is how many a sample without keys has."""
+        """Return the errors of a sample; `n_values` is the number of values of a sample without keys."""
         errors = []
         for feature in self.features:
             if feature.key not in sample:

@@ -1,4 +1,4 @@
-"""What the evaluators that look at every tree share: ranks in, the mean of leaf probabilities out."""
+"""The base of the evaluators that evaluate every tree: ranks in, the mean of leaf probabilities out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Trees(ABC):
 
     Args:
         values: shape (n_leaves, n_labels), float64: the probabilities of each leaf.
-        piece_rows: how many rows are evaluated together, so that their working memory stays in a core's own cache.
+        piece_rows: the number of rows evaluated together, so that their working memory stays in a core's own cache.
     """
 
     def __init__(self, cuts: Cuts, *, values: NDArray[np.float64], piece_rows: int) -> None:

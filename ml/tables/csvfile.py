@@ -1,6 +1,6 @@
 """Read a table of numeric columns and a class column from a CSV file.
 
-Nothing is guessed silently: a `Reading` says what was inferred.
+Nothing is inferred silently: a `Reading` lists all inferences.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ml.tables.filekind import refuse_other_files
 from ml.tables.numbers import LARGEST, NotANumber, is_number, number_of, shown_number
 from ml.tables.rows import SEPARATORS, Block, RowReader, shown
 
-# What is read at once.
+# The size of one read.
 BLOCK_CHARACTERS = 2**18
 MAX_FILE_BYTES = 2 * 2**30
 MAX_CELLS = 50_000_000
@@ -37,7 +37,7 @@ _UNIT = re.compile(r"^(.*\S)\s*[(\[]([^()\[\]]*)[)\]]$", re.DOTALL)
 
 @dataclass(frozen=True)
 class Limits:
-    """What a feature's values must keep; None is no limit."""
+    """The limits of a feature's values; None is no limit."""
 
     minimum: float | None
     maximum: float | None
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Reading:
-    """A data set and what was inferred while reading it, one sentence each."""
+    """A data set and the inferences made while reading it, one sentence each."""
 
     dataset: Dataset
     inferred: tuple[str, ...]
@@ -53,7 +53,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the header: its position, its text as written, and what it becomes."""
+    """A column of the header: its position, its text, and its feature."""
 
     index: int
     header: str
@@ -133,7 +133,7 @@ def _read(
     limits: Mapping[str, Limits],
     name: str,
 ) -> Reading:
-    # strict: a cell that goes on after its closing quote is an error and no text.
+    # strict: text after the closing quote of a cell is an error.
     reader = RowReader(strict=True)
     blocks = _blocks(file, reader)
     (header,) = next(blocks).rows
@@ -157,7 +157,7 @@ def _read(
         f"class column: {_one_line(header[target_column])}" + ("" if target else " (the last one)"),
         "classes: "
         + ", ".join(f"{_one_line(label)} ({counts[label]} row{'s' if counts[label] > 1 else ''})" for label in labels),
-        *(_told(column) for column in columns),
+        *(_described(column) for column in columns),
         *(
             f"a comma in {shown(column.header)} is a decimal mark, as in {shown(commas[column.index])}"
             for column in columns
@@ -278,7 +278,7 @@ def _labels(texts: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted(labels))
 
 
-def _told(column: Column) -> str:
+def _described(column: Column) -> str:
     feature = column.feature
     parts = [f"{shown(column.header)} is feature {feature.key}"]
     if feature.unit:

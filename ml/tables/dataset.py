@@ -28,10 +28,10 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     titles: dict[str, str] = {}
 
 
-class Leaf(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of leaf in a picture of a sample, drawn to scale.
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of shape in the picture of a sample, drawn to scale.
 
-    `length` and `width` are keys of features in one unit; each of `angles`, in degrees, has such a leaf.
+    `length` and `width` are keys of features in one unit; each of `angles`, in degrees, has such a shape.
     """
 
     length: str
@@ -50,7 +50,7 @@ class Dataset:
         labels: the class names, in the order of the classes.
         rows: shape (n_rows, n_features), float64.
         classes: shape (n_rows,), the index into `labels`.
-        picture: how a sample may be drawn, the first kind of leaf at the bottom; empty for no picture.
+        picture: the shapes of a sample's picture, the first kind at the bottom; empty for no picture.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Dataset:
     labels: tuple[str, ...]
     rows: NDArray[np.float64]
     classes: NDArray[np.intp]
-    picture: tuple[Leaf, ...] = ()
+    picture: tuple[Shape, ...] = ()
 
     def digest(self) -> str:
         """Return the SHA-256 of names, rows and classes, in hex: the same table gives the same digest."""

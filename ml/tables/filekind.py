@@ -1,4 +1,4 @@
-"""Which kind of file is no CSV text, told by its first characters."""
+"""Detection of files other than CSV text by their first characters."""
 
 from __future__ import annotations
 

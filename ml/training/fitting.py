@@ -23,12 +23,12 @@ from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.modelfile import ModelFile
 from ml.tables.csvfile import Limits, feature_of
-from ml.tables.dataset import Dataset, Feature, Leaf
+from ml.tables.dataset import Dataset, Feature, Shape
 from ml.tables.numbers import LARGEST
 from ml.training import history
 
 FOLDS = 10
-SAMPLE_ROWS = 300
+REFERENCE_ROWS = 300
 GOLDEN_TEST_ROWS = 100
 GOLDEN_THRESHOLD_ROWS = 156
 SHUFFLES = 5
@@ -37,7 +37,7 @@ IMPORTANCE_ROWS = 2_000
 TREES_A_STEP = 10
 
 Progress = Callable[[str, int, int], None]
-"""Is told what is being done, how many steps are done, and of how many."""
+"""Is called with the name of the work, the number of finished steps, and that of all steps."""
 
 
 def _silent(_what: str, _done: int, _steps: int) -> None:
@@ -56,7 +56,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted scikit-learn estimator and what its model file will say about it."""
+    """A fitted scikit-learn estimator and the facts for the card of its model file."""
 
     name: str
     source: str
@@ -67,7 +67,7 @@ class Trained:
     report: Report
     recipe: Recipe | None
     data_digest: str | None
-    picture: tuple[Leaf, ...] = ()
+    picture: tuple[Shape, ...] = ()
 
 
 def split(dataset: Dataset, recipe: Recipe) -> Split:
@@ -189,11 +189,11 @@ def importance(trained: Trained) -> NDArray[np.float64]:
 def model_of(
     trained: Trained, *, cross_validation: CrossValidation | None = None, keep_samples: bool = True
 ) -> ModelFile:
-    """Return what goes into a model file; without `keep_samples` no training row does, except the example."""
+    """Return the content of a model file; without `keep_samples` it has no training rows except the example."""
     forest = Forest.from_estimator(trained.estimator)
     rng = np.random.default_rng(trained.recipe.seed if trained.recipe else 0)
     rows = golden_rows(forest, trained.split, rng=rng)
-    chosen = np.sort(rng.permutation(len(trained.split.train_rows))[: SAMPLE_ROWS if keep_samples else 0])
+    chosen = np.sort(rng.permutation(len(trained.split.train_rows))[: REFERENCE_ROWS if keep_samples else 0])
     card = Card(
         name=trained.name,
         source=trained.source,
@@ -212,8 +212,8 @@ def model_of(
         forest=forest,
         golden_rows=rows,
         golden_probabilities=trained.estimator.predict_proba(rows),
-        sample_rows=trained.split.train_rows[chosen],
-        sample_classes=trained.split.train_classes[chosen].astype(np.int32),
+        reference_rows=trained.split.train_rows[chosen],
+        reference_classes=trained.split.train_classes[chosen].astype(np.int32),
     )
 
 
@@ -224,7 +224,7 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
 
     Raises:
         ModelFileError: the file is too large, or cannot be written or read back.
-        TrainingError: a probability differs in any bit. Whatever is wrong, an older file stays as it was.
+        TrainingError: a probability differs in any bit. After any error an older file is unchanged.
     """
 
     def prove(written: Path) -> None:
@@ -258,7 +258,7 @@ def export(
     limits: Mapping[str, Limits] | None = None,
     name: str | None = None,
 ) -> Classifier:
-    """Write the model file of a forest fitted elsewhere, with the same checks, golden rows and report; nobody pickles.
+    """Write the model file of a forest fitted elsewhere, with the same checks, golden rows and report; without pickle.
 
     Args:
         forest: a fitted random forest, extra-trees or single decision tree classifier of scikit-learn.
@@ -266,7 +266,7 @@ def export(
         y_test: shape (n_rows,): their classes, out of `forest.classes_`.
         feature_names: one a column, as in a CSV file's header: `petal width (cm)`.
         path: where the model file goes.
-        X_train, y_train: what it was fitted on, for the training ranges; else the test rows stand in for them.
+        X_train, y_train: the rows that it was fitted on, for the training ranges; else the test rows replace them.
         limits: limits by feature key.
         name: the model's name; else the file's name without its ending.
 
@@ -357,11 +357,11 @@ def _fit(rows: NDArray[np.float64], classes: NDArray[np.intp], recipe: Recipe, *
 
     known = np.unique(classes)
     weights = None
-    if recipe.balanced:
+    if recipe.balanced_class_weight:
         weights = dict(zip(known.tolist(), compute_class_weight("balanced", classes=known, y=classes), strict=True))
     shared: dict[str, Any] = {
-        "max_depth": recipe.depth,
-        "min_samples_leaf": recipe.leaf,
+        "max_depth": recipe.max_depth,
+        "min_samples_leaf": recipe.min_samples_leaf,
         "class_weight": weights,
         "random_state": recipe.seed,
     }
@@ -369,9 +369,9 @@ def _fit(rows: NDArray[np.float64], classes: NDArray[np.intp], recipe: Recipe, *
         return DecisionTreeClassifier(**shared).fit(rows, classes)
     kind = RandomForestClassifier if recipe.estimator == "random-forest" else ExtraTreesClassifier
     estimator = kind(**shared, warm_start=True)
-    for trees in [*range(TREES_A_STEP, recipe.trees, TREES_A_STEP), recipe.trees]:
+    for trees in [*range(TREES_A_STEP, recipe.n_estimators, TREES_A_STEP), recipe.n_estimators]:
         estimator.set_params(n_estimators=trees).fit(rows, classes)
-        progress("trees", trees, recipe.trees)
+        progress("trees", trees, recipe.n_estimators)
     return estimator.set_params(warm_start=False)
 
 

@@ -1,4 +1,4 @@
-"""The model files that were replaced, kept beside the one in use: `model.0123456789ab.npz` beside `model.npz`.
+"""Replaced model files, kept beside the one in use: `model.0123456789ab.npz` beside `model.npz`.
 
 What was replaced last comes first. Their order is kept in the times of their last change. Who replaces a model holds a
 lock on its folder meanwhile: of two at once, each would keep the same version, and the other one's would be lost.
@@ -21,7 +21,7 @@ from ml.model import classifier, modelfile
 from ml.model.classifier import Classifier
 
 KEPT_FILES = 3
-# Who waits for a lock looks again after so long, and says so after a second.
+# The interval between attempts to get a lock; after a second the wait is reported.
 LOCK_POLL_S = 0.05
 SILENT_S = 1.0
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("ml")
 
 @dataclass(frozen=True)
 class Kept:
-    """A model file that was replaced; `replaced_ns` is when, in nanoseconds since 1970."""
+    """A replaced model file; `replaced_ns` is the time of its replacement, in nanoseconds since 1970."""
 
     path: Path
     version: str
@@ -39,7 +39,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Restored:
-    """What took the place of what: the model that is in use again, and the version that it replaced, if any."""
+    """A restored model, and the version that it replaced, if any."""
 
     model: Classifier
     replaced: str
@@ -83,7 +83,7 @@ def _lock(descriptor: int, path: Path) -> None:
 
 
 def kept(path: Path) -> list[Kept]:
-    """Return the files that were kept of those which were at `path`, what was replaced last first.
+    """Return the kept files that were at `path`, the last replaced one first.
 
     Raises:
         ModelFileError: the folder cannot be read.
@@ -110,7 +110,7 @@ def keep(path: Path) -> str:
         content = modelfile.read(path)
         modelfile.parse(content)
     except ModelFileError:
-        return ""  # nobody would want it back
+        return ""  # not a valid model, so there is nothing to keep
     version = modelfile.version_of(content)
     copy = path.with_name(f"{path.stem}.{version}{path.suffix}")
     try:
@@ -124,7 +124,7 @@ def keep(path: Path) -> str:
 
 
 def prune(path: Path, *, version: str) -> None:
-    """Remove what is kept beyond the last `KEPT_FILES`, and the copy of the version that is in use."""
+    """Remove all kept files but the last `KEPT_FILES`, and the copy of the version in use."""
     others = [one for one in kept(path) if one.version != version]
     copies = [one for one in kept(path) if one.version == version]
     for one in [*copies, *others[KEPT_FILES:]]:

@@ -1,6 +1,6 @@
 """The built-in data set: the only module that knows about flowers."""
 
-from ml.tables.dataset import Dataset, Feature, Leaf
+from ml.tables.dataset import Dataset, Feature, Shape
 
 TITLES = {
     "sepal length": "largo del sépalo",
@@ -10,8 +10,8 @@ TITLES = {
 }
 # Three sepals below, three petals between them, seen from above.
 FLOWER = (
-    Leaf(length="sepal_length", width="sepal_width", angles=(90.0, 210.0, 330.0)),
-    Leaf(length="petal_length", width="petal_width", angles=(30.0, 150.0, 270.0)),
+    Shape(length="sepal_length", width="sepal_width", angles=(90.0, 210.0, 330.0)),
+    Shape(length="petal_length", width="petal_width", angles=(30.0, 150.0, 270.0)),
 )
 
 

@@ -1,4 +1,4 @@
-"""Many samples at once, in slices: between two slices the event loop serves everybody else."""
+"""Many samples at once, in slices: between two slices the event loop serves other clients."""
 
 from __future__ import annotations
 

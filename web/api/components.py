@@ -1,4 +1,4 @@
-"""What operations of the OpenAPI document share: parameters, headers, refusals that any request may meet, the token."""
+"""Shared parts of the operations in the OpenAPI document: parameters, headers, common refusals, the token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How operations and samples are described in the OpenAPI document: the parts that all descriptions share."""
+"""Shared parts of the OpenAPI document: schemas of samples, responses, references."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ml.tables.numbers import LARGEST
 
 Json = dict[str, Any]
 
-# What the validator takes off both ends of text: the characters for which `str.isspace` is true.
+# The characters that the validator strips from both ends of text: those for which `str.isspace` is true.
 _SPACES = r"[\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*"
 _SIGN = r"[-+\u2212]?"
 # With so many digits and such an exponent a number is finite in float32 and shorter than the longest text.
@@ -101,7 +101,7 @@ def _kinds(feature: TrainedFeature) -> list[Json]:
 
 
 def _has_pattern(feature: TrainedFeature) -> bool:
-    """Tell whether a pattern can say which text is within the limits."""
+    """Return whether a pattern can express the limits for text."""
     return feature.minimum in (None, 0) and feature.maximum is None
 
 

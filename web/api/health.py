@@ -1,4 +1,4 @@
-"""What operators and their machines ask: is it alive, is it ready, what has it counted."""
+"""Endpoints for operators: liveness, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from web.api.messages import ModelName, encoder_of
 from web.metrics.exposition import render
-from web.models import Rejected
+from web.models import RejectedFile
 from web.requests import bounded, header_of
 from web.service import service_of
 
@@ -21,16 +21,16 @@ class Live(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """Whether requests should come here, and the model that answers them.
+    """Whether this process accepts requests, and the served model.
 
-    `draining` tells that the process is about to end; `rejected` that there is a newer model file, which cannot be
-    served; `checking_since` (RFC 3339) that a look at the model file takes long, as of a file system that hangs.
+    `draining`: the process is about to end; `rejected`: there is a newer model file, which cannot be served;
+    `checking_since` (RFC 3339): the start of a check of the model file that takes long, as when its file system hangs.
     """
 
     ready: bool
     model: ModelName
     draining: bool | UnsetType = UNSET
-    rejected: Rejected | UnsetType = UNSET
+    rejected: RejectedFile | UnsetType = UNSET
     checking_since: str | UnsetType = UNSET
 
 
@@ -40,7 +40,7 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """GET /health/ready: a model is loaded; names it. 503 once the process has been told to end."""
+    """GET /health/ready: the process accepts requests, and the model's name. 503 while it drains."""
     service = service_of(request.scope)
     is_draining = service.is_draining
     answer = Ready(
@@ -48,13 +48,13 @@ async def ready(request: Request) -> Response:
         encoder_of(service.model).name,
         draining=is_draining or UNSET,
         rejected=service.rejected or UNSET,
-        checking_since=service.watch.checking_since or UNSET,
+        checking_since=service.watcher.checking_since or UNSET,
     )
     return Response(msgspec.json.encode(answer), 503 if is_draining else 200, media_type="application/json")
 
 
 async def metrics(request: Request) -> Response:
-    """GET /metrics: all that was counted, in the text format of Prometheus, or as OpenMetrics if `Accept` has it."""
+    """GET /metrics: all metrics, in the text format of Prometheus, or as OpenMetrics if `Accept` prefers it."""
     accept = bounded(header_of(request.scope, b"accept")).decode("latin-1")
     content, content_type = render(service_of(request.scope).metrics, accept)
     return Response(content, headers={"Content-Type": content_type, "Vary": "Accept", "Cache-Control": "no-store"})

@@ -1,4 +1,4 @@
-"""The JSON that programs send and get: decoding requests, encoding predictions.
+"""The JSON messages of programs: decoding of requests, encoding of predictions.
 
 One `Encoder` a model keeps what does not change between answers; predictions of a decision table are shared objects
 (see `ml.model.classifier.Prediction`), so their JSON is encoded once and kept.
@@ -21,13 +21,13 @@ from web.problems import Problem, ProblemDetails
 
 # A decision table of Iris has 2,408 different answers, each a few hundred bytes.
 KEPT_ANSWERS = 8_192
-# What an id or unknown features may add to the commas between values.
+# Commas that an id or unknown features may add to those between values.
 SPARE_COMMAS = 10_000
-# Of what is wrong with a request: it may name a member, and so be as long as the request.
+# The longest reason in an error: it may name a member, and so be as long as the request.
 MAX_REASON_CHARACTERS = 200
 
 
-# Offered by a client, it is confirmed: frames of this version are what is spoken. Without it they are spoken as well.
+# The version of the frames. It is confirmed if a client offers it, and used in any case.
 SUBPROTOCOL = "prediction.v1"
 
 # Parts that are decoded or encoded on their own, with what they are for the OpenAPI document (web/page/openapi.py).
@@ -50,7 +50,7 @@ class _Identified(msgspec.Struct):
 
 
 class ModelName(msgspec.Struct, frozen=True):
-    """Which model answers."""
+    """The name and version of the model that answers."""
 
     name: str
     version: str
@@ -106,8 +106,8 @@ class ErrorFrame(msgspec.Struct, frozen=True, tag="error"):
     error: ProblemDetails
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """What the stream accepts, announced in its first frame."""
+class StreamLimits(msgspec.Struct, frozen=True):
+    """The limits of the stream, announced in its first frame."""
 
     max_frame_bytes: int
     max_samples: int
@@ -126,7 +126,7 @@ class ModelFrame(msgspec.Struct, frozen=True, tag="model"):
     """The first frame that the server sends."""
 
     model: StreamModel
-    limits: Limits
+    limits: StreamLimits
 
 
 class RowError(msgspec.Struct, frozen=True):
@@ -169,7 +169,7 @@ def decode_request(content: bytes | str, *, max_values: int) -> PredictRequest:
 
     Args:
         max_values: how many values the largest request has. Twice as many commas are too many, even when each number
-            is text with a decimal comma; they are told before they become objects of 50 bytes each.
+            is text with a decimal comma; they are counted before they become objects of 50 bytes each.
 
     Raises:
         Problem: 400 when it is not JSON, 413 when it has far too many values, 422 when it is no request.
@@ -188,7 +188,7 @@ def decode_request(content: bytes | str, *, max_values: int) -> PredictRequest:
 
 
 def id_of(content: str | bytes) -> Raw | UnsetType:
-    """Return the id of a frame that has the wrong form, so that its sender can tell which one it was."""
+    """Return the id of a frame that has the wrong form, so that its sender can identify it."""
     try:
         return msgspec.json.decode(content, type=_Identified).id
     except (msgspec.MsgspecError, UnicodeError, RecursionError):

@@ -60,7 +60,7 @@ def _predict_many(model: Classifier, settings: Settings) -> Json:
 
 
 def _json_body(model: Classifier) -> Json:
-    rows = [[float(value) for value in row] for row in model.sample_rows[:2].tolist()]
+    rows = [[float(value) for value in row] for row in model.reference_rows[:2].tolist()]
     example = _example(model)
     return {
         "schema": ref("PredictRequest"),

@@ -18,7 +18,7 @@ from web.api.stream import upgrade_required
 from web.api.upload import Body, Spool, UploadedFile, too_large
 from web.problems import Problem
 from web.requests import header_of, preferred_representation
-from web.responses import CUT
+from web.responses import ABORT
 from web.service import service_of
 from web.settings import Settings
 
@@ -90,7 +90,7 @@ async def _break_off(scoring: Scoring, body: Body, problem: Problem) -> None:
         await body.send({"type": "http.response.body", "body": row, "more_body": True})
     except Problem:
         pass  # it is that very problem again
-    await body.send({"type": CUT})
+    await body.send({"type": ABORT})
 
 
 def _headers(name: str, model: Classifier) -> list[tuple[bytes, bytes]]:

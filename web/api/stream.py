@@ -19,28 +19,28 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.api import batch, messages
-from web.api.messages import SUBPROTOCOL, ErrorFrame, Limits, PredictRequest, StreamModel, encoder_of
+from web.api.messages import SUBPROTOCOL, ErrorFrame, PredictRequest, StreamLimits, StreamModel, encoder_of
 from web.metrics.counters import Metrics
 from web.problems import Problem, too_many
 from web.requests import is_json
 from web.service import Service, service_of
 from web.settings import Settings
 
-# Frames that arrive together are taken from a queue without ever waiting. After this much work, in bytes of frames and
-# about a millisecond, everybody else has a turn; each frame costs as much as so many bytes by itself.
+# Frames that arrive together are read from a queue without ever waiting. After this much work, in bytes of frames and
+# about a millisecond, the others have a turn; each frame costs as much as so many bytes by itself.
 WORK_A_TURN = 8_192
 FRAME_WORK = 64
-# Telling a stream of a new model takes some 20 us: after so many of them everybody else has a turn, too.
+# To announce a new model takes some 20 us a stream: after so many of them the others have a turn.
 STREAMS_A_TURN = 50
 
 
 async def upgrade_required(request: Request) -> NoReturn:
-    """A GET without the handshake of a websocket: say what is missing (RFC 9110, section 15.5.22)."""
+    """A GET without the handshake of a websocket: an error that names the upgrade (RFC 9110, section 15.5.22)."""
     path = request.url.path.rsplit("/", 1)[-1]
     raise HTTPException(426, f"/{path} is a websocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
 
 
-class Stream:
+class StreamEndpoint:
     """WS /stream: announce the model, then answer frame by frame until the client leaves.
 
     Frames pass from server to here as plain ASGI: Starlette's `WebSocket` around each costs a tenth of a reply.
@@ -59,18 +59,18 @@ class Stream:
             with self._streams.entered(conversation):
                 await conversation.run()
         except (WebSocketDisconnect, OSError):
-            pass  # the client has left, as clients do
+            pass  # the client has left
 
 
 class OpenStreams:
-    """The streams that are open, so that those on which nothing is said hear of a new model too."""
+    """The open streams, so that idle ones are notified of a new model too."""
 
     def __init__(self) -> None:
         self._open: set[_Conversation] = set()
 
     @contextlib.contextmanager
     def entered(self, conversation: _Conversation) -> Iterator[None]:
-        """Count a stream among the open ones for as long as it is served."""
+        """Register a stream for as long as it is served."""
         self._open.add(conversation)
         try:
             yield
@@ -78,21 +78,21 @@ class OpenStreams:
             self._open.discard(conversation)
 
     def announce(self) -> None:
-        """Have every stream announce the model that answers now; none of them waits for another."""
-        self._telling = asyncio.create_task(self._tell(tuple(self._open)))
+        """Make every stream announce the present model; none of them waits for another."""
+        self._notifying = asyncio.create_task(self._notify_all(tuple(self._open)))
 
-    async def _tell(self, conversations: Iterable[_Conversation]) -> None:
+    async def _notify_all(self, conversations: Iterable[_Conversation]) -> None:
         for number, conversation in enumerate(conversations, 1):
-            conversation.hear()
+            conversation.notify()
             if number % STREAMS_A_TURN == 0:
                 await asyncio.sleep(0)
 
 
 class _Conversation:
-    """One open stream: what its client was told last, and what is to be told before anything else.
+    """One open stream: its announced model, and a pending announcement.
 
-    An announcement outside of the order of frames is a task of its own, since a client that does not read makes it
-    wait; whatever comes from that client is answered after it.
+    An announcement between frames is a task of its own, since a client that does not read makes it wait; frames of
+    that client are answered after it.
     """
 
     __slots__ = (
@@ -129,7 +129,7 @@ class _Conversation:
             if self._announcing:
                 self._announcing.cancel()
 
-    def hear(self) -> None:
+    def notify(self) -> None:
         """Announce the model if it is a new one: now, or after the answer that is being made."""
         self._has_news = True
         if self._is_idle:
@@ -138,7 +138,7 @@ class _Conversation:
     def _begin_to_announce(self) -> asyncio.Task[None]:
         if self._announcing is None or self._announcing.done():
             self._announcing = asyncio.create_task(self._announce())
-            # When the client has left, whoever waits for its next frame hears of it as well.
+            # If the client has left, the loop that waits for its next frame finds out as well.
             self._announcing.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._announcing
 
@@ -253,7 +253,7 @@ def _binary_error(request_id: msgspec.Raw | UnsetType, problem: Problem, metrics
 
 def announcement(model: Classifier, settings: Settings) -> str:
     """Return the frame that announces a model."""
-    limits = msgspec.json.encode(Limits(settings.max_frame_bytes, settings.max_samples)).decode()
+    limits = msgspec.json.encode(StreamLimits(settings.max_frame_bytes, settings.max_samples)).decode()
     return f'{{"type":"model","model":{model.made(_description)},"limits":{limits}}}'
 
 

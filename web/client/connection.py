@@ -1,4 +1,7 @@
-"""One connection to a websocket of a service: its address, its opening, and what its end means. Knows no samples."""
+"""One connection to a websocket of a service: its address, its opening, and the errors of its end.
+
+Knows no samples.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +31,18 @@ CLOSE_TIMEOUT_S = 2.0
 # An answer is about as large as its frame; this only keeps a strange server from filling the memory.
 MAX_REPLY_BYTES = 64 * 2**20
 
-# What closes the connection because of what was sent, so that sending it again would not help (RFC 6455, 7.4.1).
+# Codes of a connection that was closed because of the client's messages: a retry would not help (RFC 6455, 7.4.1).
 FATAL_CODES = {1002, 1003, 1007, 1008, 1009, 1010}
 # Seconds in Retry-After; a date, which it may be as well, is taken for no time at all (RFC 9110, 10.2.3).
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class Address:
-    """Where a websocket of a service is, and what opens it.
+    """The address of a websocket of a service, and the token that opens it.
 
     Args:
         url: of the service: http, https, ws or wss, with a path prefix if it has one.
-        token: what the service wants of programs; sent to its own address alone.
+        token: the service's token for programs; sent to its own address alone.
         path: of another websocket than the stream.
 
     Raises:
@@ -72,7 +75,7 @@ class Address:
         except BaseException as error:
             await connection.close()
             if isinstance(error, TimeoutError | ConnectionClosed):
-                raise ConnectionFailed(f"{self} announced no model: {_told(error)}") from error
+                raise ConnectionFailed(f"{self} announced no model: {_reason_of(error)}") from error
             if isinstance(error, ValueError):
                 raise NotUnderstood(f"{self} is no prediction service: {error}") from error
             raise
@@ -91,23 +94,23 @@ class Address:
         except InvalidStatus as error:
             raise self._refusal(error.response) from error
         except (OSError, InvalidMessage) as error:  # TimeoutError is one
-            raise ConnectionFailed(f"no connection to {self}: {_told(error)}") from error
+            raise ConnectionFailed(f"no connection to {self}: {_reason_of(error)}") from error
         except (InvalidHandshake, InvalidURI, InvalidProxy) as error:
             raise NotUnderstood(f"{self} has no stream: {error}") from error
 
     def _refusal(self, response: Response) -> ClientError:
         status = response.status_code
         if status in LATER:
-            told = response.headers.get_all("Retry-After")
-            retry_after_s = float(told[0]) if told and _SECONDS.fullmatch(told[0]) else 0.0
+            values = response.headers.get_all("Retry-After")
+            retry_after_s = float(values[0]) if values and _SECONDS.fullmatch(values[0]) else 0.0
             return Busy(f"{self} answered with status {status}", retry_after_s=retry_after_s)
         if status >= 500:
             return ConnectionFailed(f"{self} answered with status {status}")
         return Rejected(f"{self} has no stream for this client: status {status}")
 
     def loss(self, closed: ConnectionClosed) -> ClientError:
-        """Return why a connection was lost: `ConnectionFailed` if a new one may help, else another error."""
-        message = f"{self} closed the stream: {_told(closed)}"
+        """Return the error of a lost connection: `ConnectionFailed` if a new one may help, else another error."""
+        message = f"{self} closed the stream: {_reason_of(closed)}"
         if any(close and close.code in FATAL_CODES for close in (closed.rcvd, closed.sent)):
             return Rejected(message)
         return ConnectionFailed(message)
@@ -138,7 +141,7 @@ def _without_password(url: str) -> str:
     return re.sub("//[^/]*@", "//", url)
 
 
-def _told(error: BaseException) -> str:
+def _reason_of(error: BaseException) -> str:
     if isinstance(error, ConnectionClosed):
         closed = error.rcvd or error.sent
         return f"{closed.code} {closed.reason}".strip() if closed else "it broke off"

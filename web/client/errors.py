@@ -1,25 +1,25 @@
-"""Why a stream ends, or cannot begin: one tree of errors, each with a message of one sentence."""
+"""The errors of a stream: one tree, each error with a message of one sentence."""
 
 from __future__ import annotations
 
 
 class ClientError(Exception):
-    """Everything that a stream raises on purpose; the message is one sentence."""
+    """Base of the tree; the message is one sentence."""
 
 
 class WrongAddress(ClientError):
-    """The address is none of a service."""
+    """The address cannot be that of a service."""
 
 
 class ConnectionFailed(ClientError):
-    """No connection came about, or it was lost; later there may be one."""
+    """The connection failed or was lost; a later attempt may succeed."""
 
 
 class Busy(ConnectionFailed):
-    """The server is there and wants this client later.
+    """The server is busy and asks the client to come back later.
 
     Attributes:
-        retry_after_s: how long the server asks to wait, in seconds; 0 where it does not say.
+        retry_after_s: the time to wait in seconds, as the server asks; 0 if it names none.
     """
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
@@ -28,11 +28,11 @@ class Busy(ConnectionFailed):
 
 
 class Rejected(ClientError):
-    """The server does not want this client, or what it sent."""
+    """The server rejects this client or its messages."""
 
 
 class NotUnderstood(ClientError):
-    """The server does not speak as a prediction service does."""
+    """The server's messages are not those of a prediction service."""
 
 
 class ModelReplaced(ClientError):
@@ -44,4 +44,4 @@ class GaveUp(ClientError):
 
 
 class StreamEnded(ClientError):
-    """The stream was left, or never entered."""
+    """The stream was closed, or never entered."""

@@ -1,6 +1,6 @@
-"""What a client has drawn, and what of it was sent and has no answer yet: batches, in the order of the samples.
+"""The samples of a client that wait for sending or for answers: batches, in the order of the samples.
 
-Decides what to send next and what an answer means; knows no sockets, no tasks and no time.
+Decides on the next frame and on the meaning of an answer; knows no sockets, no tasks and no time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ml.model.sample import MAX_ERRORS, FieldError
-from web.api.messages import Limits, ModelFrame
+from web.api.messages import ModelFrame, StreamLimits
 from web.client.errors import Rejected
 from web.client.replies import (
     LATER,
@@ -32,7 +32,7 @@ BATCH_SAMPLES = 2_048
 BATCH_VALUES = 65_536
 # Frames without an answer: one is being read, one answered, one written, and the rest cover the way there and back.
 FRAMES_IN_FLIGHT = 8
-# Batches of one call that are under way or answered and not taken yet: what bounds memory.
+# The number of batches of one call that are under way, or answered and not taken yet: the bound of memory.
 CALL_BATCHES = FRAMES_IN_FLIGHT + 2
 # {"id":…,"samples":[]} with an id of up to 20 digits.
 FRAME_BYTES = 48
@@ -46,7 +46,7 @@ class Call:
 
     Attributes:
         room: set when a sample can be added again.
-        answered: set when there is something new for whoever takes the answers.
+        answered: set when there are new answers, or an error.
     """
 
     def __init__(self, queue: Queue) -> None:
@@ -60,7 +60,7 @@ class Call:
         self._batches: deque[_Batch] = deque()
 
     def add(self, sample: bytes | Refused) -> bool:
-        """Add an encoded sample, or one that is refused already and keeps its place; tell whether there was room."""
+        """Add an encoded sample, or one that is refused already and keeps its place; return whether there was room."""
         waiting = self._waiting
         size = self._waiting_bytes + (0 if isinstance(sample, Refused) else len(sample) + 1)
         if not waiting:
@@ -73,7 +73,7 @@ class Call:
         return True
 
     def complete(self) -> None:
-        """Tell that no more samples come."""
+        """Mark the end of the samples."""
         self.is_complete = True
         self.answered.set()
 
@@ -151,12 +151,12 @@ class Queue:
 
     Attributes:
         changed: set when there may be something to send.
-        batch_samples: how many samples go in one frame at present: fewer while many of them are refused.
+        batch_samples: the present number of samples in a frame: fewer while many of them are refused.
     """
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()
-        self.limits = Limits(max_frame_bytes=0, max_samples=0)
+        self.limits = StreamLimits(max_frame_bytes=0, max_samples=0)
         self.batch_samples = 1
         self._labels: frozenset[str] = frozenset()
         self._most_samples = 1
@@ -171,7 +171,7 @@ class Queue:
         return not (self._sent or self._again or self._ready)
 
     def follow(self, announced: ModelFrame) -> None:
-        """Keep to what the server announced."""
+        """Adopt the limits and labels that the server announced."""
         self.limits = announced.limits
         self._labels = frozenset(announced.model.labels)
         values = len(announced.model.features) + len(announced.model.labels)
@@ -185,7 +185,7 @@ class Queue:
             self.changed.set()
 
     def abandon(self, call: Call) -> None:
-        """Forget a call: what it still waits for is neither sent nor kept."""
+        """Forget a call: its waiting samples are neither sent nor kept."""
         call.is_abandoned = True
         self._ready.pop(call, None)
         self._again = deque(request for request in self._again if request.batch.call is not call)
@@ -243,7 +243,7 @@ class Queue:
         self.batch_samples = min(2 * self.batch_samples, self._most_samples)
 
     def lose(self) -> None:
-        """Take back what is under way: the connection is gone, and nothing of it will be answered."""
+        """Queue the sent frames again: the connection is lost, and they will not be answered."""
         self._send_again([request for request in self._sent if not request.batch.call.is_abandoned])
         self._sent.clear()
 

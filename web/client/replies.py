@@ -1,4 +1,4 @@
-"""What a service sends: frames decoded, and answers held to the model that was announced. Knows no connections."""
+"""Replies of a service: decoding of frames, and checks of answers against the announced model. Knows no connections."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from ml.model.sample import FieldError
 from web.api.messages import ModelFrame
 
-# Statuses that say "later": nothing is wrong with what was sent. The same in an error frame as in a handshake.
+# Statuses that ask for a later retry of the same request, in an error frame as in a handshake.
 LATER = frozenset({408, 429, 503})
 # Statuses that are a verdict on the samples of a frame.
 VERDICTS = frozenset({400, 413, 422})
@@ -24,7 +24,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """Why a sample has no prediction; `errors` tell it value by value."""
+    """The reason why a sample has no prediction; `errors` has it value by value."""
 
     message: str
     errors: tuple[FieldError, ...] = ()
@@ -40,7 +40,7 @@ class NamedError(FieldError, frozen=True, kw_only=True):
 
 
 class ProblemReply(msgspec.Struct, frozen=True):
-    """Why a frame has no predictions, as far as a client needs it."""
+    """The reason why a frame has no predictions, as far as a client needs it."""
 
     status: int
     detail: str

@@ -1,4 +1,4 @@
-"""Samples as a caller gives them: drawn one by one, and written as JSON."""
+"""Samples of a caller: drawn one by one, and encoded as JSON."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from web.api.messages import Limits, ModelFrame, StreamModel
+from web.api.messages import ModelFrame, StreamLimits, StreamModel
 from web.client.connection import Address
 from web.client.errors import Busy, ClientError, ConnectionFailed, ModelReplaced, NotUnderstood, StreamEnded
 from web.client.queue import Call, Queue
@@ -51,11 +51,11 @@ class Stream:
     Raises:
         WrongAddress: on construction, for an address of another kind.
         ClientError: on entering, when there is no connection to a prediction service; another one of the tree for
-            each reason. What happens later is raised by `predict`.
+            each reason. Later errors are raised by `predict`.
     """
 
     model: StreamModel
-    limits: Limits
+    limits: StreamLimits
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class Stream:
                 self._connection = await self._reconnect(lost)
         except ClientError as error:
             self._fail(error)
-        except Exception as error:  # whoever waits must get to know of it
+        except Exception as error:  # raised in all calls that wait
             broken = ClientError(f"the stream broke: {error!r}")
             broken.__cause__ = error
             self._fail(broken)

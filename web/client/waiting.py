@@ -1,4 +1,4 @@
-"""How long a stream waits: before it sends or connects again, and for an answer at all. Knows no connections."""
+"""The waiting times of a stream: before it sends or connects again, and for an answer. Knows no connections."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Waiting:
             self.start()
 
     def connected(self, *, is_idle: bool) -> None:
-        """Go on counting, since a connection is no answer; if the stream is idle, it waits for none."""
+        """Continue counting, since a connection is no answer; if the stream is idle, it waits for none."""
         self._connected_at = _now()
         if is_idle:
             self._give_up_at = math.inf

@@ -1,1 +1,1 @@
-"""What is counted: requests, predictions, time, and how inputs differ from the training data. Knows no HTTP."""
+"""Metrics: requests, predictions, durations, and the drift of the inputs. Knows no HTTP."""

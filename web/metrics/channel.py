@@ -1,4 +1,4 @@
-"""One way in which predictions are asked for: how many, with which labels and errors, and how long the model took."""
+"""The metrics of one channel: its predictions by label, its errors, and the durations of its calls of the model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FEW_LABELS = 8
 
 
 class Channel:
-    """Counts the predictions of one way in."""
+    """Counts the predictions of one channel."""
 
     def __init__(self, name: str, counters: SharedCounters, inputs: Inputs) -> None:
         self._name = name
@@ -34,7 +34,7 @@ class Channel:
         self._recorded: list[tuple[float, Classifier, Sequence[float], Prediction]] = []
 
     def one(self, model: Classifier, row: Sequence[float], prediction: Prediction, started: float) -> None:
-        """Record the answer to one row, which the model was asked for at `started` on the clock `perf_counter`."""
+        """Record the answer to one row; the call of the model began at `started` on the clock `perf_counter`."""
         recorded = self._recorded
         recorded.append((perf_counter() - started, model, row, prediction))
         if len(recorded) >= self._inputs.most_rows:
@@ -58,38 +58,38 @@ class Channel:
         self._inputs.watch(model, rows[:: -(-len(rows) // min(WATCHED_ROWS, self._inputs.most_rows))])
 
     def model_time(self, started: float) -> None:
-        """Record the time that the model took for a slice of rows, asked for at `started`."""
+        """Record the duration of the model's call for a slice of rows, which began at `started`."""
         self._times.record(perf_counter() - started)
 
     def errors(self, errors: Iterable[FieldError]) -> None:
-        """Count what was wrong with samples."""
+        """Count errors in samples."""
         for error in errors:
             self.error(error.code)
 
     def problem(self, details: ProblemDetails) -> None:
-        """Count what was wrong with samples, or else the status of a problem."""
+        """Count a problem: its errors in samples, or else its status."""
         if details.errors:
             self.errors(details.errors)
         else:
             self.error(str(details.status))
 
     def error(self, code: str) -> None:
-        """Count a request or a frame that could not be answered."""
+        """Count an unanswered request or frame by its code."""
         self._counters.add(1, "prediction_errors", self._name, code)
 
     def flush(self) -> None:
-        """Count what was recorded."""
+        """Count all recorded predictions."""
         self._times.flush()
         if not self._recorded:
             return
         recorded, self._recorded = self._recorded, []
         seconds, models, rows, predictions = zip(*recorded, strict=True)
         self._times.add(seconds)
-        # Answers of a decision table are shared objects: there are fewer of them than there were questions.
+        # Answers of a decision table are shared objects: there are fewer of them than rows.
         for prediction, count in Counter(predictions).items():
             self._count(prediction.label, count)
         model = self._inputs.model
-        if models.count(model) < len(models):  # some are of the one before
+        if models.count(model) < len(models):  # some are of the previous model
             rows = tuple(row for row, of in zip(rows, models, strict=True) if of is model)
         if model is not None and rows:
             width = len(model.features)

@@ -1,4 +1,4 @@
-"""Drift: how far the inputs of late are from the training data, feature by feature. Keeps counts, never a sample.
+"""Drift: the distance of recent inputs from the training data, feature by feature. Keeps counts, never a sample.
 
 Each feature's values are counted between and at its training quantiles (0 %, 10 %, ... 100 %), below and above them.
 The population stability index compares the shares of values between quantiles with those of the training data, a tenth
@@ -7,7 +7,7 @@ each (Siddiqi, "Credit Risk Scorecards", 2006, who also has the thresholds of 0.
 A training quantile is often a value that many rows have. Values equal to a quantile are therefore counted apart, and
 divided between its two sides as near to the training shares as they can be: inputs like the training data give 0.
 
-Counts fade with a half-life, so that what is seen is the recent past, however long the service runs.
+Counts fade with a half-life, so that they describe the recent past, however long the service runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEAST_SHARE = 0.001
 LEAST_SAMPLES = 500
 STABLE_BELOW = 0.1
 MODERATE_BELOW = 0.25
-# Of a batch, so many rows at most are looked at, evenly spaced: it must not take longer for being watched.
+# At most so many rows of a batch are compared, evenly spaced, so that the comparison does not slow it down.
 WATCHED_ROWS = 256
 
 _TINY = 2.0**-1022  # the smallest normal number: nothing divided by it is nothing
@@ -60,12 +60,12 @@ class FeatureDrift(msgspec.Struct, frozen=True):
 
 
 class DriftReport(msgspec.Struct, frozen=True):
-    """What is known about the inputs of a model.
+    """The inputs of a model against its training data.
 
     Attributes:
-        samples: how many samples the shares are of, faded: a sample as old as the half-life counts half.
-        least_samples: below so many there is no index.
-        by_chance: about what the index is of as many samples without any drift.
+        samples: the number of samples in the shares, faded: a sample as old as the half-life counts half.
+        least_samples: the number of samples below which there is no index.
+        by_chance: the approximate index of as many samples without any drift.
     """
 
     model: str
@@ -79,8 +79,8 @@ class DriftReport(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What some rows were: how many, how many of them outside the training range, and of which features the values."""
+class BatchCounts:
+    """Counts of one batch: its rows, its rows outside the training range, and its values outside by feature."""
 
     rows: int
     rows_outside: int
@@ -91,14 +91,14 @@ class Counts:
     """Counts the values of one model's inputs, feature by feature, at and between the training quantiles.
 
     Attributes:
-        version: that of the model.
+        version: the model's version.
         counts: shape (n_features, n_places), float64, faded up to `at`, in seconds since the epoch.
     """
 
     def __init__(self, version: str, features: Sequence[TrainedFeature], *, half_life_s: float) -> None:
         self.version = version
         self.half_life_s = half_life_s
-        # The forest sees float32, and so do those who send it: 0.1 of either kind is the same value. Place 0 is below
+        # The forest compares float32, and clients may send it: 0.1 of either kind is the same value. Place 0 is below
         # all quantiles, 1 at the first, 2 between it and the second: edges are the quantiles and the next number each.
         with np.errstate(over="ignore"):
             quantiles = np.array([feature.quantiles for feature in features], dtype=np.float32)
@@ -109,7 +109,7 @@ class Counts:
         self.counts = np.zeros((len(features), self._last_place + 1))
         self.at = time.time()
 
-    def add(self, rows: NDArray[np.float32]) -> Watched:
+    def add(self, rows: NDArray[np.float32]) -> BatchCounts:
         """Count rows, shape (n, n_features), of finite numbers."""
         self.fade(time.time())
         columns = np.ascontiguousarray(rows.T)
@@ -122,9 +122,9 @@ class Counts:
         rows_outside = 0
         if values_outside.any():
             rows_outside = int(((places == 0) | (places == self._last_place)).any(axis=0).sum())
-        return Watched(len(rows), rows_outside, values_outside)
+        return BatchCounts(len(rows), rows_outside, values_outside)
 
-    def take(self, encoded: bytes) -> None:
+    def merge(self, encoded: bytes) -> None:
         """Add the counts of another process, if they are of the same model."""
         other = msgspec.msgpack.decode(encoded, type=Snapshot)
         if other.version == self.version and len(other.counts) == self.counts.nbytes:
@@ -133,13 +133,13 @@ class Counts:
             self.counts += faded.reshape(self.counts.shape)
 
     def fade(self, now: float) -> None:
-        """Let what was counted fade up to a time in seconds since the epoch."""
+        """Let the counts fade up to a time in seconds since the epoch."""
         self.counts *= _left_after(now - self.at, self.half_life_s)
         self.at = now
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """Counts as one process leaves them for the others; `counts` are little-endian float64."""
+    """The counts of one process, as it shares them with the others; `counts` are little-endian float64."""
 
     version: str
     at: float
@@ -152,7 +152,7 @@ def snapshot(counts: Counts) -> bytes:
 
 
 def report(card: Card, counts: Counts) -> DriftReport:
-    """Return what counts say about the inputs of a model."""
+    """Return the drift report of counts."""
     samples = float(counts.counts[0].sum())
     has_index = samples >= LEAST_SAMPLES
     shares, expected = shares_of(card.features, counts), _expected(card.features)
@@ -208,12 +208,12 @@ def shares_between(quantiles: NDArray[np.float32], places: NDArray[np.float64]) 
 
     Args:
         quantiles: shape (n_features, n_quantiles), each row in order.
-        places: shape (n_features, 2 * n_quantiles + 1), as `Counts` has them; what equal quantiles share stands in the
-            middle of their places.
+        places: shape (n_features, 2 * n_quantiles + 1), as in `Counts`; the share of equal quantiles is in the middle
+            of their places.
     """
     is_below = quantiles[:, None, :] < quantiles[:, :, None]
     is_upto = quantiles[:, None, :] <= quantiles[:, :, None]
-    at = is_below.sum(axis=2) + is_upto.sum(axis=2)  # where values are counted that equal the quantile
+    at = is_below.sum(axis=2) + is_upto.sum(axis=2)  # the place of values that equal the quantile
     most = np.take_along_axis(np.cumsum(places, axis=1), at, axis=1)
     least = most - np.take_along_axis(places, at, axis=1)
     # Values that equal a quantile may lie on either side of it: as in training, if there are as many.

@@ -1,4 +1,4 @@
-"""What was counted, as Prometheus reads it: the numbers of all processes, added up. The README lists every metric."""
+"""Metrics in the formats of Prometheus: the sums over all processes. The README lists every metric."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from web.metrics.shared import Name, ProcessCounters
 
 @dataclass(frozen=True)
 class Family:
-    """A metric: its name without what its type adds, and what it tells. `labels` are their names."""
+    """A metric: its name without the suffix of its type, its documentation, and the names of its labels."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram", "info"]
@@ -34,29 +34,30 @@ class Family:
 
     @property
     def full_name(self) -> str:
-        """The name as it is asked for."""
+        """The name with the suffix of its type, as queries use it."""
         return self.name + {"counter": "_total", "info": "_info"}.get(self.kind, "")
 
 
 FAMILIES = (
-    Family("http_requests", "counter", "HTTP requests, by template of the route and status", ("route", "status")),
+    Family("http_requests", "counter", "HTTP requests, by route template and status", ("route", "status")),
     Family(
         "http_request_duration_seconds", "histogram",
-        "Service time: from the head of a request until its response was handed over", ("route", "status"),
+        "Service time of an HTTP request: from its head until its response was handed over", ("route", "status"),
     ),
-    Family("predictions", "counter", "Predictions, by label and by the way they were asked for", ("label", "channel")),
+    Family("predictions", "counter", "Predictions, by label and channel", ("label", "channel")),
     Family(
         "prediction_model_seconds", "histogram",
-        "Model time: one call of the model, for one sample or for a slice of many", ("channel",),
+        "Duration of one call of the model, for one sample or for a slice of many", ("channel",),
     ),
     Family(
-        "prediction_errors", "counter", "Errors in samples, by code; of other problems the status", ("channel", "code")
+        "prediction_errors", "counter",
+        "Errors in samples, by error code, and other problems, by status code", ("channel", "code"),
     ),
     Family("stream_sockets", "gauge", "Open websockets"),
-    Family("stream_sockets_opened", "counter", "Websockets that were opened"),
+    Family("stream_sockets_opened", "counter", "Websockets opened"),
     Family(
         "stream_frames", "counter",
-        "Frames: text and binary ones received, and those sent that announce the model or tell an error", ("kind",),
+        "Frames: received ones of kind text and binary, sent ones of kind model and error", ("kind",),
     ),
     Family(
         "stream_frame_duration_seconds", "histogram",
@@ -64,38 +65,41 @@ FAMILIES = (
     ),
     Family(
         "refusals", "counter",
-        "Connections, requests, handshakes and frames turned away at the door by a limit or a rule", ("status",),
+        "Connections, requests, handshakes and frames rejected by a limit or an access rule", ("status",),
     ),
-    Family("unhandled_exceptions", "counter", "Exceptions that nobody expected; each has a log line"),
-    Family("model", "info", "The model that answers", ("name", "version")),
-    Family("model_loaded_timestamp_seconds", "gauge", "When the model was loaded, in seconds since 1970"),
-    Family("model_replacements", "counter", "Models that took the place of another, in each process"),
-    Family("model_load_failures", "counter", "Model files that were refused, in each process"),
-    Family("model_input_samples", "counter", "Samples that were compared with the training data"),
-    Family("model_input_samples_outside", "counter", "Those with a value outside the training range"),
-    Family("model_input_values_outside", "counter", "Values outside the training range", ("feature",)),
+    Family("unhandled_exceptions", "counter", "Unexpected exceptions; each has a log line"),
+    Family("model", "info", "The served model", ("name", "version")),
+    Family("model_loaded_timestamp_seconds", "gauge", "Time at which the model was loaded, in seconds since 1970"),
+    Family("model_replacements", "counter", "Replacements of the served model, counted by each process"),
+    Family("model_load_failures", "counter", "Rejected model files, counted by each process"),
+    Family("model_input_samples", "counter", "Samples compared with the training data"),
+    Family("model_input_samples_outside", "counter", "Compared samples with a value outside the training range"),
+    Family(
+        "model_input_values_outside", "counter",
+        "Values of compared samples outside the training range", ("feature",),
+    ),
     Family(
         "model_input_psi", "gauge",
-        "Population stability index of the inputs of late; none below 500 samples", ("feature",),
+        "Population stability index of recent inputs; absent below 500 samples", ("feature",),
     ),
-    Family("model_input_recent_samples", "gauge", "Samples that the index is of; older ones count less"),
-    Family("service_processes", "gauge", "Processes that serve"),
-    Family("process_cpu_seconds", "counter", "Processor time of all processes, ended ones too"),
+    Family("model_input_recent_samples", "gauge", "Recent samples in the index; older ones count less"),
+    Family("service_processes", "gauge", "Server processes"),
+    Family("process_cpu_seconds", "counter", "Processor time of all processes, including ended ones"),
     Family("process_resident_memory_bytes", "gauge", "Resident memory of all processes; shared pages count in each"),
     Family("process_virtual_memory_bytes", "gauge", "Virtual memory of all processes"),
     Family("process_open_fds", "gauge", "Open file descriptors of all processes"),
     Family("process_max_fds", "gauge", "Limit of open file descriptors of one process"),
-    Family("process_start_time_seconds", "gauge", "When the first process was started, in seconds since 1970"),
+    Family("process_start_time_seconds", "gauge", "Start time of the first process, in seconds since 1970"),
 )  # fmt: skip
-# How the numbers of several processes become one, where it is not their sum.
+# Metrics whose numbers in several processes are not added, and how they are combined.
 _COMBINED = {"model_loaded_timestamp_seconds": max, "process_max_fds": min, "process_start_time_seconds": min}
 
 
 def render(metrics: Metrics, accept: str) -> tuple[bytes, str]:
-    """Return what was counted, in the text format or as OpenMetrics, and its content type."""
+    """Return all metrics, in the text format or as OpenMetrics, and their content type."""
     try:
         encode, content_type = choose_encoder(accept)
-    except TypeError:  # it compares versions, and what was asked for is no number
+    except TypeError:  # it compares versions, and one in the header is not a number
         encode, content_type = choose_encoder("")
     return encode(_Collected(metrics)), content_type
 
@@ -118,7 +122,7 @@ class _Collected(Collector):
 
 
 def _added_up(processes: Sequence[ProcessCounters]) -> dict[Name, float]:
-    """Return the numbers of all processes; what is a state, not a count, ended with its process."""
+    """Return the numbers of all processes; states, unlike counts, end with their process."""
     numbers: dict[Name, float] = {}
     for one in processes:
         for name, number in (one.counts | (one.states if one.pid is not None else {})).items():
@@ -134,7 +138,7 @@ def _sum(one: float, other: float) -> float:
 def _derived(numbers: Mapping[Name, float], report: DriftReport) -> dict[Name, float]:
     derived: dict[Name, float] = {("model_input_recent_samples",): report.samples}
     derived |= {("model_input_psi", one.feature): one.psi for one in report.features if one.psi is not None}
-    # What has a histogram is counted by it.
+    # A histogram counts as well as measures.
     for (family, *labels), number in numbers.items():
         counter = {"http_request_duration_seconds": "http_requests", "stream_frame_duration_seconds": "stream_frames"}
         if family in counter and labels[-1] != "sum":
@@ -144,7 +148,7 @@ def _derived(numbers: Mapping[Name, float], report: DriftReport) -> dict[Name, f
 
 
 def _of_processes(pids: Sequence[int]) -> dict[Name, float]:
-    """Return what the system says about processes; their processor time they tell themselves, to outlive them."""
+    """Return the system's numbers about processes; each counts its own processor time, so that it outlives it."""
     numbers: dict[Name, float] = {("service_processes",): float(len(pids))}
     for pid in pids:
         for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():

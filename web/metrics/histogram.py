@@ -1,4 +1,4 @@
-"""Durations by their upper bounds. Knows nothing of what lasted so long."""
+"""Histograms of durations. Knows nothing of their meaning."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MODEL_BOUNDS = (
 SERVICE_BOUNDS = (
     1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 )  # fmt: skip
-# Hot paths append to a list. It is counted when it has so many entries, which takes a fifth of a millisecond, or after
-# a second: measured, that is half the price of counting each by itself.
+# Hot paths append to a list. It is flushed when it has so many entries, which takes a fifth of a millisecond, or every
+# second (measured: half the cost of counting each entry by itself).
 MOST_RECORDS = 1_024
 
 
@@ -33,13 +33,13 @@ class Histogram:
         self._recorded: list[float] = []
 
     def record(self, seconds: float) -> None:
-        """Record a duration, to be counted soon."""
+        """Record a duration, to be counted by the next flush."""
         self._recorded.append(seconds)
         if len(self._recorded) >= MOST_RECORDS:
             self.flush()
 
     def flush(self) -> None:
-        """Count what was recorded."""
+        """Count all recorded durations."""
         if self._recorded:
             recorded, self._recorded = self._recorded, []
             self.add(recorded)

@@ -1,4 +1,4 @@
-"""The inputs of the model that answers, against its training data. Knows no channels: a row is a row."""
+"""The inputs of the served model, compared with its training data. Knows no channels."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MOST_VALUES = 65_536
 
 
 class Inputs:
-    """Counts rows against the training data of one model, some hundred at a time.
+    """Compares rows with the training data of one model, some hundred at a time.
 
     Args:
-        half_life_s: how fast the inputs of the past fade.
+        half_life_s: the half-life of past inputs, in seconds.
 
     Attributes:
-        model: the one whose inputs are counted; None before the first.
-        most_rows: how many rows wait at most to be compared.
+        model: the model whose inputs are counted; None before the first.
+        most_rows: the largest number of rows that wait for the comparison.
     """
 
     def __init__(self, counters: SharedCounters, *, half_life_s: float) -> None:
@@ -40,19 +40,19 @@ class Inputs:
             counters.add(0, name)
 
     def begin(self, model: Classifier) -> None:
-        """Count the inputs of another model from now on, anew but for what ended processes have seen of them."""
+        """Count the inputs of another model, starting with the counts of ended processes for this model."""
         self.flush()
         self.model = model
         self.most_rows = min(MOST_RECORDS, max(1, MOST_VALUES // len(model.features)))
         self._counts = self._new_counts(model)
         for snapshot in self._counters.inherited:
-            self._counts.take(snapshot)
+            self._counts.merge(snapshot)
         self._counters.inherited.clear()
         for feature in model.features:
             self._counters.add(0, "model_input_values_outside", feature.key)
 
     def watch(self, model: Classifier, rows: NDArray[np.floating]) -> None:
-        """Have rows, shape (n, n_features), compared with the training data, if they are of the model that answers."""
+        """Queue rows, shape (n, n_features), for comparison, if they are of the served model."""
         if model is self.model:
             # A copy: it may be a view of something large.
             self._waiting.append(rows.astype(np.float32))
@@ -61,7 +61,7 @@ class Inputs:
                 self.flush()
 
     def flush(self) -> None:
-        """Compare the rows that wait."""
+        """Compare the waiting rows."""
         if not self._waiting or self._counts is None or self.model is None:
             return
         waiting, self._waiting, self._n_waiting = self._waiting, [], 0
@@ -74,15 +74,15 @@ class Inputs:
                 self._counters.add(count, "model_input_values_outside", self.model.features[index].key)
 
     def snapshots(self) -> list[bytes]:
-        """Return what other processes need for their reports."""
+        """Return the counts for the reports of other processes."""
         return [] if self._counts is None else [drift.snapshot(self._counts)]
 
     def report(self, others: Iterable[bytes]) -> DriftReport:
-        """Return what is known about the inputs of the model, with the snapshots of other processes."""
+        """Return the drift report of this process and of the snapshots of others."""
         assert self.model is not None
         counts = self._new_counts(self.model)
         for snapshot in (*self.snapshots(), *others):
-            counts.take(snapshot)
+            counts.merge(snapshot)
         return drift.report(self.model.card, counts)
 
     def _new_counts(self, model: Classifier) -> Counts:

@@ -1,4 +1,4 @@
-"""How long HTTP requests take, by the template of their route and their status; never by what was asked for."""
+"""Durations of HTTP requests, by route template and status; never by path or query."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class RequestTimes:
         self._histograms: dict[tuple[str, int], Histogram] = {}
 
     def record(self, route: Any, status: int, started: float) -> None:
-        """Record a request that took from `started` on, and its route; None matched no route."""
+        """Record a request that began at `started`, with its route; None if none matched."""
         recorded = self._recorded
         recorded.append((route, status, perf_counter() - started))
         if len(recorded) >= MOST_RECORDS:
             self.flush()
 
     def flush(self) -> None:
-        """Count what was recorded."""
+        """Count all recorded requests."""
         recorded, self._recorded = self._recorded, []
         by_route: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
         for route, status, seconds in recorded:
@@ -45,5 +45,5 @@ class RequestTimes:
 
 
 def template_of(route: Any) -> str:
-    """Return the template of a route's path, which holds nothing that was typed; that of no route is `UNMATCHED`."""
+    """Return the path template of a route, which contains no input; `UNMATCHED` for no route."""
     return UNMATCHED if route is None else str(route.path)

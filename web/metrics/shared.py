@@ -1,9 +1,9 @@
-"""Numbers by name, counted by one process and shared with the others of the service. Knows nothing of what they mean.
+"""Numbers by name, counted by one process and shared with the others of the service. Knows nothing of their meaning.
 
-Each process counts in a dictionary of its own. Once a second it leaves a copy in a folder that all of them know, whole
-at once and locked for as long as the process lives: so a killed process loses the last second at most, and is known to
-be gone. A new process goes on from what ended ones have left. The folder never decides whether predictions are served:
-it is made again when it is gone, and a process that cannot write there counts alone.
+Each process counts in a dictionary of its own. Once a second it replaces its copy in a shared folder, a file that stays
+locked as long as the process lives: so a killed process loses one second at most, and its end is seen. A new process
+continues the counts of ended ones. Predictions never depend on the folder: a missing one is made again, and a process
+that cannot write there counts alone.
 
 prometheus_client's own mode for several processes was tried. With its folder removed the next new metric is a
 FileNotFoundError, a scrape a ValueError, and no new process starts; a full file system ends the process (SIGBUS, since
@@ -24,7 +24,7 @@ import msgspec
 
 Name = tuple[str, ...]
 
-# A file that is replaced or taken over while it is read is looked for again, so often.
+# Attempts to read a file that is replaced or taken over meanwhile.
 ATTEMPTS = 3
 _SUFFIX = ".counts"
 
@@ -32,13 +32,13 @@ logger = logging.getLogger("web")
 
 
 class ProcessCounters(msgspec.Struct, array_like=True):
-    """What one process has counted, and ended ones before it.
+    """The numbers of one process, including those of ended ones before it.
 
     Attributes:
         pid: the process, or None when it has ended.
-        counts: what goes on after its end, by name.
-        states: what ends with it, by name.
-        extras: what else it leaves to the others, as it is.
+        counts: numbers that outlive the process, by name.
+        states: numbers that end with it, by name.
+        extras: other data for the other processes, unchanged.
         taken_over: the files of ended processes whose counts are among these.
     """
 
@@ -56,12 +56,12 @@ class SharedCounters:
     """The numbers of this process.
 
     Args:
-        folder: where the processes of the service share theirs; without it this one is alone.
+        folder: in which the processes of the service share their numbers; None for a single process.
 
     Attributes:
-        counts: what goes on after the end of the process, to be added to in place.
-        states: what ends with the process.
-        inherited: the extras of ended processes; they are left to others until somebody takes them out.
+        counts: numbers that outlive the process, to be added to in place.
+        states: numbers that end with the process.
+        inherited: the extras of ended processes; they stay shared until they are cleared.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -74,7 +74,7 @@ class SharedCounters:
         self._file: int | None = None
         self._is_shared = True
         self.share()
-        with contextlib.suppress(OSError):  # as told by `share`, or another new process is at it
+        with contextlib.suppress(OSError):  # logged by `share`, or another new process does it
             self._take_over()
 
     def add(self, amount: float, *name: str) -> None:
@@ -82,25 +82,25 @@ class SharedCounters:
         self.counts[name] = self.counts.get(name, 0.0) + amount
 
     def share(self, *extras: bytes) -> None:
-        """Leave a copy of the numbers to the other processes, with what else they shall have."""
+        """Leave a copy of the numbers to the other processes, with other data for them."""
         if self._folder is None:
             return
         try:
             self._write(self._folder, self._own(extras))
         except OSError as error:
             if self._is_shared:
-                logger.warning("counts are not shared, each process answers with its own: %s", error)
+                logger.warning("metrics are not shared between processes, each reports its own: %s", error)
             self._is_shared = False
         else:
             self._is_shared = True
 
     def all(self) -> list[ProcessCounters]:
-        """Return what every process of the service has counted, this one first."""
+        """Return the numbers of every process of the service, this one first."""
         files, taken_over = self._files()
         return [self._own(()), *(one for name, one in files.items() if name not in taken_over)]
 
     def close(self) -> None:
-        """End as a process does: the next one to start goes on from what was shared last."""
+        """Mark this process as ended: the next one to start continues its shared counts."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -128,7 +128,7 @@ class SharedCounters:
         self._file = file
 
     def _files(self) -> tuple[dict[str, ProcessCounters], set[str]]:
-        """Return what others have left, by file, and the files whose counts are among those of another one."""
+        """Return the others' numbers by file, and the files whose counts are among those of another file."""
         found: dict[str, ProcessCounters | None] = {}
         for _ in range(ATTEMPTS if self._folder else 0):
             assert self._folder is not None
@@ -139,7 +139,7 @@ class SharedCounters:
         return files, {*self._taken_over, *(name for one in files.values() for name in one.taken_over)}
 
     def _take_over(self) -> None:
-        """Go on from what ended processes have counted, one new process at a time."""
+        """Continue the counts of ended processes, one new process at a time."""
         if self._folder is None:
             return
         with (self._folder / "lock").open("wb") as lock:
@@ -150,7 +150,7 @@ class SharedCounters:
                 for count, number in one.counts.items():
                     self.add(number, *count)
                 self.inherited += one.extras
-            # Whoever reads meanwhile counts nothing twice: these files are known to be among ours before they go.
+            # No reader counts anything twice: these files are listed as taken over before they are removed.
             self._taken_over = ended
             self.share()
             for name in ended if self._is_shared else ():
@@ -158,7 +158,7 @@ class SharedCounters:
 
 
 def _read(path: Path) -> ProcessCounters | None:
-    """Return what a file holds; None if it is being replaced or taken over, or is none of ours."""
+    """Return the numbers in a file; None if it is being replaced or taken over, or is not ours."""
     try:
         with path.open("rb") as file:
             counters = _decoder.decode(file.read())
@@ -167,7 +167,7 @@ def _read(path: Path) -> ProcessCounters | None:
             except BlockingIOError:
                 return counters
             if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return None  # its process has left a newer one
+                return None  # its process has written a newer one
     except (OSError, msgspec.MsgspecError):
         return None
     counters.pid = None

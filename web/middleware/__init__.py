@@ -1,1 +1,1 @@
-"""What stands around every request: identity, limits, access, compression. Knows nothing of models and templates."""
+"""Middleware around every request: identity, limits, access, compression. Knows nothing of models and templates."""

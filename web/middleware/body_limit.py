@@ -1,4 +1,4 @@
-"""How large a request body may be, and how much of all bodies together may be held at once."""
+"""Limits of the size of a request body, and of all bodies that are held at once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from web.problems import Problem
 from web.requests import header_of
 
-# Shorter bodies come with their head, or soon after it: only longer ones can be held back in numbers that matter.
+# Shorter bodies arrive with their head or soon after it, and are not counted.
 _SHORT_BODY = 65_536
 
 
 class BodyLimit:
-    """Middleware that bounds the body of a request, and those of all clients together: they are kept until whole."""
+    """Middleware that bounds the body of a request, and all bodies together, which are held until complete."""
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, pending: Pending) -> None:
         self._app = app
@@ -28,7 +28,7 @@ class BodyLimit:
         too_long = Problem(413, f"the body has more than {self._max_bytes} bytes")
         declared = header_of(scope, b"content-length")
         if declared.isdigit():
-            # A number of thousands of digits is too large as well, and int() would not read it.
+            # int() refuses a number of thousands of digits, which is too large as well.
             length = int(declared[:20])
             if length > self._max_bytes:
                 raise too_long
@@ -57,7 +57,7 @@ class Pending:
     """The bytes of the bodies of all clients that are being read.
 
     Args:
-        most: how many there may be at once.
+        most: the largest number of bytes at once.
     """
 
     def __init__(self, most: int) -> None:
@@ -65,10 +65,10 @@ class Pending:
         self.taken = 0
 
     def take(self, size: int) -> None:
-        """Count bytes that have come.
+        """Count received bytes.
 
         Raises:
-            Problem: 503, with them there are too many; they count all the same until they are given back.
+            Problem: 503, they are too many; they count until they are given back.
         """
         self.taken += size
         if self.taken > self.most:
@@ -76,5 +76,5 @@ class Pending:
             raise Problem(503, detail, retry_after_s=1)
 
     def give_back(self, size: int) -> None:
-        """Count bytes that are not kept any more."""
+        """Subtract bytes that are no longer held."""
         self.taken -= size

@@ -1,4 +1,4 @@
-"""Routes without parameters, found by their path at once; the router is asked for all others."""
+"""Routes without parameters, found by their path in one look-up; the router finds all others."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Handlers = Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Res
 
 
 class ExactPaths:
-    """Takes a request straight to the route of its path, and answers what the endpoint raises.
+    """Passes a request directly to the route of its path, and answers the errors of the endpoint.
 
     Starlette's layer for errors and its search for a route take 5 us each time, as long as half a prediction with all
     of its JSON.
 
     Args:
-        app: is asked for all other paths and methods, and for websockets.
-        routes: those that have no parameters are found by their path.
-        handlers: make the answers to errors, by class. Other exceptions are raised.
+        app: answers all other paths and methods, and websockets.
+        routes: all routes; those without parameters are found by their path.
+        handlers: make the responses to errors, by class. Other exceptions are raised.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute], handlers: Handlers) -> None:

@@ -1,4 +1,4 @@
-"""What a trusted proxy says about the request that it passes on: the client's address, the scheme and the host."""
+"""Headers of trusted proxies: the client's address, the scheme and the host of a forwarded request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 
 class Forwarded:
-    """Middleware that takes over X-Forwarded-For, -Proto and -Host from trusted proxies, and from nobody else."""
+    """Middleware that applies X-Forwarded-For, -Proto and -Host of trusted proxies, and of nobody else."""
 
     def __init__(self, app: ASGIApp, proxies: tuple[str, ...]) -> None:
         self._proxies = proxies
@@ -29,7 +29,7 @@ class Forwarded:
 
 @lru_cache(4096)
 def is_proxy(address: str, proxies: tuple[str, ...]) -> bool:
-    """Tell whether an address is one of the proxies, which are addresses or networks."""
+    """Return whether an address is one of the proxies, which are addresses or networks."""
     try:
         own = ip_address(address)
     except ValueError:

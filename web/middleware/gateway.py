@@ -1,5 +1,5 @@
-"""What every request and every websocket handshake passes first and every response passes last, as pure ASGI
-middleware: rates, allowed hosts, rules for other sites, the token of programs; request ids and security headers."""
+"""The outermost middleware, for every request and websocket handshake: rate limits, allowed hosts, other origins, the
+token, request ids, security headers."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from web.settings import Settings
 
 Headers = dict[bytes, bytes]
 Refuse = Callable[[Request, Problem], Awaitable[Response]]
-"""Makes the answer to a request that never comes to the routes."""
+"""Makes the response to a request that is refused before routing."""
 Fail = Callable[[Request, Exception], Awaitable[Response]]
-"""Makes the answer to a request whose endpoint raised what nobody expected."""
+"""Makes the response to a request whose endpoint raised an unexpected exception."""
 
-# Nothing unsafe, nothing from elsewhere. `connect-src 'self'` admits the page's own websocket. No browser that knows
-# `frame-ancestors` looks at X-Frame-Options beside it, and all of today know it.
+# Nothing unsafe, nothing from other origins. `connect-src 'self'` admits the page's own websocket. All present browsers
+# know `frame-ancestors`, and then ignore X-Frame-Options.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 )
-# What pages may ask a browser for, all denied; copying to the clipboard is not asked for.
+# The powerful features of browsers, all denied; copying to the clipboard is not among them.
 PERMISSIONS_POLICY = (
     "accelerometer=(), autoplay=(), camera=(), display-capture=(), encrypted-media=(), fullscreen=(), geolocation=(), "
     "gyroscope=(), hid=(), idle-detection=(), local-fonts=(), magnetometer=(), microphone=(), midi=(), payment=(), "
@@ -51,10 +51,10 @@ SECURITY_HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", PERMISSIONS_POLICY.encode()),
 ]
-# For this host alone: what is below it may be somebody else's.
+# For this host alone: its subdomains may be somebody else's.
 TLS_HEADERS = [*SECURITY_HEADERS, (b"strict-transport-security", b"max-age=63072000")]
 
-# An id that a client or a proxy sends is taken over if it is no more than a word: it goes into headers and logs.
+# The id of a client or a proxy is kept if it is a single word: it goes into headers and logs.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -67,7 +67,7 @@ def behind_gateway(
     refuse: Refuse,
     fail: Fail,
 ) -> ASGIApp:
-    """Return the application behind everything that stands around it."""
+    """Return the application behind its outermost middleware."""
     if settings.allowed_origins:
         app = _for_other_sites(app, settings)
     app = Gateway(app, settings, rates, metrics, refuse=refuse, fail=fail)
@@ -75,7 +75,7 @@ def behind_gateway(
 
 
 def _for_other_sites(app: ASGIApp, settings: Settings) -> ASGIApp:
-    # htmx announces itself with its own headers, so a page elsewhere asks for permission first.
+    # htmx sends headers of its own, so browsers of pages elsewhere ask for permission first.
     return CORSMiddleware(
         app,
         allow_origins=settings.allowed_origins,
@@ -95,7 +95,7 @@ def _for_other_sites(app: ASGIApp, settings: Settings) -> ASGIApp:
 
 
 class Gateway:
-    """Stands around the whole application.
+    """The outermost middleware of the application.
 
     The id of a request is in `scope["state"]["request_id"]`, and in the header `X-Request-ID` of its response.
     """
@@ -174,7 +174,7 @@ class Gateway:
         self, scope: Scope, receive: Receive, send: Send, *, address: str, problem: Problem | None
     ) -> None:
         problem = problem or self._problem_of(scope, dict(scope["headers"]))
-        # Behind a trusted proxy connections are the proxy's, and this is what tells its clients apart.
+        # Behind a trusted proxy all connections are the proxy's; its clients are limited here.
         if problem is None and self._streams[address] >= self._settings.max_connections_per_client:
             problem = too_many(1, "open streams")
         if problem is not None:
@@ -197,26 +197,26 @@ class Gateway:
                 del self._streams[address]
 
     def _problem_of(self, scope: Scope, headers: Headers) -> Problem | None:
-        """Return why a request is refused, or nothing."""
+        """Return the reason to refuse a request, or None."""
         settings = self._settings
         path = _path_of(scope)
-        # Probes ask for a machine by its address.
+        # Probes name a machine by its address.
         if settings.allowed_hosts and not path.startswith("/health/"):
             hosts = [value for name, value in scope["headers"] if name == b"host"]
             if len(hosts) != 1 or not is_known_host(hosts[0], settings.allowed_hosts):
-                return Problem(400, "this service does not answer to this host")
+                return Problem(400, "the header Host does not name a host of this service")
         is_tls = scope.get("scheme") in ("https", "wss")
         acts = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
         if acts and is_foreign(headers, is_tls=is_tls, allowed=settings.allowed_origins):
-            return Problem(403, "a page of another site has no permission to do this")
+            return Problem(403, "pages of other origins are not allowed to send this request")
         if self._access is None or self._access.admits(path, headers, now=time.time()):
             return None
-        # A browser asks whether it may send the token before it does.
+        # A browser's preflight request comes before the one with the token.
         if scope["type"] == "http" and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
             return None
         error = ', error="invalid_token"' if b"authorization" in headers else ""
         challenge = {"WWW-Authenticate": f'Bearer realm="predictions"{error}'}
-        return Problem(401, "send the token of this service: Authorization: Bearer ...", headers=challenge)
+        return Problem(401, "a valid token is needed: send the header Authorization: Bearer ...", headers=challenge)
 
     async def _refusal(self, scope: Scope, problem: Problem) -> ASGIApp:
         response: ASGIApp = await self._refuse(_request_of(scope), problem)
@@ -225,20 +225,20 @@ class Gateway:
         return response
 
     def _cookies(self, scope: Scope, headers: Headers) -> list[tuple[bytes, bytes]]:
-        """Return the cookie for whoever gets the page, and in time a new one for whoever has it."""
+        """Return the cookie with a page, and a new one for a client whose cookie ends soon."""
         assert self._access is not None
         now = time.time()
         left_s = self._access.cookie_left_s(headers, now=now)
         if left_s > COOKIE_LIFE_S / 2 or not (left_s or is_page(_path_of(scope))):
             return []
-        # Without a path it is for the page's folder, which is that of everything that the page asks for.
+        # A cookie without a path is for the page's folder, in which all addresses of the page are.
         if _path_of(scope).count("/") > 1:
             return []
         return [(b"set-cookie", self._access.new_cookie(now=now, is_tls=scope.get("scheme") == "https"))]
 
 
 def _identify(scope: Scope) -> list[bytes]:
-    """Put the id of a request into its state and into what is logged of it; return its headers `Host`."""
+    """Put the id of a request into its state and into its log lines; return its headers `Host`."""
     sent = None
     hosts: list[bytes] = []
     for name, value in scope["headers"]:  # once for both
@@ -253,10 +253,10 @@ def _identify(scope: Scope) -> list[bytes]:
 
 
 def _host_problem(scope: Scope, hosts: list[bytes]) -> Problem | None:
-    """Return why a request with these headers `Host` is none (RFC 9112, section 3.2), or nothing."""
+    """Return the reason why these headers `Host` are invalid (RFC 9112, section 3.2), or None."""
     if is_valid_host(hosts[0]) if len(hosts) == 1 else not hosts and scope.get("http_version") == "1.0":
         return None
-    return Problem(400, "a request has one header Host, with the name of this host")
+    return Problem(400, "a request needs exactly one valid header Host")
 
 
 def _path_of(scope: Scope) -> str:
@@ -265,5 +265,5 @@ def _path_of(scope: Scope) -> str:
 
 
 def _request_of(scope: Scope) -> Request:
-    # Refusals look at the path, the method and what is accepted: a handshake has these as well.
+    # Refusals depend on the path, the method and Accept: a handshake has these as well.
     return Request({"method": "GET", **scope, "type": "http"})

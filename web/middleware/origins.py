@@ -1,4 +1,4 @@
-"""Which names the service answers to, and which other sites may make a browser act on it."""
+"""Host names of the service, and origins of other sites whose pages may use it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
-# Methods that change nothing: a link to the page may stand anywhere.
+# Methods that change nothing: any site may link to the page.
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 # The longest name of a host (RFC 1035, section 2.3.4), with a colon and a port.
 MAX_HOST_BYTES = 260
@@ -14,10 +14,10 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.%]+\])(?::[0
 
 
 def is_foreign(headers: Mapping[bytes, bytes], *, is_tls: bool, allowed: Collection[str]) -> bool:
-    """Tell whether a page of another site made a browser send this request or handshake.
+    """Return whether a page of another origin made a browser send this request or handshake.
 
-    Programs send no `Origin`; a page must be ours or allowed by name. Where a browser says itself that the page is of
-    the same origin (Sec-Fetch-Site, which no script can set), a proxy may have rewritten `Host`.
+    Programs send no `Origin`; a page must be ours or allowed by name. `Sec-Fetch-Site`, which no script can set, comes
+    first, since a proxy may have rewritten `Host`.
     """
     origin = headers.get(b"origin")
     if origin is not None and origin.decode("latin-1") in allowed:
@@ -28,20 +28,20 @@ def is_foreign(headers: Mapping[bytes, bytes], *, is_tls: bool, allowed: Collect
     if origin is None:
         return False
     scheme, _, authority = origin.lower().partition(b"://")
-    # A proxy in front may speak TLS where we see none; the other way round, the page came unencrypted.
+    # Behind a proxy with TLS the scheme may be http here and https in the browser, but not the other way round.
     is_ours = authority and authority == headers.get(b"host", b"").lower()
     return not (is_ours and scheme in ((b"https",) if is_tls else (b"http", b"https")))
 
 
 @lru_cache(1024)
 def is_valid_host(host: bytes) -> bool:
-    """Tell whether this may be the value of `Host`: a name or an address, and a port if it likes (RFC 9110, 7.2)."""
+    """Return whether this is a valid value of `Host`: a name or an address, with or without a port (RFC 9110, 7.2)."""
     return len(host) <= MAX_HOST_BYTES and _HOST.fullmatch(host) is not None
 
 
 @lru_cache(1024)
 def is_known_host(host: bytes, known: tuple[str, ...]) -> bool:
-    """Tell whether a `Host` is among the known names; `*.example.org` is every name below example.org."""
+    """Return whether a `Host` is among the known names; `*.example.org` stands for all subdomains of example.org."""
     return len(host) <= MAX_HOST_BYTES and _is_known(host, known)
 
 

@@ -1,6 +1,6 @@
-"""How often a client may ask, in windows of fixed length.
+"""Rate limits of clients, in windows of fixed length.
 
-The limits library reads the notation. Its storage in memory starts a thread with nearly every hit, to look for expired
+The limits library parses the notation. Its storage in memory starts a thread with nearly every hit, to remove expired
 counts, so the windows are counted here. Knows addresses and nothing of HTTP: requests and frames of the stream are
 counted alike.
 """
@@ -15,19 +15,19 @@ from ipaddress import IPv6Address, ip_address
 
 import limits
 
-# A client pays for so many requests at once, but never for more than a hundredth of its rate: to look at the clock and
-# its windows costs 1 us, a dictionary look-up 0.1.
+# A client pays for so many requests at once, but never for more than a hundredth of its rate: reading the clock and
+# the windows costs 1 us, a dictionary look-up 0.1.
 MOST_PREPAID = 64
 SHARE_PREPAID = 100
-# Clients that are remembered; beyond that the ones that paid least recently start anew.
+# The number of clients with counts; beyond it those that paid least recently are forgotten.
 MAX_CLIENTS = 20_000
 
 
 class Rates:
-    """Counts what each client takes.
+    """Counts the requests of each client.
 
     Args:
-        notation: as the limits library writes it, e.g. "100/minute" or "10/second; 1000/hour".
+        notation: that of the limits library, e.g. "100/minute" or "10/second; 1000/hour".
     """
 
     def __init__(self, notation: str) -> None:
@@ -39,7 +39,7 @@ class Rates:
     def take(self, client: str) -> int:
         """Count one request of a client, named by its address; return 0, or the seconds to wait if it is one too many.
 
-        Nobody's clock is looked at for what is prepaid, so a window can be exceeded by one percent.
+        Prepaid requests do not read the clock, so a window can be exceeded by one percent.
         """
         left = self._prepaid.get(client)
         if left:
@@ -69,7 +69,7 @@ class Rates:
 
 @dataclass(slots=True)
 class _Window:
-    """What one client has taken of one limit until `end`, on the clock `monotonic`."""
+    """The requests of one client in one window, which ends at `end` on the clock `monotonic`."""
 
     amount: int
     length_s: int
@@ -77,7 +77,7 @@ class _Window:
     end: float = 0.0
 
     def take(self, number: int, now: float) -> bool:
-        """Count so many requests; tell whether they are within the limit."""
+        """Count requests; return whether they are within the limit."""
         if self.end <= now:
             self.taken, self.end = 0, now + self.length_s
         self.taken += number
@@ -86,7 +86,7 @@ class _Window:
 
 @lru_cache(MAX_CLIENTS)
 def _network_of(client: str) -> str:
-    """Return what counts as one client: an address, or in IPv6 the network of 64 bits that everybody gets at least."""
+    """Return the unit of counting: an address, or in IPv6 its network of 64 bits, the smallest that is assigned."""
     try:
         address = ip_address(client)
     except ValueError:

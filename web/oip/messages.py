@@ -1,4 +1,4 @@
-"""What clients of the Open Inference Protocol send and get: the types, and a request decoded into them.
+"""The messages of the Open Inference Protocol: their types, and the decoding of requests.
 
 A request is JSON, or JSON and then binary data. The elements of its tensors stay encoded here (see `web.oip.tensors`).
 """
@@ -37,7 +37,7 @@ NUMERIC = {
 }
 
 # A request is little text beside its numbers. More of it is refused before it is decoded: a body of nothing but small
-# objects would keep everybody else waiting for a third of a second.
+# objects would make all other clients wait for a third of a second.
 MAX_TEXT_BYTES = 2**18
 MAX_ARRAYS = 2**13
 
@@ -85,7 +85,7 @@ class RequestedOutput(msgspec.Struct, kw_only=True):
 
 
 class InferenceRequest(msgspec.Struct, kw_only=True):
-    """Samples as tensors, and which tensors to answer with; all of them if that is left out.
+    """Samples as tensors, and the requested output tensors; all of them by default.
 
     The parameter `binary_data_output` asks for every output as binary data; other parameters come back as they are.
     """
@@ -117,13 +117,13 @@ class InferenceResponse(msgspec.Struct, kw_only=True, frozen=True, omit_defaults
 
 
 class InferenceError(msgspec.Struct, frozen=True):
-    """Why a request cannot be answered."""
+    """The reason why a request cannot be answered."""
 
     error: str
 
 
 class TensorMetadata(msgspec.Struct, kw_only=True, frozen=True):
-    """A tensor as the model takes or gives it; -1 in its shape is any number of samples."""
+    """A tensor of the model's inputs or outputs; -1 in its shape is any number of samples."""
 
     name: str
     datatype: str
@@ -131,7 +131,7 @@ class TensorMetadata(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ModelMetadata(msgspec.Struct, kw_only=True, frozen=True):
-    """What the model takes and gives. `properties` are its features and labels in their order, each as a JSON array."""
+    """The model's inputs and outputs. `properties`: its features and labels in their order, each as a JSON array."""
 
     name: str
     versions: tuple[str, ...]
@@ -142,7 +142,7 @@ class ModelMetadata(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ServerMetadata(msgspec.Struct, kw_only=True, frozen=True):
-    """What the server is, and which extensions of the protocol it knows."""
+    """The server, and the extensions of the protocol that it supports."""
 
     name: str
     version: str
@@ -150,7 +150,7 @@ class ServerMetadata(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ModelReady(msgspec.Struct, kw_only=True, frozen=True):
-    """The model can be asked."""
+    """The model is ready for requests."""
 
     name: str
     ready: bool
@@ -194,7 +194,7 @@ _data = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*\[')
 
 
 async def _decode(text: bytes) -> InferenceRequest:
-    """Return the request in a JSON text; the numbers of a large one are set aside, for to scan them takes long."""
+    """Return the request in a JSON text; the numbers of a large one are set aside, because scanning them is slow."""
     if len(text) <= MAX_TEXT_BYTES:
         small: InferenceRequest = _request_decoder.decode(text)
         return small

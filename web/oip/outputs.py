@@ -1,4 +1,4 @@
-"""The tensors of an answer: which are asked for, what they hold, and the response that carries them."""
+"""The output tensors: the requested ones, their data, and the response with them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Output:
 
 
 def requested_outputs(message: InferenceRequest, model: Classifier) -> list[Output]:
-    """Return the outputs that are asked for, in that order; without any, all."""
+    """Return the requested outputs in their order; by default all."""
     default = _flag(message.parameters, "binary_data_output", otherwise=False)
     requested = message.outputs or [RequestedOutput(name="label"), RequestedOutput(name="probabilities")]
     if len({output.name for output in requested}) < len(requested):

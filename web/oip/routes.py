@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2, over HTTP: the service as the clients of Triton, KServe and others know it.
+"""The Open Inference Protocol, version 2, over HTTP, for clients of Triton, KServe and others.
 
 The protocol: https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 Every answer below /v2 has the protocol's form, errors too: {"error": "a sentence"}.
@@ -66,7 +66,7 @@ def routes(settings: Settings, pending: Pending) -> list[Route]:
 
 
 class _Endpoint:
-    """Answers the requests of one route; whatever goes wrong is told in the protocol's form."""
+    """Answers the requests of one route; errors have the protocol's form."""
 
     def __init__(self, handler: Handler, *, method: str = "GET", limited: Limited | None = None) -> None:
         self._handler = handler
@@ -161,7 +161,7 @@ def _model_of(request: Request) -> Classifier:
 
 
 async def _body(request: Request, max_bytes: int) -> bytes:
-    """Return the body, inflated if it was compressed: clients can be told to do that."""
+    """Return the body, inflated if it was compressed, which clients have an option for."""
     body = await request.body()
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("identity", ""):

@@ -1,3 +1,4 @@
-"""What people see: the page, its fragments, their texts in each language, the documentation.
+"""The pages for people: the page, its fragments, their texts in each language, the documentation.
 
-Knows nothing of sockets."""
+Knows nothing of sockets.
+"""

@@ -1,4 +1,4 @@
-"""What the fragment's templates know: an answer, what is wrong with a sample, and the nearest change."""
+"""Views of the fragment's templates: an answer, the errors of a sample, and the nearest change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ml.tables.numbers import is_half_typed
 from web.page.decision_map import mark_of
 from web.page.languages import Language
 
-# More labels than this come in the order of their probability: the chosen one may be out of sight otherwise.
+# More labels than this are sorted by probability: the predicted one might be out of sight otherwise.
 ORDERED_LABELS = 8
 
 Kind = Literal["error", "note"]
@@ -33,12 +33,12 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Something to say about a value of the sample.
+    """An error or a note about a value of the sample.
 
     Attributes:
         feature: its key; it need not be a feature of the model.
-        text: the whole sentence, for the result.
-        hint: a few words, for the space below the feature's own input.
+        text: the whole sentence, shown with the result.
+        hint: a few words, shown below the feature's own input.
     """
 
     kind: Kind
@@ -49,7 +49,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class PredictionView:
-    """The fragment: an answer, a sample that is not complete yet, or one with errors."""
+    """The fragment: an answer, an incomplete sample, or one with errors."""
 
     state: Literal["answer", "incomplete", "invalid"]
     label: str = ""
@@ -86,18 +86,18 @@ def answer_view(
     chosen = bars[prediction.index]
     if len(bars) > ORDERED_LABELS:
         bars.sort(key=lambda bar: -float(bar.share))
-    return PredictionView("answer", prediction.label, chosen.percent, bars, told(notes, features, to))
+    return PredictionView("answer", prediction.label, chosen.percent, bars, messages_of(notes, features, to))
 
 
-def told(notes: Sequence[Note], features: Sequence[TrainedFeature], to: Language) -> Sequence[Message]:
-    """Return what notes say."""
+def messages_of(notes: Sequence[Note], features: Sequence[TrainedFeature], to: Language) -> Sequence[Message]:
+    """Return notes as messages."""
     by_key = {feature.key: feature for feature in features}
     # The hint stands below the range itself, which each field shows all the time.
     return [Message("note", note.feature, _outside(by_key[note.feature], to), to.gettext("outside")) for note in notes]
 
 
 def invalid_view(error: InvalidSample, features: Sequence[TrainedFeature], to: Language) -> PredictionView:
-    """Return the view of a sample that gave errors: on a page, what is half typed is not wrong yet."""
+    """Return the view of a sample with errors; on a page a half-typed number makes it incomplete, not invalid."""
     by_key = {feature.key: feature for feature in features}
     wrong = [e for e in error.errors if not _is_unfinished(e)]
     if wrong:
@@ -125,9 +125,9 @@ def change_view(
 
 
 def _sentence(error: FieldError, feature: TrainedFeature | None, to: Language) -> str:
-    """Return what the error says, in the reader's language; in English it is what the validator says.
+    """Return the message of an error in the reader's language; the English one equals the validator's.
 
-    What is missing is waited for and no error here.
+    A missing value makes the sample incomplete and has no message.
     """
     if feature is None:
         return to.gettext("“%(name)s” is not a feature of this model", name=_harmless(error.feature))
@@ -160,7 +160,7 @@ def _as_given(value: str | float | bool | None, to: Language) -> str:
 
 
 def _harmless(text: str) -> str:
-    """Return text without what is not seen: it might turn the sentence around it, or hide a part of it."""
+    """Return text without invisible characters, which might reverse or hide parts of the sentence around it."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
 
 
@@ -193,7 +193,7 @@ def _bounds(feature: TrainedFeature, to: Language) -> str:
 
 
 def _limits(feature: TrainedFeature, to: Language) -> tuple[str, str]:
-    """Return the limits as text, empty where there is none; the unit stands once, behind the last of them."""
+    """Return the limits as text, empty where there is none; the unit follows the last of them."""
     minimum, maximum, unit = feature.minimum, feature.maximum, feature.unit
     high = "" if maximum is None else to.quantity(maximum, unit)
     if minimum is None:

@@ -1,4 +1,4 @@
-"""The decision map: which label the model gives over two features, all others held, as the paths of a picture.
+"""The decision map: the model's label over two features, all others held, as the paths of a picture.
 
 Coordinates are whole units of the picture, 400 by 300; y grows downwards, as SVG has it.
 """
@@ -15,7 +15,7 @@ from ml.model.classifier import Classifier
 from ml.model.plane import Plane, plane
 from web.page.languages import Language
 
-# The plot inside of the picture: left, top, width, height. What is left of it and below is for the scales.
+# The plot inside of the picture: left, top, width, height. The space to its left and below it is for the scales.
 LEFT, TOP, PLOT_WIDTH, PLOT_HEIGHT = 38, 4, 358, 264
 # The plot shows a little more than the training range.
 MARGIN = 0.04
@@ -38,7 +38,7 @@ TONES = 3
 class Axis:
     """One feature's side of the map.
 
-    `low` and `high` are the values at the ends of the plot, `step` a handy one to move by, `ticks` positions and texts.
+    `low` and `high` are the values at the ends of the plot, `step` a round one to move by, `ticks` positions and texts.
     """
 
     key: str
@@ -51,7 +51,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """The part of the plot with one label: `path` is its outline, `tone` one of three, and its name stands at a point.
+    """The part of the plot with one label: `path` is its outline, `tone` one of three shades, its name is at a point.
 
     `label` is its position, and `name` is empty where there is no space for it.
     """
@@ -74,7 +74,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """What all maps over the same two features share."""
+    """The shared parts of all maps over the same two features."""
 
     x: Axis
     y: Axis
@@ -83,7 +83,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class DecisionMap:
-    """What depends on the cell of the features that are held; `exact` is False when cuts were left out."""
+    """The parts that depend on the cell of the held features; `exact` is False when cuts were left out."""
 
     regions: Sequence[Region]
     borders: str
@@ -92,7 +92,7 @@ class DecisionMap:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Where the values of one feature fall: `low` at `start`, `high` at `end`."""
+    """The positions of the values of one feature: `low` at `start`, `high` at `end`."""
 
     low: float
     high: float
@@ -112,7 +112,7 @@ class Mapper:
     """Draws the maps of one model over two of its features, given by position.
 
     Attributes:
-        plot: what they share.
+        plot: their shared parts.
     """
 
     def __init__(self, model: Classifier, language: Language, *, x: int, y: int, max_rows: int) -> None:
@@ -123,7 +123,7 @@ class Mapper:
         self._y_scale = _scale(model.features[y], TOP + PLOT_HEIGHT, TOP)
         # Dictionaries, as sets that keep their order: many rows fall on one point.
         self._points_of: dict[int, dict[tuple[int, int], None]] = {}
-        for label, row in zip(model.sample_classes.tolist(), model.sample_rows.tolist(), strict=True):
+        for label, row in zip(model.reference_classes.tolist(), model.reference_rows.tolist(), strict=True):
             self._points_of.setdefault(label, {})[self.position(row)] = None
         self.plot = Plot(
             _axis(model.features[x], self._x_scale, language),
@@ -135,7 +135,7 @@ class Mapper:
         )
 
     def position(self, row: Sequence[float]) -> tuple[int, int]:
-        """Return where a row is on the map."""
+        """Return the position of a row on the map."""
         return self._x_scale.position(row[self._x]), self._y_scale.position(row[self._y])
 
     def draw(self, row: Sequence[float]) -> DecisionMap:
@@ -153,7 +153,7 @@ class Mapper:
         fitting = [found for found in rectangles if found[2] >= CHARACTER_WIDTH * len(name) and found[3] >= NAME_HEIGHT]
         if not fitting:
             return Region(label, path, label % TONES, "", 0, 0)
-        # Where most of its own points are; a larger rectangle may be one that nothing was ever seen in.
+        # The rectangle with most of its own points; a larger one may contain no training row.
         x, y, width, height = max(fitting, key=lambda found: (_count(points, found), found[2] * found[3]))
         return Region(label, path, label % TONES, name, x + width // 2, y + height // 2)
 
@@ -174,7 +174,7 @@ def default_axes(model: Classifier) -> Axes:
 
 
 def axes_of(model: Classifier, x: str | None, y: str | None) -> Axes:
-    """Return the axes that are asked for by feature key; what is unknown or the same twice gives way to the default."""
+    """Return the requested axes; an unknown key, or the same key twice, is replaced by the default."""
     default = default_axes(model)
     if default is None or (x is None and y is None):
         return default
@@ -190,7 +190,7 @@ _Rectangle = tuple[int, int, int, int]
 
 
 class _Grid:
-    """A plane in units of the picture: labels between lines, top row first, rows and columns without any width gone."""
+    """A plane in units of the picture: labels between lines, without the rows and columns that have no width."""
 
     def __init__(self, found: Plane, x_scale: _Scale, y_scale: _Scale) -> None:
         self.xs, columns = _lines(found.x_cuts.tolist(), x_scale)
@@ -227,7 +227,7 @@ class _Grid:
 
 
 def _lines(cuts: Sequence[float], scale: _Scale) -> tuple[list[int], list[int]]:
-    """Return the lines between which something is to be seen, and the interval between each two of them."""
+    """Return the distinct lines, and the interval between each two of them."""
     lines, intervals = [scale.start], []
     for interval, cut in enumerate([*cuts, math.inf]):
         if (line := scale.position(cut)) != lines[-1]:
@@ -277,7 +277,7 @@ def mark_of(label: int) -> str:
 
 
 def step_of(feature: TrainedFeature) -> float:
-    """Return a handy step through the feature's training range: a power of ten, some twenty to two hundred of them."""
+    """Return a round step through the feature's training range: a power of ten, some twenty to two hundred of them."""
     span = feature.high - feature.low
     if not (0 < span < math.inf):
         return 1.0

@@ -23,7 +23,7 @@ from web.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Feature:
+class FeatureView:
     """A row of the table of features; limits that there are not are empty."""
 
     key: str
@@ -34,7 +34,7 @@ class Feature:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ResponseView:
     """One status that an operation answers with, and the media types and headers of what it then sends."""
 
     status: str
@@ -44,7 +44,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class OperationView:
     """One address and method.
 
     `examples` are commands that can be run as they stand; `refusals` are the statuses that it shares with others.
@@ -56,12 +56,12 @@ class Operation:
     summary: str
     description: str
     examples: Sequence[str]
-    replies: Sequence[Reply]
+    replies: Sequence[ResponseView]
     refusals: str
 
 
 @dataclass(frozen=True, slots=True)
-class Schema:
+class SchemaView:
     """One message as JSON Schema."""
 
     name: str
@@ -76,10 +76,10 @@ class DocsView:
     name: str
     version: str
     description: str
-    features: Sequence[Feature]
-    operations: Sequence[Operation]
-    refusals: Sequence[Reply]
-    schemas: Sequence[Schema]
+    features: Sequence[FeatureView]
+    operations: Sequence[OperationView]
+    refusals: Sequence[ResponseView]
+    schemas: Sequence[SchemaView]
 
 
 async def openapi_json(request: Request) -> Response:
@@ -119,7 +119,7 @@ def docs_view(model: Classifier, description: Json, *, address: str) -> DocsView
         version=model.version,
         description=description["info"]["description"],
         features=[
-            Feature(
+            FeatureView(
                 key=feature.key,
                 description=description["components"]["schemas"]["NamedSample"]["properties"][feature.key][
                     "description"
@@ -137,7 +137,7 @@ def docs_view(model: Classifier, description: Json, *, address: str) -> DocsView
         ],
         refusals=_refusals(description),
         schemas=[
-            Schema(
+            SchemaView(
                 name,
                 schema.get("description", schema.get("title", "")).partition("\n")[0].replace("`", ""),
                 msgspec.json.format(msgspec.json.encode(schema)).decode(),
@@ -147,8 +147,8 @@ def docs_view(model: Classifier, description: Json, *, address: str) -> DocsView
     )
 
 
-def _operation(path: str, method: str, operation: Json, *, address: str) -> Operation:
-    return Operation(
+def _operation(path: str, method: str, operation: Json, *, address: str) -> OperationView:
+    return OperationView(
         id=operation["operationId"],
         method=method.upper(),
         path=path,
@@ -160,12 +160,12 @@ def _operation(path: str, method: str, operation: Json, *, address: str) -> Oper
     )
 
 
-def _reply(status: str, reply: Json) -> Reply:
+def _reply(status: str, reply: Json) -> ResponseView:
     headers = [name for name in reply.get("headers", ()) if name != "X-Request-ID"]  # which every reply has
-    return Reply(status, reply["description"], ", ".join(reply.get("content", ())), ", ".join(headers))
+    return ResponseView(status, reply["description"], ", ".join(reply.get("content", ())), ", ".join(headers))
 
 
-def _refusals(description: Json) -> list[Reply]:
+def _refusals(description: Json) -> list[ResponseView]:
     """Return what operations share, by status; its content is in the one form or the other."""
     found: Json = {}
     for methods in description["paths"].values():

@@ -1,4 +1,4 @@
-"""Drift as its operator sees it: a page, its fragment for htmx, or JSON. In English, as logs and documentation are."""
+"""The drift report for operators: a page, its fragment for htmx, or JSON. In English, like logs and documentation."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from web.service import service_of
 
 _HEADLINES: dict[Verdict, str] = {
     "too few samples": "Too few samples.",
-    "stable": "The inputs look like the training data.",
-    "moderate": "The inputs have moved moderately.",
+    "stable": "The inputs match the training data.",
+    "moderate": "The inputs have shifted moderately.",
     "shifted": "The inputs have shifted.",
 }
 _BAR_WIDTH = 8
 _HEIGHT = 32
-# A bar as high as the picture; ten quantiles hold a tenth each, so half of all values in one of them is much.
+# The share of a bar as high as the picture: each tenth of the training data has a share of 0.1, so 0.5 is much.
 _FULL_SHARE = 0.5
 _HEADERS = {"Vary": "Accept, HX-Request", "Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True, slots=True)
 class RowView:
-    """One feature; `bars` and `expected` are SVG paths, `described` says in words what they show."""
+    """One feature; `bars` and `expected` are SVG paths, `described` is their content in words."""
 
     key: str
     title: str
@@ -81,11 +81,13 @@ def example_page(model: Classifier) -> str:
 
 
 def view(report: DriftReport) -> DriftView:
-    """Return what the templates know of a report."""
-    basis = f"{report.samples:,.0f} samples, of which those of {_shown_time(report.half_life_s)} ago count half."
+    """Return the view of a report."""
+    basis = f"{report.samples:,.0f} samples; a sample of {_shown_time(report.half_life_s)} ago counts half."
     if report.verdict == "too few samples":
-        basis += f" There is an index from {report.least_samples:,} on."
-    by_chance = "" if report.by_chance is None else f"By chance alone it is about {report.by_chance:.3f} here."
+        basis += f" The index needs at least {report.least_samples:,} samples."
+    by_chance = (
+        "" if report.by_chance is None else f"Without drift, the index is about {report.by_chance:.3f} by chance."
+    )
     return DriftView(
         name=report.model,
         version=report.version,
@@ -115,7 +117,7 @@ def _row(feature: FeatureDrift) -> RowView:
             if share
         ),
         expected="".join(f"M{_BAR_WIDTH * place} {_top(share)}h{_BAR_WIDTH}" for place, share in steps),
-        described=", ".join(f"{share * 100:.0f} %" for share in feature.shares) or "nothing yet",
+        described=", ".join(f"{share * 100:.0f} %" for share in feature.shares) or "no samples yet",
     )
 
 

@@ -1,7 +1,7 @@
-"""The fragments of one model in one language: what is swapped into the page with every key.
+"""The fragments of one model in one language: the parts that are swapped into the page with every key.
 
-What depends on the outcome, on the features that the map holds, or on a nearest change is rendered once and kept. Left
-for each sample are a few numbers: where it is on the map, and how large its picture is.
+The parts that depend on the outcome, on the held features of the map, or on a nearest change are rendered once and
+cached. A few numbers are filled in for each sample: its position on the map, and the sizes in its picture.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KEPT_ANSWERS = 4_096
 KEPT_CHANGES = 1_024
 KEPT_MAPS = 2_048
 KEPT_AXES = 16
-# A map and a search for the nearest change each look at some rows: at this many, or at a millisecond's.
+# A map and a search for the nearest change each evaluate some rows: this many, or those of a millisecond.
 LEAST_ROWS, MOST_ROWS = 256, 4_096
 
 
@@ -42,7 +42,7 @@ class Fragments:
         self._max_rows = min(max(LEAST_ROWS, model.slice_rows // 2), MOST_ROWS)
         self._titled = {feature.key: feature for feature in model.features}
         self._picture = Picture(model)
-        self._picture_outline = outline("_picture.html", language, leaves=self._picture.leaves)
+        self._picture_outline = outline("_picture.html", language, shapes=self._picture.shapes)
         # Regions and names by axes, ranks of what is held, and chosen label.
         self._maps: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
         self._answer = lru_cache(KEPT_ANSWERS)(self._render_answer)
@@ -59,7 +59,7 @@ class Fragments:
         notes: tuple[Note, ...],
         axes: Axes,
     ) -> bytes:
-        """Return the fragment of the answer to a row with these ranks among the cuts, with the map over `axes`."""
+        """Return the fragment of the answer to a row with these ranks, with the map over `axes`."""
         change = nearest_change(self._model, row, max_rows=self._max_rows, ranks=ranks)
         return self._answer(prediction, notes).fill(
             (
@@ -67,20 +67,20 @@ class Fragments:
                 if change
                 else b"",
                 self._map(row, ranks, prediction.index, axes) if axes else b"",
-                self._picture_outline.fill(self._picture.sizes(row)) if self._picture.leaves else b"",
+                self._picture_outline.fill(self._picture.sizes(row)) if self._picture.shapes else b"",
             )
         )
 
     def axes(self, x: str | None, y: str | None) -> Axes:
-        """Return the axes of the map that are asked for by feature key."""
+        """Return the axes of the map with these feature keys, or default ones."""
         return self._axes(x, y)
 
-    def told(self, notes: Sequence[Note]) -> Sequence[Message]:
-        """Return what notes say."""
-        return answers.told(notes, self._model.features, self._language)
+    def messages_of(self, notes: Sequence[Note]) -> Sequence[Message]:
+        """Return notes as messages."""
+        return answers.messages_of(notes, self._model.features, self._language)
 
     def invalid_view(self, error: InvalidSample) -> PredictionView:
-        """Return the view of a sample with errors, or of one that is not complete yet."""
+        """Return the view of a sample with errors, or of an incomplete one."""
         return answers.invalid_view(error, self._model.features, self._language)
 
     def invalid(self, view: PredictionView) -> bytes:
@@ -98,7 +98,7 @@ class Fragments:
         address: str,
         code: CodeView,
     ) -> str:
-        """Return the page with `texts` in its fields, and a fragment that is one of the above."""
+        """Return the page with `texts` in its fields, and one of the fragments above."""
         view = views.page_view(
             self._model, texts, messages, self._language, lang=lang, axes=axes, address=address, code=code
         )
@@ -148,7 +148,7 @@ class Fragments:
 
 
 class _ByLanguage(dict[Language, Fragments]):
-    """The fragments of one model, in each language that was asked for."""
+    """The fragments of one model, by language."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The languages of the page: translated text, and numbers as people there write them.
+"""The languages of the page: translated texts, and numbers in their notation.
 
-English is what the code says. Every other language is a folder in `web/page/locale/` with the catalogue that Babel
-reads and writes; it is compiled when the first page in it is asked for.
+The texts in the code are English. Every other language is a folder in `web/page/locale/` with a catalogue of Babel; it
+is compiled for the first page in that language.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from web.requests import bounded, qualities
 LOCALES = Path(__file__).parent / "locale"
 CATALOGUE = Path("LC_MESSAGES") / "messages.po"
 SOURCE = "en"
-# A tag need not be longer to say what anybody reads (RFC 5646, section 4.4.1).
+# No language needs a longer tag (RFC 5646, section 4.4.1).
 MAX_TAG_CHARACTERS = 35
-# A list of titles is a sentence, not the form again: after this many it counts.
+# The largest number of titles that a sentence lists by name; the others are counted.
 NAMED_TITLES = 2
 # Between a number and its unit: no line ends there.
 NO_BREAK = "\u00a0"
@@ -57,7 +57,7 @@ class Language:
         return self.translations.ngettext(one, many, count) % {"count": count, **values}
 
     def number(self, value: float) -> str:
-        """Return a number as people write it, with no more digits than needed."""
+        """Return a number in the notation of this language, with no more digits than needed."""
         return shown_number(value).replace("-", "−").replace(".", self.decimal_mark)
 
     def percent(self, share: float) -> str:
@@ -71,7 +71,7 @@ class Language:
         return f"{text.replace('.', self.decimal_mark)}{NO_BREAK}%"
 
     def listed(self, titles: Sequence[str]) -> str:
-        """Return titles as they stand in a sentence: "a", "a and b", "a, b and 1 more"."""
+        """Return titles as a part of a sentence: "a", "a and b", "a, b and 1 more"."""
         named = list(titles[:NAMED_TITLES])
         left = len(titles) - len(named)
         if left:
@@ -81,7 +81,7 @@ class Language:
         return self.gettext("%(first)s and %(last)s", first=", ".join(named[:-1]), last=named[-1])
 
     def title(self, feature: Feature) -> str:
-        """Return the feature's title in this language, where the model brings one."""
+        """Return the feature's title in this language, if the model has one, or else in English."""
         return feature.titles.get(self.code, feature.title)
 
     def quantity(self, value: float, unit: str) -> str:
@@ -138,7 +138,7 @@ def _by_tag() -> dict[str, str]:
 def _preferred(accept_language: bytes) -> Language:
     wanted = []
     for position, (tag, quality) in enumerate(qualities(accept_language).items()):
-        # Any language at all is the one that everything is written in.
+        # `*`, any language, is answered in English.
         found = known(SOURCE if tag == "*" else tag)
         if found and quality > 0:
             wanted.append((-quality, position, found))

@@ -1,7 +1,7 @@
-"""The section about the model: what it learned from, how well it does, and what it must not be used for.
+"""The section about the model: its performance, its features, its training, and the limits of its use.
 
-Everything is read from the model's card. A model that was fitted elsewhere, or a file from a stranger, may lack parts
-of it or hold numbers that make no sense: what cannot be told is left out.
+All of it comes from the model's card. The card of a model that was fitted elsewhere, or of a stranger's file, may lack
+parts or hold impossible numbers: unavailable facts are left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ml.model.card import Card, Recipe, Report, TrainedFeature
 from web.page.languages import NO_BREAK, Language
 
-# A picture of more classes is too large for a page: the most frequent mistakes stand for it.
+# A matrix of more classes is too large for a page: the most frequent errors are listed instead.
 MATRIX_LABELS = 30
 # Names of more classes than this do not fit above their columns side by side.
 SIDE_BY_SIDE = 5
@@ -30,7 +30,7 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something known about the model, as a term and its text."""
+    """A fact about the model, as a term and its text."""
 
     term: str
     text: str
@@ -38,7 +38,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Accuracy on a line from 0 to 100: the interval that it is likely in, and the baseline."""
+    """Accuracy on a line from 0 to 100, with its 95 % interval and the baseline."""
 
     accuracy: str
     low: str
@@ -48,25 +48,25 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """How many test rows of one class got one answer; `looks` are class names: a level of 0 to 8, right or not."""
+    """The number of test rows of one class with one prediction; `css_classes`: a level of 1 to 8, right or not."""
 
     count: str
-    looks: str
+    css_classes: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """One class of the confusion matrix: its test rows by answer, `found` its recall, `true` its precision."""
+    """One class of the confusion matrix: its test rows by prediction, its recall and its precision."""
 
     label: str
     cells: Sequence[Cell]
-    found: str
-    true: str
+    recall: str
+    precision: str
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """How many test rows of the class `label` were answered with `answer`."""
+    """The number of test rows of the class `label` that were predicted as `answer`."""
 
     label: str
     answer: str
@@ -89,15 +89,15 @@ class CardView:
     """The whole section.
 
     Attributes:
-        quality: facts about how well it does.
+        quality: facts about its performance.
         scale: the same as a picture, if it can be drawn.
         classes: the confusion matrix; empty where there are too many classes for it.
-        upright: whether the names above its columns stand upright.
+        upright: whether the names above its columns are vertical.
         mistakes: the most frequent ones, where there is no matrix.
         features: the most important first.
-        more: how many features have no row.
-        origin: facts about how it was made.
-        limits: sentences about what it cannot do.
+        more: the number of features without a row.
+        origin: facts about its training.
+        limits: sentences about the limits of its use.
     """
 
     quality: Sequence[Fact]
@@ -112,7 +112,7 @@ class CardView:
 
 
 def card_view(card: Card, version: str, language: Language) -> CardView:
-    """Return the view of a model's card; it depends on nothing else, and need not be made anew for each page."""
+    """Return the view of a model's card; it depends on nothing else, so it can be cached."""
     has_matrix = len(card.labels) <= MATRIX_LABELS
     ranked = sorted(card.features, key=lambda feature: -feature.importance)
     return CardView(
@@ -150,23 +150,23 @@ def _quality(report: Report, language: Language) -> Iterator[Fact]:
     shown = {"share": percent(report.accuracy), "rows": number(report.test_rows)}
     if interval := _interval(report):
         low, high = map(percent, interval)
-        told = _(
+        text = _(
             "%(share)s of %(rows)s test rows; 95 %% interval (Wilson): %(low)s to %(high)s", **shown, low=low, high=high
         )
     else:
-        told = _("%(share)s of %(rows)s test rows", **shown)
-    yield Fact(_("Accuracy"), told)
+        text = _("%(share)s of %(rows)s test rows", **shown)
+    yield Fact(_("Accuracy"), text)
     yield Fact(
-        _("Baseline"), _("%(share)s by always answering the most frequent class", share=percent(report.baseline))
+        _("Baseline"), _("%(share)s by always predicting the most frequent class", share=percent(report.baseline))
     )
     if validation := report.cross_validation:
-        told = _(
+        text = _(
             "%(mean)s ± %(deviation)s over %(folds)s folds",
             mean=percent(validation.mean),
             deviation=percent(validation.deviation),
             folds=number(validation.folds),
         )
-        yield Fact(_("Cross-validation"), told)
+        yield Fact(_("Cross-validation"), text)
 
 
 def _scale(report: Report) -> Scale | None:
@@ -187,20 +187,20 @@ def _classes(card: Card, language: Language) -> Sequence[ClassRow]:
                 _cell(count, of=sum(counts), is_right=answer == index, language=language)
                 for answer, count in enumerate(counts)
             ],
-            # A class without rows has no recall, and one that was never answered no precision, whatever stands there.
-            found=language.percent(report.recall[index]) if sum(counts) > 0 else "–",
-            true=language.percent(report.precision[index]) if answered[index] > 0 else "–",
+            # A class without rows has no recall, and one that was never predicted no precision, whatever the card says.
+            recall=language.percent(report.recall[index]) if sum(counts) > 0 else "–",
+            precision=language.percent(report.precision[index]) if answered[index] > 0 else "–",
         )
         for index, (label, counts) in enumerate(zip(card.labels, report.confusion, strict=True))
     ]
 
 
 def _cell(count: int, *, of: int, is_right: bool, language: Language) -> Cell:
-    looks = ["right"] if is_right else []
+    css_classes = ["right"] if is_right else []
     if count > 0:
-        # One row of a thousand is still to be seen.
-        looks.insert(0, f"level-{max(1, round(LEVELS * count / of)) if count < of else LEVELS}")
-    return Cell(language.number(count), " ".join(looks))
+        # Even one row of a thousand is visible.
+        css_classes.insert(0, f"level-{max(1, round(LEVELS * count / of)) if count < of else LEVELS}")
+    return Cell(language.number(count), " ".join(css_classes))
 
 
 def _mistakes(card: Card, language: Language) -> Sequence[Mistake]:
@@ -216,7 +216,7 @@ def _mistakes(card: Card, language: Language) -> Sequence[Mistake]:
 
 
 def _features(features: Sequence[TrainedFeature], language: Language) -> Sequence[FeatureRow]:
-    # A fraction, whatever a stranger's file may say.
+    # A fraction, also in a stranger's file.
     importances = [max(-1.0, min(1.0, feature.importance)) for feature in features]
     greatest = max(importances)
     return [
@@ -242,7 +242,7 @@ def _bounds(feature: TrainedFeature, language: Language) -> str:
 
 
 def _span(low: float, high: float, language: Language) -> str:
-    # The form has the ranges with all their digits.
+    # The form shows the ranges with all their digits.
     shown_low, shown_high = (language.number(float(f"{value:.6g}")) for value in (low, high))
     return language.gettext("%(low)s to %(high)s", low=shown_low, high=shown_high)
 
@@ -256,15 +256,15 @@ def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
     yield Fact(_("Data"), card.source)
     train, test = card.report.train_rows, number(card.report.test_rows)
     if train is None:
-        yield Fact(_("Rows"), _("%(test)s to test; trained elsewhere, on others", test=test))
+        yield Fact(_("Rows"), _("%(test)s for testing; trained elsewhere, on other rows", test=test))
     else:
-        yield Fact(_("Rows"), _("%(train)s to train, %(test)s to test", train=number(train), test=test))
+        yield Fact(_("Rows"), _("%(train)s for training, %(test)s for testing", train=number(train), test=test))
     if card.data_digest:
         yield Fact(_("Digest of the data"), f"SHA-256 {card.data_digest[:DIGEST_CHARACTERS]}…")
     trees = language.ngettext("%(count)s tree", "%(count)s trees", card.trees)
     yield Fact(_("Method"), f"{card.estimator}, {trees}")
     if card.recipe:
-        yield Fact(_("Recipe"), ", ".join(_recipe(card.recipe, language)))
+        yield Fact(_("Parameters"), ", ".join(_recipe(card.recipe, language)))
     if card.libraries:
         yield Fact(_("Libraries"), ", ".join(f"{name} {release}" for name, release in card.libraries.items()))
     yield Fact(_("Version"), version)
@@ -273,39 +273,41 @@ def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
 def _recipe(recipe: Recipe, language: Language) -> Iterator[str]:
     _ = language.gettext
     yield _("seed %(seed)s", seed=recipe.seed)
-    yield _("%(share)s of the rows to test", share=language.percent(recipe.test_size))
-    yield _("any depth") if recipe.depth is None else _("depth %(depth)s", depth=recipe.depth)
-    yield language.ngettext("at least %(count)s row at a leaf", "at least %(count)s rows at a leaf", recipe.leaf)
-    if recipe.balanced:
-        yield _("rare classes weighed up")
+    yield _("%(share)s of the rows for testing", share=language.percent(recipe.test_size))
+    yield _("no maximum depth") if recipe.max_depth is None else _("maximum depth %(depth)s", depth=recipe.max_depth)
+    yield language.ngettext(
+        "at least %(count)s row per leaf", "at least %(count)s rows per leaf", recipe.min_samples_leaf
+    )
+    if recipe.balanced_class_weight:
+        yield _("class weights balanced")
 
 
 def _limits(card: Card, language: Language) -> Iterator[str]:
-    """Yield a sentence about each thing that the model cannot do."""
+    """Yield a sentence about each limit of the model's use."""
     _, report = language.gettext, card.report
     if len(card.labels) <= NAMED_LABELS:
-        known = _("It knows these classes alone: %(labels)s.", labels=", ".join(card.labels))
+        known = _("The model knows only these classes: %(labels)s.", labels=", ".join(card.labels))
     else:
-        known = _("It knows %(count)s classes alone.", count=len(card.labels))
-    yield known + " " + _("What is none of them gets one of them as its answer all the same.")
+        known = _("The model knows only %(count)s classes.", count=len(card.labels))
+    yield known + " " + _("An input of any other kind is still given one of these labels.")
     if report.train_rows is None:
-        yield _("The ranges are those of the rows that it was measured on. Outside of them its answer is a guess.")
+        yield _("The ranges are those of the test rows. Outside of them a prediction is a guess.")
     else:
         rows = language.number(report.train_rows)
-        yield _("It has seen %(rows)s rows. Outside of the ranges that they span its answer is a guess.", rows=rows)
+        yield _("It was trained on %(rows)s rows. Outside of their ranges a prediction is a guess.", rows=rows)
     if card.trees == 1:
         share = _("A probability is the share of a class among the training rows at one leaf of its tree.")
     else:
         share = _("A probability is the mean of its %(trees)s trees' shares of training rows.", trees=card.trees)
-    yield share + " " + _("It is not calibrated: answers given with 80 %% need not be right in 80 cases of 100.")
-    yield _("It was measured on rows of one table. Rows of another place, time or instrument may get worse answers.")
+    yield share + " " + _("It is not calibrated: predictions with 80 %% need not be correct in 80 cases of 100.")
+    yield _("It was tested on rows of one table. Predictions for another place, time or instrument may be worse.")
     interval = _interval(report)
     if interval and interval[0] <= report.baseline:
-        yield _("Its test does not show that it is better than always answering the most frequent class.")
+        yield _("Its test does not show that it is better than always predicting the most frequent class.")
     untested = sum(1 for counts in report.confusion if not any(counts))
     if untested:
         yield language.ngettext(
-            "%(count)s class has no test row: nothing is known about its answers.",
-            "%(count)s classes have no test row: nothing is known about their answers.",
+            "%(count)s class has no test rows: its recall is unknown.",
+            "%(count)s classes have no test rows: their recall is unknown.",
             untested,
         )

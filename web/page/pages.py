@@ -23,14 +23,14 @@ from web.service import service_of
 
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 EXAMPLE_ADDRESS = "http://127.0.0.1/"
-# Fields that say how an answer is shown and are no measurements.
+# Fields that are options of the view, not measurements.
 OPTIONS = ("lang", "map-x", "map-y")
 
 
 class ViewOptions(NamedTuple):
-    """How an answer is shown: its language, the `lang` that the address asks for, and the features of its map.
+    """Options of the view: its language, the `lang` of the address, and the features of the map.
 
-    A named tuple: one is made for each request, and a frozen dataclass takes three times as long.
+    A named tuple, because one is made for each request, and a frozen dataclass takes three times as long.
     """
 
     language: Language
@@ -44,7 +44,7 @@ async def page(request: Request) -> Response:
     model = service_of(request.scope).model
     fields, options = split_off(request.scope, query_of(request.scope), model, "page")
     known: dict[str, object] = {feature.key: options.language.number(feature.example) for feature in model.features}
-    # Other parameters are left alone here: links get decorated on their way (utm_source and the like).
+    # Other parameters are ignored here: links get decorated on their way (utm_source and the like).
     known |= {key: text for key, text in fields.items() if key in known}
     tag = entity_tag(model, "page", options.language.code)
     if is_unchanged(request.scope, known, "page", options, tag=tag):
@@ -55,7 +55,7 @@ async def page(request: Request) -> Response:
 def is_unchanged(
     scope: Scope, sample: Mapping[str, object], representation: Representation, options: ViewOptions, *, tag: bytes
 ) -> bool:
-    """Tell whether the client has the answer to a sample already.
+    """Return whether the client has the answer to a sample already.
 
     Conditions do not count where the answer would be an error (RFC 9110, section 13.2.1).
     """
@@ -75,7 +75,7 @@ def is_unchanged(
 async def result(request: Request) -> Response:
     """POST /result: the page with its result, for browsers without JavaScript; a GET leads to the page."""
     if request.method != "POST":
-        # With what it asks for: from the result, the links of examples and languages lead here.
+        # With its query: the links of examples and languages on the result lead here.
         query = request.url.query
         return RedirectResponse(f"./?{query}" if query else "./", status_code=303)
     refuse_compressed(request)
@@ -86,7 +86,7 @@ async def result(request: Request) -> Response:
 
 
 async def favicon(request: Request) -> Response:
-    """GET /favicon.ico: where browsers look for the icon of answers that are no page."""
+    """GET /favicon.ico: the address at which browsers look for the icon of responses other than pages."""
     return RedirectResponse("static/favicon.svg", status_code=308)
 
 
@@ -106,7 +106,7 @@ def page_response(
         ranks = model.cuts.ranks_of(row)
         prediction = model.predict(row, ranks=ranks)
         service.metrics.page.one(model, row, prediction, started)
-        fragment, messages = fragments.answer(row, ranks, prediction, notes, axes), fragments.told(notes)
+        fragment, messages = fragments.answer(row, ranks, prediction, notes, axes), fragments.messages_of(notes)
     except InvalidSample as error:
         service.metrics.page.errors(error.errors)
         view = fragments.invalid_view(error)
@@ -142,14 +142,20 @@ def example_page(model: Classifier, language: Language, *, needs_token: bool) ->
     texts = {feature.key: language.number(feature.example) for feature in model.features}
     panel = snippet_panel.code_view(model, row, address=EXAMPLE_ADDRESS, needs_token=needs_token, language=language)
     return fragments.page(
-        texts, fragment, fragments.told(notes), lang=language.code, axes=axes, address=EXAMPLE_ADDRESS, code=panel
+        texts,
+        fragment,
+        fragments.messages_of(notes),
+        lang=language.code,
+        axes=axes,
+        address=EXAMPLE_ADDRESS,
+        code=panel,
     )
 
 
 def split_off(
     scope: Scope, fields: Mapping[str, str], model: Classifier, representation: Representation
 ) -> tuple[dict[str, object], ViewOptions]:
-    """Return the measurements among a request's fields, and how its answer is to be shown.
+    """Return the measurements among a request's fields, and the options of its view.
 
     The names of the map's fields have a hyphen, which no feature's key has; a feature may be called `lang`.
     """
@@ -170,7 +176,7 @@ def split_off(
 def posted_options(
     request: Request, fields: Mapping[str, str], representation: Representation
 ) -> tuple[dict[str, object], ViewOptions]:
-    """Return what `split_off` does for a form; options that it lacks may stand in its address: `/result?lang=es`."""
+    """Return the result of `split_off` for a form; missing options come from its address: `/result?lang=es`."""
     model = service_of(request.scope).model
     asked = query_of(request.scope)
     addressed = {name: asked[name] for name in OPTIONS if name in asked and name not in model.validator.keys}
@@ -180,7 +186,7 @@ def posted_options(
 def refuse_compressed(request: Request) -> None:
     """Raise a `Problem`, 415, if the body is compressed."""
     if header_of(request.scope, b"content-encoding") not in (b"", b"identity"):
-        raise Problem(415, "a compressed body is not read")
+        raise Problem(415, "a compressed body is not supported")
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -191,6 +197,6 @@ async def form_of(request: Request) -> dict[str, str]:
     """
     charset = content_type_of(request.scope)[1].get(b"charset", b"utf-8").lower()
     if charset not in (b"utf-8", b"utf8", b"us-ascii"):
-        raise Problem(415, "a form is UTF-8")
+        raise Problem(415, "a form must be UTF-8")
     async with request.form(max_files=0, max_fields=MAX_QUERY_FIELDS) as form:
         return {key: str(value) for key, value in form.items()}

@@ -1,4 +1,4 @@
-"""A picture of a sample that a model may bring: leaves around a point, each as long and as wide as two features say."""
+"""The picture of a sample: shapes around a point, whose lengths and widths are values of the sample."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 
 from ml.model.classifier import Classifier
 
-# From the point to the edge of the picture, in its own units; the longest leaf of the training range ends before it.
+# From the point to the edge of the picture, in its own units; the longest shape of the training range ends before it.
 REACH = 50
 LONGEST = 44
 SHORTEST = 1
 
 
 @dataclass(frozen=True, slots=True)
-class LeafView:
-    """One leaf: where it points, in degrees clockwise from the right, and which of two tones it has."""
+class ShapeView:
+    """One shape: its direction, in degrees clockwise from the right, and its tone, one of two."""
 
     angle: str
     tone: int
 
 
 class Picture:
-    """The picture that one model brings.
+    """The picture of one model.
 
     Attributes:
-        leaves: in the order in which they are drawn, and in which `sizes` has their sizes.
+        shapes: in the order of drawing, which is that of `sizes`.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -35,10 +35,10 @@ class Picture:
         longest = max((model.features[positions[kind.length]].high for kind in kinds), default=0.0)
         self._longest = longest if longest > 0 else math.inf
         self._kinds = [(positions[kind.length], positions[kind.width], len(kind.angles)) for kind in kinds]
-        self.leaves = [LeafView(f"{angle:g}", tone % 2) for tone, kind in enumerate(kinds) for angle in kind.angles]
+        self.shapes = [ShapeView(f"{angle:g}", tone % 2) for tone, kind in enumerate(kinds) for angle in kind.angles]
 
     def sizes(self, row: Sequence[float]) -> list[bytes]:
-        """Return length and width of each leaf for a row, as SVG's `scale` takes them."""
+        """Return the length and width of each shape for a row, as arguments of SVG's `scale`."""
         sizes: list[bytes] = []
         for length, width, count in self._kinds:
             sizes += [b"%.1f %.1f" % (self._scaled(row[length]), self._scaled(row[width]))] * count

@@ -1,6 +1,6 @@
 """The panel of snippets: the sample on the page, ready to copy into programs.
 
-It stands in the page and is asked for again when it is opened and when typing pauses: GET /code with the page's query.
+It is part of the page, and is loaded again when it is opened and when typing pauses: GET /code with the page's query.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ml.model.sample import InvalidSample
 from ml.tables.numbers import shown_number
 from web.page import languages, snippets
 from web.page.languages import Language
-from web.page.snippets import Call, Input
+from web.page.snippets import Input, SnippetContext
 from web.page.templates import render
 from web.requests import header_of, is_known, query_of
 from web.responses import Content, tag_of
 from web.service import service_of
 
-# The address of a folder: nothing in it can be matched in two ways, so the time grows with its length alone.
+# The address of a folder: the pattern is unambiguous, so its time is linear in the length of the address.
 _FOLDER = re.compile(r"https?://[A-Za-z0-9.:_\[\]-]++/[!-~]*+")
 _VARY = {"Vary": "HX-Request", "Cache-Control": "no-cache"}
 _HEADERS = [
@@ -38,7 +38,7 @@ MAX_ADDRESS_CHARACTERS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """One program; `id` is that of its text on the page, `note` what it needs."""
+    """One program; `id` is that of its text on the page, `note` names its requirements."""
 
     id: str
     title: str
@@ -48,14 +48,14 @@ class Snippet:
 
 @dataclass(frozen=True, slots=True)
 class CodeView:
-    """The panel; `note` says when values of the example stand in for what is not typed yet."""
+    """The panel; `note` is set when missing or invalid values were replaced by those of the example."""
 
     note: str
     snippets: Sequence[Snippet]
 
 
 async def code(request: Request) -> Response:
-    """GET /code: the panel for the sample in the query, for htmx; others are led to the page that has it."""
+    """GET /code: the panel for the sample in the query, for htmx; others are redirected to the page with it."""
     query = request.scope["query_string"].decode("latin-1")
     if request.headers.get("hx-request") != "true":
         return RedirectResponse(f"./?{query}#code" if query else "./#code", status_code=303, headers=_VARY)
@@ -88,16 +88,16 @@ def code_view(
     """Return the view of the panel.
 
     Args:
-        sample: as for the validator; what it misses or has wrong is taken from the model's example.
-        address: where the service answers, as its callers see it, with a slash at its end.
-        needs_token: whether programs have to send a token.
+        sample: as for the validator; missing or invalid values are replaced by those of the model's example.
+        address: the address of the service as its callers see it, with a slash at its end.
+        needs_token: whether programs must send a token.
     """
     row, is_complete = _row(model, sample)
     inputs = [
         Input(feature.key, _caption(language.title(feature), feature.unit), shown_number(value))
         for feature, value in zip(model.features, row, strict=True)
     ]
-    call = Call(address, model.name, inputs, needs_token)
+    call = SnippetContext(address, model.name, inputs, needs_token)
     _ = language.gettext
     programs = [
         ("curl", "curl", "", snippets.curl),
@@ -111,9 +111,9 @@ def code_view(
         (
             "htmx",
             "htmx",
-            _("Not while a token is asked for: it would stand in the page for all to read.")
+            _("Not possible while a token is required: every visitor of the page could read it.")
             if needs_token
-            else _("For a page that has htmx 2; ALLOWED_ORIGINS here must name its site."),
+            else _("For a page with htmx 2; ALLOWED_ORIGINS of this service must name its origin."),
             snippets.htmx,
         ),
         ("oip", "Open Inference Protocol: curl", "", snippets.inference),
@@ -125,15 +125,15 @@ def code_view(
         ),
     ]
     return CodeView(
-        note="" if is_complete else _("Values of the example stand in for what is missing or wrong."),
+        note="" if is_complete else _("Missing or invalid values are replaced by those of the example."),
         snippets=[Snippet(f"code-{name}", title, note, write(call)) for name, title, note, write in programs],
     )
 
 
 def address_of(request: Request) -> str:
-    """Return where the service answers, as this caller sees it, with a slash at its end.
+    """Return the address of the service as this caller sees it, with a slash at its end.
 
-    A proxy may have cut a prefix off the path before us. The page knows better: htmx sends its address along.
+    A proxy may remove a prefix from the path. The address of the page, which htmx sends along, still has it.
     """
     page = request.headers.get("hx-current-url", "").partition("#")[0].partition("?")[0]
     folder = page[: page.rfind("/") + 1]
@@ -151,7 +151,7 @@ def _is_address(text: str) -> bool:
 
 
 def _language(scope: Scope, fields: Mapping[str, str], model: Classifier) -> Language:
-    """Return the language that the page was asked for in: by its address, or by the browser."""
+    """Return the language of the page: that of its address, or the browser's."""
     asked = "" if "lang" in model.validator.keys else fields.get("lang", "")
     return languages.known(asked) or languages.preferred(header_of(scope, b"accept-language"))
 
@@ -167,7 +167,7 @@ def _row(model: Classifier, sample: Mapping[str, object] | Sequence[object]) -> 
         right = {key: value for key, value in given.items() if key not in {one.feature for one in error.errors}}
     try:
         return model.validator.row(example | right), False
-    except InvalidSample:  # more values are wrong than are told
+    except InvalidSample:  # more values are invalid than the error lists
         return list(example.values()), False
 
 

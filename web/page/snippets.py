@@ -1,8 +1,8 @@
 """One sample as text to copy into a program: a command, a script, a piece of a page.
 
-Knows no templates and no requests. Each function returns text that runs as it stands. Every name, key and address in
-it is escaped for the language that it stands in, whatever the model calls its features. The token, where one is asked
-for, is never in the text: the programs read it from their environment.
+Knows no templates and no requests. Each function returns text that runs unchanged. Every name, key and address in it is
+escaped for the language around it, whatever the names of the features are. The token, if one is required, is never in
+the text: the programs read it from their environment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from web.oip.messages import SAMPLES
 
-# Lists that are longer than a line go on in further ones.
+# Longer lists are continued on further lines.
 LINE_CHARACTERS = 72
 # A sample of more features is written as an array in the order of the features: one line holds a dozen numbers.
 NAMED_FEATURES = 12
@@ -30,7 +30,7 @@ _JAVASCRIPT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One value of the sample; `title` is what people call it, with its unit, and `value` a JSON number."""
+    """One value of the sample; `title` is its name for people, with its unit, and `value` a JSON number."""
 
     key: str
     title: str
@@ -38,14 +38,14 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What the snippets have in common.
+class SnippetContext:
+    """The data of all snippets.
 
     Attributes:
-        address: where the service answers, as its callers see it, with a slash at its end.
+        address: the address of the service as its callers see it, with a slash at its end.
         model: the model's name.
         inputs: the sample, in the order of the features.
-        needs_token: whether programs have to send a token.
+        needs_token: whether programs must send a token.
     """
 
     address: str
@@ -59,12 +59,12 @@ class Call:
         return f"ws{self.address.removeprefix('http')}stream"
 
 
-def curl(call: Call) -> str:
+def curl(call: SnippetContext) -> str:
     """Return a shell command that posts the sample as JSON."""
     return _post(call, "predict", f'{{"sample": {_sample(call, indent=1)}}}')
 
 
-def inference(call: Call) -> str:
+def inference(call: SnippetContext) -> str:
     """Return a shell command that asks by the Open Inference Protocol."""
     rows = _filled([one.value for one in call.inputs], "[]", indent=1)
     tensor = f'"name": "{SAMPLES}", "shape": [1, {len(call.inputs)}], "datatype": "FP64"'
@@ -72,7 +72,7 @@ def inference(call: Call) -> str:
     return _post(call, f"v2/models/{quote(call.model, safe='')}/infer", body)
 
 
-def python(call: Call) -> str:
+def python(call: SnippetContext) -> str:
     """Return a Python program that asks on the websocket; it needs the package websockets."""
     os = "import os\n" if call.needs_token else ""
     headers = f"headers = {_python_headers()}\n" if call.needs_token else ""
@@ -88,7 +88,7 @@ def python(call: Call) -> str:
     )
 
 
-def tritonclient(call: Call) -> str:
+def tritonclient(call: SnippetContext) -> str:
     """Return a Python program that asks by the Open Inference Protocol; it needs the package tritonclient[http]."""
     url = urlsplit(call.address)
     server = _text(url.netloc + url.path.rstrip("/")) + (", ssl=True" if url.scheme == "https" else "")
@@ -106,7 +106,7 @@ def tritonclient(call: Call) -> str:
     )
 
 
-def javascript(call: Call) -> str:
+def javascript(call: SnippetContext) -> str:
     """Return a JavaScript module that posts the sample as JSON: for Node, and for pages of this service."""
     # A page of this service has a cookie instead, and no process.
     token = f'"Authorization": `Bearer ${{globalThis.process?.env.{TOKEN_VARIABLE}}}`' if call.needs_token else ""
@@ -123,7 +123,7 @@ def javascript(call: Call) -> str:
     )
 
 
-def htmx(call: Call) -> str:
+def htmx(call: SnippetContext) -> str:
     """Return the HTML of a form that shows the prediction, for a page elsewhere that has loaded htmx 2."""
     inputs = "".join(
         f"  <label>{_html(one.title)} <input name={_attribute(one.key)} value={_attribute(one.value)}></label>\n"
@@ -137,7 +137,7 @@ def htmx(call: Call) -> str:
     )
 
 
-def _post(call: Call, path: str, body: str) -> str:
+def _post(call: SnippetContext, path: str, body: str) -> str:
     lines = [f"curl -s {shlex.quote(call.address + path)}", "-H 'Content-Type: application/json'"]
     if call.needs_token:
         lines.append(f'-H "Authorization: Bearer ${TOKEN_VARIABLE}"')
@@ -160,7 +160,7 @@ def _python_escape(character: str) -> str:
 def _text(text: str, *, wide: Callable[[str], str] = _json_escape) -> str:
     """Return text in double quotes as JSON, JavaScript and Python read it.
 
-    What cannot be seen is spelled out; so is `<`, which ends a script in a page.
+    Invisible characters are escaped; so is `<`, which ends a script in a page.
     """
     plain = json.dumps(text, ensure_ascii=False)
     if plain.isprintable() and "<" not in plain:
@@ -172,7 +172,7 @@ def _text(text: str, *, wide: Callable[[str], str] = _json_escape) -> str:
 
 
 def _sample(
-    call: Call, *, indent: int = 0, wide: Callable[[str], str] = _json_escape, in_javascript: bool = False
+    call: SnippetContext, *, indent: int = 0, wide: Callable[[str], str] = _json_escape, in_javascript: bool = False
 ) -> str:
     """Return the sample as an object, or as an array when it is long."""
     if len(call.inputs) > NAMED_FEATURES:
@@ -203,7 +203,7 @@ def _filled(items: Iterable[str], brackets: str, *, indent: int = 0) -> str:
 
 
 def _html(text: str) -> str:
-    """Return text as HTML; what cannot be seen is spelled out where HTML has a way to."""
+    """Return text as HTML; invisible characters are escaped where HTML has an escape."""
     escaped = html.escape(text, quote=False)
     if escaped.isprintable():
         return escaped

@@ -32,7 +32,7 @@ class Outline:
 
 
 def render(name: str, language: Language, **context: object) -> str:
-    """Return a template's text in a language. Links in it are relative to `base`, the way up to the service."""
+    """Return a template's text in a language. Links in it are relative to `base`, the path up to the service."""
     return _environment(language).get_template(name).render(context)
 
 
@@ -44,7 +44,7 @@ def outline(name: str, language: Language, **context: object) -> Outline:
 
 @cache
 def _gap() -> str:
-    """Return what stands in rendered text for a gap: random, so that no label, title or value can contain it."""
+    """Return the placeholder of a gap in rendered text: random, so no label, title or value can contain it."""
     return secrets.token_hex(16)
 
 

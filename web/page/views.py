@@ -1,4 +1,4 @@
-"""What the page's templates know: plain data, numbers and sentences as the reader's language has them."""
+"""Views of the page's templates: plain data, with numbers and sentences in the reader's language."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ProblemView:
 class Field:
     """One input of the form, `id` its own on the page.
 
-    `text` is what it holds, `start` the example's value, `low` and `high` the training range, `kind` that of `hint`.
+    `text` is its content, `start` the example's value, `low` and `high` the training range, `kind` that of `hint`.
     Arrow keys move by `step`. The slider goes from `least` to `most` and stands at `slid`.
     """
 
@@ -66,7 +66,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link to the page: `text` is what it says, `query` its address with the question mark, `code` its language."""
+    """A link to the page: its text, its query with the question mark, and the code of its language."""
 
     text: str
     query: str
@@ -87,10 +87,10 @@ class Choice:
 class PageView:
     """The whole page.
 
-    `count` is the number of fields in all groups, `lang` the language that the address asks for, `start` the query of
-    the page as it is opened first, `usual_x` and `usual_y` the keys of the axes that need not be told, `features` the
-    digest of the model's interface, `marks` the paths of the marks of labels, again from the start when there are more
-    labels, and `address` where the service answers, as its callers see it.
+    `count` is the number of fields in all groups, `lang` the language of the address, `start` the address of the page
+    without input, `usual_x` and `usual_y` the keys of the default axes, `features` the digest of the model's interface,
+    `marks` the paths of the marks of labels, repeated when there are more labels, and `address` the address of the
+    service as its callers see it.
     """
 
     name: str
@@ -114,16 +114,16 @@ class PageView:
 
 
 def problem_view(details: ProblemDetails, to: Language) -> ProblemView:
-    """Return the view of an error page: its title in the reader's language, the details in English as programs get."""
+    """Return the view of an error page: its title in the reader's language, the details in English as for programs."""
     title = {
         400: to.gettext("The request cannot be read"),
         401: to.gettext("A token is needed"),
         403: to.gettext("This is not allowed"),
-        404: to.gettext("There is nothing here"),
-        405: to.gettext("This is not allowed here"),
+        404: to.gettext("Page not found"),
+        405: to.gettext("This method is not allowed here"),
         408: to.gettext("The request took too long"),
-        413: to.gettext("This is too large"),
-        415: to.gettext("This kind of content is not read"),
+        413: to.gettext("The request is too large"),
+        415: to.gettext("This type of content is not supported"),
         422: to.gettext("The input has errors"),
         426: to.gettext("This address is a websocket"),
         429: to.gettext("Too many requests"),
@@ -194,7 +194,7 @@ def _choices(model: Classifier, axes: Axes, side: int, to: Language) -> Sequence
 
 
 def _examples(model: Classifier, *, lang: str, to: Language) -> Sequence[Link]:
-    """Return links to one training row of each class: the one nearest to the middle of its class."""
+    """Return links to one training row of each class: the one nearest to the mean of its class."""
     links = []
     for label, row in _typical_rows(model):
         sample = {feature.key: shown_number(value) for feature, value in zip(model.features, row, strict=True)}
@@ -207,7 +207,7 @@ def _typical_rows(model: Classifier) -> list[tuple[int, list[float]]]:
     scale = [feature.high - feature.low or 1.0 for feature in model.features]
     found = []
     for label in range(len(model.labels)):
-        rows = model.sample_rows[model.sample_classes == label]
+        rows = model.reference_rows[model.reference_classes == label]
         if len(rows):
             distances = (((rows - rows.mean(axis=0)) / scale) ** 2).sum(axis=1)
             found.append((label, rows[distances.argmin()].tolist()))
@@ -215,7 +215,7 @@ def _typical_rows(model: Classifier) -> list[tuple[int, list[float]]]:
 
 
 def _grouped(fields: Mapping[str, Field], features: Sequence[TrainedFeature], to: Language) -> Sequence[Group]:
-    """Return a dozen fields as they come; of more, the most important first and the others folded away."""
+    """Return up to a dozen fields in their order; of more, the most important first and the others folded away."""
     if len(fields) <= SHOWN_FIELDS:
         return [Group("", is_open=True, fields=list(fields.values()))]
     ranked = [fields[feature.key] for feature in sorted(features, key=lambda feature: -feature.importance)]
@@ -247,7 +247,7 @@ def _field(identity: str, feature: TrainedFeature, to: Language, *, text: str, m
 
 
 def _slid(feature: TrainedFeature, text: str) -> float:
-    """Return where the slider stands: at the value, or as near to it as the training range is."""
+    """Return the position of the slider: the value, or the end of the training range that is nearest to it."""
     try:
         number = number_of(text)
     except NotANumber:

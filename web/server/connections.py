@@ -1,6 +1,6 @@
-"""The open connections of a process: how many there may be, and how long a slow client may keep one.
+"""The open connections of a process: limits of their number, and deadlines for slow clients.
 
-There are no timers: once a second every connection is looked at, which costs those that behave nothing.
+There are no timers: every connection is checked once a second, so a request costs nothing.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from web.settings import Settings
 
 logger = logging.getLogger("web")
 
-# How often connections are looked at: often enough for the shortest deadline.
-LONGEST_LOOK_S = 1.0
-LOOKS_A_DEADLINE = 4
+# The interval between checks: short enough for the shortest deadline.
+LONGEST_INTERVAL_S = 1.0
+CHECKS_A_DEADLINE = 4
 
 
 class Transport(Protocol):
-    """What is asked of a connection's transport."""
+    """The methods of a connection's transport that are used here."""
 
     def get_write_buffer_size(self) -> int: ...
     def is_closing(self) -> bool: ...
     def abort(self) -> None: ...
 
 
-class Watched:
-    """A protocol whose client has deadlines; `look` is called about once a second.
+class DeadlineMixin:
+    """A protocol with deadlines for its client; `check_deadlines` is called about once a second.
 
-    Subclasses count in `received_bytes` what comes in, and say what they wait for.
+    Subclasses count received bytes in `received_bytes`, and implement `check_input`.
     """
 
     transport: Transport
     received_bytes = 0
-    _seen_bytes = 0  # of these, what was there at the last look
-    _unread_s = 0.0  # since when the client has not read what was sent
-    _slow_s = 0.0  # how far it is behind with what it sends
-    _closing_s = 0.0  # since when it has been expected to close
+    _seen_bytes = 0  # received bytes at the last check
+    _unread_s = 0.0  # time for which the client has left data unread
+    _slow_s = 0.0  # time by which its input is late
+    _closing_s = 0.0  # time for which its closing has been awaited
 
-    def look(self, elapsed_s: float, settings: Settings) -> None:
-        """Cut the connection if its client is too slow; `elapsed_s` is the time since the last look, in seconds."""
+    def check_deadlines(self, elapsed_s: float, settings: Settings) -> None:
+        """Abort the connection if its client is too slow; `elapsed_s` is the time since the last check, in seconds."""
         came = self.received_bytes - self._seen_bytes
         self._seen_bytes = self.received_bytes
-        # Who goes on sending is still there: many clients read nothing until they have sent everything.
+        # A client that still sends is alive: many read nothing until they have sent everything.
         if self.transport.get_write_buffer_size() and not came:
             self._unread_s += elapsed_s
             if self._unread_s > settings.send_timeout_s:
-                # abort, not close: closing would wait for the client to read what is left.
+                # abort, not close: closing would wait for the client to read the rest.
                 self.transport.abort()
                 return
         else:
@@ -63,52 +63,52 @@ class Watched:
                 if self._closing_s > settings.linger_s:
                     self.transport.abort()
             return
-        self.look_at_input(came, elapsed_s, settings)
+        self.check_input(came, elapsed_s, settings)
 
-    def look_at_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
-        """Cut the connection if its client sends too slowly; `came` is what it sent since the last look, in bytes."""
+    def check_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
+        """Refuse a client that sends too slowly; `came` is the number of bytes since the last check."""
         raise NotImplementedError
 
     def has_read(self) -> None:
-        """Start the clock of a client that does not read anew: it has read."""
+        """Restart the deadline for reading: the client has read."""
         self._unread_s = 0.0
 
     def is_too_slow(self, came: int, elapsed_s: float, settings: Settings) -> bool:
-        """Tell whether a body or frame comes in so slowly, for so long, that it must not go on."""
+        """Return whether a body or message has arrived too slowly for too long."""
         self._slow_s = max(0.0, self._slow_s + elapsed_s - came / settings.min_body_rate)
         return self._slow_s > settings.body_timeout_s
 
     def pending_bytes(self) -> int:
-        """Return how much is held for the client, in bytes."""
+        """Return the size of the data held for the client, in bytes."""
         return 0
 
     def give_up(self) -> None:
-        """Cut the connection because all of them together hold too much."""
+        """Abort the connection because all connections together hold too much."""
         self.transport.abort()
 
 
 class Connections:
-    """All open connections of a process, by transport: a websocket goes on with that of its handshake."""
+    """All open connections of a process, by transport: a websocket keeps that of its handshake."""
 
     def __init__(self, settings: Settings, pending: Pending) -> None:
         self._settings = settings
         self._pending = pending
-        self._open: dict[object, Watched] = {}
+        self._open: dict[object, DeadlineMixin] = {}
         self._refused: set[object] = set()
-        self._unlogged: int | None = None  # refusals since the last line about one; None when there was no line
+        self._unlogged: int | None = None  # refusals since the last log line; None if there was no line
         self._clients: dict[object, str] = {}
         self._of_client: Counter[str] = Counter()
         shortest_s = min(
             settings.head_timeout_s, settings.body_timeout_s, settings.send_timeout_s, settings.linger_s,
             settings.keep_alive_s,
         )  # fmt: skip
-        self._every_s = min(LONGEST_LOOK_S, shortest_s / LOOKS_A_DEADLINE)
+        self._every_s = min(LONGEST_INTERVAL_S, shortest_s / CHECKS_A_DEADLINE)
 
-    def enter(self, transport: Transport, connection: Watched, address: str) -> Problem | None:
-        """Take in a new connection; return why it is not served, or nothing.
+    def enter(self, transport: Transport, connection: DeadlineMixin, address: str) -> Problem | None:
+        """Register a new connection; return the problem if it is not served.
 
-        A client that is refused is told so when it asks; when there are as many of these as may be served, the next
-        ones are cut.
+        A refused client gets the problem as the answer to its request. When there are as many refused connections as
+        may be served, further ones are aborted.
         """
         settings = self._settings
         problem = None
@@ -128,8 +128,8 @@ class Connections:
         self._open[transport] = connection
         return problem
 
-    def go_on(self, transport: Transport, connection: Watched) -> None:
-        """Put the protocol that an open connection goes on with in the place of the one before."""
+    def hand_over(self, transport: Transport, connection: DeadlineMixin) -> None:
+        """Register the new protocol of an open connection in place of the previous one."""
         self._open[transport] = connection
 
     def leave(self, transport: Transport) -> None:
@@ -143,41 +143,40 @@ class Connections:
                 del self._of_client[address]
 
     def log_refusal(self, problem: Problem, address: str, request_id: str) -> None:
-        """Write a line about a client that never came to the application; until the next look, only count more."""
+        """Log a refusal before the application; further ones are only counted until the next check."""
         if self._unlogged is not None:
             self._unlogged += 1
             return
         self._unlogged = 0
         token = logs.REQUEST_ID.set(request_id)
-        logger.warning("refused a request of %s with %d: %s", address, problem.details.status, problem.details.detail)
+        details = problem.details
+        logger.warning("refused a request from %s with status %d: %s", address, details.status, details.detail)
         logs.REQUEST_ID.reset(token)
 
     async def watch(self) -> None:
-        """Look at every connection, again and again, until cancelled."""
+        """Check all connections again and again, until cancelled."""
         loop = asyncio.get_running_loop()
         before = loop.time()
         while True:
             await asyncio.sleep(self._every_s)
             now = loop.time()
-            # A process that was held up is not its clients' fault.
-            self.look(min(now - before, 2 * self._every_s))
+            # Clients are not charged for a delay of this process.
+            self.check_deadlines(min(now - before, 2 * self._every_s))
             before = now
 
-    def look(self, elapsed_s: float) -> None:
-        """Look at every connection once."""
+    def check_deadlines(self, elapsed_s: float) -> None:
+        """Check every connection once."""
         if self._unlogged:
-            logger.warning(
-                "refused %d more requests within %g s, for the same or other reasons", self._unlogged, elapsed_s
-            )
+            logger.warning("refused %d more requests within %g s", self._unlogged, elapsed_s)
             self._unlogged = 0
         else:
             self._unlogged = None
         for connection in tuple(self._open.values()):
             try:
-                connection.look(elapsed_s, self._settings)
+                connection.check_deadlines(elapsed_s, self._settings)
             except Exception:
-                # One connection must not end the looking after all others.
-                logger.exception("a connection is cut, for a mistake of our own")
+                # A failure on one connection must not stop the checks of the rest.
+                logger.exception("unexpected error while checking a connection; connection aborted")
                 connection.transport.abort()
         sizes = [(connection.pending_bytes(), connection) for connection in self._open.values()]
         total = self._pending.taken + sum(size for size, _ in sizes)

@@ -9,7 +9,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from web.problems import Problem
-from web.server.connections import Connections, Watched
+from web.server.connections import Connections, DeadlineMixin
 from web.server.refusing import refusal
 from web.server.responding import Cycle
 from web.server.transport import MOST_PORTION_BYTES, PacedTransport
@@ -18,13 +18,13 @@ from web.settings import Settings
 
 # The shortest header, `a:b` and its line break, takes so many bytes and as long as a chunk.
 HEADER_LINE_BYTES = 5
-# What a header takes in memory beside its text: a pair and two texts.
+# The memory of a header beside its text: a pair and two bytes objects.
 HEADER_BYTES = 128
 # The end of a head, and of a chunked body.
 END = b"\r\n\r\n"
 
 
-class HttpProtocol(Watched, HttpToolsProtocol):
+class HttpProtocol(DeadlineMixin, HttpToolsProtocol):
     """One HTTP connection.
 
     The state that the application's lifespan yields has the service and the connections of the process.
@@ -38,7 +38,7 @@ class HttpProtocol(Watched, HttpToolsProtocol):
     _pieces = 0  # of bodies, in a portion
     _waited_s = 0.0  # for a head, or for the next request
     _ignores_input = False  # the last answer is under way
-    _problem: Problem | None = None  # why this connection is not served
+    _problem: Problem | None = None  # the reason why this connection is not served
 
     @property
     def _service(self) -> Service:
@@ -46,13 +46,13 @@ class HttpProtocol(Watched, HttpToolsProtocol):
         return service
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Put our transport in between, and find out whether the connection is one too many."""
+        """Wrap the transport, and register the connection, which may be one too many."""
         super().connection_made(PacedTransport(transport, self.loop, self))  # type: ignore[arg-type]  # it acts as one
         connections: Connections = self.app_state["connections"]
         self._problem = connections.enter(self.transport, self, self.client[0] if self.client else "")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Make room for others."""
+        """Unregister the connection."""
         self.app_state["connections"].leave(self.transport)
         super().connection_lost(exc)
 
@@ -77,9 +77,9 @@ class HttpProtocol(Watched, HttpToolsProtocol):
             transport.hold(data)
 
     def is_ready(self) -> bool:
-        """Tell whether more may be parsed: not the next request before the one that has come is answered.
+        """Return whether more may be parsed: not the next request before the present one is answered.
 
-        What a client sends ahead then stays bytes: as requests it would take 66 times their memory.
+        Pipelined requests stay bytes until then: parsed, they would take 66 times the memory.
         """
         cycle = self.cycle
         return cycle is None or cycle.response_complete or cycle.more_body
@@ -91,10 +91,10 @@ class HttpProtocol(Watched, HttpToolsProtocol):
         return most if end < 0 else end + len(END)
 
     def feed(self, portion: bytes) -> int:
-        """Parse, and give up on what is not HTTP, and on heads and trailers that are too long.
+        """Parse bytes, and refuse invalid HTTP, and heads and trailers that are too long.
 
         Returns:
-            How many pieces there were, as a measure of work.
+            The number of pieces, as a measure of work.
         """
         self._pieces = 0
         try:
@@ -116,14 +116,14 @@ class HttpProtocol(Watched, HttpToolsProtocol):
                 part = "head" if self._in_head else "trailer section"
                 self.refuse(Problem(431, f"the {part} of the request has more than {limit} bytes"))
             elif not self._in_head:
-                self.headers.clear()  # trailers say nothing that is needed here
+                self.headers.clear()  # trailers are ignored
         return 1 + len(portion) // HEADER_LINE_BYTES
 
     def caught_up(self) -> None:
-        """Do nothing: all that was read is parsed."""
+        """Do nothing: all received bytes are parsed."""
 
     def pending_bytes(self) -> int:
-        """Return how much is held for this client."""
+        """Return the size of the data held for this client, in bytes."""
         size: int = self.transport.held_bytes()
         if self._in_head:
             size += self._framing_bytes
@@ -132,7 +132,7 @@ class HttpProtocol(Watched, HttpToolsProtocol):
         return size + (len(self.headers or ()) + self._headers_kept) * HEADER_BYTES
 
     def refuse(self, problem: Problem) -> None:
-        """Answer without the application, and end the connection; while it answers, only end it."""
+        """Answer without the application, and end the connection; if the application answers already, only end it."""
         self._ignores_input = True
         self.transport.drop()
         cycle = self.cycle
@@ -147,47 +147,47 @@ class HttpProtocol(Watched, HttpToolsProtocol):
             cycle.keep_alive = False
 
     def _end(self) -> None:
-        self.transport.is_gentle = True
+        self.transport.lingering_close = True
         self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Start to count."""
+        """Begin to count the bytes and the time of a head."""
         super().on_message_begin()
         self._in_head, self._framing_bytes, self._waited_s = True, 0, 0.0
 
     def on_headers_complete(self) -> None:
-        """Stop counting."""
+        """End the head of a request."""
         self._in_head = False
         super().on_headers_complete()
         cycle = self.cycle
         if cycle is not None and cycle.scope is self.scope:
-            cycle.__class__ = Cycle  # uvicorn names its own class where it makes one
+            cycle.__class__ = Cycle  # uvicorn has no setting for this class
             self._headers_kept = len(self.headers)
             self.headers = []  # trailers are no headers of this request
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of a body: in chunks they can be of a byte each."""
+        """Count and keep a piece of a body: chunks can be as small as a byte."""
         self._pieces += 1
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """Go on with the next request. uvicorn would set a timer here, one for each request; see `look_at_input`."""
+        """Continue with the next request. uvicorn would set a timer here, one for each request; see `check_input`."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
-        self.transport.go_on_soon()
+        self.transport.parse_soon()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
 
     def resume_writing(self) -> None:
-        """Go on sending: the client has read."""
+        """Continue sending: the client has read."""
         self.has_read()
         super().resume_writing()
 
-    def look_at_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
-        """Answer 408 to what comes in too slowly, and close what is idle."""
+    def check_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
+        """Answer slow requests with 408, and close idle connections."""
         cycle = self.cycle
         if self._in_head:
             self._waited_s += elapsed_s
@@ -195,7 +195,7 @@ class HttpProtocol(Watched, HttpToolsProtocol):
                 if self._framing_bytes:
                     self.refuse(Problem(408, f"the head of the request took more than {settings.head_timeout_s:g} s"))
                 else:
-                    self.transport.close()  # a browser opens connections that it may never need
+                    self.transport.close()  # browsers open spare connections
         elif cycle.more_body:
             if self.flow.read_paused or self.transport.held:
                 return
@@ -212,4 +212,4 @@ class HttpProtocol(Watched, HttpToolsProtocol):
             if self._waited_s > settings.keep_alive_s:
                 self.transport.close()
         else:
-            self._waited_s = 0.0  # it is our turn
+            self._waited_s = 0.0  # the client waits for the application

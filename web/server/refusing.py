@@ -1,4 +1,4 @@
-"""The answer to what never comes to the application."""
+"""Responses to requests and handshakes that are refused before the application."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from web.service import Service
 def refusal(
     state: dict[str, Any], problem: Problem, client: tuple[str, int] | None, default_headers: list[tuple[bytes, bytes]]
 ) -> bytes:
-    """Return a whole HTTP response; it is counted, gets an id, and is named in the log.
+    """Return a whole HTTP response to a refused request, which is counted, gets an id, and is logged.
 
     Args:
-        state: what the application's lifespan yielded.
+        state: the state that the application's lifespan yielded.
     """
     service: Service = state["service"]
     connections: Connections = state["connections"]

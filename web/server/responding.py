@@ -1,4 +1,4 @@
-"""One request and its response on uvicorn's HTTP protocol: heads put together from known lines, and answers cut off."""
+"""One request and its response on uvicorn's HTTP protocol: heads made of cached lines, and aborted responses."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
-from web.responses import CHECK, CUT
+from web.responses import ABORT, CHECK
 
-# Lines of headers that are kept, checked and joined; the date among them changes every second.
+# The number of cached header lines, checked and encoded; the date among them changes every second.
 KEPT_LINES = 256
-# These say how the response is framed: uvicorn looks at them itself.
+# These define the framing of the response: uvicorn reads them itself.
 _FRAMING = frozenset({b"transfer-encoding", b"connection"})
 # These are different in every response.
 _UNIQUE = frozenset({b"content-length", b"x-request-id", b"set-cookie"})
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its response, whose head is put together from lines that were checked before.
+    """One request and its response, whose head is made of cached lines.
 
-    uvicorn looks at every character of every header of every response, which took a third of the time of a whole one.
+    uvicorn checks every character of every header of every response: a third of the time of a whole response.
     """
 
     async def send(self, message: Any) -> None:
-        """Send the head or a part of the body, or do what only an application of ours asks for."""
+        """Send the head or a part of the body, or handle a message of our own."""
         kind = message["type"]
         if kind == "http.response.start" and not (self.response_started or self.disconnected or self.flow.write_paused):
             await self._start(message)
-        elif kind == CUT:
-            self._cut()
+        elif kind == ABORT:
+            self._abort()
         elif kind == CHECK:
             if self.disconnected:
                 raise ClientDisconnect
@@ -39,7 +39,7 @@ class Cycle(RequestResponseCycle):
     async def _start(self, message: Any) -> None:
         if self.more_body:
             # The client is still sending: let it read the answer before the connection ends.
-            self.transport.is_gentle = True  # type: ignore[attr-defined]  # ours
+            self.transport.lingering_close = True  # type: ignore[attr-defined]  # ours
         headers = (*self.default_headers, *message["headers"])
         lines = [_known_line(header) or _line_of(*header) for header in headers]
         length = next((int(value) for name, value in headers if name == b"content-length"), None)
@@ -54,10 +54,10 @@ class Cycle(RequestResponseCycle):
             lines.append(b"connection: close\r\n")
         self.transport.write(b"".join((STATUS_LINE[message["status"]], *lines, b"\r\n")))
 
-    def _cut(self) -> None:
-        self.response_complete = True  # what still comes is not kept
+    def _abort(self) -> None:
+        self.response_complete = True  # the rest of the request is discarded
         self.message_event.set()
-        self.transport.is_gentle = self.more_body  # type: ignore[attr-defined]  # ours
+        self.transport.lingering_close = self.more_body  # type: ignore[attr-defined]  # ours
         self.transport.close()
 
 
@@ -66,11 +66,11 @@ _known_line = _lines.get
 
 
 def _line_of(name: bytes, value: bytes) -> bytes:
-    """Return the line of a header; none for those that say how the response is framed."""
+    """Return the line of a header; empty for those that define the framing of the response."""
     if name.lower() in _FRAMING:
         return b""
     line = b"%b: %b\r\n" % (name, value)
-    # What is made of digits and letters needs no closer look.
+    # Digits and letters need no further check.
     if name in _UNIQUE and value.isalnum():
         return line
     if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):

@@ -1,7 +1,7 @@
 """Several server processes on one port: started, watched, replaced and stopped.
 
 The processes are `python -m web` itself. They inherit the listening sockets and one end of a connection, on which the
-event loop of a process that serves sends a byte every `BEAT_S`, and whose end tells it that the supervisor is gone.
+event loop of a process that serves sends a byte every `BEAT_S`, and which is closed when the supervisor ends.
 Nothing else passes between them: multiprocessing, which uvicorn has for this, would pickle.
 """
 
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 
 from web.settings import Settings
 
-# A process that served for less than this has not mended anything: the next one waits, longer each time.
+# After a process that served for less than this, the next one starts later, with a longer delay each time.
 STABLE_S = 10.0
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
-# How often the event loop of a process that serves says so.
+# The interval between signs of life of a process that serves.
 BEAT_S = 1.0
-# What a process may take beyond its own bounds to end.
+# The time that a process may take to end, beyond its own bounds.
 GRACE_S = 5.0
 
 logger = logging.getLogger("web")
@@ -38,7 +38,7 @@ class _Worker:
     has_beaten: bool = False
 
     def listen(self, ended: asyncio.Event) -> None:
-        """Note what the process says on its link, or that it has ended. To be called when there is something."""
+        """Read signs of life from the link, or its end. To be called when the link is readable."""
         try:
             self.has_beaten = bool(self.link.recv(64))
         except BlockingIOError:
@@ -54,17 +54,17 @@ class _Worker:
 
 
 class Supervisor:
-    """Runs `settings.workers` processes of a command until it is told to stop.
+    """Runs `settings.workers` processes of a command until a signal stops it.
 
-    A process that ends is replaced: at once, or after longer and longer when that does not help. When the last one
-    cannot even start, there is nothing left to wait for, and the supervisor ends. The first process starts alone, so
-    that only one of them trains the built-in model, or says what is wrong.
+    A process that ends is replaced: at once, or after growing delays if replacements end early as well. When the last
+    process cannot even start, the supervisor ends. The first process starts alone, so that only one of them trains the
+    built-in model, or logs an error.
 
-    A process whose event loop has stood still for `settings.worker_timeout_s` is killed, and so replaced: something has
-    stopped it, or a bug keeps it from its work, and its clients wait.
+    A process whose event loop has stood still for `settings.worker_timeout_s` is killed, and so replaced: it is
+    stopped or hangs, and its clients wait.
 
     Args:
-        command: what to run; `--worker` and file descriptors are added.
+        command: the command of a process; `--worker` and file descriptors are added.
         listening: the sockets to serve on.
     """
 
@@ -78,7 +78,7 @@ class Supervisor:
         self._status = 0
 
     async def run(self) -> int:
-        """Run until told to stop; return the exit status."""
+        """Run until a signal stops it; return the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
@@ -86,7 +86,7 @@ class Supervisor:
         try:
             first = await self._start()
         except OSError as error:
-            logger.error("no process can be started: %s", error)
+            logger.error("no server process can be started: %s", error)
             return 1
         if not first.is_serving:
             await first.process.wait()
@@ -103,7 +103,7 @@ class Supervisor:
                 worker = worker or await self._start()
             except OSError as error:
                 failures += 1
-                await self._pause(f"no process can be started: {error}", _delay_s(failures))
+                await self._pause(f"no server process can be started: {error}", _delay_s(failures))
                 continue
             status, _ = await asyncio.gather(worker.process.wait(), self._check(worker))
             self._workers.discard(worker)
@@ -112,7 +112,7 @@ class Supervisor:
                 return
             how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
             if not worker.is_serving and not self._workers:
-                logger.error("process %d %s, and there is no other one", worker.process.pid, how)
+                logger.error("process %d %s; no server process is left", worker.process.pid, how)
                 self._status = 1
                 self._stop(signal.SIGTERM)
                 return
@@ -175,23 +175,23 @@ class Supervisor:
             worker.signal(signal.SIGKILL)
 
     def _reload(self) -> None:
-        """Have the processes look at the model file; those that start will."""
+        """Make the processes check the model file; those that are starting will read it anyway."""
         for worker in self._workers:
             if worker.is_serving:
                 worker.signal(signal.SIGHUP)
 
     def _stop(self, number: int) -> None:
-        """Pass the signal on, every time; the processes know what to make of a second one."""
+        """Pass every signal on; the processes handle a second one themselves."""
         if not self._stopping.is_set():
             self._stopping.set()
-            # While anybody has it open, clients can connect to it, though nobody would answer.
+            # As long as any process has it open, clients can connect to it and would wait for an answer.
             for listening in self._listening:
                 listening.close()
             bound_s = self._settings.drain_s + self._settings.shutdown_s + GRACE_S
-            asyncio.get_running_loop().call_later(bound_s, self._tell, signal.SIGKILL)
-        self._tell(number)
+            asyncio.get_running_loop().call_later(bound_s, self._signal_all, signal.SIGKILL)
+        self._signal_all(number)
 
-    def _tell(self, number: int) -> None:
+    def _signal_all(self, number: int) -> None:
         for worker in self._workers:
             worker.signal(number)
 

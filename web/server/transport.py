@@ -1,4 +1,4 @@
-"""A transport that bounds what one connection does in one turn of the event loop, in both directions."""
+"""A transport that bounds the work of one connection in one turn of the event loop, in both directions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-# What is written beyond this goes out at once, so that the transport's own limits keep their meaning.
+# Larger writes are sent at once, so that the transport's own limits keep their meaning.
 GATHERED_BYTES = 65_536
-# After so many pieces (frames, chunks of a body) or bytes of one connection everybody else has a turn. A read brings up
+# After so many pieces (frames, chunks of a body) or bytes of one connection the others have a turn. A read returns up
 # to 256,000 bytes, and as empty frames these take a third of a second.
 PIECES_A_TURN = 128
 BYTES_A_TURN = 65_536
@@ -17,7 +17,7 @@ LEAST_PORTION_BYTES, MOST_PORTION_BYTES = 1_024, 8_192
 
 
 class Parser(Protocol):
-    """What a protocol does with what is read: see `web.server.http` and `web.server.websocket`."""
+    """The protocol that parses the received bytes: see `web.server.http` and `web.server.websocket`."""
 
     def is_ready(self) -> bool: ...
     def end_of_portion(self, held: bytes, place: int) -> int: ...
@@ -26,25 +26,25 @@ class Parser(Protocol):
 
 
 class PacedTransport:
-    """A transport that hands on the writes of one turn of the event loop as one, and bounds what is parsed in one.
+    """A transport that joins the writes of one turn of the event loop, and bounds the parsing in one turn.
 
     The head and the body of a response, or the replies to frames that came together, then take one system call and wake
     the client once: measured 1.5 times as many single samples a second on a stream.
 
-    What is read is parsed in portions. When the protocol wants no more, or has had its share of a turn, the rest is
-    held, nothing more is read, and a later turn goes on. So what a client has sent ahead stays bytes, and most of it
-    with the operating system.
+    Received bytes are parsed in portions. When the protocol accepts no more, or has used its share of a turn, the rest
+    is held, reading is paused, and a later turn continues. So requests sent ahead stay bytes, most of them in the
+    buffers of the operating system.
 
     Attributes:
-        protocol: what parses: it changes when a connection becomes a websocket.
-        held: bytes that were read and are not parsed yet, from `place` on.
-        is_wanted: whether the protocol takes more: what uvicorn calls reading. Only while something is held is reading
-            from the socket really paused, which would take two system calls with every message.
-        is_gentle: whether `close` waits for the client to close as well. What it still sends when a connection is
-            simply closed has the operating system reset the connection, and the client may never read the answer.
+        protocol: the parser, which changes when a connection becomes a websocket.
+        held: bytes that were received and are not parsed yet, from `place` on.
+        is_wanted: whether the protocol accepts more, which uvicorn calls reading. Reading from the socket is paused
+            only while bytes are held: to pause it each time would take two system calls with every message.
+        lingering_close: whether `close` waits for the client to close as well. If a connection is closed at once and
+            the client still sends, the operating system resets it, and the client may never read the answer.
     """
 
-    is_gentle = False
+    lingering_close = False
     is_wanted = True
     held = b""
     place = 0
@@ -58,39 +58,39 @@ class PacedTransport:
         self._call_soon = loop.call_soon
         self._parts: list[bytes] = []
         self._size = 0
-        # Asked for with every message: found here, they do not pass through __getattr__.
+        # Called with every message: as an attribute it does not pass through __getattr__.
         self.is_closing: Callable[[], bool] = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def pause_reading(self) -> None:
-        """Hand on no more."""
+        """Stop passing bytes to the protocol."""
         self.is_wanted = False
 
     def resume_reading(self) -> None:
-        """Hand on again: first what is held, at once unless the share of a turn is used up."""
+        """Pass bytes to the protocol again: first the held ones, at once unless the share of a turn is used up."""
         self.is_wanted = True
         if self.held and not self._is_scheduled:
-            self._go_on()
+            self._parse_held()
 
     def hold(self, data: bytes) -> None:
-        """Take what was read, and hand on of it what may be parsed in this turn."""
+        """Hold received bytes, and parse as many of them as this turn allows."""
         is_first = not self.held
         self.held, self.place = self.held[self.place :] + data, 0
         if is_first:
-            self._go_on()
+            self._parse_held()
 
     def drop(self) -> None:
-        """Forget what is held."""
+        """Discard the held bytes."""
         self.held, self.place = b"", 0
 
     def held_bytes(self) -> int:
-        """Return how much is kept of what was read and of what was written."""
+        """Return the number of bytes that are held, before parsing and before sending."""
         return len(self.held) - self.place + self._size + self._transport.get_write_buffer_size()
 
-    def go_on_soon(self) -> None:
-        """Hand on what is held in a later turn, if the protocol then takes it."""
+    def parse_soon(self) -> None:
+        """Parse the held bytes in a later turn, if the protocol accepts them then."""
         if self.held and not self._is_scheduled:
             self._is_scheduled = True
             self._call_soon(self._begin_turn)
@@ -98,9 +98,9 @@ class PacedTransport:
     def _begin_turn(self) -> None:
         self._is_scheduled = False
         self._pieces = self._portions_size = 0
-        self._go_on()
+        self._parse_held()
 
-    def _go_on(self) -> None:
+    def _parse_held(self) -> None:
         while self.held:
             protocol = self.protocol
             if self.is_closing():
@@ -109,7 +109,7 @@ class PacedTransport:
             if not self.is_wanted or not protocol.is_ready():
                 break
             if self._pieces > PIECES_A_TURN or self._portions_size > BYTES_A_TURN:
-                self.go_on_soon()
+                self.parse_soon()
                 break
             place, self.place = self.place, protocol.end_of_portion(self.held, self.place)
             self._portions_size += self.place - place
@@ -127,7 +127,7 @@ class PacedTransport:
                 self._transport.pause_reading()
 
     def write(self, data: bytes) -> None:
-        """Take bytes; they leave at the end of this turn."""
+        """Write bytes; they are sent at the end of this turn."""
         if not self._parts:
             self._call_soon(self.flush)
         self._parts.append(data)
@@ -136,17 +136,17 @@ class PacedTransport:
             self.flush()
 
     def flush(self) -> None:
-        """Hand on what was gathered."""
+        """Send the gathered bytes."""
         if self._parts:
             parts, self._parts, self._size = self._parts, [], 0
             if not self.is_closing():
                 self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self) -> None:
-        """Hand on what was gathered, then close."""
+        """Send the gathered bytes, then close."""
         self.flush()
         self.drop()
-        if not self.is_gentle:
+        if not self.lingering_close:
             self._transport.close()
         elif not self.is_closing():
             self._transport.write_eof()

@@ -13,28 +13,28 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 
 from web.problems import Problem, too_many
-from web.server.connections import Watched
+from web.server.connections import DeadlineMixin
 from web.server.refusing import refusal
 from web.server.transport import LEAST_PORTION_BYTES, MOST_PORTION_BYTES
 from web.service import Service
 from web.settings import Settings
 
 INVALID_TEXT, TOO_SLOW, SERVICE_RESTART, TRY_AGAIN_LATER = 1007, 1008, 1012, 1013
-# How long a client may take to confirm that a stream is closed.
+# The longest time for the client's side of a closing handshake.
 CLOSE_TIMEOUT_S = 2.0
 
 
-class StreamProtocol(Watched, WebSocketsSansIOProtocol):
+class StreamProtocol(DeadlineMixin, WebSocketsSansIOProtocol):
     """One websocket, on the transport of the HTTP connection that it began as."""
 
     transport: Any
-    frames: Any  # of a message that is not whole yet, as one bytearray
+    frames: Any  # of an incomplete message, as one bytearray
     portion_bytes = LEAST_PORTION_BYTES
     _is_ending = False
     _is_ended = False
     _payload_bytes = 0  # of messages, in whole frames
-    _seen_payload_bytes = 0  # of these and of what came of the next frame, what was there at the last look
-    _queued_bytes = 0  # of messages that the application has not taken
+    _seen_payload_bytes = 0  # of these and of the incomplete next frame, at the last check
+    _queued_bytes = 0  # of messages that the application has not received yet
 
     @property
     def _service(self) -> Service:
@@ -42,11 +42,11 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
         return service
 
     def connection_made(self, transport: Any) -> None:
-        """Go on with a connection that was taken in before."""
+        """Take over a registered connection from its HTTP protocol."""
         super().connection_made(transport)
         transport.protocol = self
         transport.drop()  # a client must wait for the answer to its handshake (RFC 6455, section 4.1)
-        self.app_state["connections"].go_on(transport, self)
+        self.app_state["connections"].hand_over(transport, self)
 
     def data_received(self, data: bytes) -> None:
         """Read bytes: at once if they are few, or else in portions; a handshake is bounded by HTTP."""
@@ -62,7 +62,7 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
             transport.hold(data)
 
     def is_ready(self) -> bool:
-        """Tell whether more may be parsed: not while the client does not read, or answers to pings would pile up."""
+        """Return whether more may be parsed: not while the client does not read, or answers to pings would pile up."""
         return self.writable.is_set()
 
     def end_of_portion(self, held: bytes, place: int) -> int:
@@ -70,14 +70,14 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
         return min(place + self.portion_bytes, len(held))
 
     def feed(self, portion: bytes) -> int:
-        """Parse, and refuse a handshake that the parser gave up on; uvicorn would leave it without an answer.
+        """Parse bytes, and refuse an invalid handshake, which uvicorn would leave without an answer.
 
         Returns:
-            How many frames there were, as a measure of work.
+            The number of frames, as a measure of work.
         """
         self.conn.receive_data(portion)
         frames = len(self.conn.events)
-        # Within a large frame there is nothing to be counted.
+        # Within a large frame there is nothing to count.
         self.portion_bytes = LEAST_PORTION_BYTES if frames else min(2 * self.portion_bytes, MOST_PORTION_BYTES)
         if self.conn.parser_exc is not None:
             self.handle_parser_exception()
@@ -88,7 +88,7 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
         return frames
 
     def handle_connect(self, event: Request) -> None:
-        """Open a stream; the library's own refusal of a handshake would have no id, and nobody would count it."""
+        """Open a stream; the library's own refusal of a handshake would have no id and not be counted."""
         try:
             self.conn.process_request(event)
         except InvalidHandshake as error:
@@ -98,14 +98,14 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         self.transport.write(refusal(self.app_state, problem, self.client, self.default_headers))
-        self.transport.is_gentle = True
+        self.transport.lingering_close = True
         self.transport.close()
 
     def handle_events(self) -> None:
-        """Handle frames; those that are no message by themselves count for the rate as well.
+        """Handle frames, and count pings, pongs and fragments for the rate limit.
 
-        The application counts messages, and answers those that are too many. Nothing answers a ping, a pong or a
-        fragment that is one too many, so the stream is closed.
+        The application counts messages, and answers surplus ones with an error. Pings, pongs and fragments have no
+        such answer, so the stream is closed.
         """
         extra = 0
         for frame in self.conn.events:
@@ -127,19 +127,19 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
                     break
 
     def handle_text(self, event: Frame) -> None:
-        """Take a message of text, or its first fragment."""
+        """Handle a text message, or its first fragment."""
         super().handle_text(event)
         if not event.fin:
             self.frames = [bytearray(event.data)]
 
     def handle_bytes(self, event: Frame) -> None:
-        """Take a binary message, or its first fragment."""
+        """Handle a binary message, or its first fragment."""
         super().handle_bytes(event)
         if not event.fin:
             self.frames = [bytearray(event.data)]
 
     def handle_cont(self, event: Frame) -> None:
-        """Take another fragment: in a list of its own each would take 70 bytes beside its text."""
+        """Append another fragment: in a list each would take 70 bytes beside its content."""
         self.frames[0] += event.data
         if event.fin:
             self.frames = [bytes(self.frames[0])]
@@ -151,25 +151,25 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
             self.transport.write(b"".join(output))
 
     def keepalive_timeout(self) -> None:
-        """Give up on a client that does not answer pings."""
+        """Close the stream of a client that does not answer pings."""
         super().keepalive_timeout()
-        self._part()
+        self._mark_closed()
 
     def handle_parser_exception(self) -> None:
-        """Give up on a client that does not speak the protocol, and let it read why."""
-        self.transport.is_gentle = True
+        """Close the stream of a client that violates the protocol, and let it read the reason."""
+        self.transport.lingering_close = True
         super().handle_parser_exception()
-        self._part()
+        self._mark_closed()
 
-    def _part(self) -> None:
-        # uvicorn has closed, which the application cannot know yet: its next message finds the client gone, where
-        # uvicorn would take it for a mistake and log a traceback.
+    def _mark_closed(self) -> None:
+        # uvicorn has closed, which the application cannot know yet: its next message must find the client disconnected,
+        # or uvicorn would log a traceback.
         self.disconnected = self.disconnected or self.close_sent
 
     async def run_asgi(self) -> None:
-        """Run the application, and close for a restart once it has answered what had come."""
+        """Run the application, and close for a restart once it has answered all received messages."""
         application = self.app
-        # A server that is about to end asks to be left after each response, which is not for a handshake to say.
+        # A draining server closes connections after each response; a handshake must not announce that.
         self.default_headers = [header for header in self.default_headers if header[0] != b"connection"]
 
         async def run(scope: Any, receive: Any, send: Any) -> None:
@@ -179,7 +179,7 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
                 # With a closing handshake: closing a connection that has unread bytes would take the answers with it.
                 await send({"type": "websocket.close", "code": SERVICE_RESTART})
             if self.initial_response is not None and self.close_sent:
-                self.handshake_complete = True  # uvicorn would log a refusal as a mistake
+                self.handshake_complete = True  # uvicorn would log a refusal as an error
 
         self.app = run
         try:
@@ -188,7 +188,7 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
             self.app = application
 
     def shutdown(self) -> None:
-        """Close for a restart; a client that does not read would keep everybody waiting."""
+        """Close for a restart; abort the connection of a client that does not read."""
         if not self.writable.is_set():
             self.transport.abort()
         elif self.handshake_complete and not self.close_sent:
@@ -200,26 +200,26 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
             super().shutdown()
 
     def caught_up(self) -> None:
-        """End the stream if it is to end: behind all that has come, which the application answers first."""
+        """End a closing stream after the messages that were received, which the application answers first."""
         if self._is_ending and not self._is_ended:
             self._is_ended = True
             self.queue.put_nowait({"type": "websocket.disconnect", "code": SERVICE_RESTART})
 
     def resume_writing(self) -> None:
-        """Go on sending: the client has read."""
+        """Continue sending: the client has read."""
         self.has_read()
         super().resume_writing()
-        self.transport.go_on_soon()
+        self.transport.parse_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Make room for others."""
+        """Unregister the connection."""
         self.app_state["connections"].leave(self.transport)
         super().connection_lost(exc)
 
-    def look_at_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
-        """Close a stream on which a message comes in too slowly; between messages it may be silent for long.
+    def check_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
+        """Close a stream on which a message arrives too slowly; silence between messages is allowed.
 
-        What comes is counted by its content: fragments without any, and pings among them, would keep it open for ever.
+        Only content counts: empty fragments, and pings among them, would keep the stream open for ever.
         """
         before = self._seen_payload_bytes
         self._seen_payload_bytes = self._payload_bytes + len(self.conn.reader.buffer)
@@ -229,7 +229,7 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
             self._fail(TOO_SLOW, "the message came in too slowly")
 
     def pending_bytes(self) -> int:
-        """Return how much is held for this client."""
+        """Return the size of the data held for this client, in bytes."""
         size: int = self.transport.held_bytes() + len(self.conn.reader.buffer) + sum(map(len, self.frames))
         return size + self._queued_bytes if self.read_paused else size
 
@@ -244,7 +244,7 @@ class StreamProtocol(Watched, WebSocketsSansIOProtocol):
         self.handle_parser_exception()
 
     def send_receive_event_to_app(self) -> None:
-        """Hand a message to the application, unless it is text that is not UTF-8."""
+        """Pass a message to the application, unless it is text that is not UTF-8."""
         if self.curr_msg_data_type == "text" and not _is_utf8(self.frames[0]):
             self.frames = []
             self.conn.send_close(INVALID_TEXT)
