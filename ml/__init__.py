@@ -3,6 +3,6 @@
 Knows no HTTP, no HTML and no environment variables. scikit-learn is imported only where a model is trained.
 """
 
-from ml.training.fitting import export
+from ml.training.exporting import export
 
 __all__ = ["export"]

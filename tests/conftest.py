@@ -24,7 +24,7 @@ from starlette.testclient import TestClient
 
 from ml.model import classifier
 from ml.model.classifier import Classifier
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
 from tests.browser import browser, context, open_page  # noqa: F401  # fixtures, found by their names
 from web.app import create_app
@@ -57,7 +57,7 @@ def trained() -> Trained:
 @pytest.fixture(scope="session")
 def model_path(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "iris.npz"
-    fitting.write(fitting.model_of(trained), path, trained=trained)
+    writing.write(writing.model_of(trained), path, trained=trained)
     return path
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import Page, ViewportSize, expect
 
 from ml.tables.dataset import Dataset, Feature
-from ml.training import fitting
+from ml.training import fitting, writing
 from tests.browser import EXAMPLE, Open, expect_state, field, needs_chromium
 from tests.conftest import Server, run_server
 
@@ -62,7 +62,7 @@ def many_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         Dataset(name="many", source="made up", features=features, labels=labels, rows=rows, classes=classes)
     )
     path = tmp_path_factory.mktemp("many") / "many.npz"
-    fitting.write(fitting.model_of(trained), path, trained=trained)
+    writing.write(writing.model_of(trained), path, trained=trained)
     with run_server(path.with_suffix(".txt"), MODEL_FILE=str(path)) as server:
         yield server
 

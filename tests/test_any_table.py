@@ -24,7 +24,7 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.tables.csvfile import read_csv
-from ml.training import fitting
+from ml.training import fitting, writing
 from tests.conftest import Element, Server, output_of, parse_html, run, run_server
 from web.api import batch
 from web.app import create_app
@@ -45,7 +45,7 @@ def write_table(path: Path, header: Sequence[str], rows: NDArray[np.float64], la
 
 def model_of(path: Path, *, trees: int = 5) -> Classifier:
     trained = fitting.fit(read_csv(path).dataset, Recipe(n_estimators=trees))
-    return fitting.write(fitting.model_of(trained), path.with_suffix(".npz"), trained=trained)
+    return writing.write(writing.model_of(trained), path.with_suffix(".npz"), trained=trained)
 
 
 # The command line
@@ -353,7 +353,7 @@ def strange_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCli
     path = write_table(directory / "strange.csv", header, rows, [STRANGE[index // 8] for index in range(40)])
     dataset = read_csv(path, name="<script>alert(1)<script>").dataset
     trained = fitting.fit(dataset, Recipe(n_estimators=5))
-    fitting.write(fitting.model_of(trained), directory / "strange.npz", trained=trained)
+    writing.write(writing.model_of(trained), directory / "strange.npz", trained=trained)
     with TestClient(create_app(Settings(model_file=directory / "strange.npz"))) as client:
         yield client
 

@@ -24,6 +24,7 @@ FLOORS = (
     {"ml.model"},
     {"ml.training", "ml.score"},
     {"ml.console", "ml"},
+    {"ml.options"},
     {"ml.__main__"},
     {"web", "web.settings", "web.logs", "web.problems"},
     {"web.requests"},
@@ -38,7 +39,7 @@ FLOORS = (
     {"web.__main__"},
 )
 MOST_MODULES = 12  # directly in `web/`
-MOST_LINES = 500
+MOST_LINES = 300
 # What each side may import besides Python's own library.
 ML_PACKAGES = {"ml", "numpy", "msgspec"}
 WEB_PACKAGES = {

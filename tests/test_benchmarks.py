@@ -11,7 +11,7 @@ import pytest
 
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
 from tests.benchmarks import endpoints, generator, in_process, load, server, soak, start, stream
 from tests.benchmarks.__main__ import PARTS
@@ -36,7 +36,7 @@ def mistaken(subject: Subject) -> Subject:
     """A subject that expects the answers of another forest than the one in its model file."""
     other = fitting.fit(iris.load(), Recipe(seed=1))
     path = subject.directory / "other.npz"
-    return replace(subject, model=fitting.write(fitting.model_of(other), path, trained=other))
+    return replace(subject, model=writing.write(writing.model_of(other), path, trained=other))
 
 
 @pytest.fixture(scope="module")

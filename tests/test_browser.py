@@ -23,7 +23,7 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 from ml.model import classifier
 from ml.model.classifier import Classifier
 from ml.tables.dataset import Dataset, Feature
-from ml.training import fitting
+from ml.training import fitting, writing
 from tests.browser import EXAMPLE, Open, expect_answer, expect_state, field, needs_chromium, typed
 from tests.conftest import Server, run_server
 from web.page.languages import language
@@ -625,7 +625,7 @@ def odd_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Dataset(name="odd <model>", source="made up", features=features, labels=labels, rows=rows, classes=classes)
     )
     path = tmp_path_factory.mktemp("odd") / "odd.npz"
-    fitting.write(fitting.model_of(trained), path, trained=trained)
+    writing.write(writing.model_of(trained), path, trained=trained)
     return path
 
 

@@ -16,9 +16,9 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.explain import nearest_change
-from ml.tables.csvfile import feature_of
 from ml.tables.dataset import Dataset
-from ml.training import fitting
+from ml.tables.headers import feature_of
+from ml.training import fitting, writing
 from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium, typed
 from tests.conftest import run_server
 
@@ -263,7 +263,7 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     )
     path = tmp_path_factory.mktemp("wide") / "wide.npz"
     trained = fitting.fit(dataset, Recipe(n_estimators=20))
-    model = fitting.write(fitting.model_of(trained), path, trained=trained)
+    model = writing.write(writing.model_of(trained), path, trained=trained)
     with run_server(path.with_suffix(".txt"), MODEL_FILE=str(path)) as server:
         keys = [feature.key for feature in features]
         yield Wide(model, server.url, keys, [f"{value:.10g}" for value in table.data[0]], labels[table.target[0]])

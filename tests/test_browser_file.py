@@ -17,7 +17,7 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.tables.dataset import Dataset, Feature
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 from tests.browser import Open, needs_chromium
 from tests.conftest import free_port, run, run_server
 from tests.tables import GOOD, HEADER, SLICE_BYTES, TABLES, guarded
@@ -193,7 +193,7 @@ def test_a_model_of_one_feature_without_a_map_gives_rare_labels_their_digits(ope
     data = Dataset(name="one", source="made up", features=features, labels=("a", "b"), rows=rows, classes=classes)
     trained = fitting.fit(data, Recipe(estimator="decision-tree", max_depth=1))
     path = tmp_path / "one.npz"
-    fitting.write(fitting.model_of(trained), path, trained=trained)
+    writing.write(writing.model_of(trained), path, trained=trained)
     content = b"X\n1\n70000\n"
     with run_server(tmp_path / "log.txt", MODEL_FILE=str(path)) as server:
         page = open_page(url=server.url)
@@ -288,7 +288,7 @@ def other_model(path: Path, *, seed: int, features: int) -> None:
         classes=data.classes,
     )
     trained = fitting.fit(reduced, Recipe(seed=seed))
-    fitting.write(fitting.model_of(trained), path, trained=trained)
+    writing.write(writing.model_of(trained), path, trained=trained)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
 from ml.model.modelfile import ModelFile
 from ml.tables.numbers import LARGEST
-from ml.training import fitting
+from ml.training import writing
 from ml.training.fitting import Trained
 
 ROW = [5.6, 2.7, 4.2, 1.3]
@@ -37,7 +37,7 @@ def shallow(trained: Trained) -> ModelFile:
     """A forest whose leaves are no whole numbers, as those of the built-in one are: their sums are rounded."""
     estimator = RandomForestClassifier(50, max_depth=2, random_state=0)
     estimator.fit(trained.split.train_rows, trained.split.train_classes)
-    return fitting.model_of(replace(trained, estimator=estimator))
+    return writing.model_of(replace(trained, estimator=estimator))
 
 
 @pytest.fixture(scope="module", params=EVALUATORS)

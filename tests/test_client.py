@@ -39,7 +39,7 @@ from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from ml.tables.dataset import Dataset, Feature
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 from tests.conftest import ROOT, Server, free_port, run_server
 from tests.tables import TABLES, guarded
 from tests.test_ml_command_line import closing
@@ -950,7 +950,7 @@ def other_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     paths = {}
     for name, fit in fitted.items():
         paths[name] = folder / f"{name}.npz"
-        fitting.write(fitting.model_of(fit), paths[name], trained=fit)
+        writing.write(writing.model_of(fit), paths[name], trained=fit)
     return paths
 
 

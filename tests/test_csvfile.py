@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml.errors import DatasetError
-from ml.tables import csvfile
-from ml.tables.csvfile import Limits, Reading, feature_of, read_csv
+from ml.tables import csvfile, headers
+from ml.tables.csvfile import Reading, read_csv
 from ml.tables.dataset import Dataset
+from ml.tables.headers import Limits, feature_of
 from ml.tables.numbers import LARGEST
 from ml.tables.rows import separator_of
 
@@ -374,7 +375,7 @@ def test_too_many_columns_rows_or_labels_are_errors(tmp_path: Path, monkeypatch:
         ("MAX_LABELS", 1, "2 different classes, at most 1 are possible: is it the class column?"),
     ]:
         with monkeypatch.context() as patch:
-            patch.setattr(csvfile, name, most)
+            patch.setattr(headers if name == "MAX_COLUMNS" else csvfile, name, most)
             assert error_of(path) == message
 
 

@@ -20,7 +20,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ml.model.classifier import Classifier, load
 from ml.tables.numbers import LARGEST
-from ml.training import fitting, iris
+from ml.training import iris, writing
 from ml.training.fitting import Trained
 
 Rows = NDArray[np.float64]
@@ -198,7 +198,7 @@ def test_leaves_that_are_no_whole_numbers_are_added_to_the_same_last_bit(
 ) -> None:
     # The leaves of the built-in forest are pure, and sums of ones are exact in any order. These are rounded.
     estimator = clone(kind).fit(trained.split.train_rows, trained.split.train_classes)
-    model = Classifier(fitting.model_of(replace(trained, estimator=estimator)), "x", **limits)
+    model = Classifier(writing.model_of(replace(trained, estimator=estimator)), "x", **limits)
     rng = np.random.default_rng(8)
     columns = [
         np.concatenate([neighbours(cuts.astype(np.float64)), rng.uniform(0, 8, 500)]) for cuts in model.cuts.values

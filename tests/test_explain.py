@@ -24,7 +24,7 @@ from ml.model import classifier, explain
 from ml.model.classifier import Classifier
 from ml.model.explain import Change, Explanation, Range
 from ml.model.plane import Plane, plane
-from ml.tables.csvfile import Limits
+from ml.tables.headers import Limits
 from ml.training.fitting import Trained
 
 Rows = NDArray[np.float64]

@@ -30,8 +30,8 @@ import ml
 from ml.errors import DatasetError, ForestError, MLError
 from ml.model import classifier, modelfile
 from ml.model.classifier import Classifier
-from ml.tables.csvfile import Limits
-from ml.training.fitting import GOLDEN_TEST_ROWS, GOLDEN_THRESHOLD_ROWS
+from ml.tables.headers import Limits
+from ml.training.writing import GOLDEN_TEST_ROWS, GOLDEN_THRESHOLD_ROWS
 
 WINE = load_wine()
 X_train, X_test, y_train, y_test = train_test_split(

@@ -19,7 +19,7 @@ import ml
 from ml.errors import ModelFileError
 from ml.model import classifier, modelfile
 from ml.model.card import Recipe
-from ml.training import fitting, history, iris
+from ml.training import fitting, history, iris, writing
 from tests.conftest import ROOT, output_of, run
 
 
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 def write(fitted: list[fitting.Trained], path: Path) -> list[str]:
     """Write one model after the other; return their versions."""
-    return [fitting.write(fitting.model_of(one), path, trained=one).version for one in fitted]
+    return [writing.write(writing.model_of(one), path, trained=one).version for one in fitted]
 
 
 def kept(path: Path) -> list[str]:
@@ -141,10 +141,10 @@ def test_a_model_that_cannot_be_trained_leaves_files_as_they_were(
     fitted: list[fitting.Trained], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(fitted[:1], path)
-    wrong = fitting.model_of(fitted[2])
+    wrong = writing.model_of(fitted[2])
 
     with pytest.raises(Exception, match="other probabilities"):
-        fitting.write(wrong, path, trained=fitted[1])
+        writing.write(wrong, path, trained=fitted[1])
 
     assert os.listdir(path.parent) == [path.name]
 
@@ -195,11 +195,11 @@ def test_a_model_too_large_to_be_read_never_replaces_a_good_one(
 
 def test_a_model_that_cannot_be_read_back_never_replaces_a_good_one(fitted: list[fitting.Trained], path: Path) -> None:
     (version,) = write(fitted[:1], path)
-    model = fitting.model_of(fitted[1])
+    model = writing.model_of(fitted[1])
     broken = replace(model, golden_probabilities=model.golden_probabilities[:, ::-1])
 
     with pytest.raises(ModelFileError, match="is not written: it could not be read back: golden row 0 gives other"):
-        fitting.write(broken, path, trained=fitted[1])
+        writing.write(broken, path, trained=fitted[1])
 
     assert os.listdir(path.parent) == [path.name]
     assert version_at(path) == version
@@ -250,9 +250,9 @@ import sys
 from ml.model.card import Recipe
 from ml.training import fitting, iris
 fitted = fitting.fit(iris.load(), Recipe(seed=100 + int(sys.argv[1]), n_estimators=2))
-model = fitting.model_of(fitted)
+model = writing.model_of(fitted)
 START
-print(fitting.write(model, Path(sys.argv[2]), trained=fitted).version)
+print(writing.write(model, Path(sys.argv[2]), trained=fitted).version)
 """
 
 

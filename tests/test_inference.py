@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 
 from ml.model.classifier import Classifier
 from ml.tables.dataset import Dataset, Feature
-from ml.training import fitting
+from ml.training import fitting, writing
 from ml.training.fitting import Trained
 from web.api import batch
 from web.app import create_app
@@ -908,7 +908,7 @@ def test_wherever_json_data_is_cut_it_is_the_same(
 def served(dataset: Dataset, directory: Path) -> tuple[TestClient, Trained]:
     trained = fitting.fit(dataset)
     path = directory / "other.npz"
-    fitting.write(fitting.model_of(trained), path, trained=trained)
+    writing.write(writing.model_of(trained), path, trained=trained)
     return TestClient(create_app(Settings(model_file=path))), trained
 
 

@@ -26,7 +26,7 @@ from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
 from ml.tables.dataset import Dataset, Feature, Shape
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 from tests.conftest import ROOT, Element, parse_html
 from web.app import create_app
 from web.page import languages, templates
@@ -165,7 +165,7 @@ def marked_model(n_features: int, n_labels: int, *, picture: bool = False, limit
     leaves = (Shape(length="f0", width="f1", angles=(0.0, 90.0)),) if picture else ()
     labels = tuple(f"‹label {index}›" for index in range(n_labels))
     dataset = Dataset("‹model›", "‹source›", features, labels, rows, classes, leaves)
-    model = fitting.model_of(fitting.fit(dataset, Recipe(n_estimators=3, max_depth=4)))
+    model = writing.model_of(fitting.fit(dataset, Recipe(n_estimators=3, max_depth=4)))
     card = msgspec.structs.replace(
         model.card, estimator="‹estimator›", libraries={"‹library›": "1"}, data_digest="0" * 64
     )
@@ -683,7 +683,7 @@ def test_a_model_without_titles_in_a_language_shows_its_own(model: Classifier, t
     dataset = iris.load()
     plain = tuple(msgspec.structs.replace(feature, titles={}) for feature in dataset.features)
     trained = fitting.fit(dataclasses.replace(dataset, features=plain), Recipe(n_estimators=2))
-    fitting.write(fitting.model_of(trained), tmp_path / "plain.npz", trained=trained)
+    writing.write(writing.model_of(trained), tmp_path / "plain.npz", trained=trained)
 
     with TestClient(create_app(Settings(model_file=tmp_path / "plain.npz"))) as client:
         page = parse_html(client.get("/?petal_width=99", headers=SPANISH).text)

@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from ml.model import modelfile
 from ml.model.card import Recipe
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 from tests.benchmarks import replace
 from tests.benchmarks import server as benchmark_server
 from tests.conftest import ROOT, Server, free_port, put, run_server, wait_until_ready
@@ -39,7 +39,7 @@ def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list
     """The bytes of two model files, the built-in one first."""
     path = tmp_path_factory.mktemp("other") / "other.npz"
     fitted = fitting.fit(iris.load(), Recipe(seed=1, n_estimators=5))
-    fitting.write(fitting.model_of(fitted), path, trained=fitted)
+    writing.write(writing.model_of(fitted), path, trained=fitted)
     return [model_path.read_bytes(), path.read_bytes()]
 
 

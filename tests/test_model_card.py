@@ -13,7 +13,7 @@ from ml.model import classifier
 from ml.model.card import Card, CrossValidation, Recipe, Report, TrainedFeature
 from ml.model.classifier import Classifier
 from ml.tables.dataset import Dataset, Feature
-from ml.training import fitting
+from ml.training import fitting, writing
 from tests.conftest import Element, parse_html
 from web.page import languages
 from web.page.model_card import CardView, Fact, card_view, wilson_interval
@@ -278,7 +278,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
         labels=("<i>", "&amp;"), rows=rows, classes=(rows[:, 0] > 0).astype(np.intp),
     )  # fmt: skip
     trained = fitting.fit(dataset, Recipe(n_estimators=1))
-    fitting.write(fitting.model_of(trained), tmp_path / "x.npz", trained=trained)
+    writing.write(writing.model_of(trained), tmp_path / "x.npz", trained=trained)
 
     section = section_of(classifier.load(tmp_path / "x.npz").card)
 

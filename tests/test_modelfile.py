@@ -33,7 +33,7 @@ from ml.model.card import MAX_SHAPES
 from ml.model.classifier import Classifier
 from ml.model.forest import LEAF, MAX_DEPTH
 from ml.model.modelfile import FORMAT, ModelFile
-from ml.training import fitting
+from ml.training import writing
 from ml.training.fitting import Trained
 
 DIGEST_BYTES = 64
@@ -56,7 +56,7 @@ def small(trained: Trained) -> ModelFile:
     """A forest of four small trees: quick to load thousands of times."""
     estimator = RandomForestClassifier(4, max_depth=3, random_state=0)
     estimator.fit(trained.split.train_rows, trained.split.train_classes)
-    return fitting.model_of(replace(trained, estimator=estimator))
+    return writing.model_of(replace(trained, estimator=estimator))
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +177,8 @@ def test_the_same_data_seed_and_library_give_the_same_bytes(trained: Trained) ->
     again = RandomForestClassifier(4, random_state=0)
     again.fit(trained.split.train_rows.copy(), trained.split.train_classes.copy())
 
-    first = modelfile.dump(fitting.model_of(replace(trained, estimator=estimator)))
-    second = modelfile.dump(fitting.model_of(replace(trained, estimator=again)))
+    first = modelfile.dump(writing.model_of(replace(trained, estimator=estimator)))
+    second = modelfile.dump(writing.model_of(replace(trained, estimator=again)))
 
     assert first == second
     assert modelfile.version_of(first) == hashlib.sha256(first).hexdigest()[:12]
@@ -188,7 +188,7 @@ def test_another_forest_gives_other_bytes_and_another_version(trained: Trained, 
     estimator = RandomForestClassifier(4, max_depth=3, random_state=1)
     estimator.fit(trained.split.train_rows, trained.split.train_classes)
 
-    other = modelfile.dump(fitting.model_of(replace(trained, estimator=estimator)))
+    other = modelfile.dump(writing.model_of(replace(trained, estimator=estimator)))
 
     assert modelfile.version_of(other) != modelfile.version_of(good)
 

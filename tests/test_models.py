@@ -26,7 +26,7 @@ from ml.errors import ModelFileError
 from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 from tests.conftest import put
 from web import models
 from web.api import stream
@@ -50,7 +50,7 @@ def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list
     for seed in (1, 2):
         path = tmp_path_factory.mktemp("models") / "other.npz"
         fitted = fitting.fit(iris.load(), Recipe(seed=seed, n_estimators=5))
-        fitting.write(fitting.model_of(fitted), path, trained=fitted)
+        writing.write(writing.model_of(fitted), path, trained=fitted)
         found.append(path.read_bytes())
     return found
 
@@ -291,7 +291,7 @@ def test_a_model_of_any_span_can_be_shown(tmp_path: Path, span: str, *, has_limi
     ]
     path = tmp_path / "model.npz"
     fitted = fitting.fit(dataclasses.replace(data, rows=rows, features=tuple(features)), Recipe(n_estimators=3))
-    fitting.write(fitting.model_of(fitted), path, trained=fitted)
+    writing.write(writing.model_of(fitted), path, trained=fitted)
 
     with TestClient(create_app(Settings(model_file=path))) as client:
         for address in ("/", "/?lang=es", "/?map-x=sepal_length&map-y=petal_length", "/docs", "/health/drift"):
@@ -609,7 +609,7 @@ def test_the_digest_of_an_interface_tells_what_a_form_is_made_of(changed: str) -
     other = dataclasses.replace(data, features=(first, *others), labels=labels, rows=rows)
 
     interfaces = {
-        Classifier(fitting.model_of(fitting.fit(table, Recipe(n_estimators=2))), "0" * 12).interface
+        Classifier(writing.model_of(fitting.fit(table, Recipe(n_estimators=2))), "0" * 12).interface
         for table in (data, other)
     }
 

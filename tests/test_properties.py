@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
 from tests.conftest import Server, parse_html
 from web.app import create_app
@@ -290,7 +290,7 @@ def impure() -> Trained:
 @pytest.fixture(scope="module")
 def impure_client(impure: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     path = tmp_path_factory.mktemp("impure") / "model.npz"
-    fitting.write(fitting.model_of(impure), path, trained=impure)
+    writing.write(writing.model_of(impure), path, trained=impure)
     with TestClient(create_app(Settings(model_file=path))) as client:
         yield client
 

@@ -31,7 +31,7 @@ from ml.tables.csvfile import BLOCK_CHARACTERS, read_csv
 from ml.tables.layout import added_columns
 from ml.tables.rows import MAX_ROW_CHARACTERS
 from ml.tables.written import guard
-from ml.training import fitting
+from ml.training import fitting, writing
 
 ROOT = Path(__file__).parent.parent
 HEADER = "sepal length,sepal width,petal length,petal width"
@@ -209,7 +209,7 @@ def test_a_quote_inside_a_cell_is_a_character(model: Classifier) -> None:
 def test_a_model_of_one_feature_scores_a_file_of_one_column(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("x,y\n" + "".join(f"{n},{'low' if n < 9 else 'high'}\n" for n in range(20)))
     trained = fitting.fit(read_csv(tmp_path / "one.csv").dataset, Recipe(n_estimators=2))
-    model = fitting.write(fitting.model_of(trained), tmp_path / "one.npz", trained=trained)
+    model = writing.write(writing.model_of(trained), tmp_path / "one.npz", trained=trained)
 
     lines, bad = lines_of(model, "x", "1", "", "18", "?")
 
@@ -456,7 +456,7 @@ def test_labels_and_headers_are_quoted_where_they_must_be(tmp_path: Path) -> Non
     cells = ['"a, b"'] * 9 + ['"say ""c"""'] * 11
     (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{n},{cell}\n" for n, cell in enumerate(cells)))
     trained = fitting.fit(read_csv(tmp_path / "t.csv").dataset, Recipe(n_estimators=2))
-    model = fitting.write(fitting.model_of(trained), tmp_path / "t.npz", trained=trained)
+    model = writing.write(writing.model_of(trained), tmp_path / "t.npz", trained=trained)
 
     rows = rows_of(scored(model, '"x"\n1\n18\n')[0])
 
@@ -629,7 +629,7 @@ def test_labels_that_are_formulas_are_marked_as_cells_are(tmp_path: Path) -> Non
     labels = ["=1+1"] * 9 + ["-2"] * 11
     (tmp_path / "t.csv").write_text("@x,y\n" + "".join(f"{n},{label}\n" for n, label in enumerate(labels)))
     trained = fitting.fit(read_csv(tmp_path / "t.csv").dataset, Recipe(n_estimators=2))
-    model = fitting.write(fitting.model_of(trained), tmp_path / "t.npz", trained=trained)
+    model = writing.write(writing.model_of(trained), tmp_path / "t.npz", trained=trained)
 
     plain, guarded = (rows_of("".join(fed(model, "@x\n1\n18\n=2\n", guarded=guarded))) for guarded in (False, True))
 

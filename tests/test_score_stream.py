@@ -21,7 +21,7 @@ from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.score import score
 from ml.tables.dataset import Dataset
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 from tests.tables import GOOD, HEADER, TABLES, guarded, odd_tables
 from web.api.score_stream import MAX_ERRORS, MAX_POINTS
 from web.app import create_app
@@ -292,7 +292,7 @@ def reduced(path: Path, *, features: int, seed: int = 0) -> None:
         rows=data.rows[:, :features], classes=data.classes,
     )  # fmt: skip
     trained = fitting.fit(some, Recipe(seed=seed))
-    fitting.write(fitting.model_of(trained), path, trained=trained)
+    writing.write(writing.model_of(trained), path, trained=trained)
 
 
 def test_a_new_model_of_the_same_columns_goes_on_and_another_one_ends_the_file(

@@ -23,7 +23,7 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier, Prediction
 from ml.tables.dataset import Dataset, Feature
-from ml.training import fitting
+from ml.training import fitting, writing
 from tests.browser import needs_chromium
 from tests.conftest import Server, parse_html, run_server
 from web.page import languages, snippets
@@ -121,7 +121,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path = tmp_path_factory.mktemp("hostile") / "hostile.npz"
     trained = fitting.fit(dataset, Recipe(n_estimators=5))
-    fitting.write(fitting.model_of(trained), path, trained=trained)
+    writing.write(writing.model_of(trained), path, trained=trained)
     return path
 
 

@@ -19,7 +19,7 @@ from ml.model import classifier, modelfile
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
 
 
@@ -155,12 +155,12 @@ def test_sample_rows_are_training_rows_with_their_classes(trained: Trained, stor
 
     stored_rows = list(zip(map(tuple, stored.reference_rows), stored.reference_classes, strict=True))
 
-    assert len(stored_rows) == 120 <= fitting.REFERENCE_ROWS
+    assert len(stored_rows) == 120 <= writing.REFERENCE_ROWS
     assert set(stored_rows) <= known
 
 
 def test_training_rows_are_left_out_on_request(trained: Trained) -> None:
-    model = fitting.model_of(trained, keep_samples=False)
+    model = writing.model_of(trained, keep_samples=False)
 
     assert model.reference_rows.shape == (0, 4)
     assert Classifier(modelfile.parse(modelfile.dump(model)), "x").predict([5.6, 2.7, 4.2, 1.3]).index == 1
@@ -168,7 +168,7 @@ def test_training_rows_are_left_out_on_request(trained: Trained) -> None:
 
 def test_golden_rows_are_test_rows_and_rows_on_the_thresholds(trained: Trained, stored: ModelFile) -> None:
     assert np.array_equal(stored.golden_rows[:30], trained.split.test_rows)
-    assert len(stored.golden_rows) == 30 + fitting.GOLDEN_THRESHOLD_ROWS
+    assert len(stored.golden_rows) == 30 + writing.GOLDEN_THRESHOLD_ROWS
     assert np.array_equal(stored.golden_probabilities, trained.estimator.predict_proba(stored.golden_rows))
 
 
@@ -183,7 +183,7 @@ def test_the_card_tells_how_the_model_was_made(stored: ModelFile) -> None:
 
 def test_the_same_recipe_gives_the_same_file_and_another_seed_another() -> None:
     first, again, other = (
-        modelfile.dump(fitting.model_of(fitting.fit(iris.load(), Recipe(n_estimators=5, seed=seed))))
+        modelfile.dump(writing.model_of(fitting.fit(iris.load(), Recipe(n_estimators=5, seed=seed))))
         for seed in (0, 0, 1)
     )
 
@@ -195,7 +195,7 @@ def test_a_model_that_agrees_is_written_and_given_back(tmp_path: Path, trained: 
     small = fitted(trained, n_estimators=3, random_state=0)
     path = tmp_path / "model.npz"
 
-    loaded = fitting.write(fitting.model_of(small), path, trained=small)
+    loaded = writing.write(writing.model_of(small), path, trained=small)
 
     assert loaded.version == modelfile.version_of(path.read_bytes())
     again = classifier.load(path).predict([5.6, 2.7, 4.2, 1.3])
@@ -205,10 +205,10 @@ def test_a_model_that_agrees_is_written_and_given_back(tmp_path: Path, trained: 
 
 def test_a_model_of_another_forest_is_an_error_and_leaves_no_file(tmp_path: Path, trained: Trained) -> None:
     # Its golden rows agree with it, but it is not the forest that was fitted.
-    other = fitting.model_of(fitted(trained, n_estimators=100, max_depth=2, random_state=0))
+    other = writing.model_of(fitted(trained, n_estimators=100, max_depth=2, random_state=0))
 
     with pytest.raises(TrainingError, match="other probabilities than scikit-learn"):
-        fitting.write(other, tmp_path / "model.npz", trained=trained)
+        writing.write(other, tmp_path / "model.npz", trained=trained)
 
     assert os.listdir(tmp_path) == []
 
@@ -231,13 +231,13 @@ ALTERED = {"a golden probability's last bit": with_last_bit_changed, "all leaves
 @pytest.mark.parametrize("altered", ALTERED)
 def test_a_model_whose_golden_rows_disagree_is_an_error(tmp_path: Path, trained: Trained, altered: str) -> None:
     with pytest.raises((TrainingError, ModelFileError), match="golden row"):
-        fitting.write(ALTERED[altered](fitting.model_of(trained)), tmp_path / "model.npz", trained=trained)
+        writing.write(ALTERED[altered](writing.model_of(trained)), tmp_path / "model.npz", trained=trained)
 
 
 @pytest.mark.parametrize("altered", ALTERED)
 def test_a_model_whose_golden_rows_disagree_leaves_no_file(tmp_path: Path, trained: Trained, altered: str) -> None:
     with pytest.raises(MLError):
-        fitting.write(ALTERED[altered](fitting.model_of(trained)), tmp_path / "model.npz", trained=trained)
+        writing.write(ALTERED[altered](writing.model_of(trained)), tmp_path / "model.npz", trained=trained)
 
     assert os.listdir(tmp_path) == []
 
@@ -245,12 +245,12 @@ def test_a_model_whose_golden_rows_disagree_leaves_no_file(tmp_path: Path, train
 def test_a_model_that_disagrees_leaves_the_older_file_in_its_place(tmp_path: Path, trained: Trained) -> None:
     path = tmp_path / "model.npz"
     small = fitted(trained, n_estimators=3, random_state=0)
-    fitting.write(fitting.model_of(small), path, trained=small)
+    writing.write(writing.model_of(small), path, trained=small)
     before = path.read_bytes()
-    other = fitting.model_of(fitted(trained, n_estimators=3, max_depth=1, random_state=0))
+    other = writing.model_of(fitted(trained, n_estimators=3, max_depth=1, random_state=0))
 
     with pytest.raises(MLError):
-        fitting.write(other, path, trained=small)
+        writing.write(other, path, trained=small)
 
     assert path.exists()
     assert path.read_bytes() == before

@@ -32,7 +32,7 @@ from ml.model.sample import InvalidSample
 from ml.model.walk import Walk
 from ml.tables.dataset import Dataset, Feature
 from ml.tables.numbers import LARGEST
-from ml.training import fitting
+from ml.training import fitting, writing
 from tests.conftest import output_of
 from web.app import create_app
 from web.settings import Settings
@@ -299,13 +299,13 @@ def test_the_importance_of_features_is_scikit_learns(table: tuple[Rows, NDArray[
         trained.estimator, trained.split.test_rows, trained.split.test_classes, n_repeats=5, random_state=seed
     ).importances_mean
     assert np.array_equal(fitting.importance(trained), expected)
-    assert [feature.importance for feature in fitting.model_of(trained).card.features] == expected.tolist()
+    assert [feature.importance for feature in writing.model_of(trained).card.features] == expected.tolist()
 
 
 def test_the_same_table_gives_the_same_bytes() -> None:
     recipe = Recipe(n_estimators=12, balanced_class_weight=True, estimator="extra-trees")
 
-    first, again = (modelfile.dump(fitting.model_of(fitting.fit(dataset_of(WINE), recipe))) for _ in range(2))
+    first, again = (modelfile.dump(writing.model_of(fitting.fit(dataset_of(WINE), recipe))) for _ in range(2))
 
     assert first == again
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
-import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -19,8 +17,9 @@ from typing import TextIO
 import numpy as np
 
 from ml.errors import DatasetError
-from ml.tables.dataset import MAX_TEXT, Dataset, Feature
+from ml.tables.dataset import MAX_TEXT, Dataset
 from ml.tables.filekind import refuse_other_files
+from ml.tables.headers import Column, Limits, columns_of, composed, one_line
 from ml.tables.numbers import LARGEST, NotANumber, is_number, number_of, shown_number
 from ml.tables.rows import SEPARATORS, Block, RowReader, shown
 
@@ -28,19 +27,8 @@ from ml.tables.rows import SEPARATORS, Block, RowReader, shown
 BLOCK_CHARACTERS = 2**18
 MAX_FILE_BYTES = 2 * 2**30
 MAX_CELLS = 50_000_000
-MAX_COLUMNS = 10_000
 MAX_LABELS = 1_000
-_SHOWN_NAMES = 20
 _START_BYTES = 1_024
-_UNIT = re.compile(r"^(.*\S)\s*[(\[]([^()\[\]]*)[)\]]$", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The limits of a feature's values; None is no limit."""
-
-    minimum: float | None
-    maximum: float | None
 
 
 @dataclass(frozen=True)
@@ -49,15 +37,6 @@ class Reading:
 
     dataset: Dataset
     inferred: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the header: its position, its text, and its feature."""
-
-    index: int
-    header: str
-    feature: Feature
 
 
 def read_csv(
@@ -107,16 +86,6 @@ def refuse_same_file(source: str, sink: str) -> None:
         raise DatasetError(f"{source} is the input as well: name another file for the output")
 
 
-def feature_of(header: str, limits: Mapping[str, Limits] | None = None) -> Feature:
-    """Return the feature that a column's header names: `petal width (cm)` has key `petal_width` and unit `cm`."""
-    match = _UNIT.match(header.strip())
-    title, unit = match.groups() if match else (header.strip(), "")
-    title, unit = (" ".join(_composed(text).split()) for text in (title, unit))
-    key = re.sub(r"\W+", "_", title.casefold()).strip("_")
-    given = (limits or {}).get(key, Limits(None, None))
-    return Feature(key=key, title=title, unit=unit, minimum=given.minimum, maximum=given.maximum)
-
-
 def _blocks(source: TextIO, reader: RowReader) -> Iterator[Block]:
     """Yield the blocks of text opened with newline=""; errors are those of the reader."""
     for text in iter(lambda: source.read(BLOCK_CHARACTERS), ""):
@@ -137,7 +106,7 @@ def _read(
     reader = RowReader(strict=True)
     blocks = _blocks(file, reader)
     (header,) = next(blocks).rows
-    columns, target_column = _columns(header, target=target, drop=drop, limits=limits)
+    columns, target_column = columns_of(header, target=target, drop=drop, limits=limits)
     values, texts, commas = _rows(blocks, header, columns=columns, target_column=target_column)
     if not texts:
         raise DatasetError("no rows below the header")
@@ -154,9 +123,9 @@ def _read(
     )
     inferred = [
         f"separated by {SEPARATORS[reader.separator]}",
-        f"class column: {_one_line(header[target_column])}" + ("" if target else " (the last one)"),
+        f"class column: {one_line(header[target_column])}" + ("" if target else " (the last one)"),
         "classes: "
-        + ", ".join(f"{_one_line(label)} ({counts[label]} row{'s' if counts[label] > 1 else ''})" for label in labels),
+        + ", ".join(f"{one_line(label)} ({counts[label]} row{'s' if counts[label] > 1 else ''})" for label in labels),
         *(_described(column) for column in columns),
         *(
             f"a comma in {shown(column.header)} is a decimal mark, as in {shown(commas[column.index])}"
@@ -169,45 +138,6 @@ def _read(
     if reader.blank_lines:
         inferred.append(f"blank lines left out: {reader.blank_lines}")
     return Reading(dataset, tuple(inferred))
-
-
-def _columns(
-    header: Sequence[str], *, target: str | None, drop: Sequence[str], limits: Mapping[str, Limits]
-) -> tuple[list[Column], int]:
-    """Return the feature columns and the index of the class column."""
-    if len(header) > MAX_COLUMNS:
-        raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
-    named = [Column(index, text.strip(), feature_of(text, limits)) for index, text in enumerate(header)]
-    target_column = len(header) - 1 if target is None else _find(target, named)
-    left_out = {target_column, *(_find(wanted, named) for wanted in drop)}
-    columns = [column for column in named if column.index not in left_out]
-    if not columns:
-        raise DatasetError("there is no column besides the class column")
-    seen: dict[str, str] = {}
-    for column in columns:
-        key = column.feature.key
-        if not key:
-            raise DatasetError(f"line 1, column {column.index + 1} has no name: {shown(column.header)}")
-        if len(column.header) > MAX_TEXT:
-            raise DatasetError(f"line 1, column {shown(column.header)}: a name of more than {MAX_TEXT} characters")
-        if key in seen:
-            raise DatasetError(f"columns {shown(seen[key])} and {shown(column.header)} have the same key, {key}")
-        seen[key] = column.header
-    unknown = sorted(limits.keys() - seen.keys())
-    if unknown:
-        raise DatasetError(f"limits for {unknown[0]}, which is not a feature: {listed(seen)}")
-    return columns, target_column
-
-
-def _find(wanted: str, columns: Sequence[Column]) -> int:
-    by_header = [column.index for column in columns if column.header == wanted.strip()]
-    by_key = [column.index for column in columns if column.feature.key == feature_of(wanted).key]
-    found = by_header or by_key
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise DatasetError(f"{len(found)} columns are called {shown(wanted)}")
-    raise DatasetError(f"no column is called {shown(wanted)}: {listed(column.header for column in columns)}")
 
 
 def _rows(
@@ -249,13 +179,8 @@ def _number(text: str, column: Column, *, line: int) -> float:
     return number
 
 
-def _composed(text: str) -> str:
-    """Return text in normal form C, unless it is longer than any name: combining marks are sorted in quadratic time."""
-    return unicodedata.normalize("NFC", text) if len(text) <= MAX_TEXT else text
-
-
 def _label(text: str, column: str, *, line: int) -> str:
-    label = _composed(text.strip())
+    label = composed(text.strip())
     if not label:
         raise DatasetError(f"line {line}, column {column}: empty")
     if len(label) > MAX_TEXT or "\0" in label:
@@ -288,16 +213,6 @@ def _described(column: Column) -> str:
     if feature.maximum is not None:
         parts.append(f"at most {shown_number(feature.maximum)}")
     return ", ".join(parts)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return names on one line, not too many of them."""
-    shown = [_one_line(name) for name in itertools.islice(names, _SHOWN_NAMES + 1)]
-    return ", ".join(shown if len(shown) <= _SHOWN_NAMES else [*shown[:-1], "…"])
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _text(name: str) -> str:

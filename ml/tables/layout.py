@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from ml.errors import DatasetError
-from ml.tables.csvfile import MAX_COLUMNS, listed
 from ml.tables.dataset import Feature
+from ml.tables.headers import MAX_COLUMNS, listed
 from ml.tables.rows import SEPARATORS
 from ml.tables.written import RowWriter
 

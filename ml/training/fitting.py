@@ -5,32 +5,18 @@ The only module besides `ml.training.iris` that imports scikit-learn, and only i
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ml.errors import DatasetError, ModelFileError, TrainingError
-from ml.model import classifier, modelfile
-from ml.model.card import Card, CrossValidation, Recipe, Report, TrainedFeature
-from ml.model.classifier import Classifier
-from ml.model.forest import Forest
-from ml.model.modelfile import ModelFile
-from ml.tables.csvfile import Limits, feature_of
+from ml.errors import DatasetError
+from ml.model.card import CrossValidation, Recipe, Report
 from ml.tables.dataset import Dataset, Feature, Shape
-from ml.tables.numbers import LARGEST
-from ml.training import history
 
 FOLDS = 10
-REFERENCE_ROWS = 300
-GOLDEN_TEST_ROWS = 100
-GOLDEN_THRESHOLD_ROWS = 156
 SHUFFLES = 5
 # Shuffling each of 64 features 5 times over more rows than this takes longer than fitting.
 IMPORTANCE_ROWS = 2_000
@@ -68,6 +54,12 @@ class Trained:
     recipe: Recipe | None
     data_digest: str | None
     picture: tuple[Shape, ...] = ()
+
+
+def check_name(name: str) -> None:
+    """Raise a `DatasetError` for a name that no model can have."""
+    if not name.strip() or "/" in name:
+        raise DatasetError(f"{name!r} cannot be a model's name: it is part of an address, where / means something else")
 
 
 def split(dataset: Dataset, recipe: Recipe) -> Split:
@@ -113,7 +105,7 @@ def fit(dataset: Dataset, recipe: Recipe | None = None, *, progress: Progress = 
         DatasetError: the rows cannot be split.
     """
     recipe = recipe or Recipe()
-    _check_name(dataset.name)
+    check_name(dataset.name)
     parts = split(dataset, recipe)
     estimator = _fit(parts.train_rows, parts.train_classes, recipe, progress=progress)
     answers = estimator.predict_proba(parts.test_rows).argmax(axis=1)
@@ -186,169 +178,6 @@ def importance(trained: Trained) -> NDArray[np.float64]:
     return means
 
 
-def model_of(
-    trained: Trained, *, cross_validation: CrossValidation | None = None, keep_samples: bool = True
-) -> ModelFile:
-    """Return the content of a model file; without `keep_samples` it has no training rows except the example."""
-    forest = Forest.from_estimator(trained.estimator)
-    rng = np.random.default_rng(trained.recipe.seed if trained.recipe else 0)
-    rows = golden_rows(forest, trained.split, rng=rng)
-    chosen = np.sort(rng.permutation(len(trained.split.train_rows))[: REFERENCE_ROWS if keep_samples else 0])
-    card = Card(
-        name=trained.name,
-        source=trained.source,
-        estimator=type(trained.estimator).__name__,
-        trees=forest.n_trees,
-        features=_trained_features(trained),
-        labels=trained.labels,
-        report=msgspec.structs.replace(trained.report, cross_validation=cross_validation),
-        recipe=trained.recipe,
-        libraries={name: version(name) for name in ("scikit-learn", "numpy")},
-        data_digest=trained.data_digest,
-        picture=trained.picture,
-    )
-    return ModelFile(
-        card=card,
-        forest=forest,
-        golden_rows=rows,
-        golden_probabilities=trained.estimator.predict_proba(rows),
-        reference_rows=trained.split.train_rows[chosen],
-        reference_classes=trained.split.train_classes[chosen].astype(np.int32),
-    )
-
-
-def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
-    """Write a model's file, and prove before it takes its name that it answers the test rows as scikit-learn does.
-
-    The model file that it replaces is kept beside it (see `ml.training.history`).
-
-    Raises:
-        ModelFileError: the file is too large, or cannot be written or read back.
-        TrainingError: a probability differs in any bit. After any error an older file is unchanged.
-    """
-
-    def prove(written: Path) -> None:
-        try:
-            content = modelfile.read(written)
-            loaded = Classifier(modelfile.parse(content), modelfile.version_of(content))
-        except ModelFileError as error:
-            raise ModelFileError(f"{path} is not written: it could not be read back: {error}") from error
-        expected = trained.estimator.predict_proba(trained.split.test_rows)
-        answers = loaded.predict_batch(trained.split.test_rows)
-        one_by_one = np.array([loaded.predict(row).probabilities for row in trained.split.test_rows.tolist()])
-        if not (np.array_equal(answers.probabilities, expected) and np.array_equal(one_by_one, expected)):
-            raise TrainingError(f"{path}: the model read back gives other probabilities than scikit-learn")
-        history.keep(path)
-
-    with history.locked(path):
-        version = modelfile.save(model, path, check=prove)
-        history.prune(path, version=version)
-        return classifier.load(path)
-
-
-def export(
-    forest: Any,
-    X_test: ArrayLike,  # scikit-learn's word, in a session that speaks it
-    y_test: ArrayLike,
-    *,
-    feature_names: Sequence[str],
-    path: Path | str,
-    X_train: ArrayLike | None = None,
-    y_train: ArrayLike | None = None,
-    limits: Mapping[str, Limits] | None = None,
-    name: str | None = None,
-) -> Classifier:
-    """Write the model file of a forest fitted elsewhere, with the same checks, golden rows and report; without pickle.
-
-    Args:
-        forest: a fitted random forest, extra-trees or single decision tree classifier of scikit-learn.
-        X_test: shape (n_rows, n_features): rows that it was not fitted on.
-        y_test: shape (n_rows,): their classes, out of `forest.classes_`.
-        feature_names: one a column, as in a CSV file's header: `petal width (cm)`.
-        path: where the model file goes.
-        X_train, y_train: the rows that it was fitted on, for the training ranges; else the test rows replace them.
-        limits: limits by feature key.
-        name: the model's name; else the file's name without its ending.
-
-    Raises:
-        ForestError: the estimator is of another kind.
-        DatasetError: rows, classes and names do not fit the forest or each other.
-        TrainingError: the file read back gives other probabilities.
-    """
-    path = Path(path)
-    _check_name(name or path.stem)
-    features = tuple(feature_of(text, limits) for text in feature_names)
-    keys = {feature.key for feature in features}
-    if Forest.from_estimator(forest).n_features != len(keys):
-        raise DatasetError(f"the forest has {forest.n_features_in_} features, and needs as many different names")
-    if unknown := sorted((limits or {}).keys() - keys):
-        raise DatasetError(f"limits for {unknown[0]!r}, which is not a feature")
-    if (X_train is None) != (y_train is None):
-        raise DatasetError("X_train and y_train go together")
-    if hasattr(forest, "n_jobs"):
-        # With several jobs scikit-learn adds the trees in whatever order they come, and the bits differ.
-        forest = copy.copy(forest).set_params(n_jobs=1)
-    test_rows, test_classes = _checked("X_test", X_test, "y_test", y_test, forest=forest)
-    train_rows, train_classes = test_rows, test_classes
-    if X_train is not None and y_train is not None:
-        train_rows, train_classes = _checked("X_train", X_train, "y_train", y_train, forest=forest)
-    parts = Split(train_rows, test_rows, train_classes, test_classes)
-    labels = tuple(str(label) for label in forest.classes_)
-    report = measure(forest.predict_proba(test_rows).argmax(axis=1), parts, n_labels=len(labels))
-    trained = Trained(
-        name=name or path.stem,
-        source=f"fitted elsewhere, measured on {len(test_rows)} rows",
-        features=features,
-        labels=labels,
-        estimator=forest,
-        split=parts,
-        report=msgspec.structs.replace(report, train_rows=None if X_train is None else len(train_rows)),
-        recipe=None,
-        data_digest=None,
-    )
-    return write(model_of(trained), path, trained=trained)
-
-
-def _check_name(name: str) -> None:
-    if not name.strip() or "/" in name:
-        raise DatasetError(f"{name!r} cannot be a model's name: it is part of an address, where / means something else")
-
-
-def _checked(
-    rows_name: str, rows: ArrayLike, classes_name: str, classes: ArrayLike, *, forest: Any
-) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Return rows as float64 and classes as indices into `forest.classes_`."""
-    try:
-        checked = np.asarray(rows, dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise DatasetError(f"{rows_name} is not a table of numbers: {error}") from error
-    if checked.ndim != 2 or checked.shape[1] != forest.n_features_in_ or not len(checked):
-        raise DatasetError(f"{rows_name} has the shape {checked.shape}, not (n, {forest.n_features_in_}) with rows")
-    if not np.all(np.abs(checked) <= LARGEST):
-        raise DatasetError(f"{rows_name} has a value that is not a finite 32-bit float")
-    position = {label: index for index, label in enumerate(forest.classes_.tolist())}
-    given = np.asarray(classes)
-    indices = [position.get(label, -1) for label in given.tolist()] if given.ndim == 1 else []
-    if len(indices) != len(checked) or -1 in indices:
-        raise DatasetError(f"{classes_name} does not have one of the forest's classes for each row of {rows_name}")
-    return checked, np.array(indices, dtype=np.intp)
-
-
-def golden_rows(forest: Forest, parts: Split, *, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return rows to check a model file with: test rows, and rows whose values lie on the forest's thresholds.
-
-    Thresholds are where a wrong comparison or a missing cast to float32 shows. Shape (n_golden, n_features).
-    """
-    rows = [parts.test_rows[:GOLDEN_TEST_ROWS]]
-    columns = []
-    for feature in range(forest.n_features):
-        thresholds = np.unique(forest.threshold[forest.feature == feature])
-        edges = np.concatenate([thresholds, np.nextafter(thresholds, np.inf), thresholds.astype(np.float32)])
-        columns.append(rng.choice(edges if len(edges) else parts.train_rows[:, feature], GOLDEN_THRESHOLD_ROWS))
-    rows.append(np.column_stack(columns))
-    return np.concatenate(rows)
-
-
 def _fit(rows: NDArray[np.float64], classes: NDArray[np.intp], recipe: Recipe, *, progress: Progress = _silent) -> Any:
     """Return a fitted estimator: trees are added in steps, which gives the same forest as all at once."""
     from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
@@ -373,23 +202,3 @@ def _fit(rows: NDArray[np.float64], classes: NDArray[np.intp], recipe: Recipe, *
         estimator.set_params(n_estimators=trees).fit(rows, classes)
         progress("trees", trees, recipe.n_estimators)
     return estimator.set_params(warm_start=False)
-
-
-def _trained_features(trained: Trained) -> tuple[TrainedFeature, ...]:
-    """Return the features with their training ranges, and as the example the row nearest to the middle of them."""
-    rows = trained.split.train_rows
-    quantiles = np.quantile(rows, np.linspace(0, 1, 11), axis=0)
-    spread = np.maximum(quantiles[-1] - quantiles[0], np.finfo(float).tiny)
-    example = rows[np.argmin((((rows - np.median(rows, axis=0)) / spread) ** 2).sum(axis=1))]
-    importances = importance(trained)
-    return tuple(
-        TrainedFeature(
-            **msgspec.structs.asdict(feature),
-            low=float(rows[:, column].min()),
-            high=float(rows[:, column].max()),
-            quantiles=tuple(quantiles[:, column].tolist()),
-            example=float(example[column]),
-            importance=float(importances[column]),
-        )
-        for column, feature in enumerate(trained.features)
-    )

@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 from ml.model import modelfile
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 
 from . import server
 from .results import Bar, Ratio, Result
@@ -141,7 +141,7 @@ def other_file(folder: Path) -> bytes:
     """Return the bytes of another model for the same samples."""
     fitted = fitting.fit(iris.load(), Recipe(seed=1))
     path = folder / "other.npz"
-    fitting.write(fitting.model_of(fitted), path, trained=fitted)
+    writing.write(writing.model_of(fitted), path, trained=fitted)
     return path.read_bytes()
 
 

@@ -28,7 +28,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 
 from . import server
 from .results import Bar, Ratio, Result
@@ -135,7 +135,7 @@ def _two_models(subject: Subject) -> tuple[Path, list[tuple[str, Path]], dict[st
     """Return where the served file is, two files that take turns there, and both models by version."""
     other = fitting.fit(iris.load(), Recipe(seed=1))
     path = subject.directory / "other model.npz"
-    second = fitting.write(fitting.model_of(other), path, trained=other)
+    second = writing.write(writing.model_of(other), path, trained=other)
     served = subject.directory / "served.npz"
     shutil.copy(subject.model_path, served)
     files = [(subject.model.version, subject.model_path), (second.version, path)]

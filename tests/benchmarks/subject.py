@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from ml.model.classifier import Classifier
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 
 # More than any cache of answers in the service holds, so that going around never finds one there.
 SAMPLES = 50_000
@@ -69,7 +69,7 @@ def prepared() -> Iterator[Subject]:
         directory = Path(name)
         path = directory / "model.npz"
         trained = fitting.fit(iris.load())
-        model = fitting.write(fitting.model_of(trained), path, trained=trained)
+        model = writing.write(writing.model_of(trained), path, trained=trained)
         yield Subject(directory, path, model, trained.estimator, random_rows(model, SAMPLES))
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from ml.tables.dataset import Dataset, Feature
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 from tests.browser import ARGUMENTS, CHROMIUM
 from tests.conftest import ROOT, run_server
 
@@ -75,7 +75,7 @@ def served(dataset: Dataset, folder: Path) -> Iterator[str]:
     """Train a model and run the server with it until the block ends; yield the address of a sample on its page."""
     trained = fitting.fit(dataset)
     path = folder / "model.npz"
-    fitting.write(fitting.model_of(trained), path, trained=trained)
+    writing.write(writing.model_of(trained), path, trained=trained)
     with run_server(folder / "log.txt", MODEL_FILE=str(path)) as server:
         sample = zip((feature.key for feature in dataset.features), VALUES, strict=True)
         yield f"{server.url}/?{urlencode(list(sample))}"

@@ -15,7 +15,8 @@ from ml.model.classifier import Classifier
 from ml.score import Part
 from web.api.scoring import Scoring, Uploads, encoded, unusable
 from web.api.stream import upgrade_required
-from web.api.upload import Body, Spool, UploadedFile, too_large
+from web.api.upload import Body, Spool, too_large
+from web.api.uploaded_file import UploadedFile
 from web.problems import Problem
 from web.requests import header_of, preferred_representation
 from web.responses import ABORT

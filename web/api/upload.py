@@ -5,28 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import IO
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Send
 
 from web.problems import Problem
-from web.requests import content_type_of, header_of
 from web.responses import CHECK
 
 logger = logging.getLogger("web")
 
-FIELD = b"file"
 # How long an answer waits for its reader until the upload is read ahead.
 PATIENCE_S = 0.25
 READ_BYTES = 2**16
-# Of a form that are read in one go: it may have a part in every 50 bytes, which take some 5 ms.
-FORM_BYTES = 2**12
-_CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
-_PLAIN = (b"", b"binary", b"8bit", b"7bit")
 
 
 class Spool:
@@ -177,132 +169,3 @@ class Body:
 def too_large(max_bytes: int) -> Problem:
     """Return the problem of an upload of more than so many bytes."""
     return Problem(413, f"the upload has more than {max_bytes} bytes")
-
-
-class UploadedFile:
-    """The file that a request brings: its body if that is CSV, or the field called "file" of a multipart form.
-
-    Other fields are passed over. A second field of that name is refused, even after the first one has been read.
-
-    Attributes:
-        name: what the client calls it, once its first byte has been read; may be empty.
-
-    Raises:
-        Problem: on construction: 415, the body is of another kind, or compressed; 400, its form has no boundary.
-    """
-
-    def __init__(self, scope: Scope, body: Body) -> None:
-        self.name = ""
-        self._body = body
-        if header_of(scope, b"content-encoding") not in (b"", b"identity"):
-            raise Problem(415, "a compressed body is not read")
-        media_type, parameters = content_type_of(scope)
-        if media_type not in (b"text/csv", b"multipart/form-data"):
-            raise Problem(415, "send text/csv, or multipart/form-data with the field file")
-        if parameters.get(b"charset", b"utf-8").lower() not in _CHARSETS:
-            raise Problem(415, "a file is UTF-8")
-        self._form = _Form(parameters.get(b"boundary", b"")) if media_type == b"multipart/form-data" else None
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the file as it comes.
-
-        Raises:
-            Problem: as `Body.chunks`; 400, the form cannot be read; 422, it has no such field, or several.
-            ClientDisconnect: the client has left.
-        """
-        async for chunk in self._body.chunks():
-            if self._form is None:
-                yield chunk
-                continue
-            pieces: list[bytes] = []
-            for start in range(0, len(chunk), FORM_BYTES):
-                if start:
-                    await self._body.check()
-                    await asyncio.sleep(0)
-                pieces += self._form.feed(chunk[start : start + FORM_BYTES])
-            if pieces:
-                self.name = self._form.name
-                yield b"".join(pieces)
-        if self._form is not None:
-            self._form.finish()
-
-
-class _Form:
-    """A multipart form whose one field called "file" is wanted (RFC 7578)."""
-
-    def __init__(self, boundary: bytes) -> None:
-        if not boundary:
-            raise Problem(400, "the form's content type has no boundary")
-        self.name = ""
-        self._disposition = self._encoding = b""
-        self._header = self._value = b""
-        self._files = self._file_bytes = 0
-        self._is_wanted = False
-        self._pieces: list[bytes] = []
-        try:
-            self._parser = MultipartParser(
-                boundary,
-                {
-                    "on_part_begin": self._begin,
-                    "on_header_field": self._header_field,
-                    "on_header_value": self._header_value,
-                    "on_header_end": self._header_end,
-                    "on_headers_finished": self._headers_finished,
-                    "on_part_data": self._data,
-                },
-            )
-        except FormParserError as error:
-            raise Problem(400, "the form's boundary is too long") from error
-
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Take a part of the body; yield what it has of the file."""
-        self._pieces = []
-        try:
-            self._parser.write(chunk)
-        except FormParserError as error:
-            raise Problem(400, "the form cannot be read") from error
-        yield from self._pieces
-
-    def finish(self) -> None:
-        """Check that all of the form has come, and that there was a file in it."""
-        if self._parser.state != MultipartState.END:
-            raise Problem(400, "the form ends too early")
-        if not self._files:
-            raise Problem(422, 'the form has no field called "file"')
-        if not self._file_bytes and not self.name:
-            raise Problem(422, "no file was chosen")
-
-    def _begin(self) -> None:
-        self._disposition = self._encoding = b""
-
-    def _header_field(self, chunk: bytes, start: int, end: int) -> None:
-        self._header += chunk[start:end]
-
-    def _header_value(self, chunk: bytes, start: int, end: int) -> None:
-        self._value += chunk[start:end]
-
-    def _header_end(self) -> None:
-        match self._header.lower():
-            case b"content-disposition":
-                self._disposition = self._value
-            case b"content-transfer-encoding":
-                self._encoding = self._value
-        self._header = self._value = b""
-
-    def _headers_finished(self) -> None:
-        # Latin-1 keeps the bytes as they are: the parser of this header wants text.
-        _, options = parse_options_header(self._disposition.decode("latin-1"))
-        self._is_wanted = options.get(b"name") == FIELD
-        if not self._is_wanted:
-            return
-        self._files += 1
-        if self._files > 1:
-            raise Problem(422, 'the form has more than one field called "file"')
-        if self._encoding.strip().lower() not in _PLAIN:
-            raise Problem(415, "an encoded file is not read")
-        self.name = options.get(b"filename", b"").decode(errors="replace")
-
-    def _data(self, chunk: bytes, start: int, end: int) -> None:
-        if self._is_wanted:
-            self._file_bytes += end - start
-            self._pieces.append(chunk[start:end])

@@ -6,23 +6,19 @@ parts or hold impossible numbers: unavailable facts are left out.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ml.model.card import Card, Recipe, Report, TrainedFeature
+from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mistakes_of
 from web.page.languages import NO_BREAK, Language
 
-# A matrix of more classes is too large for a page: the most frequent errors are listed instead.
-MATRIX_LABELS = 30
 # Names of more classes than this do not fit above their columns side by side.
 SIDE_BY_SIDE = 5
 # The most important features have a row each; /docs lists all.
 FEATURE_ROWS = 60
-MISTAKES = 10
 NAMED_LABELS = 8
-LEVELS = 8
 DIGEST_CHARACTERS = 12
 # Two-sided 95 % of the normal distribution.
 _Z = 1.959963984540054
@@ -44,33 +40,6 @@ class Scale:
     low: str
     high: str
     baseline: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """The number of test rows of one class with one prediction; `css_classes`: a level of 1 to 8, right or not."""
-
-    count: str
-    css_classes: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClassRow:
-    """One class of the confusion matrix: its test rows by prediction, its recall and its precision."""
-
-    label: str
-    cells: Sequence[Cell]
-    recall: str
-    precision: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """The number of test rows of the class `label` that were predicted as `answer`."""
-
-    label: str
-    answer: str
-    count: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +87,9 @@ def card_view(card: Card, version: str, language: Language) -> CardView:
     return CardView(
         quality=list(_quality(card.report, language)),
         scale=_scale(card.report),
-        classes=_classes(card, language) if has_matrix else (),
+        classes=classes_of(card, language) if has_matrix else (),
         upright=len(card.labels) > SIDE_BY_SIDE,
-        mistakes=() if has_matrix else _mistakes(card, language),
+        mistakes=() if has_matrix else mistakes_of(card, language),
         features=_features(ranked[:FEATURE_ROWS], language),
         more=max(0, len(ranked) - FEATURE_ROWS),
         origin=list(_origin(card, version, language)),
@@ -175,44 +144,6 @@ def _scale(report: Report) -> Scale | None:
         return None
     low, high = interval
     return Scale(*(f"{100 * share:.4g}" for share in (report.accuracy, low, high, report.baseline)))
-
-
-def _classes(card: Card, language: Language) -> Sequence[ClassRow]:
-    report = card.report
-    answered = [sum(column) for column in zip(*report.confusion, strict=True)]
-    return [
-        ClassRow(
-            label,
-            [
-                _cell(count, of=sum(counts), is_right=answer == index, language=language)
-                for answer, count in enumerate(counts)
-            ],
-            # A class without rows has no recall, and one that was never predicted no precision, whatever the card says.
-            recall=language.percent(report.recall[index]) if sum(counts) > 0 else "–",
-            precision=language.percent(report.precision[index]) if answered[index] > 0 else "–",
-        )
-        for index, (label, counts) in enumerate(zip(card.labels, report.confusion, strict=True))
-    ]
-
-
-def _cell(count: int, *, of: int, is_right: bool, language: Language) -> Cell:
-    css_classes = ["right"] if is_right else []
-    if count > 0:
-        # Even one row of a thousand is visible.
-        css_classes.insert(0, f"level-{max(1, round(LEVELS * count / of)) if count < of else LEVELS}")
-    return Cell(language.number(count), " ".join(css_classes))
-
-
-def _mistakes(card: Card, language: Language) -> Sequence[Mistake]:
-    counts = (
-        (count, label, card.labels[answer])
-        for index, (label, row) in enumerate(zip(card.labels, card.report.confusion, strict=True))
-        if sum(row) != row[index]
-        for answer, count in enumerate(row)
-        if count > 0 and answer != index
-    )
-    worst = heapq.nlargest(MISTAKES, counts, key=lambda mistake: mistake[0])
-    return [Mistake(label, answer, language.number(count)) for count, label, answer in worst]
 
 
 def _features(features: Sequence[TrainedFeature], language: Language) -> Sequence[FeatureRow]:

@@ -1,0 +1,103 @@
+"""Write the model file of an estimator that was fitted elsewhere."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ml.errors import DatasetError
+from ml.model.classifier import Classifier
+from ml.model.forest import Forest
+from ml.tables.headers import Limits, feature_of
+from ml.tables.numbers import LARGEST
+from ml.training.fitting import Split, Trained, check_name, measure
+from ml.training.writing import model_of, write
+
+
+def export(
+    forest: Any,
+    X_test: ArrayLike,  # scikit-learn's word, in a session that speaks it
+    y_test: ArrayLike,
+    *,
+    feature_names: Sequence[str],
+    path: Path | str,
+    X_train: ArrayLike | None = None,
+    y_train: ArrayLike | None = None,
+    limits: Mapping[str, Limits] | None = None,
+    name: str | None = None,
+) -> Classifier:
+    """Write the model file of a forest fitted elsewhere, with the same checks, golden rows and report; without pickle.
+
+    Args:
+        forest: a fitted random forest, extra-trees or single decision tree classifier of scikit-learn.
+        X_test: shape (n_rows, n_features): rows that it was not fitted on.
+        y_test: shape (n_rows,): their classes, out of `forest.classes_`.
+        feature_names: one a column, as in a CSV file's header: `petal width (cm)`.
+        path: where the model file goes.
+        X_train, y_train: the rows that it was fitted on, for the training ranges; else the test rows replace them.
+        limits: limits by feature key.
+        name: the model's name; else the file's name without its ending.
+
+    Raises:
+        ForestError: the estimator is of another kind.
+        DatasetError: rows, classes and names do not fit the forest or each other.
+        TrainingError: the file read back gives other probabilities.
+    """
+    path = Path(path)
+    check_name(name or path.stem)
+    features = tuple(feature_of(text, limits) for text in feature_names)
+    keys = {feature.key for feature in features}
+    if Forest.from_estimator(forest).n_features != len(keys):
+        raise DatasetError(f"the forest has {forest.n_features_in_} features, and needs as many different names")
+    if unknown := sorted((limits or {}).keys() - keys):
+        raise DatasetError(f"limits for {unknown[0]!r}, which is not a feature")
+    if (X_train is None) != (y_train is None):
+        raise DatasetError("X_train and y_train go together")
+    if hasattr(forest, "n_jobs"):
+        # With several jobs scikit-learn adds the trees in whatever order they come, and the bits differ.
+        forest = copy.copy(forest).set_params(n_jobs=1)
+    test_rows, test_classes = _checked("X_test", X_test, "y_test", y_test, forest=forest)
+    train_rows, train_classes = test_rows, test_classes
+    if X_train is not None and y_train is not None:
+        train_rows, train_classes = _checked("X_train", X_train, "y_train", y_train, forest=forest)
+    parts = Split(train_rows, test_rows, train_classes, test_classes)
+    labels = tuple(str(label) for label in forest.classes_)
+    report = measure(forest.predict_proba(test_rows).argmax(axis=1), parts, n_labels=len(labels))
+    trained = Trained(
+        name=name or path.stem,
+        source=f"fitted elsewhere, measured on {len(test_rows)} rows",
+        features=features,
+        labels=labels,
+        estimator=forest,
+        split=parts,
+        report=msgspec.structs.replace(report, train_rows=None if X_train is None else len(train_rows)),
+        recipe=None,
+        data_digest=None,
+    )
+    return write(model_of(trained), path, trained=trained)
+
+
+def _checked(
+    rows_name: str, rows: ArrayLike, classes_name: str, classes: ArrayLike, *, forest: Any
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Return rows as float64 and classes as indices into `forest.classes_`."""
+    try:
+        checked = np.asarray(rows, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{rows_name} is not a table of numbers: {error}") from error
+    if checked.ndim != 2 or checked.shape[1] != forest.n_features_in_ or not len(checked):
+        raise DatasetError(f"{rows_name} has the shape {checked.shape}, not (n, {forest.n_features_in_}) with rows")
+    if not np.all(np.abs(checked) <= LARGEST):
+        raise DatasetError(f"{rows_name} has a value that is not a finite 32-bit float")
+    position = {label: index for index, label in enumerate(forest.classes_.tolist())}
+    given = np.asarray(classes)
+    indices = [position.get(label, -1) for label in given.tolist()] if given.ndim == 1 else []
+    if len(indices) != len(checked) or -1 in indices:
+        raise DatasetError(f"{classes_name} does not have one of the forest's classes for each row of {rows_name}")
+    return checked, np.array(indices, dtype=np.intp)
