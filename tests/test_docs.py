@@ -1,19 +1,23 @@
-"""The README is held to the code: its commands run, its tables and its layout are what there is."""
+"""The documents are held to the code: their commands run, their tables, paths and names are what there is."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
+from starlette.testclient import TestClient
 from websockets.sync.client import connect
 
 from ml.model import classifier
@@ -22,17 +26,25 @@ from tests.conftest import ROOT, Server
 from web.settings import Settings
 
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = {
+    name: (ROOT / name).read_text()
+    for name in (
+        "README.md", "web/README.md", "web/deploy.md", "web/page/locale/README.md", "ml/README.md", "tests/README.md",
+    )
+}  # fmt: skip
+DOCS = "\n".join(DOCUMENTS.values())
+MOST_LINES = 180  # of the README
 SHIPPED = "http://127.0.0.1:8000"
 
 
 def blocks(language: str) -> list[str]:
     """Return the code blocks of a language; plain blocks have none."""
-    fences = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", DOCS, flags=re.DOTALL | re.MULTILINE)
     return [block for found, block in fences if found == language]
 
 
 def section(title: str) -> str:
-    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    return DOCS.split(f"\n## {title}\n")[1].split("\n## ")[0].split("\n# ")[0]
 
 
 def table(title: str) -> list[list[str]]:
@@ -64,6 +76,67 @@ def test_the_settings_table_is_the_settings() -> None:
     ]
 
 
+def test_the_readme_is_short_and_every_document_is_reached_from_it() -> None:
+    assert len(README.splitlines()) <= MOST_LINES
+    assert set(re.findall(r"\]\(([\w/]+\.md)\)", README)) == DOCUMENTS.keys() - {"README.md"}
+
+
+def test_every_path_that_a_document_names_is_there() -> None:
+    missing = [
+        f"{name}: {path}"
+        for name, text in DOCUMENTS.items()
+        for path in re.findall(r"`((?:web|ml|tests|templates|static)/[\w/.]+)`", text)
+        if not (ROOT / path).exists()
+    ]
+
+    assert missing == []
+
+
+def test_one_prediction_travels_as_the_readme_says(client: TestClient) -> None:
+    """The functions and classes that the README names are called, in that order."""
+    travels = section("How one prediction travels")
+    keystroke, frame = (re.search(rf"^{start}(.*?)(?=^A frame|^There)", travels, re.DOTALL | re.MULTILINE)
+                        for start in ("A keystroke", "A frame"))  # fmt: skip
+    assert keystroke
+    assert frame
+    query = "sepal_length=5.6&sepal_width=2.7&petal_length=4.2&petal_width=1.3"
+
+    asked = called(client, lambda: client.get(f"/predict?{query}", headers={"HX-Request": "true"}).raise_for_status())
+    with client.websocket_connect("/stream") as stream:
+        stream.receive_json()
+
+        def exchange() -> None:
+            stream.send_json({"sample": [5.6, 2.7, 4.2, 1.3]})
+            stream.receive_json()
+
+        sent = called(client, exchange)
+
+    for found, said in ((asked, keystroke[1]), (sent, frame[1])):
+        names = [name.split(".")[-2:] for name in re.findall(r"`((?:\w+\.)+\w+)`", said)]
+        steps = [found.index(step) for name in names if (step := ".".join(name)) in found]
+        assert len(steps) >= 3, names
+        assert steps == sorted(steps)
+    for name in re.findall(r"`(web\.[\w.]+\.[A-Z]\w+)`", travels):
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def called(client: TestClient, act: Callable[[], object]) -> list[str]:
+    """Return what of ours the service calls while `act` runs: `Class.function`, in the order of the calls."""
+    found: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith((f"{ROOT}/web", f"{ROOT}/ml")):
+            found.append(".".join(code.co_qualname.split(".")[-2:]))
+
+    assert client.portal
+    client.portal.call(sys.setprofile, note)  # in the thread of the event loop
+    act()
+    client.portal.call(sys.setprofile, None)
+    return found
+
+
 def test_the_dependency_table_is_the_direct_requirements() -> None:
     direct = (ROOT / "requirements.txt").read_text().split("# what these bring along")[0]
 
@@ -75,7 +148,7 @@ def test_the_dependency_table_is_the_direct_requirements() -> None:
 def test_the_make_commands_are_targets() -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
-    assert set(re.findall(r"\bmake ([a-z]+)", README)) <= set(targets)
+    assert set(re.findall(r"\bmake ([a-z]+)", DOCS)) - {"sure"} <= set(targets)
 
 
 def test_the_curl_commands_get_predictions(server: Server, tmp_path: Path) -> None:

@@ -353,8 +353,8 @@ def test_openmetrics_is_sent_to_who_asks_for_it_and_is_valid(service: TestClient
     assert families["http_requests"].samples[0].value == 1
 
 
-def test_the_readme_lists_every_metric(service: TestClient) -> None:
-    section = (ROOT / "README.md").read_text().split("\n## Watch it\n")[1].split("\n## ")[0]
+def test_the_documentation_lists_every_metric(service: TestClient) -> None:
+    section = (ROOT / "web/README.md").read_text().split("\n## Watch it\n")[1].split("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", section, flags=re.MULTILINE)
 
     assert listed == [
