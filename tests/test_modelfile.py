@@ -202,7 +202,7 @@ def test_a_file_gives_back_what_was_put_in(good: bytes, small: ModelFile) -> Non
     model = modelfile.parse(good)
 
     assert model.card == small.card
-    for name in ARRAYS:
+    for name in (name.replace("sample_", "reference_") for name in ARRAYS):
         whole, expected = (model, small) if hasattr(small, name) else (model.forest, small.forest)
         assert np.array_equal(getattr(whole, name), getattr(expected, name)), name
         assert getattr(whole, name).dtype == getattr(expected, name).dtype, name
