@@ -294,10 +294,10 @@ function say(text) {
 }
 
 function addressOf(entries) {
-  // The map's usual axes need not be told.
+  // The map's usual axes need not be named.
   const isUsual = selects.every((select) => select.value === select.dataset.start);
-  const told = [...entries].filter(([name]) => !isUsual || !selects.some((select) => select.name === name));
-  return `./?${query(told)}`;
+  const named = [...entries].filter(([name]) => !isUsual || !selects.some((select) => select.name === name));
+  return `./?${query(named)}`;
 }
 
 // Typing has paused: the address follows at once, the spoken line as soon as the answer is there.
@@ -375,7 +375,7 @@ function retryNow() {
 }
 
 // The same features: new answers are enough. Other ones need another form.
-function meetModel(xhr) {
+function onModelHeaders(xhr) {
   document.getElementById("version").textContent = xhr.getResponseHeader("X-Model-Version");
   document.getElementById("reload").hidden = xhr.getResponseHeader("X-Model-Features") === form.dataset.features;
 }
@@ -423,7 +423,7 @@ function receive(event) {
   retryMs = FIRST_RETRY_MS;
   prediction.toggleAttribute("data-stale", false);
   connection.textContent = "";
-  meetModel(event.detail.xhr);
+  onModelHeaders(event.detail.xhr);
   showMessages();
   speak();
 }
@@ -442,7 +442,7 @@ window.addEventListener("pageshow", (event) => {
 // Browsers give the clipboard to pages that came over TLS, or from this very machine.
 for (const button of document.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
 
-// A whole file. What is done with it is a module of its own, which is loaded with the first file.
+// Predict a CSV file: a module of its own, which is loaded with the first file.
 
 const fileForm = document.getElementById("file");
 const fileInput = document.getElementById("file-input");

@@ -18,7 +18,7 @@ const form = document.getElementById("file");
 const input = document.getElementById("file-input");
 const prediction = document.getElementById("prediction");
 const announcement = document.getElementById("announcement");
-const landed = document.getElementById("landed");
+const canvas = document.getElementById("file-points");
 const part = (name) => document.getElementById(`file-${name}`);
 const language = document.documentElement.lang;
 const shown = (number) => number.toLocaleString(language, { maximumFractionDigits: 0 });
@@ -95,7 +95,7 @@ class Run {
   }
 
   // It is announced before anything else, and again when it was replaced.
-  #meet({ model, limits }) {
+  #onModel({ model, limits }) {
     const isFirst = !this.#sliceBytes;
     this.model ??= model;
     this.#sliceBytes = Math.min(SLICE_BYTES, limits.max_frame_bytes);
@@ -121,7 +121,7 @@ class Run {
   }
 
   #hear(frame) {
-    if (frame.type === "model") this.#meet(frame);
+    if (frame.type === "model") this.#onModel(frame);
     else if (frame.type === "rows") this.#take(frame);
     else if (frame.error.retry_after_s) {
       this.state = "busy";
@@ -207,7 +207,7 @@ function show() {
   part("bad").textContent = shown(run.bad);
   showWrong(run);
   if (run.model) showCounts(run);
-  if (landed) land(run, prediction.querySelector(".map")?.dataset);
+  if (canvas) drawPoints(run, prediction.querySelector(".map")?.dataset);
   if (run.isOver) showEnd(run);
 }
 
@@ -249,11 +249,11 @@ function showEnd(run) {
 }
 
 // Points land on the map that is there, and are drawn anew when its scales change.
-function land({ model, points }, map) {
+function drawPoints({ model, points }, map) {
   const seen = [map && [map.x, map.xLow, map.xHigh, map.y, map.yLow, map.yHigh], points.length, points[0]].join();
   if (seen === landing) return;
   landing = seen;
-  const context = landed.getContext("2d");
+  const context = canvas.getContext("2d");
   context.reset();
   if (!map || !model) return;
   const [left, top, width, height] = map.plot.split(" ").map(Number);
@@ -261,8 +261,8 @@ function land({ model, points }, map) {
   const share = (value, low, high) => Math.min(Math.max((value - low) / (high - low), 0), 1);
   const [x, y] = [columnOf(map.x), columnOf(map.y)];
   const marks = form.dataset.marks.split("|").map((path) => new Path2D(path));
-  const scale = landed.width / 400;
-  context.fillStyle = context.strokeStyle = getComputedStyle(landed).color;
+  const scale = canvas.width / 400;
+  context.fillStyle = context.strokeStyle = getComputedStyle(canvas).color;
   context.globalAlpha = 0.6;
   for (const [label, ...values] of points) {
     const across = left + width * share(values[x], map.xLow, map.xHigh);
@@ -280,7 +280,7 @@ function forget() {
   if (former?.address) URL.revokeObjectURL(former.address);
   part("list").replaceChildren();
   part("counts").replaceChildren();
-  landed?.getContext("2d").reset();
+  canvas?.getContext("2d").reset();
   landing = "";
 }
 
@@ -300,7 +300,7 @@ form.addEventListener("reset", () => {
   input.focus();
 });
 part("cancel").addEventListener("click", () => current.end("canceled"));
-if (landed) {
+if (canvas) {
   prediction.addEventListener("htmx:afterSwap", showLater);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     landing = "";

@@ -391,7 +391,7 @@ def test_the_module_for_files_comes_with_the_first_file(open_page: Open) -> None
 
 def test_points_land_on_the_map_and_move_with_its_axes(open_page: Open) -> None:
     page = open_page()
-    picture = "document.getElementById('landed').toDataURL()"
+    picture = "document.getElementById('file-points').toDataURL()"
     blank = page.evaluate(picture)
 
     choose(page, f"{HEADER}\n{GOOD}\n6.5,3,5.5,2\n")

@@ -227,7 +227,7 @@ def _health() -> Json:
     )
     drift = {
         "operationId": "drift",
-        "summary": "How far the inputs of late are from the training data",
+        "summary": "How far recent inputs are from the training data",
         "description": _NEGOTIATED,
         "parameters": [_FRAGMENT],
         "responses": {"200": response("The report.", json_content("DriftReport") | PAGE)},
@@ -243,7 +243,7 @@ def _metrics() -> Json:
     formats = {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}
     return {
         "operationId": "metrics",
-        "summary": "What was counted, for Prometheus",
+        "summary": "Metrics for Prometheus",
         "description": "In its text format, or as OpenMetrics if Accept names that.",
         "responses": {"200": response("The metrics.", formats)},
     }
