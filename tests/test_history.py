@@ -248,7 +248,7 @@ WRITE = """
 from pathlib import Path
 import sys
 from ml.model.card import Recipe
-from ml.training import fitting, iris
+from ml.training import fitting, iris, writing
 fitted = fitting.fit(iris.load(), Recipe(seed=100 + int(sys.argv[1]), n_estimators=2))
 model = writing.model_of(fitted)
 START
