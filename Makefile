@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve check test bench format messages clean
+.PHONY: serve check test bench audit format messages clean
 
 serve: $(VENV)/serve.installed
 	$(BIN)/python -m web

@@ -11,7 +11,7 @@ export const plain = (text) => text.trim().replaceAll("\u2212", "-");
 export const isNumber = (text) => NUMBER.test(plain(text));
 export const numberOf = (text) => (isNumber(text) ? Number(plain(text).replace(",", ".")) : NaN);
 
-// The key of a column as in ml/csvfile.py; both sides are folded here, since Python folds a few letters in its own way.
+// The key of a column as in ml/tables/headers.py; both sides are folded here, since Python folds a few letters in its own way.
 export function keyOf(header) {
   const title = header.trim().replace(/^(.*\S)\s*[([][^()[\]]*[)\]]$/s, "$1").normalize("NFC");
   const folded = title.toUpperCase().toLowerCase().replaceAll("ς", "σ");

@@ -311,7 +311,7 @@ def test_a_server_that_is_gone_makes_the_answer_stale_until_it_is_back(
     field(page).fill("2.3")
     expect(stale).to_have_count(1)
     expect(line).to_have_text("Out of date: retrying")
-    expect(page.locator("#announcement")).to_have_text(re.compile("does not answer"))
+    expect(page.locator("#announcement")).to_have_text(re.compile("does not respond"))
     field(page).press("Backspace")
     field(page).press("4")
     expect(field(page)).to_have_value("2.4")

@@ -95,7 +95,7 @@ def test_every_path_that_a_document_names_is_there() -> None:
 def test_one_prediction_travels_as_the_readme_says(client: TestClient) -> None:
     """The functions and classes that the README names are called, in that order."""
     travels = section("How one prediction travels")
-    keystroke, frame = (re.search(rf"^{start}(.*?)(?=^A frame|^There)", travels, re.DOTALL | re.MULTILINE)
+    keystroke, frame = (re.search(rf"^{start}(.*?)(?=^A frame|^A file|^There)", travels, re.DOTALL | re.MULTILINE)
                         for start in ("A keystroke", "A frame"))  # fmt: skip
     assert keystroke
     assert frame

@@ -34,6 +34,10 @@ IMPORTED = {
     "httptools.HttpParserError": "tells what is not HTTP: 400",
     "httptools.HttpParserUpgrade": "tells the head of a handshake: the connection becomes a stream",
     "starlette.requests.ClientDisconnect": "is raised in an endpoint whose client has left",
+    "websockets.exceptions.InvalidHandshake": "tells what is no handshake: 400 or 426",
+    "websockets.exceptions.InvalidHeader": "tells a header of a handshake that is wrong",
+    "websockets.exceptions.InvalidUpgrade": "tells what is no upgrade to a websocket: 426",
+    "websockets.http11.Request": "the head of a handshake",
     "uvicorn.Config": "is what a server is made with",
     "uvicorn.Server": "is the base of the server that drains",
     "uvicorn.protocols.http.httptools_impl.HEADER_RE": "finds what no header's name may have, once a line",
@@ -96,6 +100,7 @@ USED: dict[type, dict[str, str]] = {
     },
     httptools.HttpRequestParser: {"feed_data": "parses a portion"},
     WebSocketsSansIOProtocol: {
+        "handle_connect": "opens a stream, unless the handshake is wrong",
         "app": "is wrapped, so that a draining stream is closed once the application has answered",
         "app_state": "what the application's lifespan yielded: the service, the connections",
         "client": "the address, for the log of a refusal",
@@ -131,6 +136,7 @@ USED: dict[type, dict[str, str]] = {
         "writable": "whether the client reads: else nothing more is parsed",
     },
     ServerProtocol: {
+        "process_request": "checks a handshake, so that ours is the answer to a wrong one",
         "data_to_send": "the answers to pings",
         "events": "the frames of a portion, before they are handled",
         "fail": "closes with a code and a reason",

@@ -1,4 +1,4 @@
-"""The file in the body of a request, as it comes: plain, or one field of a multipart form. Knows nothing of tables."""
+"""The body of a large request as it comes, and what of it waits on disk for a client that does not read yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics in the formats of Prometheus: the sums over all processes. The README lists every metric."""
+"""Metrics in the formats of Prometheus: the sums over all processes. web/README.md lists every metric."""
 
 from __future__ import annotations
 
