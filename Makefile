@@ -25,6 +25,7 @@ bench: $(VENV)/test.installed
 	$(BIN)/python -m tests.benchmarks
 
 audit: $(VENV)/test.installed
+	$(BIN)/python -m pytest -m long
 	$(BIN)/python -m tests.audit
 
 format: $(VENV)/test.installed

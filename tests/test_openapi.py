@@ -274,17 +274,17 @@ def test_a_guarded_service_does_what_its_document_says(guarded: Server, tmp_path
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_examples_find_nothing(server: Server, tmp_path: Path) -> None:
     schemathesis(f"{server.url}/openapi.json", tmp_path, *MANY)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_examples_find_nothing_on_a_guarded_service(guarded: Server, tmp_path: Path) -> None:
     schemathesis(f"{guarded.url}/openapi.json", tmp_path, *MANY, *AUTHORIZED)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_examples_find_nothing_beyond_the_rate(model_path: Path, tmp_path: Path) -> None:
     with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), RATE_LIMIT="60/second") as server:
         schemathesis(f"{server.url}/openapi.json", tmp_path, *MANY)
