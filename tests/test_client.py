@@ -21,7 +21,6 @@ import sys
 import termios
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -1178,8 +1177,8 @@ def run_command(url: str, *arguments: str, text: bytes | None = None) -> subproc
 def start_command(url: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     # A shell that starts the tests in the background has its children ignore SIGINT.
-    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(command(url, *arguments), cwd=ROOT, preexec_fn=listening, **pipes) as process:  # type: ignore[call-overload]  # mypy can't see into **pipes
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command(url, *arguments), cwd=ROOT, **pipes) as process:  # type: ignore[call-overload]  # mypy can't see into **pipes
         guard = threading.Timer(GUARD_S, process.kill)
         guard.start()
         try:
