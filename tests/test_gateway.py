@@ -119,13 +119,30 @@ def test_a_mistake_after_an_answer_has_begun_is_not_answered_again() -> None:
 
     settings = Settings()
     gateway = behind_gateway(
-        fail_late, settings, Rates(settings.rate_limit), Metrics(), refuse=errors.refuse, fail=errors.handle_failure
+        fail_late,
+        settings,
+        Rates(settings.rate_limit),
+        Metrics(),
+        websockets=(),
+        refuse=errors.refuse,
+        fail=errors.handle_failure,
     )
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"x")], "query_string": b""}
     with pytest.raises(ZeroDivisionError):
         asyncio.run(gateway(scope, receive, send))  # type: ignore[arg-type]  # an application returns a coroutine
 
     assert [(message["type"], message["status"]) for message in sent] == [("http.response.start", 200)]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/", "/nothing", "/metrics", "/docs"])
+def test_a_handshake_at_a_path_without_a_websocket_is_told_so(client: TestClient, path: str) -> None:
+    with pytest.raises(WebSocketDenialResponse) as caught, client.websocket_connect(path):
+        pass
+
+    assert caught.value.status_code == 404
+    assert caught.value.json()["detail"] == f"there is no websocket at {path}"
+    assert caught.value.headers["x-request-id"]
+    assert caught.value.headers["x-content-type-options"] == "nosniff"
 
 
 # --- rates

@@ -209,6 +209,18 @@ def hostile(good: dict[str, Any]) -> Iterator[str]:
         yield from (json.dumps({**good, "place": {**good["place"], name: value}}) for value in values)
 
 
+def test_an_empty_resume_begins_the_file(client: TestClient) -> None:
+    """It is what the first `rows` frame has when no row was whole."""
+    with client.websocket_connect("/score") as websocket:
+        websocket.receive_json()
+        websocket.send_text("")
+        websocket.send_bytes(f"{HEADER}\n{GOOD}\n".encode())
+
+        while "text" not in (message := websocket.receive()):
+            assert message["bytes"]
+        assert json.loads(message["text"])["rows"] == 1
+
+
 def test_a_resume_that_nobody_gave_is_an_error_and_never_a_crash(client: TestClient) -> None:
     for text in hostile(resume_of(client)):
         with client.websocket_connect("/score") as websocket:

@@ -91,6 +91,7 @@ class Application(Starlette):
             service.settings,
             service.rates,
             service.metrics,
+            websockets={route.path for route in self.routes if isinstance(route, WebSocketRoute)},
             refuse=errors.refuse,
             fail=errors.handle_failure,
         )

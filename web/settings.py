@@ -47,6 +47,15 @@ def _read_networks(text: str) -> tuple[str, ...]:
         raise ValueError(f"addresses or networks, comma-separated: {error}") from error
 
 
+def _read_origins(text: str) -> tuple[str, ...]:
+    origins = [part.strip().rstrip("/").lower() for part in text.split(",") if part.strip()]
+    wrong = [origin for origin in origins if not re.fullmatch(r"https?://[a-z0-9.:\[\]_-]+", origin)]
+    if wrong:
+        raise ValueError(f"origins such as https://example.org, comma-separated, not {wrong[0][:SHOWN_CHARACTERS]!r}")
+    # A browser leaves out the scheme's own port.
+    return tuple(re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin) for origin in origins)
+
+
 def _read_hosts(text: str) -> tuple[str, ...]:
     names = [part.strip().lower() for part in text.split(",") if part.strip()]
     wrong = [name for name in names if not re.fullmatch(r"(\*\.)?[a-z0-9.:_-]+", name)]
@@ -110,7 +119,10 @@ class Settings:
         least=0,
     )
     allowed_origins: tuple[str, ...] = _setting(
-        (), "ALLOWED_ORIGINS", "other origins whose pages may embed the fragment and open the stream, comma-separated"
+        (),
+        "ALLOWED_ORIGINS",
+        "other origins whose pages may embed the fragment and open the stream, comma-separated",
+        read=_read_origins,
     )
     allowed_hosts: tuple[str, ...] = _setting(
         (),

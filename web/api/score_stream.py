@@ -105,7 +105,7 @@ class _File:
                 raise too_many(wait_s, "frames")
             content: bytes | None = message.get("bytes")
             resume = message.get("text")
-            if content is None and (scoring is not None or not resume):
+            if content is None and (scoring is not None or resume is None):
                 raise Problem(400, "a file is sent in binary frames; text comes before them, and resumes a file")
             try:
                 if scoring is None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from time import perf_counter
 
 from starlette.middleware.cors import CORSMiddleware
@@ -26,6 +26,7 @@ from web.problems import Problem, too_many
 from web.settings import Settings
 
 Headers = dict[bytes, bytes]
+SHOWN_CHARACTERS = 200
 Refuse = Callable[[Request, Problem], Awaitable[Response]]
 """Makes the response to a request that is refused before routing."""
 Fail = Callable[[Request, Exception], Awaitable[Response]]
@@ -64,13 +65,14 @@ def behind_gateway(
     rates: Rates,
     metrics: Metrics,
     *,
+    websockets: Collection[str],
     refuse: Refuse,
     fail: Fail,
 ) -> ASGIApp:
-    """Return the application behind its outermost middleware."""
+    """Return the application behind its outermost middleware; `websockets` are the paths of its websockets."""
     if settings.allowed_origins:
         app = _for_other_sites(app, settings)
-    app = Gateway(app, settings, rates, metrics, refuse=refuse, fail=fail)
+    app = Gateway(app, settings, rates, metrics, websockets=websockets, refuse=refuse, fail=fail)
     return Forwarded(app, settings.trusted_proxies) if settings.trusted_proxies else app
 
 
@@ -107,10 +109,12 @@ class Gateway:
         rates: Rates,
         metrics: Metrics,
         *,
+        websockets: Collection[str],
         refuse: Refuse,
         fail: Fail,
     ) -> None:
         self.app = app
+        self._websockets = frozenset(websockets)
         self._refuse = refuse
         self._fail = fail
         self._metrics = metrics
@@ -174,6 +178,8 @@ class Gateway:
         self, scope: Scope, receive: Receive, send: Send, *, address: str, problem: Problem | None
     ) -> None:
         problem = problem or self._problem_of(scope, dict(scope["headers"]))
+        if problem is None and (path := _path_of(scope)) not in self._websockets:
+            problem = Problem(404, f"there is no websocket at {path[:SHOWN_CHARACTERS]}")
         # Behind a trusted proxy all connections are the proxy's; its clients are limited here.
         if problem is None and self._streams[address] >= self._settings.max_connections_per_client:
             problem = too_many(1, "open streams")
