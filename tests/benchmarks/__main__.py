@@ -44,12 +44,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds, of which the median counts (5)")
     parser.add_argument("--seconds", type=float, default=2.0, help=f"of one measurement, at most {LONGEST_S:g} (2)")
     parser.add_argument("--tool", choices=load.TOOLS, default=load.default_tool(), help="for HTTP (wrk if installed)")
+    parser.add_argument("--minutes", type=float, default=0.0, help="how long the soak lasts at least (0)")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed")
     options = parser.parse_args()
     if options.rounds < 1 or not 0 < options.seconds <= LONGEST_S:
         parser.error(f"at least one round, of more than 0 and at most {LONGEST_S:g} seconds")
 
-    plan = Plan(options.rounds, options.seconds, options.tool)
+    plan = Plan(options.rounds, options.seconds, options.tool, options.minutes)
     results = []
     with subject.prepared() as prepared:
         for name in options.only or PARTS:

@@ -50,10 +50,14 @@ _LABEL = re.compile(r'data-state="answer" data-label="([^"]*)"')
 
 @dataclass(frozen=True)
 class Size:
-    """How much to do. In each round the model is replaced once, and every visitor connects anew."""
+    """How much to do. In each round the model is replaced once, and every visitor connects anew.
+
+    After that many rounds there are more of them until `least_s` seconds are over.
+    """
 
     predictions: int = 100_000
     rounds: int = 50
+    least_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,9 @@ class Soaked:
         return self.after_mb - self.before_mb
 
 
-def measure(subject: Subject, _plan: Plan) -> list[Result]:
-    """Soak the service; how long that takes is a matter of its size."""
-    size = Size()
+def measure(subject: Subject, plan: Plan) -> list[Result]:
+    """Soak the service: a hundred thousand predictions, or as many as the plan's minutes have time for."""
+    size = Size(least_s=60 * plan.minutes)
     soaked = soak(subject, size)
     return [
         Result(
@@ -108,9 +112,11 @@ def soak(subject: Subject, size: Size) -> Soaked:
             stack.enter_context(contextlib.closing(Visitor(service.port, models, subject.rows[number::VISITORS])))
             for number in range(VISITORS)
         ]
-        for number in range(WARM_UP_ROUNDS + size.rounds):
+        for number in itertools.count():
             if number == WARM_UP_ROUNDS:
                 started = time.perf_counter()
+            if number >= WARM_UP_ROUNDS + size.rounds and time.perf_counter() - started >= size.least_s:
+                break
             version, path = files[(number + 1) % 2]
             rounds = [pool.submit(visitor.round, predictions, polite=number % 2 == 0) for visitor in visitors]
             _rename(path, served)
@@ -123,7 +129,7 @@ def soak(subject: Subject, size: Size) -> Soaked:
     compared = min(MEDIAN_ROUNDS, size.rounds)
     return Soaked(
         predictions=sum(each for each, _ in counts[WARM_UP_ROUNDS:]),
-        replacements=size.rounds,
+        replacements=len(counts) - WARM_UP_ROUNDS,
         reconnects=sum(each for _, each in counts[WARM_UP_ROUNDS:]),
         before_mb=median(resident_mb[:WARM_UP_ROUNDS][-compared:]),
         after_mb=median(resident_mb[-compared:]),

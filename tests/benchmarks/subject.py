@@ -54,12 +54,13 @@ class Subject:
 class Plan:
     """How long to measure: `rounds` of `seconds` for each of the things that are compared.
 
-    `tool` is the load tool for HTTP, `wrk` or `python`.
+    `tool` is the load tool for HTTP, `wrk` or `python`; `minutes` is how long the soak lasts at least.
     """
 
     rounds: int
     seconds: float
     tool: str
+    minutes: float = 0.0
 
 
 @contextlib.contextmanager
