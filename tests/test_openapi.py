@@ -238,6 +238,7 @@ def test_the_service_does_what_its_document_says(server: Server, tmp_path: Path)
     schemathesis(f"{server.url}/openapi.json", tmp_path)
 
 
+@pytest.mark.long
 def test_json_is_taken_just_when_the_document_admits_it(server: Server, tmp_path: Path, model: Classifier) -> None:
     schemathesis(*strict_document(server, tmp_path, model), "--phases", "fuzzing")
 
@@ -268,6 +269,7 @@ AUTHORIZED = ("-H", f"Authorization: Bearer {TOKEN}")
 MANY = ("--max-examples", "50", "--phases", "examples,coverage,fuzzing")
 
 
+@pytest.mark.long
 def test_a_guarded_service_does_what_its_document_says(guarded: Server, tmp_path: Path) -> None:
     schemathesis(
         f"{guarded.url}/openapi.json", tmp_path, *AUTHORIZED, "--include-path-regex", "^/(predict|metrics|v2)?$"
