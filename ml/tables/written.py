@@ -88,7 +88,8 @@ class RowWriter:
         sink = SimpleNamespace(write=lines.append)  # csv writes a row at a time
         # Both characters in the line's end: csv puts quotes around those alone, and not around any other lone "\r".
         csv.writer(sink, delimiter=self._separator, lineterminator="\r\n").writerows(rows)
-        return [line[:-2] for line in lines]
+        # csv puts quotes around a lone empty cell, so that its line is not blank; here more cells follow.
+        return ["" if row == [""] else line[:-2] for row, line in zip(rows, lines, strict=True)]
 
 
 def guard(cell: str) -> str:
