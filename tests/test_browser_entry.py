@@ -207,6 +207,7 @@ def test_a_row_that_is_not_surely_one_of_this_model_changes_nothing_and_says_why
 ) -> None:
     page = open_page()
     length = page.evaluate("history.length")
+    page.evaluate("shifts.length = 0")
 
     paste(page, text)
 
