@@ -1,9 +1,10 @@
-"""A table with named numeric columns and a class column. Knows nothing of models or files."""
+"""A table to learn from: named features and a target, all of them numbers. Knows nothing of models or files."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -11,21 +12,50 @@ from numpy.typing import NDArray
 
 # The longest name, label or sentence in a table or model file, in characters.
 MAX_TEXT = 1_000
+# The most words of a category; a model knows no difference between rarer ones.
+MAX_CHOICES = 254
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True):
-    """A named numeric input.
+    """A named input: a number, or a category, whose values are words out of `choices`.
 
-    `minimum` and `maximum` are the limits that a sample must keep, in `unit`; None is no limit. `titles` has the title
-    in other languages, by language code.
+    In a row of numbers, a category's value is the position of its choice, and no value is NaN.
+
+    Attributes:
+        header: of its column in the training table, as written there.
+        minimum, maximum: the limits that a sample must keep, in `unit`; None is no limit.
+        titles: the title in other languages, by language code.
+        choices: at most `MAX_CHOICES` different words; none for a number.
+        has_gaps: whether its column had cells without a value, so that a sample may lack it as well.
+        markers: what stands in a table's cell for no value, besides nothing: NA or ?.
+        decimal, thousands: the marks of its column's numbers in a table; thousands may have none.
     """
 
     key: str
     title: str
     unit: str = ""
+    header: str = ""
     minimum: float | None = None
     maximum: float | None = None
     titles: dict[str, str] = {}
+    choices: tuple[str, ...] = ()
+    has_gaps: bool = False
+    markers: tuple[str, ...] = ()
+    decimal: Literal[".", ","] = "."
+    thousands: str = ""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """What is predicted: one of several classes, or a quantity, which is a number in `unit`.
+
+    Attributes:
+        title: the name of its column; may be empty where nobody has said it.
+        labels: the class names, in the order of the classes; none for a quantity.
+    """
+
+    title: str = ""
+    unit: str = ""
+    labels: tuple[str, ...] = ()
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,24 +77,25 @@ class Dataset:
         name: a short word for the model, e.g. `iris`.
         source: where the rows come from, one sentence.
         features: one per column of `rows`.
-        labels: the class names, in the order of the classes.
-        rows: shape (n_rows, n_features), float64.
-        classes: shape (n_rows,), the index into `labels`.
+        target: what is predicted.
+        rows: shape (n_rows, n_features), float64: a number, the position of a choice, or NaN for no value. NaN as
+            well stands for a word that is not among the choices, because too few rows have it.
+        outcomes: shape (n_rows,), float64: the index into the labels of each row's class, or the quantity.
         picture: the shapes of a sample's picture, the first kind at the bottom; empty for no picture.
     """
 
     name: str
     source: str
     features: tuple[Feature, ...]
-    labels: tuple[str, ...]
+    target: Target
     rows: NDArray[np.float64]
-    classes: NDArray[np.intp]
+    outcomes: NDArray[np.float64]
     picture: tuple[Shape, ...] = ()
 
     def digest(self) -> str:
-        """Return the SHA-256 of names, rows and classes, in hex: the same table gives the same digest."""
-        names = msgspec.json.encode([self.name, self.features, self.labels])
-        sha256 = hashlib.sha256(names)
-        sha256.update(np.ascontiguousarray(self.rows, dtype="<f8").tobytes())
-        sha256.update(np.ascontiguousarray(self.classes, dtype="<i8").tobytes())
+        """Return the SHA-256 of names, rows and outcomes, in hex: the same table gives the same digest."""
+        sha256 = hashlib.sha256(msgspec.json.encode([self.name, self.features, self.target]))
+        # Every NaN with the same bits.
+        sha256.update(np.where(np.isnan(self.rows), np.nan, self.rows).astype("<f8").tobytes())
+        sha256.update(self.outcomes.astype("<f8").tobytes())
         return sha256.hexdigest()
