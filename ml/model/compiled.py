@@ -38,6 +38,11 @@ def kernels() -> ModuleType | None:
     except (ImportError, OSError) as error:
         logger.warning("numba cannot be used (%s): large forests are evaluated by NumPy, which is slower", error)
         return None
+    try:
+        for function in (kernels.walk, kernels.walk_one, kernels.masks):
+            function.enable_caching()
+    except RuntimeError:
+        logger.warning("compiled code cannot be kept: neither its own folder nor NUMBA_CACHE_DIR can be written to")
     return kernels
 
 

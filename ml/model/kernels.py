@@ -6,15 +6,14 @@ Everything runs without the interpreter's lock, and allocates what it needs, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import njit
 
 # A node's feature is in the lower bits of `feature`; the highest one says that a row without a value goes left.
-FEATURE_BITS = np.uint16(0x7FFF)
-LEFT_IF_MISSING = np.uint16(0x8000)
+FEATURE_BITS = 0x7FFF
+LEFT_IF_MISSING = 0x8000
 # So many trees go down with one row at once, and so many rows with one tree (`walk` says it eight times): while one
 # waits for memory, another compares.
 _TREES_AT_ONCE = 32
@@ -23,16 +22,7 @@ _ROWS_AT_ONCE = 8
 BLOCK_ROWS = 64
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Return a function compiled at its first call, and found in a cache by the next process, if there is one."""
-    options: Any = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # neither beside this file nor in the user's folder can anything be written
-        return njit(**options)(function)
-
-
-@njit(inline="always", nogil=True)
+@njit(inline="always")
 def _step(node: Any, value: Any, gaps: Any) -> Any:
     """Return how many nodes further on a row goes, 0 at a leaf."""
     right = not value <= node.threshold
@@ -41,7 +31,7 @@ def _step(node: Any, value: Any, gaps: Any) -> Any:
     return np.int64(node.children) + np.int64(right)
 
 
-@_compiled
+@njit(nogil=True, boundscheck=False, error_model="numpy")
 def walk(nodes: Any, roots: Any, leaf_of: Any, leaves: Any, rows: Any, sums: Any, block: Any, gaps: Any) -> None:
     """Add to `sums`, shape (n, n_outputs), the leaf values of all trees for rows, shape (n, n_features)."""
     n, n_outputs = sums.shape
@@ -83,7 +73,7 @@ def walk(nodes: Any, roots: Any, leaf_of: Any, leaves: Any, rows: Any, sums: Any
                 row += 1
 
 
-@_compiled
+@njit(nogil=True, boundscheck=False, error_model="numpy")
 def walk_one(nodes: Any, roots: Any, leaf_of: Any, leaves: Any, row: Any, sums: Any, gaps: Any) -> None:
     """Add to `sums`, shape (n_outputs,), the leaf values of all trees for one row, shape (n_features,)."""
     at = np.empty(_TREES_AT_ONCE, dtype=np.int64)
@@ -105,7 +95,7 @@ def walk_one(nodes: Any, roots: Any, leaf_of: Any, leaves: Any, row: Any, sums: 
                 sums[output] += leaves[leaf, output]
 
 
-@_compiled
+@njit(nogil=True, boundscheck=False, error_model="numpy")
 def masks(
     first: Any, thresholds: Any, trees: Any, kept: Any, missing_first: Any, missing_trees: Any, missing_kept: Any,
     positions: Any, width: Any, leaves: Any, columns: Any, sums: Any,

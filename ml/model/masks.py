@@ -10,11 +10,7 @@ from ml.model.forest import LEAF, Forest
 
 # One bit a leaf, in words of 32 or 64.
 MOST_LEAVES = 64
-# The position of the only bit of a word, by the upper six bits of its product with a de Bruijn sequence.
-_SEQUENCE = 0x03F79D71B4CB0A89
-_POSITIONS = np.zeros(64, dtype=np.int64)
-_POSITIONS[[(_SEQUENCE << bit & 2**64 - 1) >> 58 for bit in range(64)]] = np.arange(64)
-
+DE_BRUIJN = 0x03F79D71B4CB0A89
 Arrays = tuple[NDArray[np.generic] | int, ...]
 
 
@@ -39,8 +35,15 @@ def masks_of(forest: Forest) -> Arrays | None:
     return (
         nodes[0], thresholds[nodes[1]], tree[inner][nodes[1]], kept[nodes[1]].astype(word),
         missing[0], tree[inner][missing[1]], kept[missing[1]].astype(word),
-        _POSITIONS, width, leaves,
+        _positions(), width, leaves,
     )  # fmt: skip
+
+
+def _positions() -> NDArray[np.int64]:
+    """Return the position of the only bit of a word, by the upper six bits of its product with a de Bruijn sequence."""
+    positions = np.zeros(64, dtype=np.int64)
+    positions[[(DE_BRUIJN << bit & 2**64 - 1) >> 58 for bit in range(64)]] = np.arange(64)
+    return positions
 
 
 def _by_feature(
