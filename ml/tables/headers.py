@@ -41,7 +41,7 @@ def feature_of(header: str, limits: Mapping[str, Limits] | None = None) -> Featu
     title, unit = (" ".join(composed(text).split()) for text in (title, unit))
     key = re.sub(r"\W+", "_", title.casefold()).strip("_")
     given = (limits or {}).get(key, Limits(None, None))
-    return Feature(key=key, title=title, unit=unit, minimum=given.minimum, maximum=given.maximum)
+    return Feature(key=key, title=title, unit=unit, header=header.strip(), minimum=given.minimum, maximum=given.maximum)
 
 
 def columns_of(
