@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+import numpy as np
 from tqdm import tqdm
 
 from ml import console, score
@@ -24,7 +25,7 @@ from ml.options import parser
 from ml.score import BadRow
 from ml.tables.csvfile import read_csv, refuse_same_file
 from ml.tables.dataset import Dataset
-from ml.training import fitting, history, iris, writing
+from ml.training import fitting, history, iris, measuring, writing
 
 SHOWN_BAD_ROWS = 20
 
@@ -79,7 +80,7 @@ def _train(options: argparse.Namespace) -> None:
     console.write_lines(console.importance_lines(loaded.card))
     done = (
         f"{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
-        "scikit-learn's probabilities to the last bit"
+        f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
     )
     console.write_lines(["", done])
 
@@ -117,9 +118,10 @@ def _evaluate(options: argparse.Namespace) -> None:
             "name it with --data, and give --target, --drop, --limits and --name as for training"
         )
     parts = fitting.split(dataset, model.card.recipe)
-    answers = model.predict_batch(parts.test_rows).indices
-    report = fitting.measure(answers, parts, n_labels=len(dataset.labels))
-    console.write_lines(console.report_lines(report, dataset.labels))
+    batch = model.predict_batch(parts.test_rows)
+    answers = batch.indices.astype(np.float64) if model.labels else batch.values
+    report = measuring.measure(answers, parts, n_labels=len(model.labels))
+    console.write_lines(console.report_lines(report, model.labels))
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 
 from ml.errors import MLError, ModelFileError
 from ml.model import modelfile
-from ml.model.card import Card, Report, TrainedFeature
+from ml.model.card import Card, QuantityReport, Report, TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.explain import Change, Explanation, Range
+from ml.tables.dataset import Target
+from ml.tables.headers import listed
 from ml.tables.numbers import shown_number
 from ml.training.history import Kept
 
@@ -84,15 +86,45 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
         weights = "balanced" if recipe.balanced_class_weight else "as they come"
         yield f"recipe     seed {recipe.seed}, depth {depth}, leaf {recipe.min_samples_leaf}, classes {weights}"
     yield f"libraries  {', '.join(f'{name} {number}' for name, number in sorted(card.libraries.items()))}"
-    yield f"labels     {', '.join(card.labels)}"
+    yield f"labels     {', '.join(card.labels)}" if card.labels else f"quantity   {quantity_name(card.target)}"
     yield "features"
     for feature in card.features:
+        gaps = ", may be missing" if feature.has_gaps else ""
+        if feature.choices:
+            yield f"  {feature.key}: one of {listed(feature.choices)}{gaps}"
+            continue
         span = _with_unit(f"{shown_number(feature.low)} to {shown_number(feature.high)}", feature)
-        yield f"  {feature.key}: {span} in training, for example {shown_number(feature.example)}"
+        yield f"  {feature.key}: {span} in training, for example {shown_number(feature.example)}{gaps}"
 
 
-def report_lines(report: Report, labels: Sequence[str]) -> Iterator[str]:
+def quantity_name(target: Target) -> str:
+    """Return what a predicted quantity is called, with its unit."""
+    return f"{target.title or 'value'} ({target.unit})" if target.unit else target.title or "value"
+
+
+def report_lines(report: Report | QuantityReport, labels: Sequence[str]) -> Iterator[str]:
     """Yield the performance of a model, with a warning if it is no better than the baseline."""
+    if isinstance(report, QuantityReport):
+        yield from _quantity_lines(report)
+    else:
+        yield from _class_lines(report, labels)
+
+
+def _quantity_lines(report: QuantityReport) -> Iterator[str]:
+    trained = "" if report.train_rows is None else f" (trained on {report.train_rows})"
+    yield f"R²         {report.r2:.3f} on {report.test_rows} test rows{trained}"
+    errors = f"{report.mean_absolute_error:.4g} mean absolute, {report.root_mean_squared_error:.4g} root mean square"
+    yield f"error      {errors}"
+    yield f"baseline   {report.baseline_error:.4g} mean absolute error for always answering the median"
+    if report.mean_absolute_error >= report.baseline_error:
+        yield "warning    the model does no better than the baseline"
+    yield f"interval   {report.covered:.1%} of the test rows lie in the interval around the answer"
+    if report.cross_validation is not None:
+        folds = report.cross_validation
+        yield f"{f'{folds.folds}-fold':10} {folds.mean:.3f} ± {folds.deviation:.3f} cross-validated R²"
+
+
+def _class_lines(report: Report, labels: Sequence[str]) -> Iterator[str]:
     trained = "" if report.train_rows is None else f" (trained on {report.train_rows})"
     yield f"accuracy   {report.accuracy:.3f} on {report.test_rows} test rows{trained}"
     yield f"baseline   {report.baseline:.3f} for always answering the most frequent label"
@@ -114,7 +146,8 @@ def report_lines(report: Report, labels: Sequence[str]) -> Iterator[str]:
 def importance_lines(card: Card) -> Iterator[str]:
     """Yield the features, the most important first."""
     yield ""
-    yield "importance: accuracy lost on the test rows when a feature is shuffled"
+    lost = "accuracy" if card.labels else "R²"
+    yield f"importance: {lost} lost on the test rows when a feature is shuffled"
     width = max(len(feature.key) for feature in card.features)
     for feature in sorted(card.features, key=lambda feature: -feature.importance):
         yield f"  {feature.key:{width}}  {feature.importance:6.3f}"
@@ -125,7 +158,10 @@ def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:
     for one in kept:
         replaced = datetime.fromtimestamp(one.replaced_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         try:
-            accuracy = f"accuracy {modelfile.parse(modelfile.read(one.path)).card.report.accuracy:.3f}"
+            report = modelfile.parse(modelfile.read(one.path)).card.report
+            accuracy = (
+                f"R² {report.r2:.3f}" if isinstance(report, QuantityReport) else f"accuracy {report.accuracy:.3f}"
+            )
         except ModelFileError as error:
             accuracy = str(error)
         yield f"{one.version}  replaced {replaced}  {accuracy}"
@@ -134,8 +170,14 @@ def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:
 def prediction_lines(model: Classifier, row: Sequence[float]) -> Iterator[str]:
     """Yield the answer to one row."""
     prediction = model.predict(row)
-    yield f"{prediction.label} (class {prediction.index})"
-    width = max(map(len, model.labels))
+    if model.quantity is not None:
+        interval, unit = model.quantity.interval, model.card.target.unit
+        low, high = prediction.value - interval.below, prediction.value + interval.above
+        yield f"{quantity_name(model.card.target)}: {prediction.value}"
+        yield f"  {interval.coverage:.0%} interval: {low:.6g} to {high:.6g} {unit}".rstrip()
+    else:
+        yield f"{prediction.label} (class {prediction.index})"
+    width = max(map(len, model.labels), default=0)
     for label, probability in zip(model.labels, prediction.probabilities, strict=True):
         yield f"  {label:{width}}  {probability}"
     for note in model.validator.notes(row):
@@ -145,9 +187,14 @@ def prediction_lines(model: Classifier, row: Sequence[float]) -> Iterator[str]:
 def explanation_lines(explanation: Explanation, card: Card) -> Iterator[str]:
     """Yield the ranges in which the answer stays, and its nearest change."""
     features = {feature.key: feature for feature in card.features}
+    if not card.labels:
+        return
     yield f"stays {explanation.label}, when one feature changes alone, for"
     for found in explanation.ranges:
         feature = features[found.feature]
+        if feature.choices:
+            yield f"  {feature.title} {listed([feature.choices[choice] for choice in found.choices])}"
+            continue
         cut_short = "" if found.searched_all else " (searched only near the sample)"
         yield f"  {feature.title} {_span(found, feature)}{cut_short}"
     if explanation.nearest is not None:
@@ -159,6 +206,8 @@ def explanation_lines(explanation: Explanation, card: Card) -> Iterator[str]:
 
 def change_line(change: Change, feature: TrainedFeature) -> str:
     """Return the sentence about a change, such as "becomes high when weight rises above 1.75 kg"."""
+    if change.direction == "is":
+        return f"becomes {change.label} when {feature.title} is {feature.choices[int(change.value)]}"
     threshold = _with_unit(shown_number(change.threshold), feature)
     end = {"falls to": " or below", "rises to": " or more"}.get(change.direction, "")
     return f"becomes {change.label} when {feature.title} {change.direction} {threshold}{end}"

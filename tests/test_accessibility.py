@@ -13,7 +13,7 @@ from axe_playwright_python.base import AXE_SCRIPT  # type: ignore[import-untyped
 from PIL import Image
 from playwright.sync_api import Page, ViewportSize, expect
 
-from ml.tables.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
 from tests.browser import EXAMPLE, Open, expect_state, field, needs_chromium
 from tests.conftest import Server, run_server
@@ -59,7 +59,14 @@ def many_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     labels = tuple(f"a label that is as long as some labels are {i}" for i in range(12))
     rows = np.round(rng.normal(size=(120, 14)) + classes[:, np.newaxis], 1)
     trained = fitting.fit(
-        Dataset(name="many", source="made up", features=features, labels=labels, rows=rows, classes=classes)
+        Dataset(
+            name="many",
+            source="made up",
+            features=features,
+            target=Target(labels=labels),
+            rows=rows,
+            outcomes=np.asarray(classes, dtype=np.float64),
+        )
     )
     path = tmp_path_factory.mktemp("many") / "many.npz"
     writing.write(writing.model_of(trained), path, trained=trained)

@@ -22,7 +22,7 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from ml.model import classifier
 from ml.model.classifier import Classifier
-from ml.tables.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
 from tests.browser import EXAMPLE, Open, expect_answer, expect_state, field, needs_chromium, typed
 from tests.conftest import Server, run_server
@@ -622,7 +622,14 @@ def odd_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     labels = (*ODD_LABELS, *(f"label {i}" for i in range(3, 20)))
     trained = fitting.fit(
-        Dataset(name="odd <model>", source="made up", features=features, labels=labels, rows=rows, classes=classes)
+        Dataset(
+            name="odd <model>",
+            source="made up",
+            features=features,
+            target=Target(labels=labels),
+            rows=rows,
+            outcomes=np.asarray(classes, dtype=np.float64),
+        )
     )
     path = tmp_path_factory.mktemp("odd") / "odd.npz"
     writing.write(writing.model_of(trained), path, trained=trained)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 from sklearn.datasets import load_breast_cancer, load_wine
@@ -16,7 +17,7 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.explain import nearest_change
-from ml.tables.dataset import Dataset
+from ml.tables.dataset import Dataset, Target
 from ml.tables.headers import feature_of
 from ml.training import fitting, writing
 from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium, typed
@@ -260,7 +261,12 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     features = tuple(feature_of(name) for name in table.feature_names)
     labels = tuple(map(str, range(len(table.target_names))))
     dataset = Dataset(
-        name="wide", source="scikit-learn", features=features, labels=labels, rows=table.data, classes=table.target
+        name="wide",
+        source="scikit-learn",
+        features=features,
+        target=Target(labels=labels),
+        rows=table.data,
+        outcomes=np.asarray(table.target, dtype=np.float64),
     )
     path = tmp_path_factory.mktemp("wide") / "wide.npz"
     trained = fitting.fit(dataset, Recipe(n_estimators=20))
@@ -314,7 +320,7 @@ def test_an_example_of_each_class_is_a_link_that_fills_the_fields(open_page: Ope
     page = open_page()
     rows = {
         tuple(row): model.labels[label]
-        for row, label in zip(model.reference_rows.tolist(), model.reference_classes, strict=True)
+        for row, label in zip(model.reference_rows.tolist(), model.reference_outcomes, strict=True)
     }
 
     for label in model.labels:

@@ -16,7 +16,7 @@ from playwright.sync_api import Locator, Page, expect
 from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.tables.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, iris, writing
 from tests.browser import Open, needs_chromium
 from tests.conftest import free_port, run, run_server
@@ -190,7 +190,14 @@ def test_a_model_of_one_feature_without_a_map_gives_rare_labels_their_digits(ope
     classes = (rows[:, 0] >= 40_000).astype(np.intp)
     classes[10_000:10_003] = 1
     features = (Feature(key="x", title="x", unit=""),)
-    data = Dataset(name="one", source="made up", features=features, labels=("a", "b"), rows=rows, classes=classes)
+    data = Dataset(
+        name="one",
+        source="made up",
+        features=features,
+        target=Target(labels=("a", "b")),
+        rows=rows,
+        outcomes=np.asarray(classes, dtype=np.float64),
+    )
     trained = fitting.fit(data, Recipe(estimator="decision-tree", max_depth=1))
     path = tmp_path / "one.npz"
     writing.write(writing.model_of(trained), path, trained=trained)

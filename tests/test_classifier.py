@@ -141,11 +141,11 @@ def test_a_slice_has_at_least_one_row(evaluator: Classifier) -> None:
 def test_a_golden_row_with_another_probability_is_refused(
     stored: ModelFile, number: int, limits: dict[str, int]
 ) -> None:
-    probabilities = stored.golden_probabilities.copy()
+    probabilities = stored.golden_answers.copy()
     probabilities[number, 1] = np.nextafter(probabilities[number, 1], 2)
 
     with pytest.raises(ModelFileError, match=f"golden row {number % len(probabilities)} gives other probabilities"):
-        Classifier(replace(stored, golden_probabilities=probabilities), "x", **limits)
+        Classifier(replace(stored, golden_answers=probabilities), "x", **limits)
 
 
 @pytest.mark.parametrize("limits", EVALUATORS.values(), ids=EVALUATORS)
@@ -187,7 +187,7 @@ def test_trees_in_another_order_are_refused_for_the_last_bits_of_their_sums(
     rows = shallow.golden_rows
     table = DecisionTable(backwards, Cuts(backwards))
     near = table.probabilities[table.outcomes(rows.astype(np.float32))]
-    assert np.allclose(near, shallow.golden_probabilities, rtol=0, atol=1e-14), "the trees are the same"
+    assert np.allclose(near, shallow.golden_answers, rtol=0, atol=1e-14), "the trees are the same"
 
     with pytest.raises(ModelFileError, match="golden row"):
         Classifier(replace(shallow, forest=backwards), "x", **limits)
@@ -221,13 +221,13 @@ def test_golden_rows_tell_float64_from_float32(stored: ModelFile) -> None:
 
 
 def golden(stored: ModelFile) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    return list(zip(stored.golden_rows, stored.golden_probabilities, strict=True))
+    return list(zip(stored.golden_rows, stored.golden_answers, strict=True))
 
 
 def test_a_refusal_at_load_names_the_file(tmp_path: Path, stored: ModelFile) -> None:
-    probabilities = stored.golden_probabilities[:, ::-1].copy()
+    probabilities = stored.golden_answers[:, ::-1].copy()
     path = tmp_path / "wrong.npz"
-    modelfile.save(replace(stored, golden_probabilities=probabilities), path)
+    modelfile.save(replace(stored, golden_answers=probabilities), path)
 
     with pytest.raises(ModelFileError, match=rf"^{path}: golden row 0 gives other probabilities"):
         classifier.load(path)

@@ -38,7 +38,7 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
-from ml.tables.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, iris, writing
 from tests.conftest import ROOT, Server, free_port, run_server
 from tests.tables import TABLES, guarded
@@ -938,13 +938,15 @@ def other_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         name="boxes",
         source="made up",
         features=(Feature(key="width", title="width"), Feature(key="height", title="height")),
-        labels=("low", "tall"),
+        target=Target(labels=("low", "tall")),
         rows=rows,
-        classes=(rows[:, 1] > rows[:, 0]).astype(np.intp),
+        outcomes=np.asarray((rows[:, 1] > rows[:, 0]).astype(np.intp), dtype=np.float64),
     )
     fitted = {
         "trees": fitting.fit(iris.load(), Recipe(n_estimators=5, seed=3)),
-        "labels": fitting.fit(dataclasses.replace(iris.load(), labels=("a", "b", "c")), Recipe(n_estimators=5)),
+        "labels": fitting.fit(
+            dataclasses.replace(iris.load(), target=Target(labels=("a", "b", "c"))), Recipe(n_estimators=5)
+        ),
         "boxes": fitting.fit(boxes, Recipe(n_estimators=5)),
     }
     paths = {}

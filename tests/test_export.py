@@ -83,7 +83,7 @@ def test_the_file_is_as_one_that_was_trained_here(tmp_path: Path) -> None:
     stored = modelfile.parse((tmp_path / "wine.npz").read_bytes())
     assert classifier.load(tmp_path / "wine.npz").version == model.version
     assert len(stored.golden_rows) == min(GOLDEN_TEST_ROWS, len(X_test)) + GOLDEN_THRESHOLD_ROWS
-    assert np.array_equal(stored.golden_probabilities, fitted.predict_proba(stored.golden_rows))
+    assert np.array_equal(stored.golden_answers, fitted.predict_proba(stored.golden_rows))
     assert (stored.card.recipe, stored.card.data_digest) == (None, None)
     assert (stored.card.name, stored.card.trees) == ("wine", 10)
     assert [(f.key, f.unit) for f in model.features] == [(k.replace("/", "_"), "g") for k in WINE.feature_names]

@@ -196,7 +196,7 @@ def test_a_model_too_large_to_be_read_never_replaces_a_good_one(
 def test_a_model_that_cannot_be_read_back_never_replaces_a_good_one(fitted: list[fitting.Trained], path: Path) -> None:
     (version,) = write(fitted[:1], path)
     model = writing.model_of(fitted[1])
-    broken = replace(model, golden_probabilities=model.golden_probabilities[:, ::-1])
+    broken = replace(model, golden_answers=model.golden_answers[:, ::-1])
 
     with pytest.raises(ModelFileError, match="is not written: it could not be read back: golden row 0 gives other"):
         writing.write(broken, path, trained=fitted[1])

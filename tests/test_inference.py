@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from ml.model.classifier import Classifier
-from ml.tables.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
 from ml.training.fitting import Trained
 from web.api import batch
@@ -918,7 +918,15 @@ def test_a_model_of_one_feature_takes_it_either_way(tmp_path: Path, key: str) ->
     feature = Feature(key=key, title="mass", maximum=100.0)
     labels = ("léger", "lourd\n", "")
     client, trained = served(
-        Dataset("poids & co", "made up", (feature,), labels, rows, (np.arange(60) // 20).astype(np.intp)), tmp_path
+        Dataset(
+            "poids & co",
+            "made up",
+            (feature,),
+            Target(labels=labels),
+            rows,
+            np.asarray((np.arange(60) // 20).astype(np.intp), dtype=np.float64),
+        ),
+        tmp_path,
     )
     path = f"/v2/models/{quote('poids & co')}/infer"
 
@@ -939,7 +947,15 @@ def test_a_limit_that_float32_cannot_hold_admits_itself_in_float32(tmp_path: Pat
     rows = np.linspace(0, 0.1, 60)[:, np.newaxis]
     feature = Feature(key="share", title="share", maximum=0.1)
     client, _ = served(
-        Dataset("shares", "made up", (feature,), ("low", "high"), rows, (np.arange(60) // 30).astype(np.intp)), tmp_path
+        Dataset(
+            "shares",
+            "made up",
+            (feature,),
+            Target(labels=("low", "high")),
+            rows,
+            np.asarray((np.arange(60) // 30).astype(np.intp), dtype=np.float64),
+        ),
+        tmp_path,
     )
 
     with client:
@@ -956,7 +972,17 @@ def test_a_model_of_many_features_and_labels_agrees_with_scikit_learn(tmp_path: 
     rows = (rng.normal(size=(240, 40)) + classes[:, np.newaxis]).round(2)
     features = tuple(Feature(key=f"f{i}", title=f"feature {i}") for i in range(40))
     labels = tuple(f"label {i}" for i in range(12))
-    client, trained = served(Dataset("wide", "made up", features, labels, rows, classes.astype(np.intp)), tmp_path)
+    client, trained = served(
+        Dataset(
+            "wide",
+            "made up",
+            features,
+            Target(labels=labels),
+            rows,
+            np.asarray(classes.astype(np.intp), dtype=np.float64),
+        ),
+        tmp_path,
+    )
     many = rng.normal(size=(3_000, 40)) * 6
 
     with client:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ml.tables.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import iris
 
 
@@ -53,7 +53,11 @@ def test_classes_are_the_species_that_their_lengths_tell(dataset: Dataset) -> No
 
 
 def test_the_same_table_has_the_same_digest(dataset: Dataset) -> None:
-    copied = replace(dataset, rows=np.asfortranarray(dataset.rows), classes=dataset.classes.astype(np.int32))
+    copied = replace(
+        dataset,
+        rows=np.asfortranarray(dataset.rows),
+        outcomes=np.asarray(dataset.classes.astype(np.int32), dtype=np.float64),
+    )
 
     assert dataset.digest() == iris.load().digest() == copied.digest()
     assert len(dataset.digest()) == 64
@@ -66,9 +70,9 @@ def test_any_change_of_a_table_changes_its_digest(dataset: Dataset) -> None:
     renamed = (Feature(key="other", title="other"), *dataset.features[1:])
     changed = [
         replace(dataset, rows=rows),
-        replace(dataset, classes=classes),
+        replace(dataset, outcomes=np.asarray(classes, dtype=np.float64)),
         replace(dataset, features=renamed),
-        replace(dataset, labels=dataset.labels[::-1]),
+        replace(dataset, target=Target(labels=dataset.labels[::-1])),
         replace(dataset, name="other"),
     ]
 

@@ -25,7 +25,7 @@ from ml.model.card import Card, CrossValidation, Recipe
 from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
-from ml.tables.dataset import Dataset, Feature, Shape
+from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training import fitting, iris, writing
 from tests.conftest import ROOT, Element, parse_html
 from web.app import create_app
@@ -164,7 +164,9 @@ def marked_model(n_features: int, n_labels: int, *, picture: bool = False, limit
     )
     leaves = (Shape(length="f0", width="f1", angles=(0.0, 90.0)),) if picture else ()
     labels = tuple(f"‹label {index}›" for index in range(n_labels))
-    dataset = Dataset("‹model›", "‹source›", features, labels, rows, classes, leaves)
+    dataset = Dataset(
+        "‹model›", "‹source›", features, Target(labels=labels), rows, np.asarray(classes, dtype=np.float64), leaves
+    )
     model = writing.model_of(fitting.fit(dataset, Recipe(n_estimators=3, max_depth=4)))
     card = msgspec.structs.replace(
         model.card, estimator="‹estimator›", libraries={"‹library›": "1"}, data_digest="0" * 64

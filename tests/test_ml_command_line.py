@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from ml.model import classifier, modelfile
+from ml.tables.dataset import Target
 from ml.training.fitting import Trained
 from tests.conftest import output_of, run
 
@@ -290,7 +291,7 @@ def test_no_command_sends_what_a_terminal_obeys(model_path: Path, tmp_path: Path
     )
     card = msgspec.structs.replace(
         model.card, name=HOSTILE, source=HOSTILE, estimator=HOSTILE, features=features, picture=(),
-        labels=tuple(f"{HOSTILE}{label}" for label in model.card.labels), libraries={HOSTILE: HOSTILE},
+        target=Target(labels=tuple(f"{HOSTILE}{label}" for label in model.card.labels)), libraries={HOSTILE: HOSTILE},
     )  # fmt: skip
     path = tmp_path / "model.npz"
     modelfile.save(dataclasses.replace(model, card=card), path)

@@ -12,7 +12,7 @@ import pytest
 from ml.model import classifier
 from ml.model.card import Card, CrossValidation, Recipe, Report, TrainedFeature
 from ml.model.classifier import Classifier
-from ml.tables.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
 from tests.conftest import Element, parse_html
 from web.page import languages
@@ -63,7 +63,7 @@ def invented(n_labels: int, n_features: int, **changes: object) -> Card:
             )
             for index in range(n_features)
         ),
-        labels=tuple(f"label {index}" for index in range(n_labels)),
+        target=Target(labels=tuple(f"label {index}" for index in range(n_labels))),
         report=Report(
             train_rows=40 * n_labels,
             test_rows=10 * n_labels,
@@ -275,7 +275,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(40, 1))
     dataset = Dataset(
         name="x", source="<script>alert(1)</script>", features=(Feature(key="k", title="<b>", unit='"'),),
-        labels=("<i>", "&amp;"), rows=rows, classes=(rows[:, 0] > 0).astype(np.intp),
+        target=Target(labels=("<i>", "&amp;")), rows=rows, outcomes=np.asarray((rows[:, 0] > 0).astype(np.intp), dtype=np.float64),
     )  # fmt: skip
     trained = fitting.fit(dataset, Recipe(n_estimators=1))
     writing.write(writing.model_of(trained), tmp_path / "x.npz", trained=trained)

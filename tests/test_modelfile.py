@@ -40,7 +40,7 @@ DIGEST_BYTES = 64
 CARD = "card.json"
 ARRAYS = (
     "roots", "feature", "threshold", "left", "right", "probabilities",
-    "golden_rows", "golden_probabilities", "sample_rows", "sample_classes",
+    "golden_rows", "golden_answers", "sample_rows", "sample_classes",
 )  # fmt: skip
 
 # Reading refuses without taking more memory than this beyond the file itself.
@@ -732,9 +732,9 @@ def test_a_wrong_golden_row_is_refused_by_number(good: bytes) -> None:
 
 
 def test_a_golden_probability_that_is_wrong_in_its_last_bit_is_refused_by_number(good: bytes) -> None:
-    value = arrays_of(good)["golden_probabilities"][9, 1]
+    value = arrays_of(good)["golden_answers"][9, 1]
 
-    wrong = with_element(good, "golden_probabilities", (9, 1), np.nextafter(value, 2))
+    wrong = with_element(good, "golden_answers", (9, 1), np.nextafter(value, 2))
 
     assert "golden row 9 gives other probabilities than scikit-learn gave" in refused(wrong)
 
@@ -746,12 +746,12 @@ def test_a_swapped_pair_of_leaves_is_refused(good: bytes) -> None:
 
 
 def test_a_file_without_golden_rows_is_refused(good: bytes) -> None:
-    none = with_arrays(good, golden_rows=np.zeros((0, 4)), golden_probabilities=np.zeros((0, 3)))
+    none = with_arrays(good, golden_rows=np.zeros((0, 4)), golden_answers=np.zeros((0, 3)))
 
     assert "no golden row" in refused(none)
 
 
-@pytest.mark.parametrize("name", ["golden_rows", "golden_probabilities", "sample_rows", "sample_classes"])
+@pytest.mark.parametrize("name", ["golden_rows", "golden_answers", "sample_rows", "sample_classes"])
 def test_too_many_rows_are_refused_before_any_is_looked_at(good: bytes, name: str) -> None:
     array = arrays_of(good)[name]
     content = with_arrays(good, **{name: np.resize(array, (modelfile.MAX_ROWS + 1, *array.shape[1:]))})
@@ -759,7 +759,7 @@ def test_too_many_rows_are_refused_before_any_is_looked_at(good: bytes, name: st
     assert f"holds {modelfile.MAX_ROWS + 1} golden or sample rows" in refused(content)
 
 
-@pytest.mark.parametrize("name", ["golden_rows", "golden_probabilities", "sample_rows"])
+@pytest.mark.parametrize("name", ["golden_rows", "golden_answers", "sample_rows"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_rows_that_are_not_finite_are_refused_by_name(good: bytes, name: str, value: float) -> None:
     assert f"{name} has a value that is not finite" in refused(with_element(good, name, (1, 1), value))
@@ -773,8 +773,8 @@ def test_rows_that_float32_cannot_hold_are_refused_by_name(good: bytes, name: st
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("golden_rows", (256, 3)), ("golden_rows", (256, 5)), ("golden_probabilities", (256, 2)),
-     ("golden_probabilities", (1, 3)), ("sample_rows", (120, 3)), ("sample_rows", (120, 0)), ("sample_classes", (7,))],
+    [("golden_rows", (256, 3)), ("golden_rows", (256, 5)), ("golden_answers", (256, 2)),
+     ("golden_answers", (1, 3)), ("sample_rows", (120, 3)), ("sample_rows", (120, 0)), ("sample_classes", (7,))],
 )  # fmt: skip
 def test_rows_of_a_wrong_shape_are_refused_by_name(good: bytes, name: str, shape: tuple[int, ...]) -> None:
     zeros = np.zeros(shape, dtype=arrays_of(good)[name].dtype)
@@ -950,7 +950,7 @@ def outcome(content: bytes, *, good: bytes) -> str:
         assert 0 < len(sentence) < 600
         return "refused"
     original = arrays_of(good)
-    rows, expected = original["golden_rows"], original["golden_probabilities"]
+    rows, expected = original["golden_rows"], original["golden_answers"]
     assert np.array_equal(model.predict_batch(rows).probabilities, expected)
     assert [model.predict(row).probabilities for row in rows.tolist()] == list(map(tuple, expected.tolist()))
     return "served"

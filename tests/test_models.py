@@ -26,6 +26,7 @@ from ml.errors import ModelFileError
 from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
+from ml.tables.dataset import Target
 from ml.training import fitting, iris, writing
 from tests.conftest import put
 from web import models
@@ -606,7 +607,7 @@ def test_the_digest_of_an_interface_tells_what_a_form_is_made_of(changed: str) -
             labels = ("a", "b", "c")
         case "rows":
             rows = rows + 0.5
-    other = dataclasses.replace(data, features=(first, *others), labels=labels, rows=rows)
+    other = dataclasses.replace(data, features=(first, *others), target=Target(labels=labels), rows=rows)
 
     interfaces = {
         Classifier(writing.model_of(fitting.fit(table, Recipe(n_estimators=2))), "0" * 12).interface

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.score import score
-from ml.tables.dataset import Dataset
+from ml.tables.dataset import Dataset, Target
 from ml.training import fitting, iris, writing
 from tests.tables import GOOD, HEADER, TABLES, guarded, odd_tables
 from web.api.score_stream import MAX_ERRORS, MAX_POINTS
@@ -300,8 +301,8 @@ def reduced(path: Path, *, features: int, seed: int = 0) -> None:
     """Write a model of the first features of Iris."""
     data = iris.load()
     some = Dataset(
-        name=data.name, source=data.source, features=data.features[:features], labels=data.labels,
-        rows=data.rows[:, :features], classes=data.classes,
+        name=data.name, source=data.source, features=data.features[:features], target=Target(labels=data.labels),
+        rows=data.rows[:, :features], outcomes=np.asarray(data.classes, dtype=np.float64),
     )  # fmt: skip
     trained = fitting.fit(some, Recipe(seed=seed))
     writing.write(writing.model_of(trained), path, trained=trained)

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, expect
 from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier, Prediction
-from ml.tables.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
 from tests.browser import needs_chromium
 from tests.conftest import Server, parse_html, run_server
@@ -115,9 +115,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name='it\'s a "$HOME" `date` größe ?&#%2F',
         source="made up",
         features=tuple(Feature(key=key, title=f"<i>{key}", unit="\"'$") for key in KEYS),
-        labels=("<b>'", '"$HOME', "größe"),
+        target=Target(labels=("<b>'", '"$HOME', "größe")),
         rows=rows,
-        classes=(rows[:, 0] > 0).astype(np.intp) + (rows[:, 1] > 0),
+        outcomes=np.asarray((rows[:, 0] > 0).astype(np.intp) + (rows[:, 1] > 0), dtype=np.float64),
     )
     path = tmp_path_factory.mktemp("hostile") / "hostile.npz"
     trained = fitting.fit(dataset, Recipe(n_estimators=5))

@@ -130,7 +130,7 @@ def test_cross_validation_is_scikit_learns_with_shuffled_folds() -> None:
 def test_there_are_no_more_folds_than_the_rarest_class_has_rows(rows_of_classes: tuple[int, ...], folds: int) -> None:
     whole = iris.load()
     chosen = np.concatenate([np.flatnonzero(whole.classes == label)[:n] for label, n in enumerate(rows_of_classes)])
-    small = replace(whole, rows=whole.rows[chosen], classes=whole.classes[chosen])
+    small = replace(whole, rows=whole.rows[chosen], outcomes=np.asarray(whole.classes[chosen], dtype=np.float64))
 
     found = fitting.cross_validate(small, Recipe(n_estimators=2))
 
@@ -153,7 +153,7 @@ def test_features_are_told_with_what_the_training_rows_say(trained: Trained, sto
 def test_sample_rows_are_training_rows_with_their_classes(trained: Trained, stored: ModelFile) -> None:
     known = set(zip(map(tuple, trained.split.train_rows), trained.split.train_classes, strict=True))
 
-    stored_rows = list(zip(map(tuple, stored.reference_rows), stored.reference_classes, strict=True))
+    stored_rows = list(zip(map(tuple, stored.reference_rows), stored.reference_outcomes, strict=True))
 
     assert len(stored_rows) == 120 <= writing.REFERENCE_ROWS
     assert set(stored_rows) <= known
@@ -169,7 +169,7 @@ def test_training_rows_are_left_out_on_request(trained: Trained) -> None:
 def test_golden_rows_are_test_rows_and_rows_on_the_thresholds(trained: Trained, stored: ModelFile) -> None:
     assert np.array_equal(stored.golden_rows[:30], trained.split.test_rows)
     assert len(stored.golden_rows) == 30 + writing.GOLDEN_THRESHOLD_ROWS
-    assert np.array_equal(stored.golden_probabilities, trained.estimator.predict_proba(stored.golden_rows))
+    assert np.array_equal(stored.golden_answers, trained.estimator.predict_proba(stored.golden_rows))
 
 
 def test_the_card_tells_how_the_model_was_made(stored: ModelFile) -> None:
@@ -215,9 +215,9 @@ def test_a_model_of_another_forest_is_an_error_and_leaves_no_file(tmp_path: Path
 
 def with_last_bit_changed(model: ModelFile) -> ModelFile:
     """Return the model with one of scikit-learn's probabilities changed by one unit in the last place."""
-    probabilities = model.golden_probabilities.copy()
+    probabilities = model.golden_answers.copy()
     probabilities[5, 0] = np.nextafter(probabilities[5, 0], 2)
-    return replace(model, golden_probabilities=probabilities)
+    return replace(model, golden_answers=probabilities)
 
 
 def with_swapped_leaves(model: ModelFile) -> ModelFile:

@@ -30,7 +30,7 @@ from ml.model.decision_table import DecisionTable
 from ml.model.forest import LEAF, Forest
 from ml.model.sample import InvalidSample
 from ml.model.walk import Walk
-from ml.tables.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature, Target
 from ml.tables.numbers import LARGEST
 from ml.training import fitting, writing
 from tests.conftest import output_of
@@ -224,7 +224,7 @@ def dataset_of(table: tuple[Rows, NDArray[np.intp]]) -> Dataset:
     rows, classes = table
     features = tuple(Feature(key=f"f{number}", title=f"f {number}") for number in range(rows.shape[1]))
     labels = tuple(f"label {number}" for number in range(int(classes.max()) + 1))
-    return Dataset("table", "a table", features, labels, rows, classes)
+    return Dataset("table", "a table", features, Target(labels=labels), rows, np.asarray(classes, dtype=np.float64))
 
 
 def same_trees(one: Any, other: Any) -> bool:

@@ -59,8 +59,8 @@ def encoded(array: NDArray[Any]) -> bytes:
     return member.getvalue()
 
 
-def parse(content: bytes, expected: Collection[str]) -> dict[str, bytes]:
-    """Return the archive's members by name: those that are expected and nothing else, none compressed.
+def parse(content: bytes, *expected: Collection[str]) -> dict[str, bytes]:
+    """Return the archive's members by name: those of one of the expected sets and nothing else, none compressed.
 
     Raises:
         ModelFileError: one sentence that names what is wrong.
@@ -77,8 +77,8 @@ def parse(content: bytes, expected: Collection[str]) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(content)) as opened:
             entries = opened.infolist()
             names = [entry.filename for entry in entries]
-            if sorted(names) != sorted(expected):
-                unlike = set(names).symmetric_difference(expected)
+            if sorted(names) not in map(sorted, expected):
+                unlike = set(names).symmetric_difference(expected[0])
                 raise ModelFileError(f"the archive's members are not a model's: {shown(sorted(unlike) or names)}")
             for entry in entries:
                 # file_size == compress_size bounds what is read by the size of the file itself.

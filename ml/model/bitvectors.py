@@ -65,7 +65,7 @@ class _Layout:
         tree: shape (n_nodes,): the tree of each node.
         start, stop: shape (n_nodes,): the leaves below each node, counted from 0 in its tree.
         first_leaf: shape (n_trees,): the index in `values` of each tree's first leaf.
-        values: shape (n_leaves, n_labels): probabilities, tree after tree, each from left to right.
+        values: shape (n_leaves, n_outputs): of the leaves, tree after tree, each from left to right.
     """
 
     def __init__(self, forest: Forest) -> None:
@@ -84,8 +84,8 @@ class _Layout:
         self.tree = np.searchsorted(forest.roots, np.arange(len(forest.feature)), side="right") - 1
         leaves = np.flatnonzero(is_leaf)
         self.first_leaf = np.cumsum(count[forest.roots]) - count[forest.roots]
-        self.values = np.empty_like(forest.probabilities)
-        self.values[self.first_leaf[self.tree[leaves]] + self.start[leaves]] = forest.probabilities
+        self.values = np.empty_like(forest.values)
+        self.values[self.first_leaf[self.tree[leaves]] + self.start[leaves]] = forest.values
         self.n_words = _n_words(forest)
 
 
@@ -105,8 +105,11 @@ def _bits_by_rank(forest: Forest, cuts: Cuts, layout: _Layout) -> NDArray[np.uin
         left = forest.left[nodes]
         ruled_out = _ones_below(layout.stop[left][:, None] - words) & ~_ones_below(layout.start[left][:, None] - words)
         ranks = bits[start : start + size + 1]
-        np.bitwise_and.at(ranks, (cuts.node_rank[nodes] + 1, layout.tree[nodes]), ~ruled_out)
+        beyond = cuts.node_rank[nodes] < size
+        np.bitwise_and.at(ranks, (cuts.node_rank[nodes][beyond] + 1, layout.tree[nodes][beyond]), ~ruled_out[beyond])
         np.bitwise_and.accumulate(ranks, axis=0, out=ranks)
+        missing_right = cuts.node_first[nodes] == 1
+        np.bitwise_and.at(ranks, (0, layout.tree[nodes][missing_right]), ~ruled_out[missing_right])
         start += size + 1
     return bits.reshape(n_ranks, -1)
 

@@ -1,14 +1,16 @@
-"""The card of a model: its inputs, its labels, its training and its performance."""
+"""The card of a model: its inputs, its target, its training and its performance."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
 from ml.errors import ModelFileError
-from ml.tables.dataset import MAX_TEXT, Feature, Shape
+from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature, Shape, Target
 from ml.tables.numbers import LARGEST
 
 MAX_FEATURES = 10_000
@@ -17,11 +19,13 @@ MAX_SHAPES = 64
 
 
 class TrainedFeature(Feature, frozen=True, kw_only=True):
-    """A feature with statistics of its training rows, in `unit`.
+    """A feature with statistics of its training rows, in `unit`; those of a category are of its choices' positions.
 
     `low` and `high` span the training rows; `quantiles` are the 0 %, 10 %, ... 100 % quantiles; `example` is the value
-    of the model's example row; `importance` is the accuracy lost on the test rows when the feature's values are
-    shuffled (permutation importance; Breiman, "Random Forests", 2001), as a fraction, and may be negative.
+    of the model's example row, never missing; `importance` is what is lost on the test rows when the feature's values
+    are shuffled (permutation importance; Breiman, "Random Forests", 2001), of the accuracy or, for a quantity, of R²,
+    as a fraction, and may be negative. `counts` are the training rows of each choice, and `gap_share` is the fraction
+    of training rows without a value, or with a word that is not among the choices.
     """
 
     low: float
@@ -29,10 +33,20 @@ class TrainedFeature(Feature, frozen=True, kw_only=True):
     quantiles: tuple[float, ...]
     example: float
     importance: float
+    counts: tuple[int, ...] = ()
+    gap_share: float = 0.0
+
+    def shown(self, value: float) -> str | float | None:
+        """Return a value of a row as JSON has it: a number, a word, or None for no value."""
+        if value != value:  # noqa: PLR0124  # NaN alone
+            return None
+        if not self.choices:
+            return value
+        return self.choices[int(value)] if value >= 0 else getattr(value, "word", None)
 
 
 class CrossValidation(msgspec.Struct, frozen=True, kw_only=True):
-    """Accuracy over stratified folds: mean and standard deviation, both as fractions."""
+    """Accuracy, or R² of a quantity, over folds: mean and standard deviation, both as fractions."""
 
     folds: int
     mean: float
@@ -55,8 +69,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     balanced_class_weight: bool = msgspec.field(name="balanced", default=False)
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The performance of the model on rows that it was not trained on.
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="classes"):
+    """The performance of a classifier on rows that it was not trained on.
 
     Fractions are 0 to 1; `precision` and `recall` are in the order of the labels; `confusion[i][j]` counts test rows of
     label i that were predicted as label j; `baseline` is the accuracy of always predicting the most frequent label.
@@ -73,11 +87,54 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cross_validation: CrossValidation | None
 
 
+class QuantityReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="quantity"):
+    """The performance of a model of a quantity on rows that it was not trained on.
+
+    Errors are in the unit of the quantity. `r2` is the coefficient of determination, at most 1; `baseline_error` is
+    the mean absolute error of always predicting the median of the training rows; `residuals` are pairs of predicted
+    and true values of some test rows; `covered` is the fraction of test rows inside of the model's interval.
+    """
+
+    train_rows: int | None
+    test_rows: int
+    r2: float
+    mean_absolute_error: float
+    root_mean_squared_error: float
+    baseline_error: float
+    residuals: tuple[tuple[float, float], ...]
+    covered: float
+    cross_validation: CrossValidation | None
+
+
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """The interval around a predicted quantity in which the truth lies for `coverage` of the rows.
+
+    It reaches from `below` under the predicted value to `above` over it, both in the quantity's unit and not negative:
+    the quantiles of the errors on `rows` rows that the model which made the errors had not seen (cross-validation;
+    Barber et al., "Predictive inference with the jackknife+", 2021).
+    """
+
+    below: float
+    above: float
+    coverage: float
+    rows: int
+
+
+class Quantity(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known about a predicted quantity: span and quantiles (0 %, 10 %, ... 100 %) of the training rows."""
+
+    low: float
+    high: float
+    quantiles: tuple[float, ...]
+    interval: Interval
+
+
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything about a model but its trees.
 
     `libraries` are the versions that trained it, `recipe` reproduces it, and `data_digest` is the SHA-256 of the table
     it was trained on; the last two are None for a model that was fitted elsewhere. `picture` is that of the data set.
+    `quantity` is None for a classifier, and only for one.
     """
 
     name: str
@@ -85,12 +142,18 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     estimator: str
     trees: int
     features: tuple[TrainedFeature, ...]
-    labels: tuple[str, ...]
-    report: Report
+    target: Target
+    report: Report | QuantityReport
     recipe: Recipe | None
     libraries: dict[str, str]
     data_digest: str | None
     picture: tuple[Shape, ...] = ()
+    quantity: Quantity | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names in the order of the classes; none for a quantity."""
+        return self.target.labels
 
     def check(self) -> None:
         """Refuse a card that no model can have.
@@ -98,28 +161,17 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Raises:
             ModelFileError: one sentence that names what is wrong.
         """
-        keys, labels = [feature.key for feature in self.features], self.labels
+        keys = [feature.key for feature in self.features]
         if not 1 <= len(keys) <= MAX_FEATURES or len(set(keys)) != len(keys) or not all(keys):
             raise ModelFileError(f"the card needs 1 to {MAX_FEATURES} features with different keys")
-        if not 2 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
-            raise ModelFileError(f"the card needs 2 to {MAX_LABELS} different labels")
-        texts = [self.name, self.source, *labels, *keys]
-        texts += [
-            text
-            for feature in self.features
-            for text in (feature.title, feature.unit, *feature.titles, *feature.titles.values())
-        ]
+        self._check_target()
+        target = self.target
+        texts = [self.name, self.source, target.title, target.unit, *target.labels]
+        texts += itertools.chain.from_iterable(map(_texts, self.features))
         if any(len(text) > MAX_TEXT for text in texts):
             raise ModelFileError(f"the card has a text of more than {MAX_TEXT} characters")
         for feature in self.features:
-            minimum = -LARGEST if feature.minimum is None else max(feature.minimum, -LARGEST)
-            maximum = LARGEST if feature.maximum is None else min(feature.maximum, LARGEST)
-            if not minimum <= feature.low <= feature.example <= feature.high <= maximum:
-                raise ModelFileError(
-                    f"feature {shown(feature.key)}: limits, training range and example do not fit together"
-                )
-            if list(feature.quantiles) != sorted(feature.quantiles):
-                raise ModelFileError(f"feature {shown(feature.key)}: the quantiles are not ascending")
+            _check_feature(feature)
         if len(counts := {len(feature.quantiles) for feature in self.features}) > 1 or min(counts) < 2:
             raise ModelFileError("the features do not have the same number of quantiles, at least 2")
         recipe = self.recipe
@@ -131,13 +183,27 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             and (recipe.max_depth is None or recipe.max_depth >= 1)
         ):
             raise ModelFileError("the recipe has an impossible value: nothing can be trained with it")
+        self._check_picture()
+
+    def _check_target(self) -> None:
+        labels, report, quantity = self.labels, self.report, self.quantity
+        if isinstance(report, QuantityReport) != (quantity is not None) or (quantity is not None and labels):
+            raise ModelFileError("the card mixes classes and a quantity")
+        if quantity is not None:
+            interval, quantiles = quantity.interval, quantity.quantiles
+            ends = (quantity.low, quantity.high, *quantiles, interval.below, interval.above)
+            is_known = len(quantiles) >= 2 and quantity.low <= quantity.high and list(quantiles) == sorted(quantiles)
+            if not (is_known and all(map(math.isfinite, ends)) and min(interval.below, interval.above) >= 0):
+                raise ModelFileError("the statistics of the quantity do not fit together")
+            return
+        if not 2 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
+            raise ModelFileError(f"the card needs 2 to {MAX_LABELS} different labels")
+        assert isinstance(report, Report)
         n = len(labels)
-        report = self.report
         if not len(report.precision) == len(report.recall) == len(report.confusion) == n or any(
             len(row) != n for row in report.confusion
         ):
             raise ModelFileError("the report does not have one entry for each label")
-        self._check_picture()
 
     def _check_picture(self) -> None:
         keys = {feature.key for feature in self.features}
@@ -148,6 +214,29 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ModelFileError("the picture is drawn from features that the model does not have, or at no angle")
         if len(self.picture) > MAX_SHAPES or len(angles) > MAX_SHAPES:
             raise ModelFileError(f"the picture has more than {MAX_SHAPES} shapes")
+
+
+def _texts(feature: TrainedFeature) -> Iterable[str]:
+    marks = (feature.decimal, feature.thousands, *feature.markers)
+    return (feature.key, feature.title, feature.unit, feature.header, *feature.titles, *feature.titles.values(),
+            *feature.choices, *marks)  # fmt: skip
+
+
+def _check_feature(feature: TrainedFeature) -> None:
+    name = f"feature {shown(feature.key)}"
+    minimum = -LARGEST if feature.minimum is None else max(feature.minimum, -LARGEST)
+    maximum = LARGEST if feature.maximum is None else min(feature.maximum, LARGEST)
+    if not minimum <= feature.low <= feature.example <= feature.high <= maximum:
+        raise ModelFileError(f"{name}: limits, training range and example do not fit together")
+    if list(feature.quantiles) != sorted(feature.quantiles):
+        raise ModelFileError(f"{name}: the quantiles are not ascending")
+    choices = feature.choices
+    if len(choices) > MAX_CHOICES or len(set(choices)) != len(choices) or not all(choices):
+        raise ModelFileError(f"{name} does not have at most {MAX_CHOICES} different choices")
+    if choices and not (feature.low >= 0 and feature.high < len(choices) == len(feature.counts)):
+        raise ModelFileError(f"{name}: its statistics are not those of its choices")
+    if choices and not feature.example.is_integer():
+        raise ModelFileError(f"{name}: its example is not one of its choices")
 
 
 def shown(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,12 +19,13 @@ from ml.errors import ModelFileError
 from ml.model import bitvectors, decision_table, modelfile
 from ml.model.bitvectors import BitVectors
 from ml.model.card import Card
-from ml.model.cuts import Cuts
+from ml.model.cuts import BELOW_CHOICES, Cuts
 from ml.model.decision_table import DecisionTable, LabelGrid
 from ml.model.forest import Forest
 from ml.model.modelfile import ModelFile
 from ml.model.sample import Validator
 from ml.model.walk import Walk
+from ml.tables.dataset import Feature
 
 # A batch is divided into slices that take about this long each, so that a server can answer others in between.
 SLICE_S = 0.002
@@ -41,14 +43,16 @@ class Prediction:
     its JSON, can be cached under the object itself.
 
     Attributes:
-        index: the position of the label among the model's labels.
-        label: the most probable label; of several, the first.
-        probabilities: one float64 a label, bit-identical to scikit-learn's `predict_proba`.
+        index: the position of the label among the model's labels; 0 for a quantity.
+        label: the most probable label; of several, the first. A quantity has none.
+        probabilities: one float64 a label, bit-identical to scikit-learn's `predict_proba`; none for a quantity.
+        value: the quantity, bit-identical to scikit-learn's `predict`; NaN for a class.
     """
 
     index: int
     label: str
     probabilities: tuple[float, ...]
+    value: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,22 @@ class Batch:
     """The answers to n rows.
 
     Attributes:
-        indices: shape (n,): the position of each row's label among the model's labels.
-        probabilities: shape (n, n_labels), float64.
+        indices: shape (n,): the position of each row's label among the model's labels; 0 for a quantity.
+        outputs: shape (n, n_labels), float64: the probabilities; or shape (n, 1): the quantity.
     """
 
     indices: NDArray[np.intp]
-    probabilities: NDArray[np.float64]
+    outputs: NDArray[np.float64]
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """The probabilities of each label, shape (n, n_labels)."""
+        return self.outputs
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """The quantity of each row, shape (n,)."""
+        return self.outputs[:, 0]
 
 
 class Evaluator(Protocol):
@@ -74,7 +88,7 @@ class Evaluator(Protocol):
     grid: LabelGrid | None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
-        """Return the answer to one row of finite float64 values, whose ranks among the cuts may be known already."""
+        """Return the answer to one row of float64 values, whose ranks among the cuts may be known already."""
 
     def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
         """Return the answers to rows, shape (n, n_features), as arrays."""
@@ -88,19 +102,16 @@ class _ByCell:
 
     def __init__(self, table: DecisionTable, labels: Sequence[str]) -> None:
         self._table = table
-        self._indices: NDArray[np.intp] = table.probabilities.argmax(axis=1)
-        self.grid = table.label_grid(self._indices) if len(labels) <= LabelGrid.MAX_LABELS else None
-        self._predictions = [
-            Prediction(index, labels[index], tuple(probabilities))
-            for index, probabilities in zip(self._indices.tolist(), table.probabilities.tolist(), strict=True)
-        ]
+        self._indices: NDArray[np.intp] = table.answers.argmax(axis=1)
+        self.grid = table.label_grid(self._indices) if 0 < len(labels) <= LabelGrid.MAX_LABELS else None
+        self._predictions = [prediction_of(outputs, labels) for outputs in table.answers.tolist()]
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         return self._predictions[self._table.outcome(row, ranks)]
 
     def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
         outcomes = self._table.outcomes(rows)
-        return Batch(self._indices.take(outcomes), self._table.probabilities.take(outcomes, axis=0))
+        return Batch(self._indices.take(outcomes), self._table.answers.take(outcomes, axis=0))
 
     def predict_each(self, rows: NDArray[np.float32]) -> list[Prediction]:
         predictions = self._predictions
@@ -116,18 +127,23 @@ class _ByTree:
         self.grid: LabelGrid | None = None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
-        probabilities = tuple(self._trees.one(row, ranks).tolist())
-        index = probabilities.index(max(probabilities))
-        return Prediction(index, self._labels[index], probabilities)
+        return prediction_of(self._trees.one(row, ranks).tolist(), self._labels)
 
     def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
-        probabilities = self._trees.batch(rows)
-        return Batch(probabilities.argmax(axis=1), probabilities)
+        outputs = self._trees.batch(rows)
+        return Batch(outputs.argmax(axis=1), outputs)
 
     def predict_each(self, rows: NDArray[np.float32]) -> list[Prediction]:
-        batch, labels = self.predict_batch(rows), self._labels
-        pairs = zip(batch.indices.tolist(), batch.probabilities.tolist(), strict=True)
-        return [Prediction(index, labels[index], tuple(probabilities)) for index, probabilities in pairs]
+        return [prediction_of(outputs, self._labels) for outputs in self._trees.batch(rows).tolist()]
+
+
+def prediction_of(outputs: Sequence[float], labels: Sequence[str]) -> Prediction:
+    """Return the prediction with these outputs: probabilities by label, or without labels one quantity."""
+    if not labels:
+        return Prediction(0, "", (), outputs[0])
+    # list.index and max: the first of several, as argmax gives it.
+    index = outputs.index(max(outputs))
+    return Prediction(index, labels[index], tuple(outputs))
 
 
 def compile_forest(
@@ -142,11 +158,12 @@ def compile_forest(
 
 
 class Classifier:
-    """An immutable model, ready to predict.
+    """An immutable model, ready to predict a class or a quantity.
 
     Attributes:
         version: the first 12 hex digits of the SHA-256 of the model file.
         interface: 12 hex digits that two models share when they take the same samples and give the same labels.
+        quantity: what is known about a predicted quantity; None for a classifier.
         cuts: the values at which the answer can change, feature by feature.
         grid: see `Evaluator`.
         spans: the width of the training range of each feature, never 0, as the unit of distances.
@@ -165,19 +182,20 @@ class Classifier:
         self.version = version
         self.name = model.card.name
         self.labels = model.card.labels
+        self.quantity = model.card.quantity
         self.features = model.card.features
         self.validator = Validator(model.card.features)
         self.reference_rows = model.reference_rows
-        self.reference_classes = model.reference_classes
+        self.reference_outcomes = model.reference_outcomes
         self._n_features = len(self.features)
         self.interface = _interface_of(model.card)
-        self.cuts = Cuts(model.forest)
+        self.cuts = Cuts(model.forest, lowest_of(self.features))
         self._evaluator = compile_forest(
             model.forest, self.cuts, labels=self.labels, max_cells=max_cells, max_bit_bytes=max_bit_bytes
         )
         self.grid = self._evaluator.grid
         self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]
-        self._replay(model.golden_rows, model.golden_probabilities)
+        self._replay(model.golden_rows, model.golden_answers)
         self.slice_rows = self._measure_slice(model.golden_rows)
         self._made: dict[Callable[[Classifier], Any], Any] = {}
 
@@ -189,7 +207,7 @@ class Classifier:
         return made
 
     def predict(self, row: Sequence[float], *, ranks: Sequence[int] | None = None) -> Prediction:
-        """Return the answer to one row of finite floats, as the validator returns it.
+        """Return the answer to one row, as the validator returns it.
 
         Args:
             ranks: the row's ranks among the cuts (`Cuts.ranks_of`), if they are known already.
@@ -202,7 +220,7 @@ class Classifier:
         return self._evaluator.predict(row, ranks)
 
     def predict_batch(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> Batch:
-        """Return the answers to rows of finite numbers: the same bits as `predict` gives one by one.
+        """Return the answers to rows as the validator has them: the same bits as `predict` gives one by one.
 
         Args:
             rows: shape (n, n_features). float64 is cast to float32, as scikit-learn does.
@@ -230,17 +248,30 @@ class Classifier:
         return min(max(1, int(SLICE_S / seconds_a_row)), MAX_SLICE_ROWS)
 
     def _replay(self, rows: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
-        batch = self.predict_batch(rows).probabilities
+        batch = self.predict_batch(rows).outputs
         for number, row in enumerate(rows.tolist()):
-            if not self.predict(row).probabilities == tuple(expected[number]) == tuple(batch[number]):
-                raise ModelFileError(f"golden row {number} gives other probabilities than scikit-learn gave")
+            answer = self.predict(row)
+            outputs = answer.probabilities if self.labels else (answer.value,)
+            if not outputs == tuple(expected[number]) == tuple(batch[number]):
+                raise ModelFileError(f"golden row {number} gives another answer than scikit-learn gave")
+
+
+def lowest_of(features: Sequence[Feature]) -> dict[int, float]:
+    """Return a number below all values of each feature that may lack one, by position: see `Cuts`."""
+    lowest = {True: BELOW_CHOICES, False: -math.inf}
+    may_lack = {position: feature for position, feature in enumerate(features) if feature.choices or feature.has_gaps}
+    return {position: lowest[bool(feature.choices)] for position, feature in may_lack.items()}
 
 
 def _interface_of(card: Card) -> str:
     features = [
-        (feature.key, feature.title, feature.unit, feature.minimum, feature.maximum) for feature in card.features
-    ]
-    return hashlib.sha256(msgspec.json.encode((features, card.labels))).hexdigest()[:12]
+        (
+            feature.key, feature.title, feature.unit, feature.header, feature.minimum, feature.maximum,
+            feature.choices, feature.has_gaps, feature.markers, feature.decimal, feature.thousands,
+        )
+        for feature in card.features
+    ]  # fmt: skip
+    return hashlib.sha256(msgspec.json.encode((features, card.target))).hexdigest()[:12]
 
 
 def load(

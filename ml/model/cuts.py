@@ -3,12 +3,15 @@
 scikit-learn casts a row to float32 and compares it with float64 thresholds, `float32(value) <= threshold`. The largest
 float32 not above a threshold, its *cut*, decides the same way for every row, and so does, for a value that was
 not cast yet, the largest float64 that rounds to the cut or below it, its *bound*.
+
+A feature that may lack a value has one cut more, below all of its values: what is not a number is not above any cut,
+so that no value has rank 0 and the smallest value rank 1.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,26 +44,43 @@ def bound_of(cuts: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.where(middle.astype(np.float32) <= cuts, middle, np.nextafter(middle, -np.inf))
 
 
+# Below the position of the first choice, and above the -1 that stands for a word which is not among the choices.
+BELOW_CHOICES = -0.5
+
+
 class Cuts:
     """The cuts of each feature, and the rank of a value among them.
 
     The rank is the number of cuts below the value: 0 to `sizes[j]`, so a feature falls into `sizes[j] + 1` intervals
     `(cut[rank - 1], cut[rank]]`, in each of which the forest's answer does not depend on that feature any further.
 
+    Args:
+        lowest: by position, for each feature that may lack a value, a number below all of its values.
+
     Attributes:
         values: one ascending float32 array a feature.
         node_rank: shape (n_nodes,), int32: a row goes left at an inner node where its rank is at most this.
+        node_first: shape (n_nodes,), int32: and at least this; 1 where a row without a value goes right, else 0.
+        has_missing: by feature, whether rank 0 means no value.
     """
 
-    def __init__(self, forest: Forest) -> None:
+    def __init__(self, forest: Forest, lowest: Mapping[int, float] | None = None) -> None:
+        lowest = lowest or {}
         values = []
         self.node_rank = np.zeros(len(forest.feature), dtype=np.int32)
+        self.node_first = np.zeros(len(forest.feature), dtype=np.int32)
         for feature in range(forest.n_features):
             nodes = np.flatnonzero(forest.feature == feature)
-            cuts, rank = np.unique(cut_below(forest.threshold[nodes]), return_inverse=True)
-            self.node_rank[nodes] = rank
+            cuts = np.unique(below := cut_below(forest.threshold[nodes]))
+            # A threshold above all numbers is not a cut: every rank is below it.
+            cuts = cuts[: np.searchsorted(cuts, np.inf)]
+            if feature in lowest and len(nodes):
+                cuts = np.concatenate([np.array([lowest[feature]], dtype=np.float32), cuts])
+                self.node_first[nodes] = ~forest.missing_left[nodes]
+            self.node_rank[nodes] = np.searchsorted(cuts, below)
             values.append(cuts)
         self.values: tuple[NDArray[np.float32], ...] = tuple(values)
+        self.has_missing = tuple(feature in lowest and len(cuts) > 0 for feature, cuts in enumerate(values))
         self._columns = [cuts[:, None] for cuts in values]
         self._bounds: list[list[float]] = [bound_of(cuts).tolist() for cuts in values]
 
@@ -75,11 +95,11 @@ class Cuts:
         return tuple(feature for feature, cuts in enumerate(self.values) if len(cuts))
 
     def rank(self, feature: int, value: float) -> int:
-        """Return the rank of one finite float64, exactly as if it had been cast to float32."""
+        """Return the rank of one float64, exactly as if it had been cast to float32."""
         return bisect_left(self._bounds[feature], value)
 
     def ranks_of(self, row: Sequence[float]) -> list[int]:
-        """Return the rank of each value of one row of finite float64."""
+        """Return the rank of each value of one row of float64."""
         return list(map(bisect_left, self._bounds, row))
 
     @property
@@ -93,4 +113,7 @@ class Cuts:
             above = column > self._columns[feature]
             counts: NDArray[np.uint8] = above.view(np.uint8).sum(axis=0, dtype=np.uint8)
             return counts
-        return np.searchsorted(self.values[feature], column)
+        ranks = np.searchsorted(self.values[feature], column)
+        if self.has_missing[feature]:
+            ranks[np.isnan(column)] = 0
+        return ranks

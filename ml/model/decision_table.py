@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, product
 from math import inf, prod
 from operator import mul
 
@@ -31,15 +31,15 @@ class DecisionTable:
     """Outcomes by cell. Only features with cuts are axes: an array has 64 at most, a table can have many more columns.
 
     Attributes:
-        probabilities: shape (n_outcomes, n_labels), float64: the distinct answers that the forest can give.
+        answers: shape (n_outcomes, n_outputs), float64: the distinct answers that the forest can give.
     """
 
     def __init__(self, forest: Forest, cuts: Cuts) -> None:
         self._cuts = cuts
         self._features = cuts.features
         sums = _paint(forest, cuts)
-        distinct, outcome = _distinct_columns(sums.reshape(forest.n_labels, -1))
-        self.probabilities: NDArray[np.float64] = np.ascontiguousarray(distinct.T) / forest.n_trees
+        distinct, outcome = _distinct_columns(sums.reshape(forest.n_outputs, -1))
+        self.answers: NDArray[np.float64] = np.ascontiguousarray(distinct.T) / forest.n_trees
         self._outcome: NDArray[np.int32] = outcome.astype(np.int32)
         # Lists and a memoryview: reading one element of a NumPy array costs more than a bisection.
         self._strides = _strides(sums.shape[1:])
@@ -50,10 +50,10 @@ class DecisionTable:
     def fits(forest: Forest, cuts: Cuts, max_cells: int = MAX_CELLS) -> bool:
         """Return whether the table has at most `max_cells` and can be painted quickly."""
         cells = prod(size + 1 for size in cuts.sizes)
-        return cells <= max_cells and cells * forest.n_trees <= MAX_PAINTINGS and cells * forest.n_labels <= MAX_SUMS
+        return cells <= max_cells and cells * forest.n_trees <= MAX_PAINTINGS and cells * forest.n_outputs <= MAX_SUMS
 
     def outcome(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> int:
-        """Return the outcome of one row of finite float64 values, whose ranks may be known already."""
+        """Return the outcome of one row of float64 values, whose ranks may be known already."""
         features = self._features
         if ranks is None:
             own: Iterable[int] = map(bisect_left, self._bounds, map(row.__getitem__, features))
@@ -153,34 +153,54 @@ def _strides(sizes: Sequence[int]) -> list[int]:
     return list(accumulate(reversed(sizes[1:]), mul, initial=1))[::-1] if sizes else []
 
 
+# The ranks of a box along one axis: from the first up to the last but one, and rank 0 as well if that is apart.
+_Stretch = tuple[int, int, bool]
+
+
 def _paint(forest: Forest, cuts: Cuts) -> NDArray[np.float64]:
-    """Return the sum of leaf probabilities by label and cell: shape (n_labels, *cells along each feature with cuts)."""
+    """Return the sum of leaf values by output and cell: shape (n_outputs, *cells along each feature with cuts)."""
     axis_of = {feature: axis for axis, feature in enumerate(cuts.features)}
-    whole = [(0, len(cuts.values[feature]) + 1) for feature in cuts.features]
-    sums = np.zeros((forest.n_labels, *(stop for _, stop in whole)))
-    boxes: dict[int, list[tuple[int, int]]] = {int(root): whole for root in forest.roots}
-    leaves = iter(forest.probabilities.tolist())
+    whole: list[_Stretch] = [(0, len(cuts.values[feature]) + 1, False) for feature in cuts.features]
+    sums = np.zeros((forest.n_outputs, *(stop for _, stop, _ in whole)))
+    boxes: dict[int, list[_Stretch]] = {int(root): whole for root in forest.roots}
+    leaves = iter(forest.values.tolist())
     nodes = zip(
-        forest.feature.tolist(), cuts.node_rank.tolist(), forest.left.tolist(), forest.right.tolist(), strict=True
-    )
-    for node, (feature, rank, left, right) in enumerate(nodes):
+        forest.feature.tolist(), cuts.node_first.tolist(), cuts.node_rank.tolist(),
+        forest.left.tolist(), forest.right.tolist(), strict=True,
+    )  # fmt: skip
+    for node, (feature, first, rank, left, right) in enumerate(nodes):
         box = boxes.pop(node)
         if feature != LEAF:
             axis = axis_of[feature]
-            start, stop = box[axis]
-            middle = min(max(rank + 1, start), stop)
-            boxes[left] = [*box[:axis], (start, middle), *box[axis + 1 :]]
-            boxes[right] = [*box[:axis], (middle, stop), *box[axis + 1 :]]
+            low, high = _divided(box[axis], first, rank)
+            boxes[left] = [*box[:axis], low, *box[axis + 1 :]]
+            boxes[right] = [*box[:axis], high, *box[axis + 1 :]]
             continue
-        where = tuple(slice(start, stop) for start, stop in box)
-        for label, probability in enumerate(next(leaves)):
-            if probability:  # adding 0.0 changes no bit
-                sums[label, ...][where] += probability
+        values = next(leaves)
+        for where in product(*map(_slices, box)):
+            for output, value in enumerate(values):
+                if value:  # adding 0.0 changes no bit
+                    sums[output, ...][where] += value
     return sums
 
 
+def _divided(box: _Stretch, first: int, rank: int) -> tuple[_Stretch, _Stretch]:
+    """Return what of a stretch goes left, where first <= rank of the row <= rank of the node, and what goes right."""
+    start, stop, has_zero = box
+    middle = min(max(rank + 1, start), stop)
+    if not first:
+        return (start, middle, has_zero), (middle, stop, False)
+    has_zero = has_zero or start == 0
+    return (max(start, 1), max(middle, 1), False), (max(middle, 1), stop, has_zero)
+
+
+def _slices(stretch: _Stretch) -> list[slice]:
+    start, stop, has_zero = stretch
+    return [slice(0, 1), slice(start, stop)] if has_zero else [slice(start, stop)]
+
+
 def _distinct_columns(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Return the distinct columns of (n_labels, n_cells) and, for each cell, the index of its column.
+    """Return the distinct columns of (n_outputs, n_cells) and, for each cell, the index of its column.
 
     Sorting one 64-bit hash a column is ten times as fast as sorting columns; the hash is checked afterwards.
     """
@@ -192,7 +212,7 @@ def _distinct_columns(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], N
         hashes ^= hashes >> np.uint64(32)
     _, first, index = np.unique(hashes, return_index=True, return_inverse=True)
     distinct = sums[:, first]
-    if all(np.array_equal(distinct[label].take(index), row) for label, row in enumerate(sums)):
+    if all(np.array_equal(distinct[output].take(index), row) for output, row in enumerate(sums)):
         return distinct, index
     distinct, index = np.unique(sums, axis=1, return_inverse=True)  # two columns shared a hash
     return distinct, index

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
-from ml.model.decision_table import LabelGrid
+from ml.model.thresholds import edge, number, shortest
 from ml.tables.numbers import LARGEST
 
 MAX_ROWS = 4_096
@@ -31,16 +30,17 @@ class Range:
     """The values of one feature for which the label stays, all other features held.
 
     It stays for `low < value <= high`; None is no end. `searched_all` is False when the search was limited, and the
-    label may stay beyond the ends as well.
+    label may stay beyond the ends as well. A category has the positions of the choices for which it stays instead.
     """
 
     feature: str
     low: float | None
     high: float | None
     searched_all: bool
+    choices: tuple[int, ...] = ()
 
 
-Direction = Literal["rises above", "rises to", "falls to", "falls below"]
+Direction = Literal["rises above", "rises to", "falls to", "falls below", "is"]
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -51,10 +51,11 @@ class Change(msgspec.Struct, frozen=True):
     Attributes:
         feature: its key.
         direction: the movement of the value: past `threshold`, or to it. Of the last number before the change and the
-            first one after it, the shorter one is the threshold.
-        value: a short number beyond the threshold that gives the new label.
+            first one after it, the shorter one is the threshold. A category *is* another choice.
+        value: a short number beyond the threshold that gives the new label; the position of the choice.
         label: the new label.
-        distance: from the sample to the threshold, as a fraction of the feature's training range.
+        distance: from the sample to the threshold, as a fraction of the feature's training range; 1 to another choice
+            (Gower, "A general coefficient of similarity", 1971).
     """
 
     feature: str
@@ -75,25 +76,30 @@ class Explanation:
     searched_all: bool
 
 
-def explain(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS) -> Explanation:
+def explain(
+    model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS, goal: float | None = None
+) -> Explanation:
     """Return the ranges in which the label of `row` stays, and the nearest change of the label.
 
     Args:
-        row: finite floats, as the validator returns them.
+        row: as the validator returns it.
         max_rows: at most about this many rows are evaluated; on wide models the search then stops short of the ends,
             and on very wide ones it leaves out the least important features.
+        goal: of a quantity, what a change has to reach, or to fall below; it has a range and a change with one only.
     """
-    ends = _ends(model, row, max_rows=max_rows)
+    ends = _ends(model, row, max_rows=max_rows, goal=goal)
     ranges = []
     for feature, found in enumerate(ends):
         cuts = model.cuts.values[feature]
+        lowest = int(model.cuts.has_missing[feature])
         ranges.append(
             Range(
                 model.features[feature].key,
-                _number(cuts[found.low]) if found.low >= 0 else None,
-                _number(cuts[found.high - 1]) if found.high <= len(cuts) else None,
-                searched_all=(found.low_label is not None or found.low < 0)
+                number(cuts[found.low]) if found.low >= lowest else None,
+                number(cuts[found.high - 1]) if found.high <= len(cuts) else None,
+                searched_all=(found.low_label is not None or found.low < lowest)
                 and (found.high_label is not None or found.high > len(cuts)),
+                choices=found.same,
             )
         )
     return Explanation(
@@ -105,15 +111,20 @@ def explain(model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS
 
 
 def nearest_change(
-    model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS, ranks: Sequence[int] | None = None
+    model: Classifier,
+    row: Sequence[float],
+    *,
+    max_rows: int = MAX_ROWS,
+    ranks: Sequence[int] | None = None,
+    goal: float | None = None,
 ) -> Change | None:
     """Return the nearest change of a single feature that changes the label of `row`, or None.
 
     Args:
-        max_rows: as for `explain`.
+        max_rows, goal: as for `explain`.
         ranks: those of the row among the model's cuts, where they are known already.
     """
-    if model.grid is not None:
+    if model.grid is not None and not any(model.cuts.has_missing):
         bounds = model.cuts.bounds
         ranks = ranks or model.cuts.ranks_of(row)
         found = model.grid.nearest_other(row, ranks, bounds=bounds, spans=model.spans)
@@ -124,86 +135,109 @@ def nearest_change(
         if change is not None:
             return change
     # Without a grid, or where limits forbid the nearest one, all changes are compared.
-    return _nearest(model, row, _ends(model, row, max_rows=max_rows))
+    return _nearest(model, row, _ends(model, row, max_rows=max_rows, goal=goal))
 
 
 class _Ends(msgspec.Struct, frozen=True):
     """The ranks of the nearest intervals below and above a row's own, along one feature, in which the label differs.
 
-    Where there is none the label is None, and the rank is one beyond what was searched.
+    Where there is none the label is None, and the rank is one beyond what was searched. A category has, instead, the
+    positions of the choices with the same label, and the most frequent choice with another one, and that label.
     """
 
     low: int
     low_label: int | None
     high: int
     high_label: int | None
+    same: tuple[int, ...] = ()
+    other: tuple[int, int] | None = None
 
 
-def _ends(model: Classifier, row: Sequence[float], *, max_rows: int) -> list[_Ends]:
-    """Return the ends of the row's own label along each feature."""
+# The labels along one feature, by rank, from the first of these ranks on.
+_Line = tuple[int, Sequence[int]]
+
+
+def _ends(model: Classifier, row: Sequence[float], *, max_rows: int, goal: float | None) -> list[_Ends]:
+    """Return the ends of the row's own label along each feature; without a goal, a quantity has none."""
     ranks = model.cuts.ranks_of(row)
     if model.grid is not None:
-        return _ends_in(model.grid, ranks)
-    own = model.predict(row).index
-    ends = []
-    for rank, (first, line) in zip(ranks, _searched(model, row, ranks, own, max_rows=max_rows), strict=True):
-        differs = np.flatnonzero(line != own)
-        below, above = differs[differs < rank - first], differs[differs > rank - first]
-        ends.append(
-            _Ends(
-                first + int(below[-1]) if len(below) else first - 1,
-                int(line[below[-1]]) if len(below) else None,
-                first + int(above[0]) if len(above) else first + len(line),
-                int(line[above[0]]) if len(above) else None,
-            )
-        )
-    return ends
+        lines: list[_Line] = [(0, line) for line in model.grid.lines(ranks)]
+    elif model.labels or goal is not None:
+        lines = _searched(model, row, ranks, max_rows=max_rows, goal=goal)
+    else:
+        lines = [(rank, b"\0") for rank in ranks]
+    return [
+        _choice_ends(model, feature, line, rank) if model.features[feature].choices
+        else _number_ends(line, rank, lowest=int(model.cuts.has_missing[feature]))
+        for feature, (line, rank) in enumerate(zip(lines, ranks, strict=True))
+    ]  # fmt: skip
 
 
-def _ends_in(grid: LabelGrid, ranks: Sequence[int]) -> list[_Ends]:
-    ends = []
-    for rank, line in zip(ranks, grid.lines(ranks), strict=True):
-        # Stripping bytes is several times as fast as searching a short array.
-        own = line[rank : rank + 1]
-        below, above = line[:rank].rstrip(own), line[rank:].lstrip(own)
-        ends.append(
-            _Ends(
-                len(below) - 1,
-                below[-1] if below else None,
-                len(line) - len(above),
-                above[0] if above else None,
-            )
-        )
-    return ends
+def _number_ends(line: _Line, rank: int, *, lowest: int) -> _Ends:
+    """Return the ends along a number; `lowest` is its first rank that is not that of no value."""
+    first, labels = line
+    after = first + len(labels)
+    if rank < lowest:
+        return _Ends(lowest - 1, None, after, None)
+    own = labels[rank - first]
+    low = next((at for at in range(rank - 1, max(first, lowest) - 1, -1) if labels[at - first] != own), None)
+    high = next((at for at in range(rank + 1, after) if labels[at - first] != own), None)
+    return _Ends(
+        max(first, lowest) - 1 if low is None else low,
+        None if low is None else labels[low - first],
+        after if high is None else high,
+        None if high is None else labels[high - first],
+    )
+
+
+def _choice_ends(model: Classifier, feature: int, line: _Line, rank: int) -> _Ends:
+    """Return the choices of a category by their labels."""
+    trained, (first, labels) = model.features[feature], line
+    own = labels[rank - first]
+    ranks = [model.cuts.rank(feature, choice) - first for choice in range(len(trained.choices))]
+    by_choice = [labels[at] if 0 <= at < len(labels) else own for at in ranks]
+    others = [choice for choice, label in enumerate(by_choice) if label != own]
+    other = max(others, key=trained.counts.__getitem__, default=None)
+    same = tuple(choice for choice, label in enumerate(by_choice) if label == own)
+    return _Ends(
+        -1, None, len(model.cuts.values[feature]) + 1, None, same, None if other is None else (other, by_choice[other])
+    )
 
 
 def _searched(
-    model: Classifier, row: Sequence[float], ranks: Sequence[int], own: int, *, max_rows: int
-) -> list[tuple[int, NDArray[np.intp]]]:
-    """Return along each feature the rank of the first searched interval, and the labels from there on."""
+    model: Classifier, row: Sequence[float], ranks: Sequence[int], *, max_rows: int, goal: float | None
+) -> list[_Line]:
+    """Return the searched line along each feature; where nothing is searched, the row's own interval."""
     spans = _spans(model, ranks, max_rows=min(max_rows, MAX_VALUES // len(ranks)))
     starts = np.cumsum([0, *(last - first + 1 for first, last in spans.values())]).tolist()
-    rows = np.tile(np.array(row, dtype=np.float32), (starts[-1], 1))
+    # The row itself comes last.
+    rows = np.tile(np.array(row, dtype=np.float32), (starts[-1] + 1, 1))
     for start, (feature, (first, last)) in zip(starts, spans.items(), strict=False):
         rows[start : start + last - first + 1, feature] = between(model, feature, row)[first : last + 1]
-    indices = model.predict_batch(rows).indices
-    lines = {feature: indices[start:stop] for feature, (start, stop) in zip(spans, pairwise(starts), strict=True)}
+    batch = model.predict_batch(rows)
+    labels = (batch.indices if goal is None else batch.values >= goal).tolist()
+    lines = {feature: labels[start:stop] for feature, (start, stop) in zip(spans, pairwise(starts), strict=True)}
     return [
-        (spans[feature][0], lines[feature]) if feature in spans else (rank, np.array([own]))
+        (spans[feature][0], lines[feature]) if feature in spans else (rank, labels[-1:])
         for feature, rank in enumerate(ranks)
     ]
 
 
 def _nearest(model: Classifier, row: Sequence[float], ends: Sequence[_Ends]) -> Change | None:
     """Return the nearest of the changes that the ends stand for and the limits allow."""
-    found = []
+    found: list[tuple[float, int, int, int]] = []
     for feature, (value, end, bounds, span) in enumerate(zip(row, ends, model.cuts.bounds, model.spans, strict=True)):
         if end.low_label is not None:
             found.append((abs(bounds[end.low] - value) / span, feature, end.low, end.low_label))
         if end.high_label is not None:
             found.append((abs(bounds[end.high - 1] - value) / span, feature, end.high, end.high_label))
-    for _, feature, rank, label in sorted(found):
-        change = _change(model, feature, value=row[feature], rank=rank, label=model.labels[label])
+        if end.other is not None:
+            found.append((1.0, feature, *end.other))
+    for _, feature, at, index in sorted(found):
+        label = model.labels[index] if model.labels else ""
+        if model.features[feature].choices:
+            return Change(model.features[feature].key, "is", at, at, label, 1.0)
+        change = _change(model, feature, value=row[feature], rank=at, label=label)
         if change is not None:
             return change
     return None
@@ -213,16 +247,24 @@ def _spans(model: Classifier, ranks: Sequence[int], *, max_rows: int) -> dict[in
     """Return the first and last interval to search, by feature: all of them if that takes at most `max_rows`."""
     sizes = model.cuts.sizes
     used = [feature for feature, size in enumerate(sizes) if size]
-    reach = max(sizes)
-    if sum(sizes) + len(used) > max_rows:
-        reach = max(1, max_rows // (2 * len(used)))
-        used.sort(key=lambda feature: -model.features[feature].importance)
-        used = used[: max(1, max_rows // 3)]
-    return {feature: (max(0, ranks[feature] - reach), min(sizes[feature], ranks[feature] + reach)) for feature in used}
+    if sum(sizes) + len(used) <= max_rows:
+        return {feature: (0, sizes[feature]) for feature in used}
+    used.sort(key=lambda feature: -model.features[feature].importance)
+    reach = max(1, max_rows // (2 * len(used)))
+    spans: dict[int, tuple[int, int]] = {}
+    for feature in used:
+        first, last = max(0, ranks[feature] - reach), min(sizes[feature], ranks[feature] + reach)
+        if model.features[feature].choices:
+            first, last = 0, sizes[feature]
+        max_rows -= last - first + 1
+        if max_rows < 0 and spans:
+            break
+        spans[feature] = (first, last)
+    return spans
 
 
 def between(model: Classifier, feature: int, row: Sequence[float]) -> NDArray[np.float32]:
-    """Return one value of each interval between the feature's cuts: the interval's last one."""
+    """Return one value of each interval between the feature's cuts: the interval's last one, -inf for no value."""
     cuts = model.cuts.values[feature]
     if not len(cuts):
         return np.array([row[feature]], dtype=np.float32)
@@ -236,7 +278,7 @@ def _change(model: Classifier, feature: int, *, value: float, rank: int, label: 
     low = bounds[rank - 1] if rank > 0 else -LARGEST
     high = bounds[rank] if rank < len(bounds) else LARGEST
     rises = low >= value
-    threshold, is_cut = _edge(cuts[rank - 1] if rises else cuts[rank])
+    threshold, is_cut = edge(cuts[rank - 1] if rises else cuts[rank])
     direction: Direction = (
         ("rises above" if is_cut else "rises to") if rises else ("falls to" if is_cut else "falls below")
     )
@@ -246,7 +288,7 @@ def _change(model: Classifier, feature: int, *, value: float, rank: int, label: 
         high = min(high, trained.maximum)
     if low >= high:
         return None
-    target = _shortest(low, high, near=low if rises else high, step=max(trained.high - trained.low, 1e-9))
+    target = shortest(low, high, near=low if rises else high, step=max(trained.high - trained.low, 1e-9))
     return Change(
         feature=trained.key,
         direction=direction,
@@ -255,30 +297,3 @@ def _change(model: Classifier, feature: int, *, value: float, rank: int, label: 
         label=label,
         distance=abs(threshold - value) / model.spans[feature],
     )
-
-
-@lru_cache(4_096)
-def _shortest(low: float, high: float, *, near: float, step: float) -> float:
-    """Return the number in `low < number <= high` with the fewest decimals, the nearest to `near` of these.
-
-    Decimals start where they matter, at a hundredth of `step`.
-    """
-    for decimals in range(max(0, 2 - math.ceil(math.log10(step))), 18):
-        unit = 10.0**-decimals
-        for number in (round(near, decimals), round(near + unit, decimals), round(near - unit, decimals)):
-            if low < number <= high:
-                return number
-    return math.nextafter(low, math.inf) if near == low else high
-
-
-@lru_cache(4_096)
-def _edge(cut: np.float32) -> tuple[float, bool]:
-    """Return the shorter of a cut and the float32 after it, 1.7 rather than 1.6999999, and whether it is the cut."""
-    own, after = _number(cut), _number(np.nextafter(cut, np.float32(np.inf)))
-    return (after, False) if len(repr(after)) < len(repr(own)) else (own, True)
-
-
-@lru_cache(4_096)
-def _number(cut: np.float32) -> float:
-    """Return a float32 cut as the shortest decimal that stands for it: 4.95, not 4.949999809."""
-    return float(str(cut))

@@ -26,7 +26,11 @@ class Forest:
         feature: shape (n_nodes,), int32: the feature that a node compares, or `LEAF`.
         threshold: shape (n_nodes,), float64: a row goes left where float32(value) <= threshold. 0 at leaves.
         left, right: shape (n_nodes,), int32: child nodes, or `LEAF`.
-        probabilities: shape (n_leaves, n_labels), float64: one row per leaf, in the order of the nodes.
+        values: shape (n_leaves, n_outputs), float64: one row per leaf, in the order of the nodes: the probability of
+            each label, or one quantity.
+        missing_left: shape (n_nodes,), bool: whether a row without a value goes left. A threshold of infinity sends
+            every value left, so that a node can tell rows without one apart.
+        covers: shape (n_nodes,), float64: the weight of the training rows that came by; None in a file of format 1.
     """
 
     n_features: int
@@ -35,31 +39,36 @@ class Forest:
     threshold: NDArray[np.float64]
     left: NDArray[np.int32]
     right: NDArray[np.int32]
-    probabilities: NDArray[np.float64]
+    values: NDArray[np.float64]
+    missing_left: NDArray[np.bool_]
+    covers: NDArray[np.float64] | None = None
 
     @property
     def n_trees(self) -> int:
         return len(self.roots)
 
     @property
-    def n_labels(self) -> int:
-        return int(self.probabilities.shape[1])
+    def n_outputs(self) -> int:
+        return int(self.values.shape[1])
 
     @classmethod
     def from_estimator(cls, estimator: Any) -> Forest:
-        """Take the trees out of a fitted scikit-learn forest, extra-trees or single decision tree classifier.
+        """Take the trees out of a fitted scikit-learn forest, extra-trees or single decision tree.
 
         Raises:
             ForestError: the estimator is not one of these, is not fitted, or predicts more than one output.
         """
         # By name: other ensembles hold decision trees too, but weigh them or show each some of the features only.
-        known = {"RandomForestClassifier", "ExtraTreesClassifier", "DecisionTreeClassifier", "ExtraTreeClassifier"}
+        kinds = ("RandomForest", "ExtraTrees", "DecisionTree", "ExtraTree")
+        known = {kind + task for kind in kinds for task in ("Classifier", "Regressor")}
         is_known = not known.isdisjoint(kind.__name__ for kind in type(estimator).__mro__)
         trees: list[Any] = [getattr(e, "tree_", None) for e in getattr(estimator, "estimators_", [estimator])]
         if not is_known or not all(hasattr(tree, "children_left") for tree in trees):
-            raise ForestError(f"{type(estimator).__name__} is not a fitted classifier made of decision trees")
+            raise ForestError(
+                f"{type(estimator).__name__} is not a fitted classifier or regressor made of decision trees"
+            )
         if getattr(estimator, "n_outputs_", 1) != 1:
-            raise ForestError("a classifier with more than one output is not supported")
+            raise ForestError("an estimator with more than one output is not supported")
         sizes = [tree.node_count for tree in trees]
         roots = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
         left, right = (
@@ -75,13 +84,18 @@ class Forest:
             threshold=np.where(is_leaf, 0.0, np.concatenate([t.threshold for t in trees])).astype(np.float64),
             left=left.astype(np.int32),
             right=right.astype(np.int32),
-            probabilities=np.ascontiguousarray(values[is_leaf], dtype=np.float64),
+            values=np.ascontiguousarray(values[is_leaf], dtype=np.float64),
+            missing_left=np.concatenate([t.missing_go_to_left for t in trees]).astype(bool) & ~is_leaf,
+            covers=np.concatenate([t.weighted_n_node_samples for t in trees]).astype(np.float64),
         )
-        forest.check()
+        forest.check(is_quantity=not hasattr(estimator, "classes_"))
         return forest
 
-    def check(self) -> None:
+    def check(self, *, is_quantity: bool = False) -> None:
         """Check that the arrays are trees, so that evaluating them ends and stays inside them.
+
+        Args:
+            is_quantity: leaves have one number each, and no probabilities.
 
         Raises:
             ForestError: names the first thing that is wrong.
@@ -90,7 +104,7 @@ class Forest:
         inner = self.feature != LEAF
         self._check_nodes(inner)
         self._check_children(inner)
-        self._check_leaves(inner)
+        self._check_leaves(inner, is_quantity=is_quantity)
         self.levels()
 
     def _check_shapes(self) -> None:
@@ -99,11 +113,13 @@ class Forest:
             ("threshold", self.threshold.shape),
             ("left", self.left.shape),
             ("right", self.right.shape),
+            ("missing_left", self.missing_left.shape),
+            ("covers", (n_nodes,) if self.covers is None else self.covers.shape),
         ]:
             if shape != (n_nodes,):
                 raise ForestError(f"{name} has shape {shape}, not ({n_nodes},)")
-        if self.feature.ndim != 1 or self.roots.ndim != 1 or self.probabilities.ndim != 2 or self.n_labels < 1:
-            raise ForestError("nodes, roots or leaf probabilities have the wrong number of dimensions")
+        if self.feature.ndim != 1 or self.roots.ndim != 1 or self.values.ndim != 2 or self.n_outputs < 1:
+            raise ForestError("nodes, roots or leaf values have the wrong number of dimensions")
         if (
             not self.n_trees
             or self.roots[0] != 0
@@ -115,8 +131,10 @@ class Forest:
     def _check_nodes(self, inner: NDArray[np.bool_]) -> None:
         if np.any(self.feature[inner] < 0) or np.any(self.feature >= self.n_features):
             raise ForestError(f"a node compares a feature outside 0 to {self.n_features - 1}")
-        if not np.all(np.isfinite(self.threshold)):
-            raise ForestError("a threshold is not finite")
+        if np.any(np.isnan(self.threshold)) or np.any(np.isneginf(self.threshold)):
+            raise ForestError("a threshold is no number, or below all numbers")
+        if self.covers is not None and not np.all((self.covers > 0) & np.isfinite(self.covers)):
+            raise ForestError("a node has no training row")
         if np.any(self.left[~inner] != LEAF) or np.any(self.right[~inner] != LEAF):
             raise ForestError("a leaf has children")
 
@@ -135,12 +153,16 @@ class Forest:
         if np.any(parents != expected):
             raise ForestError("a node does not have exactly one parent")
 
-    def _check_leaves(self, inner: NDArray[np.bool_]) -> None:
-        if len(self.probabilities) != len(inner) - int(inner.sum()):
-            raise ForestError("there is not exactly one row of probabilities for each leaf")
-        if not np.all((self.probabilities >= 0) & (self.probabilities <= 1 + SUM_TOLERANCE)):
+    def _check_leaves(self, inner: NDArray[np.bool_], *, is_quantity: bool) -> None:
+        if len(self.values) != len(inner) - int(inner.sum()):
+            raise ForestError("there is not exactly one row of values for each leaf")
+        if is_quantity:
+            if self.n_outputs != 1 or not np.all(np.isfinite(self.values)):
+                raise ForestError("a leaf does not have one finite number")
+            return
+        if not np.all((self.values >= 0) & (self.values <= 1 + SUM_TOLERANCE)):
             raise ForestError("a leaf has a probability outside 0 to 1")
-        if np.any(np.abs(self.probabilities.sum(axis=1) - 1) > SUM_TOLERANCE):
+        if np.any(np.abs(self.values.sum(axis=1) - 1) > SUM_TOLERANCE):
             raise ForestError("the probabilities of a leaf do not sum to 1")
 
     def levels(self) -> list[NDArray[np.int32]]:

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ForestError, ModelFileError
-from ml.model import archive
+from ml.model import archive, older
 from ml.model.card import Card, shown
 from ml.model.forest import Forest
 from ml.tables.numbers import LARGEST
 
-FORMAT = 1
+FORMAT = 2
 MAX_FILE_BYTES = 256 * 2**20
 MAX_CARD_BYTES = 16 * 2**20
 # Golden rows are replayed one by one, and sample rows drawn.
@@ -39,17 +39,17 @@ _FOREST = {
     "threshold": ("<f8", 1),
     "left": ("<i4", 1),
     "right": ("<i4", 1),
-    "probabilities": ("<f8", 2),
+    "values": ("<f8", 2),
+    "missing_left": ("|u1", 1),
+    "covers": ("<f8", 1),
 }
 _ROWS = {
     "golden_rows": ("<f8", 2),
-    "golden_probabilities": ("<f8", 2),
-    "sample_rows": ("<f8", 2),
-    "sample_classes": ("<i4", 1),
+    "golden_answers": ("<f8", 2),
+    "reference_rows": ("<f8", 2),
+    "reference_outcomes": ("<f8", 1),
 }
 _ARRAYS = _FOREST | _ROWS
-# Attributes of `ModelFile` that have other names than their arrays in the file.
-_ATTRIBUTES = {"sample_rows": "reference_rows", "sample_classes": "reference_classes"}
 
 
 class _FormattedCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,17 +67,17 @@ class ModelFile:
 
     Attributes:
         golden_rows: shape (n_golden, n_features), float64.
-        golden_probabilities: shape (n_golden, n_labels), float64: scikit-learn's answers to the golden rows.
+        golden_answers: shape (n_golden, n_outputs), float64: scikit-learn's answers to the golden rows.
         reference_rows: shape (n_samples, n_features), float64: some training rows, for pictures and examples.
-        reference_classes: shape (n_samples,), int32: the index of each reference row's true label.
+        reference_outcomes: shape (n_samples,), float64: the index of each reference row's true label, or its quantity.
     """
 
     card: Card
     forest: Forest
     golden_rows: NDArray[np.float64]
-    golden_probabilities: NDArray[np.float64]
+    golden_answers: NDArray[np.float64]
     reference_rows: NDArray[np.float64]
-    reference_classes: NDArray[np.int32]
+    reference_outcomes: NDArray[np.float64]
 
 
 def version_of(content: bytes) -> str:
@@ -88,7 +88,7 @@ def version_of(content: bytes) -> str:
 def dump(model: ModelFile) -> bytes:
     """Return the file's bytes. The same model gives the same bytes."""
     arrays = {name: getattr(model.forest, name) for name in _FOREST}
-    arrays |= {name: getattr(model, _ATTRIBUTES.get(name, name)) for name in _ROWS}
+    arrays |= {name: getattr(model, name) for name in _ROWS}
     card = msgspec.json.encode(_FormattedCard(format=FORMAT, card=model.card), order="deterministic")
     members = {_CARD: msgspec.json.format(card)}
     for name, (dtype, _) in _ARRAYS.items():
@@ -179,57 +179,90 @@ def parse(content: bytes) -> ModelFile:
     Raises:
         ModelFileError: one sentence that names what is wrong.
     """
-    members = archive.parse(content, {_CARD, *(name + ".npy" for name in _ARRAYS)})
-    card = _card(members[_CARD])
-    n_features, n_labels = len(card.features), len(card.labels)
+    kinds = [{_CARD, *(name + ".npy" for name in names)} for names in (_ARRAYS, older.ARRAYS.values())]
+    members = archive.parse(content, *kinds)
+    number, card = _card(members[_CARD])
+    names = {name: name for name in _ARRAYS} if number == FORMAT else older.ARRAYS
+    if members.keys() != kinds[number != FORMAT]:
+        raise ModelFileError(f"the archive's members are not those of format {number}")
     arrays = {
-        name: archive.array(name, members[name + ".npy"], dtype=dtype, ndim=ndim)
-        for name, (dtype, ndim) in _ARRAYS.items()
-    }
+        name: archive.array(name, members[found + ".npy"], dtype=older.TYPES.get(found, _ARRAYS[name][0]),
+                            ndim=_ARRAYS[name][1])
+        for name, found in names.items()
+    }  # fmt: skip
     if (most := max(len(arrays[name]) for name in _ROWS)) > MAX_ROWS:
-        raise ModelFileError(f"the file holds {most} golden or sample rows, at most {MAX_ROWS} are read")
-
-    forest = Forest(n_features=n_features, **{name: arrays[name] for name in _FOREST})
-    try:
-        forest.check()
-    except ForestError as error:
-        raise ModelFileError(f"the forest is broken: {error}") from error
-    if forest.n_labels != n_labels:
-        raise ModelFileError(f"leaves have {forest.n_labels} probabilities, but the card has {n_labels} labels")
-    if forest.n_trees != card.trees:
-        raise ModelFileError(f"the file holds {forest.n_trees} trees, but the card says {card.trees}")
-
-    model = ModelFile(card=card, forest=forest, **{_ATTRIBUTES.get(name, name): arrays[name] for name in _ROWS})
-    n_golden, n_samples = len(model.golden_rows), len(model.reference_rows)
-    checks: list[tuple[str, NDArray[Any], tuple[int, ...]]] = [
-        ("golden_rows", model.golden_rows, (n_golden, n_features)),
-        ("golden_probabilities", model.golden_probabilities, (n_golden, n_labels)),
-        ("sample_rows", model.reference_rows, (n_samples, n_features)),
-        ("sample_classes", model.reference_classes, (n_samples,)),
-    ]
-    for name, array, shape in checks:
-        if array.shape != shape:
-            raise ModelFileError(f"{name} has shape {array.shape}, not {shape}")
-        if not np.all(np.abs(array) <= LARGEST):
-            raise ModelFileError(f"{name} has a value that is not finite, or too large for a 32-bit float")
-    if not n_golden:
-        raise ModelFileError("there is no golden row to check the model against")
-    if np.any((model.reference_classes < 0) | (model.reference_classes >= n_labels)):
-        raise ModelFileError("a sample row has a class outside the labels")
+        raise ModelFileError(f"the file holds {most} golden or reference rows, at most {MAX_ROWS} are read")
+    model = ModelFile(card=card, forest=_forest(arrays, card), **{name: arrays[name] for name in _ROWS})
+    _check_rows(model)
     return model
 
 
-def _card(encoded: bytes) -> Card:
+def _forest(arrays: dict[str, NDArray[Any]], card: Card) -> Forest:
+    given = {name: arrays[name] for name in _FOREST if name in arrays}
+    given["missing_left"] = given.get("missing_left", np.zeros_like(given["feature"])) != 0
+    forest = Forest(n_features=len(card.features), **given)
+    try:
+        forest.check(is_quantity=card.quantity is not None)
+    except ForestError as error:
+        raise ModelFileError(f"the forest is broken: {error}") from error
+    if card.labels and forest.n_outputs != len(card.labels):
+        raise ModelFileError(
+            f"leaves have {forest.n_outputs} probabilities, but the card has {len(card.labels)} labels"
+        )
+    if forest.n_trees != card.trees:
+        raise ModelFileError(f"the file holds {forest.n_trees} trees, but the card says {card.trees}")
+    for position, feature in enumerate(card.features):
+        thresholds = forest.threshold[forest.feature == position]
+        lowest = 0.0 if feature.choices else -LARGEST
+        if (feature.choices or feature.has_gaps) and np.any(thresholds < lowest):
+            raise ModelFileError(f"feature {shown(feature.key)}: a threshold below all of its values")
+    return forest
+
+
+def _check_rows(model: ModelFile) -> None:
+    n_features, n_outputs = len(model.card.features), model.forest.n_outputs
+    n_golden, n_samples = len(model.golden_rows), len(model.reference_rows)
+    checks: list[tuple[str, NDArray[Any], tuple[int, ...]]] = [
+        ("golden_rows", model.golden_rows, (n_golden, n_features)),
+        ("golden_answers", model.golden_answers, (n_golden, n_outputs)),
+        ("reference_rows", model.reference_rows, (n_samples, n_features)),
+        ("reference_outcomes", model.reference_outcomes, (n_samples,)),
+    ]
+    may_lack = np.array([bool(feature.choices or feature.has_gaps) for feature in model.card.features])
+    for name, array, shape in checks:
+        if array.shape != shape:
+            raise ModelFileError(f"{name} has shape {array.shape}, not {shape}")
+        is_valid = np.abs(array) <= LARGEST
+        if name.endswith("_rows"):
+            is_valid |= np.isnan(array) & may_lack
+        if not np.all(is_valid):
+            raise ModelFileError(f"{name} has a value that is not finite, or too large for a 32-bit float")
+    if not n_golden:
+        raise ModelFileError("there is no golden row to check the model against")
+    classes, labels = model.reference_outcomes, model.card.labels
+    if labels and np.any((classes < 0) | (classes >= len(labels)) | (classes != np.floor(classes))):
+        raise ModelFileError("a reference row has a class outside the labels")
+    for position, feature in enumerate(model.card.features):
+        positions = model.reference_rows[:, position]
+        if feature.choices and not set(positions[~np.isnan(positions)].tolist()) <= set(range(len(feature.choices))):
+            raise ModelFileError(f"a reference row has a choice of {shown(feature.key)} that it does not have")
+
+
+def _card(encoded: bytes) -> tuple[int, Card]:
+    """Return the format of a file and its card."""
     if len(encoded) > MAX_CARD_BYTES:
         raise ModelFileError(f"the card is larger than {MAX_CARD_BYTES} bytes")
     decode: Callable[..., Any] = msgspec.json.decode
     try:
         # The format comes first: a newer card may have other fields, and the error should name its format.
-        newest = decode(encoded, type=_FormatOnly).format
-        if newest != FORMAT:
-            raise ModelFileError(f"the file has format {newest}, but this version reads format {FORMAT}")
-        card: Card = decode(encoded, type=_FormattedCard).card
+        number = decode(encoded, type=_FormatOnly).format
+        if number not in (older.FORMAT, FORMAT):
+            raise ModelFileError(f"the file has format {number}, but this version reads formats 1 to {FORMAT}")
+        if number == older.FORMAT:
+            card: Card = msgspec.convert(older.card(decode(encoded)), type=_FormattedCard).card
+        else:
+            card = decode(encoded, type=_FormattedCard).card
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ModelFileError(f"the card is not valid: {shown(error)}") from error
     card.check()
-    return card
+    return number, card

@@ -1,6 +1,6 @@
 """A sample becomes a row, or errors feature by feature: the one validator of every channel.
 
-Values are typed text (form, query, CSV, command line) or JSON values. Knows nothing of their origin.
+Values are typed text (form, query, command line) or JSON values. Knows nothing of their origin.
 """
 
 from __future__ import annotations
@@ -16,9 +16,17 @@ from numpy.typing import NDArray
 
 from ml.errors import MLError
 from ml.model.card import TrainedFeature
-from ml.tables.numbers import LARGEST, MAX_NUMBER_CHARACTERS, NotANumber, NotANumberCode, number_of, shown_number
+from ml.model.values import UNKNOWN, reader_of, short
+from ml.tables.numbers import (
+    LARGEST,
+    NotANumber,
+    NotANumberCode,
+    number_of,
+    shown_number,
+)
 
-Code = NotANumberCode | Literal["out_of_bounds", "unknown_feature"]
+Code = NotANumberCode | Literal["not_a_choice", "out_of_bounds", "unknown_feature", "named_twice"]
+NoteCode = Literal["outside_training_range", "unknown_choice"]
 
 MAX_ERRORS = 100
 
@@ -33,10 +41,10 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """A note about a valid value: `outside_training_range`."""
+    """A note about a valid value: `outside_training_range` or `unknown_choice`."""
 
     feature: str
-    code: Literal["outside_training_range"]
+    code: NoteCode
     message: str
 
 
@@ -58,6 +66,10 @@ class Validator:
     def __init__(self, features: Sequence[TrainedFeature]) -> None:
         self.features = tuple(features)
         self.keys = tuple(feature.key for feature in features)
+        known = set(self.keys)
+        self._key_of = {feature.header: feature.key for feature in features if feature.header not in known}
+        self._key_of.pop("", None)
+        self._readers = [(reader_of(feature), bool(feature.choices)) for feature in features]
         self._checks = [
             (
                 -LARGEST if feature.minimum is None else max(feature.minimum, -LARGEST),
@@ -66,14 +78,17 @@ class Validator:
             for feature in features
         ]
         self._ranges = [(feature.low, feature.high) for feature in features]
-        self._minima = np.array([minimum for minimum, _ in self._checks], dtype=np.float32)
-        self._maxima = np.array([maximum for _, maximum in self._checks], dtype=np.float32)
+        self._minima, self._maxima = np.array(self._checks, dtype=np.float64).T
+        self._may_lack = np.array([bool(feature.has_gaps or feature.choices) for feature in features])
 
     def row(self, sample: Mapping[str, object] | Sequence[object]) -> list[float]:
-        """Return the sample as a row of finite floats in the order of the features.
+        """Return the sample as a row in the order of the features.
+
+        A number is a finite float; a category is the position of its choice, or an `UnknownWord`; no value, where the
+        feature may lack it, is NaN.
 
         Args:
-            sample: values by feature key, or in the order of the features. Text is read as a person types it.
+            sample: values by the features' keys or headers, or in their order. Text is read as a person types it.
 
         Raises:
             InvalidSample: with one error for each feature that is missing, wrong or unknown.
@@ -83,31 +98,36 @@ class Validator:
         if len(sample) == len(self._checks):
             try:
                 values = [sample[key] for key in self.keys] if isinstance(sample, Mapping) else sample
-                for value, (minimum, maximum) in zip(values, self._checks, strict=True):
-                    number = value if type(value) is float else number_of(value)
-                    if not minimum <= number <= maximum:
+                for value, (read, is_word), (low, high) in zip(values, self._readers, self._checks, strict=True):
+                    number = read(value) if is_word or type(value) is not float else value
+                    if not low <= number <= high and not (math.isnan(number) and self._may_lack[len(row)]):
                         break
                     row.append(number)
             except (KeyError, NotANumber):
                 pass
         if len(row) != len(self._checks):
-            if isinstance(sample, Mapping):
-                raise InvalidSample(self._errors(sample))
-            raise InvalidSample(self._errors(self._by_position(sample), n_values=len(sample)))
+            if not isinstance(sample, Mapping):
+                raise InvalidSample(self._errors(self._by_position(sample), n_values=len(sample)))
+            by_key, twice = self._by_key(sample)
+            if by_key is not sample and not twice:
+                return self.row(by_key)
+            raise InvalidSample([*self._errors(by_key), *twice])
         return row
 
     def accepts(self, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return for each of many rows whether all its numbers are finite and within the limits.
+        """Return for each of many rows whether all its values are possible ones.
 
         Shape (n, n_features) in, (n,) out. The limits are compared in the precision of the rows.
         """
-        inside = (rows >= self._minima) & (rows <= self._maxima)
+        inside = (rows >= self._minima.astype(rows.dtype)) & (rows <= self._maxima.astype(rows.dtype))
+        if self._may_lack.any():
+            inside |= np.isnan(rows) & self._may_lack
         return np.asarray(inside.all(axis=1))
 
     def accepts_all(self, rows: NDArray[np.float64]) -> bool:
-        """Return whether all numbers of rows, shape (n, n_features), are finite and within the limits."""
-        minima, maxima = zip(*self._checks, strict=True)
-        return bool(np.all(rows >= minima) and np.all(rows <= maxima))
+        """Return whether all values of rows, shape (n, n_features), are possible ones."""
+        inside = (rows >= self._minima) & (rows <= self._maxima)
+        return bool(inside.all() or (self._may_lack.any() and self.accepts(rows).all()))  # type: ignore[arg-type]
 
     def notes(self, row: Sequence[float]) -> tuple[Note, ...]:
         """Return a note for each value outside the range of the training rows; mostly there is none."""
@@ -117,10 +137,18 @@ class Validator:
         else:
             return ()
         return tuple(
-            Note(feature.key, "outside_training_range", _outside(feature))
-            for value, feature in zip(row, self.features, strict=True)
-            if not feature.low <= value <= feature.high
+            note for value, feature in zip(row, self.features, strict=True) if (note := note_of(feature, value))
         )
+
+    def _by_key(self, sample: Mapping[str, object]) -> tuple[Mapping[str, object], list[FieldError]]:
+        """Return a sample with keys in place of headers, and an error for each feature that has both names in it."""
+        if self._key_of.keys().isdisjoint(sample):
+            return sample, []
+        twice = [key for header, key in self._key_of.items() if header in sample and key in sample]
+        by_key = {self._key_of.get(name, name): value for name, value in sample.items()}
+        titles = {feature.key: feature.title for feature in self.features}
+        message = "is given twice, by its key and by its header"
+        return by_key, [FieldError(key, "named_twice", f"{titles[key]} {message}") for key in twice]
 
     def _by_position(self, sample: Sequence[object]) -> dict[str, object]:
         names = [*self.keys, *(self._name_of(index) for index in range(len(self.keys), len(sample)))]
@@ -143,7 +171,7 @@ class Validator:
         known = set(self.keys)
         unknown = (key for key in sample if key not in known)
         for key in itertools.islice(unknown, max(0, MAX_ERRORS - len(errors))):
-            shown = _shown(key)
+            shown = short(key)
             known_as = f"{shown!r} is not a feature of this model"
             surplus = f"a sample has {len(self.keys)} values, not {n_values}"
             errors.append(FieldError(shown, "unknown_feature", surplus if n_values else known_as))
@@ -153,22 +181,44 @@ class Validator:
 def _error(feature: TrainedFeature, value: object) -> FieldError | None:
     title = feature.title
     try:
-        number = number_of(value)
+        number = reader_of(feature)(value)
     except NotANumber as error:
-        if error.code == "missing":
-            return FieldError(feature.key, "missing", f"{title} is missing")
-        if isinstance(value, str | bool):
-            return FieldError(feature.key, "not_a_number", f"{title}: {_shown(value)!r} is not a number", _plain(value))
-        kind = "an object" if isinstance(value, Mapping) else "a list"
-        return FieldError(feature.key, "not_a_number", f"{title} must be a number, not {kind}")
+        return _unread(feature, value, error.code)
+    if feature.choices or (feature.has_gaps and math.isnan(number)):
+        return None
     if not -LARGEST <= number <= LARGEST:
         wrong = "is not a number" if math.isnan(number) else "is too large for a 32-bit float"
         return FieldError(feature.key, "not_finite", f"{title} {wrong}", _plain(value))
     minimum, maximum = feature.minimum, feature.maximum
     if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
-        message = f"{title} must be {_bounds(feature)}, not {_shown(value)}"
+        message = f"{title} must be {_bounds(feature)}, not {short(value)}"
         return FieldError(feature.key, "out_of_bounds", message, _plain(value))
     return None
+
+
+def _unread(feature: TrainedFeature, value: object, found: NotANumberCode) -> FieldError:
+    """Return the error of a value that cannot stand in a row."""
+    title = feature.title
+    if found == "missing":
+        return FieldError(feature.key, "missing", f"{title} is missing")
+    code: Code = "not_a_choice" if feature.choices else found
+    what = "one of the choices" if feature.choices else "a number"
+    if isinstance(value, str | bool):
+        return FieldError(feature.key, code, f"{title}: {short(value)!r} is not {what}", _plain(value))
+    kind = "an object" if isinstance(value, Mapping) else "a list"
+    return FieldError(feature.key, code, f"{title} must be {what}, not {kind}")
+
+
+def note_of(feature: TrainedFeature, value: float) -> Note | None:
+    """Return the note about a value of a row, if there is one."""
+    if feature.choices:
+        if value != UNKNOWN:
+            return None
+        word = getattr(value, "word", "this word")
+        return Note(feature.key, "unknown_choice", f"{feature.title}: {word!r} was not seen in training")
+    if feature.low <= value <= feature.high or math.isnan(value):
+        return None
+    return Note(feature.key, "outside_training_range", _outside(feature))
 
 
 def _bounds(feature: TrainedFeature) -> str:
@@ -191,16 +241,10 @@ def _outside(feature: TrainedFeature) -> str:
 def _plain(value: object) -> str | float | bool | None:
     """Return a value that can be echoed as JSON; long text is cut, and what is not finite goes as text."""
     if isinstance(value, str):
-        return _shown(value)
+        return short(value)
     if isinstance(value, bool):
         return value
     if isinstance(value, float | int):
         number = number_of(value)
         return number if math.isfinite(number) else str(number)
     return None
-
-
-def _shown(value: object) -> str:
-    # str() of an int of more than 4,300 digits raises; repr of what float() makes of it does not.
-    text = value if isinstance(value, str) else repr(number_of(value)) if type(value) is int else str(value)
-    return text if len(text) <= MAX_NUMBER_CHARACTERS else text[:MAX_NUMBER_CHARACTERS] + "…"

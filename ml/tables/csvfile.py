@@ -17,7 +17,7 @@ from typing import TextIO
 import numpy as np
 
 from ml.errors import DatasetError
-from ml.tables.dataset import MAX_TEXT, Dataset
+from ml.tables.dataset import MAX_TEXT, Dataset, Target
 from ml.tables.filekind import refuse_other_files
 from ml.tables.headers import Column, Limits, columns_of, composed, one_line
 from ml.tables.numbers import LARGEST, NotANumber, is_number, number_of, shown_number
@@ -117,9 +117,9 @@ def _read(
         name=name,
         source=f"{_text(path.name)}: {len(texts)} rows, {len(columns)} features, {len(labels)} classes",
         features=tuple(column.feature for column in columns),
-        labels=labels,
+        target=Target(title=header[target_column].strip(), labels=labels),
         rows=np.frombuffer(values, dtype=np.float64).reshape(-1, len(columns)),
-        classes=np.array([position[text] for text in texts], dtype=np.intp),
+        outcomes=np.array([position[text] for text in texts], dtype=np.float64),
     )
     inferred = [
         f"separated by {SEPARATORS[reader.separator]}",

@@ -61,6 +61,19 @@ def number_of(value: object) -> float:
     return float(text.replace(",", "."))
 
 
+def without_marks(text: str, *, unit: str, decimal: str, thousands: str) -> str:
+    """Return text without the unit before or behind a number, and without thousands marks that divide it in threes."""
+    text = text.strip()
+    if unit:
+        text = text.removesuffix(unit).removeprefix(unit).strip()
+    if thousands and thousands in text:
+        whole, _, _ = text.partition(decimal)
+        first, *threes = whole.lstrip("+-\u2212").split(thousands)
+        if 1 <= len(first) <= 3 and all(len(three) == 3 for three in threes):
+            return text.replace(thousands, "")
+    return text
+
+
 def is_number(text: str) -> bool:
     """Tell whether text is a number as a person types it, be it infinite."""
     try:

@@ -1,22 +1,27 @@
-"""Fit a classifier, measure it on rows it has not seen, and write it as a model file that agrees to the last bit.
+"""Fit an estimator, and measure it on rows it has not seen.
 
 The only module besides `ml.training.iris` that imports scikit-learn, and only inside its functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
-from ml.model.card import CrossValidation, Recipe, Report
-from ml.tables.dataset import Dataset, Feature, Shape
+from ml.model.card import CrossValidation, Interval, QuantityReport, Recipe, Report
+from ml.tables.dataset import Dataset, Feature, Shape, Target
+from ml.training.measuring import Split, answers_of, interval_of, measure
 
 FOLDS = 10
+MIN_QUANTITY_ROWS = 10
+# More folds change the ends of an interval little.
+INTERVAL_FOLDS = 5
 SHUFFLES = 5
 # Shuffling each of 64 features 5 times over more rows than this takes longer than fitting.
 IMPORTANCE_ROWS = 2_000
@@ -31,26 +36,17 @@ def _silent(_what: str, _done: int, _steps: int) -> None:
 
 
 @dataclass(frozen=True)
-class Split:
-    """A stratified split into rows to learn from and rows to measure on; shapes as in `Dataset`."""
-
-    train_rows: NDArray[np.float64]
-    test_rows: NDArray[np.float64]
-    train_classes: NDArray[np.intp]
-    test_classes: NDArray[np.intp]
-
-
-@dataclass(frozen=True)
 class Trained:
     """A fitted scikit-learn estimator and the facts for the card of its model file."""
 
     name: str
     source: str
     features: tuple[Feature, ...]
-    labels: tuple[str, ...]
+    target: Target
     estimator: Any
     split: Split
-    report: Report
+    report: Report | QuantityReport
+    interval: Interval | None
     recipe: Recipe | None
     data_digest: str | None
     picture: tuple[Shape, ...] = ()
@@ -63,43 +59,51 @@ def check_name(name: str) -> None:
 
 
 def split(dataset: Dataset, recipe: Recipe) -> Split:
-    """Return the recipe's stratified split of `dataset`.
+    """Return the recipe's split of `dataset`, stratified by class.
 
     Raises:
-        DatasetError: a class has too few rows to be on both sides.
+        DatasetError: there are too few rows for both sides, or too few of a class.
     """
     from sklearn.model_selection import train_test_split
 
-    counts = np.bincount(dataset.classes, minlength=len(dataset.labels))
+    classes = dataset.outcomes.astype(np.intp) if dataset.target.labels else None
+    if classes is not None:
+        _check_classes(dataset, classes, recipe)
+    elif len(dataset.rows) < MIN_QUANTITY_ROWS:
+        raise DatasetError(f"{len(dataset.rows)} rows, at least {MIN_QUANTITY_ROWS} are needed to learn a quantity")
+    parts = Split(
+        *train_test_split(
+            dataset.rows,
+            dataset.outcomes,
+            test_size=recipe.test_size,
+            stratify=classes,
+            random_state=recipe.seed,
+        )
+    )
+    if classes is not None:
+        left = np.bincount(parts.train_classes, minlength=len(dataset.target.labels))
+        if not left.all():
+            label = dataset.target.labels[int(left.argmin())]
+            raise DatasetError(f"a test share of {recipe.test_size:g} leaves no row of class {label!r} to learn from")
+    return parts
+
+
+def _check_classes(dataset: Dataset, classes: NDArray[np.intp], recipe: Recipe) -> None:
+    labels = dataset.target.labels
+    counts = np.bincount(classes, minlength=len(labels))
     rarest = int(counts.argmin())
     if counts[rarest] < 2:
-        raise DatasetError(
-            f"class {dataset.labels[rarest]!r} has {counts[rarest]} row: a split takes two of each class"
-        )
+        raise DatasetError(f"class {labels[rarest]!r} has {counts[rarest]} row: a split takes two of each class")
     n_test = int(np.ceil(recipe.test_size * len(dataset.rows)))
     if min(n_test, len(dataset.rows) - n_test) < len(counts):
         raise DatasetError(
             f"{len(dataset.rows)} rows with a test share of {recipe.test_size:g} leave fewer rows than the "
             f"{len(counts)} classes on one side"
         )
-    parts = Split(
-        *train_test_split(
-            dataset.rows,
-            dataset.classes,
-            test_size=recipe.test_size,
-            stratify=dataset.classes,
-            random_state=recipe.seed,
-        )
-    )
-    left = np.bincount(parts.train_classes, minlength=len(counts))
-    if not left.all():
-        label = dataset.labels[int(left.argmin())]
-        raise DatasetError(f"a test share of {recipe.test_size:g} leaves no row of class {label!r} to learn from")
-    return parts
 
 
 def fit(dataset: Dataset, recipe: Recipe | None = None, *, progress: Progress = _silent) -> Trained:
-    """Fit a classifier on the training part of `dataset` and measure it on the rest.
+    """Fit an estimator on the training part of `dataset` and measure it on the rest.
 
     Raises:
         DatasetError: the rows cannot be split.
@@ -107,70 +111,84 @@ def fit(dataset: Dataset, recipe: Recipe | None = None, *, progress: Progress = 
     recipe = recipe or Recipe()
     check_name(dataset.name)
     parts = split(dataset, recipe)
-    estimator = _fit(parts.train_rows, parts.train_classes, recipe, progress=progress)
-    answers = estimator.predict_proba(parts.test_rows).argmax(axis=1)
-    return Trained(
+    labels = dataset.target.labels
+    estimator = _fit(parts.train_rows, parts.train_outcomes, recipe, labels=labels, progress=progress)
+    trained = Trained(
         name=dataset.name,
         source=dataset.source,
         features=dataset.features,
-        labels=dataset.labels,
+        target=dataset.target,
         estimator=estimator,
         split=parts,
-        report=measure(answers, parts, n_labels=len(dataset.labels)),
+        report=measure(answers_of(estimator, parts.test_rows), parts, n_labels=len(labels)),
+        interval=None,
         recipe=recipe,
         data_digest=dataset.digest(),
         picture=dataset.picture,
     )
+    return trained if labels else _with_interval(trained, progress=progress)
+
+
+def _with_interval(trained: Trained, *, progress: Progress) -> Trained:
+    """Return the model with an interval from the errors of folds of its training rows, measured on its test rows."""
+    from sklearn.model_selection import KFold
+
+    assert trained.recipe is not None
+    rows, values = trained.split.train_rows, trained.split.train_outcomes
+    errors = np.empty_like(values)
+    folds = min(INTERVAL_FOLDS, len(rows))
+    parts = KFold(n_splits=folds, shuffle=True, random_state=trained.recipe.seed)
+    for done, (learn, rest) in enumerate(parts.split(rows), 1):
+        estimator = _fit(rows[learn], values[learn], trained.recipe, labels=())
+        errors[rest] = values[rest] - estimator.predict(rows[rest])
+        progress("interval", done, folds)
+    return with_interval(trained, interval_of(errors), answers_of(trained.estimator, trained.split.test_rows))
+
+
+def with_interval(trained: Trained, interval: Interval, answers: NDArray[np.float64]) -> Trained:
+    """Return the model with an interval, and the share of test rows in it."""
+    assert isinstance(trained.report, QuantityReport)
+    true = trained.split.test_outcomes
+    is_inside = (answers - interval.below <= true) & (true <= answers + interval.above)
+    report = msgspec.structs.replace(trained.report, covered=float(is_inside.mean()))
+    return replace(trained, report=report, interval=interval)
 
 
 def cross_validate(
     dataset: Dataset, recipe: Recipe, *, folds: int = FOLDS, progress: Progress = _silent
 ) -> CrossValidation:
-    """Return the accuracy of classifiers of the same recipe over stratified folds of the whole table.
+    """Return the score of estimators of the same recipe over folds of the whole table, stratified by class.
 
-    There are at most as many folds as the rarest class has rows.
+    That is the accuracy, or R² of a quantity. There are at most as many folds as the rarest class has rows.
     """
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import KFold, StratifiedKFold
 
-    folds = min(folds, int(np.bincount(dataset.classes).min()))
-    parts = StratifiedKFold(n_splits=folds, shuffle=True, random_state=recipe.seed)
+    labels, outcomes = dataset.target.labels, dataset.outcomes
+    if labels:
+        folds = min(folds, int(np.bincount(outcomes.astype(np.intp)).min()))
+        parts: Any = StratifiedKFold(n_splits=folds, shuffle=True, random_state=recipe.seed)
+    else:
+        folds = min(folds, len(outcomes) // 2)
+        parts = KFold(n_splits=folds, shuffle=True, random_state=recipe.seed)
     scores = []
-    for train, test in parts.split(dataset.rows, dataset.classes):
-        estimator = _fit(dataset.rows[train], dataset.classes[train], recipe)
-        scores.append(float(estimator.score(dataset.rows[test], dataset.classes[test])))
+    for train, test in parts.split(dataset.rows, outcomes):
+        estimator = _fit(dataset.rows[train], outcomes[train], recipe, labels=labels)
+        scores.append(float(estimator.score(dataset.rows[test], outcomes[test])))
         progress(f"{folds}-fold cross-validation", len(scores), folds)
     return CrossValidation(folds=folds, mean=float(np.mean(scores)), deviation=float(np.std(scores)))
-
-
-def measure(answers: NDArray[np.intp], parts: Split, *, n_labels: int) -> Report:
-    """Return the report of `answers`, shape (n_test_rows,), to the test rows of a split."""
-    confusion = np.zeros((n_labels, n_labels), dtype=int)
-    np.add.at(confusion, (parts.test_classes, answers), 1)
-    right = np.diag(confusion)
-    answered, true = confusion.sum(axis=0), confusion.sum(axis=1)
-    most_frequent = int(np.bincount(parts.train_classes).argmax())
-    return Report(
-        train_rows=len(parts.train_rows),
-        test_rows=len(parts.test_rows),
-        accuracy=float(right.sum() / len(answers)),
-        baseline=float(true[most_frequent] / len(answers)),
-        # A label that was never answered has no precision; 0 is what scikit-learn reports for it.
-        precision=tuple((right / np.maximum(answered, 1)).tolist()),
-        recall=tuple((right / np.maximum(true, 1)).tolist()),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
-        cross_validation=None,
-    )
 
 
 def importance(trained: Trained) -> NDArray[np.float64]:
     """Return the permutation importance of each feature on the test rows, shape (n_features,)."""
     from sklearn.inspection import permutation_importance
 
-    classes = trained.estimator.classes_[trained.split.test_classes]
+    outcomes = trained.split.test_outcomes
+    if trained.target.labels:
+        outcomes = trained.estimator.classes_[trained.split.test_classes]
     found = permutation_importance(
         trained.estimator,
         trained.split.test_rows[:IMPORTANCE_ROWS],
-        classes[:IMPORTANCE_ROWS],
+        outcomes[:IMPORTANCE_ROWS],
         n_repeats=SHUFFLES,
         random_state=trained.recipe.seed if trained.recipe else 0,
     )
@@ -178,27 +196,34 @@ def importance(trained: Trained) -> NDArray[np.float64]:
     return means
 
 
-def _fit(rows: NDArray[np.float64], classes: NDArray[np.intp], recipe: Recipe, *, progress: Progress = _silent) -> Any:
+def _fit(
+    rows: NDArray[np.float64],
+    outcomes: NDArray[np.float64],
+    recipe: Recipe,
+    *,
+    labels: Sequence[str],
+    progress: Progress = _silent,
+) -> Any:
     """Return a fitted estimator: trees are added in steps, which gives the same forest as all at once."""
-    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-    from sklearn.tree import DecisionTreeClassifier
+    from sklearn import ensemble, tree
     from sklearn.utils.class_weight import compute_class_weight
 
-    known = np.unique(classes)
-    weights = None
-    if recipe.balanced_class_weight:
-        weights = dict(zip(known.tolist(), compute_class_weight("balanced", classes=known, y=classes), strict=True))
+    task = "Classifier" if labels else "Regressor"
+    known: NDArray[Any] = outcomes.astype(np.intp) if labels else outcomes
     shared: dict[str, Any] = {
         "max_depth": recipe.max_depth,
         "min_samples_leaf": recipe.min_samples_leaf,
-        "class_weight": weights,
         "random_state": recipe.seed,
     }
+    if recipe.balanced_class_weight and labels:
+        classes = np.unique(known)
+        weights = compute_class_weight("balanced", classes=classes, y=known)
+        shared["class_weight"] = dict(zip(classes.tolist(), weights, strict=True))
     if recipe.estimator == "decision-tree":
-        return DecisionTreeClassifier(**shared).fit(rows, classes)
-    kind = RandomForestClassifier if recipe.estimator == "random-forest" else ExtraTreesClassifier
+        return getattr(tree, f"DecisionTree{task}")(**shared).fit(rows, known)
+    kind = getattr(ensemble, {"random-forest": "RandomForest", "extra-trees": "ExtraTrees"}[recipe.estimator] + task)
     estimator = kind(**shared, warm_start=True)
     for trees in [*range(TREES_A_STEP, recipe.n_estimators, TREES_A_STEP), recipe.n_estimators]:
-        estimator.set_params(n_estimators=trees).fit(rows, classes)
+        estimator.set_params(n_estimators=trees).fit(rows, known)
         progress("trees", trees, recipe.n_estimators)
     return estimator.set_params(warm_start=False)

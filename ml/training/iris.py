@@ -1,6 +1,8 @@
 """The built-in data set: the only module that knows about flowers."""
 
-from ml.tables.dataset import Dataset, Feature, Shape
+import numpy as np
+
+from ml.tables.dataset import Dataset, Feature, Shape, Target
 
 TITLES = {
     "sepal length": "largo del sépalo",
@@ -28,11 +30,18 @@ def load() -> Dataset:
         name="iris",
         source="Fisher's Iris data (1936): 150 flowers of three species, measured in cm",
         features=tuple(
-            Feature(key=title.replace(" ", "_"), title=title, unit="cm", minimum=0.0, titles={"es": spanish})
+            Feature(
+                key=title.replace(" ", "_"),
+                title=title,
+                unit="cm",
+                header=f"{title} (cm)",
+                minimum=0.0,
+                titles={"es": spanish},
+            )
             for title, spanish in TITLES.items()
         ),
-        labels=tuple(str(name) for name in bunch.target_names),
+        target=Target(title="species", labels=tuple(str(name) for name in bunch.target_names)),
         rows=bunch.data,
-        classes=bunch.target,
+        outcomes=bunch.target.astype(np.float64),
         picture=FLOWER,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,16 +12,19 @@ from numpy.typing import NDArray
 
 from ml.errors import ModelFileError, TrainingError
 from ml.model import classifier, modelfile
-from ml.model.card import Card, CrossValidation, TrainedFeature
+from ml.model.card import Card, CrossValidation, Quantity, TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.modelfile import ModelFile
+from ml.tables.dataset import Feature
 from ml.training import history
-from ml.training.fitting import Split, Trained, importance
+from ml.training.fitting import Trained, importance
 
 REFERENCE_ROWS = 300
 GOLDEN_TEST_ROWS = 100
 GOLDEN_THRESHOLD_ROWS = 156
+# The share of golden rows without a value of a feature that may lack one.
+GOLDEN_GAPS = 0.25
 
 
 def model_of(
@@ -29,7 +33,7 @@ def model_of(
     """Return the content of a model file; without `keep_samples` it has no training rows except the example."""
     forest = Forest.from_estimator(trained.estimator)
     rng = np.random.default_rng(trained.recipe.seed if trained.recipe else 0)
-    rows = golden_rows(forest, trained.split, rng=rng)
+    rows = golden_rows(forest, trained, rng=rng)
     chosen = np.sort(rng.permutation(len(trained.split.train_rows))[: REFERENCE_ROWS if keep_samples else 0])
     card = Card(
         name=trained.name,
@@ -37,20 +41,21 @@ def model_of(
         estimator=type(trained.estimator).__name__,
         trees=forest.n_trees,
         features=_trained_features(trained),
-        labels=trained.labels,
+        target=trained.target,
         report=msgspec.structs.replace(trained.report, cross_validation=cross_validation),
         recipe=trained.recipe,
         libraries={name: version(name) for name in ("scikit-learn", "numpy")},
         data_digest=trained.data_digest,
         picture=trained.picture,
+        quantity=_quantity(trained),
     )
     return ModelFile(
         card=card,
         forest=forest,
         golden_rows=rows,
-        golden_probabilities=trained.estimator.predict_proba(rows),
+        golden_answers=outputs_of(trained.estimator, rows),
         reference_rows=trained.split.train_rows[chosen],
-        reference_classes=trained.split.train_classes[chosen].astype(np.int32),
+        reference_outcomes=trained.split.train_outcomes[chosen],
     )
 
 
@@ -61,7 +66,7 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
 
     Raises:
         ModelFileError: the file is too large, or cannot be written or read back.
-        TrainingError: a probability differs in any bit. After any error an older file is unchanged.
+        TrainingError: an answer differs in any bit. After any error an older file is unchanged.
     """
 
     def prove(written: Path) -> None:
@@ -70,11 +75,12 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
             loaded = Classifier(modelfile.parse(content), modelfile.version_of(content))
         except ModelFileError as error:
             raise ModelFileError(f"{path} is not written: it could not be read back: {error}") from error
-        expected = trained.estimator.predict_proba(trained.split.test_rows)
+        expected = outputs_of(trained.estimator, trained.split.test_rows)
         answers = loaded.predict_batch(trained.split.test_rows)
-        one_by_one = np.array([loaded.predict(row).probabilities for row in trained.split.test_rows.tolist()])
-        if not (np.array_equal(answers.probabilities, expected) and np.array_equal(one_by_one, expected)):
-            raise TrainingError(f"{path}: the model read back gives other probabilities than scikit-learn")
+        predictions = map(loaded.predict, trained.split.test_rows.tolist())
+        one_by_one = np.array([one.probabilities or (one.value,) for one in predictions])
+        if not (np.array_equal(answers.outputs, expected) and np.array_equal(one_by_one, expected)):
+            raise TrainingError(f"{path}: the model read back gives other answers than scikit-learn")
         history.keep(path)
 
     with history.locked(path):
@@ -83,36 +89,84 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
         return classifier.load(path)
 
 
-def golden_rows(forest: Forest, parts: Split, *, rng: np.random.Generator) -> NDArray[np.float64]:
+def outputs_of(estimator: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return scikit-learn's own answers: the probabilities of each label, or one quantity a row."""
+    if hasattr(estimator, "classes_"):
+        probabilities: NDArray[np.float64] = estimator.predict_proba(rows)
+        return probabilities
+    values: NDArray[np.float64] = estimator.predict(rows)
+    return values[:, None]
+
+
+def golden_rows(forest: Forest, trained: Trained, *, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return rows to check a model file with: test rows, and rows whose values lie on the forest's thresholds.
 
-    Thresholds are where a wrong comparison or a missing cast to float32 shows. Shape (n_golden, n_features).
+    Thresholds are where a wrong comparison or a missing cast to float32 shows; a feature that may lack a value lacks it
+    in some rows, and categories have each of their choices. Shape (n_golden, n_features).
     """
+    parts = trained.split
     rows = [parts.test_rows[:GOLDEN_TEST_ROWS]]
     columns = []
-    for feature in range(forest.n_features):
-        thresholds = np.unique(forest.threshold[forest.feature == feature])
+    for position, feature in enumerate(trained.features):
+        thresholds = np.unique(forest.threshold[forest.feature == position])
+        thresholds = thresholds[np.isfinite(thresholds)]
         edges = np.concatenate([thresholds, np.nextafter(thresholds, np.inf), thresholds.astype(np.float32)])
-        columns.append(rng.choice(edges if len(edges) else parts.train_rows[:, feature], GOLDEN_THRESHOLD_ROWS))
+        values = edges if len(edges) else parts.train_rows[:, position]
+        if feature.choices:
+            values = np.arange(len(feature.choices), dtype=np.float64)
+        column = rng.choice(values, GOLDEN_THRESHOLD_ROWS)
+        if feature.choices or feature.has_gaps:
+            column[rng.random(GOLDEN_THRESHOLD_ROWS) < GOLDEN_GAPS] = np.nan
+        columns.append(column)
     rows.append(np.column_stack(columns))
     return np.concatenate(rows)
+
+
+def _quantity(trained: Trained) -> Quantity | None:
+    if trained.interval is None:
+        return None
+    values = trained.split.train_outcomes
+    quantiles = np.quantile(values, np.linspace(0, 1, 11))
+    return Quantity(
+        low=float(values.min()), high=float(values.max()), quantiles=tuple(quantiles.tolist()),
+        interval=trained.interval,
+    )  # fmt: skip
 
 
 def _trained_features(trained: Trained) -> tuple[TrainedFeature, ...]:
     """Return the features with their training ranges, and as the example the row nearest to the middle of them."""
     rows = trained.split.train_rows
-    quantiles = np.quantile(rows, np.linspace(0, 1, 11), axis=0)
+    middle = np.array([_middle(column, bool(f.choices)) for column, f in zip(rows.T, trained.features, strict=True)])
+    filled = np.where(np.isnan(rows), middle, rows)
+    quantiles = np.quantile(filled, np.linspace(0, 1, 11), axis=0, method="linear")
     spread = np.maximum(quantiles[-1] - quantiles[0], np.finfo(float).tiny)
-    example = rows[np.argmin((((rows - np.median(rows, axis=0)) / spread) ** 2).sum(axis=1))]
+    example = filled[np.argmin((((filled - middle) / spread) ** 2).sum(axis=1))]
     importances = importance(trained)
     return tuple(
         TrainedFeature(
             **msgspec.structs.asdict(feature),
-            low=float(rows[:, column].min()),
-            high=float(rows[:, column].max()),
+            low=float(filled[:, column].min()),
+            high=float(filled[:, column].max()),
             quantiles=tuple(quantiles[:, column].tolist()),
             example=float(example[column]),
             importance=float(importances[column]),
+            counts=_counts(rows[:, column], feature),
+            gap_share=float(np.isnan(rows[:, column]).mean()),
         )
         for column, feature in enumerate(trained.features)
     )
+
+
+def _middle(column: NDArray[np.float64], is_category: bool) -> float:
+    """Return the median of a feature's values, or the most frequent choice; 0 if all rows lack it."""
+    values = column[~np.isnan(column)]
+    if not len(values):
+        return 0.0
+    return float(np.bincount(values.astype(np.intp)).argmax() if is_category else np.median(values))
+
+
+def _counts(column: NDArray[np.float64], feature: Feature) -> tuple[int, ...]:
+    if not feature.choices:
+        return ()
+    values = column[~np.isnan(column)].astype(np.intp)
+    return tuple(np.bincount(values, minlength=len(feature.choices)).tolist())

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 from PIL import Image
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
-from ml.tables.dataset import Dataset, Feature
+from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, iris, writing
 from tests.browser import ARGUMENTS, CHROMIUM
 from tests.conftest import ROOT, run_server
@@ -67,7 +67,9 @@ def renamed(dataset: Dataset) -> Dataset:
     """Return the same numbers under names that fit any table."""
     titles = ("length", "width", "depth", "weight")
     features = tuple(Feature(key=title, title=title, minimum=0.0) for title in titles)
-    return replace(dataset, name="any table", features=features, labels=("alpha", "beta", "gamma"), picture=())
+    return replace(
+        dataset, name="any table", features=features, target=Target(labels=("alpha", "beta", "gamma")), picture=()
+    )
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ml.model.card import Card
+from ml.model.card import Report
 from web.page.languages import Language
 
 # A matrix of more classes is too large for a page: the most frequent errors are listed instead.
@@ -42,9 +42,8 @@ class Mistake:
     count: str
 
 
-def classes_of(card: Card, language: Language) -> Sequence[ClassRow]:
+def classes_of(report: Report, labels: Sequence[str], language: Language) -> Sequence[ClassRow]:
     """Return the rows of the confusion matrix; none for more classes than a page has room for."""
-    report = card.report
     answered = [sum(column) for column in zip(*report.confusion, strict=True)]
     return [
         ClassRow(
@@ -57,7 +56,7 @@ def classes_of(card: Card, language: Language) -> Sequence[ClassRow]:
             recall=language.percent(report.recall[index]) if sum(counts) > 0 else "–",
             precision=language.percent(report.precision[index]) if answered[index] > 0 else "–",
         )
-        for index, (label, counts) in enumerate(zip(card.labels, report.confusion, strict=True))
+        for index, (label, counts) in enumerate(zip(labels, report.confusion, strict=True))
     ]
 
 
@@ -69,11 +68,11 @@ def _cell(count: int, *, of: int, is_right: bool, language: Language) -> Cell:
     return Cell(language.number(count), " ".join(css_classes))
 
 
-def mistakes_of(card: Card, language: Language) -> Sequence[Mistake]:
+def mistakes_of(report: Report, labels: Sequence[str], language: Language) -> Sequence[Mistake]:
     """Return the most frequent mistakes, where the matrix is too large to be shown."""
     counts = (
-        (count, label, card.labels[answer])
-        for index, (label, row) in enumerate(zip(card.labels, card.report.confusion, strict=True))
+        (count, label, labels[answer])
+        for index, (label, row) in enumerate(zip(labels, report.confusion, strict=True))
         if sum(row) != row[index]
         for answer, count in enumerate(row)
         if count > 0 and answer != index

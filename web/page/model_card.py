@@ -82,18 +82,20 @@ class CardView:
 
 def card_view(card: Card, version: str, language: Language) -> CardView:
     """Return the view of a model's card; it depends on nothing else, so it can be cached."""
+    report = card.report
+    assert isinstance(report, Report)
     has_matrix = len(card.labels) <= MATRIX_LABELS
     ranked = sorted(card.features, key=lambda feature: -feature.importance)
     return CardView(
-        quality=list(_quality(card.report, language)),
-        scale=_scale(card.report),
-        classes=classes_of(card, language) if has_matrix else (),
+        quality=list(_quality(report, language)),
+        scale=_scale(report),
+        classes=classes_of(report, card.labels, language) if has_matrix else (),
         upright=len(card.labels) > SIDE_BY_SIDE,
-        mistakes=() if has_matrix else mistakes_of(card, language),
+        mistakes=() if has_matrix else mistakes_of(report, card.labels, language),
         features=_features(ranked[:FEATURE_ROWS], language),
         more=max(0, len(ranked) - FEATURE_ROWS),
         origin=list(_origin(card, version, language)),
-        limits=list(_limits(card, language)),
+        limits=list(_limits(card, report, language)),
     )
 
 
@@ -213,9 +215,9 @@ def _recipe(recipe: Recipe, language: Language) -> Iterator[str]:
         yield _("class weights balanced")
 
 
-def _limits(card: Card, language: Language) -> Iterator[str]:
+def _limits(card: Card, report: Report, language: Language) -> Iterator[str]:
     """Yield a sentence about each limit of the model's use."""
-    _, report = language.gettext, card.report
+    _ = language.gettext
     if len(card.labels) <= NAMED_LABELS:
         known = _("The model knows only these classes: %(labels)s.", labels=", ".join(card.labels))
     else:

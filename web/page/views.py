@@ -207,7 +207,7 @@ def _typical_rows(model: Classifier) -> list[tuple[int, list[float]]]:
     scale = [feature.high - feature.low or 1.0 for feature in model.features]
     found = []
     for label in range(len(model.labels)):
-        rows = model.reference_rows[model.reference_classes == label]
+        rows = model.reference_rows[model.reference_outcomes == label]
         if len(rows):
             distances = (((rows - rows.mean(axis=0)) / scale) ** 2).sum(axis=1)
             found.append((label, rows[distances.argmin()].tolist()))

@@ -1,0 +1,97 @@
+"""Measure answers on rows that the model was not trained on: the report, and the interval around a quantity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.model.card import Interval, QuantityReport, Report
+
+# The interval around a quantity holds the truth for this share of rows.
+COVERAGE = 0.9
+# Pairs of predicted and true quantities that are kept for a picture.
+RESIDUALS = 300
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split into rows to learn from and rows to measure on, stratified by class; shapes as in `Dataset`."""
+
+    train_rows: NDArray[np.float64]
+    test_rows: NDArray[np.float64]
+    train_outcomes: NDArray[np.float64]
+    test_outcomes: NDArray[np.float64]
+
+    @property
+    def train_classes(self) -> NDArray[np.intp]:
+        """The class of each row to learn from, as an index into the labels."""
+        return self.train_outcomes.astype(np.intp)
+
+    @property
+    def test_classes(self) -> NDArray[np.intp]:
+        """The class of each row to measure on, as an index into the labels."""
+        return self.test_outcomes.astype(np.intp)
+
+
+def answers_of(estimator: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the class index or the quantity that a fitted estimator predicts for each row."""
+    if hasattr(estimator, "classes_"):
+        indices: NDArray[np.float64] = estimator.predict_proba(rows).argmax(axis=1).astype(np.float64)
+        return indices
+    values: NDArray[np.float64] = estimator.predict(rows)
+    return values
+
+
+def measure(answers: NDArray[np.float64], parts: Split, *, n_labels: int) -> Report | QuantityReport:
+    """Return the report of `answers`, shape (n_test_rows,), to the test rows of a split.
+
+    They are class indices, or without labels quantities.
+    """
+    return _measure_classes(answers.astype(np.intp), parts, n_labels) if n_labels else _measure_quantity(answers, parts)
+
+
+def _measure_classes(answers: NDArray[np.intp], parts: Split, n_labels: int) -> Report:
+    confusion = np.zeros((n_labels, n_labels), dtype=int)
+    np.add.at(confusion, (parts.test_classes, answers), 1)
+    right = np.diag(confusion)
+    answered, true = confusion.sum(axis=0), confusion.sum(axis=1)
+    most_frequent = int(np.bincount(parts.train_classes).argmax())
+    return Report(
+        train_rows=len(parts.train_rows),
+        test_rows=len(parts.test_rows),
+        accuracy=float(right.sum() / len(answers)),
+        baseline=float(true[most_frequent] / len(answers)),
+        # A label that was never answered has no precision; 0 is what scikit-learn reports for it.
+        precision=tuple((right / np.maximum(answered, 1)).tolist()),
+        recall=tuple((right / np.maximum(true, 1)).tolist()),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        cross_validation=None,
+    )
+
+
+def _measure_quantity(answers: NDArray[np.float64], parts: Split) -> QuantityReport:
+    true = parts.test_outcomes
+    errors = true - answers
+    spread = float(((true - true.mean()) ** 2).sum())
+    return QuantityReport(
+        train_rows=len(parts.train_rows),
+        test_rows=len(true),
+        # As scikit-learn's r2_score: where all true values are one, 1 if all answers are right and else 0.
+        r2=1 - float((errors**2).sum()) / spread if spread else float(not errors.any()),
+        mean_absolute_error=float(np.abs(errors).mean()),
+        root_mean_squared_error=float(np.sqrt((errors**2).mean())),
+        baseline_error=float(np.abs(true - np.median(parts.train_outcomes)).mean()),
+        residuals=tuple(zip(answers[:RESIDUALS].tolist(), true[:RESIDUALS].tolist(), strict=True)),
+        covered=0.0,
+        cross_validation=None,
+    )
+
+
+def interval_of(errors: NDArray[np.float64]) -> Interval:
+    """Return the interval of these errors, true values less predicted ones, on rows that the model had not seen."""
+    tail = (1 - COVERAGE) / 2
+    low, high = np.quantile(errors, [tail, 1 - tail], method="inverted_cdf")
+    return Interval(below=max(0.0, -float(low)), above=max(0.0, float(high)), coverage=COVERAGE, rows=len(errors))
