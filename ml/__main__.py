@@ -7,6 +7,7 @@ import contextlib
 import gc
 import io
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,8 +24,9 @@ from ml.model.card import Recipe
 from ml.model.explain import explain
 from ml.options import parser
 from ml.score import BadRow
-from ml.tables.csvfile import read_csv, refuse_same_file
 from ml.tables.dataset import Dataset
+from ml.tables.files import refuse_same_file
+from ml.tables.reading import Options, read_dataset
 from ml.training import fitting, history, iris, measuring, writing
 
 SHOWN_BAD_ROWS = 20
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.write_lines([])  # what argparse has written
     except MLError as error:
         console.complain(f"error: {error}")
+        if isinstance(error, DatasetError):
+            console.complain_more(error, sys.argv[1:] if arguments is None else arguments)
         return 1
     except KeyboardInterrupt:
         return 130  # the convention of shells: 128 and the number of the signal
@@ -54,8 +58,13 @@ def _read(options: argparse.Namespace) -> Dataset:
         dataset = iris.load()
         console.write_lines([dataset.source])
         return dataset
-    limits = dict(options.limits)
-    reading = read_csv(options.data, target=options.target, drop=options.drop, limits=limits, name=options.name)
+    wanted = Options(
+        target=options.target, kind=options.kind, drop=options.drop, keep=options.keep, limits=dict(options.limits),
+        missing=options.missing, decimal=options.decimal, thousands=options.thousands, name=options.name,
+    )  # fmt: skip
+    reading = read_dataset(
+        options.data, wanted, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header
+    )
     console.write_lines([reading.dataset.source, *(f"  {sentence}" for sentence in reading.inferred)])
     return reading.dataset
 
@@ -82,7 +91,7 @@ def _train(options: argparse.Namespace) -> None:
         f"{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
         f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
     )
-    console.write_lines(["", done])
+    console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
 
 
 class _Progress:

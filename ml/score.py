@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier, Prediction
 from ml.model.sample import FieldError, InvalidSample
-from ml.tables.csvfile import BLOCK_CHARACTERS
+from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.headers import MAX_COLUMNS, feature_of
 from ml.tables.layout import OtherAnswers, Place, added_columns, positions_of
 from ml.tables.numbers import plain_numbers

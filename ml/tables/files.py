@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -88,3 +89,17 @@ def _columns(blocks: Iterator[Block], width: int, bounds: Bounds) -> tuple[tuple
         columns.append(np.concatenate(part) if part else np.array([], dtype=TEXT))
         part.clear()
     return tuple(columns), np.concatenate(lines or [np.array([], dtype=np.int64)])
+
+
+def refuse_same_file(source: str, sink: str) -> None:
+    """Refuse to write a table over the one that is being read.
+
+    Raises:
+        DatasetError: both names are of the same file.
+    """
+    try:
+        same = os.path.samefile(source, sink)
+    except OSError:
+        return  # one of them is not there, or no file at all
+    if same and os.path.isfile(source):
+        raise DatasetError(f"{source} is the input as well: name another file for the output")

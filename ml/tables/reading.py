@@ -57,9 +57,16 @@ class Reading:
     inferred: tuple[str, ...]
 
 
-def read_dataset(path: Path, options: Options = Options()) -> Reading:  # it cannot be changed
+def read_dataset(
+    path: Path,
+    options: Options = Options(),  # it cannot be changed
+    *,
+    encoding: str | None = None,
+    sheet: str | None = None,
+    has_header: bool = True,
+) -> Reading:
     """Return the data set in a file; see `read_table` and `dataset_of` for what is read and refused."""
-    table = read_table(path)
+    table = read_table(path, encoding=encoding, sheet=sheet, has_header=has_header)
     try:
         return dataset_of(table, options, file_name=path.name)
     except DatasetError as error:
