@@ -23,9 +23,10 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.explain import explain
 from ml.options import parser
-from ml.score import BadRow
+from ml.scored import BadRow
 from ml.tables.dataset import Dataset
 from ml.tables.files import refuse_same_file
+from ml.tables.marks import Marks
 from ml.tables.reading import Options, read_dataset
 from ml.training import fitting, history, iris, measuring, writing
 
@@ -156,10 +157,17 @@ def _score(options: argparse.Namespace) -> None:
     with _Input(options.rows) as source, _sink(options.out) as sink, tqdm(unit=" rows", disable=None) as bar:
         scored = score.score(
             model, source, sink, on_bad=tell, on_rows=bar.update,
-            guarded=options.guarded, strict=options.strict,
+            guarded=options.guarded, strict=options.strict, marks=_marks(options),
         )  # fmt: skip
     if scored.bad:
         console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
+
+
+def _marks(options: argparse.Namespace) -> Marks | None:
+    """Return the marks that are named; a decimal comma alone goes with no other mark, and so does a decimal point."""
+    if options.decimal is None and options.thousands is None:
+        return None
+    return Marks(options.decimal or ("," if options.thousands == "." else "."), options.thousands or "")
 
 
 # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.

@@ -89,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     scoring.add_argument("model", type=Path, help="model file")
     scoring.add_argument("rows", metavar="CSV", help="CSV file to score; -: standard input")
     scoring.add_argument("--out", default="-", metavar="CSV", help="CSV file to write; default: -, standard output")
+    _add_marks(scoring)
     scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
     scoring.add_argument(
         "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
