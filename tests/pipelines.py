@@ -22,7 +22,9 @@ from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
 from ml.training.fitting import Trained
 
-EVALUATORS = {"table": {}, "bits": {"max_cells": 0}, "walk": {"max_cells": 0, "max_bit_bytes": 0}}
+EVALUATORS: dict[str, dict[str, Any]] = {
+    "table": {}, "compiled": {"max_cells": 0}, "walk": {"max_cells": 0, "compiles": False}
+}  # fmt: skip
 UNKNOWN_WORDS = ("never seen", "NULL", "0", "1")
 RARE_WORD = "a rare word"
 
