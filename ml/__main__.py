@@ -85,7 +85,9 @@ def _train(options: argparse.Namespace) -> None:
     with _Progress() as progress:
         trained = fitting.fit(dataset, recipe, progress=progress.show)
         folds = fitting.cross_validate(dataset, recipe, progress=progress.show)
-        model = writing.model_of(trained, cross_validation=folds, keep_samples=not options.no_samples)
+        model = writing.model_of(
+            trained, cross_validation=folds, keep_samples=not options.no_samples, progress=progress.show
+        )
     loaded = writing.write(model, options.out, trained=trained)
     console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
     console.write_lines(console.importance_lines(loaded.card))

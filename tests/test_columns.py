@@ -357,9 +357,9 @@ def test_the_options_that_are_proposed_work() -> None:
     ((_, options),) = refusal_of(columns).remedies
 
     named = list(zip(options[::2], options[1::2], strict=True))
-    wanted: Any = {
-        name: [value for option, value in named if option == f"--{name}"] for name in ("drop", "missing", "keep")
-    }
+    wanted: dict[str, Any] = {}
+    for option, value in named:
+        wanted.setdefault(option.removeprefix("--"), []).append(value)
     assert len(read(columns, **wanted).dataset.features) == 3
 
 
