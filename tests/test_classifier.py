@@ -22,14 +22,9 @@ from ml.model.modelfile import ModelFile
 from ml.tables.numbers import LARGEST
 from ml.training import writing
 from ml.training.fitting import Trained
+from tests.conftest import EVALUATORS
 
 ROW = [5.6, 2.7, 4.2, 1.3]
-EVALUATORS = {"table": {}, "bits": {"max_cells": 0}, "walk": {"max_cells": 0, "max_bit_bytes": 0}}
-
-
-@pytest.fixture(scope="module")
-def stored(model_path: Path) -> ModelFile:
-    return modelfile.parse(modelfile.read(model_path))
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +33,6 @@ def shallow(trained: Trained) -> ModelFile:
     estimator = RandomForestClassifier(50, max_depth=2, random_state=0)
     estimator.fit(trained.split.train_rows, trained.split.train_classes)
     return writing.model_of(replace(trained, estimator=estimator))
-
-
-@pytest.fixture(scope="module", params=EVALUATORS)
-def evaluator(request: pytest.FixtureRequest, model_path: Path) -> Classifier:
-    return classifier.load(model_path, **EVALUATORS[request.param])
 
 
 def test_the_tutorials_sample_is_versicolor(model: Classifier, trained: Trained) -> None:

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import random
-import re
 import shutil
 import signal
 import struct
@@ -40,7 +39,7 @@ from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, iris, writing
-from tests.conftest import ROOT, Server, free_port, run_server
+from tests.conftest import ROOT, Server, free_port, memory_bytes, run_server
 from tests.tables import TABLES, guarded
 from tests.test_ml_command_line import closing
 from web.client import connection as connection_module
@@ -1446,7 +1445,7 @@ def test_memory_does_not_grow_with_the_file(model_path: Path, tmp_path: Path) ->
         peaks = []
         for name in ("small.csv", "large.csv"):
             client = run_peak(server.url, "stream", str(tmp_path / name), "--out", str(tmp_path / "out.csv"))
-            peaks.append((client, peak_bytes(server.process.pid)))
+            peaks.append((client, memory_bytes(server, "VmHWM")))
     (small_client, small_server), (large_client, large_server) = peaks
 
     assert (tmp_path / "out.csv").stat().st_size > 10**8
@@ -1468,11 +1467,6 @@ def run_peak(*arguments: str) -> int:
         [sys.executable, "-c", PEAK_OF_CLIENT, *arguments], cwd=ROOT, capture_output=True, timeout=GUARD_S, check=True
     )
     return int(done.stdout) * 1024
-
-
-def peak_bytes(pid: int) -> int:
-    (line,) = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(line) * 1024
 
 
 def test_a_terminal_shows_a_bar(server: Server, tmp_path: Path) -> None:

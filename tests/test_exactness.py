@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +17,15 @@ from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from ml.model.classifier import Classifier, load
+from ml.model.classifier import Classifier
 from ml.tables.numbers import LARGEST
 from ml.training import iris, writing
 from ml.training.fitting import Trained
+from tests.conftest import EVALUATORS
 
 Rows = NDArray[np.float64]
 
 N_FEATURES = 4
-EVALUATORS = {"table": {}, "bits": {"max_cells": 0}, "walk": {"max_cells": 0, "max_bit_bytes": 0}}
 N_THRESHOLDS = (25, 25, 29, 20)
 N_CELLS = 425_880
 # Some thresholds have no float32 between them, so no row that scikit-learn sees lies between them either.
@@ -42,12 +41,6 @@ def thresholds(trained: Trained) -> list[Rows]:
     feature = np.concatenate([tree.feature for tree in trees])
     threshold = np.concatenate([tree.threshold for tree in trees])
     return [np.unique(threshold[feature == column]) for column in range(N_FEATURES)]
-
-
-@pytest.fixture(scope="module", params=EVALUATORS)
-def evaluator(request: pytest.FixtureRequest, trained: Trained, model_path: Path) -> Classifier:
-    """The model by each of its evaluators: all of them must give the same bits."""
-    return load(model_path, **EVALUATORS[request.param])
 
 
 def oracle(trained: Trained, rows: NDArray[Any]) -> Rows:

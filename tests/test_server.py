@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import re
@@ -13,7 +12,6 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -22,32 +20,26 @@ import pytest
 from websockets.sync.client import connect
 
 from ml.model.classifier import Classifier
-from tests.conftest import ROOT, Server, free_port, parse_html, run_server
+from tests.conftest import (
+    LIVE,
+    MEBIBYTE,
+    ROOT,
+    Server,
+    ask,
+    assert_quiet,
+    free_port,
+    is_served,
+    memory_bytes,
+    opened,
+    parse_html,
+    response_of,
+    response_to,
+    run_server,
+)
 
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
 JSON = {"Content-Type": "application/json"}
 PREDICT = f"/predict?{urlencode(EXAMPLE)}"
-LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-MEBIBYTE = 2**20
-
-
-@contextlib.contextmanager
-def opened(server: Server) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        yield connection
-
-
-def response_of(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Return status, headers and body of the next response on a connection."""
-    response = http.client.HTTPResponse(connection)
-    response.begin()
-    return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-
-
-def ask(server: Server, content: bytes) -> tuple[int, dict[str, str], bytes]:
-    with opened(server) as connection:
-        connection.sendall(content)
-        return response_of(connection)
 
 
 def posted(content: bytes, *, content_type: str = "application/json") -> bytes:
@@ -65,15 +57,6 @@ def chunked(content: bytes, *, size: int) -> bytes:
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     parts = [content[start : start + size] for start in range(0, len(content), size)]
     return head + b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
-
-
-def is_served(server: Server) -> bool:
-    return ask(server, LIVE)[0] == 200
-
-
-def resident_bytes(server: Server, line: str = "VmRSS") -> int:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return 1024 * int(re.search(rf"{line}:\s+(\d+)", status)[1])  # type: ignore[index]  # Linux has the line
 
 
 def start(**environment: str) -> subprocess.CompletedProcess[str]:
@@ -155,16 +138,14 @@ def test_two_workers_share_the_port_on_all_channels(model_path: Path, tmp_path: 
 def test_it_ends_quietly_when_it_is_told_to(model_path: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     with run_server(log, MODEL_FILE=str(model_path)) as server, opened(server) as idle, opened(server) as half:
-        idle.sendall(LIVE)
-        response_of(idle)
+        response_to(LIVE, idle)
         half.sendall(LIVE[:20])
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(20)
 
         assert idle.recv(1) == b""
     assert server.process.returncode in (0, -signal.SIGTERM)
-    assert "Traceback" not in log.read_text()
-    assert " ERROR " not in log.read_text()
+    assert_quiet(server)
 
 
 def test_a_request_that_was_taken_is_answered_before_the_end(model_path: Path, tmp_path: Path) -> None:
@@ -189,8 +170,7 @@ def test_the_environment_names_host_and_model(quiet_server: Server, model_path: 
 
     with run_server(tmp_path / "log.txt", HOST="0.0.0.0", MODEL_FILE=str(copy)) as server:
         with socket.create_connection(("127.0.0.2", server.port), timeout=20) as connection:
-            connection.sendall(LIVE)
-            assert response_of(connection)[0] == 200
+            assert response_to(LIVE, connection)[0] == 200
         assert str(copy) in server.log.read_text()
 
     with pytest.raises(ConnectionRefusedError):
@@ -325,7 +305,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(quiet_server: Server
 
 
 def test_a_chunked_body_over_the_limit_is_refused_while_it_is_sent(quiet_server: Server) -> None:
-    before = resident_bytes(quiet_server)
+    before = memory_bytes(quiet_server)
     content = chunked(b" " * 64 * MEBIBYTE, size=MEBIBYTE)
     with opened(quiet_server) as connection:
         # The server may answer, and close, before all is sent.
@@ -337,7 +317,7 @@ def test_a_chunked_body_over_the_limit_is_refused_while_it_is_sent(quiet_server:
             assert headers["content-type"] == "application/problem+json"
 
     assert is_served(quiet_server)
-    assert resident_bytes(quiet_server) - before < 40 * MEBIBYTE, "the limit of a body is 12 MiB, joined from parts"
+    assert memory_bytes(quiet_server) - before < 40 * MEBIBYTE, "the limit of a body is 12 MiB, joined from parts"
 
 
 @pytest.mark.parametrize("path", ["/", "/predict"])
@@ -418,23 +398,23 @@ def test_a_client_that_vanishes_while_it_sends_leaves_the_log_quiet(
 def test_an_endless_header_is_cut_off(model_path: Path, tmp_path: Path) -> None:
     server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path))
     with server_of as server, opened(server) as connection:
-        before = resident_bytes(server)
+        before = memory_bytes(server)
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 8 * MEBIBYTE)
         status, headers, _ = response_of(connection)
 
         assert status == 431
         assert (headers["content-type"], headers["connection"]) == ("application/problem+json", "close")
-        assert resident_bytes(server) - before < 4 * MEBIBYTE
+        assert memory_bytes(server) - before < 4 * MEBIBYTE
         assert connection.recv(1) == b""
 
 
 def test_a_body_of_millions_of_values_is_refused_in_little_memory(model_path: Path, tmp_path: Path) -> None:
     content = posted(b'{"samples":[' + b"0," * (6 * MEBIBYTE - 20) + b"0]}")
     with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server:
-        before = resident_bytes(server, "VmHWM")
+        before = memory_bytes(server, "VmHWM")
         assert ask(server, content)[0] in (413, 422)
 
-        assert resident_bytes(server, "VmHWM") - before < 100 * MEBIBYTE
+        assert memory_bytes(server, "VmHWM") - before < 100 * MEBIBYTE
 
 
 def test_beyond_the_limit_of_connections_a_request_gets_503(model_path: Path, tmp_path: Path) -> None:

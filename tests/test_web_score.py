@@ -24,7 +24,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from ml.model.classifier import Classifier
-from tests.conftest import Server, parse_html, run_server
+from tests.conftest import Server, memory_bytes, parse_html, run_server
 from tests.tables import TABLES, guarded
 from web.api.score import disposition_of
 from web.server.connections import DeadlineMixin
@@ -356,8 +356,7 @@ def test_memory_does_not_grow_with_the_file(busy: Server) -> None:
         connection.request("POST", "/score", large_table(rows), CSV)
         connection.getresponse().read()
         connection.close()
-        status = Path(f"/proc/{busy.process.pid}/status").read_text()
-        return int(re.findall(r"VmHWM:\s*(\d+)", status)[0]) * 1024
+        return memory_bytes(busy, "VmHWM")
 
     some = upload(5_000)
     many = upload(LARGE_ROWS)
