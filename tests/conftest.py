@@ -31,7 +31,7 @@ from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
-from tests.browser import browser, context, open_page  # noqa: F401  # fixtures, found by their names
+from tests.browser import browser, context, open_page, visit  # noqa: F401  # fixtures, found by their names
 from web.app import create_app
 from web.settings import Settings
 
