@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from starlette.testclient import TestClient
 
 from ml.model import classifier, modelfile
@@ -40,9 +40,14 @@ START_TIMEOUT_S = 30.0
 MEBIBYTE = 2**20
 EVALUATORS = {"table": {}, "bits": {"max_cells": 0}, "walk": {"max_cells": 0, "max_bit_bytes": 0}}
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-# How long an example takes says more about what else the machine does than about the service.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# How long an example takes says more about what else the machine does than about the service; fixtures of Hypothesis's
+# tests may serve all examples. `make test` has the same examples in each run, `make audit` many others.
+UNTIMED = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=50
+)
+settings.register_profile("quick", UNTIMED, derandomize=True)
+settings.register_profile("thorough", UNTIMED, max_examples=1_000)
+settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

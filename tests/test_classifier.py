@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -58,7 +58,6 @@ def test_an_empty_batch_has_no_answers(evaluator: Classifier) -> None:
     assert batch.probabilities.shape == (0, 3)
 
 
-@settings(deadline=None)
 @given(
     rows=arrays.arrays(
         np.float64, st.tuples(st.integers(0, 20), st.just(4)), elements=st.floats(-LARGEST, LARGEST) | st.floats(0, 8)

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -182,7 +182,6 @@ def test_a_refused_sample_is_told_as_the_validator_tells_it(server: Server, mode
     assert alone == [[expected(model, bad)] for bad in BAD]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     share=st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.5, 0.99, 1.0]),
     n_rows=st.integers(1, 6_000),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.base import clone
@@ -264,7 +264,6 @@ def test_special_values_in_every_place_have_scikit_learns_probabilities(trained:
     assert_same_one_by_one(model, rows, expected)
 
 
-@settings(deadline=None, max_examples=200)
 @given(row=st.lists(st.floats(-LARGEST, LARGEST), min_size=N_FEATURES, max_size=N_FEATURES))
 def test_any_row_has_scikit_learns_probabilities(trained: Trained, model: Classifier, row: list[float]) -> None:
     expected = trained.estimator.predict_proba([row])

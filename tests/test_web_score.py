@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from httpx2 import Response
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from starlette.types import Message
@@ -117,7 +117,6 @@ def test_any_form_of_table_comes_back_as_the_command_line_scores_it(
     assert response.content == expected(model, table)
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     text=st.text(st.sampled_from('",\n\r1.5x-=é'), max_size=60),
     cuts=st.lists(st.integers(0, 400), max_size=8).map(sorted),

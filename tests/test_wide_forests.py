@@ -341,7 +341,7 @@ def widened(forest: Forest, rows: Rows, n_features: int, *, rng: np.random.Gener
     return replace(forest, n_features=n_features, feature=feature), wide
 
 
-@settings(deadline=None, max_examples=8, derandomize=True)
+@settings(max_examples=8)
 @given(
     n_features=st.integers(1, 300), n_informative=st.integers(1, 70), n_trees=st.integers(1, 12),
     depth=st.sampled_from([1, 2, 3, 6, None]), seed=st.integers(0, 99),
