@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ from tests.conftest import (
 ROW = [5.6, 2.7, 4.2, 1.3]
 SAMPLE = json.dumps({"sample": ROW})
 BATCH = json.dumps({"samples": [ROW] * 150_000})
+PAUSE_S = 0.02  # there is nothing to await: what is waited for happens in other processes
 READY = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
 PREDICT = b"GET /predict?sepal_length=5.6&sepal_width=2.7&petal_length=4.2&petal_width=1.3 HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
@@ -109,6 +111,7 @@ def wait_for(server: Server, text: str, *, times: int) -> None:
     while server.log.read_text().count(text) < times:
         assert server.process.poll() is None
         assert ask(server, PREDICT)[0] == 200
+        time.sleep(PAUSE_S)
 
 
 # --- the end
@@ -154,12 +157,14 @@ def test_what_has_come_is_answered_before_the_end(path: Path, tmp_path: Path) ->
         ) as server,
         opened(server) as half,
         opened(server) as idle,
+        opened(server) as begun,
         connect(server.stream_url, max_size=None) as busy,
         connect(server.stream_url) as silent,
     ):
         for stream in (busy, silent):
             stream.recv()
         half.sendall(head)
+        begun.sendall(READY[:20])
         busy.send(BATCH)  # takes a second
         for _ in range(200):
             response_to(PREDICT, idle)  # in so many turns of its event loop the server has read all of it
@@ -169,7 +174,7 @@ def test_what_has_come_is_answered_before_the_end(path: Path, tmp_path: Path) ->
         reply = json.loads(busy.recv(20))
         answer = response_to(rest, half)
         codes = [close_code(stream) for stream in (busy, silent)]
-        assert idle.recv(1) == b""
+        assert idle.recv(1) == begun.recv(1) == b""
         status = status_of(server)
 
     assert answer[0] == 200
@@ -283,6 +288,7 @@ def test_hangups_at_any_moment_of_a_start_do_no_harm(path: Path, tmp_path: Path)
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGHUP)
                 assert process.poll() is None, log.read_text()
+                time.sleep(0.002)
             if serving == 2:
                 os.kill(children_of(process.pid)[0], signal.SIGKILL)
         process.send_signal(signal.SIGTERM)
@@ -313,7 +319,7 @@ def test_a_worker_that_stands_still_is_named_and_replaced(path: Path, tmp_path: 
 
 def test_a_worker_that_takes_long_to_end_is_let_alone(path: Path, tmp_path: Path) -> None:
     server_of = run_server(
-        tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2", WORKER_TIMEOUT_S="3", SHUTDOWN_S="6"
+        tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2", WORKER_TIMEOUT_S="3", SHUTDOWN_S="5"
     )
     with server_of as server:
         wait_for(server, "serves", times=2)
@@ -325,6 +331,7 @@ def test_a_worker_that_takes_long_to_end_is_let_alone(path: Path, tmp_path: Path
                 os.kill(worker, signal.SIGTERM)
             while server.log.read_text().count("serves") < 4:
                 assert server.process.poll() is None
+                time.sleep(PAUSE_S)
 
     assert "stood still" not in server.log.read_text()
     assert "aborted 1 connections" in server.log.read_text()
