@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
@@ -146,7 +146,6 @@ def outcome(model: Classifier, table: bytes) -> tuple[bytes, str]:
     return sink.getvalue().encode(errors="surrogateescape"), ""
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     table=odd_tables,
     sizes=st.lists(st.integers(1, 90), min_size=1, max_size=30),
@@ -235,7 +234,6 @@ def test_a_resume_that_nobody_gave_is_an_error_and_never_a_crash(client: TestCli
             assert closed.value.code == 1008
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     change=st.dictionaries(
         st.sampled_from(list(PLACES)),
