@@ -18,6 +18,7 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier, Prediction
 from ml.model.sample import FieldError, InvalidSample
 from ml.tables.csvfile import BLOCK_CHARACTERS
+from ml.tables.encoding import understood
 from ml.tables.headers import MAX_COLUMNS, feature_of
 from ml.tables.layout import OtherAnswers, Place, added_columns, positions_of
 from ml.tables.numbers import plain_numbers
@@ -139,7 +140,7 @@ class Scorer:
         self._table: _Table | None = None
         self._reader = RowReader(allow_one_column=len(model.features) == 1)
         if place is not None:
-            self._reader = RowReader(separator=place.separator, line=place.line)
+            self._reader = RowReader(dialect=place.dialect, line=place.line)
             self._go_on(place)
 
     @property
@@ -192,19 +193,20 @@ class Scorer:
             for start in range(0, len(header), _KEYS_A_PART):
                 if start:
                     yield Part("", 0)
-                keys += [feature_of(text).key for text in header[start : start + _KEYS_A_PART]]
+                keys += [feature_of(understood(text)).key for text in header[start : start + _KEYS_A_PART]]
             added = added_columns(header, self._model.labels)
-            separator = self._reader.separator
+            dialect = self._reader.dialect
+            assert dialect is not None  # it is settled with the header
             positions = tuple(positions_of(self._model.features, header, keys))
-            self._go_on(Place(1, separator, len(header), positions, len(added), self._model.made(_answers_of)))
-            yield Part(RowWriter(separator, guarded=self._guarded).row([*header, *added]) + "\n", 0)
+            self._go_on(Place(1, dialect, len(header), positions, len(added), self._model.made(_answers_of)))
+            yield Part(RowWriter(dialect.written, guarded=self._guarded).row([*header, *added]) + "\n", 0)
 
     def _go_on(self, place: Place) -> None:
         n_features, n_added = len(self._model.features), len(self._model.labels) + 2
         expected = (self._model.made(_answers_of), n_features, n_added)
         if (place.answers, len(place.positions), place.added) != expected:
             raise OtherAnswers("the model was replaced by one with other features or labels: begin anew")
-        writer = RowWriter(place.separator, guarded=self._guarded)
+        writer = RowWriter(place.dialect.written, guarded=self._guarded)
         self._table = _Table(self._model, place, writer, self._predict, strict=self._strict)
         self._reader.max_rows = max(1, min(self._max_cells // (place.width + place.added), self._model.slice_rows))
 
@@ -271,11 +273,11 @@ class _Table:
     def _row(self, cells: list[str]) -> list[float]:
         if len(cells) != self.place.width:
             raise DatasetError(f"{len(cells)} columns, the header has {self.place.width}")
-        return self._model.validator.row([cells[position] for position in self.place.positions])
+        return self._model.validator.row([understood(cells[position]) for position in self.place.positions])
 
     def _blank_end(self, rows: Rows, texts: list[str], index: int, message: str) -> str:
         """Return what follows the cells of a row without an answer: its message, and cells beyond the header's."""
-        cells, width, separator = rows[index], self.place.width, self.place.separator
+        cells, width, separator = rows[index], self.place.width, self.place.dialect.written
         if len(cells) > width:
             texts[index] = self._writer.texts([cells[:width]])[0]
         blank = separator * (max(0, width - len(cells)) + self.place.added)
@@ -285,7 +287,7 @@ class _Table:
     def _tail(self, prediction: Prediction) -> str:
         """Return the new cells of a row as text, with the separator in front and the end of the line."""
         cells = [prediction.label, *map(repr, prediction.probabilities), ""]
-        return self.place.separator + self._writer.row(cells) + "\n"
+        return self.place.dialect.written + self._writer.row(cells) + "\n"
 
 
 def _answers_of(model: Classifier) -> str:

@@ -18,10 +18,11 @@ import numpy as np
 
 from ml.errors import DatasetError
 from ml.tables.dataset import MAX_TEXT, Dataset, Target
+from ml.tables.dialect import SEPARATORS, Dialect
 from ml.tables.filekind import refuse_other_files
 from ml.tables.headers import Column, Limits, columns_of, composed, one_line
 from ml.tables.numbers import LARGEST, NotANumber, is_number, number_of, shown_number
-from ml.tables.rows import SEPARATORS, Block, RowReader, shown
+from ml.tables.rows import Block, RowReader, shown
 
 # The size of one read.
 BLOCK_CHARACTERS = 2**18
@@ -122,7 +123,7 @@ def _read(
         outcomes=np.array([position[text] for text in texts], dtype=np.float64),
     )
     inferred = [
-        f"separated by {SEPARATORS[reader.separator]}",
+        f"separated by {SEPARATORS[(reader.dialect or Dialect(',')).separator]}",
         f"class column: {one_line(header[target_column])}" + ("" if target else " (the last one)"),
         "classes: "
         + ", ".join(f"{one_line(label)} ({counts[label]} row{'s' if counts[label] > 1 else ''})" for label in labels),

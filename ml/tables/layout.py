@@ -9,8 +9,8 @@ import msgspec
 
 from ml.errors import DatasetError
 from ml.tables.dataset import Feature
+from ml.tables.dialect import SEPARATORS, Dialect
 from ml.tables.headers import MAX_COLUMNS, listed
-from ml.tables.rows import SEPARATORS
 from ml.tables.written import RowWriter
 
 
@@ -23,7 +23,7 @@ class Place(msgspec.Struct, frozen=True):
 
     Attributes:
         line: on which the next row starts, counted from 1.
-        separator, width: what is between the cells of the header, and how many cells it has.
+        dialect, width: how the cells of the header are written, and how many it has.
         positions: the column of each feature.
         added: how many new columns there are.
         answers: 12 hex digits that two models share when they have the same features and labels.
@@ -33,7 +33,7 @@ class Place(msgspec.Struct, frozen=True):
     """
 
     line: int
-    separator: str
+    dialect: Dialect
     width: int
     positions: tuple[int, ...]
     added: int
@@ -44,7 +44,7 @@ class Place(msgspec.Struct, frozen=True):
         columns = range(self.width)
         is_possible = (
             0 < self.line < 2**53
-            and self.separator in SEPARATORS
+            and self.dialect.separator in SEPARATORS
             and self.width <= MAX_COLUMNS
             and 0 < self.added <= MAX_COLUMNS
             and self.positions
@@ -56,7 +56,7 @@ class Place(msgspec.Struct, frozen=True):
     def last_row(self, message: str, *, guarded: bool) -> str:
         """Return a row with nothing but a message, for a table that has to end before its end."""
         cells = [""] * (self.width + self.added - 1)
-        return RowWriter(self.separator, guarded=guarded).row([*cells, message]) + "\n"
+        return RowWriter(self.dialect.written, guarded=guarded).row([*cells, message]) + "\n"
 
 
 def added_columns(header: Sequence[str], labels: Sequence[str]) -> list[str]:
