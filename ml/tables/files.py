@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from ml.tables.table import Bounds, Table
 from ml.tables.workbook import is_workbook, read_workbook
 
 # The size of one read.
-BLOCK_BYTES = 2**18
+BLOCK_CHARACTERS = 2**18
 # What archives have besides the file that was packed.
 _NO_FILES = ("__MACOSX/", ".DS_Store")
 _SHOWN_MEMBERS = 5
@@ -114,7 +115,7 @@ def _bounded(file: IO[bytes], bounds: Bounds) -> Iterator[bytes]:
         DatasetError: it has more than `max_bytes`.
     """
     came = 0
-    while content := file.read(BLOCK_BYTES):
+    while content := file.read(BLOCK_CHARACTERS):
         came += len(content)
         if came > bounds.max_bytes:
             raise DatasetError(f"larger than {bounds.max_bytes} bytes")
@@ -170,3 +171,17 @@ def _inferred(reader: RowReader, decoder: TextDecoder, columns: Columns) -> list
     if columns.blank_rows:
         inferred.append(f"rows without a value left out: {columns.blank_rows}")
     return inferred
+
+
+def refuse_same_file(source: str, sink: str) -> None:
+    """Refuse to write a table over the one that is being read.
+
+    Raises:
+        DatasetError: both names are of the same file.
+    """
+    try:
+        same = os.path.samefile(source, sink)
+    except OSError:
+        return  # one of them is not there, or no file at all
+    if same and os.path.isfile(source):
+        raise DatasetError(f"{source} is the input as well: name another file for the output")
