@@ -110,9 +110,11 @@ class Scorer:
         self._strict = strict
         self._marks = marks
         self._table: ScoredRows | None = None
-        self._reader = RowReader(allow_one_column=len(model.features) == 1)
+        # A model that knows what to do with no value at all answers such a row; else the file may just end with some.
+        keep_separators = all(feature.has_gaps for feature in model.features)
+        self._reader = RowReader(allow_one_column=len(model.features) == 1, keep_separators=keep_separators)
         if place is not None:
-            self._reader = RowReader(dialect=place.dialect, line=place.line)
+            self._reader = RowReader(dialect=place.dialect, line=place.line, keep_separators=keep_separators)
             self._go_on(place)
 
     @property

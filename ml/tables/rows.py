@@ -35,8 +35,7 @@ class Block:
 
 class RowReader:
     """Takes text, and returns the rows that it completes. The header is a block of its own, and comes out with the
-    first row; see `Preamble` for what may stand above it. Blank lines are left out, and so are lines of separators
-    alone at the end of the text.
+    first row; see `Preamble` for what may stand above it. Blank lines are left out.
 
     Lines end with a line feed, a carriage return or both. A cell may be quoted, and then have separators, line ends
     and doubled quotes in it. A byte order mark at the start is left out.
@@ -44,6 +43,7 @@ class RowReader:
     Args:
         allow_one_column: take a header that has no separator for one column; else it is an error.
         has_header: whether there is a header; else the columns are `column_1` and so on.
+        keep_separators: take lines of separators alone for rows even at the end of the text.
         strict: text between a closing quote and the next separator is an error; else it belongs to the cell.
         dialect, line: go on after the header, with the row that starts on this line.
 
@@ -60,6 +60,7 @@ class RowReader:
         *,
         allow_one_column: bool = False,
         has_header: bool = True,
+        keep_separators: bool = False,
         strict: bool = False,
         dialect: Dialect | None = None,
         line: int = 1,
@@ -69,6 +70,7 @@ class RowReader:
         self.blank_lines = 0
         self.inferred: list[str] = []
         self._allow_one_column = allow_one_column
+        self._most_separators = 0 if keep_separators else MAX_BLANK_CHARACTERS
         self._strict = strict
         self._has_begun = dialect is not None
         self._preamble = Preamble(allow_one_column=allow_one_column, has_header=has_header)
@@ -122,7 +124,7 @@ class RowReader:
             self._hold(text)
             yield self._begin(head)
             self._hold("")
-        if self._open_cell or self._has_cells(text):
+        if self._open_cell or not self._most_separators or self._has_cells(text):
             yield from self._rows(text)
         else:
             self.blank_lines += len(list(io.StringIO(text, newline="")))
@@ -143,7 +145,7 @@ class RowReader:
             self._hold(text)
             yield self._begin(head)
         blank_characters = end - self._end_of_cells(text, end)
-        if blank_characters > MAX_BLANK_CHARACTERS:
+        if blank_characters > self._most_separators:
             blank_characters = 0
         self._hold(text[end - blank_characters :])
         self._blank_characters = blank_characters
