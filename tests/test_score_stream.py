@@ -330,7 +330,7 @@ def test_a_new_model_of_the_same_columns_goes_on_and_another_one_ends_the_file(
     assert code == 1008
     lines = answer.table.decode().splitlines()
     assert len(lines) == 4
-    assert lines[3] == "," * 8 + sentence
+    assert lines[3] == "," * 9 + sentence
     assert answer.read == len(HEADER) + 1 + 2 * len(row)
 
 
