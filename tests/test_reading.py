@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from ml.errors import DatasetError
 from ml.tables import headers, targets
 from ml.tables.dataset import Dataset
+from ml.tables.dialect import Dialect, dialect_of
 from ml.tables.headers import Limits, feature_of
 from ml.tables.numbers import LARGEST
 from ml.tables.reading import Options, Reading, read_dataset
-from ml.tables.rows import separator_of
 
 HEADER = "width (cm),height,kind"
 ROWS = ("1,10,a", "2.5,20,b", "3,30,a", "4,40,b")
@@ -129,7 +129,7 @@ def test_a_header_of_brackets_and_spaces_is_read_in_no_time(header: str) -> None
     ],
 )  # fmt: skip
 def test_the_separator_is_the_most_frequent_one_outside_quotes(header: str, separator: str) -> None:
-    assert separator_of(header) == separator
+    assert dialect_of(header, None) == Dialect(separator)
 
 
 def test_a_cell_may_be_quoted_over_lines_and_later_lines_keep_their_numbers(tmp_path: Path) -> None:

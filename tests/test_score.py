@@ -161,14 +161,14 @@ def test_a_table_without_rows_gives_its_header(model: Classifier) -> None:
 
 REFUSED = {
     "": "no header row: the file is empty",
-    "\n": "no header row: line 1 is blank",
+    "\n,,\n": "no header row: the file is empty",
     "a,b\n1,2\n": "no column is called 'sepal length': a, b",
     f"{HEADER},Petal Width (m)\n": "2 columns are called 'petal width': "
     "sepal length, sepal width, petal length, petal width, Petal Width (m)",
     "\udcff\udcfes\0e\0": "UTF-16 text: save it as UTF-8",
     "a\0b,c\n": "not text",
     "x," * 10_000 + "y\n": "the header has 10001 columns, at most 10000 are read",
-    f"{HEADER}\n{GOOD}{',' * 10_000}\n": "line 2: 10004 columns, at most 10000 are read",
+    f"{HEADER}\n{GOOD}\n{GOOD}{',' * 10_000}\n": "line 3: 10004 columns, at most 10000 are read",
     f"{HEADER}\n{GOOD}{'x' * MAX_ROW_CHARACTERS}": f"line 2: a row of more than {MAX_ROW_CHARACTERS} characters",
     "x" * (MAX_ROW_CHARACTERS + 1): f"line 1: a row of more than {MAX_ROW_CHARACTERS} characters",
     "sepal length\n1\n": "the header has only one column, 'sepal length': separate by comma, semicolon or tab",
@@ -230,6 +230,8 @@ def test_every_row_has_the_answer_of_predict_and_the_message_of_the_validator(
     source = io.StringIO(newline="")
     csv.writer(source).writerows([HEADER.split(","), *table])
     expected = []
+    while table and not any(cell.strip() for cell in table[-1]):
+        table.pop()  # rows of nothing at the end are left out
     for cells in table:
         try:
             row = model.validator.row(cells)
@@ -500,7 +502,7 @@ def test_a_row_comes_out_with_the_text_that_completes_it(model: Classifier) -> N
 
     out = [[part.text.count("\n") for part in scorer.feed(piece)] for piece in pieces]
 
-    assert out == [[], [1], [], [], [1], [1], [], [2], [], [2], []]
+    assert out == [[], [], [], [], [1, 1], [1], [], [2], [], [2], []]
     assert [part.text for part in scorer.finish()] == [f"{GOOD},{VERSICOLOR}\n"]
 
 
