@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings
 
 from ml.errors import DatasetError
 from ml.tables.dialect import Dialect
