@@ -140,14 +140,14 @@ def _score(model: Classifier, settings: Settings) -> Json:
     header = ",".join(feature.key for feature in model.features)
     row = ",".join(shown_number(feature.example) for feature in model.features)
     form = {"type": "object", "properties": {"file": {"type": "string", "contentMediaType": "text/csv"}}}
-    added = ", ".join(added_columns((), model.labels)[: len(model.labels) + 1])
+    *added, notes, why = added_columns((), model.labels)
     return {
         "operationId": "score",
         "summary": "Add predictions to a CSV file",
         "description": (
             "The table comes back while it is sent, with new columns at its end: "
-            f"{added}, and {added_columns((), ())[-1]}, which says why a row has no answer. The header names the "
-            "features, in any order; other columns are kept. If the file turns out to be no table after rows were "
+            f"{', '.join(added)}, {notes} on the values, and {why}, which says why a row has no answer. The header "
+            "names the features, in any order; other columns are kept. If the file turns out to be no table after rows were "
             "answered, a last row says why and the connection ends without the end of the answer."
         ),
         "requestBody": {
