@@ -324,7 +324,7 @@ def rest_of(connection: socket.socket) -> bytes:
 def test_the_first_rows_come_back_while_the_upload_goes_on(busy: Server) -> None:
     with begin(busy) as connection:
         connection.sendall(chunk(f"{HEADER}\n{GOOD}\n5.1,".encode()))
-        first = read_until(connection, b"5.6,2.7,4.2,1.3,versicolor,0.0,1.0,0.0,\n")
+        first = read_until(connection, b"5.6,2.7,4.2,1.3,versicolor,0.0,1.0,0.0,,\n")
         connection.sendall(chunk(b"3.5,1.4,0.2\n"))
         second = read_until(connection, b"5.1,3.5,1.4,0.2,setosa,1.0,0.0,0.0,\n")
         connection.sendall(b"0\r\n\r\n")
@@ -425,7 +425,7 @@ def test_an_answer_that_cannot_be_finished_says_so_and_has_no_end(busy: Server, 
 
     assert done.returncode == 18, "a transfer that ended too early"
     _, good, last = done.stdout.decode().splitlines()
-    assert good == f"{GOOD},versicolor,0.0,1.0,0.0,"
+    assert good == f"{GOOD},versicolor,0.0,1.0,0.0,,"
     assert last.startswith(",,,,,,,,line 3: ")
 
 
@@ -444,7 +444,7 @@ def test_an_error_reaches_a_browser_that_is_still_sending(busy: Server) -> None:
 def test_clients_that_leave_are_forgotten(busy: Server) -> None:
     with begin(busy) as waiting, begin(busy) as working:
         waiting.sendall(chunk(f"{HEADER}\n{GOOD}\n".encode()))
-        read_until(waiting, b"versicolor,0.0,1.0,0.0,\n")
+        read_until(waiting, b"versicolor,0.0,1.0,0.0,,\n")
         working.sendall(chunk(large_table(20_000)))
         read_until(working, b"versicolor")
 

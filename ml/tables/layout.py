@@ -118,9 +118,9 @@ def positions_of(features: Sequence[Feature], names: Sequence[Name]) -> list[int
             seen[feature.header] += 1
     for feature in features:
         if feature.key not in positions:
-            found = [*keys.get(feature.key, ()), *keys.get(key_of(feature.header), ())]
-            free = [index for index in dict.fromkeys(found) if index not in claimed]
-            positions[feature.key] = _only(feature, free, names)
+            found = keys.get(feature.key) or keys.get(key_of(feature.header), [])
+            positions[feature.key] = _only(feature, [index for index in found if index not in claimed], names)
+            claimed.add(positions[feature.key])
     return [positions[feature.key] for feature in features]
 
 
@@ -150,4 +150,4 @@ def _by(names: Sequence[str]) -> dict[str, list[int]]:
 
 def _plain(unit: str) -> str:
     """Return a unit in a form in which micro, degrees and squares have one character each."""
-    return "".join(unicodedata.normalize("NFKC", unit).split())
+    return "".join(unicodedata.normalize("NFKC", unit.replace("º", "°")).split())
