@@ -133,7 +133,7 @@ def test_rows_that_have_no_answer_stay_inside_the_trees_and_leave_other_rows_alo
     rows = np.random.default_rng(0).uniform(0, 8, (300, 4))
     expected = evaluator.predict_batch(rows).probabilities
     rows[::7], rows[1::7, 2], rows[2::7, 3] = np.nan, np.nan, np.inf
-    is_good = np.isfinite(rows).all(axis=1)
+    is_good = np.asarray(np.isfinite(rows).all(axis=1))
 
     for some in (slice(None), slice(0, 9), slice(0, 1)):
         found = evaluator.predict_batch(rows[some]).probabilities
