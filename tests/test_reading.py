@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.errors import DatasetError
@@ -397,22 +397,16 @@ def reads_or_refuses(path: Path, content: bytes) -> None:
         assert not feature.choices or set(values[~np.isnan(values)]) == set(range(len(feature.choices)))
 
 
-ANY = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@ANY
 @given(content=st.binary(max_size=200))
 def test_any_bytes_are_a_table_or_an_error(tmp_path: Path, content: bytes) -> None:
     reads_or_refuses(tmp_path / "any.csv", content)
 
 
-@ANY
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=40), header=st.sampled_from([b"", b"x,y\n", b"x;y\r\n"]))
 def test_any_pieces_of_tables_are_a_table_or_an_error(tmp_path: Path, pieces: list[bytes], header: bytes) -> None:
     reads_or_refuses(tmp_path / "any.csv", header + b"".join(pieces))
 
 
-@ANY
 @given(
     rows=st.lists(
         st.tuples(st.floats(-LARGEST, LARGEST), st.floats(-LARGEST, LARGEST), st.sampled_from(["a", "b\ufb01 c", "é"])),

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ml.errors import DatasetError
 from ml.tables.dialect import Dialect
@@ -37,7 +36,6 @@ def cut(text: str, size: int) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
-@settings(max_examples=500)
 @given(text=st.text(st.sampled_from('"",\n\rxé '), max_size=60), size=st.integers(1, 60))
 def test_rows_are_those_of_csv_wherever_the_text_is_cut(text: str, size: int) -> None:
     whole = f"a,b\n1,2\n{text}\n3,4"
