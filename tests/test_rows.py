@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ml.errors import DatasetError
 from ml.tables.dialect import Dialect
