@@ -144,7 +144,7 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/index", pages.page, middleware=[compressed]),
         Route("/result", pages.result, methods=["GET", "POST"], middleware=[compressed, limited]),
         Route("/code", snippet_panel.code, middleware=[compressed]),
-        Route("/score", Score(settings, uploads), methods=["GET", "POST"]),
+        Route("/score", Score(uploads), methods=["GET", "POST"]),
         WebSocketRoute("/score", ScoreStream(uploads)),
         Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
         Route("/docs", docs.docs, middleware=[compressed]),
