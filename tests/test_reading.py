@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.errors import DatasetError
 from ml.tables import headers, targets
 from ml.tables.dataset import Dataset
+from ml.tables.dialect import Dialect, dialect_of
 from ml.tables.headers import Limits, feature_of
 from ml.tables.numbers import LARGEST
 from ml.tables.reading import Options, Reading, read_dataset
-from ml.tables.rows import separator_of
 
 HEADER = "width (cm),height,kind"
 ROWS = ("1,10,a", "2.5,20,b", "3,30,a", "4,40,b")
@@ -129,7 +129,7 @@ def test_a_header_of_brackets_and_spaces_is_read_in_no_time(header: str) -> None
     ],
 )  # fmt: skip
 def test_the_separator_is_the_most_frequent_one_outside_quotes(header: str, separator: str) -> None:
-    assert separator_of(header) == separator
+    assert dialect_of(header, None) == Dialect(separator)
 
 
 def test_a_cell_may_be_quoted_over_lines_and_later_lines_keep_their_numbers(tmp_path: Path) -> None:
@@ -397,22 +397,16 @@ def reads_or_refuses(path: Path, content: bytes) -> None:
         assert not feature.choices or set(values[~np.isnan(values)]) == set(range(len(feature.choices)))
 
 
-ANY = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@ANY
 @given(content=st.binary(max_size=200))
 def test_any_bytes_are_a_table_or_an_error(tmp_path: Path, content: bytes) -> None:
     reads_or_refuses(tmp_path / "any.csv", content)
 
 
-@ANY
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=40), header=st.sampled_from([b"", b"x,y\n", b"x;y\r\n"]))
 def test_any_pieces_of_tables_are_a_table_or_an_error(tmp_path: Path, pieces: list[bytes], header: bytes) -> None:
     reads_or_refuses(tmp_path / "any.csv", header + b"".join(pieces))
 
 
-@ANY
 @given(
     rows=st.lists(
         st.tuples(st.floats(-LARGEST, LARGEST), st.floats(-LARGEST, LARGEST), st.sampled_from(["a", "b\ufb01 c", "é"])),

@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 
 import pytest
 from httpx2 import Response
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from starlette.types import Message
 
 from ml.model.classifier import Classifier
-from tests.conftest import Server, parse_html, run_server
+from tests.conftest import Server, memory_bytes, parse_html, run_server
 from tests.tables import TABLES, guarded
 from web.api.score import disposition_of
 from web.server.connections import DeadlineMixin
@@ -117,7 +117,6 @@ def test_any_form_of_table_comes_back_as_the_command_line_scores_it(
     assert response.content == expected(model, table)
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     text=st.text(st.sampled_from('",\n\r1.5x-=é'), max_size=60),
     cuts=st.lists(st.integers(0, 400), max_size=8).map(sorted),
@@ -356,8 +355,7 @@ def test_memory_does_not_grow_with_the_file(busy: Server) -> None:
         connection.request("POST", "/score", large_table(rows), CSV)
         connection.getresponse().read()
         connection.close()
-        status = Path(f"/proc/{busy.process.pid}/status").read_text()
-        return int(re.findall(r"VmHWM:\s*(\d+)", status)[0]) * 1024
+        return memory_bytes(busy, "VmHWM")
 
     some = upload(5_000)
     many = upload(LARGE_ROWS)
