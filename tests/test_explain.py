@@ -27,7 +27,8 @@ from ml.model.explain import Change, Explanation, Range
 from ml.model.plane import Plane, plane
 from ml.tables.headers import Limits
 from ml.training.fitting import Trained
-from tests.pipelines import EVALUATORS, numbers, oracle_of, sample_of, words
+from tests.conftest import EVALUATORS
+from tests.pipelines import numbers, oracle_of, sample_of, words
 from tests.test_mixed_tables import oracle
 
 Rows = NDArray[np.float64]
