@@ -7,11 +7,12 @@ import contextlib
 import gc
 import io
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -20,12 +21,19 @@ from ml import console, score
 from ml.errors import DatasetError, MLError
 from ml.model import classifier
 from ml.model.card import Recipe
+from ml.model.classifier import Classifier
 from ml.model.explain import explain
 from ml.options import parser
-from ml.score import BadRow
-from ml.tables.csvfile import read_csv, refuse_same_file
+from ml.scored import BadRow
 from ml.tables.dataset import Dataset
-from ml.training import fitting, history, iris, measuring, writing
+from ml.tables.files import read_table, refuse_same_file
+from ml.tables.marks import Marks
+from ml.tables.reading import Options, read_dataset
+from ml.tables.source import Source
+from ml.training import fitting, history, iris, labelled, measuring, writing
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
 
 SHOWN_BAD_ROWS = 20
 
@@ -41,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.write_lines([])  # what argparse has written
     except MLError as error:
         console.complain(f"error: {error}")
+        if isinstance(error, DatasetError):
+            console.complain_more(error, sys.argv[1:] if arguments is None else arguments)
         return 1
     except KeyboardInterrupt:
         return 130  # the convention of shells: 128 and the number of the signal
@@ -54,8 +64,13 @@ def _read(options: argparse.Namespace) -> Dataset:
         dataset = iris.load()
         console.write_lines([dataset.source])
         return dataset
-    limits = dict(options.limits)
-    reading = read_csv(options.data, target=options.target, drop=options.drop, limits=limits, name=options.name)
+    wanted = Options(
+        target=options.target, kind=options.kind, drop=options.drop, keep=options.keep, limits=dict(options.limits),
+        missing=options.missing, decimal=options.decimal, thousands=options.thousands, name=options.name,
+    )  # fmt: skip
+    reading = read_dataset(
+        options.data, wanted, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header
+    )
     console.write_lines([reading.dataset.source, *(f"  {sentence}" for sentence in reading.inferred)])
     return reading.dataset
 
@@ -74,7 +89,9 @@ def _train(options: argparse.Namespace) -> None:
     with _Progress() as progress:
         trained = fitting.fit(dataset, recipe, progress=progress.show)
         folds = fitting.cross_validate(dataset, recipe, progress=progress.show)
-        model = writing.model_of(trained, cross_validation=folds, keep_samples=not options.no_samples)
+        model = writing.model_of(
+            trained, cross_validation=folds, keep_samples=not options.no_samples, progress=progress.show
+        )
     loaded = writing.write(model, options.out, trained=trained)
     console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
     console.write_lines(console.importance_lines(loaded.card))
@@ -82,7 +99,7 @@ def _train(options: argparse.Namespace) -> None:
         f"{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
         f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
     )
-    console.write_lines(["", done])
+    console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
 
 
 class _Progress:
@@ -109,19 +126,33 @@ class _Progress:
 
 def _evaluate(options: argparse.Namespace) -> None:
     model = classifier.load(options.model)
+    if options.table is not None:
+        _evaluate_on(options, model)
+        return
     if model.card.recipe is None:
-        raise MLError(f"{options.model} was fitted elsewhere, so its split is not known")
+        raise MLError(f"{options.model} was fitted elsewhere, so its split is not known: name a table to measure it on")
     dataset = _read(options)
     if dataset.digest() != model.card.data_digest:
         raise MLError(
             f"{options.model} was trained on another table, or on one read with other options ({model.card.source}): "
-            "name it with --data, and give --target, --drop, --limits and --name as for training"
+            "name it with --data, and give the options as for training; or name a table to measure it on without --data"
         )
     parts = fitting.split(dataset, model.card.recipe)
     batch = model.predict_batch(parts.test_rows)
     answers = batch.indices.astype(np.float64) if model.labels else batch.values
     report = measuring.measure(answers, parts, n_labels=len(model.labels))
     console.write_lines(console.report_lines(report, model.labels))
+
+
+def _evaluate_on(options: argparse.Namespace, model: Classifier) -> None:
+    """Measure a model on a table that says what is true."""
+    table = read_table(options.table, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
+    try:
+        found = labelled.measured(model, table, target=options.target, missing=options.missing, marks=_marks(options))
+    except DatasetError as error:
+        raise error.of(options.table) from error
+    console.write_lines([f"{options.table}: {len(table.lines)} rows", *(f"  {sentence}" for sentence in found.said)])
+    console.write_lines(console.report_lines(found.report, model.labels))
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -144,20 +175,34 @@ def _score(options: argparse.Namespace) -> None:
         if shown <= SHOWN_BAD_ROWS:
             tqdm.write(console.printable(f"line {bad.line}: {bad.message}"), file=sys.stderr)
 
-    with _Input(options.rows) as source, _sink(options.out) as sink, tqdm(unit=" rows", disable=None) as bar:
+    with (
+        io.BufferedReader(_Input(options.rows)) as file,
+        _sink(options.out) as sink,
+        tqdm(unit=" rows", disable=None) as bar,
+    ):
+        source = Source(file, encoding=options.encoding or "", sheet=options.sheet)
         scored = score.score(
             model, source, sink, on_bad=tell, on_rows=bar.update,
-            guarded=options.guarded, strict=options.strict,
+            guarded=options.guarded, strict=options.strict, marks=_marks(options),
         )  # fmt: skip
+    for sentence in source.inferred:
+        console.complain(sentence)
     if scored.bad:
         console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
+
+
+def _marks(options: argparse.Namespace) -> Marks | None:
+    """Return the marks that are named; a decimal comma alone goes with no other mark, and so does a decimal point."""
+    if options.decimal is None and options.thousands is None:
+        return None
+    return Marks(options.decimal or ("," if options.thousands == "." else "."), options.thousands or "")
 
 
 # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
 _TEXT: dict[str, str] = {"errors": "surrogateescape", "newline": ""}
 
 
-class _Input(io.TextIOWrapper):
+class _Input(io.FileIO):
     """A table that is read, or standard input where the name is `-`.
 
     Raises:
@@ -167,14 +212,13 @@ class _Input(io.TextIOWrapper):
     def __init__(self, name: str) -> None:
         self._shown = console.file_name(name, "input")
         try:
-            file = open(sys.stdin.fileno() if name == "-" else name, "rb", closefd=name != "-")  # noqa: SIM115
+            super().__init__(sys.stdin.fileno() if name == "-" else name, closefd=name != "-")
         except OSError as error:
             raise DatasetError(f"{self._shown}: {error.strerror}") from error
-        super().__init__(file, encoding="utf-8", errors="surrogateescape", newline="")
 
-    def read(self, size: int | None = -1, /) -> str:
+    def readinto(self, buffer: Buffer, /) -> int | None:
         try:
-            return super().read(size)
+            return super().readinto(buffer)
         except OSError as error:
             raise DatasetError(f"{self._shown}: {error.strerror}") from error
 

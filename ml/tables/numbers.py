@@ -51,8 +51,8 @@ def number_of(value: object) -> float:
     text: str = value.strip()  # type: ignore[attr-defined]  # `kind` says so
     if len(text) > MAX_NUMBER_CHARACTERS:
         raise NotANumber("not_a_number")
-    if text.isascii() and text.replace(".", "", 1).isdecimal():
-        return float(text)  # by far the most frequent kind, told apart without the pattern
+    if is_digits(text):
+        return float(text)
     if not text:
         raise NotANumber("missing")
     text = text.replace(_MINUS_SIGN, "-")
@@ -61,16 +61,21 @@ def number_of(value: object) -> float:
     return float(text.replace(",", "."))
 
 
+def is_digits(text: str) -> bool:
+    """Tell whether text is a number of digits and a point: by far the most frequent kind, known without the pattern."""
+    return text.isascii() and text.replace(".", "", 1).isdecimal() and len(text) <= MAX_NUMBER_CHARACTERS
+
+
 def without_marks(text: str, *, unit: str, decimal: str, thousands: str) -> str:
     """Return text without the unit before or behind a number, and without thousands marks that divide it in threes."""
     text = text.strip()
     if unit:
         text = text.removesuffix(unit).removeprefix(unit).strip()
     if thousands and thousands in text:
-        whole, _, _ = text.partition(decimal)
+        whole, mark, fraction = text.partition(decimal)
         first, *threes = whole.lstrip("+-\u2212").split(thousands)
         if 1 <= len(first) <= 3 and all(len(three) == 3 for three in threes):
-            return text.replace(thousands, "")
+            return whole.replace(thousands, "") + mark + fraction
     return text
 
 
