@@ -25,6 +25,7 @@ from ml.model.classifier import Classifier
 from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, writing
 from ml.training.fitting import Trained
+from tests.test_batch import turns_during
 from web.api import batch
 from web.app import create_app
 from web.oip import messages, tensors
@@ -345,23 +346,16 @@ def test_many_rows_in_json_are_read_in_pieces(
 def test_many_rows_let_others_have_a_turn(model: Classifier) -> None:
     rows = random_rows(MANY)
     text = json.dumps({"inputs": [samples(rows.tolist(), shape=[MANY, 4])]}).encode()
-    turns = 0
 
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    async def read() -> int:
-        counting = asyncio.create_task(count())
+    async def read() -> Any:
         message, binary = await messages.read(text, None, 4)
         (column,) = await tensors.read(message.inputs, binary, KEYS, max_samples=MANY)
-        counting.cancel()
-        assert column.tolist() == rows.tolist()
-        return turns
+        return column.tolist()
 
-    assert asyncio.run(read()) >= len(text) // tensors.PIECE_BYTES
+    column, turns = asyncio.run(turns_during(read()))
+
+    assert column == rows.tolist()
+    assert turns >= len(text) // tensors.PIECE_BYTES
     assert len(list(batch.slices(model, MANY))) > 1
 
 
