@@ -7,6 +7,7 @@ import codecs
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from ml.model.classifier import Classifier, Prediction
 from ml.score import Part, Scorer
 from ml.tables.layout import Place
 from web.api.upload import too_large
-from web.metrics.channel import Channel
+from web.metrics.channel import Channel, outcomes_of
 from web.problems import Problem
 from web.settings import Settings
 
@@ -24,8 +25,8 @@ from web.settings import Settings
 SLICE_CHARACTERS = 2**14
 SLICE_CELLS = 2**12
 
-OnAnswers = Callable[[NDArray[np.float64], NDArray[np.intp]], object]
-"""Is told rows that were answered, of shape (rows, features), and the index of the label of each."""
+OnAnswers = Callable[[NDArray[np.float64], NDArray[Any]], object]
+"""Is called with rows that were answered, shape (n, n_features), and their outcomes (`web.metrics.channel`)."""
 
 
 class Uploads:
@@ -89,7 +90,7 @@ class Scoring:
         place: Place | None = None,
         start: int = 0,
         strict: bool = False,
-        on_answers: OnAnswers = lambda _rows, _indices: None,
+        on_answers: OnAnswers = lambda _rows, _outcomes: None,
     ) -> None:
         self.model = model
         self._uploads = uploads
@@ -166,10 +167,10 @@ class Scoring:
     def _predict(self, model: Classifier, rows: NDArray[np.float64]) -> list[Prediction]:
         started = perf_counter()
         predictions = model.predict_each(rows)
-        indices = np.array([prediction.index for prediction in predictions])
         self._channel.model_time(started)
-        self._channel.many(model, rows, indices)
-        self._on_answers(rows, indices)
+        outcomes = outcomes_of(model, predictions)
+        self._channel.many(model, rows, outcomes)
+        self._on_answers(rows, outcomes)
         return predictions
 
 

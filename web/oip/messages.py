@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from web.problems import Problem
-from web.requests import is_json
+from web.requests import text_kind
 
 # The input that holds all features of n samples, shape [n, n_features]; or else there is one input a feature.
 SAMPLES = "samples"
@@ -168,8 +168,8 @@ async def read(body: bytes, header_length: int | None, n_features: int) -> tuple
         Problem: 400, it is not JSON, has another form than a request, or is more text than numbers need.
     """
     if header_length == 0:
-        if is_json(body):
-            raise Problem(400, f"the body is JSON, and {HEADER_LENGTH}: 0 says that all of it is binary")
+        if kind := text_kind(body, n_features):
+            raise Problem(400, f"the body is {kind}, and {HEADER_LENGTH}: 0 says that all of it is binary")
         return _raw_request(body, n_features), memoryview(body)
     text = body if header_length is None else body[:header_length]
     try:

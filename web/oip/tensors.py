@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from web.oip.messages import HEADER_LENGTH, NUMERIC, SAMPLES, InferenceInput
 from web.problems import Problem
-from web.requests import is_json
+from web.requests import text_kind
 
 Numbers = NDArray[Any]
 
@@ -157,8 +157,8 @@ def _from_binary(content: memoryview, datatype: str, shape: tuple[int, int], *, 
             f'input "{name}" has {len(content)} bytes of data; {n_rows} x {width} {datatype} take {expected}',
         )
     # Of fewer bytes, or whole numbers, JSON may be what is meant.
-    if datatype in ("FP64", "FP32") and is_json(content):
-        raise Problem(400, f'input "{name}": its binary data is JSON; send it as "data", in the JSON text')
+    if datatype in ("FP64", "FP32") and (kind := text_kind(content, width)):
+        raise Problem(400, f'input "{name}": its binary data is {kind}; send it as "data", in the JSON text')
     return np.frombuffer(content, dtype).reshape(shape)
 
 
