@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -18,6 +21,7 @@ from ml.training.writing import outputs_of
 from tests import small_tables
 from web.api.encoder import interval_of
 from web.app import create_app
+from web.oip import elements, messages
 from web.settings import Settings
 
 Json = dict[str, Any]
@@ -307,3 +311,222 @@ def test_the_values_of_no_row_are_missing_where_scikit_learn_has_a_value(service
 
     assert lacks == {feature.key for feature in service.model.features if feature.has_gaps}
     assert not any(math.isnan(output) for row in service.expected.tolist() for output in row)
+
+
+# --- the Open Inference Protocol
+
+
+def infer(service: Service, inputs: Sequence[Json], **more: object) -> Json:
+    path = f"/v2/models/{service.model.name}/infer"
+    answer: Json = service.client.post(path, json={"inputs": [*inputs], **more}).json()
+    return answer
+
+
+def tensors_of(service: Service, names: Sequence[str]) -> list[Json]:
+    """Return the samples as one tensor a feature, of the datatypes that the model's metadata says."""
+    metadata = service.client.get(f"/v2/models/{service.model.name}").json()
+    datatypes = {tensor["name"]: tensor["datatype"] for tensor in metadata["inputs"]}
+    tensors = []
+    for name, feature in zip(names, service.model.features, strict=True):
+        datatype = datatypes.get(feature.key, "FP64")
+        values = [sample[feature.key] for sample in service.samples]
+        if datatype == "BOOL":
+            values = [value in ("yes", "True") for value in values]
+        tensors.append({"name": name, "shape": [len(values)], "datatype": datatype, "data": values})
+    return tensors
+
+
+def outputs_by_row(answer: Json) -> list[list[float]]:
+    found = {tensor["name"]: tensor for tensor in answer["outputs"]}
+    outputs = found["probabilities" if "probabilities" in found else "value"]
+    return np.array(outputs["data"]).reshape(outputs["shape"][0], -1).tolist()
+
+
+def test_tensors_of_words_booleans_and_numbers_are_answered_with_the_bits_of_scikit_learn(service: Service) -> None:
+    by_key = infer(service, tensors_of(service, [feature.key for feature in service.model.features]))
+    by_header = infer(service, tensors_of(service, [feature.header for feature in service.model.features])[::-1])
+
+    assert outputs_by_row(by_key) == service.expected.tolist()
+    assert by_header == by_key
+    if service.model.labels:
+        indices = service.expected.argmax(axis=1).tolist()
+        assert by_key["outputs"][0]["data"] == [service.model.labels[index] for index in indices]
+    else:
+        assert [(one["name"], one["datatype"], one["shape"]) for one in by_key["outputs"]] == [
+            ("value", "FP64", [len(service.samples)])
+        ]
+
+
+def test_texts_and_booleans_may_be_columns_and_binary(service: Service) -> None:
+    inputs = tensors_of(service, [feature.key for feature in service.model.features])
+    parts = []
+    for tensor in inputs:
+        content = binary_of(tensor["datatype"], tensor.pop("data"))
+        tensor |= {"shape": [len(service.samples), 1], "parameters": {"binary_data_size": len(content)}}
+        parts.append(content)
+    head = msgspec.json.encode({"inputs": inputs})
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+
+    answer = service.client.post(
+        f"/v2/models/{service.model.name}/infer", content=b"".join([head, *parts]), headers=headers
+    )
+
+    assert outputs_by_row(answer.json()) == service.expected.tolist()
+
+
+def binary_of(datatype: str, values: Sequence[Any]) -> bytes:
+    if datatype != "BYTES":
+        return np.array(values, {"FP64": "<f8", "BOOL": "?"}[datatype]).tobytes()
+    texts = [("" if value is None else value).encode() for value in values]
+    return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+
+
+def test_nested_texts_are_read_wherever_they_are_cut(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elements, "PIECE_BYTES", 7)
+    monkeypatch.setattr(messages, "MAX_TEXT_BYTES", 1_000)
+    inputs = tensors_of(service, [feature.key for feature in service.model.features])
+    for tensor in inputs:
+        tensor |= {"shape": [len(service.samples), 1], "data": [[value] for value in tensor["data"]]}
+
+    assert outputs_by_row(infer(service, inputs)) == service.expected.tolist()
+
+
+def test_the_metadata_say_what_a_model_of_words_or_of_a_quantity_takes_and_gives(service: Service) -> None:
+    metadata = service.client.get(f"/v2/models/{service.model.name}").json()
+
+    inputs = {tensor["name"]: (tensor["datatype"], tensor["shape"]) for tensor in metadata["inputs"]}
+    assert inputs == {
+        "penguins": {
+            "island": ("BYTES", [-1]), "sex": ("BYTES", [-1]),
+            "bill_length": ("FP64", [-1]), "body_mass": ("FP64", [-1]),
+        },
+        "answers": {"smoker": ("BOOL", [-1]), "active": ("BOOL", [-1]), "age": ("FP64", [-1])},
+        "prices": {"colour": ("BYTES", [-1]), "carat": ("FP64", [-1])},
+        "distances": {"samples": ("FP64", [-1, 2])},
+    }[service.model.name]  # fmt: skip
+    outputs = [(tensor["name"], tensor["shape"]) for tensor in metadata["outputs"]]
+    n_labels = len(service.model.labels)
+    assert outputs == ([("label", [-1]), ("probabilities", [-1, n_labels])] if n_labels else [("value", [-1])])
+    properties = {name: msgspec.json.decode(text) for name, text in metadata["properties"].items()}
+    assert properties["choices"] == {f.key: [*f.choices] for f in service.model.features if f.choices}
+    assert properties["nullable"] == [feature.key for feature in service.model.features if feature.has_gaps]
+    assert properties["target"]["title"] == service.model.card.target.title
+
+
+def test_the_one_tensor_of_a_model_of_numbers_takes_nan_and_null_as_missing(tmp_path: Path) -> None:
+    model = small_tables.written("distances", tmp_path)
+    rows = small_tables.distances().rows
+    expected = outputs_of(small_tables.trained("distances").estimator, rows)
+    tensor = {"name": "samples", "shape": [*rows.shape], "datatype": "FP64"}
+    with TestClient(create_app(Settings(model_file=tmp_path / "distances.npz"))) as client:
+        service = Service(client, model, samples_of(model, rows), rows, expected)
+        as_json = infer(service, [tensor | {"data": msgspec.json.decode(msgspec.json.encode(rows.tolist()))}])
+        raw = client.post(
+            "/v2/models/distances/infer", content=rows.tobytes(), headers={"Inference-Header-Content-Length": "0"}
+        )
+        wrong = infer(service, [tensor | {"shape": [1, 2], "data": [1.0, None]}])
+
+    assert outputs_by_row(as_json) == expected.tolist()
+    assert raw.content.endswith(expected.tobytes())
+    assert wrong == {"error": "row 0: y is not a number"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"island": None}, 'input "island" is missing; send one for each feature: island, sex, bill_length, body_mass'),
+        ({"island": ("BYTES", [""])}, "row 0: island is missing"),
+        ({"island": ("BYTES", [None])}, "row 0: island is missing"),
+        ({"island": ("BYTES", [5])}, 'input "island", row 0: 5 is not an element of type BYTES'),
+        ({"island": ("BYTES", "Dream")}, 'the data of input "island" must be an array'),
+        ({"island": ("BYTES", ["Dream", "Dream"])}, 'the data of input "island" has more than 1 x 1 texts'),
+        ({"island": ("BYTES", [["Dream", "Dream"]])}, 'the data of input "island" has a row of 2 texts, not 1'),
+        ({"island": ("BOOL", ["Dream"])}, 'input "island", row 0: "Dream" is not an element of type BOOL'),
+        ({"island": ("FP16X", [1])}, 'input "island" has the datatype "FP16X"; known are FP64'),
+        ({"body_mass": ("BYTES", ["heavy"])}, "row 0: body mass: 'heavy' is not a number"),
+        ({"body_mass": ("BOOL", [True])}, "row 0: body mass: 'True' is not a number"),
+        ({"Island": ("BYTES", ["Dream"])}, 'inputs "island" and "Island" are the same feature'),
+        ({"samples": ("FP64", [1])}, '"samples" cannot hold the words of this model; send one for each feature'),
+    ],
+)
+def test_a_tensor_that_a_model_of_words_cannot_take_is_told_why(
+    penguins: TestClient, changes: dict[str, Any], sentence: str
+) -> None:
+    data = {"island": ("BYTES", ["Dream"]), "sex": ("BYTES", ["male"]), "bill_length": ("FP64", [44.5]),
+            "body_mass": ("FP64", [3_900])} | changes  # fmt: skip
+    inputs = [
+        {"name": name, "shape": [1], "datatype": tensor[0], "data": tensor[1]}
+        for name, tensor in data.items()
+        if tensor
+    ]
+
+    answer = penguins.post("/v2/models/penguins/infer", json={"inputs": inputs})
+
+    assert answer.status_code in (400, 422)
+    assert sentence in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "they end within text 0"),
+        (b"\5\0\0\0Drea", "they end within text 0"),
+        (b"\5\0\0\0Dream!", "its 1 texts end at byte 9"),
+        (b"\2\0\0\0\xff\xff", "row 0: the text is not UTF-8"),
+        (b"\xff\xff\xff\xff", "they end within text 0"),
+    ],
+)
+def test_binary_texts_that_are_none_are_told_apart(penguins: TestClient, content: bytes, sentence: str) -> None:
+    data = {"sex": ("BYTES", ["male"]), "bill_length": ("FP64", [44.5]), "body_mass": ("FP64", [3_900])}
+    inputs = [{"name": name, "shape": [1], "datatype": kind, "data": values} for name, (kind, values) in data.items()]
+    binary = {"name": "island", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(content)}}
+    head = msgspec.json.encode({"inputs": [*inputs, binary]})
+
+    answer = penguins.post(
+        "/v2/models/penguins/infer", content=head + content, headers={"Inference-Header-Content-Length": str(len(head))}
+    )
+
+    assert answer.status_code == 400
+    assert sentence in answer.json()["error"]
+
+
+def test_a_large_request_of_texts_is_read_as_a_small_one_is(penguins: TestClient) -> None:
+    count = 9_000
+    words = ["Dream", 'a "quoted" [word], {really}', "x" * 40] * (count // 3)
+    inputs: list[Json] = [
+        {"name": "island", "datatype": "BYTES", "data": words},
+        {"name": "sex", "datatype": "BYTES", "data": [None, "male", "female"] * (count // 3)},
+        {"name": "bill_length", "datatype": "FP64", "data": [None, 44.5, 40.0] * (count // 3)},
+        {"name": "body_mass", "datatype": "INT32", "data": [3_900] * count},
+    ]
+    inputs = [tensor | {"shape": [count]} for tensor in inputs]
+    first = [tensor | {"shape": [3], "data": tensor["data"][:3]} for tensor in inputs]
+
+    large = penguins.post("/v2/models/penguins/infer", json={"inputs": inputs})
+    small = penguins.post("/v2/models/penguins/infer", json={"inputs": first})
+
+    assert len(large.request.content) > messages.MAX_TEXT_BYTES
+    assert large.json()["outputs"][1]["data"] == small.json()["outputs"][1]["data"] * (count // 3)
+
+
+def test_a_large_request_of_texts_lets_others_have_a_turn() -> None:
+    words = ["Dream", "Biscoe"] * 50_000
+    body = msgspec.json.encode({"inputs": [{"name": "island", "shape": [], "datatype": "BYTES", "data": words}]})
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def read() -> None:
+        counting = asyncio.create_task(count())
+        message, _ = await messages.read(body, None, 1)
+        assert message.inputs[0].data is not msgspec.UNSET
+        assert await elements.from_json(bytes(message.inputs[0].data), "BYTES", (len(words), 1), name="x") == words
+        counting.cancel()
+
+    asyncio.run(read())
+
+    assert turns >= 2 * len(body) // elements.PIECE_BYTES
