@@ -7,6 +7,7 @@ import contextlib
 import gc
 import io
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,12 +21,15 @@ from ml import console, score
 from ml.errors import DatasetError, MLError
 from ml.model import classifier
 from ml.model.card import Recipe
+from ml.model.classifier import Classifier
 from ml.model.explain import explain
 from ml.options import parser
-from ml.score import BadRow
-from ml.tables.csvfile import read_csv, refuse_same_file
+from ml.scored import BadRow
 from ml.tables.dataset import Dataset
-from ml.training import fitting, history, iris, measuring, writing
+from ml.tables.files import read_table, refuse_same_file
+from ml.tables.marks import Marks
+from ml.tables.reading import Options, read_dataset
+from ml.training import fitting, history, iris, labelled, measuring, writing
 
 SHOWN_BAD_ROWS = 20
 
@@ -41,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.write_lines([])  # what argparse has written
     except MLError as error:
         console.complain(f"error: {error}")
+        if isinstance(error, DatasetError):
+            console.complain_more(error, sys.argv[1:] if arguments is None else arguments)
         return 1
     except KeyboardInterrupt:
         return 130  # the convention of shells: 128 and the number of the signal
@@ -54,8 +60,13 @@ def _read(options: argparse.Namespace) -> Dataset:
         dataset = iris.load()
         console.write_lines([dataset.source])
         return dataset
-    limits = dict(options.limits)
-    reading = read_csv(options.data, target=options.target, drop=options.drop, limits=limits, name=options.name)
+    wanted = Options(
+        target=options.target, kind=options.kind, drop=options.drop, keep=options.keep, limits=dict(options.limits),
+        missing=options.missing, decimal=options.decimal, thousands=options.thousands, name=options.name,
+    )  # fmt: skip
+    reading = read_dataset(
+        options.data, wanted, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header
+    )
     console.write_lines([reading.dataset.source, *(f"  {sentence}" for sentence in reading.inferred)])
     return reading.dataset
 
@@ -74,7 +85,9 @@ def _train(options: argparse.Namespace) -> None:
     with _Progress() as progress:
         trained = fitting.fit(dataset, recipe, progress=progress.show)
         folds = fitting.cross_validate(dataset, recipe, progress=progress.show)
-        model = writing.model_of(trained, cross_validation=folds, keep_samples=not options.no_samples)
+        model = writing.model_of(
+            trained, cross_validation=folds, keep_samples=not options.no_samples, progress=progress.show
+        )
     loaded = writing.write(model, options.out, trained=trained)
     console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
     console.write_lines(console.importance_lines(loaded.card))
@@ -82,7 +95,7 @@ def _train(options: argparse.Namespace) -> None:
         f"{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
         f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
     )
-    console.write_lines(["", done])
+    console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
 
 
 class _Progress:
@@ -109,19 +122,33 @@ class _Progress:
 
 def _evaluate(options: argparse.Namespace) -> None:
     model = classifier.load(options.model)
+    if options.table is not None:
+        _evaluate_on(options, model)
+        return
     if model.card.recipe is None:
-        raise MLError(f"{options.model} was fitted elsewhere, so its split is not known")
+        raise MLError(f"{options.model} was fitted elsewhere, so its split is not known: name a table to measure it on")
     dataset = _read(options)
     if dataset.digest() != model.card.data_digest:
         raise MLError(
             f"{options.model} was trained on another table, or on one read with other options ({model.card.source}): "
-            "name it with --data, and give --target, --drop, --limits and --name as for training"
+            "name it with --data, and give the options as for training; or name a table to measure it on without --data"
         )
     parts = fitting.split(dataset, model.card.recipe)
     batch = model.predict_batch(parts.test_rows)
     answers = batch.indices.astype(np.float64) if model.labels else batch.values
     report = measuring.measure(answers, parts, n_labels=len(model.labels))
     console.write_lines(console.report_lines(report, model.labels))
+
+
+def _evaluate_on(options: argparse.Namespace, model: Classifier) -> None:
+    """Measure a model on a table that says what is true."""
+    table = read_table(options.table, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
+    try:
+        found = labelled.measured(model, table, target=options.target, missing=options.missing, marks=_marks(options))
+    except DatasetError as error:
+        raise error.of(options.table) from error
+    console.write_lines([f"{options.table}: {len(table.lines)} rows", *(f"  {sentence}" for sentence in found.said)])
+    console.write_lines(console.report_lines(found.report, model.labels))
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -147,10 +174,17 @@ def _score(options: argparse.Namespace) -> None:
     with _Input(options.rows) as source, _sink(options.out) as sink, tqdm(unit=" rows", disable=None) as bar:
         scored = score.score(
             model, source, sink, on_bad=tell, on_rows=bar.update,
-            guarded=options.guarded, strict=options.strict,
+            guarded=options.guarded, strict=options.strict, marks=_marks(options),
         )  # fmt: skip
     if scored.bad:
         console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
+
+
+def _marks(options: argparse.Namespace) -> Marks | None:
+    """Return the marks that are named; a decimal comma alone goes with no other mark, and so does a decimal point."""
+    if options.decimal is None and options.thousands is None:
+        return None
+    return Marks(options.decimal or ("," if options.thousands == "." else "."), options.thousands or "")
 
 
 # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.

@@ -294,8 +294,7 @@ def test_the_rows_that_are_looked_at_are_bounded(digits: Classifier, max_rows: i
 
     spans = explain._spans(digits, ranks, max_rows=max_rows)
 
-    assert sum(last - first + 1 for first, last in spans.values()) <= max(3, max_rows + 3 * len(spans))
-    assert len(spans) <= max(1, max_rows // 3)
+    assert sum(last - first + 1 for first, last in spans.values()) <= max(3, max_rows)
 
 
 def test_the_most_important_features_are_looked_at_when_there_is_room_for_few(digits: Classifier) -> None:
@@ -303,7 +302,7 @@ def test_the_most_important_features_are_looked_at_when_there_is_room_for_few(di
 
     used = [index for index, size in enumerate(digits.cuts.sizes) if size]
     least = min(digits.features[index].importance for index in spans)
-    assert len(spans) == 10
+    assert 10 <= len(spans) < len(used)
     assert all(digits.features[index].importance <= least for index in used if index not in spans)
 
 
@@ -428,9 +427,9 @@ def test_a_change_is_told_in_each_direction(model: Classifier, direction: explai
 
 
 def test_the_evaluators_give_the_same_explanations(trained: Trained, model_path: Path, model: Classifier) -> None:
-    bits = classifier.load(model_path, max_cells=0)
-    walk = classifier.load(model_path, max_cells=0, max_bit_bytes=0)
+    compiled = classifier.load(model_path, max_cells=0)
+    walk = classifier.load(model_path, max_cells=0, compiles=False)
 
     for row in trained.split.test_rows.tolist():
         expected = explain.explain(model, row)
-        assert explain.explain(bits, row) == expected == explain.explain(walk, row)
+        assert explain.explain(compiled, row) == expected == explain.explain(walk, row)
