@@ -127,6 +127,22 @@ def test_a_batch_of_another_shape_is_an_error(evaluator: Classifier, shape: tupl
         evaluator.predict_batch(np.ones(shape))
 
 
+def test_rows_that_have_no_answer_stay_inside_the_trees_and_leave_other_rows_alone(
+    evaluator: Classifier, model: Classifier
+) -> None:
+    rows = np.random.default_rng(0).uniform(0, 8, (300, 4))
+    expected = evaluator.predict_batch(rows).probabilities
+    rows[::7], rows[1::7, 2], rows[2::7, 3] = np.nan, np.nan, np.inf
+    is_good = np.isfinite(rows).all(axis=1)
+
+    for some in (slice(None), slice(0, 9), slice(0, 1)):
+        found = evaluator.predict_batch(rows[some]).probabilities
+        assert np.array_equal(found[is_good[some]], expected[some][is_good[some]])
+        assert np.allclose(found.sum(axis=1), 1, rtol=0, atol=1e-9)
+    for row in rows[:9].tolist():
+        assert evaluator.predict(row).probabilities == model.predict(row).probabilities
+
+
 def test_the_same_outcome_of_a_table_is_the_same_object(model: Classifier) -> None:
     assert model.predict(ROW) is model.predict([5.61, 2.71, 4.21, 1.31])
     assert model.predict(ROW) is not model.predict([5.1, 3.5, 1.4, 0.2])

@@ -40,6 +40,5 @@ def datatype_of(feature: Feature) -> str:
     """Return the datatype of an input of one feature; a boolean tensor cannot lack values."""
     if not feature.choices:
         return "FP64"
-    words = [choice.lower() for choice in feature.choices]
-    is_boolean = len(words) == 2 and all(any(word in said for word in words) for said in BOOLEANS)
+    is_boolean = {choice.lower() for choice in feature.choices} in map(set, zip(*BOOLEANS, strict=True))
     return BOOL if is_boolean and not feature.has_gaps else BYTES
