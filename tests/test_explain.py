@@ -414,6 +414,7 @@ def test_the_most_important_features_are_looked_at_when_there_is_room_for_few(di
     assert all(digits.features[index].importance <= least for index in used if index not in spans)
 
 
+@pytest.mark.slow
 def test_a_model_of_thousands_of_features_is_explained_in_bounded_memory(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(8_000, 1_200))

@@ -1,364 +1,268 @@
-"""Quantities: trained, measured and exported as scikit-learn does, and the interval around an answer."""
+"""A predicted quantity on the page: its digits, its interval, its levels, its goal, and the card."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from sklearn.dummy import DummyRegressor
-from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
-from sklearn.inspection import permutation_importance
-from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-from sklearn.model_selection import KFold, cross_val_predict, cross_val_score, train_test_split
-from sklearn.tree import DecisionTreeRegressor, ExtraTreeRegressor
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
 
-import ml
-from ml.errors import DatasetError, MLError
-from ml.model import classifier, modelfile
-from ml.model.card import QuantityReport, Recipe
+from ml.model import classifier
+from ml.model.card import Card, Interval, Quantity, QuantityReport
 from ml.model.classifier import Classifier
-from ml.model.explain import explain
-from ml.tables.dataset import Dataset, Feature, Target
-from ml.training import fitting, writing
-from ml.training.fitting import Trained
-from ml.training.measuring import COVERAGE, RESIDUALS, interval_of
+from ml.tables.dataset import Target
+from tests import mixed
+from tests.conftest import Element, parse_html
+from web.app import create_app
+from web.page.languages import NO_BREAK, THIN_NO_BREAK, language
+from web.page.model_card import card_view
+from web.page.quantities import SHADES, STRIP_WIDTH, QuantityScale
+from web.page.templates import render
+from web.settings import Settings
 
-Rows = NDArray[np.float64]
-RECIPE = Recipe(n_estimators=15, min_samples_leaf=3)
-
-
-def noisy(n_rows: int, *, seed: int = 0, gaps: float = 0.1) -> tuple[Rows, Rows]:
-    """Return rows of three numbers, and a quantity of them with noise; the second number may lack its value."""
-    rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(n_rows, 3))
-    values = rows @ [3.0, -2.0, 0.0] + rng.normal(size=n_rows)
-    rows[rng.random(n_rows) < gaps, 1] = np.nan
-    return rows, values
+ENGLISH, SPANISH = language("en"), language("es")
+HTMX = {"HX-Request": "true"}
 
 
-def dataset_of(rows: Rows, values: Rows, **more: Any) -> Dataset:
-    features = tuple(
-        Feature(key=f"f{number}", title=f"f {number}", has_gaps=bool(np.isnan(rows[:, number]).any()), **more)
-        for number in range(rows.shape[1])
-    )
-    return Dataset("quantity", "made up", features, Target(title="mass", unit="kg"), rows, values)
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mixed.write("cars", tmp_path_factory.mktemp("cars"))
 
 
-def served(trained: Trained) -> Classifier:
-    return Classifier(modelfile.parse(modelfile.dump(writing.model_of(trained))), "0" * 12)
+@pytest.fixture(scope="module")
+def cars(path: Path) -> Classifier:
+    return classifier.load(path)
 
 
-def report_of(trained: Trained) -> QuantityReport:
-    assert isinstance(trained.report, QuantityReport)
-    return trained.report
+@pytest.fixture(scope="module")
+def page(path: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(model_file=path))) as client:
+        yield client
 
 
-# Training and measuring.
+def scale(error: float, low: float = 0.0, high: float = 100.0, *, to: str = "en", unit: str = "€") -> QuantityScale:
+    quantiles = tuple(np.linspace(low, high, 11).tolist())
+    quantity = Quantity(
+        low=low, high=high, quantiles=quantiles, interval=Interval(below=2.5, above=1.0, coverage=0.9, rows=80)
+    )  # fmt: skip
+    report = QuantityReport(
+        train_rows=80, test_rows=20, r2=0.5, mean_absolute_error=error, root_mean_squared_error=error,
+        baseline_error=error, residuals=(), covered=0.9, cross_validation=None,
+    )  # fmt: skip
+    return QuantityScale(quantity, Target(unit=unit), report, language(to))
 
 
-@pytest.mark.parametrize("estimator", ["random-forest", "extra-trees", "decision-tree"])
-def test_the_report_is_scikit_learns(estimator: Any) -> None:
-    trained = fitting.fit(dataset_of(*noisy(400)), Recipe(estimator=estimator, n_estimators=15, min_samples_leaf=3))
-    parts, report = trained.split, report_of(trained)
-
-    answers = trained.estimator.predict(parts.test_rows)
-
-    true = parts.test_outcomes
-    assert report.r2 == pytest.approx(r2_score(true, answers), abs=1e-12)
-    assert report.mean_absolute_error == pytest.approx(mean_absolute_error(true, answers), rel=1e-12)
-    assert report.root_mean_squared_error == pytest.approx(root_mean_squared_error(true, answers), rel=1e-12)
-    median = DummyRegressor(strategy="median").fit(parts.train_rows, parts.train_outcomes).predict(parts.test_rows)
-    assert report.baseline_error == pytest.approx(mean_absolute_error(true, median), rel=1e-12)
-    assert (report.train_rows, report.test_rows) == (320, 80)
-    assert report.residuals == tuple(zip(answers.tolist(), true.tolist(), strict=True))
-
-
-def test_the_split_is_scikit_learns_without_classes() -> None:
-    rows, values = noisy(101)
-
-    parts = fitting.fit(dataset_of(rows, values), RECIPE).split
-
-    expected = train_test_split(rows, values, test_size=0.2, random_state=0)
-    for part, one in zip(
-        (parts.train_rows, parts.test_rows, parts.train_outcomes, parts.test_outcomes), expected, strict=True
-    ):
-        assert np.array_equal(part, one, equal_nan=True)
-
-
-def test_importance_and_cross_validation_are_scikit_learns() -> None:
-    dataset = dataset_of(*noisy(300))
-    trained = fitting.fit(dataset, RECIPE)
-    parts = trained.split
-
-    found, scores = fitting.importance(trained), fitting.cross_validate(dataset, RECIPE, folds=5)
-
-    expected = permutation_importance(
-        trained.estimator, parts.test_rows, parts.test_outcomes, n_repeats=5, random_state=0
-    ).importances_mean
-    assert found == pytest.approx(expected, abs=1e-12)
-    folds = KFold(n_splits=5, shuffle=True, random_state=0)
-    each = cross_val_score(trained.estimator, dataset.rows, dataset.outcomes, cv=folds)
-    assert (scores.folds, scores.mean, scores.deviation) == (5, float(each.mean()), float(each.std()))
-
-
-def test_only_some_residuals_are_kept() -> None:
-    trained = fitting.fit(dataset_of(*noisy(2_000)), Recipe(n_estimators=2))
-
-    assert len(report_of(trained).residuals) == RESIDUALS < report_of(trained).test_rows == 400
-
-
-def test_the_card_has_the_span_of_the_training_rows_and_the_interval() -> None:
-    trained = fitting.fit(dataset_of(*noisy(200)), RECIPE)
-
-    quantity = served(trained).quantity
-
-    values = trained.split.train_outcomes
-    assert quantity is not None
-    assert (quantity.low, quantity.high) == (values.min(), values.max())
-    assert quantity.quantiles == tuple(np.quantile(values, np.linspace(0, 1, 11)).tolist())
-    assert quantity.interval == trained.interval
-
-
-# The interval.
-
-
-def test_the_interval_is_made_of_errors_on_rows_that_a_fold_had_not_seen() -> None:
-    trained = fitting.fit(dataset_of(*noisy(200)), RECIPE)
-    parts = trained.split
-
-    folds = KFold(n_splits=5, shuffle=True, random_state=0)
-    answers = cross_val_predict(trained.estimator, parts.train_rows, parts.train_outcomes, cv=folds)
-
-    assert trained.interval == interval_of(parts.train_outcomes - answers)
-    assert trained.interval is not None
-    assert (trained.interval.coverage, trained.interval.rows) == (COVERAGE, 160)
-
-
-def test_the_interval_holds_about_the_share_of_rows_that_it_says() -> None:
-    shares = []
-    for seed in range(8):
-        trained = fitting.fit(dataset_of(*noisy(500, seed=seed)), RECIPE)
-        assert trained.interval is not None
-        answers = trained.estimator.predict(trained.split.test_rows)
-        errors = trained.split.test_outcomes - answers
-        inside = (-trained.interval.below <= errors) & (errors <= trained.interval.above)
-        assert report_of(trained).covered == inside.mean()
-        shares.append(report_of(trained).covered)
-
-    assert abs(np.mean(shares) - COVERAGE) < 0.04, "800 rows: a standard error of 0.011, and folds know less"
+def plain(text: str) -> str:
+    return text.replace(NO_BREAK, " ").replace(THIN_NO_BREAK, " ")
 
 
 @pytest.mark.parametrize(
-    ("errors", "below", "above"),
+    ("error", "value", "text"),
     [
-        ([0.0] * 5, 0, 0), ([3.0], 0, 3), ([-3.0], 3, 0), ([-1.0, 1.0], 1, 1), ([2.0, 3.0, 4.0], 0, 4),
-        (list(range(-10, 11)), 9, 9), (list(range(-100, 101)), 90, 90), ([0.0] * 99 + [1e6], 0, 0),
-        ([0.0] * 9 + [1e6], 0, 1e6),
+        (28_000, 256_123.4, "256 000"), (280, 4_475, "4480"), (1.57, 25.585, "25.6"), (0.2, 25.586, "25.59"),
+        (0.04, -0.0001, "0.000"), (3e-7, 1.23456789e-5, "0.00001235"), (1.5, -1234.56, "−1234.6"), (0, 7.25, "7.25"),
+        (1, 1e300, "1e+300"),
     ],
 )  # fmt: skip
-def test_an_interval_is_that_of_the_middle_errors_and_never_leaves_out_the_answer(
-    errors: list[float], below: float, above: float
-) -> None:
-    found = interval_of(np.array(errors, dtype=np.float64))
-
-    assert (found.below, found.above, found.rows) == (below, above, len(errors))
-    held = np.mean([-found.below <= error <= found.above for error in errors])
-    assert held >= COVERAGE - 1e-12
+def test_a_quantity_has_the_digits_that_its_error_leaves_meaningful(error: float, value: float, text: str) -> None:
+    assert plain(scale(error).number(value)) == text
 
 
-def test_an_interval_is_mirrored_with_its_errors() -> None:
-    errors = np.random.default_rng(0).normal(size=201)
-
-    one, other = interval_of(errors), interval_of(-errors)
-
-    assert (one.below, one.above) == (other.above, other.below)
-
-
-# Few rows, and those that say little.
-
-
-@pytest.mark.parametrize("n_rows", [10, 11, 13])
-def test_a_table_of_few_rows_is_learned(n_rows: int) -> None:
-    trained = fitting.fit(dataset_of(*noisy(n_rows, gaps=0)), Recipe(n_estimators=3))
-    model = served(trained)
-
-    fitting.cross_validate(dataset_of(*noisy(n_rows, gaps=0)), Recipe(n_estimators=3))
-
-    expected = trained.estimator.predict(trained.split.test_rows)
-    assert model.predict_batch(trained.split.test_rows).values.tolist() == expected.tolist()
-
-
-@pytest.mark.parametrize(
-    ("n_rows", "share", "said"),
-    [
-        (9, 0.2, "9 rows, at least 10 are needed"),
-        (10, 0.9, "leave fewer than 2 to learn from"),
-        (10, 0.95, "fewer than 2"),
-    ],
-)
-def test_a_table_of_fewer_rows_is_refused(n_rows: int, share: float, said: str) -> None:
-    with pytest.raises(DatasetError, match=said):
-        fitting.fit(dataset_of(*noisy(n_rows)), Recipe(test_size=share))
-
-
-def test_two_rows_to_learn_from_are_enough() -> None:
-    trained = fitting.fit(dataset_of(*noisy(10, gaps=0)), Recipe(n_estimators=2, test_size=0.8))
-
-    assert report_of(trained).train_rows == 2
-
-
-def test_a_constant_quantity_is_always_answered() -> None:
-    rows, _ = noisy(60)
-    trained = fitting.fit(dataset_of(rows, np.full(60, 7.25)), RECIPE)
-    model, report = served(trained), report_of(trained)
-
-    assert (report.r2, report.mean_absolute_error, report.covered) == (1.0, 0.0, 1.0)
-    assert trained.interval is not None
-    assert (trained.interval.below, trained.interval.above) == (0.0, 0.0)
-    assert model.predict([0.0, 0.0, 0.0]).value == 7.25
-    assert explain(model, [0.0, 0.0, 0.0], goal=8.0).nearest is None
-
-
-@pytest.mark.parametrize(
-    "limits", [{}, {"minimum": 5.0}, {"maximum": -5.0}, {"minimum": -1.0, "maximum": 1.0}], ids=str
-)
-def test_a_column_without_a_value_in_the_training_part_is_learned(tmp_path: Path, limits: dict[str, float]) -> None:
-    rows = np.full((60, 1), np.nan)
-    parts = train_test_split(np.arange(60), test_size=0.2, random_state=0)
-    rows[parts[1][0]] = limits.get("minimum", limits.get("maximum", 3.0))
-    trained = fitting.fit(dataset_of(rows, np.arange(60.0), **limits), Recipe(n_estimators=3))
-
-    model = writing.write(writing.model_of(trained), tmp_path / "model.npz", trained=trained)
-
-    assert model.features[0].gap_share == 1.0
-    assert model.predict([float("nan")]).value == trained.estimator.predict([[np.nan]])[0]
-    model.validator.row([model.features[0].example])
-
-
-# Fitted elsewhere.
-
-NAMES = ["a", "b (cm)", "c"]
-X, Y = noisy(200, gaps=0.2)
-X_train, X_test, y_train, y_test = train_test_split(X, Y, random_state=0)
-FULL = np.nan_to_num(X)
-
-
-def export(estimator: Any, path: Path, rows: Rows = X_test, outcomes: Any = y_test, **more: Any) -> Classifier:
-    return ml.export(estimator, rows, outcomes, feature_names=NAMES, path=path / "model.npz", **more)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        RandomForestRegressor(12, max_depth=5), RandomForestRegressor(12, min_samples_leaf=3, n_jobs=2),
-        ExtraTreesRegressor(12, max_depth=5), DecisionTreeRegressor(max_depth=5), ExtraTreeRegressor(max_depth=5),
-    ],
-    ids=lambda kind: type(kind).__name__,
+@given(
+    error=st.floats(0, 1e300), value=st.floats(-1e300, 1e300), low=st.floats(-1e300, 1e300),
+    span=st.floats(0, 1e300),
 )  # fmt: skip
-@pytest.mark.parametrize("limits", [{}, {"max_cells": 0}, {"max_cells": 0, "compiles": False}], ids=str)
-def test_every_regressor_made_of_trees_is_exported(tmp_path: Path, kind: Any, limits: dict[str, Any]) -> None:
-    fitted = kind.set_params(random_state=0).fit(X_train, y_train)
+def test_any_quantity_has_a_text_a_level_and_a_place(error: float, value: float, low: float, span: float) -> None:
+    made = scale(error, low, low + span)
 
-    export(fitted, tmp_path)
+    view = made.view(value)
+    (level,) = made.levels(np.array([value])).tolist()
 
-    model = classifier.load(tmp_path / "model.npz", **limits)
-    expected = fitted.set_params(**({"n_jobs": 1} if hasattr(fitted, "n_jobs") else {})).predict(X)
-    assert np.array_equal(model.predict_batch(X).values, expected)
-    assert [model.predict(row).value for row in X.tolist()] == expected.tolist()
-    assert (model.labels, model.card.estimator) == ((), type(kind).__name__)
-
-
-@pytest.mark.parametrize("criterion", ["absolute_error", "poisson"])
-def test_another_criterion_gives_other_leaves_and_the_same_bits(tmp_path: Path, criterion: str) -> None:
-    values = np.abs(Y)
-    fitted = RandomForestRegressor(5, max_depth=4, criterion=criterion, random_state=0).fit(FULL, values)
-
-    model = export(fitted, tmp_path, FULL, values)
-
-    assert np.array_equal(model.predict_batch(FULL).values, fitted.predict(FULL))
+    assert float(view.exact) == value
+    assert 0 <= made.tone(level) < SHADES
+    assert 0 < float(view.needle) < STRIP_WIDTH
+    assert made.strip().shades
+    assert made.legend().shades
+    assert math.isfinite(made.goal)
 
 
-def test_an_exported_quantity_has_an_interval_of_half_of_the_test_rows(tmp_path: Path) -> None:
-    fitted = RandomForestRegressor(20, random_state=0).fit(X_train, y_train)
+def test_levels_are_between_round_numbers() -> None:
+    made = scale(1.5)
 
-    model = export(fitted, tmp_path)
+    assert [text for _, text in made.legend().ticks] == ["20", "40", "60", "80"]
+    assert made.levels(np.array([0, 20, 39.9, 99])).tolist() == [0, 1, 1, 4]
+    assert [made.tone(level) for level in range(5)] == [0, 2, 4, 5, 7]
 
-    errors = y_test - fitted.predict(X_test)
-    assert model.quantity is not None
-    assert model.quantity.interval == interval_of(errors[::2])
-    report = model.card.report
+
+def test_an_interval_is_below_and_above_the_value() -> None:
+    view = scale(0.5, to="es", unit="kg").view(10.0)
+
+    assert plain(view.interval) == "el 90 % de los casos está entre 7,50 y 11,00 kg"
+
+
+@pytest.mark.parametrize(
+    ("typed", "goal"),
+    [("20", 20.0), (" 20,5 €", 20.5), ("€ 20", 20.0), ("", None), ("x", None), ("1e999", None), ("nan", None)],
+)
+def test_a_goal_is_a_number_with_its_unit_or_without(typed: str, goal: float | None) -> None:
+    assert scale(1).read(typed) == goal
+
+
+# --- the page in process
+
+
+def fragment_of(client: TestClient, **changes: str) -> Element:
+    sample = {"fuel": "petrol", "all_wheels": "False", "maker": "Fiat", "weight": "1450", "power": "118"}
+    answer = client.get("/predict", params=sample | changes, headers=HTMX)
+    assert answer.status_code == 200
+    return parse_html(answer.text)
+
+
+def value_of(fragment: Element) -> float:
+    return float(fragment.one("div", data_state="answer").attributes["data-value"])
+
+
+def test_the_fragment_says_the_value_with_all_its_digits(page: TestClient, cars: Classifier) -> None:
+    fragment = fragment_of(page)
+
+    value = cars.predict(cars.validator.row(["petrol", "False", "Fiat", 1450, 118])).value
+    headline = fragment.one("p", **{"class": "headline quantity"})
+    assert value_of(fragment) == value
+    assert float(headline.one("strong").attributes["title"]) == value
+    assert float(headline.one("strong").text) == round(value, 1)
+    assert headline.one("span").text == "mpg"
+    assert "data-label" not in fragment.one("div", data_state="answer").attributes
+    assert not fragment.all("meter")
+
+
+@pytest.mark.parametrize(("goal", "outcome"), [("30", "reaches 30 mpg"), ("20", "falls below 20 mpg")])
+def test_the_change_that_reaches_a_goal_does_so(page: TestClient, goal: str, outcome: str) -> None:
+    before = fragment_of(page, goal=goal)
+    button = before.one("button").attributes
+
+    after = fragment_of(page, goal=goal, **{button["data-set"]: button["data-value"]})
+
+    assert plain(before.one("p", **{"class": "change"}).text).startswith(outcome)
+    assert (value_of(before) >= float(goal)) != (value_of(after) >= float(goal))
+
+
+@pytest.mark.parametrize(
+    ("goal", "sentence"),
+    [
+        ("500", "No change of a single value was found that reaches 500 mpg."),
+        ("-500", "No change of a single value was found that falls below −500 mpg."),
+        ("abc", "The goal is not a number."),
+    ],
+)
+def test_a_goal_without_a_change_says_so(page: TestClient, goal: str, sentence: str) -> None:
+    change = fragment_of(page, goal=goal).one("p", **{"class": "change"})
+
+    assert plain(change.text) == sentence
+    assert not change.all("button")
+
+
+@pytest.mark.parametrize("goal", ["", "-", "1e"])
+def test_a_half_typed_goal_is_waited_for(page: TestClient, goal: str) -> None:
+    assert not fragment_of(page, goal=goal).all("p", **{"class": "change"})
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_goal_goes_with_the_address_and_the_form_and_is_no_feature(page: TestClient, method: str) -> None:
+    fields = {"fuel": "diesel", "goal": "33"}
+    if method == "GET":
+        response = page.get("/", params=fields)
+    else:
+        sample = {"all_wheels": "False", "maker": "Fiat", "weight": "1450", "power": "118"}
+        response = page.post("/result", data=fields | sample, headers={"Accept": "text/html"})
+
+    html = parse_html(response.text)
+    assert response.status_code == 200
+    assert html.one("input", id="goal").attributes["value"] == "33"
+    assert "33" in html.one("p", **{"class": "change"}).text
+    links = [link.attributes["href"] for link in html.one("nav").all("a")]
+    assert all("goal=33" in link for link in links)
+
+
+def test_a_classifier_has_no_goal(client: TestClient) -> None:
+    sample = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3", "goal": "1"}
+
+    assert not parse_html(client.get("/").text).all("input", id="goal")
+    assert client.get("/predict", params=sample, headers={"Accept": "application/json"}).status_code == 422
+
+
+def test_an_unknown_number_and_word_are_answered_and_leave_the_map(page: TestClient) -> None:
+    fragment = fragment_of(page, power="NA", maker="Lada", **{"map-x": "power", "map-y": "maker"})
+
+    circle = fragment.one("circle", **{"class": "sample"}).attributes
+    assert (circle["cx"], circle["cy"]) == ("-99", "-99")
+    assert [item.attributes["data-feature"] for item in fragment.all("li")] == ["maker"]
+
+
+# --- the card
+
+
+def section_of(card: Card) -> Element:
+    view = card_view(card, "0123456789ab", ENGLISH)
+    return parse_html(render("_card.html", ENGLISH, card=view)).one("section", id="card")
+
+
+def test_the_card_says_how_good_it_is_and_how_the_interval_was_made(cars: Classifier) -> None:
+    card = cars.card
+    report, quantity = card.report, card.quantity
     assert isinstance(report, QuantityReport)
-    inside = (-model.quantity.interval.below <= errors) & (errors <= model.quantity.interval.above)
-    assert report.covered == inside[1::2].mean()
-    assert (report.train_rows, report.test_rows) == (None, 50)
-    assert report.r2 == pytest.approx(r2_score(y_test, fitted.predict(X_test)), abs=1e-12)
+    assert quantity is not None
+
+    facts = {fact.term: plain(fact.text) for fact in card_view(card, "v", ENGLISH).quality}
+
+    assert facts["R²"].startswith(plain(ENGLISH.percent(report.r2)))
+    assert re.match(r"[\d.]+ mpg; [\d.]+ mpg by always predicting the median", facts["Mean absolute error"])
+    assert "90 % of the errors on 320 rows, each predicted by a model that was fitted without it" in facts["Interval"]
+    assert facts["Coverage"] == f"{plain(ENGLISH.percent(report.covered))} of 80 test rows lie in it"
 
 
-@pytest.mark.parametrize("kind", [RandomForestRegressor(9, random_state=0), RandomForestClassifier(9, random_state=0)])
-@pytest.mark.parametrize("known", [False, True])
-def test_an_estimator_that_was_fitted_with_gaps_is_exported(tmp_path: Path, kind: Any, *, known: bool) -> None:
-    classes = (y_train > 0).astype(int), (y_test > 0).astype(int)
-    train, test = classes if isinstance(kind, RandomForestClassifier) else (y_train, y_test)
-    fitted = kind.fit(X_train, train)
+def test_the_card_draws_each_test_row_at_its_predicted_and_true_value(cars: Classifier) -> None:
+    report = cars.card.report
+    assert isinstance(report, QuantityReport)
+    picture = section_of(cars.card).one("svg", **{"class": "residuals"})
 
-    model = export(fitted, tmp_path, outcomes=test, **({"X_train": X_train, "y_train": train} if known else {}))
+    points = re.findall(r"(\d+) (\d+)", picture.one("path", **{"class": "points"}).attributes["d"])
 
-    assert [feature.has_gaps for feature in model.features] == [False, True, False]
-    assert np.array_equal(model.predict_batch(X).outputs, writing.outputs_of(fitted, X))
-    assert np.array_equal(model.predict_batch(FULL).outputs, writing.outputs_of(fitted, FULL))
-
-
-def test_gaps_that_only_the_trees_tell_of_are_found(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(200, 3))
-    rows[:, 1] = np.where(rng.random(200) < 0.4, np.nan, 1.0)
-    values = np.isnan(rows[:, 1]) * 5.0 + rng.normal(size=200)
-    fitted = RandomForestRegressor(5, max_depth=3, random_state=0).fit(rows, values)
-    clean = rows[~np.isnan(rows[:, 1])]
-
-    model = export(fitted, tmp_path, clean, values[~np.isnan(rows[:, 1])])
-
-    assert [feature.has_gaps for feature in model.features] == [False, True, False]
-    assert model.predict([0.0, float("nan"), 0.0]).value == fitted.predict([[0.0, np.nan, 0.0]])[0]
+    numbers = [number for pair in report.residuals for number in pair]
+    unit = 240 / (max(numbers) - min(numbers))
+    expected = {
+        (round(52 + (predicted - min(numbers)) * unit), round(244 - (true - min(numbers)) * unit))
+        for predicted, true in report.residuals
+    }
+    assert {(int(x), int(y)) for x, y in points} == expected
 
 
 @pytest.mark.parametrize(
-    "values",
+    "changes",
     [
-        y_test[:-1],
-        y_test[:, None],
-        np.full(len(y_test), np.nan),
-        np.full(len(y_test), 1e39),
-        np.array(["x"] * len(y_test)),
+        {"residuals": ()}, {"residuals": ((1.0, 1.0),)}, {"residuals": ((-1e308, 1e308),)}, {"r2": -1e308},
+        {"mean_absolute_error": 0.0}, {"mean_absolute_error": 1e308}, {"covered": -1.0}, {"train_rows": None},
+        {"test_rows": 0}, {"mean_absolute_error": 9.0, "baseline_error": 1.0},
     ],
-    ids=["too few", "a column", "NaN", "too large", "text"],
-)
-def test_quantities_that_are_none_are_an_error_in_one_sentence(tmp_path: Path, values: Any) -> None:
-    fitted = RandomForestRegressor(2, random_state=0).fit(X_train, y_train)
+)  # fmt: skip
+def test_odd_reports_of_a_quantity_break_nothing(cars: Classifier, changes: dict[str, object]) -> None:
+    section = section_of(
+        msgspec.structs.replace(cars.card, report=msgspec.structs.replace(cars.card.report, **changes))
+    )
 
-    with pytest.raises(MLError, match=r"^y_test does not h") as caught:
-        export(fitted, tmp_path, outcomes=values)
-
-    assert "\n" not in str(caught.value)
+    assert section.one("dl") if len(section.all("dl")) == 1 else section.all("dl")
 
 
-def test_several_quantities_at_once_are_refused(tmp_path: Path) -> None:
-    fitted = RandomForestRegressor(2).fit(X_train, np.column_stack([y_train, y_train]))
+def test_the_card_counts_choices_and_gaps(cars: Classifier) -> None:
+    rows = {row.title: plain(row.range) for row in card_view(cars.card, "v", ENGLISH).features}
 
-    with pytest.raises(MLError, match="more than one output"):
-        export(fitted, tmp_path)
-
-
-def test_a_digest_is_that_of_a_table_whatever_bits_its_gaps_have() -> None:
-    rows, values = noisy(50)
-    other = rows.copy()
-    other[np.isnan(other)] = np.frombuffer(np.uint64(0x7FF8000000000001).tobytes(), dtype=np.float64)[0]
-
-    dataset = dataset_of(rows, values)
-
-    assert dataset.digest() == replace(dataset, rows=other).digest()
-    assert dataset.digest() != replace(dataset, rows=np.nan_to_num(rows)).digest()
+    power = next(feature for feature in cars.features if feature.key == "power")
+    assert rows["fuel"].startswith("petrol ")
+    assert rows["maker"].endswith(", 5 more")
+    assert rows["power"].endswith(f"kW; {plain(ENGLISH.percent(power.gap_share))} without a value")

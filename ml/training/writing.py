@@ -142,7 +142,9 @@ def _trained_features(trained: Trained, progress: Progress) -> tuple[TrainedFeat
     rows = trained.split.train_rows
     middle = np.array([_middle(column, feature) for column, feature in zip(rows.T, trained.features, strict=True)])
     filled = np.where(np.isnan(rows), middle, rows)
-    quantiles = np.quantile(filled, np.linspace(0, 1, 11), axis=0, method="linear")
+    present = (column[~np.isnan(column)] for column in rows.T)
+    steps = np.linspace(0, 1, 11)
+    quantiles = np.column_stack([np.quantile(values if len(values) else [0.0], steps) for values in present])
     spread = np.maximum(quantiles[-1] - quantiles[0], np.finfo(float).tiny)
     example = filled[np.argmin((((filled - middle) / spread) ** 2).sum(axis=1))]
     importances = importance(trained, progress=progress)
