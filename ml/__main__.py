@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -31,9 +31,6 @@ from ml.tables.marks import Marks
 from ml.tables.reading import Options, read_dataset
 from ml.tables.source import Source
 from ml.training import fitting, history, iris, labelled, measuring, writing
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer as Buffer
 
 SHOWN_BAD_ROWS = 20
 
@@ -216,7 +213,7 @@ class _Input(io.FileIO):
         except OSError as error:
             raise DatasetError(f"{self._shown}: {error.strerror}") from error
 
-    def readinto(self, buffer: Buffer, /) -> int | None:
+    def readinto(self, buffer: Any, /) -> int | None:
         try:
             return super().readinto(buffer)
         except OSError as error:

@@ -413,7 +413,7 @@ window.addEventListener("pageshow", (event) => {
 // Browsers give the clipboard to pages that came over TLS, or from this very machine.
 for (const button of document.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
 
-// Predict a CSV file: a module of its own, which is loaded with the first file.
+// Predict a file: a module of its own, which is loaded with the first file.
 
 const fileForm = document.getElementById("file");
 const fileInput = document.getElementById("file-input");

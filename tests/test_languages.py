@@ -303,11 +303,11 @@ def shown() -> tuple[Bracketing, list[str]]:
 
 def statuses() -> list[int]:
     """Return the status of every problem that there may be a page about."""
-    raised = {
-        int(status) for path in ROOT.glob("web/*.py") for status in re.findall(r"Problem\((\d+)", path.read_text())
-    }
-    # Starlette's own are 404 and 405. Our own mistakes and heads that are too large are told as JSON, never on a page.
-    return sorted((raised | {404, 405}) - {431, 500})
+    sources = "\n".join(path.read_text() for path in ROOT.glob("web/**/*.py"))
+    raised = set(map(int, re.findall(r"Problem\((\d+)", sources)))
+    # Starlette's own are 404 and 405. Our own mistakes and heads that are too large are told as JSON, and a conflict in
+    # a frame, never on a page.
+    return sorted((raised | {404, 405}) - {409, 431, 500})
 
 
 # Names are the same in every language.

@@ -68,7 +68,7 @@ def error_of(directory: Path, content: bytes, **options: Any) -> str:
 
 
 def test_cells_become_text_by_their_type(tmp_path: Path) -> None:
-    rows = [
+    rows: list[list[Any]] = [
         ["day", "time", "x", "n", "ok", "word"],
         [datetime.date(2024, 1, 31), datetime.time(9, 30), 0.1, 3, True, " a b "],
         [datetime.datetime.fromisoformat("2024-02-01T12:05:00"), None, -1e-7, 3.0, False, "1,5"],
@@ -106,7 +106,14 @@ def test_a_formula_has_the_value_that_was_calculated_last(tmp_path: Path) -> Non
 
 
 def test_titles_and_rows_and_columns_of_nothing_are_left_out(tmp_path: Path) -> None:
-    rows = [["My study"], [], [None, "x", None, "kind"], [None, 1, None, "a"], [], [None, 2, None, "b"]]
+    rows: list[list[Any]] = [
+        ["My study"],
+        [],
+        [None, "x", None, "kind"],
+        [None, 1, None, "a"],
+        [],
+        [None, 2, None, "b"],
+    ]
 
     table = read(tmp_path, workbook(rows))
 

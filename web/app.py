@@ -25,7 +25,7 @@ from ml.model.card import shown
 from ml.model.classifier import Classifier
 from web import errors, models
 from web.api import health, stream
-from web.api.messages import encoder_of
+from web.api.encoder import encoder_of
 from web.api.score import Score
 from web.api.score_stream import ScoreStream
 from web.api.scoring import Uploads

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from itertools import islice
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Meta
+from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -23,7 +23,7 @@ from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
 from ml.scored import BadRow, Part
 from ml.tables.layout import OtherAnswers, Place
-from web.api.messages import ErrorFrame, RowError, RowsFrame
+from web.api.messages import ErrorFrame, RowError, RowsFrame, ValueSummary
 from web.api.scoring import Scoring, Uploads, encoded, shown, unusable
 from web.api.stream import announcement
 from web.problems import Problem, too_many
@@ -144,8 +144,8 @@ class _File:
             encoding=resume.encoding if resume else "", on_answers=self._take,
         )  # fmt: skip
 
-    def _take(self, rows: NDArray[np.float64], indices: NDArray[np.intp]) -> None:
-        self._answers.take(rows, indices)
+    def _take(self, rows: NDArray[np.float64], outcomes: NDArray[Any]) -> None:
+        self._answers.take(rows, outcomes)
 
     async def _score(self, scoring: Scoring, content: bytes) -> None:
         self._answers = _Answers(scoring.model)
@@ -197,11 +197,15 @@ class _Answers:
         self._counts = np.zeros(len(model.labels), dtype=np.intp)
         self._points: list[list[float]] = []
         self._step = 1
+        self._values: ValueSummary | UnsetType = UNSET
 
-    def take(self, rows: NDArray[np.float64], indices: NDArray[np.intp]) -> None:
-        """Take rows that have an answer, and the indices of their labels."""
-        self._counts += np.bincount(indices, minlength=len(self._counts))
-        self._points += np.column_stack((indices, rows))[:: self._step].tolist()
+    def take(self, rows: NDArray[np.float64], outcomes: NDArray[Any]) -> None:
+        """Take rows that have an answer, and the indices of their labels, or the quantities."""
+        if self._model.labels:
+            self._counts += np.bincount(outcomes, minlength=len(self._counts))
+        elif len(outcomes):
+            self._values = _with(self._values, outcomes)
+        self._points += np.column_stack((outcomes, rows))[:: self._step].tolist()
         while len(self._points) > self._most_points:
             self._points = self._points[::2]
             self._step *= 2
@@ -217,8 +221,16 @@ class _Answers:
         labels = self._model.labels
         counts = {labels[index]: int(self._counts[index]) for index in np.flatnonzero(self._counts)}
         return RowsFrame(
-            read, self._rows, self._bad, self._errors, counts, self._points, self._model.version, resume, done
-        )
+            read, self._rows, self._bad, self._errors, counts, self._points, self._model.version, resume, done,
+            self._values,
+        )  # fmt: skip
+
+
+def _with(before: ValueSummary | UnsetType, values: NDArray[np.float64]) -> ValueSummary:
+    now = ValueSummary(float(values.min()), float(values.max()), float(values.sum()))
+    if before is UNSET:
+        return now
+    return ValueSummary(min(before.least, now.least), max(before.greatest, now.greatest), before.sum + now.sum)
 
 
 def _row_error(row: BadRow) -> RowError:

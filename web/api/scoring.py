@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.layout import Place
 from web.api.upload import Spool, too_large
 from web.api.workbook import Workbook
-from web.metrics.channel import Channel
+from web.metrics.channel import Channel, outcomes_of
 from web.problems import Problem
 from web.settings import Settings
 
@@ -27,8 +28,8 @@ from web.settings import Settings
 SLICE_CHARACTERS = 2**14
 SLICE_CELLS = 2**12
 
-OnAnswers = Callable[[NDArray[np.float64], NDArray[np.intp]], object]
-"""Is told rows that were answered, of shape (rows, features), and the index of the label of each."""
+OnAnswers = Callable[[NDArray[np.float64], NDArray[Any]], object]
+"""Is called with rows that were answered, shape (n, n_features), and their outcomes (`web.metrics.channel`)."""
 
 
 class Uploads:
@@ -104,7 +105,7 @@ class Scoring:
         start: int = 0,
         encoding: str = "",
         strict: bool = False,
-        on_answers: OnAnswers = lambda _rows, _indices: None,
+        on_answers: OnAnswers = lambda _rows, _outcomes: None,
     ) -> None:
         self.model = model
         self._uploads = uploads
@@ -228,10 +229,10 @@ class Scoring:
     def _predict(self, model: Classifier, rows: NDArray[np.float64]) -> list[Prediction]:
         started = perf_counter()
         predictions = model.predict_each(rows)
-        indices = np.array([prediction.index for prediction in predictions])
         self._channel.model_time(started)
-        self._channel.many(model, rows, indices)
-        self._on_answers(rows, indices)
+        outcomes = outcomes_of(model, predictions)
+        self._channel.many(model, rows, outcomes)
+        self._on_answers(rows, outcomes)
         return predictions
 
 

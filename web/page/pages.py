@@ -18,7 +18,15 @@ from web.page.fields import text_given, text_of
 from web.page.fragments import fragments_of
 from web.page.languages import Language
 from web.problems import Problem
-from web.requests import MAX_QUERY_FIELDS, Representation, content_type_of, header_of, is_known, query_of
+from web.requests import (
+    MAX_QUERY_FIELDS,
+    Representation,
+    content_type_of,
+    fields_of,
+    header_of,
+    is_known,
+    query_of,
+)
 from web.responses import Content, entity_tag, headers_of
 from web.service import service_of
 
@@ -219,7 +227,7 @@ def refuse_compressed(request: Request) -> None:
 
 
 async def form_of(request: Request) -> dict[str, str]:
-    """Return the fields of a form; of several with one name, the last.
+    """Return the fields of a form; of several with one name, the last, as `Repeated`.
 
     Raises:
         Problem: 415, it is not UTF-8.
@@ -228,4 +236,4 @@ async def form_of(request: Request) -> dict[str, str]:
     if charset not in (b"utf-8", b"utf8", b"us-ascii"):
         raise Problem(415, "a form must be UTF-8")
     async with request.form(max_files=0, max_fields=MAX_QUERY_FIELDS) as form:
-        return {key: str(value) for key, value in form.items()}
+        return fields_of([(key, str(value)) for key, value in form.multi_items()])
