@@ -226,6 +226,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "HTML": ("<html>\n", "this is an HTML page: save the table as CSV"),
     "old Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "this is an old Excel file: save the table as CSV"),
     "an image": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "this is an image"),
+    "ARFF": ("@relation x\n@data\n1,2\n", "this is an ARFF file: save the table as CSV"),
     "bzip2": ("BZh91AY&SY", "this is a bzip2 file: unpack it"),
     "half a gzip file": (gzip.compress(PLAIN.encode())[:-9], "the gzip file is damaged: "),
     "half a zip file": (zipped(a=PLAIN)[:-9], "the zip file is damaged: "),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import io
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -14,10 +16,12 @@ import openpyxl
 import pytest
 from starlette.testclient import TestClient
 
+from ml.__main__ import main
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.tables.files import read_table
 from ml.tables.table import Bounds, Table
+from tests.conftest import ROOT
 from tests.tables import GOOD, HEADER, guarded
 from tests.test_score_stream import Answer, converse
 from web.api.uploaded_file import EXCEL
@@ -227,6 +231,35 @@ def test_a_sheet_comes_back_as_the_command_line_scores_it(client: TestClient, mo
     assert form.headers["content-disposition"] == 'attachment; filename="Table 1-predictions.csv"'
     assert [frame["read"] for frame in answer.frames] == [0] * (len(answer.frames) - 1) + [len(table)]
     assert answer.frames[-1]["done"]
+
+
+def test_the_command_line_scores_a_sheet_from_a_file_and_from_a_pipe(
+    model_path: Path, model: Classifier, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.xlsx"
+    path.write_bytes(workbook([["no", "table"]], ROWS))
+
+    status = main(
+        ["score", str(model_path), str(path), "--sheet", "two", "--guarded", "--out", str(tmp_path / "out.csv")]
+    )
+
+    assert status == 0
+    assert (tmp_path / "out.csv").read_bytes() == guarded(model, TABLES["a table"])
+    assert "line 302: sepal width: 'x' is not a number" in capfd.readouterr().err
+
+    piped = subprocess.run(
+        [sys.executable, "-m", "ml", "score", str(model_path), "-"], cwd=ROOT, input=path.read_bytes(),
+        capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (piped.returncode, piped.stdout) == (1, b"")
+    assert piped.stderr.endswith(b"error: no column is called 'sepal length': no, table\n")
+
+
+def test_only_an_excel_file_has_sheets(model_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.csv").write_text(f"{HEADER}\n{GOOD}\n")
+
+    assert main(["score", str(model_path), str(tmp_path / "rows.csv"), "--sheet", "one"]) == 1
+    assert "error: only an Excel file has sheets" in capfd.readouterr().err
 
 
 def test_the_lines_of_bad_rows_are_those_of_the_sheet(client: TestClient) -> None:
