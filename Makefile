@@ -13,7 +13,7 @@ check: $(VENV)/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not server and not slow"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not server and not slow"
 
 test: $(VENV)/test.installed
 	$(BIN)/ruff check .
@@ -25,7 +25,7 @@ bench: $(VENV)/test.installed
 	$(BIN)/python -m tests.benchmarks
 
 audit: $(VENV)/test.installed
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "long or hypothesis" --hypothesis-profile thorough
 	$(BIN)/python -m tests.audit
 
 format: $(VENV)/test.installed

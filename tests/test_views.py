@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.page import answers, views
 from web.page.answers import PredictionView
-from web.page.decision_map import default_axes
+from web.page.axes import default_axes
 from web.page.languages import NO_BREAK, language
 from web.page.snippet_panel import CodeView
 from web.page.views import PageView
@@ -28,8 +28,8 @@ def view_of(model: Classifier, sample: Mapping[str, object]) -> PredictionView:
         row = model.validator.row(sample)
     except InvalidSample as error:
         return answers.invalid_view(error, model.features, ENGLISH)
-    notes = model.validator.notes(row)
-    return answers.answer_view(model.predict(row), model.labels, notes, model.features, ENGLISH)
+    messages = answers.messages_of(model.validator.notes(row), row, model.features, ENGLISH)
+    return answers.answer_view(model.predict(row), model.labels, messages, ENGLISH)
 
 
 def page_of(model: Classifier, texts: Mapping[str, str]) -> PageView:
@@ -40,6 +40,7 @@ def page_of(model: Classifier, texts: Mapping[str, str]) -> PageView:
         ENGLISH,
         lang="",
         axes=default_axes(model),
+        goal=None,
         address="http://127.0.0.1/",
         code=CodeView("", []),
     )
@@ -56,7 +57,6 @@ def test_a_share_is_shown_in_percent(share: float, text: str) -> None:
     assert ENGLISH.percent(share) == text.replace(" ", NO_BREAK)
 
 
-@settings(derandomize=True)
 @given(share=st.floats(0, 1))
 def test_only_the_certain_is_shown_as_certain(share: float) -> None:
     assert (ENGLISH.percent(share) == f"100{NO_BREAK}%") == (share == 1)

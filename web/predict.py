@@ -144,5 +144,7 @@ def _respond(
         content = encoder_of(model).answer(row, prediction, notes)
     else:
         fragments = fragments_of(model, options.language)
-        content = fragments.answer(row, ranks, prediction, notes, fragments.axes(options.map_x, options.map_y))
+        messages = fragments.messages_of(notes, row)
+        axes = fragments.axes(options.map_x, options.map_y)
+        content = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal)
     return Content(content, status=200, headers=headers)

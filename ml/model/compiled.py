@@ -6,6 +6,7 @@ The first use on a machine compiles the code, which takes seconds and is said; l
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -14,7 +15,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.cuts import Cuts, cut_below
+from ml.model.cuts import BELOW_CHOICES, Cuts, cut_below
 from ml.model.forest import LEAF, Forest
 from ml.model.masks import masks_of
 
@@ -53,6 +54,8 @@ class Compiled:
         self._code = code
         self._n_trees = forest.n_trees
         self._shape = (forest.n_outputs,)
+        # Numbers are cast in a third of the time that NumPy takes for a list of them.
+        self._pack_into = struct.Struct(f"{forest.n_features}f").pack_into
         self._gaps = True if any(cuts.has_missing) else None
         # Where -1 is a word that is not among the choices, and so no value.
         self._categories = list(cuts.categories)
@@ -80,9 +83,10 @@ class Compiled:
 
     def one(self, row: Sequence[float], _ranks: Sequence[int] | None = None) -> NDArray[np.float64]:
         """Return the answer to one row of float64 values, shape (n_outputs,)."""
-        sums, values = np.zeros(self._shape), np.array(row, dtype=np.float32)
+        sums, values = np.zeros(self._shape), np.empty(len(row), dtype=np.float32)
+        self._pack_into(values.data, 0, *row)
         for feature in self._categories:
-            if values[feature] < 0:
+            if values[feature] <= BELOW_CHOICES:
                 values[feature] = np.nan
         self._code.walk_one(*self._walked, values, sums, self._gaps)
         sums /= self._n_trees
@@ -93,7 +97,7 @@ class Compiled:
         if self._categories:
             rows = rows.copy()
             words = rows[:, self._categories]
-            rows[:, self._categories] = np.where(words < 0, np.float32(np.nan), words)
+            rows[:, self._categories] = np.where(words <= BELOW_CHOICES, np.float32(np.nan), words)
         if self._masked is not None and len(rows) >= MASK_ROWS:
             blocks = -(-len(rows) // self._code.BLOCK_ROWS) * self._code.BLOCK_ROWS
             columns = np.zeros((rows.shape[1], blocks), dtype=np.float32)

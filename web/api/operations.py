@@ -8,6 +8,7 @@ from ml.tables.written import RowWriter
 from web.api.components import PAGE, PROBLEM
 from web.api.description import Json, example_of, json_content, read_operation, ref, response, text_of, typed_value_of
 from web.api.messages import SUBPROTOCOL
+from web.api.uploaded_file import EXCEL
 from web.settings import Settings
 
 _TEXT: Json = {"schema": {"type": "string"}}
@@ -140,21 +141,22 @@ def _score(model: Classifier, settings: Settings) -> Json:
     writer = RowWriter(",", guarded=False)
     table = "".join(f"{writer.row(cells)}\n" for cells in ([*model.validator.keys], row))
     form = {"type": "object", "properties": {"file": {"type": "string", "contentMediaType": "text/csv"}}}
-    *answers, notes, error = added_columns((), model.labels)
+    *added, notes, why = added_columns((), model.labels)
     return {
         "operationId": "score",
-        "summary": "Add predictions to a CSV file",
+        "summary": "Add predictions to a CSV or Excel file",
         "description": (
-            "The table comes back while it is sent, with new columns at its end: "
-            f"{', '.join(answers)}, {notes}, and {error}, which says why a row has no answer. The header names the "
-            "features, in any order; other columns are kept. If the file turns out to be no table after rows were "
-            "answered, a last row says why and the connection ends without the end of the answer."
+            "The table comes back as CSV, while it is sent if it is text, with new columns at its end: "
+            f"{', '.join(added)}, {notes} on the values, and {why}, which says why a row has no answer. The header "
+            "names the features, in any order; other columns are kept. If the file turns out to be no table after rows "
+            "were answered, a last row says why and the connection ends without the end of the answer."
         ),
         "requestBody": {
             "required": True,
             "content": {
                 "multipart/form-data": {"schema": form | {"required": ["file"]}},
                 "text/csv": _TEXT | {"example": table},
+                EXCEL.decode(): {"schema": {"type": "string", "format": "binary"}},
             },
         },
         "responses": _scored(settings),
@@ -211,7 +213,7 @@ def _score_stream() -> Json:
     frames = [ref(name) for name in ("ModelFrame", "RowsFrame", "ErrorFrame")]
     return {
         "operationId": "scoreStream",
-        "summary": "Add predictions to a CSV file over a websocket",
+        "summary": "Add predictions to a CSV or Excel file over a websocket",
         "description": (
             "The server sends a ModelFrame first. The client sends the file in binary frames, and an empty one at the "
             "end. Each is answered by the rows that it completes, in binary frames, and then by a RowsFrame. After a "

@@ -7,8 +7,9 @@ that was not followed by such a frame, sends the newest `resume` as a text frame
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -44,6 +45,7 @@ DONE, REFUSED, TRY_AGAIN_LATER = 1000, 1008, 1013
 class _Resume(msgspec.Struct, frozen=True):
     read: Annotated[int, Meta(ge=0, le=2**53)]
     place: Place
+    encoding: Literal["utf-8", "utf-16-le", "utf-16-be"]
 
 
 class ScoreStream:
@@ -93,8 +95,13 @@ class _File:
             Problem: 413, the file is too large; 422, it is no table of the model's features; 409, the model now has
                 others; 429, there are too many frames; 400, a frame is of another kind, or resumes nothing.
         """
+        client = self._websocket.client
+        address = client.host if client else ""
+        with ExitStack() as stack:
+            await self._answer(address, stack)
+
+    async def _answer(self, address: str, stack: ExitStack) -> None:
         service, websocket = self._service, self._websocket
-        address = websocket.client.host if websocket.client else ""
         scoring: Scoring | None = None
         while True:
             message = await websocket.receive()
@@ -109,7 +116,7 @@ class _File:
                 raise Problem(400, "a file is sent in binary frames; text comes before them, and resumes a file")
             try:
                 if scoring is None:
-                    scoring = self._begin(model, resume)
+                    scoring = stack.enter_context(closing(self._begin(model, resume)))
                 elif scoring.model is not model:
                     scoring.use(model)
             except OtherAnswers as error:
@@ -134,7 +141,7 @@ class _File:
         return Scoring(
             model, self._uploads, self._service.metrics.score, strict=self._strict,
             place=resume.place if resume else None, start=resume.read if resume else 0,
-            on_answers=self._take,
+            encoding=resume.encoding if resume else "", on_answers=self._take,
         )  # fmt: skip
 
     def _take(self, rows: NDArray[np.float64], outcomes: NDArray[Any]) -> None:
@@ -158,8 +165,10 @@ class _File:
     async def _commit(self, scoring: Scoring, *, done: bool) -> None:
         """Say that all rows that were sent are whole."""
         place, read = scoring.place, scoring.read
-        resume = msgspec.json.encode(_Resume(read, place)).decode() if place else ""
-        frame = self._answers.frame(read=read, resume=resume, done=done)
+        resume = b""
+        if scoring.can_go_on:
+            resume = msgspec.json.encode({"read": read, "place": place, "encoding": scoring.encoding})
+        frame = self._answers.frame(read=read, resume=resume.decode(), done=done)
         await self._websocket.send_text(msgspec.json.encode(frame).decode())
 
     async def _end(self, place: Place | None, message: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -16,8 +15,11 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier, Prediction
 from ml.score import Scorer
 from ml.scored import Part
+from ml.tables.encoding import TextDecoder
+from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.layout import Place
-from web.api.upload import too_large
+from web.api.upload import Spool, too_large
+from web.api.workbook import Workbook
 from web.metrics.channel import Channel, outcomes_of
 from web.problems import Problem
 from web.settings import Settings
@@ -31,14 +33,22 @@ OnAnswers = Callable[[NDArray[np.float64], NDArray[Any]], object]
 
 
 class Uploads:
-    """What all files share that a process scores: their number, their greatest size, and their turns."""
+    """What all files share that a process scores: their number, their greatest size, their turns, and the disk."""
 
     def __init__(self, settings: Settings) -> None:
         self.max_bytes = settings.max_upload_bytes
+        self.spool = Spool(settings.max_spool_bytes)
+        self._max_table_bytes = settings.max_table_bytes
         self._most = settings.max_uploads
         self._open = 0
         # One slice of one file in each turn of the event loop, however many there are.
         self._turn = asyncio.Lock()
+        # One process at a time reads a sheet.
+        self._sheet_turn = asyncio.Lock()
+
+    def workbook(self) -> Workbook:
+        """Return a place for an Excel file."""
+        return Workbook(max_bytes=self._max_table_bytes, spool=self.spool, turn=self._sheet_turn)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -69,14 +79,17 @@ class Uploads:
 class Scoring:
     """One file, that comes as bytes in pieces of any size; see `Scorer` for its table. What is in it is counted.
 
+    Text is scored as it comes, an Excel file when all of it has come. It is closed when it is no longer needed.
+
     Args:
-        place, start: go on there, and with the byte of the file, counted from 0, at which that row starts.
+        place, start, encoding: go on there, and with the byte of the file, counted from 0, at which that row starts.
         strict: as for `Scorer`.
         on_answers: is told each row that has an answer.
 
     Attributes:
         model: answers; another one may be put in its place, see `use`.
-        read: how many bytes of the file are scored: those before the first row that is not complete.
+        read: how many bytes of the file are scored: those before the first row that is not complete; of an Excel file
+            none until it is finished.
 
     Raises:
         OtherAnswers: as `Scorer`.
@@ -90,6 +103,7 @@ class Scoring:
         *,
         place: Place | None = None,
         start: int = 0,
+        encoding: str = "",
         strict: bool = False,
         on_answers: OnAnswers = lambda _rows, _outcomes: None,
     ) -> None:
@@ -100,19 +114,39 @@ class Scoring:
         self._scorer = Scorer(
             model, max_cells=SLICE_CELLS, guarded=True, strict=strict, place=place, predict=self._predict
         )
-        # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
-        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._decoder = TextDecoder.going_on(encoding) if encoding else TextDecoder()
+        self._start = b""  # of a file that may be of either kind
+        self._is_text = place is not None
+        self._workbook: Workbook | None = None
+        self._is_finished = False
         self._came = start
-        self._held_bytes = 0  # of the text that belongs to a row that is not complete
+        self._tail = ""  # the text that belongs to a row that is not complete
 
     @property
     def read(self) -> int:
-        return self._came - self._held_bytes - len(self._decoder.getstate()[0]) if self.place else 0
+        if self._workbook is not None:
+            return self._came if self._is_finished else 0
+        return self._came - self._decoder.size_of(self._tail) - self._decoder.held if self.place else 0
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether the file can go on with the byte at `read`: text can, once its header is known."""
+        return self.place is not None and self._workbook is None
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of the file; empty while it is not known."""
+        return self._decoder.encoding
 
     @property
     def place(self) -> Place | None:
         """Where the first row starts that is not complete; None while the header is not."""
         return self._scorer.place
+
+    def close(self) -> None:
+        """Free what the file takes on disk."""
+        if self._workbook is not None:
+            self._workbook.close()
 
     def use(self, model: Classifier) -> None:
         """Score what follows by another model.
@@ -127,22 +161,49 @@ class Scoring:
         """Take bytes, and yield what is complete by now, in parts that may have no text.
 
         Raises:
-            Problem: 413, the file is too large.
+            Problem: 413, the file is too large; 503, it is an Excel file, and there is no room for it.
             DatasetError: as `Scorer.feed`.
         """
         self._came += len(content)
         if self._came > self._uploads.max_bytes:
             raise too_large(self._uploads.max_bytes)
+        if not self._is_text and self._workbook is None:
+            content, self._start = self._start + content, b""
+            if len(content) < START_BYTES:
+                self._start = content
+                return
+            self._is_text = kind_of(content[:START_BYTES]) != "zip"
+            if not self._is_text:
+                self._workbook = self._uploads.workbook()
+        if self._workbook is not None:
+            await self._workbook.add(content)
+            return
         async for part in self._feed(self._decoder.decode(content)):
             yield part
 
     async def finish(self) -> AsyncIterator[Part]:
-        """Yield what is left: no more bytes come. Errors are those of `Scorer.finish`."""
-        async for part in self._feed(self._decoder.decode(b"", final=True)):
+        """Yield what is left: no more bytes come. Errors are those of `Scorer.take` and `Scorer.finish`."""
+        parts = self._finish_text() if self._workbook is None else self._finish_workbook(self._workbook)
+        async for part in parts:
             yield part
+        self._is_finished = True
+
+    async def _finish_workbook(self, workbook: Workbook) -> AsyncIterator[Part]:
+        async for block in workbook.blocks():
+            yield Part("", 0)
+            async for part in self._in_turn(self._scorer.take(block)):
+                yield part
+
+    async def _finish_text(self) -> AsyncIterator[Part]:
+        async for part in self._feed(self._decoder.decode(self._start, final=True)):
+            yield part
+        has_begun = self.place is not None
         async for part in self._in_turn(self._scorer.finish()):
+            if not has_begun and self.place is not None:
+                has_begun = True
+                self._keep_tail()
             yield part
-        self._held_bytes = 0
+        self._tail = ""
 
     def last_row(self, message: str) -> bytes:
         """Return a row with nothing but a message; no bytes if there is no header above it."""
@@ -151,13 +212,13 @@ class Scoring:
     async def _feed(self, text: str) -> AsyncIterator[Part]:
         for start in range(0, len(text), SLICE_CHARACTERS):
             piece = text[start : start + SLICE_CHARACTERS]
+            self._tail += piece
             async for part in self._in_turn(self._scorer.feed(piece)):
                 yield part
-            held = self._scorer.held_characters
-            if held > len(piece):  # no row has ended in it
-                self._held_bytes += len(encoded(piece))
-            else:
-                self._held_bytes = len(encoded(piece[len(piece) - held :]))
+            self._keep_tail()
+
+    def _keep_tail(self) -> None:
+        self._tail = self._tail[len(self._tail) - self._scorer.held_characters :]
 
     async def _in_turn(self, parts: Iterator[Part]) -> AsyncIterator[Part]:
         async for part in self._uploads.in_turn(parts):
