@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import io
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import openpyxl
+import psutil
 import pytest
 from starlette.testclient import TestClient
 
@@ -24,6 +26,7 @@ from ml.tables.table import Bounds, Table
 from tests.conftest import ROOT
 from tests.tables import GOOD, HEADER, guarded
 from tests.test_score_stream import Answer, converse
+from web.api.scoring import Uploads
 from web.api.uploaded_file import EXCEL
 from web.app import create_app
 from web.settings import Settings
@@ -310,3 +313,20 @@ def test_the_room_on_disk_and_the_size_of_a_sheet_have_a_limit(model_path: Path)
     assert (too_large.status_code, too_large.json()["detail"]) == (422, "larger than 10000 bytes, unpacked")
     assert (no_room.status_code, no_room.json()["retry_after_s"]) == (503, 1)
     assert again.status_code == 422, "what waited on disk is gone"
+
+
+def test_the_process_that_reads_a_sheet_ends_when_nobody_wants_it() -> None:
+    content = changed(PLAIN, SHEET, lambda xml: xml.replace(b"<sheetData>", b"<z/>" * 8_000_000 + b"<sheetData>"))
+
+    async def leave() -> Any:
+        workbook = Uploads(Settings()).workbook()
+        await workbook.add(content)
+        blocks = workbook.blocks()
+        while not (readers := psutil.Process().children()):
+            assert (await anext(blocks)).rows == []
+        workbook.close()
+        return readers
+
+    readers = asyncio.run(leave())
+
+    assert psutil.wait_procs(readers, timeout=20)[1] == []
