@@ -142,9 +142,9 @@ def test_the_first_sheet_with_cells_is_read_unless_another_one_is_named(tmp_path
 
 
 def test_a_sheet_may_lack_its_header(tmp_path: Path) -> None:
-    table = read(tmp_path, workbook([[1, "a"], [2, "b"]]), has_header=False)
+    table = read(tmp_path, workbook([["cm", None], [1, "a"], [2, "b"]]), has_header=False)
 
-    assert columns_of(table) == {"column_1": ["1", "2"], "column_2": ["a", "b"]}
+    assert columns_of(table) == {"column_1": ["cm", "1", "2"], "column_2": ["", "a", "b"]}
 
 
 PLAIN = workbook([["x", "kind"], [1, "a"], [2, "b"]])
