@@ -7,14 +7,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from ml.model.card import TrainedFeature
+from ml.model.card import Recipe, TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.values import reader_of
+from ml.tables.dataset import Dataset, Feature, Target
+from ml.training import fitting, writing
 from tests import mixed
 from tests.conftest import Element, parse_html
 from web.app import create_app
@@ -279,3 +282,28 @@ def test_of_many_classes_the_most_frequent_have_an_example_and_all_have_a_reset(
 
 def test_a_word_is_looked_for_as_people_write_it() -> None:
     assert options(category("Caf\u00e9", "b"), "Cafe\u0301")[0] == ("Caf\u00e9", True)
+
+
+def test_hostile_words_are_text(tmp_path: Path) -> None:
+    evil = ('"><script>alert(1)</script>', "<b>", "' onfocus='x", "a\u202eb", "&amp;")
+    features = (
+        Feature(key="few", title="<i>few</i>", choices=evil, has_gaps=True, markers=('"><u>',)),
+        Feature(key="many", title="many", choices=tuple(f"<s>{n}</s>" for n in range(15)), header='"><h1>'),
+        Feature(key="some", title="some", choices=tuple(f"<p>{n}" for n in range(8))),
+        Feature(key="n", title="n", unit='"><em>', thousands='"', has_gaps=True, markers=('"',)),
+    )
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.integers(0, n, 90).astype(float) for n in (5, 15, 8, 3)])
+    rows[:9] = np.nan
+    target = Target(title="<title>", labels=("<no>", "<yes>"))
+    dataset = Dataset("x", "y", features, target, rows, (rows[:, 1] > 7).astype(float))
+    path = tmp_path / "x.npz"
+    trained = fitting.fit(dataset, Recipe(n_estimators=2))
+    writing.write(writing.model_of(trained), path, trained=trained)
+
+    with TestClient(create_app(Settings(model_file=path))) as client:
+        html = parse_html(client.get("/", params={"few": evil[0], "many": "<q>", "map-x": "few", "map-y": "many"}).text)
+
+    assert [element.tag for tag in ("i", "s", "b", "q", "u", "em") for element in html.all(tag)] == ["em"], "of a guess"
+    assert [script.attributes.keys() >= {"src"} for script in html.all("script")] == [True, True]
+    assert sent(html.one("form", id="measurements")).items() >= {"few": evil[0], "many": "<q>"}.items()

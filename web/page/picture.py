@@ -36,7 +36,7 @@ class Picture:
         kinds = () if any(model.features[side].choices for side in sides) else model.card.picture
         self._may_lack = [side for side in sides if model.features[side].has_gaps]
         longest = max((model.features[positions[kind.length]].high for kind in kinds), default=0.0)
-        self._longest = longest if longest > 0 else math.inf
+        self._unit = min(LONGEST / longest, 1e300) if longest > 0 else 0.0
         self._kinds = [(positions[kind.length], positions[kind.width], len(kind.angles)) for kind in kinds]
         self.shapes = [ShapeView(f"{angle:g}", tone % 2) for tone, kind in enumerate(kinds) for angle in kind.angles]
 
@@ -51,4 +51,5 @@ class Picture:
         return sizes
 
     def _scaled(self, value: float) -> float:
-        return min(max(value / self._longest * LONGEST, SHORTEST), REACH)
+        size = value * self._unit
+        return SHORTEST if size < SHORTEST else REACH if size > REACH else size
