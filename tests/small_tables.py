@@ -14,6 +14,8 @@ from ml.training import fitting, writing
 
 RECIPE = Recipe(n_estimators=7)
 N_ROWS = 240
+# A word that wants to be something else in a shell, a program, a table or a page.
+HOSTILE = """it's "$HOME", `date` \\ %s </script>"""
 
 
 def penguins() -> Dataset:
@@ -59,7 +61,7 @@ def prices() -> Dataset:
     price = (400 * carat**2 + 90 * colour + chance.normal(0, 20, N_ROWS)).round(2)
     carat[::9] = np.nan
     features = (
-        Feature(key="colour", title="colour", header="Colour", choices=("D", "E <", 'F, "x"')),
+        Feature(key="colour", title="colour", header="Colour", choices=("D", "E <é", HOSTILE)),
         Feature(key="carat", title="carat", header="carat", has_gaps=True, markers=("?",)),
     )
     return Dataset(

@@ -19,6 +19,7 @@ def _with_marks(table: str, separator: str, mark: str = ".") -> str:
     return table.replace(",", separator).replace(".", mark)
 
 
+_QUOTED_HEADER = ", ".join(f'"{name}"' for name in HEADER.split(","))
 _TEXTS = {
     "commas": f"{HEADER}\n{GOOD}\n",
     "a mark in front, no end of line": f"\ufeff{HEADER}\r\n{GOOD}",
@@ -38,10 +39,25 @@ _TEXTS = {
     "wide letters": f"日本,{HEADER}\n" + f"日本語𝄞é,{GOOD}\n" * 5_000,
     "a quoted cell across slices": f'{HEADER},x\n{GOOD},"{"é, " * 40_000}"\n{GOOD},y\n',
     "a doubled quote, then the end of a slice": f'{HEADER},x\n{GOOD},"a"", b\n{"x" * SLICE_BYTES}"\n{GOOD},y\n',
+    "a line that says the separator": f"sep=;\r\n{_with_marks(HEADER, ';')}\r\n{_with_marks(GOOD, ';', ',')}\r\n",
+    "comments and a title": f"# from a device\n\nMeasurements\n{HEADER}\n{GOOD}\n#,1,2,3\n",
+    "a header in a comment": f"# by hand\n# {HEADER}\n{GOOD}\n",
+    "row names without a name": _with_marks(_QUOTED_HEADER, " ").replace("  ", " ")
+    + "\n"
+    + "".join(f'"row {n}" {_with_marks(GOOD, " ")}\n' for n in range(5_000)),
+    "white space": f"sepal_length  sepal_width petal_length\tpetal_width note\n {_with_marks(GOOD, '   ')} =1\n5 5\n",
+    "vertical bars": _with_marks(f"{HEADER}\n{GOOD}\n", "|"),
+    "quotes after spaces": f'"note", {_QUOTED_HEADER}\n"a, b", {GOOD}\n=1, "5.6", 2, 3, 4\n',
+    "separators at the end of lines": f"{HEADER},,\n{GOOD},,\n{GOOD},,\n",
+    "more separators in the rows": f"{HEADER}\n{GOOD},,\n{GOOD},,\n{GOOD}\n",
+    "lines of separators": f"{HEADER}\n,,,\n{GOOD}\n,,,\n\n,,,\n{GOOD}\n,,,\n ,,,\n\n,,,",
     "only bad rows": f"{HEADER}\n" + "a,b,c,d\n" * 300,
 }
 TABLES = {name: text.encode() for name, text in _TEXTS.items()} | {
     "bytes that are no text": f"{HEADER},n\udce9\n{GOOD},\udcff\n\udcfe,1,1,1,2\n".encode(errors="surrogateescape"),
+    "UTF-16": f"\ufeff日本,{HEADER}\n".encode("utf-16-le") + f"日本𝄞é,{GOOD}\n".encode("utf-16-le") * 5_000,
+    "UTF-16 the other way": f"\ufeff{HEADER},n\r\n{GOOD},é\r\n".encode("utf-16-be"),
+    "UTF-16 without a mark, and half a letter": f"{HEADER},n\n{GOOD},".encode("utf-16-le") + b"\x00\xd8,\x00\n\x00x",
     "another encoding": f"año,{HEADER}\n".encode() + f"niño \u20ac,{GOOD}\n".encode("cp1252") * 4_000,
 }
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import math
+import os
 import struct
-from collections.abc import Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +18,20 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from ml.model.classifier import Classifier
+from ml.model.values import no_value_text
 from ml.training.writing import outputs_of
 from tests import small_tables
+from tests.conftest import ROOT, Server, run_server
+from tests.tables import guarded
 from web.api.encoder import interval_of
 from web.app import create_app
+from web.client import Prediction, Refused, Stream
 from web.oip import elements, messages
 from web.settings import Settings
 
@@ -530,3 +541,116 @@ def test_a_large_request_of_texts_lets_others_have_a_turn() -> None:
     asyncio.run(read())
 
     assert turns >= 2 * len(body) // elements.PIECE_BYTES
+
+
+# --- the client, and one rule
+
+
+@pytest.fixture(scope="module")
+def running(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("running")
+    small_tables.written(service.model.name, folder)
+    with run_server(folder / "log.txt", MODEL_FILE=str(folder / f"{service.model.name}.npz")) as server:
+        yield server
+
+
+def asked_of_client(url: str, samples: Iterable[Any]) -> list[Prediction | Refused]:
+    async def ask() -> list[Prediction | Refused]:
+        async with Stream(url) as stream:
+            return [outcome async for outcome in stream.predict(samples)]
+
+    return asyncio.run(ask())
+
+
+def outputs_of_prediction(prediction: Prediction | Refused) -> list[float]:
+    assert isinstance(prediction, Prediction)
+    if prediction.value is None:
+        assert prediction.label
+        return [*prediction.probabilities.values()]
+    assert prediction.interval
+    assert prediction.interval.low <= prediction.value <= prediction.interval.high
+    assert (prediction.label, prediction.probabilities) == ("", {})
+    return [prediction.value]
+
+
+def test_the_client_gets_the_bits_of_scikit_learn(service: Service, running: Server) -> None:
+    as_arrays = [np.array([*sample.values()], object) for sample in service.samples]
+    with_nan = [{key: math.nan if v is None else v for key, v in sample.items()} for sample in service.samples]
+
+    for samples in (service.samples, as_arrays, with_nan):
+        assert [*map(outputs_of_prediction, asked_of_client(running.url, samples))] == service.expected.tolist()
+
+
+def test_the_client_names_what_is_wrong(service: Service, running: Server) -> None:
+    sample = {**service.samples[1], service.model.features[-1].key: "many"}
+
+    good, wrong, alone = asked_of_client(running.url, [service.samples[0], sample, {}])
+
+    assert isinstance(good, Prediction)
+    assert isinstance(wrong, Refused)
+    assert [error.code for error in wrong.errors] == ["not_a_number"]
+    assert isinstance(alone, Refused)
+
+
+def table_of(service: Service) -> str:
+    """Return the samples as a CSV file, with NA or the column's own marker for no value."""
+    sink = io.StringIO(newline="")
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow([feature.header for feature in service.model.features])
+    for sample in service.samples:
+        writer.writerow([no_value_text(f) if sample[f.key] is None else sample[f.key] for f in service.model.features])
+    return sink.getvalue()
+
+
+def test_the_table_command_adds_what_the_command_line_adds(service: Service, running: Server, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(table_of(service), encoding="utf-8", newline="")
+
+    subprocess.run(
+        [sys.executable, "-m", "web.client", running.url, "stream", "rows.csv", "--out", "scored.csv"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True,
+    )  # fmt: skip
+
+    table = (tmp_path / "scored.csv").read_bytes()
+    assert table == guarded(service.model, table_of(service).encode())
+    names = ["predicted_value"] if service.model.quantity else [f"probability_{one}" for one in service.model.labels]
+    rows = [*csv.DictReader(io.StringIO(table.decode()))]
+    assert [[float(row[name]) for name in names] for row in rows] == service.expected.tolist()
+
+
+ODD = st.sampled_from([None, "Nowhere", "", "5,5", 1e30, -1.0, 0, True, "NA", "?", "male", "Dream", "yes", "D", 44.5])
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_channel_gives_the_same_bits_or_the_same_errors(service: Service, data: st.DataObject) -> None:
+    """The one rule: whatever a sample has, channels agree to the last bit on its answer, and on what is wrong."""
+    sample = data.draw(st.sampled_from(service.samples)) | data.draw(
+        st.dictionaries(st.sampled_from([feature.key for feature in service.model.features]), ODD, max_size=2)
+    )
+
+    by_json = post(service.client, sample=sample)
+    batch = post(service.client, samples=[sample, sample])
+    with service.client.websocket_connect("/stream") as stream:
+        stream.receive_json()
+        stream.send_json({"sample": sample})
+        single = stream.receive_json()
+        stream.send_json({"samples": [sample]})
+        many = stream.receive_json()
+
+    if "errors" in by_json:
+        errors = by_json["errors"]
+        assert single["error"]["errors"] == errors
+        assert many["error"]["errors"] == [error | {"sample": 0} for error in errors]
+        assert batch["errors"] == [error | {"sample": at} for at in (0, 1) for error in errors]
+        return
+    outputs = outputs_in(service, by_json)
+    assert [outputs_in(service, item) for item in batch["predictions"]] == [outputs, outputs]
+    assert [item["notes"] for item in batch["predictions"]] == [by_json["notes"]] * 2
+    assert outputs_in(service, single) == outputs
+    assert outputs_of_columns(service, many) == [outputs]
+    assert outputs_by_row(infer(service, [tensor_of(key, value) for key, value in sample.items()])) == [outputs]
+
+
+def tensor_of(name: str, value: object) -> Json:
+    datatype = {str: "BYTES", bool: "BOOL", float: "FP64", int: "INT64"}.get(type(value), "BYTES")
+    return {"name": name, "shape": [1], "datatype": datatype, "data": [value]}

@@ -43,6 +43,7 @@ from tests.builders import dataset_of
 from tests.conftest import ROOT, Server, free_port, memory_bytes, run_server
 from tests.tables import TABLES, guarded
 from tests.test_ml_command_line import closing
+from web.api.encoder import description_of
 from web.client import connection as connection_module
 from web.client import waiting as waiting_module
 from web.client.connection import stream_uri
@@ -1153,7 +1154,7 @@ def test_model_and_limits_are_known_inside(server: Server, model: Classifier) ->
     async def look() -> None:
         async with Stream(server.url) as stream:
             assert (stream.model.name, stream.model.version) == (model.name, model.version)
-            assert stream.model.features == model.features
+            assert stream.model.features == description_of(model).features
             assert stream.model.labels == model.labels
             assert stream.limits.max_samples == 10_000
 

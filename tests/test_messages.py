@@ -112,7 +112,7 @@ def test_a_member_that_a_sample_has_several_times_is_marked_as_such(encoded: str
     sample = decoder.decode_sample(Raw(encoded.encode()))
 
     assert sample == {"a": text, "b": 3}
-    assert {name: type(value) for name, value in sample.items()}["a"] is Repeated  # type: ignore[union-attr]  # a dict
+    assert {name: type(value) for name, value in sample.items()}["a"] is Repeated
 
 
 @pytest.mark.parametrize("content", ["", " \n", b"", b"\n"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,23 @@ from msgspec import UNSET
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 
+from ml.model import classifier
 from ml.model.classifier import Classifier
 from ml.tables.numbers import LARGEST, is_half_typed, is_number, number_of
-from tests.conftest import Server, parse_html, run_server
+from tests import small_tables
+from tests.conftest import Element, Server, parse_html, run_server
 from web.api import description
-from web.api.description import text_schemas
-from web.api.encoder import encoder_of
-from web.api.messages import Answer, BatchAnswer, BatchItem, PredictionFrame
+from web.api.description import example_of, text_schemas
+from web.api.encoder import encoder_of, interval_of
+from web.api.messages import (
+    Answer,
+    BatchAnswer,
+    BatchItem,
+    PredictionFrame,
+    QuantityAnswer,
+    QuantityFrame,
+    QuantityItem,
+)
 from web.app import create_app
 from web.page import openapi
 from web.settings import Settings
@@ -126,6 +137,60 @@ def test_with_a_token_the_document_says_who_must_send_it(model: Classifier) -> N
     assert "401" not in responses_of(model, "/", "get", api_token="a-token-of-24-characters")
 
 
+@pytest.fixture(params=small_tables.DATASETS)
+def described(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Classifier, dict[str, Any]]:
+    model = small_tables.written(request.param, tmp_path)
+    return model, openapi.describe(model, Settings())
+
+
+def test_the_document_describes_words_missing_values_and_the_answer(
+    described: tuple[Classifier, dict[str, Any]],
+) -> None:
+    model, document = described
+    schemas = document["components"]["schemas"]
+
+    for feature in model.features:
+        value = schemas["NamedSample"]["properties"][feature.key]
+        assert value["examples"] == [feature.shown(feature.example)]
+        assert ({"type": "null"} in value["anyOf"]) == feature.has_gaps
+        assert ({"enum": [*feature.choices]} in value["anyOf"]) == bool(feature.choices)
+    members = {"value", "interval"} if model.quantity else {"label", "probabilities"}
+    for name in ("Answer", "BatchItem", "PredictionFrame"):
+        assert members <= set(schemas[name]["required"])
+        assert not {"label", "value"} - members <= set(schemas[name]["properties"])
+    assert not [name for name in schemas if name.startswith("Quantit")]
+    references = set(re.findall(r'"\$ref":"#/components/schemas/([^"]*)"', msgspec.json.encode(document).decode()))
+    assert references <= schemas.keys()
+
+
+def test_what_is_encoded_of_any_model_is_what_its_documented_types_encode(
+    described: tuple[Classifier, dict[str, Any]],
+) -> None:
+    model, _ = described
+    sample = {key: "Nowhere" if isinstance(value, str) else value for key, value in example_of(model.features).items()}
+    row = model.validator.row(sample)
+    encoder, prediction, notes = encoder_of(model), model.predict(row), model.validator.notes(row)
+    name = encoder.name
+
+    answer = encoder.answer(row, prediction, notes)
+    item = encoder.batch_item(prediction, notes)
+    frame = encoder.frame(UNSET, prediction)
+
+    if model.quantity:
+        value, interval = prediction.value, interval_of(prediction.value, model.quantity.interval)
+        expected: Any = QuantityAnswer(model=name, sample=sample, value=value, interval=interval, notes=notes)
+        expected_item: Any = QuantityItem(value=value, interval=interval, notes=notes)
+        expected_frame: Any = QuantityFrame(id=UNSET, value=value, interval=interval, version=model.version)
+    else:
+        label, probabilities = prediction.label, dict(zip(model.labels, prediction.probabilities, strict=True))
+        expected = Answer(model=name, sample=sample, label=label, probabilities=probabilities, notes=notes)
+        expected_item = BatchItem(label=label, probabilities=probabilities, notes=notes)
+        expected_frame = PredictionFrame(id=UNSET, label=label, probabilities=probabilities, version=model.version)
+    assert answer == msgspec.json.encode(expected)
+    assert item == msgspec.json.encode(expected_item)
+    assert frame.encode() == msgspec.json.encode(expected_frame)
+
+
 SPACES = st.text(st.sampled_from([chr(code) for code in range(0x3001) if chr(code).isspace()]), max_size=3)
 
 
@@ -169,7 +234,7 @@ def test_text_fits_a_pattern_just_when_the_validator_reads_it(text: str) -> None
 
 
 def test_a_value_whose_limits_no_pattern_can_express_says_that_text_is_read(model: Classifier) -> None:
-    limited = description.number_of(msgspec.structs.replace(model.features[0], minimum=1.0, maximum=9.0))
+    limited = description.value_of(msgspec.structs.replace(model.features[0], minimum=1.0, maximum=9.0))
 
     assert limited["anyOf"] == [{"type": "number", "minimum": 1.0, "maximum": 9.0}]
     assert "text as a person types it is read as well" in limited["description"]
@@ -201,13 +266,16 @@ def test_the_documentation_is_kept_until_it_changes(client: TestClient, path: st
 
 
 def test_every_example_of_the_documentation_runs(server: Server, client: TestClient, tmp_path: Path) -> None:
-    page = parse_html(client.get("/docs").text)
+    run_examples(parse_html(client.get("/docs").text), server.url, tmp_path)
+
+
+def run_examples(page: Element, url: str, folder: Path) -> None:
     commands = [element.text for element in page.all("code") if element.text.startswith(("curl ", "printf "))]
 
     for command in commands:
-        asked = command.replace("http://testserver", server.url)
+        asked = command.replace("http://testserver", url)
         done = subprocess.run(
-            f"{asked} -o {tmp_path / 'answer'} -w '%{{http_code}}'", shell=True, capture_output=True, check=True
+            f"{asked} -o {folder / 'answer'} -w '%{{http_code}}'", shell=True, capture_output=True, check=True
         )
         assert done.stdout in (b"200", b"303"), command
     assert len(commands) >= 12
@@ -237,6 +305,32 @@ def schemathesis(document: str, folder: Path, *options: str) -> None:
 
 def test_the_service_does_what_its_document_says(server: Server, tmp_path: Path) -> None:
     schemathesis(f"{server.url}/openapi.json", tmp_path)
+
+
+@pytest.fixture(scope="module", params=["penguins", "prices"])
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of a model of words, missing values, and a quantity."""
+    folder = tmp_path_factory.mktemp(request.param)
+    small_tables.written(request.param, folder)
+    with run_server(folder / "log.txt", MODEL_FILE=str(folder / f"{request.param}.npz")) as server:
+        yield server
+
+
+def test_a_service_of_words_and_quantities_does_what_its_document_says(other: Server, tmp_path: Path) -> None:
+    schemathesis(f"{other.url}/openapi.json", tmp_path)
+
+
+def test_every_example_of_a_model_of_words_runs(other: Server, tmp_path: Path) -> None:
+    with urllib.request.urlopen(f"{other.url}/docs") as response:
+        page = parse_html(response.read().decode())
+
+    run_examples(page, other.url, tmp_path)
+
+
+@pytest.mark.long
+def test_json_of_words_is_taken_just_when_the_document_admits_it(other: Server, tmp_path: Path) -> None:
+    model = classifier.load(Path(other.log.parent) / f"{other.log.parent.name.rstrip('0123456789')}.npz")
+    schemathesis(*strict_document(other, tmp_path, model), "--phases", "fuzzing")
 
 
 @pytest.mark.long

@@ -112,7 +112,7 @@ BAD = {
     "٥,2.7,4.2,1.3": "sepal length: '٥' is not a number",
     "1e39,2.7,4.2,1.3": "sepal length is too large for a 32-bit float",
     f"{'1' * 65},2.7,4.2,1.3": f"sepal length: '{'1' * 64}…' is not a number",
-    ",,,": "sepal length is missing; sepal width is missing; petal length is missing",
+    ",,,": "sepal length is missing; sepal width is missing; petal length is missing; and 1 more",
 }
 
 

@@ -172,6 +172,17 @@ def test_a_file_in_pieces_over_broken_connections_is_the_file_in_one(
         assert (answer.table, posted.json()["detail"]) == (b"", error)
 
 
+@pytest.mark.parametrize("name", ["UTF-16", "row names without a name", "lines of separators", "quotes after spaces"])
+def test_any_form_of_table_goes_on_after_a_lost_connection(client: TestClient, model: Classifier, name: str) -> None:
+    answer = Answer()
+
+    while not answer.is_done:
+        converse(client, TABLES[name], [9_973] * 200, answer, frames=4)
+
+    assert answer.table == guarded(model, TABLES[name])
+    assert answer.read == len(TABLES[name])
+
+
 def test_a_file_goes_on_in_another_process(client: TestClient, model: Classifier, model_path: Path) -> None:
     table = f"{HEADER}\n".encode() + b"".join(b"%.1f,2.7,4.2,1.3\n" % (4 + n / 100) for n in range(400))
     answer = Answer()

@@ -6,6 +6,7 @@ import ast
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from ml.model.card import Recipe
 from ml.model.classifier import Classifier, Prediction
 from ml.tables.dataset import Feature
 from ml.training import fitting, writing
+from tests import small_tables
 from tests.browser import needs_chromium
 from tests.builders import dataset_of
 from tests.conftest import Server, parse_html, run_server
@@ -102,6 +104,24 @@ def test_a_form_has_one_line_a_feature() -> None:
 
     assert [one.attributes["name"] for one in form.all("input")] == [f"key_{number}" for number in range(60)]
     assert form.all("label")[7].text == "Title 7"
+
+
+def test_words_and_missing_values_are_written_as_each_language_has_them() -> None:
+    asked = call(
+        Input("a", "A", small_tables.HOSTILE, is_word=True),
+        Input("b", "B", "NA", is_word=True, is_missing=True),
+        Input("c", "C", "NA", is_missing=True),
+    )
+
+    (sample,) = [n.value for n in ast.parse(snippets.python(asked)).body if isinstance(n, ast.Assign)]
+    assert ast.literal_eval(sample) == {"a": small_tables.HOSTILE, "b": None, "c": None}
+    assert "b: null, c: null" in snippets.javascript(asked)
+    assert [one.attributes["value"] for one in parse_html(snippets.htmx(asked)).all("input")] == [
+        small_tables.HOSTILE, "NA", "NA",
+    ]  # fmt: skip
+    for write in (snippets.curl, snippets.python, snippets.javascript, snippets.inference, snippets.tritonclient):
+        assert "</script>" not in write(asked)
+        assert write(asked).replace("\n", "").isprintable()
 
 
 # Run
@@ -237,6 +257,48 @@ def test_the_inference_client_prints_the_answer(kind: str, services: dict[str, S
 
     label = np.array([service.prediction.label.encode()], dtype=np.object_)
     assert printed.strip() == f"{label} {np.array([service.prediction.probabilities])}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The snippets for a sample with a missing value, and the outputs that scikit-learn gives to it."""
+
+    programs: dict[str, str]
+    outputs: list[float]
+    name: str
+
+
+@pytest.fixture(scope="module", params=["penguins", "prices"])
+def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    folder = tmp_path_factory.mktemp(request.param)
+    model = small_tables.written(request.param, folder)
+    sample = {"island": "Dream", "sex": "", "bill_length": None, "body_mass": 3_900}
+    sample = {"colour": small_tables.HOSTILE, "carat": None} if request.param == "prices" else sample | {"sex": None}
+    with run_server(folder / "log.txt", MODEL_FILE=str(folder / f"{request.param}.npz")) as server:
+        english = languages.language("en")
+        view = code_view(model, sample, address=f"{server.url}/", needs_token=False, language=english)
+        assert not view.note
+        row = np.array([model.validator.row(sample)])
+        outputs = model.predict_batch(row).outputs[0].tolist()
+        yield Asked({snippet.id: snippet.text for snippet in view.snippets}, outputs, request.param)
+
+
+@pytest.mark.parametrize("name", ["curl", "oip", "python", "triton", "js"])
+def test_words_missing_values_and_quantities_go_through_every_program(asked: Asked, name: str, tmp_path: Path) -> None:
+    program = asked.programs[f"code-{name}"]
+    if name == "js":
+        if shutil.which("node") is None:
+            pytest.skip("Node is not installed")
+        (tmp_path / "snippet.mjs").write_text(program, encoding="utf-8")
+    command = {"curl": ("sh", "-c"), "oip": ("sh", "-c"), "js": ("node", "snippet.mjs")}
+    started = command.get(name, (sys.executable, "-c"))
+
+    printed = run(*started, *([] if name == "js" else [program]), folder=tmp_path)
+
+    numbers = [float(number) for number in re.findall(r"[0-9]+\.?[0-9]*(?:e-?[0-9]+)?", printed)]
+    assert all(pytest.approx(output, rel=1e-7) in numbers for output in asked.outputs), printed
+    if asked.name == "prices" and name in ("curl", "python", "js"):
+        assert "coverage" in printed
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed; the browser runs the same program")

@@ -45,9 +45,9 @@ def reader_of(feature: Feature) -> Reader:
     """
     if feature.choices:
         positions = {choice: float(position) for position, choice in enumerate(feature.choices)}
-        return partial(_choice, positions, feature, _no_values(feature))
+        return partial(_choice, positions, feature, frozenset(no_value_texts(feature)))
     if feature.has_gaps or feature.unit or feature.thousands:
-        return partial(_number, feature, _no_values(feature))
+        return partial(_number, feature, frozenset(no_value_texts(feature)))
     return number_of
 
 
@@ -57,9 +57,9 @@ def no_value_text(feature: Feature) -> str:
     return next(text for text in texts if text not in feature.choices)
 
 
-def _no_values(feature: Feature) -> frozenset[str]:
+def no_value_texts(feature: Feature) -> tuple[str, ...]:
     """Return the texts that stand for no value in a sample; none where the feature always has one."""
-    return frozenset({*feature.markers, no_value_text(feature)} if feature.has_gaps else ())
+    return tuple(dict.fromkeys((*feature.markers, no_value_text(feature)))) if feature.has_gaps else ()
 
 
 def _number(feature: Feature, no_values: frozenset[str], value: object) -> float:

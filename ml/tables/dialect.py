@@ -18,7 +18,7 @@ SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", 
 # A quote opens a cell only at its start: elsewhere it may be a mark for inches. While it is open, the last group is "".
 QUOTED = re.compile(r'(^|[,;\t|])"(?:[^"]++|"")*+("?)')
 # Behind spaces it opens one only if it is closed again before the next separator.
-_SPACED = re.compile(r'(?:^|[,;\t|])[ ]++"(?:[^"]++|"")*+"[ ]*+(?=[,;\t|\r\n]|$)')
+_SPACED = re.compile(r'(^|[,;\t|])[ ]++"(?:[^"]++|"")*+"[ ]*+(?=[,;\t|\r\n]|$)')
 
 
 class _Reader(Protocol):
@@ -79,7 +79,7 @@ def dialect_of(header: str, row: str | None, *, given: str = "", allow_white_spa
         allow_white_space: let white space separate the cells if nothing else does.
     """
     is_spaced = bool(_SPACED.search(header) or (row and _SPACED.search(row)))
-    unquoted = _SPACED.sub(",", QUOTED.sub(r"\1", header))
+    unquoted = QUOTED.sub(r"\1", _SPACED.sub(r"\1", header))
     marks = [mark for mark in ",;\t|" if mark in unquoted]
     best, best_fit = None, (0, 0, 0)
     for mark in [given] if given else marks:

@@ -18,13 +18,17 @@ _STARTS = (
     ("\udcd0\udccf\x11", "this is an old Excel file: save the table as CSV"),
     ("PAR1\x15", "this is a Parquet file: save the table as CSV"),
     ("ARROW1\0", "this is an Arrow file: save the table as CSV"),
+    ("\udc89PNG", "this is an image"),
+    ("\udcff\udcd8\udcff", "this is an image"),
+    ("GIF8", "this is an image"),
+    ("@relation ", "this is an ARFF file: save the table as CSV"),
     ("%PDF-", "this is a PDF file: save the table as CSV"),
     ("\x1f\udc8b", "this is a gzip file: unpack it"),
     ("BZh91AY&SY", "this is a bzip2 file: unpack it"),
     ("\udcfd7zXZ\0", "this is an xz file: unpack it"),
     ("(\udcb5/\udcfd", "this is a Zstandard file: unpack it"),
 )
-_PACKED: dict[bytes, Kind] = {b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip", b"PAR1": "parquet"}
+_PACKED: dict[bytes, Kind] = {b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x1f\x8b": "gzip", b"PAR1": "parquet"}
 START_BYTES = 4
 # An object with a member, or an array of objects, arrays or text, in one line or more; no header has such brackets.
 _JSON = re.compile(r'\s*+(?:\{\s*+(?:"|$)|\[\s*+(?:[\[{"]|$))')

@@ -52,7 +52,7 @@ def read_table(
     try:
         return _read(path, encoding=encoding, sheet=sheet, has_header=has_header, bounds=bounds)
     except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from error
+        raise error.of(path) from error
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
 

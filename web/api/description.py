@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml.model.card import TrainedFeature
-from ml.tables.numbers import LARGEST
+from ml.model.values import no_value_text, no_value_texts
+from ml.tables.numbers import LARGEST, shown_number
+from web.api.messages import Value
 
 Json = dict[str, Any]
 
+# A sentence names so many choices of a category.
+SHOWN_CHOICES = 10
+
 # The characters that the validator strips from both ends of text: those for which `str.isspace` is true.
-_SPACES = r"[\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*"
+_SPACE = r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_SPACES = f"[{_SPACE}]*"
+_NOT_BLANK = f"[^{_SPACE}]"
 _SIGN = r"[-+\u2212]?"
 # With so many digits and such an exponent a number is finite in float32 and shorter than the longest text.
 _DIGITS = r"([0-9]{1,29}([.,][0-9]{0,20})?|[.,][0-9]{1,20})"
@@ -41,10 +48,11 @@ def named_sample(features: tuple[TrainedFeature, ...]) -> Json:
     return {
         "title": "A sample by feature key",
         "type": "object",
-        "properties": {feature.key: number_of(feature) for feature in features},
+        "description": "A feature may also be named by the header of its column in the training table, but not twice.",
+        "properties": {feature.key: value_of(feature) for feature in features},
         "required": [feature.key for feature in features],
         "additionalProperties": False,
-        "examples": [{feature.key: feature.example for feature in features}],
+        "examples": [example_of(features)],
     }
 
 
@@ -54,9 +62,9 @@ def typed_sample(features: tuple[TrainedFeature, ...], options: Sequence[str]) -
     return {
         "title": "A sample as a form, of which a part may not be typed yet",
         "type": "object",
-        "properties": shown | {feature.key: typed_number_of(feature) for feature in features},
+        "properties": shown | {feature.key: typed_value_of(feature) for feature in features},
         "additionalProperties": False,
-        "examples": [{feature.key: feature.example for feature in features}],
+        "examples": [example_of(features)],
     }
 
 
@@ -65,44 +73,71 @@ def ordered_sample(features: tuple[TrainedFeature, ...]) -> Json:
     return {
         "title": "A sample in the order of the features",
         "type": "array",
-        "prefixItems": [number_of(feature) for feature in features],
+        "prefixItems": [value_of(feature) for feature in features],
         "minItems": len(features),
         "maxItems": len(features),
         "items": False,
-        "examples": [[feature.example for feature in features]],
+        "examples": [[*example_of(features).values()]],
     }
 
 
-def number_of(feature: TrainedFeature) -> Json:
-    """Return the schema of one value: a number, or text as a person types it."""
+def example_of(features: Iterable[TrainedFeature]) -> dict[str, Value]:
+    """Return the model's example as a sample."""
+    return {feature.key: feature.shown(feature.example) for feature in features}
+
+
+def text_of(feature: TrainedFeature, value: float) -> str:
+    """Return a value of a row as a person writes it."""
+    shown = feature.shown(value)
+    if shown is None:
+        return no_value_text(feature)
+    return shown if isinstance(shown, str) else shown_number(shown)
+
+
+def value_of(feature: TrainedFeature) -> Json:
+    """Return the schema of one value: a number, or text as a person types it; a word; or null."""
+    kinds = _words(feature) if feature.choices else _numbers(feature)
     return {
         "title": feature.title,
-        "description": description_of(feature) + _about_text(feature),
-        "anyOf": _kinds(feature),
-        "examples": [feature.example],
+        "description": description_of(feature) + ("" if feature.choices else _about_text(feature)),
+        "anyOf": [*kinds, {"type": "null"}] if feature.has_gaps else kinds,
+        "examples": [feature.shown(feature.example)],
     }
 
 
-def typed_number_of(feature: TrainedFeature) -> Json:
+def typed_value_of(feature: TrainedFeature) -> Json:
     """Return the schema of a field of a page: one value, or the beginning of it."""
-    number = number_of(feature)
-    return number | {"anyOf": [*number["anyOf"], ref("HalfTypedText")]}
+    schema = value_of(feature)
+    kinds = [kind for kind in schema["anyOf"] if kind != {"type": "null"}]
+    return schema | {"anyOf": [*kinds, {"type": "string"} if feature.choices else ref("HalfTypedText")]}
 
 
-def _kinds(feature: TrainedFeature) -> list[Json]:
+def _words(feature: TrainedFeature) -> list[Json]:
+    """Return the schemas of a category's values: any word is taken, the choices are those that were seen."""
+    return [
+        {"enum": [*feature.choices]},
+        {"type": "string", "pattern": _NOT_BLANK, "description": "any other word: it was not seen in training"},
+        {"type": ["boolean", "number"], "description": "the word that is its JSON text, or says the same"},
+    ]
+
+
+def _numbers(feature: TrainedFeature) -> list[Json]:
     number = {
         "type": "number",
         "minimum": -LARGEST if feature.minimum is None else feature.minimum,
         "maximum": LARGEST if feature.maximum is None else feature.maximum,
     }
-    if not _has_pattern(feature):
-        return [number]
-    return [number, ref("UnsignedNumberText" if feature.minimum == 0 else "NumberText")]
+    kinds: list[Json] = [number]
+    if _has_pattern(feature):
+        kinds.append(ref("UnsignedNumberText" if feature.minimum == 0 else "NumberText"))
+    if feature.has_gaps:
+        kinds.append({"enum": [*no_value_texts(feature)], "description": "no value"})
+    return kinds
 
 
 def _has_pattern(feature: TrainedFeature) -> bool:
-    """Return whether a pattern can express the limits for text."""
-    return feature.minimum in (None, 0) and feature.maximum is None
+    """Return whether a pattern can express the limits for text; marks of thousands have none."""
+    return feature.minimum in (None, 0) and feature.maximum is None and not feature.thousands
 
 
 def _about_text(feature: TrainedFeature) -> str:
@@ -113,8 +148,12 @@ def _about_text(feature: TrainedFeature) -> str:
 
 def description_of(feature: TrainedFeature) -> str:
     """Return what a feature is, in a sentence."""
+    missing = "; may be missing" if feature.has_gaps else ""
+    if feature.choices:
+        more = ", …" if len(feature.choices) > SHOWN_CHOICES else ""
+        return f"{feature.title}: {', '.join(feature.choices[:SHOWN_CHOICES])}{more} in the training data{missing}"
     unit = f" in {feature.unit}" if feature.unit else ""
-    return f"{feature.title}{unit}; {feature.low:g} to {feature.high:g} in the training data"
+    return f"{feature.title}{unit}; {feature.low:g} to {feature.high:g} in the training data{missing}"
 
 
 def read_operation(operation: str, summary: str, schema: str) -> Json:

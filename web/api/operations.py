@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ml.model.classifier import Classifier
 from ml.tables.layout import added_columns
-from ml.tables.numbers import shown_number
+from ml.tables.written import RowWriter
 from web.api.components import PAGE, PROBLEM
-from web.api.description import Json, json_content, read_operation, ref, response, typed_number_of
+from web.api.description import Json, example_of, json_content, read_operation, ref, response, text_of, typed_value_of
 from web.api.messages import SUBPROTOCOL
 from web.api.uploaded_file import EXCEL
 from web.settings import Settings
@@ -61,8 +61,11 @@ def _predict_many(model: Classifier, settings: Settings) -> Json:
 
 
 def _json_body(model: Classifier) -> Json:
-    rows = [[float(value) for value in row] for row in model.reference_rows[:2].tolist()]
-    example = _example(model)
+    rows = [
+        [feature.shown(value) for feature, value in zip(model.features, row, strict=True)]
+        for row in model.reference_rows[:2].tolist()
+    ]
+    example = example_of(model.features)
     return {
         "schema": ref("PredictRequest"),
         "examples": {
@@ -73,12 +76,8 @@ def _json_body(model: Classifier) -> Json:
 
 
 def _form(model: Classifier) -> Json:
-    filled = {"schema": ref("TypedSample"), "example": _example(model)}
+    filled = {"schema": ref("TypedSample"), "example": example_of(model.features)}
     return {"application/x-www-form-urlencoded": filled, "multipart/form-data": filled}
-
-
-def _example(model: Classifier) -> dict[str, float]:
-    return {feature.key: feature.example for feature in model.features}
 
 
 def _refused_bodies(settings: Settings) -> Json:
@@ -99,10 +98,10 @@ def _query(model: Classifier) -> list[Json]:
             "in": "query",
             "description": schema["description"],
             "schema": schema,
-            "example": feature.example,
+            "example": feature.shown(feature.example),
         }
         for feature in model.features
-        for schema in [typed_number_of(feature)]
+        for schema in [typed_value_of(feature)]
     ]
 
 
@@ -138,24 +137,25 @@ def _result(model: Classifier, settings: Settings) -> Json:
 
 
 def _score(model: Classifier, settings: Settings) -> Json:
-    header = ",".join(feature.key for feature in model.features)
-    row = ",".join(shown_number(feature.example) for feature in model.features)
+    row = [text_of(feature, feature.example) for feature in model.features]
+    writer = RowWriter(",", guarded=False)
+    table = "".join(f"{writer.row(cells)}\n" for cells in ([*model.validator.keys], row))
     form = {"type": "object", "properties": {"file": {"type": "string", "contentMediaType": "text/csv"}}}
-    added = ", ".join(added_columns((), model.labels)[: len(model.labels) + 1])
+    *added, notes, why = added_columns((), model.labels)
     return {
         "operationId": "score",
         "summary": "Add predictions to a CSV or Excel file",
         "description": (
             "The table comes back as CSV, while it is sent if it is text, with new columns at its end: "
-            f"{added}, and {added_columns((), ())[-1]}, which says why a row has no answer. The header names the "
-            "features, in any order; other columns are kept. If the file turns out to be no table after rows were "
-            "answered, a last row says why and the connection ends without the end of the answer."
+            f"{', '.join(added)}, {notes} on the values, and {why}, which says why a row has no answer. The header "
+            "names the features, in any order; other columns are kept. If the file turns out to be no table after rows "
+            "were answered, a last row says why and the connection ends without the end of the answer."
         ),
         "requestBody": {
             "required": True,
             "content": {
                 "multipart/form-data": {"schema": form | {"required": ["file"]}},
-                "text/csv": _TEXT | {"example": f"{header}\n{row}\n"},
+                "text/csv": _TEXT | {"example": table},
                 EXCEL.decode(): {"schema": {"type": "string", "format": "binary"}},
             },
         },
@@ -182,11 +182,9 @@ def _stream(model: Classifier) -> Json:
         "operationId": "stream",
         "summary": "Stream samples over a websocket",
         "description": (
-            "The server sends a ModelFrame first. Each text frame is a PredictRequest; its reply, in order, "
-            "is a PredictionFrame, a PredictionsFrame or an ErrorFrame. A binary frame is rows of "
-            f"little-endian float32, {len(model.features)} a row; its reply is {len(model.labels)} float32 a "
-            "row, NaN where a row cannot be answered; JSON in a binary frame is an error. An ErrorFrame of "
-            "status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. The "
+            "The server sends a ModelFrame first. Each text frame is a StreamRequest; its reply, in order, "
+            f"is a PredictionFrame, a PredictionsFrame or an ErrorFrame. {_binary(model)} An ErrorFrame of status "
+            " 429 or 503 says to wait for retry_after_s seconds and send the same frame again. The "
             f"subprotocol {SUBPROTOCOL} is confirmed if offered."
         ),
         "responses": {
@@ -197,6 +195,18 @@ def _stream(model: Classifier) -> Json:
             "426": response("Asked for without a websocket.", PROBLEM | PAGE),
         },
     }
+
+
+def _binary(model: Classifier) -> str:
+    """Return what a binary frame is."""
+    if any(feature.choices for feature in model.features):
+        return "A binary frame is an error, as it cannot hold words."
+    missing = ", NaN for a missing value" if any(feature.has_gaps for feature in model.features) else ""
+    return (
+        f"A binary frame is rows of little-endian float32, {len(model.features)} a row{missing}; its reply is "
+        f"{len(model.labels) or 1} float32 a row, NaN where a row cannot be answered. JSON or CSV in a binary frame is "
+        "an error."
+    )
 
 
 def _score_stream() -> Json:

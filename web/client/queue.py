@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ml.model.sample import MAX_ERRORS, FieldError
+from ml.model.sample import MAX_ERRORS, FieldError, summary_of
 from web.api.messages import ModelFrame, StreamLimits
 from web.client.errors import Rejected
 from web.client.replies import (
@@ -174,7 +174,8 @@ class Queue:
         """Adopt the limits and labels that the server announced."""
         self.limits = announced.limits
         self._labels = frozenset(announced.model.labels)
-        values = len(announced.model.features) + len(announced.model.labels)
+        # A quantity has a value and the ends of its interval.
+        values = len(announced.model.features) + (len(announced.model.labels) or 3)
         self._most_samples = max(1, min(self.limits.max_samples, BATCH_SAMPLES, BATCH_VALUES // values))
         self.batch_samples = self._most_samples
 
@@ -271,17 +272,13 @@ class Queue:
             known = max(named)
             del named[known]
             self.batch_samples = max(1, known // 2)
-        refused = [Refused(_message(errors), _plain_errors(errors)) for errors in named.values()]
+        refused = [Refused(summary_of(errors), _plain_errors(errors)) for errors in named.values()]
         request.batch.settle([request.indices[index] for index in named], refused)
         good = [request.indices[index] for index in range(known) if index not in named]
         again = [Request(request.batch, good)] if good else []
         if known < count:
             again += Request(request.batch, request.indices[known:]).parts(self.batch_samples)
         self._send_again(again)
-
-
-def _message(errors: Sequence[FieldError]) -> str:
-    return "; ".join(dict.fromkeys(error.message for error in errors[:3]))
 
 
 def _plain_errors(errors: Iterable[FieldError]) -> tuple[FieldError, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 import msgspec
 
 from ml.model.sample import FieldError
-from web.api.messages import ModelFrame
+from web.api.messages import ModelFrame, ValueInterval
 
 # Statuses that ask for a later retry of the same request, in an error frame as in a handshake.
 LATER = frozenset({408, 429, 503})
@@ -16,11 +17,19 @@ VERDICTS = frozenset({400, 413, 422})
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
-    """The answer to a sample: probabilities by label, and the version of the model that gave it."""
+    """The answer to a sample.
+
+    Attributes:
+        label, probabilities: the most probable class, and the probability of each; empty for a quantity.
+        version: of the model that gave the answer.
+        value, interval: the quantity, and where the truth lies for most samples; None for a class.
+    """
 
     label: str
     probabilities: dict[str, float]
     version: str
+    value: float | None = None
+    interval: ValueInterval | None = None
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -49,21 +58,33 @@ class ProblemReply(msgspec.Struct, frozen=True):
 
 
 class PredictionReply(msgspec.Struct, frozen=True, tag="prediction"):
-    """The answer to one sample."""
+    """The answer to one sample: a label and probabilities, or a value and its interval."""
 
     id: int
-    label: str
-    probabilities: dict[str, float]
     version: str
+    label: str = ""
+    probabilities: dict[str, float] = {}
+    value: float | None = None
+    interval: ValueInterval | None = None
+
+
+class IntervalsReply(msgspec.Struct, frozen=True):
+    """The ends of many intervals, in the order of the samples."""
+
+    low: list[float]
+    high: list[float]
+    coverage: float
 
 
 class PredictionsReply(msgspec.Struct, frozen=True, tag="predictions"):
-    """The answer to many samples: probabilities by label, in the order of the samples."""
+    """The answer to many samples: labels and probabilities by label, or values and intervals, in their order."""
 
     id: int
-    labels: list[str]
-    probabilities: dict[str, list[float]]
     version: str
+    labels: list[str] = []
+    probabilities: dict[str, list[float]] = {}
+    values: list[float] = []
+    interval: IntervalsReply | None = None
 
 
 class ErrorReply(msgspec.Struct, frozen=True, tag="error"):
@@ -98,11 +119,13 @@ def predictions_of(
 
     Args:
         count: how many samples were asked for.
-        labels: those of the model.
+        labels: those of the model; none for a quantity.
 
     Raises:
         ValueError: there are more or fewer, or one is not what such a model can answer.
     """
+    if not labels:
+        return _quantities(reply, count)
     if isinstance(reply, PredictionReply):
         _check([reply.label], {label: [value] for label, value in reply.probabilities.items()}, count, labels)
         return [Prediction(reply.label, reply.probabilities, reply.version)]
@@ -112,6 +135,25 @@ def predictions_of(
         Prediction(label, dict(zip(named, row, strict=True)), reply.version)
         for label, row in zip(reply.labels, zip(*reply.probabilities.values(), strict=True), strict=True)
     ]
+
+
+def _quantities(reply: PredictionReply | PredictionsReply, count: int) -> Sequence[Prediction]:
+    intervals: list[ValueInterval] = []
+    if isinstance(reply, PredictionReply):
+        values = [] if reply.value is None else [reply.value]
+        intervals += [] if reply.interval is None else [reply.interval]
+    else:
+        values = reply.values
+        if ends := reply.interval:
+            pairs = zip(ends.low, ends.high, strict=False)
+            intervals += [ValueInterval(low=low, high=high, coverage=ends.coverage) for low, high in pairs]
+    if not len(values) == len(intervals) == count:
+        raise ValueError(f"{len(values)} values and {len(intervals)} intervals for {count} samples")
+    answers = list(zip(values, intervals, strict=True))
+    for value, interval in answers:
+        if not -math.inf < interval.low <= value <= interval.high < math.inf:
+            raise ValueError(f"the value {value} is not in its interval")
+    return [Prediction("", {}, reply.version, value, interval) for value, interval in answers]
 
 
 def _check(answers: Sequence[str], probabilities: dict[str, list[float]], count: int, labels: Collection[str]) -> None:

@@ -45,7 +45,7 @@ class Stream:
         on_lost: is called, each time before waiting for a connection, with why there is none and the seconds to wait.
 
     Attributes:
-        model: name, version, features and labels of the model that answers at present.
+        model: name, version, target, features and labels of the model that answers at present.
         limits: what the server accepts; `predict` keeps to it by itself.
 
     Raises:
@@ -102,7 +102,8 @@ class Stream:
         that comes alone is sent alone, at once; those that come faster than they are answered go many to a frame.
 
         Args:
-            samples: each a mapping by feature key, or a sequence in the order of the features; NaN counts as missing.
+            samples: each a mapping by feature key or header, or a sequence in the order of the features. Values are
+                numbers, words, booleans, and None or NaN for no value.
                 A `Refused` among them is not sent and keeps its place among the answers.
                 Where producing a sample means waiting, give an async iterable: others are drawn from in the event loop.
 

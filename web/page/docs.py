@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from ml.model.classifier import Classifier
 from ml.tables.numbers import shown_number
-from web.api.description import Json
+from web.api.description import Json, text_of
 from web.page import languages, openapi
 from web.page.templates import render
 from web.requests import Representation, is_known
@@ -24,7 +24,7 @@ from web.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class FeatureView:
-    """A row of the table of features; limits that there are not are empty."""
+    """A row of the table of features; limits that there are not are empty, and those of words."""
 
     key: str
     description: str
@@ -126,7 +126,7 @@ def docs_view(model: Classifier, description: Json, *, address: str) -> DocsView
                 ],
                 minimum="" if feature.minimum is None else shown_number(feature.minimum),
                 maximum="" if feature.maximum is None else shown_number(feature.maximum),
-                example=shown_number(feature.example),
+                example=text_of(feature, feature.example),
             )
             for feature in model.features
         ],
@@ -193,8 +193,8 @@ def _commands(path: str, method: str, operation: Json, *, address: str) -> list[
         return [shlex.join(["curl", "-s", *accept, f"{url}?{urlencode(query)}" if query else url])]
     body = operation["requestBody"]["content"]
     if "text/csv" in body:
-        table = body["text/csv"]["example"].replace("\n", "\\n")
-        return [f"printf {shlex.quote(table)} | {shlex.join(['curl', '-s', '-F', 'file=@-;filename=rows.csv', url])}"]
+        table = ["printf", r"%s\n", *body["text/csv"]["example"].splitlines()]
+        return [f"{shlex.join(table)} | {shlex.join(['curl', '-s', '-F', 'file=@-;filename=rows.csv', url])}"]
     if "application/json" not in body:
         sample = body["application/x-www-form-urlencoded"]["example"]
         return [shlex.join(["curl", "-s", "-d", urlencode(sample), url])]

@@ -19,8 +19,13 @@ from web.api.messages import (
     PredictionFrame,
     PredictionsFrame,
     PredictRequest,
+    QuantitiesFrame,
+    QuantityAnswer,
+    QuantityFrame,
+    QuantityItem,
     RowError,
     RowsFrame,
+    StreamRequest,
 )
 from web.metrics.drift import DriftReport
 from web.oip import operations as oip_operations
@@ -36,8 +41,16 @@ from web.page.pages import OPTIONS
 from web.problems import ProblemDetails, SampleError
 from web.settings import Settings
 
+# What a model of a quantity answers in the place of a classifier's messages.
+_QUANTITIES = {
+    "Answer": QuantityAnswer,
+    "BatchItem": QuantityItem,
+    "PredictionFrame": QuantityFrame,
+    "PredictionsFrame": QuantitiesFrame,
+}
 _TYPES = (
     PredictRequest,
+    StreamRequest,
     Answer,
     BatchAnswer,
     ProblemDetails,
@@ -57,6 +70,7 @@ _TYPES = (
     ModelMetadata,
     ModelReady,
     ServerMetadata,
+    *_QUANTITIES.values(),
 )
 
 
@@ -74,7 +88,7 @@ def describe(model: Classifier, settings: Settings) -> Json:
         "info": {
             "title": f"Live prediction: {model.name}",
             "version": model.version,
-            "description": f"{model.card.estimator} of {model.card.trees} trees. {model.card.source}.",
+            "description": f"{model.card.estimator} of {model.card.trees} trees{_target(model)}. {model.card.source}.",
         },
         "servers": [{"url": "./"}],
         "paths": {
@@ -93,15 +107,26 @@ def describe(model: Classifier, settings: Settings) -> Json:
     }
 
 
+def _target(model: Classifier) -> str:
+    target = model.card.target
+    unit = f" in {target.unit}" if target.unit else ""
+    return f"; predicts {target.title}{unit}" if target.title else ""
+
+
 def _schemas(model: Classifier, settings: Settings) -> Json:
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
     for schema in schemas.values():
         if "description" in schema:  # a docstring, with the indentation of its source
             schema["description"] = inspect.cleandoc(schema["description"])
-    schemas["PredictRequest"] |= {"oneOf": [{"required": ["sample"]}, {"required": ["samples"]}]}
-    schemas["PredictRequest"]["properties"]["samples"]["maxItems"] = settings.max_samples
-    for name in ("Answer", "BatchItem", "PredictionFrame"):
-        schemas[name]["properties"]["label"] = {"enum": list(model.labels)}
+    for name in ("PredictRequest", "StreamRequest"):
+        schemas[name] |= {"oneOf": [{"required": ["sample"]}, {"required": ["samples"]}]}
+        schemas[name]["properties"]["samples"]["maxItems"] = settings.max_samples
+    for name, quantity in _QUANTITIES.items():
+        of_quantity = schemas.pop(quantity.__name__)
+        if model.quantity:
+            schemas[name] = of_quantity | {"title": name}
+        elif "label" in schemas[name]["properties"]:
+            schemas[name]["properties"]["label"] = {"enum": list(model.labels)}
     keys = {feature.key for feature in model.features}
     return {
         **schemas,

@@ -5,6 +5,7 @@ It is part of the page, and is loaded again when it is opened and when typing pa
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from starlette.types import Scope
 
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
-from ml.tables.numbers import shown_number
+from web.api.description import example_of, text_of
 from web.page import languages, snippets
 from web.page.languages import Language
 from web.page.snippets import Input, SnippetContext
@@ -94,10 +95,16 @@ def code_view(
     """
     row, is_complete = _row(model, sample)
     inputs = [
-        Input(feature.key, _caption(language.title(feature), feature.unit), shown_number(value))
+        Input(
+            feature.key,
+            _caption(language.title(feature), feature.unit),
+            text_of(feature, value),
+            is_word=bool(feature.choices),
+            is_missing=math.isnan(value),
+        )
         for feature, value in zip(model.features, row, strict=True)
     ]
-    call = SnippetContext(address, model.name, inputs, needs_token)
+    call = SnippetContext(address, model.name, inputs, needs_token, is_quantity=model.quantity is not None)
     _ = language.gettext
     programs = [
         ("curl", "curl", "", snippets.curl),
@@ -158,9 +165,10 @@ def _language(scope: Scope, fields: Mapping[str, str], model: Classifier) -> Lan
 
 def _row(model: Classifier, sample: Mapping[str, object] | Sequence[object]) -> tuple[list[float], bool]:
     """Return the sample as a row, with values of the example where it has none, and whether it needed none."""
-    example = {feature.key: feature.example for feature in model.features}
+    example = example_of(model.features)
+    keys = {feature.header: feature.key for feature in model.features} | {key: key for key in example}
     named = sample if isinstance(sample, Mapping) else dict(zip(example, sample, strict=False))
-    given = {key: named[key] for key in example if key in named}
+    given = {keys[name]: value for name, value in named.items() if name in keys}
     try:
         return model.validator.row(given), True
     except InvalidSample as error:
@@ -168,7 +176,7 @@ def _row(model: Classifier, sample: Mapping[str, object] | Sequence[object]) -> 
     try:
         return model.validator.row(example | right), False
     except InvalidSample:  # more values are invalid than the error lists
-        return list(example.values()), False
+        return model.validator.row(example), False
 
 
 def _caption(title: str, unit: str) -> str:

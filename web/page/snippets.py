@@ -30,11 +30,20 @@ _JAVASCRIPT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One value of the sample; `title` is its name for people, with its unit, and `value` a JSON number."""
+    """One value of the sample.
+
+    Attributes:
+        title: its name for people, with its unit.
+        value: a number as JSON has it, a word, or what a person types for no value.
+        is_word: whether the feature is a category.
+        is_missing: whether there is no value.
+    """
 
     key: str
     title: str
     value: str
+    is_word: bool = False
+    is_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +55,34 @@ class SnippetContext:
         model: the model's name.
         inputs: the sample, in the order of the features.
         needs_token: whether programs must send a token.
+        is_quantity: whether the answer is a value and not a label.
     """
 
     address: str
     model: str
     inputs: Sequence[Input]
     needs_token: bool
+    is_quantity: bool = False
 
     @property
     def stream(self) -> str:
         """The address of the websocket."""
         return f"ws{self.address.removeprefix('http')}stream"
+
+    @property
+    def has_words(self) -> bool:
+        """Whether some features are categories."""
+        return any(one.is_word for one in self.inputs)
+
+    @property
+    def members(self) -> tuple[str, str]:
+        """The members of the answer that are of interest."""
+        return ("value", "interval") if self.is_quantity else ("label", "probabilities")
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """The output tensors of the Open Inference Protocol."""
+        return ("value",) if self.is_quantity else ("label", "probabilities")
 
 
 def curl(call: SnippetContext) -> str:
@@ -66,10 +92,20 @@ def curl(call: SnippetContext) -> str:
 
 def inference(call: SnippetContext) -> str:
     """Return a shell command that asks by the Open Inference Protocol."""
-    rows = _filled([one.value for one in call.inputs], "[]", indent=1)
-    tensor = f'"name": "{SAMPLES}", "shape": [1, {len(call.inputs)}], "datatype": "FP64"'
-    body = f'{{"inputs": [{{{tensor},\n  "data": {rows}}}]}}'
-    return _post(call, f"v2/models/{quote(call.model, safe='')}/infer", body)
+    return _post(call, f"v2/models/{quote(call.model, safe='')}/infer", f'{{"inputs": [{_tensors(call)}]}}')
+
+
+def _tensors(call: SnippetContext) -> str:
+    """Return the input tensors in JSON: one of all features, or one a feature where some are words."""
+    if not call.has_words:
+        rows = _filled([_value(one) for one in call.inputs], "[]", indent=1)
+        return f'{{"name": "{SAMPLES}", "shape": [1, {len(call.inputs)}], "datatype": "FP64",\n  "data": {rows}}}'
+    tensors = (
+        f'{{"name": {_text(one.key)}, "shape": [1], "datatype": "{"BYTES" if one.is_word else "FP64"}", '
+        f'"data": [{_value(one)}]}}'
+        for one in call.inputs
+    )
+    return "\n  " + ",\n  ".join(tensors)
 
 
 def python(call: SnippetContext) -> str:
@@ -77,14 +113,15 @@ def python(call: SnippetContext) -> str:
     os = "import os\n" if call.needs_token else ""
     headers = f"headers = {_python_headers()}\n" if call.needs_token else ""
     with_headers = ", additional_headers=headers" if call.needs_token else ""
+    first, second = call.members
     return (
         f"import json\n{os}from websockets.sync.client import connect\n\n"
-        f"sample = {_sample(call, wide=_python_escape)}\n{headers}"
+        f"sample = {_sample(call, wide=_python_escape, none='None')}\n{headers}"
         f"with connect({_text(call.stream)}{with_headers}) as stream:\n"
         "    stream.recv()  # the model\n"
         '    stream.send(json.dumps({"id": 1, "sample": sample}))\n'
         "    answer = json.loads(stream.recv())\n"
-        'print(answer["label"], answer["probabilities"])\n'
+        f'print(answer["{first}"], answer["{second}"])\n'
     )
 
 
@@ -95,14 +132,36 @@ def tritonclient(call: SnippetContext) -> str:
     os = "import os\n" if call.needs_token else ""
     headers = f"headers = {_python_headers()}\n" if call.needs_token else ""
     with_headers = ", headers=headers" if call.needs_token else ""
-    rows = _filled([one.value for one in call.inputs], "[]")
+    printed = ", ".join(f'answer.as_numpy("{name}")' for name in call.outputs)
     return (
         f"{os}import numpy as np\nimport tritonclient.http as triton\n\n"
-        f"client = triton.InferenceServerClient({server})\n"
-        f"{headers}rows = np.array([{rows}], float)\n"
-        f'samples = triton.InferInput("{SAMPLES}", rows.shape, "FP64").set_data_from_numpy(rows)\n'
-        f"answer = client.infer({_text(call.model, wide=_python_escape)}, [samples]{with_headers})\n"
-        'print(answer.as_numpy("label"), answer.as_numpy("probabilities"))\n'
+        f"client = triton.InferenceServerClient({server})\n{headers}"
+        f"{_triton_inputs(call)}"
+        f"answer = client.infer({_text(call.model, wide=_python_escape)}, inputs{with_headers})\n"
+        f"print({printed})\n"
+    )
+
+
+def _triton_inputs(call: SnippetContext) -> str:
+    """Return the lines of Python that make the input tensors."""
+    if not call.has_words:
+        rows = _filled([_value(one, none="np.nan") for one in call.inputs], "[]")
+        return (
+            f"rows = np.array([{rows}], float)\n"
+            f'inputs = [triton.InferInput("{SAMPLES}", rows.shape, "FP64").set_data_from_numpy(rows)]\n'
+        )
+    values = {
+        one.key: '""' if one.is_word and one.is_missing else _value(one, wide=_python_escape, none="np.nan")
+        for one in call.inputs
+    }
+    sample = _filled([f"{_text(key, wide=_python_escape)}: {value}" for key, value in values.items()], "{}")
+    return (
+        f"sample = {sample}\n"
+        "inputs = []\n"
+        "for name, value in sample.items():\n"
+        '    datatype, dtype = ("BYTES", object) if isinstance(value, str) else ("FP64", float)\n'
+        "    tensor = triton.InferInput(name, [1], datatype)\n"
+        "    inputs.append(tensor.set_data_from_numpy(np.array([value], dtype)))\n"
     )
 
 
@@ -111,6 +170,7 @@ def javascript(call: SnippetContext) -> str:
     # A page of this service has a cookie instead, and no process.
     token = f'"Authorization": `Bearer ${{globalThis.process?.env.{TOKEN_VARIABLE}}}`' if call.needs_token else ""
     headers = _filled(['"Content-Type": "application/json"', *([token] if token else [])], "{}", indent=1)
+    first, second = call.members
     return (
         f"const sample = {_sample(call, in_javascript=True)};\n"
         f"const response = await fetch({_text(call.address + 'predict')}, {{\n"
@@ -118,8 +178,8 @@ def javascript(call: SnippetContext) -> str:
         f"  headers: {headers},\n"
         "  body: JSON.stringify({ sample }),\n"
         "});\n"
-        "const { label, probabilities } = await response.json();\n"
-        "console.log(label, JSON.stringify(probabilities));\n"
+        f"const {{ {first}, {second} }} = await response.json();\n"
+        f"console.log({first}, JSON.stringify({second}));\n"
     )
 
 
@@ -172,13 +232,25 @@ def _text(text: str, *, wide: Callable[[str], str] = _json_escape) -> str:
 
 
 def _sample(
-    call: SnippetContext, *, indent: int = 0, wide: Callable[[str], str] = _json_escape, in_javascript: bool = False
+    call: SnippetContext,
+    *,
+    indent: int = 0,
+    wide: Callable[[str], str] = _json_escape,
+    none: str = "null",
+    in_javascript: bool = False,
 ) -> str:
     """Return the sample as an object, or as an array when it is long."""
+    values = [_value(one, wide=wide, none=none) for one in call.inputs]
     if len(call.inputs) > NAMED_FEATURES:
-        return _filled([one.value for one in call.inputs], "[]", indent=indent)
+        return _filled(values, "[]", indent=indent)
     key_of = _javascript_key if in_javascript else functools.partial(_text, wide=wide)
-    return _filled([f"{key_of(one.key)}: {one.value}" for one in call.inputs], "{}", indent=indent)
+    named = zip(call.inputs, values, strict=True)
+    return _filled([f"{key_of(one.key)}: {value}" for one, value in named], "{}", indent=indent)
+
+
+def _value(one: Input, *, wide: Callable[[str], str] = _json_escape, none: str = "null") -> str:
+    """Return a value as JSON, JavaScript and Python have it, with their own word for none."""
+    return none if one.is_missing else _text(one.value, wide=wide) if one.is_word else one.value
 
 
 def _javascript_key(key: str) -> str:
