@@ -62,7 +62,7 @@ def files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def crowd(folder: Path) -> Iterator[Found]:
     """Yield the tables of the list."""
-    import pandas  # type: ignore[import-untyped]  # as everywhere in tests
+    import pandas
 
     seen: set[str] = set()
     for name, content in files(folder):
@@ -86,7 +86,7 @@ def crowd(folder: Path) -> Iterator[Found]:
 
 def target_of(frame: Any) -> str | None:
     """Return the name of the last column that can be a target."""
-    import pandas  # type: ignore[import-untyped]  # as everywhere in tests
+    import pandas
 
     for name in reversed(frame.columns[1:]):
         if list(frame.columns).count(name) > 1 or not str(name).strip():
