@@ -7,6 +7,7 @@ import contextlib
 import gc
 import io
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,9 +23,11 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.explain import explain
 from ml.options import parser
-from ml.score import BadRow
-from ml.tables.csvfile import read_csv, refuse_same_file
+from ml.scored import BadRow
 from ml.tables.dataset import Dataset
+from ml.tables.files import refuse_same_file
+from ml.tables.marks import Marks
+from ml.tables.reading import Options, read_dataset
 from ml.training import fitting, history, iris, measuring, writing
 
 SHOWN_BAD_ROWS = 20
@@ -41,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.write_lines([])  # what argparse has written
     except MLError as error:
         console.complain(f"error: {error}")
+        if isinstance(error, DatasetError):
+            console.complain_more(error, sys.argv[1:] if arguments is None else arguments)
         return 1
     except KeyboardInterrupt:
         return 130  # the convention of shells: 128 and the number of the signal
@@ -54,8 +59,13 @@ def _read(options: argparse.Namespace) -> Dataset:
         dataset = iris.load()
         console.write_lines([dataset.source])
         return dataset
-    limits = dict(options.limits)
-    reading = read_csv(options.data, target=options.target, drop=options.drop, limits=limits, name=options.name)
+    wanted = Options(
+        target=options.target, kind=options.kind, drop=options.drop, keep=options.keep, limits=dict(options.limits),
+        missing=options.missing, decimal=options.decimal, thousands=options.thousands, name=options.name,
+    )  # fmt: skip
+    reading = read_dataset(
+        options.data, wanted, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header
+    )
     console.write_lines([reading.dataset.source, *(f"  {sentence}" for sentence in reading.inferred)])
     return reading.dataset
 
@@ -82,7 +92,7 @@ def _train(options: argparse.Namespace) -> None:
         f"{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
         f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
     )
-    console.write_lines(["", done])
+    console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
 
 
 class _Progress:
@@ -147,10 +157,17 @@ def _score(options: argparse.Namespace) -> None:
     with _Input(options.rows) as source, _sink(options.out) as sink, tqdm(unit=" rows", disable=None) as bar:
         scored = score.score(
             model, source, sink, on_bad=tell, on_rows=bar.update,
-            guarded=options.guarded, strict=options.strict,
+            guarded=options.guarded, strict=options.strict, marks=_marks(options),
         )  # fmt: skip
     if scored.bad:
         console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
+
+
+def _marks(options: argparse.Namespace) -> Marks | None:
+    """Return the marks that are named; a decimal comma alone goes with no other mark, and so does a decimal point."""
+    if options.decimal is None and options.thousands is None:
+        return None
+    return Marks(options.decimal or ("," if options.thousands == "." else "."), options.thousands or "")
 
 
 # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.

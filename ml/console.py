@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from ml.errors import MLError, ModelFileError
+from ml.errors import DatasetError, MLError, ModelFileError
 from ml.model import modelfile
 from ml.model.card import Card, QuantityReport, Report, TrainedFeature
 from ml.model.classifier import Classifier
@@ -53,6 +54,19 @@ def complain(message: str) -> None:
     with contextlib.suppress(OSError):
         sys.stderr.write(printable(message) + "\n")
         sys.stderr.flush()
+
+
+def complain_more(error: DatasetError, arguments: Sequence[str]) -> None:
+    """Write the details of an error to standard error, and the commands that would help.
+
+    Args:
+        arguments: those of the command that failed.
+    """
+    for detail in error.details:
+        complain(f"  {detail}")
+    for when, options in error.remedies:
+        complain(f"  {when}:")
+        complain(f"    {shlex.join(['python', '-m', 'ml', *arguments, *options])}")
 
 
 def open_standard_streams() -> None:

@@ -8,13 +8,33 @@ MLError
 └── InvalidSample     a sample with errors, feature by feature  (ml/sample.py)
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class MLError(Exception):
     """Base of the tree. The message is one sentence for the person who gave the input."""
 
 
 class DatasetError(MLError):
-    """The table cannot be trained on."""
+    """The table cannot be trained on.
+
+    Attributes:
+        details: further sentences, such as one for each of several columns.
+        remedies: what would help: when, in words, and the options of the command line.
+    """
+
+    def __init__(
+        self, message: str, *, details: Sequence[str] = (), remedies: Sequence[tuple[str, Sequence[str]]] = ()
+    ) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
+        self.remedies = tuple(remedies)
+
+    def of(self, name: object) -> DatasetError:
+        """Return the same error with the name of its table in front."""
+        return DatasetError(f"{name}: {self}", details=self.details, remedies=self.remedies)
 
 
 class ForestError(MLError):

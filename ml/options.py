@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ml.model.card import Recipe
 from ml.tables.headers import Limits
+from ml.tables.marks import THOUSANDS
 from ml.tables.numbers import LARGEST, NotANumber, number_of
 from ml.training import history
 
@@ -20,13 +21,13 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m ml", description="Train, check and use a model file.")
     commands = whole.add_subparsers(dest="command", required=True, metavar="command")
 
-    train = commands.add_parser("train", help="train on a CSV file, or on the built-in data, and write a model file")
+    train = commands.add_parser("train", help="train on a table, or on the built-in data, and write a model file")
     train.add_argument(
         "data",
         nargs="?",
         type=Path,
-        metavar="CSV",
-        help="CSV file with a header, numeric columns and a class column; default: the built-in data",
+        metavar="FILE",
+        help="table with a column to predict; default: the built-in data",
     )
     train.add_argument(
         "--out", type=Path, default=DEFAULT_PATH, metavar="FILE", help="model file to write; default: %(default)s"
@@ -88,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     scoring.add_argument("model", type=Path, help="model file")
     scoring.add_argument("rows", metavar="CSV", help="CSV file to score; -: standard input")
     scoring.add_argument("--out", default="-", metavar="CSV", help="CSV file to write; default: -, standard output")
+    _add_marks(scoring)
     scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
     scoring.add_argument(
         "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
@@ -113,15 +115,51 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", metavar="COLUMN", help="name of the class column; default: the last column")
+    parser.add_argument(
+        "--target", metavar="COLUMN",
+        help="name of the column to predict; default: one called class, target, label, species or outcome, else the "
+        "last one",
+    )  # fmt: skip
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--classes", action="store_const", const="classes", dest="kind", help="predict a class, be it a number"
+    )
+    kind.add_argument(
+        "--quantity", action="store_const", const="quantity", dest="kind",
+        help="predict a number; default: where the column has many different ones",
+    )  # fmt: skip
     parser.add_argument(
         "--drop", action="append", default=[], metavar="COLUMN", help="name of a column to ignore; may be repeated"
     )
     parser.add_argument(
+        "--keep", action="append", default=[], metavar="COLUMN",
+        help="name of a column to learn from even if it looks like an identifier, text or dates; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--missing", action="append", default=[], metavar="TEXT",
+        help="text of a cell that stands for no value, besides NA, ? and the like; may be repeated",
+    )  # fmt: skip
+    _add_marks(parser)
+    parser.add_argument(
+        "--no-header", action="store_false", dest="has_header", help="name the columns column_1, column_2 and so on"
+    )
+    parser.add_argument("--encoding", help="encoding of text; default: what the file tells")
+    parser.add_argument("--sheet", metavar="NAME", help="sheet of an Excel file; default: the first one")
+    parser.add_argument(
         "--limits", action="append", default=[], type=_limits, metavar="KEY=MIN:MAX",
         help="limits of a feature, of which one may be left out, e.g. length=0:; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--name", help="name of the model; default: the name of the CSV file")
+    parser.add_argument("--name", help="name of the model; default: the name of the file")
+
+
+def _add_marks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--decimal", choices=(".", ","), help="decimal mark of all numbers; default: that of each column"
+    )
+    parser.add_argument(
+        "--thousands", choices=THOUSANDS, metavar="MARK",
+        help="mark between thousands in all numbers; default: each column's own",
+    )  # fmt: skip
 
 
 def _count(text: str) -> int:

@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from operator import add
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TextIO
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from ml.errors import DatasetError
-from ml.model.classifier import Classifier, Prediction
-from ml.model.sample import FieldError, InvalidSample
-from ml.tables.csvfile import BLOCK_CHARACTERS
-from ml.tables.headers import MAX_COLUMNS, feature_of
-from ml.tables.layout import OtherAnswers, Place, added_columns, positions_of
-from ml.tables.numbers import plain_numbers
+from ml.model.classifier import Classifier
+from ml.scored import BadRow, Part, Predict, ScoredRows
+from ml.tables.files import BLOCK_CHARACTERS
+from ml.tables.headers import MAX_COLUMNS
+from ml.tables.layout import Name, OtherAnswers, Place, added_columns, name_of, positions_of
+from ml.tables.marks import Marks
 from ml.tables.rows import Block, RowReader
-from ml.tables.written import Rows, RowWriter
+from ml.tables.written import RowWriter
 
-# A part has at most so many cells; of rows that the validator has to look at one by one, so many rows.
+# A part has at most so many cells.
 MAX_PART_CELLS = 2**15
-MAX_ODD_ROWS = 128
 # So many names of columns are understood at once, in 3 ms; parts without text come in between.
-_KEYS_A_PART = 512
-# Answers that were written out are kept, as many as have about so many characters.
-_KEPT_CHARACTERS = 2**22
-_PROBABILITY_CHARACTERS = 20
-
-Predict = Callable[[Classifier, NDArray[np.float64]], list[Prediction]]
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that could not be scored: its line in the file, counted from 1, why, and the errors of its values."""
-
-    line: int
-    message: str
-    errors: Sequence[FieldError] = field(default=(), compare=False)
+_NAMES_A_PART = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +32,6 @@ class Scored:
 
     rows: int
     bad: int
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of the scored table: the header or whole rows as text, how many rows, and those without an answer.
-
-    Its text is empty where only work was done.
-    """
-
-    text: str
-    rows: int
-    bad: Sequence[BadRow] = ()
 
 
 def score(
@@ -74,6 +43,7 @@ def score(
     on_rows: Callable[[int], object] = lambda _rows: None,
     guarded: bool = False,
     strict: bool = False,
+    marks: Marks | None = None,
 ) -> Scored:
     """Copy a table from `source` to `sink` with the model's answers in new columns at its end.
 
@@ -82,12 +52,12 @@ def score(
         sink: text opened with newline="".
         on_bad: is told each row that has no answer.
         on_rows: is told the number of rows each time some were written.
-        guarded, strict: as for `Scorer`.
+        guarded, strict, marks: as for `Scorer`.
 
     Raises:
         DatasetError: as `Scorer.feed` and `Scorer.finish`.
     """
-    scorer = Scorer(model, guarded=guarded, strict=strict)
+    scorer = Scorer(model, guarded=guarded, strict=strict, marks=marks)
     texts = iter(lambda: source.read(BLOCK_CHARACTERS), "")
     rows = bad = 0
     for part in itertools.chain(itertools.chain.from_iterable(map(scorer.feed, texts)), scorer.finish()):
@@ -112,6 +82,7 @@ class Scorer:
         guarded: mark cells that a spreadsheet would take for formulas, see `ml.tables.written.guard`.
         strict: a row without an answer is an error.
         place: go on there, without a header.
+        marks: those of the table's numbers; without them the model's, as training settled them column by column.
         predict: stands in for the model's own `predict_each`, to measure or count what it is asked.
 
     Attributes:
@@ -129,6 +100,7 @@ class Scorer:
         guarded: bool = False,
         strict: bool = False,
         place: Place | None = None,
+        marks: Marks | None = None,
         predict: Predict = Classifier.predict_each,
     ) -> None:
         self._model = model
@@ -136,7 +108,8 @@ class Scorer:
         self._max_cells = max_cells
         self._guarded = guarded
         self._strict = strict
-        self._table: _Table | None = None
+        self._marks = marks
+        self._table: ScoredRows | None = None
         self._reader = RowReader(allow_one_column=len(model.features) == 1)
         if place is not None:
             self._reader = RowReader(separator=place.separator, line=place.line)
@@ -188,104 +161,26 @@ class Scorer:
             (header,) = block.rows
             if len(header) > MAX_COLUMNS:
                 raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
-            keys: list[str] = []
-            for start in range(0, len(header), _KEYS_A_PART):
-                if start:
+            names: list[Name] = []
+            for number, text in enumerate(header, 1):
+                if number % _NAMES_A_PART == 0:
                     yield Part("", 0)
-                keys += [feature_of(text).key for text in header[start : start + _KEYS_A_PART]]
+                names.append(name_of(text, number))
             added = added_columns(header, self._model.labels)
             separator = self._reader.separator
-            positions = tuple(positions_of(self._model.features, header, keys))
-            self._go_on(Place(1, separator, len(header), positions, len(added), self._model.made(_answers_of)))
+            positions = tuple(positions_of(self._model.features, names))
+            answers = self._model.made(_answers_of)
+            self._go_on(Place(1, separator, len(header), positions, len(added), answers, self._marks))
             yield Part(RowWriter(separator, guarded=self._guarded).row([*header, *added]) + "\n", 0)
 
     def _go_on(self, place: Place) -> None:
-        n_features, n_added = len(self._model.features), len(self._model.labels) + 2
+        n_features, n_added = len(self._model.features), len(added_columns((), self._model.labels))
         expected = (self._model.made(_answers_of), n_features, n_added)
         if (place.answers, len(place.positions), place.added) != expected:
             raise OtherAnswers("the model was replaced by one with other features or labels: begin anew")
         writer = RowWriter(place.separator, guarded=self._guarded)
-        self._table = _Table(self._model, place, writer, self._predict, strict=self._strict)
+        self._table = ScoredRows(self._model, place, writer, self._predict, strict=self._strict)
         self._reader.max_rows = max(1, min(self._max_cells // (place.width + place.added), self._model.slice_rows))
-
-
-class _Table:
-    """How the rows of one table are scored and written."""
-
-    def __init__(self, model: Classifier, place: Place, writer: RowWriter, predict: Predict, *, strict: bool) -> None:
-        self.place = place
-        self._model = model
-        self._writer = writer
-        self._predict = predict
-        self._strict = strict
-        self._others = sorted(set(range(place.width)) - set(place.positions))
-        # Predictions of a decision table are shared objects: writing out floats once each is a third of all work.
-        kept = _KEPT_CHARACTERS // (_PROBABILITY_CHARACTERS * place.added)
-        self._tail_of = lru_cache(kept)(self._tail)
-
-    def parts(self, block: Block) -> Iterator[Part]:
-        """Yield the parts that a block of rows becomes."""
-        texts = self._writer.texts(block.rows) if block.texts is None else block.texts
-        return self._parts(block.rows, texts, block.lines)
-
-    def _parts(self, rows: Rows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
-        place = self.place
-        values = None
-        if set(map(len, rows)) == {place.width}:
-            columns = list(zip(*rows, strict=True))
-            values = plain_numbers([columns[position] for position in place.positions])
-        if values is not None and self._model.validator.accepts_all(values):
-            self._writer.guard_columns(rows, texts, self._others)
-            ends = map(self._tail_of, self._predict(self._model, values))
-            yield Part("".join(map(add, texts, ends)), len(rows))
-        elif len(rows) > MAX_ODD_ROWS:
-            for at in range(0, len(rows), MAX_ODD_ROWS):
-                odd = slice(at, at + MAX_ODD_ROWS)
-                yield from self._parts(rows[odd], texts[odd], lines[odd])
-        else:
-            yield from self._odd_parts(rows, texts, lines)
-
-    def _odd_parts(self, rows: Rows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
-        """Yield the part of rows that go through the validator one by one."""
-        values: dict[int, list[float]] = {}
-        bad: dict[int, BadRow] = {}
-        for index, (cells, line) in enumerate(zip(rows, lines, strict=True)):
-            try:
-                values[index] = self._row(cells)
-            except InvalidSample as error:
-                bad[index] = BadRow(line, str(error), error.errors)
-            except DatasetError as error:
-                bad[index] = BadRow(line, str(error))
-            if bad and self._strict:
-                yield from self._parts(rows[:index], texts[:index], lines[:index]) if index else ()
-                raise DatasetError(f"line {line}: {bad[index].message}")
-            if len(cells) > MAX_COLUMNS:
-                raise DatasetError(f"line {line}: {len(cells)} columns, at most {MAX_COLUMNS} are read")
-        self._writer.guard_rows(rows, texts)
-        ends = {index: self._blank_end(rows, texts, index, row.message) for index, row in bad.items()}
-        if values:
-            predictions = self._predict(self._model, np.array([*values.values()]))
-            ends |= zip(values, map(self._tail_of, predictions), strict=True)
-        yield Part("".join(text + ends[index] for index, text in enumerate(texts)), len(rows), [*bad.values()])
-
-    def _row(self, cells: list[str]) -> list[float]:
-        if len(cells) != self.place.width:
-            raise DatasetError(f"{len(cells)} columns, the header has {self.place.width}")
-        return self._model.validator.row([cells[position] for position in self.place.positions])
-
-    def _blank_end(self, rows: Rows, texts: list[str], index: int, message: str) -> str:
-        """Return what follows the cells of a row without an answer: its message, and cells beyond the header's."""
-        cells, width, separator = rows[index], self.place.width, self.place.separator
-        if len(cells) > width:
-            texts[index] = self._writer.texts([cells[:width]])[0]
-        blank = separator * (max(0, width - len(cells)) + self.place.added)
-        # The surplus cells are guarded already, which changes nothing a second time.
-        return blank + self._writer.row([message, *cells[width:]]) + "\n"
-
-    def _tail(self, prediction: Prediction) -> str:
-        """Return the new cells of a row as text, with the separator in front and the end of the line."""
-        cells = [prediction.label, *map(repr, prediction.probabilities), ""]
-        return self.place.separator + self._writer.row(cells) + "\n"
 
 
 def _answers_of(model: Classifier) -> str:

@@ -13,9 +13,10 @@ from axe_playwright_python.base import AXE_SCRIPT  # type: ignore[import-untyped
 from PIL import Image
 from playwright.sync_api import Page, ViewportSize, expect
 
-from ml.tables.dataset import Dataset, Feature, Target
+from ml.tables.dataset import Feature
 from ml.training import fitting, writing
 from tests.browser import EXAMPLE, Open, expect_state, field, needs_chromium
+from tests.builders import dataset_of
 from tests.conftest import Server, run_server
 
 pytestmark = needs_chromium
@@ -58,16 +59,7 @@ def many_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     labels = tuple(f"a label that is as long as some labels are {i}" for i in range(12))
     rows = np.round(rng.normal(size=(120, 14)) + classes[:, np.newaxis], 1)
-    trained = fitting.fit(
-        Dataset(
-            name="many",
-            source="made up",
-            features=features,
-            target=Target(labels=labels),
-            rows=rows,
-            outcomes=np.asarray(classes, dtype=np.float64),
-        )
-    )
+    trained = fitting.fit(dataset_of(rows, classes, features=features, labels=labels, name="many"))
     path = tmp_path_factory.mktemp("many") / "many.npz"
     writing.write(writing.model_of(trained), path, trained=trained)
     with run_server(path.with_suffix(".txt"), MODEL_FILE=str(path)) as server:

@@ -22,9 +22,10 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from ml.model import classifier
 from ml.model.classifier import Classifier
-from ml.tables.dataset import Dataset, Feature, Target
+from ml.tables.dataset import Feature
 from ml.training import fitting, writing
 from tests.browser import EXAMPLE, Open, expect_answer, expect_state, field, needs_chromium, typed
+from tests.builders import dataset_of
 from tests.conftest import Server, run_server
 from web.page.languages import language
 
@@ -621,16 +622,7 @@ def odd_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(64)
     )
     labels = (*ODD_LABELS, *(f"label {i}" for i in range(3, 20)))
-    trained = fitting.fit(
-        Dataset(
-            name="odd <model>",
-            source="made up",
-            features=features,
-            target=Target(labels=labels),
-            rows=rows,
-            outcomes=np.asarray(classes, dtype=np.float64),
-        )
-    )
+    trained = fitting.fit(dataset_of(rows, classes, features=features, labels=labels, name="odd <model>"))
     path = tmp_path_factory.mktemp("odd") / "odd.npz"
     writing.write(writing.model_of(trained), path, trained=trained)
     return path

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 from sklearn.datasets import load_breast_cancer, load_wine
@@ -17,10 +16,10 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.explain import nearest_change
-from ml.tables.dataset import Dataset, Target
 from ml.tables.headers import feature_of
 from ml.training import fitting, writing
 from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium, typed
+from tests.builders import dataset_of
 from tests.conftest import run_server
 
 pytestmark = needs_chromium
@@ -260,14 +259,7 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     table: Any = request.param()
     features = tuple(feature_of(name) for name in table.feature_names)
     labels = tuple(map(str, range(len(table.target_names))))
-    dataset = Dataset(
-        name="wide",
-        source="scikit-learn",
-        features=features,
-        target=Target(labels=labels),
-        rows=table.data,
-        outcomes=np.asarray(table.target, dtype=np.float64),
-    )
+    dataset = dataset_of(table.data, table.target, features=features, labels=labels, name="wide")
     path = tmp_path_factory.mktemp("wide") / "wide.npz"
     trained = fitting.fit(dataset, Recipe(n_estimators=20))
     model = writing.write(writing.model_of(trained), path, trained=trained)
@@ -319,7 +311,7 @@ def test_what_the_panel_of_snippets_shows_can_be_pasted(open_page: Open, wide: W
 def test_an_example_of_each_class_is_a_link_that_fills_the_fields(open_page: Open, model: Classifier) -> None:
     page = open_page()
     rows = {
-        tuple(row): model.labels[label]
+        tuple(row): model.labels[int(label)]
         for row, label in zip(model.reference_rows.tolist(), model.reference_outcomes, strict=True)
     }
 

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import urllib.request
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from playwright.sync_api import Locator, Page, expect
 from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.tables.dataset import Dataset, Feature, Target
+from ml.tables.dataset import Feature
 from ml.training import fitting, iris, writing
 from tests.browser import Open, needs_chromium
+from tests.builders import dataset_of
 from tests.conftest import free_port, run, run_server
 from tests.tables import GOOD, HEADER, SLICE_BYTES, TABLES, guarded
 
@@ -189,15 +191,7 @@ def test_a_model_of_one_feature_without_a_map_gives_rare_labels_their_digits(ope
     rows = np.arange(80_000.0).reshape(-1, 1)
     classes = (rows[:, 0] >= 40_000).astype(np.intp)
     classes[10_000:10_003] = 1
-    features = (Feature(key="x", title="x", unit=""),)
-    data = Dataset(
-        name="one",
-        source="made up",
-        features=features,
-        target=Target(labels=("a", "b")),
-        rows=rows,
-        outcomes=np.asarray(classes, dtype=np.float64),
-    )
+    data = dataset_of(rows, classes, features=(Feature(key="x", title="x", unit=""),), labels=("a", "b"), name="one")
     trained = fitting.fit(data, Recipe(estimator="decision-tree", max_depth=1))
     path = tmp_path / "one.npz"
     writing.write(writing.model_of(trained), path, trained=trained)
@@ -286,14 +280,7 @@ def test_a_service_that_asks_for_patience_gets_it(
 def other_model(path: Path, *, seed: int, features: int) -> None:
     """Put another model in the place of the one in this file."""
     data = iris.load()
-    reduced = type(data)(
-        name=data.name,
-        source=data.source,
-        features=data.features[:features],
-        labels=data.labels,
-        rows=data.rows[:, :features],
-        classes=data.classes,
-    )
+    reduced = replace(data, features=data.features[:features], rows=data.rows[:, :features], picture=())
     trained = fitting.fit(reduced, Recipe(seed=seed))
     writing.write(writing.model_of(trained), path, trained=trained)
 

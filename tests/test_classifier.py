@@ -144,16 +144,16 @@ def test_a_golden_row_with_another_probability_is_refused(
     probabilities = stored.golden_answers.copy()
     probabilities[number, 1] = np.nextafter(probabilities[number, 1], 2)
 
-    with pytest.raises(ModelFileError, match=f"golden row {number % len(probabilities)} gives other probabilities"):
+    with pytest.raises(ModelFileError, match=f"golden row {number % len(probabilities)} gives another answer"):
         Classifier(replace(stored, golden_answers=probabilities), "x", **limits)
 
 
 @pytest.mark.parametrize("limits", EVALUATORS.values(), ids=EVALUATORS)
 def test_a_forest_with_another_leaf_is_refused(stored: ModelFile, limits: dict[str, int]) -> None:
-    leaves = stored.forest.probabilities[:, ::-1].copy()
+    leaves = stored.forest.values[:, ::-1].copy()
 
     with pytest.raises(ModelFileError, match="golden row"):
-        Classifier(replace(stored, forest=replace(stored.forest, probabilities=leaves)), "x", **limits)
+        Classifier(replace(stored, forest=replace(stored.forest, values=leaves)), "x", **limits)
 
 
 @pytest.mark.parametrize("direction", [-np.inf, np.inf])
@@ -181,12 +181,12 @@ def test_trees_in_another_order_are_refused_for_the_last_bits_of_their_sums(
         threshold=forest.threshold[order],
         left=np.where(forest.left[order] < 0, -1, place[forest.left[order]]).astype(np.int32),
         right=np.where(forest.right[order] < 0, -1, place[forest.right[order]]).astype(np.int32),
-        probabilities=forest.probabilities[leaf[order[forest.feature[order] == -1]]],
+        values=forest.values[leaf[order[forest.feature[order] == -1]]],
     )
     backwards.check()
     rows = shallow.golden_rows
     table = DecisionTable(backwards, Cuts(backwards))
-    near = table.probabilities[table.outcomes(rows.astype(np.float32))]
+    near = table.answers[table.outcomes(rows.astype(np.float32))]
     assert np.allclose(near, shallow.golden_answers, rtol=0, atol=1e-14), "the trees are the same"
 
     with pytest.raises(ModelFileError, match="golden row"):
@@ -203,14 +203,14 @@ def test_golden_rows_tell_float64_from_float32(stored: ModelFile) -> None:
     # Without the cast to float32 at least one golden row is answered in another way.
     def walk(row: NDArray[np.float64]) -> NDArray[np.float64]:
         forest = stored.forest
-        total = np.zeros(forest.n_labels)
+        total = np.zeros(forest.n_outputs)
         leaf = np.cumsum(forest.feature == -1) - 1
         for root in forest.roots:
             node = root
             while forest.feature[node] != -1:
                 goes_left = row[forest.feature[node]] <= forest.threshold[node]
                 node = forest.left[node] if goes_left else forest.right[node]
-            total += forest.probabilities[leaf[node]]
+            total += forest.values[leaf[node]]
         return total / forest.n_trees
 
     cast = [np.array_equal(walk(row.astype(np.float32)), expected) for row, expected in golden(stored)]
@@ -229,5 +229,5 @@ def test_a_refusal_at_load_names_the_file(tmp_path: Path, stored: ModelFile) -> 
     path = tmp_path / "wrong.npz"
     modelfile.save(replace(stored, golden_answers=probabilities), path)
 
-    with pytest.raises(ModelFileError, match=rf"^{path}: golden row 0 gives other probabilities"):
+    with pytest.raises(ModelFileError, match=rf"^{path}: golden row 0 gives another answer"):
         classifier.load(path)

@@ -38,8 +38,9 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
-from ml.tables.dataset import Dataset, Feature, Target
+from ml.tables.dataset import Feature, Target
 from ml.training import fitting, iris, writing
+from tests.builders import dataset_of
 from tests.conftest import ROOT, Server, free_port, run_server
 from tests.tables import TABLES, guarded
 from tests.test_ml_command_line import closing
@@ -934,13 +935,12 @@ def other_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("others")
     chance = np.random.default_rng(0)
     rows = chance.uniform(0, 1, (60, 2))
-    boxes = Dataset(
+    boxes = dataset_of(
+        rows,
+        rows[:, 1] > rows[:, 0],
         name="boxes",
-        source="made up",
         features=(Feature(key="width", title="width"), Feature(key="height", title="height")),
-        target=Target(labels=("low", "tall")),
-        rows=rows,
-        outcomes=np.asarray((rows[:, 1] > rows[:, 0]).astype(np.intp), dtype=np.float64),
+        labels=("low", "tall"),
     )
     fitted = {
         "trees": fitting.fit(iris.load(), Recipe(n_estimators=5, seed=3)),

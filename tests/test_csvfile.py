@@ -51,8 +51,8 @@ def error_of(path: Path, *, target: str | None = None, drop: Sequence[str] = ())
 def assert_is_the_table(dataset: Dataset) -> None:
     assert dataset.rows.dtype == np.float64
     assert dataset.rows.tolist() == VALUES
-    assert dataset.labels == ("a", "b")
-    assert dataset.classes.tolist() == [0, 1, 0, 1]
+    assert dataset.target.labels == ("a", "b")
+    assert dataset.outcomes.tolist() == [0, 1, 0, 1]
     width, height = dataset.features
     assert (width.key, width.title, width.unit) == ("width", "width", "cm")
     assert (height.key, height.title, height.unit) == ("height", "height", "")
@@ -147,7 +147,7 @@ def test_the_target_is_named_by_header_or_key(tmp_path: Path, target: str) -> No
 
     dataset = read_csv(path, target=target).dataset
 
-    assert (dataset.labels, dataset.features[0].key) == (("a", "b"), "height")
+    assert (dataset.target.labels, dataset.features[0].key) == (("a", "b"), "height")
 
 
 def test_the_exact_header_wins_over_the_key(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_exact_header_wins_over_the_key(tmp_path: Path) -> None:
 
     dataset = read_csv(path, target="Kind").dataset
 
-    assert dataset.labels == ("a", "b")
+    assert dataset.target.labels == ("a", "b")
     assert [feature.key for feature in dataset.features] == ["kind", "x"]
 
 
@@ -211,8 +211,8 @@ def test_labels_are_in_the_order_of_numbers_or_else_of_text(
 
     dataset = read_csv(path).dataset
 
-    assert dataset.labels == labels
-    assert [dataset.labels[index] for index in dataset.classes] == [
+    assert dataset.target.labels == labels
+    assert [dataset.target.labels[int(index)] for index in dataset.outcomes] == [
         text if text in labels else {"e\u0301te\u0301": "été", '"a, ""b"""': 'a, "b"'}[text] for text in texts
     ]
 
@@ -268,7 +268,7 @@ def test_what_is_told_of_a_strange_table_stays_on_its_lines(tmp_path: Path) -> N
     reading = read_csv(written(tmp_path, text_of('"x\ny","ki\nnd"', '1,"a\nb"', "2,c")))
 
     assert all(sentence.isprintable() for sentence in reading.inferred)
-    assert reading.dataset.labels == ("a\nb", "c")
+    assert reading.dataset.target.labels == ("a\nb", "c")
 
 
 LONG = "x" * 2_000
@@ -408,11 +408,11 @@ def reads_or_refuses(path: Path, content: bytes) -> None:
         assert message.startswith(f"{path}: ")
         assert "\n" not in message
         return
-    assert dataset.rows.shape == (len(dataset.classes), len(dataset.features))
+    assert dataset.rows.shape == (len(dataset.outcomes), len(dataset.features))
     assert np.all(np.abs(dataset.rows) <= LARGEST)
-    assert set(dataset.classes.tolist()) == set(range(len(dataset.labels)))
+    assert set(dataset.outcomes.tolist()) == set(range(len(dataset.target.labels)))
     assert len({feature.key for feature in dataset.features}) == len(dataset.features)
-    assert all(dataset.labels)
+    assert all(dataset.target.labels)
 
 
 ANY = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ml.model.cuts import MAX_COUNTED_CUTS, Cuts, bound_of, cut_below
 from ml.model.forest import LEAF, Forest
 from ml.tables.numbers import LARGEST
+from tests.builders import forest_of
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 TINY32 = 2.0**-149
@@ -50,7 +51,10 @@ def stumps(*features: Sequence[float]) -> Forest:
     feature[roots] = [f for f, _ in pairs]
     threshold[roots] = [t for _, t in pairs]
     left[roots], right[roots] = roots + 1, roots + 2
-    forest = Forest(len(features), roots, feature, threshold, left, right, np.tile([[1.0, 0.0], [0.0, 1.0]], (n, 1)))
+    forest = forest_of(
+        len(features), roots=roots, feature=feature, threshold=threshold, left=left, right=right,
+        values=np.tile([[1.0, 0.0], [0.0, 1.0]], (n, 1)),
+    )  # fmt: skip
     forest.check()
     return forest
 

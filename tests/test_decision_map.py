@@ -123,7 +123,7 @@ def test_the_points_are_the_training_rows_of_each_class(model: Classifier) -> No
 
     shown = [set(re.findall(r"(\d+) (\d+)", points.path)) for points in points_of_each]
     expected: list[set[tuple[str, str]]] = [set() for _ in model.labels]
-    for row, label in zip(model.reference_rows.tolist(), model.reference_outcomes.tolist(), strict=True):
+    for row, label in zip(model.reference_rows.tolist(), model.reference_outcomes.astype(int).tolist(), strict=True):
         x, y = mapper.position(row)
         expected[label].add((str(x), str(y)))
     assert shown == expected

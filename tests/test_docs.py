@@ -216,7 +216,8 @@ def measurements(trained: Trained, tmp_path: Path) -> Path:
     rows = np.concatenate([trained.split.train_rows, trained.split.test_rows])
     classes = np.concatenate([trained.split.train_classes, trained.split.test_classes])
     lines = [
-        ",".join([*map(str, row), trained.labels[index]]) for row, index in zip(rows.tolist(), classes, strict=True)
+        ",".join([*map(str, row), trained.target.labels[index]])
+        for row, index in zip(rows.tolist(), classes, strict=True)
     ]
     (tmp_path / "measurements.csv").write_text("\n".join([",".join([*header, "species"]), *lines]))
     (tmp_path / "rows.csv").write_text("\n".join([",".join(header), *(line.rpartition(",")[0] for line in lines)]))

@@ -294,8 +294,7 @@ def test_the_rows_that_are_looked_at_are_bounded(digits: Classifier, max_rows: i
 
     spans = explain._spans(digits, ranks, max_rows=max_rows)
 
-    assert sum(last - first + 1 for first, last in spans.values()) <= max(3, max_rows + 3 * len(spans))
-    assert len(spans) <= max(1, max_rows // 3)
+    assert sum(last - first + 1 for first, last in spans.values()) <= max(3, max_rows)
 
 
 def test_the_most_important_features_are_looked_at_when_there_is_room_for_few(digits: Classifier) -> None:
@@ -303,7 +302,7 @@ def test_the_most_important_features_are_looked_at_when_there_is_room_for_few(di
 
     used = [index for index, size in enumerate(digits.cuts.sizes) if size]
     least = min(digits.features[index].importance for index in spans)
-    assert len(spans) == 10
+    assert 10 <= len(spans) < len(used)
     assert all(digits.features[index].importance <= least for index in used if index not in spans)
 
 

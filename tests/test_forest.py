@@ -21,20 +21,20 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     IsolationForest,
     RandomForestClassifier,
-    RandomForestRegressor,
     VotingClassifier,
 )
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 from ml.errors import ForestError
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
 from ml.model.forest import LEAF, MAX_DEPTH, Forest
 from ml.training import iris
+from tests.builders import forest_of
 
-ROWS, CLASSES = iris.load().rows, iris.load().classes
+ROWS, CLASSES = iris.load().rows, iris.load().outcomes.astype(np.intp)
 
 
 def small() -> Forest:
@@ -46,14 +46,15 @@ def small() -> Forest:
         ├── 3
         └── 4
     """
-    return Forest(
-        n_features=2,
-        roots=np.array([0, 5], dtype=np.int32),
-        feature=np.array([0, LEAF, 1, LEAF, LEAF, 1, LEAF, LEAF], dtype=np.int32),
-        threshold=np.array([0.5, 0, 1.5, 0, 0, -2, 0, 0]),
-        left=np.array([1, LEAF, 3, LEAF, LEAF, 6, LEAF, LEAF], dtype=np.int32),
-        right=np.array([2, LEAF, 4, LEAF, LEAF, 7, LEAF, LEAF], dtype=np.int32),
-        probabilities=np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [0.25, 0.75], [0.75, 0.25]]),
+    return forest_of(
+        2,
+        roots=[0, 5],
+        feature=[0, LEAF, 1, LEAF, LEAF, 1, LEAF, LEAF],
+        threshold=[0.5, 0, 1.5, 0, 0, -2, 0, 0],
+        left=[1, LEAF, 3, LEAF, LEAF, 6, LEAF, LEAF],
+        right=[2, LEAF, 4, LEAF, LEAF, 7, LEAF, LEAF],
+        values=[[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [0.25, 0.75], [0.75, 0.25]],
+        covers=np.array([9.0, 4, 5, 2, 3, 9, 4, 5]),
     )
 
 
@@ -74,14 +75,15 @@ def chain(depth: int) -> Forest:
     feature[inner], threshold[inner] = 0, np.arange(depth)
     left[inner], right[inner] = inner + 1, inner + 2
     leaves = np.linspace(0, 1, depth + 1)
-    return Forest(
-        1, np.array([0], dtype=np.int32), feature, threshold, left, right, np.column_stack([leaves, 1 - leaves])
-    )
+    return forest_of(
+        1, roots=[0], feature=feature, threshold=threshold, left=left, right=right,
+        values=np.column_stack([leaves, 1 - leaves]),
+    )  # fmt: skip
 
 
 def table_of(forest: Forest) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     table = DecisionTable(forest, Cuts(forest))
-    return lambda rows: table.probabilities[table.outcomes(rows.astype(np.float32))]
+    return lambda rows: table.answers[table.outcomes(rows.astype(np.float32))]
 
 
 def test_the_small_forest_is_one() -> None:
@@ -89,7 +91,7 @@ def test_the_small_forest_is_one() -> None:
 
     forest.check()
 
-    assert (forest.n_trees, forest.n_labels) == (2, 2)
+    assert (forest.n_trees, forest.n_outputs) == (2, 2)
 
 
 def refused(forest: Forest) -> str:
@@ -102,16 +104,15 @@ def refused(forest: Forest) -> str:
 
 
 def empty() -> Forest:
-    indices = np.array([], dtype=np.int32)
-    return Forest(1, np.array([0], dtype=np.int32), indices, np.zeros(0), indices, indices, np.ones((0, 2)))
+    return forest_of(1, roots=[0], feature=[], threshold=[], left=[], right=[], values=np.ones((0, 2)))
 
 
 BROKEN: dict[str, tuple[Callable[[], Forest], str]] = {
     "a threshold too few": (lambda: replace(small(), threshold=np.zeros(7)), "threshold has shape"),
     "a left child too many": (lambda: replace(small(), left=np.full(9, LEAF, np.int32)), "left has shape"),
     "a right child too few": (lambda: replace(small(), right=np.full(7, LEAF, np.int32)), "right has shape"),
-    "flat probabilities": (lambda: replace(small(), probabilities=np.ones(5)), "dimensions"),
-    "no probabilities": (lambda: replace(small(), probabilities=np.ones((5, 0))), "dimensions"),
+    "flat values": (lambda: replace(small(), values=np.ones(5)), "dimensions"),
+    "no values": (lambda: replace(small(), values=np.ones((5, 0))), "dimensions"),
     "square roots": (lambda: replace(small(), roots=np.array([[0, 5]], np.int32)), "dimensions"),
     "square nodes": (lambda: replace(small(), feature=small().feature[:, None]), "dimensions"),
     "no tree": (lambda: replace(small(), roots=np.array([], np.int32)), "roots"),
@@ -122,9 +123,15 @@ BROKEN: dict[str, tuple[Callable[[], Forest], str]] = {
     "a root beyond the nodes": (lambda: replace(small(), roots=np.array([0, 8], np.int32)), "roots"),
     "a feature beyond the last": (lambda: changed("feature", 2, 2), "feature outside 0 to 1"),
     "a negative feature": (lambda: changed("feature", 0, -2), "feature outside 0 to 1"),
-    "a threshold that is NaN": (lambda: changed("threshold", 2, np.nan), "threshold is not finite"),
-    "an infinite threshold": (lambda: changed("threshold", 0, np.inf), "threshold is not finite"),
-    "a leaf's threshold that is NaN": (lambda: changed("threshold", 1, np.nan), "threshold is not finite"),
+    "a threshold that is NaN": (lambda: changed("threshold", 2, np.nan), "threshold is no number"),
+    "a threshold below all numbers": (lambda: changed("threshold", 0, -np.inf), "below all numbers"),
+    "a leaf's threshold that is NaN": (lambda: changed("threshold", 1, np.nan), "threshold is no number"),
+    "a side too few": (lambda: replace(small(), missing_left=np.zeros(7, np.bool_)), "missing_left has shape"),
+    "a cover too many": (lambda: replace(small(), covers=np.ones(9)), "covers has shape"),
+    "a cover of nothing": (lambda: changed("covers", 3, 0.0), "no training row"),
+    "a negative cover": (lambda: changed("covers", 0, -1.0), "no training row"),
+    "a cover that is NaN": (lambda: changed("covers", 7, np.nan), "no training row"),
+    "an infinite cover": (lambda: changed("covers", 1, np.inf), "no training row"),
     "a leaf with a left child": (lambda: changed("left", 1, 3), "a leaf has children"),
     "a leaf with a right child": (lambda: changed("right", 4, 0), "a leaf has children"),
     "a leaf with a child that is -2": (lambda: changed("right", 4, -2), "a leaf has children"),
@@ -139,19 +146,19 @@ BROKEN: dict[str, tuple[Callable[[], Forest], str]] = {
     "a node with two parents": (lambda: changed("right", 2, 3), "exactly one parent"),
     "a node with no parent": (lambda: changed("right", 0, 4), "exactly one parent"),
     "a leaf without probabilities": (
-        lambda: replace(small(), probabilities=small().probabilities[:-1]),
-        "one row of probabilities for each leaf",
+        lambda: replace(small(), values=small().values[:-1]),
+        "one row of values for each leaf",
     ),
     "probabilities without a leaf": (
-        lambda: replace(small(), probabilities=np.vstack([small().probabilities, [[1.0, 0.0]]])),
-        "one row of probabilities for each leaf",
+        lambda: replace(small(), values=np.vstack([small().values, [[1.0, 0.0]]])),
+        "one row of values for each leaf",
     ),
-    "a probability that is NaN": (lambda: changed("probabilities", (1, 0), np.nan), "outside 0 to 1"),
-    "an infinite probability": (lambda: changed("probabilities", (1, 0), np.inf), "outside 0 to 1"),
-    "a negative probability": (lambda: changed("probabilities", 1, [-0.5, 1.5]), "outside 0 to 1"),
-    "a probability above 1": (lambda: changed("probabilities", 1, [1.0 + 1e-6, 0.0]), "outside 0 to 1"),
-    "a sum below 1": (lambda: changed("probabilities", (1, 0), 0.5 - 1e-6), "do not sum to 1"),
-    "a sum above 1": (lambda: changed("probabilities", (1, 0), 0.5 + 1e-6), "do not sum to 1"),
+    "a probability that is NaN": (lambda: changed("values", (1, 0), np.nan), "outside 0 to 1"),
+    "an infinite probability": (lambda: changed("values", (1, 0), np.inf), "outside 0 to 1"),
+    "a negative probability": (lambda: changed("values", 1, [-0.5, 1.5]), "outside 0 to 1"),
+    "a probability above 1": (lambda: changed("values", 1, [1.0 + 1e-6, 0.0]), "outside 0 to 1"),
+    "a sum below 1": (lambda: changed("values", (1, 0), 0.5 - 1e-6), "do not sum to 1"),
+    "a sum above 1": (lambda: changed("values", (1, 0), 0.5 + 1e-6), "do not sum to 1"),
     "too many levels": (lambda: chain(MAX_DEPTH + 1), f"deeper than {MAX_DEPTH} levels"),
 }  # fmt: skip
 
@@ -175,19 +182,19 @@ def test_the_deepest_tree_that_is_allowed_answers() -> None:
     forest.check()
 
     answers = table_of(forest)(np.array([[-1.0], [0.5], [MAX_DEPTH + 1.0]]))
-    assert answers.tolist() == forest.probabilities[[0, 1, MAX_DEPTH]].tolist()
+    assert answers.tolist() == forest.values[[0, 1, MAX_DEPTH]].tolist()
 
 
 def test_the_rounding_of_leaf_probabilities_is_no_error() -> None:
     third = 1 / 3
-    forest = replace(small(), probabilities=np.tile([third, third, np.nextafter(third, 1)], (5, 1)))
+    forest = replace(small(), values=np.tile([third, third, np.nextafter(third, 1)], (5, 1)))
 
     forest.check()
 
 
 def test_a_tree_that_is_one_leaf_answers_the_same_to_all() -> None:
-    leaf = np.array([LEAF], dtype=np.int32)
-    forest = Forest(2, np.array([0], dtype=np.int32), leaf, np.zeros(1), leaf, leaf, np.array([[0.25, 0.75]]))
+    leaf = [LEAF]
+    forest = forest_of(2, roots=[0], feature=leaf, threshold=[0.0], left=leaf, right=leaf, values=[[0.25, 0.75]])
 
     forest.check()
 
@@ -237,7 +244,7 @@ def test_a_classifier_of_trees_is_taken_over_with_its_probabilities(kind: str) -
     assert np.array_equal(table_of(forest)(rows), estimator.predict_proba(rows))
     assert forest.n_trees == len(getattr(estimator, "estimators_", [estimator]))
     assert forest.n_features == 4
-    assert forest.n_labels == 3
+    assert forest.n_outputs == 3
     for name, dtype in [("roots", "i4"), ("feature", "i4"), ("threshold", "f8"), ("left", "i4"), ("right", "i4")]:
         assert getattr(forest, name).dtype == np.dtype(dtype), name
 
@@ -247,7 +254,7 @@ def test_labels_that_are_text_give_the_same_forest_as_their_numbers() -> None:
     texts = Forest.from_estimator(RandomForestClassifier(3, random_state=0).fit(ROWS, np.array([*"abc"])[CLASSES]))
 
     assert np.array_equal(texts.threshold, numbers.threshold)
-    assert np.array_equal(texts.probabilities, numbers.probabilities)
+    assert np.array_equal(texts.values, numbers.values)
 
 
 REFUSED = {
@@ -256,8 +263,6 @@ REFUSED = {
     "a pipeline": make_pipeline(DecisionTreeClassifier()),
     "gradient boosting": GradientBoostingClassifier(n_estimators=2),
     "histogram boosting": HistGradientBoostingClassifier(max_iter=2),
-    "a forest of regressors": RandomForestRegressor(2),
-    "a regressor": DecisionTreeRegressor(),
     "an isolation forest": IsolationForest(n_estimators=2),
 }
 

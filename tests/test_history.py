@@ -143,7 +143,7 @@ def test_a_model_that_cannot_be_trained_leaves_files_as_they_were(
     write(fitted[:1], path)
     wrong = writing.model_of(fitted[2])
 
-    with pytest.raises(Exception, match="other probabilities"):
+    with pytest.raises(Exception, match="other answers"):
         writing.write(wrong, path, trained=fitted[1])
 
     assert os.listdir(path.parent) == [path.name]
@@ -198,7 +198,7 @@ def test_a_model_that_cannot_be_read_back_never_replaces_a_good_one(fitted: list
     model = writing.model_of(fitted[1])
     broken = replace(model, golden_answers=model.golden_answers[:, ::-1])
 
-    with pytest.raises(ModelFileError, match="is not written: it could not be read back: golden row 0 gives other"):
+    with pytest.raises(ModelFileError, match="is not written: it could not be read back: golden row 0 gives another"):
         writing.write(broken, path, trained=fitted[1])
 
     assert os.listdir(path.parent) == [path.name]

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from ml.model.classifier import Classifier
-from ml.tables.dataset import Dataset, Feature, Target
+from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, writing
 from ml.training.fitting import Trained
+from tests.builders import dataset_of
 from web.api import batch
 from web.app import create_app
 from web.oip import messages, tensors
@@ -918,15 +919,7 @@ def test_a_model_of_one_feature_takes_it_either_way(tmp_path: Path, key: str) ->
     feature = Feature(key=key, title="mass", maximum=100.0)
     labels = ("léger", "lourd\n", "")
     client, trained = served(
-        Dataset(
-            "poids & co",
-            "made up",
-            (feature,),
-            Target(labels=labels),
-            rows,
-            np.asarray((np.arange(60) // 20).astype(np.intp), dtype=np.float64),
-        ),
-        tmp_path,
+        dataset_of(rows, np.arange(60) // 20, features=(feature,), labels=labels, name="poids & co"), tmp_path
     )
     path = f"/v2/models/{quote('poids & co')}/infer"
 
@@ -947,15 +940,7 @@ def test_a_limit_that_float32_cannot_hold_admits_itself_in_float32(tmp_path: Pat
     rows = np.linspace(0, 0.1, 60)[:, np.newaxis]
     feature = Feature(key="share", title="share", maximum=0.1)
     client, _ = served(
-        Dataset(
-            "shares",
-            "made up",
-            (feature,),
-            Target(labels=("low", "high")),
-            rows,
-            np.asarray((np.arange(60) // 30).astype(np.intp), dtype=np.float64),
-        ),
-        tmp_path,
+        dataset_of(rows, np.arange(60) // 30, features=(feature,), labels=("low", "high"), name="shares"), tmp_path
     )
 
     with client:
@@ -972,17 +957,7 @@ def test_a_model_of_many_features_and_labels_agrees_with_scikit_learn(tmp_path: 
     rows = (rng.normal(size=(240, 40)) + classes[:, np.newaxis]).round(2)
     features = tuple(Feature(key=f"f{i}", title=f"feature {i}") for i in range(40))
     labels = tuple(f"label {i}" for i in range(12))
-    client, trained = served(
-        Dataset(
-            "wide",
-            "made up",
-            features,
-            Target(labels=labels),
-            rows,
-            np.asarray(classes.astype(np.intp), dtype=np.float64),
-        ),
-        tmp_path,
-    )
+    client, trained = served(dataset_of(rows, classes, features=features, labels=labels, name="wide"), tmp_path)
     many = rng.normal(size=(3_000, 40)) * 6
 
     with client:

@@ -46,7 +46,7 @@ def rows_of(n: int, dtype: str = "float64") -> Rows:
 def expected(trained: Trained, rows: Rows) -> tuple[list[str], bytes]:
     """Return scikit-learn's labels, and its probabilities bit for bit."""
     values = rows.astype(np.float64)
-    labels = [trained.labels[index] for index in trained.estimator.predict(values)]
+    labels = [trained.target.labels[index] for index in trained.estimator.predict(values)]
     return labels, trained.estimator.predict_proba(values).tobytes()
 
 

@@ -19,8 +19,8 @@ def dataset() -> Dataset:
 def test_there_are_fifty_flowers_of_each_species_in_four_lengths(dataset: Dataset) -> None:
     assert dataset.rows.shape == (150, 4)
     assert dataset.rows.dtype == np.float64
-    assert dataset.classes.shape == (150,)
-    assert np.bincount(dataset.classes).tolist() == [50, 50, 50]
+    assert dataset.outcomes.shape == (150,)
+    assert np.unique_counts(dataset.outcomes).counts.tolist() == [50, 50, 50]
 
 
 def test_features_and_labels_have_their_names_and_order(dataset: Dataset) -> None:
@@ -30,8 +30,8 @@ def test_features_and_labels_have_their_names_and_order(dataset: Dataset) -> Non
     assert [feature.title for feature in dataset.features] == [
         "sepal length", "sepal width", "petal length", "petal width",
     ]  # fmt: skip
-    assert dataset.labels == ("setosa", "versicolor", "virginica")
-    assert all(type(label) is str for label in dataset.labels)
+    assert dataset.target.labels == ("setosa", "versicolor", "virginica")
+    assert all(type(label) is str for label in dataset.target.labels)
 
 
 def test_lengths_are_in_centimetres_and_not_negative(dataset: Dataset) -> None:
@@ -47,32 +47,28 @@ def test_rows_are_those_of_the_paper_and_not_of_the_copy_with_two_errors(dataset
 
 
 def test_classes_are_the_species_that_their_lengths_tell(dataset: Dataset) -> None:
-    petals = [dataset.rows[dataset.classes == index, 2].mean() for index in range(3)]
+    petals = [dataset.rows[dataset.outcomes == index, 2].mean() for index in range(3)]
 
     assert [f"{mean:.3f}" for mean in petals] == ["1.462", "4.260", "5.552"], "setosa, versicolor, virginica"
 
 
 def test_the_same_table_has_the_same_digest(dataset: Dataset) -> None:
-    copied = replace(
-        dataset,
-        rows=np.asfortranarray(dataset.rows),
-        outcomes=np.asarray(dataset.classes.astype(np.int32), dtype=np.float64),
-    )
+    copied = replace(dataset, rows=np.asfortranarray(dataset.rows), outcomes=dataset.outcomes.astype(">f8"))
 
     assert dataset.digest() == iris.load().digest() == copied.digest()
     assert len(dataset.digest()) == 64
 
 
 def test_any_change_of_a_table_changes_its_digest(dataset: Dataset) -> None:
-    rows, classes = dataset.rows.copy(), dataset.classes.copy()
+    rows, classes = dataset.rows.copy(), dataset.outcomes.copy()
     rows[0, 0] = np.nextafter(rows[0, 0], 9)
     classes[0] = 1
     renamed = (Feature(key="other", title="other"), *dataset.features[1:])
     changed = [
         replace(dataset, rows=rows),
-        replace(dataset, outcomes=np.asarray(classes, dtype=np.float64)),
+        replace(dataset, outcomes=classes),
         replace(dataset, features=renamed),
-        replace(dataset, target=Target(labels=dataset.labels[::-1])),
+        replace(dataset, target=Target(labels=dataset.target.labels[::-1])),
         replace(dataset, name="other"),
     ]
 

@@ -21,12 +21,13 @@ from babel.support import NullTranslations
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from ml.model.card import Card, CrossValidation, Recipe
+from ml.model.card import Card, CrossValidation, Recipe, Report
 from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
-from ml.tables.dataset import Dataset, Feature, Shape, Target
+from ml.tables.dataset import Feature, Shape
 from ml.training import fitting, iris, writing
+from tests.builders import dataset_of
 from tests.conftest import ROOT, Element, parse_html
 from web.app import create_app
 from web.page import languages, templates
@@ -164,8 +165,8 @@ def marked_model(n_features: int, n_labels: int, *, picture: bool = False, limit
     )
     leaves = (Shape(length="f0", width="f1", angles=(0.0, 90.0)),) if picture else ()
     labels = tuple(f"‹label {index}›" for index in range(n_labels))
-    dataset = Dataset(
-        "‹model›", "‹source›", features, Target(labels=labels), rows, np.asarray(classes, dtype=np.float64), leaves
+    dataset = dataset_of(
+        rows, classes, features=features, labels=labels, name="‹model›", source="‹source›", picture=leaves
     )
     model = writing.model_of(fitting.fit(dataset, Recipe(n_estimators=3, max_depth=4)))
     card = msgspec.structs.replace(
@@ -227,6 +228,7 @@ def shown() -> tuple[Bracketing, list[str]]:
         marked_model(3, 3, picture=True), marked_model(70, 3, limits=False), marked_model(2, 31, limits=False),
     )  # fmt: skip
     report = small.card.report
+    assert isinstance(report, Report)
     few_right = msgspec.structs.replace(
         reported(small.card, accuracy=report.baseline, cross_validation=None, recall=(0.0,) * 3),
         recipe=Recipe(balanced_class_weight=True, min_samples_leaf=2),

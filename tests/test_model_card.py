@@ -12,8 +12,9 @@ import pytest
 from ml.model import classifier
 from ml.model.card import Card, CrossValidation, Recipe, Report, TrainedFeature
 from ml.model.classifier import Classifier
-from ml.tables.dataset import Dataset, Feature, Target
+from ml.tables.dataset import Feature, Target
 from ml.training import fitting, writing
+from tests.builders import dataset_of
 from tests.conftest import Element, parse_html
 from web.page import languages
 from web.page.model_card import CardView, Fact, card_view, wilson_interval
@@ -118,6 +119,7 @@ def test_the_built_in_model_is_told_with_its_numbers(model: Classifier) -> None:
 
 def test_the_matrix_is_a_table_with_each_number_and_names_for_rows_and_columns(model: Classifier) -> None:
     matrix = section_of(model.card).one("table", **{"class": "matrix"})
+    assert isinstance(model.card.report, Report)
 
     head, *rows, foot = matrix.all("tr")
     assert [cell.text for cell in head.all("th", scope="col")] == [*model.labels, "recall"]
@@ -273,10 +275,13 @@ def test_importances_that_make_no_sense_break_nothing() -> None:
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(40, 1))
-    dataset = Dataset(
-        name="x", source="<script>alert(1)</script>", features=(Feature(key="k", title="<b>", unit='"'),),
-        target=Target(labels=("<i>", "&amp;")), rows=rows, outcomes=np.asarray((rows[:, 0] > 0).astype(np.intp), dtype=np.float64),
-    )  # fmt: skip
+    dataset = dataset_of(
+        rows,
+        rows[:, 0] > 0,
+        source="<script>alert(1)</script>",
+        features=(Feature(key="k", title="<b>", unit='"'),),
+        labels=("<i>", "&amp;"),
+    )
     trained = fitting.fit(dataset, Recipe(n_estimators=1))
     writing.write(writing.model_of(trained), tmp_path / "x.npz", trained=trained)
 

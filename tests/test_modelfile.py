@@ -39,8 +39,8 @@ from ml.training.fitting import Trained
 DIGEST_BYTES = 64
 CARD = "card.json"
 ARRAYS = (
-    "roots", "feature", "threshold", "left", "right", "probabilities",
-    "golden_rows", "golden_answers", "sample_rows", "sample_classes",
+    "roots", "feature", "threshold", "left", "right", "values", "missing_left", "covers",
+    "golden_rows", "golden_answers", "reference_rows", "reference_outcomes",
 )  # fmt: skip
 
 # Reading refuses without taking more memory than this beyond the file itself.
@@ -202,7 +202,7 @@ def test_a_file_gives_back_what_was_put_in(good: bytes, small: ModelFile) -> Non
     model = modelfile.parse(good)
 
     assert model.card == small.card
-    for name in (name.replace("sample_", "reference_") for name in ARRAYS):
+    for name in ARRAYS:
         whole, expected = (model, small) if hasattr(small, name) else (model.forest, small.forest)
         assert np.array_equal(getattr(whole, name), getattr(expected, name)), name
         assert getattr(whole, name).dtype == getattr(expected, name).dtype, name
@@ -211,7 +211,7 @@ def test_a_file_gives_back_what_was_put_in(good: bytes, small: ModelFile) -> Non
 def test_the_file_is_an_archive_of_plain_arrays_and_a_readable_card(good: bytes) -> None:
     with np.load(io.BytesIO(good), allow_pickle=False) as archive:
         assert {name for name in archive if name != CARD} == set(ARRAYS)
-        assert all(archive[name].dtype.kind in "if" for name in ARRAYS)
+        assert all(archive[name].dtype.kind in "iuf" for name in ARRAYS)
     card = dict(members_of(good))[CARD]
     assert json.loads(card)["format"] == FORMAT
     assert card.count(b"\n") > 50, "a person reads it line by line"
@@ -219,8 +219,8 @@ def test_the_file_is_an_archive_of_plain_arrays_and_a_readable_card(good: bytes)
         assert {entry.date_time for entry in archive_.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_a_model_without_sample_rows_is_a_model(good: bytes) -> None:
-    none = with_arrays(good, sample_rows=np.zeros((0, 4)), sample_classes=np.zeros(0, dtype="<i4"))
+def test_a_model_without_reference_rows_is_a_model(good: bytes) -> None:
+    none = with_arrays(good, reference_rows=np.zeros((0, 4)), reference_outcomes=np.zeros(0))
 
     assert serve(none).reference_rows.shape == (0, 4)
 
@@ -540,15 +540,15 @@ def test_an_array_of_another_type_is_refused_by_name(good: bytes, descr: str) ->
 
 
 def test_integers_of_another_type_are_refused_by_name(good: bytes) -> None:
-    for name in ("roots", "feature", "left", "right", "sample_classes"):
+    for name in ("roots", "feature", "left", "right", "reference_outcomes"):
         wide = arrays_of(good)[name].astype("<i8")
         assert f"{name} holds " in refused(with_arrays(good, **{name: wide}))
 
 
 def test_an_array_in_fortran_order_is_refused(good: bytes) -> None:
-    columns = np.asfortranarray(arrays_of(good)["probabilities"])
+    columns = np.asfortranarray(arrays_of(good)["values"])
 
-    assert refused(with_arrays(good, probabilities=columns)).startswith("probabilities holds ")
+    assert refused(with_arrays(good, values=columns)).startswith("values holds ")
 
 
 HUGE_SHAPES = ["(1000000000000,)", "(4611686018427387904,)", "(9223372036854775808,)", "(10000000000000000000000,)"]
@@ -572,7 +572,7 @@ def test_a_header_that_claims_a_huge_array_is_refused_in_little_memory(good: byt
 def test_a_shape_that_is_not_that_of_its_bytes_is_refused_by_name(good: bytes, shape: str) -> None:
     encoded = npy_with_header(header_of(shape=shape), b"\x00" * 24)
 
-    assert refused(with_member(good, "probabilities.npy", encoded)).startswith("probabilities ")
+    assert refused(with_member(good, "values.npy", encoded)).startswith("values ")
 
 
 # Each of these takes another way through NumPy's parser of headers.
@@ -617,12 +617,12 @@ UNFORESEEN_HEADERS = {
 
 @pytest.mark.parametrize("header", CRAFTED_HEADERS.values(), ids=CRAFTED_HEADERS)
 def test_a_crafted_header_is_refused_by_the_name_of_its_array(good: bytes, header: str) -> None:
-    assert refused(with_member(good, "probabilities.npy", npy_with_header(header))).startswith("probabilities ")
+    assert refused(with_member(good, "values.npy", npy_with_header(header))).startswith("values ")
 
 
 @pytest.mark.parametrize("header", UNFORESEEN_HEADERS.values(), ids=UNFORESEEN_HEADERS)
 def test_a_header_that_numpy_did_not_foresee_is_refused_by_the_name_of_its_array(good: bytes, header: str) -> None:
-    assert refused(with_member(good, "probabilities.npy", npy_with_header(header))).startswith("probabilities ")
+    assert refused(with_member(good, "values.npy", npy_with_header(header))).startswith("values ")
 
 
 @pytest.mark.parametrize("version", [(2, 0), (3, 0), (4, 0), (0, 0), (255, 255)])
@@ -657,12 +657,13 @@ BROKEN_FORESTS: dict[str, tuple[str, Any, float, str]] = {
     "a feature that does not exist": ("feature", 0, 4, "a feature outside 0 to 3"),
     "a negative feature": ("feature", 0, -2, "a feature outside 0 to 3"),
     "a leaf in place of a node": ("feature", 0, LEAF, "a leaf has children"),
-    "a NaN threshold": ("threshold", 0, np.nan, "a threshold is not finite"),
-    "an infinite threshold": ("threshold", 0, -np.inf, "a threshold is not finite"),
-    "a NaN probability": ("probabilities", (0, 0), np.nan, "a probability outside 0 to 1"),
-    "an infinite probability": ("probabilities", (0, 0), np.inf, "a probability outside 0 to 1"),
-    "a negative probability": ("probabilities", (0, 0), -1.0, "a probability outside 0 to 1"),
-    "a sum that is not 1": ("probabilities", (0, slice(None)), 0.25, "do not sum to 1"),
+    "a NaN threshold": ("threshold", 0, np.nan, "a threshold is no number"),
+    "a threshold below all numbers": ("threshold", 0, -np.inf, "below all numbers"),
+    "a NaN probability": ("values", (0, 0), np.nan, "a probability outside 0 to 1"),
+    "an infinite probability": ("values", (0, 0), np.inf, "a probability outside 0 to 1"),
+    "a negative probability": ("values", (0, 0), -1.0, "a probability outside 0 to 1"),
+    "a sum that is not 1": ("values", (0, slice(None)), 0.25, "do not sum to 1"),
+    "a node without training rows": ("covers", 0, 0.0, "no training row"),
     "a root that is not the first node": ("roots", 0, 1, "roots"),
     "a root beyond the nodes": ("roots", 3, 10_000, "roots"),
 }
@@ -685,13 +686,14 @@ def test_a_tree_that_is_too_deep_is_refused(good: bytes) -> None:
     feature[inner], left[inner], right[inner] = 0, inner + 1, inner + 2
     deep = with_arrays(
         good, roots=np.zeros(1, dtype="<i4"), feature=feature, left=left, right=right,
-        threshold=np.zeros(2 * depth + 1), probabilities=np.tile([1.0, 0.0, 0.0], (depth + 1, 1)),
+        threshold=np.zeros(2 * depth + 1), values=np.tile([1.0, 0.0, 0.0], (depth + 1, 1)),
+        missing_left=np.zeros(2 * depth + 1, dtype="|u1"), covers=np.ones(2 * depth + 1),
     )  # fmt: skip
 
     assert f"a tree is deeper than {MAX_DEPTH} levels" in refused(deep)
 
 
-@pytest.mark.parametrize("name", ["threshold", "left", "right"])
+@pytest.mark.parametrize("name", ["threshold", "left", "right", "missing_left", "covers"])
 def test_arrays_of_different_lengths_are_refused_by_name(good: bytes, name: str) -> None:
     assert f"{name} has shape" in refused(with_arrays(good, **{name: arrays_of(good)[name][:-1]}))
 
@@ -705,15 +707,15 @@ def test_an_array_with_another_number_of_dimensions_is_refused_by_name(good: byt
 
 
 def test_an_empty_forest_is_refused(good: bytes) -> None:
-    nothing = {name: arrays_of(good)[name][:0] for name in ARRAYS[:6]}
+    nothing = {name: arrays_of(good)[name][:0] for name in ARRAYS[:8]}
 
     assert "roots" in refused(with_arrays(good, **nothing))
 
 
 def test_a_forest_for_other_labels_than_the_cards_is_refused(good: bytes) -> None:
-    two = np.tile([0.5, 0.5], (len(arrays_of(good)["probabilities"]), 1))
+    two = np.tile([0.5, 0.5], (len(arrays_of(good)["values"]), 1))
 
-    assert "leaves have 2 probabilities, but the card has 3 labels" in refused(with_arrays(good, probabilities=two))
+    assert "leaves have 2 probabilities, but the card has 3 labels" in refused(with_arrays(good, values=two))
 
 
 def test_another_number_of_trees_than_the_cards_is_refused(good: bytes) -> None:
@@ -726,9 +728,7 @@ def test_another_number_of_trees_than_the_cards_is_refused(good: bytes) -> None:
 
 
 def test_a_wrong_golden_row_is_refused_by_number(good: bytes) -> None:
-    assert "golden row 0 gives other probabilities" in refused(
-        with_element(good, "golden_rows", (0, slice(None)), 1000.0)
-    )
+    assert "golden row 0 gives another answer" in refused(with_element(good, "golden_rows", (0, slice(None)), 1000.0))
 
 
 def test_a_golden_probability_that_is_wrong_in_its_last_bit_is_refused_by_number(good: bytes) -> None:
@@ -736,13 +736,13 @@ def test_a_golden_probability_that_is_wrong_in_its_last_bit_is_refused_by_number
 
     wrong = with_element(good, "golden_answers", (9, 1), np.nextafter(value, 2))
 
-    assert "golden row 9 gives other probabilities than scikit-learn gave" in refused(wrong)
+    assert "golden row 9 gives another answer than scikit-learn gave" in refused(wrong)
 
 
 def test_a_swapped_pair_of_leaves_is_refused(good: bytes) -> None:
-    leaves = arrays_of(good)["probabilities"][::-1]
+    leaves = arrays_of(good)["values"][::-1]
 
-    assert "golden row" in refused(with_arrays(good, probabilities=np.ascontiguousarray(leaves)))
+    assert "golden row" in refused(with_arrays(good, values=np.ascontiguousarray(leaves)))
 
 
 def test_a_file_without_golden_rows_is_refused(good: bytes) -> None:
@@ -751,21 +751,21 @@ def test_a_file_without_golden_rows_is_refused(good: bytes) -> None:
     assert "no golden row" in refused(none)
 
 
-@pytest.mark.parametrize("name", ["golden_rows", "golden_answers", "sample_rows", "sample_classes"])
+@pytest.mark.parametrize("name", ["golden_rows", "golden_answers", "reference_rows", "reference_outcomes"])
 def test_too_many_rows_are_refused_before_any_is_looked_at(good: bytes, name: str) -> None:
     array = arrays_of(good)[name]
     content = with_arrays(good, **{name: np.resize(array, (modelfile.MAX_ROWS + 1, *array.shape[1:]))})
 
-    assert f"holds {modelfile.MAX_ROWS + 1} golden or sample rows" in refused(content)
+    assert f"holds {modelfile.MAX_ROWS + 1} golden or reference rows" in refused(content)
 
 
-@pytest.mark.parametrize("name", ["golden_rows", "golden_answers", "sample_rows"])
+@pytest.mark.parametrize("name", ["golden_rows", "golden_answers", "reference_rows"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_rows_that_are_not_finite_are_refused_by_name(good: bytes, name: str, value: float) -> None:
     assert f"{name} has a value that is not finite" in refused(with_element(good, name, (1, 1), value))
 
 
-@pytest.mark.parametrize("name", ["golden_rows", "sample_rows"])
+@pytest.mark.parametrize("name", ["golden_rows", "reference_rows"])
 @pytest.mark.parametrize("value", [1e39, -1e300])
 def test_rows_that_float32_cannot_hold_are_refused_by_name(good: bytes, name: str, value: float) -> None:
     assert refused(with_element(good, name, (1, 1), value)).startswith(f"{name} ")
@@ -774,7 +774,8 @@ def test_rows_that_float32_cannot_hold_are_refused_by_name(good: bytes, name: st
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("golden_rows", (256, 3)), ("golden_rows", (256, 5)), ("golden_answers", (256, 2)),
-     ("golden_answers", (1, 3)), ("sample_rows", (120, 3)), ("sample_rows", (120, 0)), ("sample_classes", (7,))],
+     ("golden_answers", (1, 3)), ("reference_rows", (120, 3)), ("reference_rows", (120, 0)),
+     ("reference_outcomes", (7,))],
 )  # fmt: skip
 def test_rows_of_a_wrong_shape_are_refused_by_name(good: bytes, name: str, shape: tuple[int, ...]) -> None:
     zeros = np.zeros(shape, dtype=arrays_of(good)[name].dtype)
@@ -784,7 +785,7 @@ def test_rows_of_a_wrong_shape_are_refused_by_name(good: bytes, name: str, shape
 
 @pytest.mark.parametrize("value", [-1, 3, 2**31 - 1, -(2**31)])
 def test_a_sample_row_of_no_label_is_refused(good: bytes, value: int) -> None:
-    assert "a class outside the labels" in refused(with_element(good, "sample_classes", 3, value))
+    assert "a class outside the labels" in refused(with_element(good, "reference_outcomes", 3, value))
 
 
 # The card.
@@ -818,11 +819,16 @@ def test_another_format_is_told_as_such_even_with_an_unknown_card(good: bytes, n
     sentence = refused(with_member(good, CARD, encoded))
 
     if abs(newer) < 2**63:
-        assert f"the file has format {newer}, but this version reads format {FORMAT}" in sentence
+        assert f"the file has format {newer}, but this version reads formats 1 to {FORMAT}" in sentence
+
+
+def labels_of(card: Card) -> list[Any]:
+    labels: list[Any] = card["target"]["labels"]
+    return labels
 
 
 def label_twice(card: Card) -> None:
-    card["labels"][2] = card["labels"][0]
+    labels_of(card)[2] = labels_of(card)[0]
 
 
 def key_twice(card: Card) -> None:
@@ -842,10 +848,10 @@ def drawn(*leaves: list[float], length: str = "petal_length") -> Callable[[Card]
 
 BROKEN_CARDS: dict[str, tuple[Callable[[Card], object], str]] = {
     "a label twice": (label_twice, "different labels"),
-    "one label": (lambda card: card.update(labels=["a"]), "different labels"),
-    "no labels": (lambda card: card.update(labels=[]), "different labels"),
-    "a label too many": (lambda card: card["labels"].append("more"), "report does not have one entry for each label"),
-    "too many labels": (lambda card: card.update(labels=[*map(str, range(1_001))]), "different labels"),
+    "one label": (lambda card: card["target"].update(labels=["a"]), "different labels"),
+    "no labels": (lambda card: card["target"].update(labels=[]), "different labels"),
+    "a label too many": (lambda card: labels_of(card).append("more"), "report does not have one entry for each label"),
+    "too many labels": (lambda card: card["target"].update(labels=[*map(str, range(1_001))]), "different labels"),
     "a key twice": (key_twice, "different keys"),
     "an empty key": (feature(key=""), "different keys"),
     "no features": (lambda card: card.update(features=[]), "features"),
@@ -859,8 +865,8 @@ BROKEN_CARDS: dict[str, tuple[Callable[[Card], object], str]] = {
     "a feature too many": (
         lambda card: card["features"].append({**card["features"][0], "key": "another"}), "golden_rows has shape"
     ),
-    "a label that is a number": (lambda card: card["labels"].append(5), "the card is not valid"),
-    "a long label": (lambda card: card["labels"].append("x" * 1_001), "a text of more than"),
+    "a label that is a number": (lambda card: labels_of(card).append(5), "the card is not valid"),
+    "a long label": (lambda card: labels_of(card).__setitem__(1, "x" * 1_001), "a text of more than"),
     "a long key": (feature(key="x" * 1_001), "a text of more than"),
     "a long title": (feature(title="x" * 1_001), "a text of more than"),
     "a long unit": (feature(unit="x" * 1_001), "a text of more than"),
@@ -1040,9 +1046,7 @@ def test_random_elements_of_an_array_are_refused_or_harmless(good: bytes, name: 
     def one() -> str:
         changed = array.copy().ravel()
         for _ in range(rng.choice([1, 1, 2, 5])):
-            value = rng.choice(
-                [value for value in EXTREMES if changed.dtype.kind == "f" or value == int_or_none(value)]
-            )
+            value = rng.choice([value for value in EXTREMES if fits(value, changed.dtype)])
             changed[rng.randrange(len(changed))] = value
         return outcome(with_arrays(good, **{name: changed.reshape(array.shape)}), good=good)
 
@@ -1051,8 +1055,10 @@ def test_random_elements_of_an_array_are_refused_or_harmless(good: bytes, name: 
     assert counts["refused"] > 10
 
 
-def int_or_none(value: float) -> int | None:
-    return int(value) if np.isfinite(value) and abs(value) < 2**31 + 1 and value == int(value) else None
+def fits(value: float, dtype: np.dtype[Any]) -> bool:
+    if dtype.kind == "f":
+        return True
+    return float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
 
 def paths_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -26,7 +26,6 @@ from ml.errors import ModelFileError
 from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.tables.dataset import Target
 from ml.training import fitting, iris, writing
 from tests.conftest import put
 from web import models
@@ -595,7 +594,7 @@ def test_at_most_two_models_are_kept_in_memory(app: Application, contents: list[
 def test_the_digest_of_an_interface_tells_what_a_form_is_made_of(changed: str) -> None:
     data = iris.load()
     first, *others = data.features
-    labels, rows = data.labels, data.rows
+    labels, rows = data.target.labels, data.rows
     match changed:
         case "title":
             first = msgspec.structs.replace(first, title="another")
@@ -607,7 +606,8 @@ def test_the_digest_of_an_interface_tells_what_a_form_is_made_of(changed: str) -
             labels = ("a", "b", "c")
         case "rows":
             rows = rows + 0.5
-    other = dataclasses.replace(data, features=(first, *others), target=Target(labels=labels), rows=rows)
+    target = msgspec.structs.replace(data.target, labels=labels)
+    other = dataclasses.replace(data, features=(first, *others), target=target, rows=rows)
 
     interfaces = {
         Classifier(writing.model_of(fitting.fit(table, Recipe(n_estimators=2))), "0" * 12).interface

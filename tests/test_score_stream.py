@@ -6,10 +6,10 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +21,6 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.score import score
-from ml.tables.dataset import Dataset, Target
 from ml.training import fitting, iris, writing
 from tests.tables import GOOD, HEADER, TABLES, guarded, odd_tables
 from web.api.score_stream import MAX_ERRORS, MAX_POINTS
@@ -300,10 +299,7 @@ def ending_of_refused(client: TestClient) -> tuple[Frame, int]:
 def reduced(path: Path, *, features: int, seed: int = 0) -> None:
     """Write a model of the first features of Iris."""
     data = iris.load()
-    some = Dataset(
-        name=data.name, source=data.source, features=data.features[:features], target=Target(labels=data.labels),
-        rows=data.rows[:, :features], outcomes=np.asarray(data.classes, dtype=np.float64),
-    )  # fmt: skip
+    some = replace(data, features=data.features[:features], rows=data.rows[:, :features], picture=())
     trained = fitting.fit(some, Recipe(seed=seed))
     writing.write(writing.model_of(trained), path, trained=trained)
 

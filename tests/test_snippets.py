@@ -22,9 +22,10 @@ from playwright.sync_api import Browser, expect
 from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier, Prediction
-from ml.tables.dataset import Dataset, Feature, Target
+from ml.tables.dataset import Feature
 from ml.training import fitting, writing
 from tests.browser import needs_chromium
+from tests.builders import dataset_of
 from tests.conftest import Server, parse_html, run_server
 from web.page import languages, snippets
 from web.page.snippet_panel import code_view
@@ -111,13 +112,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose every name wants to be something else."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(90, len(KEYS)))
-    dataset = Dataset(
+    dataset = dataset_of(
+        rows,
+        (rows[:, 0] > 0).astype(np.intp) + (rows[:, 1] > 0),
         name='it\'s a "$HOME" `date` größe ?&#%2F',
-        source="made up",
-        features=tuple(Feature(key=key, title=f"<i>{key}", unit="\"'$") for key in KEYS),
-        target=Target(labels=("<b>'", '"$HOME', "größe")),
-        rows=rows,
-        outcomes=np.asarray((rows[:, 0] > 0).astype(np.intp) + (rows[:, 1] > 0), dtype=np.float64),
+        features=[Feature(key=key, title=f"<i>{key}", unit="\"'$") for key in KEYS],
+        labels=("<b>'", '"$HOME', "größe"),
     )
     path = tmp_path_factory.mktemp("hostile") / "hostile.npz"
     trained = fitting.fit(dataset, Recipe(n_estimators=5))

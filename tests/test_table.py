@@ -16,6 +16,7 @@ from ml.model import decision_table
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
 from ml.model.forest import LEAF, Forest
+from tests.builders import forest_of
 
 
 @st.composite
@@ -67,7 +68,7 @@ def test_the_table_of_any_small_forest_has_scikit_learns_probabilities(estimator
 
     outcomes = compiled.outcomes(rows.astype(np.float32))
 
-    assert np.array_equal(compiled.probabilities[outcomes], expected)
+    assert np.array_equal(compiled.answers[outcomes], expected)
     assert [compiled.outcome(row) for row in rows.tolist()] == outcomes.tolist()
 
 
@@ -82,7 +83,7 @@ def test_every_outcome_of_a_table_is_the_answer_of_some_cell(estimator: Any) -> 
 
     outcomes = compiled.outcomes(cells)
 
-    assert np.array_equal(np.unique(outcomes), np.arange(len(compiled.probabilities)))
+    assert np.array_equal(np.unique(outcomes), np.arange(len(compiled.answers)))
 
 
 def test_no_rows_have_no_outcomes() -> None:
@@ -100,7 +101,10 @@ def grid_forest(*sizes: int, n_trees: int, n_labels: int = 2) -> Forest:
     threshold, roots = np.zeros(3 * n), np.arange(0, 3 * n, 3, dtype=np.int32)
     feature[roots], threshold[roots] = [f for f, _ in pairs], [t for _, t in pairs]
     left[roots], right[roots] = roots + 1, roots + 2
-    forest = Forest(len(sizes), roots, feature, threshold, left, right, np.tile(np.eye(n_labels)[:2], (n, 1)))
+    forest = forest_of(
+        len(sizes), roots=roots, feature=feature, threshold=threshold, left=left, right=right,
+        values=np.tile(np.eye(n_labels)[:2], (n, 1)),
+    )  # fmt: skip
     forest.check()
     return forest
 
@@ -137,9 +141,10 @@ def chains(*sizes: int, n_labels: int) -> Forest:
         inner = root + np.arange(0, 2 * size, 2)
         feature[inner], threshold[inner], left[inner], right[inner] = column, np.arange(size), inner + 1, inner + 2
     n_leaves = int((feature == LEAF).sum())
-    forest = Forest(
-        len(sizes), roots, feature, threshold, left, right, np.eye(n_labels)[np.arange(n_leaves) % n_labels]
-    )
+    forest = forest_of(
+        len(sizes), roots=roots, feature=feature, threshold=threshold, left=left, right=right,
+        values=np.eye(n_labels)[np.arange(n_leaves) % n_labels],
+    )  # fmt: skip
     forest.check()
     return forest
 

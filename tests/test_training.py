@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
@@ -16,11 +16,12 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test
 
 from ml.errors import MLError, ModelFileError, TrainingError
 from ml.model import classifier, modelfile
-from ml.model.card import Recipe
+from ml.model.card import Recipe, Report
 from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
+from ml.training.measuring import Split, measure
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,13 @@ def fitted(trained: Trained, **parameters: int) -> Trained:
 
 
 def test_the_split_is_scikit_learns_stratified_split(trained: Trained) -> None:
-    dataset = iris.load()
-    expected = train_test_split(dataset.rows, dataset.classes, test_size=0.2, stratify=dataset.classes, random_state=0)
+    rows, outcomes = iris.load().rows, iris.load().outcomes
+    expected = train_test_split(rows, outcomes, test_size=0.2, stratify=outcomes, random_state=0)
 
     parts = trained.split
 
     for part, rows in zip(
-        (parts.train_rows, parts.test_rows, parts.train_classes, parts.test_classes), expected, strict=True
+        (parts.train_rows, parts.test_rows, parts.train_outcomes, parts.test_outcomes), expected, strict=True
     ):
         assert np.array_equal(part, rows)
     assert np.bincount(parts.test_classes).tolist() == [10, 10, 10]
@@ -56,6 +57,7 @@ def test_the_forest_is_the_one_that_scikit_learn_fits_at_once(trained: Trained) 
 
 
 def test_the_test_accuracy_of_the_tutorial_is_reached(trained: Trained, model: Classifier) -> None:
+    assert isinstance(trained.report, Report)
     assert f"{trained.report.accuracy:.3f}" == "0.933"
     assert trained.report.accuracy == 28 / 30
     answers = model.predict_batch(trained.split.test_rows).indices
@@ -68,6 +70,12 @@ def test_the_tutorials_sample_is_class_1_and_class_1_is_versicolor(model: Classi
     assert prediction.index == 1
     assert model.labels == ("setosa", "versicolor", "virginica")
     assert prediction.label == "versicolor"
+
+
+def report_of(answers: ArrayLike, parts: Split, *, n_labels: int = 3) -> Report:
+    report = measure(np.asarray(answers, dtype=np.float64), parts, n_labels=n_labels)
+    assert isinstance(report, Report)
+    return report
 
 
 def answers_like(trained: Trained, *, right: float, seed: int) -> NDArray[np.intp]:
@@ -85,7 +93,7 @@ def test_the_numbers_of_a_report_are_scikit_learns(trained: Trained, right: floa
         answers[answers == never] = 1
     true, parts = trained.split.test_classes, trained.split
 
-    report = fitting.measure(answers, parts, n_labels=3)
+    report = report_of(answers, parts)
 
     labels = [0, 1, 2]
     options = {"labels": labels, "average": None, "zero_division": 0}
@@ -101,7 +109,8 @@ def test_the_numbers_of_a_report_are_scikit_learns(trained: Trained, right: floa
 def test_the_report_of_the_built_in_model_is_that_of_its_answers(trained: Trained, stored: ModelFile) -> None:
     answers = trained.estimator.predict(trained.split.test_rows)
 
-    assert trained.report == fitting.measure(answers, trained.split, n_labels=3)
+    assert trained.report == report_of(answers, trained.split)
+    assert isinstance(stored.card.report, Report)
     assert stored.card.report.confusion == ((10, 0, 0), (0, 10, 0), (0, 2, 8))
     assert stored.card.report.precision == (1.0, 10 / 12, 1.0)
     assert stored.card.report.recall == (1.0, 1.0, 0.8)
@@ -110,7 +119,7 @@ def test_the_report_of_the_built_in_model_is_that_of_its_answers(trained: Traine
 def test_a_label_without_test_rows_has_a_report(trained: Trained) -> None:
     answers = np.zeros(len(trained.split.test_classes), dtype=np.intp)
 
-    report = fitting.measure(answers, trained.split, n_labels=4)
+    report = report_of(answers, trained.split, n_labels=4)
 
     assert report.recall == (1.0, 0.0, 0.0, 0.0)
     assert report.precision == (1 / 3, 0.0, 0.0, 0.0)
@@ -119,7 +128,7 @@ def test_a_label_without_test_rows_has_a_report(trained: Trained) -> None:
 def test_cross_validation_is_scikit_learns_with_shuffled_folds() -> None:
     dataset, recipe = iris.load(), Recipe(n_estimators=10, seed=3)
     folds = StratifiedKFold(n_splits=5, shuffle=True, random_state=3)
-    scores = cross_val_score(RandomForestClassifier(10, random_state=3), dataset.rows, dataset.classes, cv=folds)
+    scores = cross_val_score(RandomForestClassifier(10, random_state=3), dataset.rows, dataset.outcomes, cv=folds)
 
     found = fitting.cross_validate(dataset, recipe, folds=5)
 
@@ -129,8 +138,8 @@ def test_cross_validation_is_scikit_learns_with_shuffled_folds() -> None:
 @pytest.mark.parametrize(("rows_of_classes", "folds"), [((9, 8, 7), 7), ((4, 40, 40), 4), ((2, 2, 2), 2)])
 def test_there_are_no_more_folds_than_the_rarest_class_has_rows(rows_of_classes: tuple[int, ...], folds: int) -> None:
     whole = iris.load()
-    chosen = np.concatenate([np.flatnonzero(whole.classes == label)[:n] for label, n in enumerate(rows_of_classes)])
-    small = replace(whole, rows=whole.rows[chosen], outcomes=np.asarray(whole.classes[chosen], dtype=np.float64))
+    chosen = np.concatenate([np.flatnonzero(whole.outcomes == label)[:n] for label, n in enumerate(rows_of_classes)])
+    small = replace(whole, rows=whole.rows[chosen], outcomes=whole.outcomes[chosen])
 
     found = fitting.cross_validate(small, Recipe(n_estimators=2))
 
@@ -207,7 +216,7 @@ def test_a_model_of_another_forest_is_an_error_and_leaves_no_file(tmp_path: Path
     # Its golden rows agree with it, but it is not the forest that was fitted.
     other = writing.model_of(fitted(trained, n_estimators=100, max_depth=2, random_state=0))
 
-    with pytest.raises(TrainingError, match="other probabilities than scikit-learn"):
+    with pytest.raises(TrainingError, match="other answers than scikit-learn"):
         writing.write(other, tmp_path / "model.npz", trained=trained)
 
     assert os.listdir(tmp_path) == []
@@ -221,8 +230,8 @@ def with_last_bit_changed(model: ModelFile) -> ModelFile:
 
 
 def with_swapped_leaves(model: ModelFile) -> ModelFile:
-    leaves = model.forest.probabilities[:, ::-1]
-    return replace(model, forest=replace(model.forest, probabilities=np.ascontiguousarray(leaves)))
+    leaves = model.forest.values[:, ::-1]
+    return replace(model, forest=replace(model.forest, values=np.ascontiguousarray(leaves)))
 
 
 ALTERED = {"a golden probability's last bit": with_last_bit_changed, "all leaves": with_swapped_leaves}

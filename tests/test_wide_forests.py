@@ -30,9 +30,10 @@ from ml.model.decision_table import DecisionTable
 from ml.model.forest import LEAF, Forest
 from ml.model.sample import InvalidSample
 from ml.model.walk import Walk
-from ml.tables.dataset import Dataset, Feature, Target
+from ml.tables.dataset import Dataset, Feature
 from ml.tables.numbers import LARGEST
 from ml.training import fitting, writing
+from tests import builders
 from tests.conftest import output_of
 from web.app import create_app
 from web.settings import Settings
@@ -224,12 +225,12 @@ def dataset_of(table: tuple[Rows, NDArray[np.intp]]) -> Dataset:
     rows, classes = table
     features = tuple(Feature(key=f"f{number}", title=f"f {number}") for number in range(rows.shape[1]))
     labels = tuple(f"label {number}" for number in range(int(classes.max()) + 1))
-    return Dataset("table", "a table", features, Target(labels=labels), rows, np.asarray(classes, dtype=np.float64))
+    return builders.dataset_of(rows, classes, features=features, labels=labels)
 
 
 def same_trees(one: Any, other: Any) -> bool:
     first, second = Forest.from_estimator(one), Forest.from_estimator(other)
-    names = ("roots", "feature", "threshold", "left", "right", "probabilities")
+    names = ("roots", "feature", "threshold", "left", "right", "values")
     return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in names)
 
 
@@ -384,7 +385,7 @@ def test_a_tree_without_a_single_cut_is_a_table_of_one_cell() -> None:
 
     compiled = DecisionTable(forest, Cuts(forest))
 
-    assert np.array_equal(compiled.probabilities, stump.predict_proba(rows[:1]))
+    assert np.array_equal(compiled.answers, stump.predict_proba(rows[:1]))
     assert compiled.outcome(wide[0].tolist()) == 0
     assert compiled.outcomes(wide.astype(np.float32)).tolist() == [0] * 20
 

@@ -199,7 +199,10 @@ def parse(content: bytes) -> ModelFile:
 
 def _forest(arrays: dict[str, NDArray[Any]], card: Card) -> Forest:
     given = {name: arrays[name] for name in _FOREST if name in arrays}
-    given["missing_left"] = given.get("missing_left", np.zeros_like(given["feature"])) != 0
+    sides = given.get("missing_left", np.zeros_like(given["feature"]))
+    if np.any(sides > 1):
+        raise ModelFileError("missing_left has a value other than 0 and 1")
+    given["missing_left"] = sides != 0
     forest = Forest(n_features=len(card.features), **given)
     try:
         forest.check(is_quantity=card.quantity is not None)

@@ -1,11 +1,12 @@
-"""The header of a table: which feature each column names, and which column is the class."""
+"""The header of a table: what each column is called, which key and unit that gives it, and which one is meant."""
 
 from __future__ import annotations
 
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ml.errors import DatasetError
@@ -14,6 +15,8 @@ from ml.tables.rows import shown
 
 MAX_COLUMNS = 10_000
 _SHOWN_NAMES = 20
+# A key made of the names of signs has those of so many.
+_NAMED_SIGNS = 3
 _UNIT = re.compile(r"^(.*\S)\s*[(\[]([^()\[\]]*)[)\]]$", re.DOTALL)
 
 
@@ -27,59 +30,98 @@ class Limits:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the header: its position, its text, and its feature."""
+    """A column of the header: its position, its name, and the key, title and unit that its name gives it.
+
+    Attributes:
+        argument: what an option of the command line calls it: its header, or its place where others have the same.
+    """
 
     index: int
     header: str
-    feature: Feature
+    key: str
+    title: str
+    unit: str
+    argument: str
 
 
 def feature_of(header: str, limits: Mapping[str, Limits] | None = None) -> Feature:
     """Return the feature that a column's header names: `petal width (cm)` has key `petal_width` and unit `cm`."""
-    match = _UNIT.match(header.strip())
-    title, unit = match.groups() if match else (header.strip(), "")
-    title, unit = (" ".join(composed(text).split()) for text in (title, unit))
-    key = re.sub(r"\W+", "_", title.casefold()).strip("_")
+    key, title, unit = _parts_of(header)
     given = (limits or {}).get(key, Limits(None, None))
     return Feature(key=key, title=title, unit=unit, header=header.strip(), minimum=given.minimum, maximum=given.maximum)
 
 
-def columns_of(
-    header: Sequence[str], *, target: str | None, drop: Sequence[str], limits: Mapping[str, Limits]
-) -> tuple[list[Column], int]:
-    """Return the feature columns and the index of the class column."""
+def key_of(header: str) -> str:
+    """Return the key that a column's header gives it, if no other column has it."""
+    return _parts_of(header)[0]
+
+
+def _parts_of(header: str) -> tuple[str, str, str]:
+    match = _UNIT.match(header.strip())
+    title, unit = match.groups() if match else (header.strip(), "")
+    title, unit = (" ".join(composed(text).split()) for text in (title, unit))
+    key = re.sub(r"\W+", "_", title.casefold()).strip("_")
+    if not key:
+        names = (unicodedata.name(sign, "") for sign in title[:_NAMED_SIGNS])
+        key = re.sub(r"\W+", "_", " ".join(names).lower()).strip("_")
+    return key, title, unit
+
+
+def columns_of(header: Sequence[str], *, without: Set[int] = frozenset()) -> list[Column]:
+    """Return the columns of a header, each with a key of its own; `without` those at some places.
+
+    A column without a name is called `column_3` by its place. Of several that have the same key, as those that differ
+    only in unit or case, the first one has it, and the others have a number behind it.
+
+    Raises:
+        DatasetError: there are too many columns, or the name of one is too long.
+    """
     if len(header) > MAX_COLUMNS:
         raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
-    named = [Column(index, text.strip(), feature_of(text, limits)) for index, text in enumerate(header)]
-    target_column = len(header) - 1 if target is None else _find(target, named)
-    left_out = {target_column, *(_find(wanted, named) for wanted in drop)}
-    columns = [column for column in named if column.index not in left_out]
-    if not columns:
-        raise DatasetError("there is no column besides the class column")
-    seen: dict[str, str] = {}
-    for column in columns:
-        key = column.feature.key
-        if not key:
-            raise DatasetError(f"line 1, column {column.index + 1} has no name: {shown(column.header)}")
-        if len(column.header) > MAX_TEXT:
-            raise DatasetError(f"line 1, column {shown(column.header)}: a name of more than {MAX_TEXT} characters")
-        if key in seen:
-            raise DatasetError(f"columns {shown(seen[key])} and {shown(column.header)} have the same key, {key}")
-        seen[key] = column.header
-    unknown = sorted(limits.keys() - seen.keys())
-    if unknown:
-        raise DatasetError(f"limits for {unknown[0]}, which is not a feature: {listed(seen)}")
-    return columns, target_column
+    names = [text.strip() or f"column_{number}" for number, text in enumerate(header, 1)]
+    for name in names:
+        if len(name) > MAX_TEXT:
+            raise DatasetError(f"line 1, column {shown(name)}: a name of more than {MAX_TEXT} characters")
+    places = [place for place in range(len(names)) if place not in without]
+    parts = [_parts_of(names[place]) for place in places]
+    keys = numbered([key or f"column_{place + 1}" for place, (key, _, _) in zip(places, parts, strict=True)])
+    counts = Counter(names)
+    arguments = [name if counts[name] == 1 else f"column_{number}" for number, name in enumerate(names, 1)]
+    return [
+        Column(place, names[place], key, title, unit, arguments[place])
+        for place, key, (_, title, unit) in zip(places, keys, parts, strict=True)
+    ]
 
 
-def _find(wanted: str, columns: Sequence[Column]) -> int:
-    by_header = [column.index for column in columns if column.header == wanted.strip()]
-    by_key = [column.index for column in columns if column.feature.key == feature_of(wanted).key]
-    found = by_header or by_key
+def numbered(names: Sequence[str]) -> list[str]:
+    """Return names of which no two are the same: those that stood before get a number behind them."""
+    taken, given = set(names), list[str]()
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            candidates = (f"{name}_{number}" for number in itertools.count(2))
+            name = next(candidate for candidate in candidates if candidate not in taken)  # noqa: PLW2901
+            taken.add(name)
+        seen.add(name)
+        given.append(name)
+    return given
+
+
+def find(wanted: str, columns: Sequence[Column]) -> Column:
+    """Return the column that is called so: by its header, or else by its key, or else by its place, as `column_3`.
+
+    Raises:
+        DatasetError: there is none, or more than one.
+    """
+    name = wanted.strip()
+    found = [column for column in columns if column.header == (name or f"column_{column.index + 1}")]
+    found = found or [column for column in columns if key_of(name) in (column.key, key_of(column.header))]
+    found = found or [column for column in columns if f"column_{column.index + 1}" == name]
     if len(found) == 1:
         return found[0]
     if found:
-        raise DatasetError(f"{len(found)} columns are called {shown(wanted)}")
+        places = " or ".join(f"column_{column.index + 1}" for column in found)
+        raise DatasetError(f"{len(found)} columns are called {shown(wanted)}: name one of them by its place, {places}")
     raise DatasetError(f"no column is called {shown(wanted)}: {listed(column.header for column in columns)}")
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from ml.errors import DatasetError
 from ml.tables.dataset import Feature
-from ml.tables.headers import MAX_COLUMNS, listed
-from ml.tables.rows import SEPARATORS
+from ml.tables.headers import MAX_COLUMNS, feature_of, key_of, listed
+from ml.tables.marks import THOUSANDS, Marks
+from ml.tables.rows import SEPARATORS, shown
 from ml.tables.written import RowWriter
 
 
@@ -27,6 +31,7 @@ class Place(msgspec.Struct, frozen=True):
         positions: the column of each feature.
         added: how many new columns there are.
         answers: 12 hex digits that two models share when they have the same features and labels.
+        marks: those of the table's numbers, if somebody has said them.
 
     Raises:
         DatasetError: no table can have such a place.
@@ -38,6 +43,7 @@ class Place(msgspec.Struct, frozen=True):
     positions: tuple[int, ...]
     added: int
     answers: str
+    marks: Marks | None = None
 
     def __post_init__(self) -> None:
         """Check what would break the scoring of the next row: a place may come from anybody."""
@@ -49,6 +55,7 @@ class Place(msgspec.Struct, frozen=True):
             and 0 < self.added <= MAX_COLUMNS
             and self.positions
             and all(position in columns for position in self.positions)
+            and (self.marks is None or self.marks.thousands in ("", *THOUSANDS))
         )
         if not is_possible:
             raise DatasetError("no table can go on from this place")
@@ -60,29 +67,87 @@ class Place(msgspec.Struct, frozen=True):
 
 
 def added_columns(header: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """Return the names of the new columns: label, probabilities, and why there are none; with a number behind those
-    that the header has already."""
+    """Return the names of the new columns, with a number behind those that the header has already.
+
+    They are label and probabilities, or for a quantity, which has no labels, value and interval; then notes about the
+    answer, and why there is none.
+    """
     names: list[str] = []
     taken = set(header)
-    for wanted in ["predicted_label", *(f"probability_{label}" for label in labels), "prediction_error"]:
+    answers = ["predicted_label", *(f"probability_{label}" for label in labels)]
+    if not labels:
+        answers = ["predicted_value", "predicted_low", "predicted_high"]
+    for wanted in [*answers, "prediction_notes", "prediction_error"]:
         numbered = itertools.chain([wanted], (f"{wanted}_{number}" for number in itertools.count(2)))
         names.append(next(name for name in numbered if name not in taken))
         taken.add(names[-1])
     return names
 
 
-def positions_of(features: Sequence[Feature], header: Sequence[str], keys: Sequence[str]) -> Iterator[int]:
-    """Yield the column of each feature; `keys` are those of the header's cells.
+class Name(NamedTuple):
+    """What the name of a column says: as it is written, the key that it gives, and its unit."""
+
+    header: str
+    key: str
+    unit: str
+
+
+def name_of(header: str, number: int) -> Name:
+    """Return what the name of a column says; one without a name is called by its number."""
+    feature = feature_of(header.strip() or f"column_{number}")
+    return Name(feature.header, feature.key, feature.unit)
+
+
+def positions_of(features: Sequence[Feature], names: Sequence[Name]) -> list[int]:
+    """Return the column of each feature: that with the header that it had in training, or else with its key.
+
+    Of several with the same key, that with its unit.
 
     Raises:
-        DatasetError: the header lacks a feature, or has it twice.
+        DatasetError: the header lacks a feature, or has it twice, or has it in another unit.
     """
-    positions: dict[str, list[int]] = {}
-    for index, key in enumerate(keys):
-        positions.setdefault(key, []).append(index)
+    headers, keys = _by([name.header for name in names]), _by([name.key for name in names])
+    trained = Counter(feature.header for feature in features)
+    seen, claimed = Counter[str](), set[int]()
+    positions: dict[str, int] = {}
     for feature in features:
-        found = positions.get(feature.key, [])
-        if len(found) != 1:
-            many = f"{len(found)} columns are" if found else "no column is"
-            raise DatasetError(f"{many} called {feature.title!r}: {listed(header)}")
-        yield found[0]
+        exact = headers.get(feature.header, []) if feature.header else []
+        if exact and len(exact) == trained[feature.header]:
+            positions[feature.key] = exact[seen[feature.header]]
+            claimed.add(exact[seen[feature.header]])
+            seen[feature.header] += 1
+    for feature in features:
+        if feature.key not in positions:
+            found = [*keys.get(feature.key, ()), *keys.get(key_of(feature.header), ())]
+            free = [index for index in dict.fromkeys(found) if index not in claimed]
+            positions[feature.key] = _only(feature, free, names)
+    return [positions[feature.key] for feature in features]
+
+
+def _only(feature: Feature, found: Sequence[int], names: Sequence[Name]) -> int:
+    alike = [index for index in found if feature.unit and names[index].unit == feature.unit]
+    if len(alike) != 1 and len(found) != 1:
+        many = f"{len(found)} columns are" if found else "no column is"
+        raise DatasetError(f"{many} called {feature.title!r}: {listed(name.header for name in names)}")
+    (index,) = alike if len(alike) == 1 else found
+    unit = names[index].unit
+    if unit and feature.unit and _plain(unit) != _plain(feature.unit):
+        trained = feature.header if feature.unit in feature.header else f"{feature.title} ({feature.unit})"
+        raise DatasetError(
+            f"column {shown(names[index].header)} has another unit than {shown(trained)}, by which the model was "
+            f"trained: convert its values to {feature.unit}, and name them so"
+        )
+    return index
+
+
+def _by(names: Sequence[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        if name:
+            found.setdefault(name, []).append(index)
+    return found
+
+
+def _plain(unit: str) -> str:
+    """Return a unit in a form in which micro, degrees and squares have one character each."""
+    return "".join(unicodedata.normalize("NFKC", unit).split())

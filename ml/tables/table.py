@@ -12,6 +12,14 @@ from numpy.typing import NDArray
 TEXT: np.dtypes.StringDType = np.dtypes.StringDType()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How large a table may be, after it is unpacked."""
+
+    max_bytes: int = 2 * 2**30
+    max_cells: int = 50_000_000
+
+
 @dataclass(frozen=True)
 class Table:
     """Named columns of cells.

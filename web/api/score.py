@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
-from ml.score import Part
+from ml.scored import Part
 from web.api.scoring import Scoring, Uploads, encoded, unusable
 from web.api.stream import upgrade_required
 from web.api.upload import Body, Spool, too_large

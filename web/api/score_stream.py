@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
-from ml.score import BadRow, Part
+from ml.scored import BadRow, Part
 from ml.tables.layout import OtherAnswers, Place
 from web.api.messages import ErrorFrame, RowError, RowsFrame
 from web.api.scoring import Scoring, Uploads, encoded, shown, unusable

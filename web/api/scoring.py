@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier, Prediction
-from ml.score import Part, Scorer
+from ml.score import Scorer
+from ml.scored import Part
 from ml.tables.layout import Place
 from web.api.upload import too_large
 from web.metrics.channel import Channel

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ml.console import file_name, open_standard_streams, printable
 from ml.errors import MLError
-from ml.tables.csvfile import refuse_same_file
+from ml.tables.files import refuse_same_file
 from web.client.errors import ClientError
 from web.client.file import File, Rows
 from web.settings import Settings, SettingsError

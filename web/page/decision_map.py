@@ -123,9 +123,8 @@ class Mapper:
         self._y_scale = _scale(model.features[y], TOP + PLOT_HEIGHT, TOP)
         # Dictionaries, as sets that keep their order: many rows fall on one point.
         self._points_of: dict[int, dict[tuple[int, int], None]] = {}
-        for label, row in zip(
-            model.reference_outcomes.astype(int).tolist(), model.reference_rows.tolist(), strict=True
-        ):
+        classes = model.reference_outcomes.astype(int).tolist()
+        for label, row in zip(classes, model.reference_rows.tolist(), strict=True):
             self._points_of.setdefault(label, {})[self.position(row)] = None
         self.plot = Plot(
             _axis(model.features[x], self._x_scale, language),

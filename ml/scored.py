@@ -1,0 +1,266 @@
+"""The rows of one table, read for a model and written with its answers. Knows neither where they come from nor go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import add
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.errors import DatasetError
+from ml.model.classifier import Classifier, Prediction
+from ml.model.sample import FieldError, InvalidSample, note_of
+from ml.model.values import UnknownWord, no_value_text, short
+from ml.tables.cells import UNKNOWN, CellReader, OpenNumber
+from ml.tables.headers import MAX_COLUMNS, composed
+from ml.tables.layout import Place
+from ml.tables.numbers import NotANumber, number_of, plain_numbers
+from ml.tables.rows import Block
+from ml.tables.written import Rows, RowWriter
+
+# Of rows that have to be looked at one by one, a part has so many.
+MAX_ODD_ROWS = 128
+# Answers that were written out are kept, as many as have about so many characters.
+_KEPT_CHARACTERS = 2**22
+_CELL_CHARACTERS = 20
+_KEPT_NOTES = 2**10
+
+Predict = Callable[[Classifier, NDArray[np.float64]], list[Prediction]]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that could not be scored: its line in the file, counted from 1, why, and the errors of its values."""
+
+    line: int
+    message: str
+    errors: Sequence[FieldError] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the scored table: the header or whole rows as text, how many rows, and those without an answer.
+
+    Its text is empty where only work was done.
+    """
+
+    text: str
+    rows: int
+    bad: Sequence[BadRow] = ()
+
+
+class CellsReader:
+    """Reads the cells of rows as the numbers that a model is asked about.
+
+    Args:
+        positions: the column of each feature.
+    """
+
+    def __init__(self, model: Classifier, place: Place) -> None:
+        self._model = model
+        self._features = model.features
+        self._positions = place.positions
+        self._readers = [
+            CellReader(feature, gaps=(*feature.markers, no_value_text(feature)), marks=place.marks)
+            for feature in model.features
+        ]
+        self._is_plain = all(reader.is_plain for reader in self._readers)
+
+    def many(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
+        """Return the values of all rows, shape (n, n_features); None if they have to be looked at one by one.
+
+        Args:
+            columns: the cells of the features, feature by feature.
+        """
+        values = plain_numbers(columns) if self._is_plain else None
+        if values is None and not self._is_plain:
+            read = []
+            for reader, cells in zip(self._readers, columns, strict=True):
+                column = reader.read(cells)
+                if column is None:
+                    return None
+                read.append(column)
+            values = np.column_stack(read)
+        return values if values is not None and self._model.validator.accepts_all(values) else None
+
+    def one(self, cells: Sequence[str]) -> list[float]:
+        """Return the values of one row.
+
+        Args:
+            cells: those of the features, in their order.
+
+        Raises:
+            InvalidSample: with one error for each cell that is wrong.
+        """
+        values: list[float] = []
+        errors: dict[str, FieldError] = {}
+        for feature, reader, cell in zip(self._features, self._readers, cells, strict=True):
+            try:
+                values.append(reader.value_of(cell))
+            except (NotANumber, OpenNumber) as error:
+                errors[feature.key] = _error_of(feature.key, feature.title, cell, error)
+                values.append(feature.example)  # so that the others are looked at as well
+        errors |= self._mixed_marks(cells, errors)
+        sample = [self._as_typed(index, value, cells[index]) for index, value in enumerate(values)]
+        try:
+            row = self._model.validator.row(sample)
+        except InvalidSample as error:
+            errors |= {found.feature: found for found in error.errors if found.feature not in errors}
+        if errors:
+            raise InvalidSample([errors[feature.key] for feature in self._features if feature.key in errors])
+        return row
+
+    def _mixed_marks(self, cells: Sequence[str], wrong: Container[str]) -> dict[str, FieldError]:
+        """Return an error for each number with another decimal mark than the model's, if the row has both."""
+        text = "\n".join(cells)
+        if "," not in text or "." not in text:
+            return {}
+        marks = [reader.decimal_mark_in(cell) for reader, cell in zip(self._readers, cells, strict=True)]
+        if len(set(marks) - {""}) < 2:
+            return {}
+        return {
+            feature.key: FieldError(
+                feature.key, "not_a_number",
+                f"{feature.title}: {short(cell)!r} has another decimal mark than the rest of the row", short(cell),
+            )
+            for feature, reader, mark, cell in zip(self._features, self._readers, marks, cells, strict=True)
+            if mark not in ("", reader.marks.decimal) and feature.key not in wrong
+        }  # fmt: skip
+
+    def _as_typed(self, index: int, value: float, cell: str) -> object:
+        """Return what the validator reads as this value; the cell's own text if it does, for its messages."""
+        feature = self._features[index]
+        if feature.choices:
+            return None if math.isnan(value) else cell if value == UNKNOWN else feature.choices[int(value)]
+        try:
+            return cell if number_of(cell) == value else value
+        except NotANumber:
+            return value
+
+
+def _error_of(key: str, title: str, cell: str, error: NotANumber | OpenNumber) -> FieldError:
+    if isinstance(error, OpenNumber):
+        return FieldError(key, "not_a_number", f"{title}: {error}", short(cell))
+    if error.code == "missing":
+        return FieldError(key, "missing", f"{title} is missing")
+    return FieldError(key, "not_a_number", f"{title}: {short(cell)!r} is not a number", short(cell))
+
+
+class ScoredRows:
+    """How the rows of one table are scored and written.
+
+    Args:
+        place: where its columns are.
+        predict: stands in for the model's own `predict_each`.
+        strict: a row without an answer is an error.
+    """
+
+    def __init__(self, model: Classifier, place: Place, writer: RowWriter, predict: Predict, *, strict: bool) -> None:
+        self.place = place
+        self._model = model
+        self._reader = CellsReader(model, place)
+        self._writer = writer
+        self._predict = predict
+        self._strict = strict
+        self._others = sorted(set(range(place.width)) - set(place.positions))
+        # A category has no range; what is below its first choice was not seen in training.
+        self._low = np.array([0.0 if feature.choices else feature.low for feature in model.features])
+        self._high = np.array([np.inf if feature.choices else feature.high for feature in model.features])
+        # Predictions of a decision table are shared objects: writing out floats once each is a third of all work.
+        kept = _KEPT_CHARACTERS // (_CELL_CHARACTERS * place.added)
+        self._tail_of = lru_cache(kept)(self._tail)
+        self._note_of = lru_cache(_KEPT_NOTES)(self._note)
+
+    def parts(self, block: Block) -> Iterator[Part]:
+        """Yield the parts that a block of rows becomes."""
+        texts = self._writer.texts(block.rows) if block.texts is None else block.texts
+        return self._parts(block.rows, texts, block.lines)
+
+    def _parts(self, rows: Rows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
+        place = self.place
+        values = None
+        if set(map(len, rows)) == {place.width}:
+            columns = list(zip(*rows, strict=True))
+            values = self._reader.many([columns[position] for position in place.positions])
+        if values is not None:
+            notes = self._notes(rows, values)
+            self._writer.guard_columns(rows, texts, self._others)
+            ends = list(map(self._tail_of, predictions := self._predict(self._model, values)))
+            for index, note in notes.items():
+                ends[index] = self._tail(predictions[index], note)
+            yield Part("".join(map(add, texts, ends)), len(rows))
+        elif len(rows) > MAX_ODD_ROWS:
+            for at in range(0, len(rows), MAX_ODD_ROWS):
+                odd = slice(at, at + MAX_ODD_ROWS)
+                yield from self._parts(rows[odd], texts[odd], lines[odd])
+        else:
+            yield from self._odd_parts(rows, texts, lines)
+
+    def _odd_parts(self, rows: Rows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
+        """Yield the part of rows that are looked at one by one."""
+        values: dict[int, list[float]] = {}
+        bad: dict[int, BadRow] = {}
+        for index, (cells, line) in enumerate(zip(rows, lines, strict=True)):
+            try:
+                values[index] = self._row(cells)
+            except InvalidSample as error:
+                bad[index] = BadRow(line, str(error), error.errors)
+            except DatasetError as error:
+                bad[index] = BadRow(line, str(error))
+            if bad and self._strict:
+                yield from self._parts(rows[:index], texts[:index], lines[:index]) if index else ()
+                raise DatasetError(f"line {line}: {bad[index].message}")
+            if len(cells) > MAX_COLUMNS:
+                raise DatasetError(f"line {line}: {len(cells)} columns, at most {MAX_COLUMNS} are read")
+        good = [rows[index] for index in values]
+        array = np.array([*values.values()])
+        notes = self._notes(good, array) if good else {}
+        self._writer.guard_rows(rows, texts)
+        ends = {index: self._blank_end(rows, texts, index, row.message) for index, row in bad.items()}
+        if good:
+            for place, (index, prediction) in enumerate(zip(values, self._predict(self._model, array), strict=True)):
+                ends[index] = self._tail_of(prediction) if place not in notes else self._tail(prediction, notes[place])
+        yield Part("".join(text + ends[index] for index, text in enumerate(texts)), len(rows), [*bad.values()])
+
+    def _row(self, cells: list[str]) -> list[float]:
+        if len(cells) != self.place.width:
+            raise DatasetError(f"{len(cells)} columns, the header has {self.place.width}")
+        return self._reader.one([cells[position] for position in self.place.positions])
+
+    def _notes(self, rows: Rows, values: NDArray[np.float64]) -> dict[int, str]:
+        """Return the notes about each row that has some, by its index."""
+        outside = (values < self._low) | (values > self._high)
+        found: dict[int, list[str]] = {}
+        for index, feature in np.argwhere(outside).tolist() if outside.any() else ():
+            is_word = bool(self._model.features[feature].choices)
+            cell = rows[index][self.place.positions[feature]] if is_word else ""
+            found.setdefault(index, []).append(self._note_of(feature, values[index, feature].item(), cell))
+        return {index: "; ".join(notes) for index, notes in found.items()}
+
+    def _note(self, feature: int, value: float, cell: str) -> str:
+        word = UnknownWord(short(composed(cell.strip()))) if cell else value
+        note = note_of(self._model.features[feature], word)
+        return note.message if note else ""
+
+    def _blank_end(self, rows: Rows, texts: list[str], index: int, message: str) -> str:
+        """Return what follows the cells of a row without an answer: its message, and cells beyond the header's."""
+        cells, width, separator = rows[index], self.place.width, self.place.separator
+        if len(cells) > width:
+            texts[index] = self._writer.texts([cells[:width]])[0]
+        blank = separator * (max(0, width - len(cells)) + self.place.added)
+        # The surplus cells are guarded already, which changes nothing a second time.
+        return blank + self._writer.row([message, *cells[width:]]) + "\n"
+
+    def _tail(self, prediction: Prediction, notes: str = "") -> str:
+        """Return the new cells of a row as text, with the separator in front and the end of the line."""
+        quantity = self._model.quantity
+        if quantity is None:
+            cells = [prediction.label, *map(repr, prediction.probabilities)]
+        else:
+            value, interval = prediction.value, quantity.interval
+            cells = [repr(value), repr(value - interval.below), repr(value + interval.above)]
+        return self.place.separator + self._writer.row([*cells, notes, ""]) + "\n"

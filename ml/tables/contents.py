@@ -1,0 +1,167 @@
+"""What all cells of a column hold: numbers, words, and texts that stand for no value. Decides nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.tables.headers import Column, composed
+from ml.tables.marks import Evidence, Marks, Written, evidence_of, number_in, same_unit, written
+from ml.tables.numbers import MAX_NUMBER_CHARACTERS
+
+# Texts that stand for no value where all others in the column are numbers, without regard to case.
+NUMBER_MARKERS = {
+    "na", "n/a", "n.a.", "nan", "-nan", "null", "none", "nil", "?", "??", "-", "- -", "--", "---", "–", "—", ".", "..",
+    "<na>", "unknown", "missing", "#n/a", "#na", "#null!", "#div/0!", "#value!", "#num!", "#ref!", "#name?",
+}  # fmt: skip
+# Among words the others may be words themselves: None is the name of a class in some tables, - is that of a sign.
+WORD_MARKERS = {"NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "Null", "?", "<NA>", "#N/A"}
+_LONGEST_MARKER = max(map(len, NUMBER_MARKERS))
+# A number with a point that may as well divide thousands.
+_OPEN_POINT = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
+
+Kind = Literal["numbers", "words", "mixed"]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All cells of one column: each row's text is one of the different `texts`, by its index in `codes`.
+
+    Attributes:
+        texts: the different texts; none where `values` has the numbers already.
+        codes: shape (n_rows,), int32.
+        numbers: for each text, the number that it may be.
+        values: shape (n_rows,), float64, where every cell is plainly a number or has no value, which is NaN.
+        markers: the texts that stand for no value if the column has numbers, without the empty one.
+        evidence: the marks of its numbers.
+        kind: `mixed` are numbers beside words, or numbers that do not agree with each other.
+        unit: beside the numbers of all cells.
+        disagreement: why numbers are `mixed`.
+    """
+
+    column: Column
+    texts: tuple[str, ...]
+    codes: NDArray[np.int32]
+    numbers: tuple[Written | None, ...]
+    values: NDArray[np.float64] | None
+    markers: tuple[str, ...]
+    evidence: Evidence
+    kind: Kind
+    unit: str = ""
+    disagreement: str = ""
+
+    def values_by(self, marks: Marks) -> NDArray[np.float64]:
+        """Return the number of each row, read by these marks; NaN for no value. Shape (n_rows,)."""
+        if self.values is not None:
+            return self.values
+        read = [None if found is None else number_in(found, marks) for found in self.numbers]
+        return np.array([np.nan if number is None else number for number in read])[self.codes]
+
+
+def contents_of(
+    column: Column, cells: NDArray[Any], *, has_types: bool, missing: Collection[str] = (), plain: bool = True
+) -> Contents:
+    """Return what the cells of a column hold.
+
+    Args:
+        cells: shape (n_rows,), text.
+        has_types: whether a number can only be one in the form of a programming language.
+        missing: texts that stand for no value, besides those that are known.
+        plain: whether plain numbers may come without their texts, in a fraction of the time.
+    """
+    texts: list[str] = cells.tolist()
+    found = _plain(column, texts, has_types=has_types, missing=missing) if plain else None
+    return found or _different(column, texts, has_types=has_types, missing=missing)
+
+
+def is_marker_of_numbers(text: str) -> bool:
+    """Tell whether a text stands for no value beside numbers."""
+    return len(text) <= _LONGEST_MARKER and text.casefold() in NUMBER_MARKERS
+
+
+def _plain(column: Column, texts: Sequence[str], *, has_types: bool, missing: Collection[str]) -> Contents | None:
+    different = {text for text in texts if len(text) <= _LONGEST_MARKER or text in missing}
+    gaps = {text for text in different if not text or text in missing or is_marker_of_numbers(text)}
+    whole = "".join(texts)
+    if "_" in whole or not whole.isascii() or max(map(len, texts), default=0) > MAX_NUMBER_CHARACTERS:
+        return None
+    try:
+        numbers = (np.nan if text in gaps else float(text) for text in texts) if gaps else map(float, texts)
+        values = np.fromiter(numbers, dtype=np.float64, count=len(texts))
+    except ValueError:
+        return None
+    n_gaps = sum(text in gaps for text in texts) if gaps else 0
+    if np.isinf(values).any() or int(np.isnan(values).sum()) != n_gaps or n_gaps == len(texts):
+        return None
+    evidence = Evidence({}, {}, {})
+    if not has_types and "." in whole:
+        evidence = _evidence_of_points(text for text in texts if "." in text and text not in gaps)
+        if evidence.open and not evidence.decimals:
+            return None  # what the points mean is settled later, and then their texts are needed
+    markers = tuple(sorted(gaps - {""}))
+    return Contents(column, (), np.array([], dtype=np.int32), (), values, markers, evidence, "numbers")
+
+
+def _evidence_of_points(texts: Iterable[str]) -> Evidence:
+    open_marks: dict[str, str] = {}
+    for text in texts:
+        if not _OPEN_POINT.fullmatch(text):
+            return Evidence({".": text}, {}, open_marks)
+        open_marks.setdefault(".", text)
+    return Evidence({}, {}, open_marks)
+
+
+def _different(column: Column, cells: Sequence[str], *, has_types: bool, missing: Collection[str]) -> Contents:
+    places: dict[str, int] = {}
+    codes = np.fromiter((places.setdefault(text, len(places)) for text in cells), dtype=np.int32, count=len(cells))
+    texts = tuple(places)
+    if not all(map(str.isascii, texts)):
+        places = {}
+        merged = [places.setdefault(composed(text), len(places)) for text in texts]
+        codes, texts = np.array(merged, dtype=np.int32)[codes], tuple(places)
+    gaps = {text for text in texts if not text or text in missing}
+    numbers = tuple(None if text in gaps else _number(text, has_types=has_types) for text in texts)
+    found = [(text, number) for text, number in zip(texts, numbers, strict=True) if number is not None]
+    others = [text for text, number in zip(texts, numbers, strict=True) if number is None and text not in gaps]
+    evidence = evidence_of([]) if has_types else evidence_of(found)
+    kind: Kind = "words"
+    unit = disagreement = ""
+    if found and all(map(is_marker_of_numbers, others)):
+        gaps |= set(others)
+        unit, disagreement = _agreement(column, found, evidence)
+        kind = "mixed" if disagreement else "numbers"
+    elif found:
+        kind = "mixed"
+    markers = tuple(sorted(gaps - {""}))
+    return Contents(column, texts, codes, numbers, None, markers, evidence, kind, unit, disagreement)
+
+
+def _number(text: str, *, has_types: bool) -> Written | None:
+    found = written(text)
+    if found is None or not has_types:
+        return found
+    # The point of a number that has a type is decimal, and has nothing beside it.
+    return Written(found.digits, "", "", "", "") if found.digits == text and not set(text) & set(",' ") else None
+
+
+def _agreement(column: Column, found: Sequence[tuple[str, Written]], evidence: Evidence) -> tuple[str, str]:
+    """Return the unit of all numbers, and why they do not agree with each other, if so."""
+    if pair := evidence.contradiction:
+        return "", f"{pair[0]!r} and {pair[1]!r} have different marks"
+    units: dict[str, str] = {}
+    for text, number in found:
+        units.setdefault(number.unit, text)
+    named = max(units, key=len)
+    if column.unit:
+        units.pop("", None)
+        units.setdefault(column.unit, column.header)
+        named = column.unit
+    for unit, text in units.items():
+        if not same_unit(unit, named):
+            return "", f"{units[named]!r} and {text!r} have different units"
+    return named, ""

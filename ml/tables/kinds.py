@@ -1,0 +1,273 @@
+"""What each column is: a number, a category, nothing to learn from, or nothing that can be read."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.tables.contents import WORD_MARKERS, Contents
+from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature
+from ml.tables.headers import Column, Limits, listed
+from ml.tables.marks import Marks
+from ml.tables.numbers import LARGEST, NotANumber, number_of, shown_number
+from ml.tables.refusals import Unusable, beyond_limits, disagreeing, mistakes, rows
+from ml.tables.rows import shown
+
+# So few different texts are a category, be they numbers beside words, or different in almost every row.
+FEW = 20
+# Where this share of the cells is numbers, the others are mistakes, or words for no value.
+MOSTLY_NUMBERS = 0.9
+# Text rather than a category: what is different in more than this share of rows, or has so many words that the choices
+# of a category leave out this share.
+MOSTLY_DIFFERENT = 0.5
+
+_MARKS = {".": "a point", ",": "a comma", "'": "an apostrophe", " ": "a space"}
+_IDENTIFIERS = {
+    "id", "index", "idx", "row", "rowid", "row_id", "rowname", "rownames", "row_name", "row_names", "row_number",
+    "row_num", "rownum", "obs", "no", "nr", "sno", "s_no", "sl_no", "sr_no", "serial", "serial_no", "serial_number",
+    "uuid", "guid", "unnamed_0",
+}  # fmt: skip
+_IDENTIFIER = re.compile(r".*[_ .-]id|id[_ .-].*|.*[a-z]I[dD]", re.DOTALL)
+_BY_PLACE = re.compile(r"column_[0-9]+")
+# What has letters and digits beside whole numbers is a code, and so are they.
+_CODE = re.compile(r"[^\W_]*[0-9][^\W_]*")
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_ZONE = r"(?: ?(?:z|utc|gmt|[+-][0-9]{2}:?[0-9]{2}))?"
+_TIME = rf"[0-9]{{1,2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:[.,][0-9]+)?)?(?: ?[ap]\.?m\.?)?{_ZONE}"
+_DATE = (
+    r"(?:[0-9]{4}[-/.][0-9]{1,2}(?:[-/.][0-9]{1,2})?|[0-9]{1,2}([-/.])[0-9]{1,2}\1[0-9]{2,4}"
+    rf"|[0-9]{{1,2}}[- .]+{_MONTH}[- ,]+[0-9]{{2,4}}|{_MONTH} [0-9]{{1,2}},? [0-9]{{4}}|{_MONTH}[- ][0-9]{{2,4}})"
+)
+_DATE_OR_TIME = re.compile(rf"{_DATE}(?:[t ]{_TIME})?|{_TIME}", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A column to learn from: its feature, its value in each row that is kept, and a sentence about it."""
+
+    feature: Feature
+    values: NDArray[np.float64]
+    said: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A column from which nothing can be learned, why, and whether its rows have different values all the same."""
+
+    column: Column
+    reason: str
+    has_values: bool = False
+
+    @property
+    def said(self) -> str:
+        """A sentence about it."""
+        hint = f"; --keep {shlex.quote(self.column.argument)} insists" if self.has_values else ""
+        return f"left out {shown(self.column.header)}: {self.reason}{hint}"
+
+
+class Kinds:
+    """Settles what the columns of one table are, by the rows that are learned from.
+
+    Args:
+        kept: shape (n_rows,): which rows these are.
+        lines: shape (n_rows,): where they start in the file.
+        limits: by key.
+        missing: texts that stand for no value, besides those that are known.
+    """
+
+    def __init__(
+        self,
+        kept: NDArray[np.bool_],
+        lines: NDArray[np.int64],
+        limits: Mapping[str, Limits],
+        missing: Collection[str],
+    ) -> None:
+        self._kept = kept
+        self._lines = lines[kept]
+        self._limits = limits
+        self._missing = missing
+
+    def of(self, contents: Contents, marks: Marks | Unusable, *, insists: bool) -> Settled | LeftOut | Unusable:
+        """Return what a column is.
+
+        Args:
+            marks: those of its numbers, if they can be read.
+            insists: whether somebody has said to keep it, whatever it is.
+        """
+        if contents.kind == "numbers" and isinstance(marks, Marks):
+            return self._number(contents, marks, insists=insists)
+        if not insists and (problem := self.problem(contents, marks)):
+            return problem
+        return self._words(contents, insists=insists)
+
+    def _number(self, contents: Contents, marks: Marks, *, insists: bool) -> Settled | LeftOut | Unusable:
+        column = contents.column
+        values = contents.values_by(marks)[self._kept]
+        is_gap = np.isnan(values)
+        given = values[~is_gap]
+        if not len(given):
+            return LeftOut(column, "no row has a value")
+        limits = self._limits.get(column.key, Limits(None, None))
+        if problem := self._beyond(column, values, limits):
+            return problem
+        has_gaps = len(given) < len(values)
+        if not insists and (reason := _reason_against_number(column, np.unique(given), len(values), has_gaps=has_gaps)):
+            return LeftOut(column, reason, has_values=given.min() < given.max())
+        feature = Feature(
+            key=column.key, title=column.title, unit=column.unit or contents.unit, header=column.header,
+            minimum=limits.minimum, maximum=limits.maximum, has_gaps=has_gaps,
+            markers=contents.markers if has_gaps else (), decimal=marks.decimal, thousands=marks.thousands,
+        )  # fmt: skip
+        said = [_named(feature), *_marks_said(contents, marks), *_gaps_said(feature, int(is_gap.sum()))]
+        return Settled(feature, values, ", ".join(said))
+
+    def _beyond(self, column: Column, values: NDArray[np.float64], limits: Limits) -> Unusable | None:
+        low = -np.inf if limits.minimum is None else limits.minimum
+        high = np.inf if limits.maximum is None else limits.maximum
+        for beyond, why in [
+            (np.abs(values) > LARGEST, "too large for a 32-bit float"),
+            ((values < low) | (values > high), "outside the limits given"),
+        ]:
+            if beyond.any():
+                return beyond_limits(column, values, beyond, self._lines, why)
+        return None
+
+    def problem(self, contents: Contents, marks: Marks | Unusable) -> Unusable | None:
+        """Return what is wrong with a column that would have numbers but for their marks, or for some of its cells."""
+        if contents.kind != "mixed":
+            return marks if contents.kind == "numbers" and isinstance(marks, Unusable) else None
+        if contents.evidence.contradiction and contents.disagreement:
+            return disagreeing(contents)
+        counts = np.bincount(contents.codes[self._kept], minlength=len(contents.texts))
+        is_number = np.array([number is not None for number in contents.numbers])
+        is_odd = ~is_number & ~self._is_gap(contents, WORD_MARKERS) & (counts > 0)
+        if contents.disagreement:  # those with a unit are numbers, those without are codes with a letter, such as 12b
+            is_number = np.array([number is not None and bool(number.unit) for number in contents.numbers])
+        n_numbers, n_all = counts[is_number].sum(), counts.sum() - counts[self._is_gap(contents, WORD_MARKERS)].sum()
+        odd = np.flatnonzero(is_odd).tolist()
+        is_few = np.count_nonzero(counts[is_number]) + len(odd) <= FEW
+        if is_few or n_numbers < MOSTLY_NUMBERS * n_all:
+            return None
+        if contents.disagreement:
+            return disagreeing(contents)
+        if not contents.evidence.decimals and all(_CODE.fullmatch(contents.texts[code]) for code in odd):
+            return None
+        return mistakes(contents, odd, self._kept, self._lines)
+
+    def _words(self, contents: Contents, *, insists: bool) -> Settled | LeftOut | Unusable:
+        column = contents.column
+        codes = contents.codes[self._kept]
+        is_gap = self._is_gap(contents, WORD_MARKERS)
+        counts = np.bincount(codes, minlength=len(contents.texts))
+        present = np.flatnonzero(~is_gap & (counts > 0)).tolist()
+        n_gaps = int(counts[is_gap].sum())
+        if not present:
+            return LeftOut(column, "no row has a value")
+        texts = {code: contents.texts[code] for code in present}
+        ranked = sorted(present, key=lambda code: (-counts[code], texts[code]))[:MAX_CHOICES]
+        chosen = int(counts[ranked].sum())
+        if not insists and (reason := _reason_against_words(column, [*texts.values()], len(codes), n_gaps, chosen)):
+            return LeftOut(column, reason, has_values=len(present) > 1)
+        if long := next((texts[code] for code in ranked if len(texts[code]) > MAX_TEXT or "\0" in texts[code]), ""):
+            return LeftOut(column, f"{shown(long)} is too long for a choice, or not text")
+        choices = ordered(texts[code] for code in ranked)
+        positions = {choice: float(position) for position, choice in enumerate(choices)}
+        values = np.array([positions.get(text, np.nan) for text in contents.texts])[codes]
+        used = tuple(sorted({contents.texts[code] for code in np.flatnonzero(is_gap & (counts > 0))} - {""}))
+        feature = Feature(
+            key=column.key, title=column.title, unit=column.unit, header=column.header, choices=choices,
+            has_gaps=n_gaps > 0, markers=used,
+        )  # fmt: skip
+        said = [_named(feature), _choices_said(choices), *_gaps_said(feature, n_gaps)]
+        if len(present) > len(ranked):
+            rest = len(codes) - n_gaps - chosen
+            said.append(f"the most frequent of {len(present)}; {rows(rest)} with others count as no value")
+        return Settled(feature, values, ", ".join(said))
+
+    def _is_gap(self, contents: Contents, markers: Collection[str]) -> NDArray[np.bool_]:
+        """Return for each text whether it stands for no value among words."""
+        return np.array([not text or text in markers or text in self._missing for text in contents.texts], dtype=bool)
+
+
+def ordered(words: Iterable[str]) -> tuple[str, ...]:
+    """Return words in the order of numbers if all are numbers, else of their text."""
+    texts = list(words)
+    try:
+        return tuple(sorted(texts, key=lambda text: (number_of(text), text)))
+    except NotANumber:
+        return tuple(sorted(texts))
+
+
+def _reason_against_number(column: Column, different: NDArray[np.float64], n_rows: int, *, has_gaps: bool) -> str:
+    """Return why nothing can be learned from numbers, which come without repetition, in their order; or nothing."""
+    if len(different) == 1 and not has_gaps:
+        return f"every row has {shown_number(float(different[0]))}"
+    if len(different) < n_rows or np.any(different != np.round(different)):
+        return ""
+    low, high = different[0], different[-1]
+    if high - low == n_rows - 1:
+        return f"row numbers, {shown_number(float(low))} to {shown_number(float(high))}"
+    return "an identifier, another one in each row" if _names_identifier(column.header) else ""
+
+
+def _reason_against_words(column: Column, texts: Sequence[str], n_rows: int, n_gaps: int, n_chosen: int) -> str:
+    """Return why nothing can be learned from words; or nothing.
+
+    Args:
+        texts: without repetition.
+        n_chosen: how many rows have the most frequent ones, as many as a category can have.
+    """
+    n_given = n_rows - n_gaps
+    if len(texts) == 1 and not n_gaps:
+        return f"every row has {shown(texts[0])}"
+    if all(map(_DATE_OR_TIME.fullmatch, texts)):
+        return f"dates or times, as {shown(texts[0])}"
+    if len(texts) == n_given and _names_identifier(column.header):
+        return "an identifier, another one in each row"
+    if len(texts) > FEW and (len(texts) > MOSTLY_DIFFERENT * n_given or n_chosen < MOSTLY_DIFFERENT * n_given):
+        return f"text, {len(texts)} different in {rows(n_given)}, as {shown(texts[0])}"
+    return ""
+
+
+def _names_identifier(header: str) -> bool:
+    key = re.sub(r"\W+", "_", header.casefold()).strip("_")
+    return key in _IDENTIFIERS or bool(_IDENTIFIER.fullmatch(header) or _BY_PLACE.fullmatch(header))
+
+
+def _named(feature: Feature) -> str:
+    parts = [f"{shown(feature.header)} is feature {feature.key}"]
+    if feature.unit:
+        parts.append(f"in {feature.unit}")
+    if feature.minimum is not None:
+        parts.append(f"at least {shown_number(feature.minimum)}")
+    if feature.maximum is not None:
+        parts.append(f"at most {shown_number(feature.maximum)}")
+    return ", ".join(parts)
+
+
+def _choices_said(choices: Sequence[str]) -> str:
+    return f"a category of {len(choices)}: {listed(choices)}"
+
+
+def _marks_said(contents: Contents, marks: Marks) -> list[str]:
+    evidence = contents.evidence
+    texts = {**evidence.open, **evidence.thousands, **evidence.decimals}
+    said = []
+    for mark, text in texts.items():
+        if mark != marks.decimal:
+            said.append(f"{_MARKS[mark]} divides its thousands, as in {shown(text)}")
+        elif mark == "," or mark in evidence.open:
+            said.append(f"{_MARKS[mark]} is its decimal mark, as in {shown(text)}")
+    return said
+
+
+def _gaps_said(feature: Feature, n_gaps: int) -> list[str]:
+    if not n_gaps:
+        return []
+    markers = f" ({', '.join(map(shown, feature.markers))})" if feature.markers else ""
+    return [f"no value in {rows(n_gaps)}{markers}"]
