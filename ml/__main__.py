@@ -21,14 +21,15 @@ from ml import console, score
 from ml.errors import DatasetError, MLError
 from ml.model import classifier
 from ml.model.card import Recipe
+from ml.model.classifier import Classifier
 from ml.model.explain import explain
 from ml.options import parser
 from ml.scored import BadRow
 from ml.tables.dataset import Dataset
-from ml.tables.files import refuse_same_file
+from ml.tables.files import read_table, refuse_same_file
 from ml.tables.marks import Marks
 from ml.tables.reading import Options, read_dataset
-from ml.training import fitting, history, iris, measuring, writing
+from ml.training import fitting, history, iris, labelled, measuring, writing
 
 SHOWN_BAD_ROWS = 20
 
@@ -84,7 +85,9 @@ def _train(options: argparse.Namespace) -> None:
     with _Progress() as progress:
         trained = fitting.fit(dataset, recipe, progress=progress.show)
         folds = fitting.cross_validate(dataset, recipe, progress=progress.show)
-        model = writing.model_of(trained, cross_validation=folds, keep_samples=not options.no_samples)
+        model = writing.model_of(
+            trained, cross_validation=folds, keep_samples=not options.no_samples, progress=progress.show
+        )
     loaded = writing.write(model, options.out, trained=trained)
     console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
     console.write_lines(console.importance_lines(loaded.card))
@@ -119,19 +122,33 @@ class _Progress:
 
 def _evaluate(options: argparse.Namespace) -> None:
     model = classifier.load(options.model)
+    if options.table is not None:
+        _evaluate_on(options, model)
+        return
     if model.card.recipe is None:
-        raise MLError(f"{options.model} was fitted elsewhere, so its split is not known")
+        raise MLError(f"{options.model} was fitted elsewhere, so its split is not known: name a table to measure it on")
     dataset = _read(options)
     if dataset.digest() != model.card.data_digest:
         raise MLError(
             f"{options.model} was trained on another table, or on one read with other options ({model.card.source}): "
-            "name it with --data, and give --target, --drop, --limits and --name as for training"
+            "name it with --data, and give the options as for training; or name a table to measure it on without --data"
         )
     parts = fitting.split(dataset, model.card.recipe)
     batch = model.predict_batch(parts.test_rows)
     answers = batch.indices.astype(np.float64) if model.labels else batch.values
     report = measuring.measure(answers, parts, n_labels=len(model.labels))
     console.write_lines(console.report_lines(report, model.labels))
+
+
+def _evaluate_on(options: argparse.Namespace, model: Classifier) -> None:
+    """Measure a model on a table that says what is true."""
+    table = read_table(options.table, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
+    try:
+        found = labelled.measured(model, table, target=options.target, missing=options.missing, marks=_marks(options))
+    except DatasetError as error:
+        raise error.of(options.table) from error
+    console.write_lines([f"{options.table}: {len(table.lines)} rows", *(f"  {sentence}" for sentence in found.said)])
+    console.write_lines(console.report_lines(found.report, model.labels))
 
 
 def _predict(options: argparse.Namespace) -> None:

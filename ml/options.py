@@ -68,11 +68,14 @@ def parser() -> argparse.ArgumentParser:
         help="store no training rows, which pictures and examples need, in the model file",
     )
 
-    evaluate = commands.add_parser("evaluate", help="measure a model file again on the rows it was not trained on")
+    evaluate = commands.add_parser(
+        "evaluate", help="measure a model file on a table, or again on the rows it was not trained on"
+    )
     evaluate.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="model file; default: %(default)s")
     evaluate.add_argument(
-        "--data", type=Path, metavar="CSV", help="CSV file of the training; default: the built-in data"
+        "table", nargs="?", type=Path, metavar="FILE", help="table whose column --target says what is true"
     )
+    evaluate.add_argument("--data", type=Path, metavar="FILE", help="table of the training; default: the built-in data")
     _add_reading(evaluate)
 
     predict = commands.add_parser("predict", help="predict one sample, and say what would change the answer")

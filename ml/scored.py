@@ -15,9 +15,10 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier, Prediction
 from ml.model.sample import FieldError, InvalidSample, note_of
 from ml.model.values import UnknownWord, no_value_text, short
-from ml.tables.cells import UNKNOWN, CellReader, OpenNumber
+from ml.tables.cells import UNKNOWN, CellReader, OpenNumber, comma_numbers
 from ml.tables.headers import MAX_COLUMNS, composed
 from ml.tables.layout import Place
+from ml.tables.marks import Marks
 from ml.tables.numbers import NotANumber, number_of, plain_numbers
 from ml.tables.rows import Block
 from ml.tables.written import Rows, RowWriter
@@ -57,17 +58,17 @@ class CellsReader:
     """Reads the cells of rows as the numbers that a model is asked about.
 
     Args:
-        positions: the column of each feature.
+        marks: those of the table's numbers, if somebody has said them.
     """
 
-    def __init__(self, model: Classifier, place: Place) -> None:
+    def __init__(self, model: Classifier, marks: Marks | None) -> None:
         self._model = model
         self._features = model.features
-        self._positions = place.positions
         self._readers = [
-            CellReader(feature, gaps=(*feature.markers, no_value_text(feature)), marks=place.marks)
+            CellReader(feature, gaps=(*feature.markers, no_value_text(feature)), marks=marks)
             for feature in model.features
         ]
+        self._is_said = marks is not None
         self._is_plain = all(reader.is_plain for reader in self._readers)
 
     def many(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
@@ -76,16 +77,21 @@ class CellsReader:
         Args:
             columns: the cells of the features, feature by feature.
         """
-        values = plain_numbers(columns) if self._is_plain else None
-        if values is None and not self._is_plain:
-            read = []
-            for reader, cells in zip(self._readers, columns, strict=True):
-                column = reader.read(cells)
-                if column is None:
-                    return None
-                read.append(column)
-            values = np.column_stack(read)
+        values = self._plain(columns) if self._is_plain else self._by_column(columns)
         return values if values is not None and self._model.validator.accepts_all(values) else None
+
+    def _plain(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
+        values = plain_numbers(columns)
+        return comma_numbers(columns) if values is None and not self._is_said else values
+
+    def _by_column(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
+        read = []
+        for reader, cells in zip(self._readers, columns, strict=True):
+            column = reader.read(cells)
+            if column is None:
+                return None
+            read.append(column)
+        return np.column_stack(read)
 
     def one(self, cells: Sequence[str]) -> list[float]:
         """Return the values of one row.
@@ -162,7 +168,7 @@ class ScoredRows:
     def __init__(self, model: Classifier, place: Place, writer: RowWriter, predict: Predict, *, strict: bool) -> None:
         self.place = place
         self._model = model
-        self._reader = CellsReader(model, place)
+        self._reader = CellsReader(model, place.marks)
         self._writer = writer
         self._predict = predict
         self._strict = strict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,11 @@ from ml.training import writing
 from ml.training.fitting import Trained
 
 ROW = [5.6, 2.7, 4.2, 1.3]
-EVALUATORS = {"table": {}, "bits": {"max_cells": 0}, "walk": {"max_cells": 0, "max_bit_bytes": 0}}
+EVALUATORS: dict[str, dict[str, Any]] = {
+    "table": {},
+    "compiled": {"max_cells": 0},
+    "walk": {"max_cells": 0, "compiles": False},
+}
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +144,7 @@ def test_a_slice_has_at_least_one_row(evaluator: Classifier) -> None:
 @pytest.mark.parametrize("limits", EVALUATORS.values(), ids=EVALUATORS)
 @pytest.mark.parametrize("number", [0, 17, -1])
 def test_a_golden_row_with_another_probability_is_refused(
-    stored: ModelFile, number: int, limits: dict[str, int]
+    stored: ModelFile, number: int, limits: dict[str, Any]
 ) -> None:
     probabilities = stored.golden_answers.copy()
     probabilities[number, 1] = np.nextafter(probabilities[number, 1], 2)
@@ -149,7 +154,7 @@ def test_a_golden_row_with_another_probability_is_refused(
 
 
 @pytest.mark.parametrize("limits", EVALUATORS.values(), ids=EVALUATORS)
-def test_a_forest_with_another_leaf_is_refused(stored: ModelFile, limits: dict[str, int]) -> None:
+def test_a_forest_with_another_leaf_is_refused(stored: ModelFile, limits: dict[str, Any]) -> None:
     leaves = stored.forest.values[:, ::-1].copy()
 
     with pytest.raises(ModelFileError, match="golden row"):
@@ -166,7 +171,7 @@ def test_thresholds_one_float32_off_are_refused(stored: ModelFile, direction: fl
 
 @pytest.mark.parametrize("limits", EVALUATORS.values(), ids=EVALUATORS)
 def test_trees_in_another_order_are_refused_for_the_last_bits_of_their_sums(
-    shallow: ModelFile, limits: dict[str, int]
+    shallow: ModelFile, limits: dict[str, Any]
 ) -> None:
     forest = shallow.forest
     starts, stops = forest.roots, np.append(forest.roots[1:], len(forest.feature))

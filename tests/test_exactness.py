@@ -26,7 +26,11 @@ from ml.training.fitting import Trained
 Rows = NDArray[np.float64]
 
 N_FEATURES = 4
-EVALUATORS = {"table": {}, "bits": {"max_cells": 0}, "walk": {"max_cells": 0, "max_bit_bytes": 0}}
+EVALUATORS: dict[str, dict[str, Any]] = {
+    "table": {},
+    "compiled": {"max_cells": 0},
+    "walk": {"max_cells": 0, "compiles": False},
+}
 N_THRESHOLDS = (25, 25, 29, 20)
 N_CELLS = 425_880
 # Some thresholds have no float32 between them, so no row that scikit-learn sees lies between them either.
@@ -194,7 +198,7 @@ def test_thresholds_met_in_all_features_at_once_have_scikit_learns_probabilities
     ids=str,
 )
 def test_leaves_that_are_no_whole_numbers_are_added_to_the_same_last_bit(
-    trained: Trained, kind: Any, limits: dict[str, int]
+    trained: Trained, kind: Any, limits: dict[str, Any]
 ) -> None:
     # The leaves of the built-in forest are pure, and sums of ones are exact in any order. These are rounded.
     estimator = clone(kind).fit(trained.split.train_rows, trained.split.train_classes)

@@ -427,9 +427,9 @@ def test_a_change_is_told_in_each_direction(model: Classifier, direction: explai
 
 
 def test_the_evaluators_give_the_same_explanations(trained: Trained, model_path: Path, model: Classifier) -> None:
-    bits = classifier.load(model_path, max_cells=0)
-    walk = classifier.load(model_path, max_cells=0, max_bit_bytes=0)
+    compiled = classifier.load(model_path, max_cells=0)
+    walk = classifier.load(model_path, max_cells=0, compiles=False)
 
     for row in trained.split.test_rows.tolist():
         expected = explain.explain(model, row)
-        assert explain.explain(bits, row) == expected == explain.explain(walk, row)
+        assert explain.explain(compiled, row) == expected == explain.explain(walk, row)

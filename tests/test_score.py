@@ -19,27 +19,24 @@ from hypothesis import strategies as st
 from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.score import (
-    MAX_ODD_ROWS,
-    MAX_PART_CELLS,
-    BadRow,
-    Scored,
-    Scorer,
-    score,
-)
-from ml.tables.csvfile import BLOCK_CHARACTERS, read_csv
+from ml.score import MAX_PART_CELLS, Scored, Scorer, score
+from ml.scored import MAX_ODD_ROWS, BadRow
+from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.layout import added_columns
+from ml.tables.reading import read_dataset
 from ml.tables.rows import MAX_ROW_CHARACTERS
 from ml.tables.written import guard
 from ml.training import fitting, writing
 
 ROOT = Path(__file__).parent.parent
 HEADER = "sepal length,sepal width,petal length,petal width"
-ADDED = "predicted_label,probability_setosa,probability_versicolor,probability_virginica,prediction_error"
-VERSICOLOR = "versicolor,0.0,1.0,0.0,"
+ADDED = (
+    "predicted_label,probability_setosa,probability_versicolor,probability_virginica,prediction_notes,prediction_error"
+)
+VERSICOLOR = "versicolor,0.0,1.0,0.0,,"
 GOOD = "5.6,2.7,4.2,1.3"
 MILLION = 1_000_000
-PART_ROWS = MAX_PART_CELLS // 9  # of four cells, and five more
+PART_ROWS = MAX_PART_CELLS // 10  # of four cells, and six more
 BLOCK_ROWS = BLOCK_CHARACTERS // len(f"{GOOD}\n")
 
 
@@ -71,7 +68,7 @@ def refusal_of(model: Classifier, text: str) -> str:
 def test_what_comes_in_goes_out_with_the_answer_added(model: Classifier) -> None:
     lines, bad = lines_of(model, HEADER, GOOD, "5.10,3.5,1.4,.2")
 
-    assert lines == [f"{HEADER},{ADDED}", f"{GOOD},{VERSICOLOR}", "5.10,3.5,1.4,.2,setosa,1.0,0.0,0.0,"]
+    assert lines == [f"{HEADER},{ADDED}", f"{GOOD},{VERSICOLOR}", "5.10,3.5,1.4,.2,setosa,1.0,0.0,0.0,,"]
     assert bad == []
 
 
@@ -98,7 +95,7 @@ def test_the_separator_is_kept_and_a_decimal_comma_read(model: Classifier, separ
     )
 
     assert lines[0] == f"{HEADER},{ADDED}".replace(",", separator)
-    assert lines[1].split(separator) == ["5,6", "2,7", "4,2", "1,3", "versicolor", "0.0", "1.0", "0.0", ""]
+    assert lines[1].split(separator) == ["5,6", "2,7", "4,2", "1,3", "versicolor", "0.0", "1.0", "0.0", "", ""]
     assert lines[2].split(separator)[4:] == lines[1].split(separator)[4:]
     assert bad == []
 
@@ -127,7 +124,7 @@ def test_a_bad_row_is_told_by_its_line_and_left_blank(model: Classifier, row: st
     assert lines[1] == lines[3] == f"{GOOD},{VERSICOLOR}"
     cells = row.split(",")
     cells += [""] * (4 - len(cells))
-    assert rows_of(lines[2]) == [[*cells[:4], "", "", "", "", BAD[row], *cells[4:]]]
+    assert rows_of(lines[2]) == [[*cells[:4], "", "", "", "", "", BAD[row], *cells[4:]]]
 
 
 def test_the_lines_of_bad_rows_count_blank_lines_and_quoted_line_breaks(model: Classifier) -> None:
@@ -208,7 +205,7 @@ def test_a_quote_inside_a_cell_is_a_character(model: Classifier) -> None:
 
 def test_a_model_of_one_feature_scores_a_file_of_one_column(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("x,y\n" + "".join(f"{n},{'low' if n < 9 else 'high'}\n" for n in range(20)))
-    trained = fitting.fit(read_csv(tmp_path / "one.csv").dataset, Recipe(n_estimators=2))
+    trained = fitting.fit(read_dataset(tmp_path / "one.csv").dataset, Recipe(n_estimators=2))
     model = writing.write(writing.model_of(trained), tmp_path / "one.npz", trained=trained)
 
     lines, bad = lines_of(model, "x", "1", "", "18", "?")
@@ -221,9 +218,7 @@ numbers = st.one_of(
     st.floats(0, 8).map(str),
     st.decimals(0, 8, places=1).map(str),
     st.floats(allow_nan=True, allow_infinity=True).map(repr),
-    st.sampled_from(
-        ["", " 1.5 ", "1,5", "1.234,5", "+.5", "5.", "1_0", "0x1", "1e400", "1e-400", "−1", "x", "\t2", "-0"]
-    ),
+    st.sampled_from(["", " 1.5 ", "1.234,5", "+.5", "5.", "1_0", "0x1", "1e400", "1e-400", "−1", "x", "\t2", "-0"]),
     st.text(max_size=4),
 )
 
@@ -238,10 +233,11 @@ def test_every_row_has_the_answer_of_predict_and_the_message_of_the_validator(
     expected = []
     for cells in table:
         try:
-            answer = model.predict(model.validator.row(cells))
-            expected.append([answer.label, *map(repr, answer.probabilities), ""])
+            row = model.validator.row(cells)
+            answer, notes = model.predict(row), "; ".join(note.message for note in model.validator.notes(row))
+            expected.append([answer.label, *map(repr, answer.probabilities), notes, ""])
         except Exception as error:
-            expected.append(["", "", "", "", str(error)])
+            expected.append(["", "", "", "", "", str(error)])
 
     out, bad = scored(model, source.getvalue())
 
@@ -273,7 +269,7 @@ def run(*arguments: str | Path, cwd: Path, stdin: bytes | None = None) -> subpro
 
 
 TABLE = f"{HEADER}\n{GOOD}\n?,1,1,1\n"
-ANSWERS = f"{HEADER},{ADDED}\n{GOOD},{VERSICOLOR}\n?,1,1,1,,,,,sepal length: '?' is not a number\n"
+ANSWERS = f"{HEADER},{ADDED}\n{GOOD},{VERSICOLOR}\n?,1,1,1,,,,,,sepal length: '?' is not a number\n"
 
 
 def test_a_file_becomes_a_file_and_bad_rows_are_told(model_path: Path, tmp_path: Path) -> None:
@@ -455,12 +451,12 @@ def test_rows_that_need_quotes_are_written_as_csv_writes_them(model: Classifier,
 def test_labels_and_headers_are_quoted_where_they_must_be(tmp_path: Path) -> None:
     cells = ['"a, b"'] * 9 + ['"say ""c"""'] * 11
     (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{n},{cell}\n" for n, cell in enumerate(cells)))
-    trained = fitting.fit(read_csv(tmp_path / "t.csv").dataset, Recipe(n_estimators=2))
+    trained = fitting.fit(read_dataset(tmp_path / "t.csv").dataset, Recipe(n_estimators=2))
     model = writing.write(writing.model_of(trained), tmp_path / "t.npz", trained=trained)
 
     rows = rows_of(scored(model, '"x"\n1\n18\n')[0])
 
-    assert rows[0] == ["x", "predicted_label", "probability_a, b", 'probability_say "c"', "prediction_error"]
+    assert rows[0] == ["x", "predicted_label", "probability_a, b", 'probability_say "c"', *ADDED.split(",")[-2:]]
     assert [row[1] for row in rows[1:]] == ["a, b", 'say "c"']
 
 
@@ -545,7 +541,7 @@ def test_new_columns_never_have_the_name_of_another() -> None:
     twice = added_columns(header, ["a", "a_2"])
     thrice = added_columns([*header, *twice], ["a", "a_2"])
 
-    assert once == ["predicted_label", "probability_a", "probability_a_2", "prediction_error"]
+    assert once == ["predicted_label", "probability_a", "probability_a_2", "prediction_notes", "prediction_error"]
     assert len({*header, *twice, *thrice}) == len([*header, *twice, *thrice])
 
 
@@ -555,9 +551,9 @@ def test_what_was_scored_can_be_scored_again(model: Classifier) -> None:
     twice, bad = scored(model, once)
 
     (header, good, wrong) = rows_of(twice)
-    assert len(set(header)) == len(header) == 14
-    assert good[4:9] == good[9:]
-    assert wrong[4:9] == wrong[9:]
+    assert len(set(header)) == len(header) == 16
+    assert good[4:10] == good[10:]
+    assert wrong[4:10] == wrong[10:]
     assert [row.line for row in bad] == [3]
 
 
@@ -628,7 +624,7 @@ def test_every_cell_that_comes_out_guarded_is_safe(model: Classifier, rows: list
 def test_labels_that_are_formulas_are_marked_as_cells_are(tmp_path: Path) -> None:
     labels = ["=1+1"] * 9 + ["-2"] * 11
     (tmp_path / "t.csv").write_text("@x,y\n" + "".join(f"{n},{label}\n" for n, label in enumerate(labels)))
-    trained = fitting.fit(read_csv(tmp_path / "t.csv").dataset, Recipe(n_estimators=2))
+    trained = fitting.fit(read_dataset(tmp_path / "t.csv").dataset, Recipe(n_estimators=2))
     model = writing.write(writing.model_of(trained), tmp_path / "t.npz", trained=trained)
 
     plain, guarded = (rows_of("".join(fed(model, "@x\n1\n18\n=2\n", guarded=guarded))) for guarded in (False, True))

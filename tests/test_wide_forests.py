@@ -21,10 +21,10 @@ from starlette.testclient import TestClient
 
 import ml
 from ml.errors import DatasetError, ForestError
-from ml.model import bitvectors, classifier, decision_table, explain, modelfile
-from ml.model.bitvectors import BitVectors
+from ml.model import classifier, decision_table, explain, modelfile
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier, compile_forest
+from ml.model.compiled import Compiled
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
 from ml.model.forest import LEAF, Forest
@@ -124,13 +124,13 @@ def probing_rows(estimator: Any, table: Rows, *, n: int) -> Rows:
     return np.concatenate([table[:300], np.column_stack(columns)])
 
 
-def evaluators_of(forest: Forest) -> dict[str, tuple[type, dict[str, int]]]:
+def evaluators_of(forest: Forest) -> dict[str, tuple[type, dict[str, Any]]]:
     """Return the settings that force each evaluator that takes the forest."""
-    cuts = Cuts(forest)
-    found: dict[str, tuple[type, dict[str, int]]] = {"walk": (Walk, {"max_cells": 0, "max_bit_bytes": 0})}
-    if BitVectors.fits(forest, cuts):
-        found["bits"] = (BitVectors, {"max_cells": 0})
-    if DecisionTable.fits(forest, cuts):
+    found: dict[str, tuple[type, dict[str, Any]]] = {
+        "walk": (Walk, {"max_cells": 0, "compiles": False}),
+        "compiled": (Compiled, {"max_cells": 0}),
+    }
+    if DecisionTable.fits(forest, Cuts(forest)):
         found["table"] = (DecisionTable, {})
     return found
 
@@ -148,10 +148,7 @@ def test_every_evaluator_has_scikit_learns_probabilities_to_the_last_bit(name: s
 
     assert len(evaluators) >= 2
     for kind, limits in evaluators.values():
-        evaluator = classifier.compile_forest(
-            forest, Cuts(forest), labels=labels,
-            **{"max_cells": 1_000_000, "max_bit_bytes": 128 * 2**20} | limits,
-        )  # fmt: skip
+        evaluator = classifier.compile_forest(forest, Cuts(forest), labels=labels, **{"max_cells": 1_000_000} | limits)
         assert type(getattr(evaluator, "_trees", None) or evaluator._table) is kind  # type: ignore[attr-defined]  # one of the two
         batch = evaluator.predict_batch(rows.astype(np.float32))
         assert np.array_equal(batch.probabilities.view(np.uint64), expected.view(np.uint64)), kind
@@ -179,7 +176,7 @@ def test_the_cases_are_what_their_names_say() -> None:
 
 
 def fitted(
-    table: tuple[Rows, NDArray[np.intp]], path: Path, *, trees: int = 20, **limits: int
+    table: tuple[Rows, NDArray[np.intp]], path: Path, *, trees: int = 20, **limits: Any
 ) -> tuple[Any, Classifier]:
     train_rows, test_rows, train_classes, test_classes = train_test_split(*table, random_state=0, stratify=table[1])
     estimator = RandomForestClassifier(trees, random_state=0).fit(train_rows, train_classes)
@@ -188,8 +185,8 @@ def fitted(
     return estimator, classifier.load(path, **limits)
 
 
-@pytest.mark.parametrize("limits", [{}, {"max_cells": 0, "max_bit_bytes": 0}], ids=["bits", "walk"])
-def test_digits_go_from_a_file_to_an_answer(tmp_path: Path, limits: dict[str, int]) -> None:
+@pytest.mark.parametrize("limits", [{}, {"max_cells": 0, "compiles": False}], ids=["compiled", "walk"])
+def test_digits_go_from_a_file_to_an_answer(tmp_path: Path, limits: dict[str, Any]) -> None:
     estimator, model = fitted(DIGITS, tmp_path / "digits.npz", trees=60, **limits)
 
     expected = estimator.predict_proba(DIGITS[0])
@@ -368,12 +365,8 @@ def test_a_forest_over_any_number_of_features_has_scikit_learns_probabilities(
 
     cuts = Cuts(forest)
     labels = ["a", "b", "c"]
-    for max_cells, max_bit_bytes in [
-        (decision_table.MAX_CELLS, bitvectors.MAX_BYTES),
-        (0, bitvectors.MAX_BYTES),
-        (0, 0),
-    ]:
-        compiled = compile_forest(forest, cuts, labels=labels, max_cells=max_cells, max_bit_bytes=max_bit_bytes)
+    for max_cells, compiles in [(decision_table.MAX_CELLS, True), (0, True), (0, False)]:
+        compiled = compile_forest(forest, cuts, labels=labels, max_cells=max_cells, compiles=compiles)
         assert np.array_equal(compiled.predict_batch(rows.astype(np.float32)).probabilities, expected)
         assert compiled.predict(rows[0].tolist()).probabilities == tuple(expected[0])
 
@@ -395,7 +388,7 @@ def test_the_labels_along_features_and_over_planes_are_those_of_the_forest() -> 
     estimator = RandomForestClassifier(5, max_depth=2, random_state=0).fit(narrow, classes)
     forest, rows = widened(Forest.from_estimator(estimator), narrow, 100, rng=np.random.default_rng(1))
     cuts = Cuts(forest)
-    compiled = compile_forest(forest, cuts, labels=["a", "b", "c"], max_cells=10**6, max_bit_bytes=0)
+    compiled = compile_forest(forest, cuts, labels=["a", "b", "c"], max_cells=10**6)
     assert compiled.grid is not None
     row = rows[0].tolist()
     ranks = [cuts.rank(feature, value) for feature, value in enumerate(row)]
@@ -434,10 +427,10 @@ def test_a_wide_table_and_a_small_forest_are_trained_inspected_and_served(tmp_pa
     model = classifier.load(tmp_path / "gene.npz")
     assert model.grid is not None
     # What the table tells of one row is what is found without it.
-    bits = classifier.load(tmp_path / "gene.npz", max_cells=0)
+    compiled = classifier.load(tmp_path / "gene.npz", max_cells=0)
     for row in rows[:5].tolist():
-        assert explain.explain(model, row) == explain.explain(bits, row)
-        assert explain.nearest_change(model, row) == explain.nearest_change(bits, row)
+        assert explain.explain(model, row) == explain.explain(compiled, row)
+        assert explain.nearest_change(model, row) == explain.nearest_change(compiled, row)
     with TestClient(create_app(Settings(model_file=tmp_path / "gene.npz"))) as client:
         assert client.get("/?map-x=g0&map-y=g99").status_code == 200
         answer = client.post("/predict", json={"sample": rows[0].tolist()})

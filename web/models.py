@@ -76,7 +76,6 @@ def load(settings: Settings) -> Classifier:
         settings.model_file,
         max_bytes=settings.max_model_bytes,
         max_cells=settings.max_table_cells,
-        max_bit_bytes=settings.max_bit_bytes,
     )
 
 

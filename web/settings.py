@@ -107,15 +107,8 @@ class Settings:
     max_table_cells: int = _setting(
         1_000_000,
         "MAX_TABLE_CELLS",
-        "largest decision table; a larger forest is evaluated by bit vectors or node by node",
+        "largest decision table; a larger forest is evaluated by compiled code",
         unit="cells",
-        least=0,
-    )
-    max_bit_bytes: int = _setting(
-        128 * 2**20,
-        "MAX_BIT_BYTES",
-        "largest bit-vector evaluator; a larger forest is evaluated node by node",
-        unit="bytes",
         least=0,
     )
     allowed_origins: tuple[str, ...] = _setting(

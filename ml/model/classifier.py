@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError
-from ml.model import bitvectors, decision_table, modelfile
-from ml.model.bitvectors import BitVectors
+from ml.model import compiled, decision_table, modelfile
 from ml.model.card import Card
+from ml.model.compiled import Compiled
 from ml.model.cuts import BELOW_CHOICES, Cuts
 from ml.model.decision_table import DecisionTable, LabelGrid
 from ml.model.forest import Forest
@@ -121,7 +121,7 @@ class _ByCell:
 class _ByTree:
     """A forest with too many cells, its trees evaluated for each row."""
 
-    def __init__(self, trees: BitVectors | Walk, labels: Sequence[str]) -> None:
+    def __init__(self, trees: Compiled | Walk, labels: Sequence[str]) -> None:
         self._trees = trees
         self._labels = labels
         self.grid: LabelGrid | None = None
@@ -147,14 +147,13 @@ def prediction_of(outputs: Sequence[float], labels: Sequence[str]) -> Prediction
 
 
 def compile_forest(
-    forest: Forest, cuts: Cuts, *, labels: Sequence[str], max_cells: int, max_bit_bytes: int
+    forest: Forest, cuts: Cuts, *, labels: Sequence[str], max_cells: int, compiles: bool = True
 ) -> Evaluator:
-    """Return the fastest evaluator that the forest fits into."""
+    """Return the fastest evaluator that the forest fits into; only `compiles` lets it be compiled code."""
     if DecisionTable.fits(forest, cuts, max_cells):
         return _ByCell(DecisionTable(forest, cuts), labels)
-    if BitVectors.fits(forest, cuts, max_bit_bytes):
-        return _ByTree(BitVectors(forest, cuts), labels)
-    return _ByTree(Walk(forest, cuts), labels)
+    kernels = compiled.kernels() if compiles else None
+    return _ByTree(Compiled(forest, cuts, kernels) if kernels else Walk(forest, cuts), labels)
 
 
 class Classifier:
@@ -176,7 +175,7 @@ class Classifier:
         version: str,
         *,
         max_cells: int = decision_table.MAX_CELLS,
-        max_bit_bytes: int = bitvectors.MAX_BYTES,
+        compiles: bool = True,
     ) -> None:
         self.card: Card = model.card
         self.version = version
@@ -191,7 +190,7 @@ class Classifier:
         self.interface = _interface_of(model.card)
         self.cuts = Cuts(model.forest, lowest_of(self.features))
         self._evaluator = compile_forest(
-            model.forest, self.cuts, labels=self.labels, max_cells=max_cells, max_bit_bytes=max_bit_bytes
+            model.forest, self.cuts, labels=self.labels, max_cells=max_cells, compiles=compiles
         )
         self.grid = self._evaluator.grid
         self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]
@@ -279,14 +278,14 @@ def load(
     *,
     max_bytes: int = modelfile.MAX_FILE_BYTES,
     max_cells: int = decision_table.MAX_CELLS,
-    max_bit_bytes: int = bitvectors.MAX_BYTES,
+    compiles: bool = True,
 ) -> Classifier:
     """Return the model in the file at `path`, ready to predict.
 
     Args:
         max_bytes: a larger file is refused.
         max_cells: the largest decision table, in cells.
-        max_bit_bytes: the largest bit-vector evaluator, in bytes; a larger forest is evaluated node by node.
+        compiles: whether a larger forest may be evaluated by compiled code; else NumPy does it.
 
     Raises:
         ModelFileError: the file is missing, damaged, crafted or newer; the sentence says what is wrong.
@@ -294,7 +293,7 @@ def load(
     content = modelfile.read(path, max_bytes=max_bytes)
     try:
         return Classifier(
-            modelfile.parse(content), modelfile.version_of(content), max_cells=max_cells, max_bit_bytes=max_bit_bytes
+            modelfile.parse(content), modelfile.version_of(content), max_cells=max_cells, compiles=compiles
         )
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error

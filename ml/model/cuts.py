@@ -62,6 +62,7 @@ class Cuts:
         node_rank: shape (n_nodes,), int32: a row goes left at an inner node where its rank is at most this.
         node_first: shape (n_nodes,), int32: and at least this; 1 where a row without a value goes right, else 0.
         has_missing: by feature, whether rank 0 means no value.
+        categories: the features of which -1 is no value, too.
     """
 
     def __init__(self, forest: Forest, lowest: Mapping[int, float] | None = None) -> None:
@@ -81,6 +82,7 @@ class Cuts:
             values.append(cuts)
         self.values: tuple[NDArray[np.float32], ...] = tuple(values)
         self.has_missing = tuple(feature in lowest and len(cuts) > 0 for feature, cuts in enumerate(values))
+        self.categories = tuple(feature for feature, least in lowest.items() if least == BELOW_CHOICES)
         self._columns = [cuts[:, None] for cuts in values]
         self._bounds: list[list[float]] = [bound_of(cuts).tolist() for cuts in values]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from ml.tables.dataset import Feature
 from ml.tables.headers import composed
 from ml.tables.marks import Marks, Written, both_readings, number_in, same_unit, written
-from ml.tables.numbers import MAX_NUMBER_CHARACTERS, NotANumber, shown_number
+from ml.tables.numbers import MAX_NUMBER_CHARACTERS, NotANumber, is_digits, plain_numbers, shown_number
 
+_OPEN_COMMA = re.compile(r"^\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*$", re.MULTILINE)
 # In a row, a word that is not among the choices.
 UNKNOWN = -1.0
 
@@ -58,6 +60,8 @@ class CellReader:
         text = cell.strip()
         if self._positions:
             return self._word(text)
+        if self.marks == Marks() and is_digits(text):
+            return float(text)
         if text in self._gaps:
             return math.nan
         if not text:
@@ -128,6 +132,14 @@ class CellReader:
         if any(self.decimal_mark_in(cell) not in ("", self.marks.decimal) for cell in cells):
             return None
         return np.array(values)
+
+
+def comma_numbers(columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
+    """Return what `plain_numbers` does of decimal commas; None where there is a point, or an open number."""
+    whole = "\n".join(map("\n".join, columns))
+    if "." in whole or "," not in whole or _OPEN_COMMA.search(whole):
+        return None
+    return plain_numbers([[cell.replace(",", ".") for cell in cells] for cells in columns])
 
 
 class OpenNumber(ValueError):

@@ -21,7 +21,7 @@ NUMBER_MARKERS = {
 }  # fmt: skip
 # Among words the others may be words themselves: None is the name of a class in some tables, - is that of a sign.
 WORD_MARKERS = {"NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "Null", "?", "<NA>", "#N/A"}
-_LONGEST_MARKER = max(map(len, NUMBER_MARKERS))
+_MARKER_CHARACTERS = 8
 # A number with a point that may as well divide thousands.
 _OPEN_POINT = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 
@@ -81,11 +81,11 @@ def contents_of(
 
 def is_marker_of_numbers(text: str) -> bool:
     """Tell whether a text stands for no value beside numbers."""
-    return len(text) <= _LONGEST_MARKER and text.casefold() in NUMBER_MARKERS
+    return len(text) <= _MARKER_CHARACTERS and text.casefold() in NUMBER_MARKERS
 
 
 def _plain(column: Column, texts: Sequence[str], *, has_types: bool, missing: Collection[str]) -> Contents | None:
-    different = {text for text in texts if len(text) <= _LONGEST_MARKER or text in missing}
+    different = {text for text in texts if len(text) <= _MARKER_CHARACTERS or text in missing}
     gaps = {text for text in different if not text or text in missing or is_marker_of_numbers(text)}
     whole = "".join(texts)
     if "_" in whole or not whole.isascii() or max(map(len, texts), default=0) > MAX_NUMBER_CHARACTERS:

@@ -16,7 +16,7 @@ Decimal = Literal[".", ","]
 CURRENCIES = "$€£¥₹₽₩₺₴₦₱฿₫₪¢"
 # The marks that numbers are divided by in threes; a space stands for every kind of it, and ' for both apostrophes.
 THOUSANDS = (",", ".", "'", " ")
-_ONE_FORM = str.maketrans({"\u2212": "-", "\u2019": "'", **dict.fromkeys("\u00a0\u202f\u2009\u2007", " ")})
+_ONE_FORM = {0x2212: "-", 0x2019: "'", 0xA0: " ", 0x202F: " ", 0x2009: " ", 0x2007: " "}
 _UNIT = rf"(?:[^\W\d_]|[%‰°\"″′{CURRENCIES}])(?:[^\W\d_]|[%‰°/·.^ -])*+(?:(?<=[^\W\d_])[23])?"
 _WRITTEN = re.compile(
     rf"([+-]?)([A-Z]{{0,3}}[{CURRENCIES}])? ?([+-]?)"

@@ -51,14 +51,19 @@ def number_of(value: object) -> float:
     text: str = value.strip()  # type: ignore[attr-defined]  # `kind` says so
     if len(text) > MAX_NUMBER_CHARACTERS:
         raise NotANumber("not_a_number")
-    if text.isascii() and text.replace(".", "", 1).isdecimal():
-        return float(text)  # by far the most frequent kind, told apart without the pattern
+    if is_digits(text):
+        return float(text)
     if not text:
         raise NotANumber("missing")
     text = text.replace(_MINUS_SIGN, "-")
     if not _NUMBER.fullmatch(text):
         raise NotANumber("not_a_number")
     return float(text.replace(",", "."))
+
+
+def is_digits(text: str) -> bool:
+    """Tell whether text is a number of digits and a point: by far the most frequent kind, known without the pattern."""
+    return text.isascii() and text.replace(".", "", 1).isdecimal() and len(text) <= MAX_NUMBER_CHARACTERS
 
 
 def without_marks(text: str, *, unit: str, decimal: str, thousands: str) -> str:

@@ -75,12 +75,10 @@ def _measure_classes(answers: NDArray[np.intp], parts: Split, n_labels: int) -> 
 def _measure_quantity(answers: NDArray[np.float64], parts: Split) -> QuantityReport:
     true = parts.test_outcomes
     errors = true - answers
-    spread = float(((true - true.mean()) ** 2).sum())
     return QuantityReport(
         train_rows=len(parts.train_rows),
         test_rows=len(true),
-        # As scikit-learn's r2_score: where all true values are one, 1 if all answers are right and else 0.
-        r2=1 - float((errors**2).sum()) / spread if spread else float(not errors.any()),
+        r2=r2_of(answers, true),
         mean_absolute_error=float(np.abs(errors).mean()),
         root_mean_squared_error=float(np.sqrt((errors**2).mean())),
         baseline_error=float(np.abs(true - np.median(parts.train_outcomes)).mean()),
@@ -88,6 +86,16 @@ def _measure_quantity(answers: NDArray[np.float64], parts: Split) -> QuantityRep
         covered=0.0,
         cross_validation=None,
     )
+
+
+def r2_of(answers: NDArray[np.float64], true: NDArray[np.float64]) -> float:
+    """Return the coefficient of determination, at most 1.
+
+    As scikit-learn's r2_score: where all true values are one, it is 1 if all answers are right and else 0.
+    """
+    spread = float(((true - true.mean()) ** 2).sum())
+    lost = float(((true - answers) ** 2).sum())
+    return 1 - lost / spread if spread else float(not lost)
 
 
 def interval_of(errors: NDArray[np.float64]) -> Interval:

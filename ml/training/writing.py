@@ -18,7 +18,7 @@ from ml.model.forest import Forest
 from ml.model.modelfile import ModelFile
 from ml.tables.dataset import Feature
 from ml.training import history
-from ml.training.fitting import Trained, importance
+from ml.training.fitting import Progress, Trained, importance, silent
 
 REFERENCE_ROWS = 300
 GOLDEN_TEST_ROWS = 100
@@ -28,7 +28,11 @@ GOLDEN_GAPS = 0.25
 
 
 def model_of(
-    trained: Trained, *, cross_validation: CrossValidation | None = None, keep_samples: bool = True
+    trained: Trained,
+    *,
+    cross_validation: CrossValidation | None = None,
+    keep_samples: bool = True,
+    progress: Progress = silent,
 ) -> ModelFile:
     """Return the content of a model file; without `keep_samples` it has no training rows except the example."""
     forest = Forest.from_estimator(trained.estimator)
@@ -40,7 +44,7 @@ def model_of(
         source=trained.source,
         estimator=type(trained.estimator).__name__,
         trees=forest.n_trees,
-        features=_trained_features(trained),
+        features=_trained_features(trained, progress),
         target=trained.target,
         report=msgspec.structs.replace(trained.report, cross_validation=cross_validation),
         recipe=trained.recipe,
@@ -133,7 +137,7 @@ def _quantity(trained: Trained) -> Quantity | None:
     )  # fmt: skip
 
 
-def _trained_features(trained: Trained) -> tuple[TrainedFeature, ...]:
+def _trained_features(trained: Trained, progress: Progress) -> tuple[TrainedFeature, ...]:
     """Return the features with their training ranges, and as the example the row nearest to the middle of them."""
     rows = trained.split.train_rows
     middle = np.array([_middle(column, bool(f.choices)) for column, f in zip(rows.T, trained.features, strict=True)])
@@ -141,7 +145,7 @@ def _trained_features(trained: Trained) -> tuple[TrainedFeature, ...]:
     quantiles = np.quantile(filled, np.linspace(0, 1, 11), axis=0, method="linear")
     spread = np.maximum(quantiles[-1] - quantiles[0], np.finfo(float).tiny)
     example = filled[np.argmin((((filled - middle) / spread) ** 2).sum(axis=1))]
-    importances = importance(trained)
+    importances = importance(trained, progress=progress)
     return tuple(
         TrainedFeature(
             **msgspec.structs.asdict(feature),

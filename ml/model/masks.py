@@ -1,0 +1,69 @@
+"""Small trees as bits: what `ml.model.kernels.masks` needs of a forest whose trees have few leaves."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.model.cuts import cut_below
+from ml.model.forest import LEAF, Forest
+
+# One bit a leaf, in words of 32 or 64.
+MOST_LEAVES = 64
+DE_BRUIJN = 0x03F79D71B4CB0A89
+Arrays = tuple[NDArray[np.generic] | int, ...]
+
+
+def masks_of(forest: Forest) -> Arrays | None:
+    """Return the arguments of the compiled loop that come before the rows; None if a tree has too many leaves."""
+    is_leaf = forest.feature == LEAF
+    tree = np.searchsorted(forest.roots, np.arange(len(is_leaf)), side="right") - 1
+    width = int(np.bincount(tree[is_leaf]).max())
+    if width > MOST_LEAVES:
+        return None
+    word = np.uint32 if width <= 32 else np.uint64
+    start, count = _leaves_below(forest, is_leaf)
+    inner = np.flatnonzero(~is_leaf)
+    below = forest.left[inner]
+    kept = ~(((np.uint64(1) << count[below].astype(np.uint64)) - np.uint64(1)) << start[below].astype(np.uint64))
+    leaves = np.zeros((forest.n_trees * width, forest.n_outputs))
+    found = np.flatnonzero(is_leaf)
+    leaves[tree[found] * width + start[found]] = forest.values
+    thresholds = cut_below(forest.threshold[inner])
+    nodes = _by_feature(forest, inner, np.lexsort((thresholds, forest.feature[inner])))
+    missing = _by_feature(forest, inner, np.flatnonzero(~forest.missing_left[inner]))
+    return (
+        nodes[0], thresholds[nodes[1]], tree[inner][nodes[1]], kept[nodes[1]].astype(word),
+        missing[0], tree[inner][missing[1]], kept[missing[1]].astype(word),
+        _positions(), width, leaves,
+    )  # fmt: skip
+
+
+def _positions() -> NDArray[np.int64]:
+    """Return the position of the only bit of a word, by the upper six bits of its product with a de Bruijn sequence."""
+    positions = np.zeros(64, dtype=np.int64)
+    positions[[(DE_BRUIJN << bit & 2**64 - 1) >> 58 for bit in range(64)]] = np.arange(64)
+    return positions
+
+
+def _by_feature(
+    forest: Forest, inner: NDArray[np.intp], chosen: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where the nodes of each feature start among the chosen ones, and these, feature by feature."""
+    ordered = chosen[np.argsort(forest.feature[inner][chosen], kind="stable")]
+    return np.searchsorted(forest.feature[inner][ordered], np.arange(forest.n_features + 1)), ordered
+
+
+def _leaves_below(forest: Forest, is_leaf: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first leaf below each node, counted from the left of its tree, and how many there are."""
+    levels = forest.levels()
+    count = is_leaf.astype(np.int64)
+    for level in reversed(levels):
+        inner = level[~is_leaf[level]]
+        count[inner] = count[forest.left[inner]] + count[forest.right[inner]]
+    start = np.zeros(len(is_leaf), dtype=np.int64)
+    for level in levels:
+        inner = level[~is_leaf[level]]
+        start[forest.left[inner]] = start[inner]
+        start[forest.right[inner]] = start[inner] + count[forest.left[inner]]
+    return start, count

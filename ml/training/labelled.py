@@ -1,0 +1,155 @@
+"""Measure a model on any table that says what is true: another file than that of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.errors import DatasetError
+from ml.model.card import QuantityReport, Report
+from ml.model.classifier import Classifier
+from ml.model.sample import InvalidSample
+from ml.scored import CellsReader
+from ml.tables.contents import Contents, contents_of
+from ml.tables.headers import columns_of, find, listed
+from ml.tables.layout import name_of, positions_of
+from ml.tables.marks import Marks, TableMarks
+from ml.tables.numbers import NotANumber, number_of
+from ml.tables.refusals import Unusable, marks_of, refusal_of, rows
+from ml.tables.rows import shown
+from ml.tables.table import Table
+from ml.tables.targets import keys_of
+from ml.training.measuring import Split, measure
+
+SLICE_ROWS = 4_096
+SHOWN_ERRORS = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A report, and a sentence for each thing that was left out."""
+
+    report: Report | QuantityReport
+    said: tuple[str, ...]
+
+
+def measured(
+    model: Classifier,
+    table: Table,
+    *,
+    target: str | None = None,
+    missing: Sequence[str] = (),
+    marks: Marks | None = None,
+) -> Measured:
+    """Return how well a model answers the rows of a table.
+
+    Args:
+        target: the column that says what is true; None is the one with the name of the trained target.
+        missing: texts in it that stand for no value, besides those that are known.
+        marks: those of all numbers, if somebody has said them; else the model's.
+
+    Raises:
+        DatasetError: a column is not there, or no row can be measured.
+    """
+    marks = marks or (Marks() if table.has_types else None)
+    names = [name_of(text, number) for number, text in enumerate(table.header, 1)]
+    positions = positions_of(model.features, names)
+    trained = model.card.target.title
+    if not (target or trained):
+        raise DatasetError("name the column that says what is true with --target")
+    column = find(target or trained, columns_of(table.header))
+    cells = table.columns[column.index]
+    contents = contents_of(column, cells, has_types=table.has_types, missing=missing, plain=False)
+    outcomes, said = _true(model, contents, missing, marks)
+    values, wrong = _values(model, [table.columns[position].tolist() for position in positions], table, marks)
+    is_measured = ~np.isnan(outcomes)
+    is_measured[[*wrong]] = False
+    if not is_measured.any():
+        raise DatasetError("no row can be measured", details=[*said, *wrong.values()])
+    errors = "; ".join([*wrong.values()][:SHOWN_ERRORS])
+    said += _left_out(len(wrong), f"without an answer: {errors}")
+    return Measured(_report(model, values[is_measured], outcomes[is_measured]), tuple(said))
+
+
+def _report(model: Classifier, values: NDArray[np.float64], outcomes: NDArray[np.float64]) -> Report | QuantityReport:
+    """Return the report; what always answers the most frequent label, or the median, knows those of this table."""
+    batch = model.predict_batch(values)
+    answers = batch.indices.astype(np.float64) if model.labels else batch.values
+    report = measure(answers, Split(values, values, outcomes, outcomes), n_labels=len(model.labels))
+    report = msgspec.structs.replace(report, train_rows=None)
+    if model.quantity is None or not isinstance(report, QuantityReport):
+        return report
+    interval = model.quantity.interval
+    is_inside = (answers - interval.below <= outcomes) & (outcomes <= answers + interval.above)
+    return msgspec.structs.replace(report, covered=float(is_inside.mean()))
+
+
+def _true(
+    model: Classifier, contents: Contents, missing: Sequence[str], marks: Marks | None
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Return the class or quantity of each row, NaN where it is not known, and what was left out."""
+    name = shown(contents.column.header)
+    table = TableMarks([contents.evidence], decimal=marks.decimal if marks else None, thousands=None)
+    found = marks_of(contents, table)
+    if contents.kind == "numbers" and isinstance(found, Unusable):
+        raise refusal_of([found], 1, "")
+    if model.labels:
+        keys = keys_of(contents, found, missing)
+        by_text = np.array(_indices(keys, model.labels))
+        is_empty = np.array([key is None for key in keys])
+    elif contents.kind == "numbers" and isinstance(found, Marks):
+        outcomes = contents.values_by(found)
+        return outcomes, _left_out(int(np.isnan(outcomes).sum()), f"without a value in {name}")
+    else:
+        raise DatasetError(f"column {name} has other texts than numbers")
+    counts = np.bincount(contents.codes, minlength=len(keys))
+    is_unknown = np.isnan(by_text) & ~is_empty
+    unknown = [text for text, is_one in zip(contents.texts, is_unknown, strict=True) if is_one]
+    said = [
+        *_left_out(int(counts[is_unknown].sum()), f"of classes that the model does not know: {listed(unknown)}"),
+        *_left_out(int(counts[is_empty].sum()), f"without a value in {name}"),
+    ]
+    return by_text[contents.codes], said
+
+
+def _left_out(n_rows: int, why: str) -> list[str]:
+    return [f"left out {rows(n_rows)} {why}"] if n_rows else []
+
+
+def _indices(keys: Sequence[float | str | None], labels: Sequence[str]) -> list[float]:
+    """Return the index of the label that each key is of, NaN for none; a full stop behind all of them is ignored."""
+    known: dict[float | str, int] = {}
+    for index, label in enumerate(labels):
+        known[" ".join(label.casefold().split())] = index
+        with suppress(NotANumber):
+            known[number_of(label)] = index
+    found = [np.nan if key is None else known.get(key, np.nan) for key in keys]
+    if np.isnan(found).all():
+        found = [known.get(key.rstrip("."), np.nan) if isinstance(key, str) else np.nan for key in keys]
+    return found
+
+
+def _values(
+    model: Classifier, columns: Sequence[Sequence[str]], table: Table, marks: Marks | None
+) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """Return the values of each row, shape (n_rows, n_features), and by its index why one has none."""
+    reader = CellsReader(model, marks)
+    values = np.full((len(table.lines), len(columns)), np.nan)
+    wrong: dict[int, str] = {}
+    for start in range(0, len(table.lines), SLICE_ROWS):
+        part = slice(start, start + SLICE_ROWS)
+        read = reader.many([column[part] for column in columns])
+        if read is not None:
+            values[part] = read
+            continue
+        for index, cells in enumerate(zip(*(column[part] for column in columns), strict=True), start):
+            try:
+                values[index] = reader.one(cells)
+            except InvalidSample as error:
+                wrong[index] = f"line {table.lines[index]}: {error}"
+    return values, wrong
