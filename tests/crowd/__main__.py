@@ -50,7 +50,7 @@ def outcome_of(found: Found, folder: Path) -> tuple[str, str]:
     except Differs as error:
         return "differs", str(error)
     except Exception:  # a table that breaks the program is what this looks for
-        return "broken", traceback.format_exc(limit=-3)
+        return "broken", traceback.format_exc(limit=-1).replace("\n", " ")
     finally:
         table.unlink()
     return "served", ""

@@ -61,7 +61,9 @@ def encoded(found: Found, model: Classifier) -> NDArray[np.float64]:
 
 
 def column_of(found: Found, feature: TrainedFeature) -> list[str]:
-    names = [str(name).strip() for name in found.frame.columns]
+    # pandas calls a column without a name by its position, from 0; the product from 1.
+    names = [f"column_{at}" if str(name).startswith("Unnamed: ") else str(name).strip()
+             for at, name in enumerate(found.frame.columns, 1)]  # fmt: skip
     if names.count(feature.header) != 1:
         raise Differs(f"pandas has no one column {feature.header!r}")
     return [str(cell).strip() for cell in found.frame.iloc[:, names.index(feature.header)]]
