@@ -25,7 +25,7 @@ bench: $(VENV)/test.installed
 	$(BIN)/python -m tests.benchmarks
 
 audit: $(VENV)/test.installed
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "long or hypothesis" --hypothesis-profile thorough
 	$(BIN)/python -m tests.audit
 
 format: $(VENV)/test.installed

@@ -110,9 +110,11 @@ class Scorer:
         self._strict = strict
         self._marks = marks
         self._table: ScoredRows | None = None
-        self._reader = RowReader(allow_one_column=len(model.features) == 1)
+        # A model that knows what to do with no value at all answers such a row; else the file may just end with some.
+        keep_separators = all(feature.has_gaps for feature in model.features)
+        self._reader = RowReader(allow_one_column=len(model.features) == 1, keep_separators=keep_separators)
         if place is not None:
-            self._reader = RowReader(separator=place.separator, line=place.line)
+            self._reader = RowReader(dialect=place.dialect, line=place.line, keep_separators=keep_separators)
             self._go_on(place)
 
     @property
@@ -167,18 +169,19 @@ class Scorer:
                     yield Part("", 0)
                 names.append(name_of(text, number))
             added = added_columns(header, self._model.labels)
-            separator = self._reader.separator
+            dialect = self._reader.dialect
+            assert dialect is not None  # it is settled with the header
             positions = tuple(positions_of(self._model.features, names))
             answers = self._model.made(_answers_of)
-            self._go_on(Place(1, separator, len(header), positions, len(added), answers, self._marks))
-            yield Part(RowWriter(separator, guarded=self._guarded).row([*header, *added]) + "\n", 0)
+            self._go_on(Place(1, dialect, len(header), positions, len(added), answers, self._marks))
+            yield Part(RowWriter(dialect.written, guarded=self._guarded).row([*header, *added]) + "\n", 0)
 
     def _go_on(self, place: Place) -> None:
         n_features, n_added = len(self._model.features), len(added_columns((), self._model.labels))
         expected = (self._model.made(_answers_of), n_features, n_added)
         if (place.answers, len(place.positions), place.added) != expected:
             raise OtherAnswers("the model was replaced by one with other features or labels: begin anew")
-        writer = RowWriter(place.separator, guarded=self._guarded)
+        writer = RowWriter(place.dialect.written, guarded=self._guarded)
         self._table = ScoredRows(self._model, place, writer, self._predict, strict=self._strict)
         self._reader.max_rows = max(1, min(self._max_cells // (place.width + place.added), self._model.slice_rows))
 

@@ -16,6 +16,7 @@ from ml.model.classifier import Classifier, Prediction
 from ml.model.sample import FieldError, InvalidSample, note_of
 from ml.model.values import UnknownWord, no_value_text, short
 from ml.tables.cells import UNKNOWN, CellReader, OpenNumber, comma_numbers
+from ml.tables.encoding import is_utf_8, understood
 from ml.tables.headers import MAX_COLUMNS, composed
 from ml.tables.layout import Place
 from ml.tables.marks import Marks
@@ -191,7 +192,10 @@ class ScoredRows:
         values = None
         if set(map(len, rows)) == {place.width}:
             columns = list(zip(*rows, strict=True))
-            values = self._reader.many([columns[position] for position in place.positions])
+            cells: list[Sequence[str]] = [columns[position] for position in place.positions]
+            if not is_utf_8("".join(texts)):
+                cells = [[*map(understood, column)] for column in cells]
+            values = self._reader.many(cells)
         if values is not None:
             notes = self._notes(rows, values)
             self._writer.guard_columns(rows, texts, self._others)
@@ -235,7 +239,7 @@ class ScoredRows:
     def _row(self, cells: list[str]) -> list[float]:
         if len(cells) != self.place.width:
             raise DatasetError(f"{len(cells)} columns, the header has {self.place.width}")
-        return self._reader.one([cells[position] for position in self.place.positions])
+        return self._reader.one([understood(cells[position]) for position in self.place.positions])
 
     def _notes(self, rows: Rows, values: NDArray[np.float64]) -> dict[int, str]:
         """Return the notes about each row that has some, by its index."""
@@ -243,7 +247,7 @@ class ScoredRows:
         found: dict[int, list[str]] = {}
         for index, feature in np.argwhere(outside).tolist() if outside.any() else ():
             is_word = bool(self._model.features[feature].choices)
-            cell = rows[index][self.place.positions[feature]] if is_word else ""
+            cell = understood(rows[index][self.place.positions[feature]]) if is_word else ""
             found.setdefault(index, []).append(self._note_of(feature, values[index, feature].item(), cell))
         return {index: "; ".join(notes) for index, notes in found.items()}
 
@@ -254,7 +258,7 @@ class ScoredRows:
 
     def _blank_end(self, rows: Rows, texts: list[str], index: int, message: str) -> str:
         """Return what follows the cells of a row without an answer: its message, and cells beyond the header's."""
-        cells, width, separator = rows[index], self.place.width, self.place.separator
+        cells, width, separator = rows[index], self.place.width, self.place.dialect.written
         if len(cells) > width:
             texts[index] = self._writer.texts([cells[:width]])[0]
         blank = separator * (max(0, width - len(cells)) + self.place.added)
@@ -269,4 +273,4 @@ class ScoredRows:
         else:
             value, interval = prediction.value, quantity.interval
             cells = [repr(value), repr(value - interval.below), repr(value + interval.above)]
-        return self.place.separator + self._writer.row([*cells, notes, ""]) + "\n"
+        return self.place.dialect.written + self._writer.row([*cells, notes, ""]) + "\n"

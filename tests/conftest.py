@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -17,24 +19,37 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from starlette.testclient import TestClient
 
-from ml.model import classifier
+from ml.model import classifier, modelfile
+from ml.model.card import Recipe
 from ml.model.classifier import Classifier
+from ml.model.modelfile import ModelFile
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
-from tests.browser import browser, context, open_page  # noqa: F401  # fixtures, found by their names
+from tests.browser import browser, context, open_page, visit  # noqa: F401  # fixtures, found by their names
 from web.app import create_app
 from web.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 30.0
-# How long an example takes says more about what else the machine does than about the service.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+MEBIBYTE = 2**20
+EVALUATORS: dict[str, dict[str, Any]] = {
+    "table": {}, "compiled": {"max_cells": 0}, "walk": {"max_cells": 0, "compiles": False}
+}  # fmt: skip
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+# How long an example takes says more about what else the machine does than about the service; fixtures of Hypothesis's
+# tests may serve all examples. `make test` has the same examples in each run, `make audit` many others.
+UNTIMED = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=50
+)
+settings.register_profile("quick", UNTIMED, derandomize=True)
+settings.register_profile("thorough", UNTIMED, max_examples=1_000)
+settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,11 +81,42 @@ def model(model_path: Path) -> Classifier:
     return classifier.load(model_path)
 
 
+@pytest.fixture(scope="session")
+def stored(model_path: Path) -> ModelFile:
+    return modelfile.parse(modelfile.read(model_path))
+
+
+@pytest.fixture(scope="module", params=EVALUATORS)
+def evaluator(request: pytest.FixtureRequest, model_path: Path) -> Classifier:
+    """The model by each of its evaluators: all of them must give the same bits."""
+    return classifier.load(model_path, **EVALUATORS[request.param])
+
+
+@pytest.fixture(scope="session")
+def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """The bytes of three model files, the built-in one first."""
+    found = [model_path.read_bytes()]
+    for seed in (1, 2):
+        path = tmp_path_factory.mktemp("models") / "other.npz"
+        fitted = fitting.fit(iris.load(), Recipe(seed=seed, n_estimators=5))
+        writing.write(writing.model_of(fitted), path, trained=fitted)
+        found.append(path.read_bytes())
+    return found
+
+
 @pytest.fixture(scope="module")
 def client(model_path: Path) -> Iterator[TestClient]:
     """The application in process, its lifespan entered: one for a module's tests, which leave it as it is."""
     with TestClient(create_app(Settings(model_file=model_path))) as client:
         yield client
+
+
+@contextlib.contextmanager
+def open_stream(client: TestClient) -> Iterator[Any]:
+    """Open the stream in process, its announcement taken."""
+    with client.websocket_connect("/stream") as websocket:
+        assert websocket.receive_json()["type"] == "model"
+        yield websocket
 
 
 def put(content: bytes, path: Path) -> None:
@@ -151,6 +197,44 @@ def wait_until_ready(server: Server) -> None:
     raise AssertionError(f"the server did not start:\n{server.log.read_text()}")
 
 
+def opened(server: Server, *, source: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=20, source_address=(source, 0))
+
+
+def response_of(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of the next response on a connection."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+
+def response_to(content: bytes, connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    connection.sendall(content)
+    return response_of(connection)
+
+
+def ask(server: Server, content: bytes, *, source: str = "127.0.0.1") -> tuple[int, dict[str, str], bytes]:
+    with opened(server, source=source) as connection:
+        return response_to(content, connection)
+
+
+def is_served(server: Server, *, source: str = "127.0.0.1") -> bool:
+    return ask(server, LIVE, source=source)[0] == 200
+
+
+def memory_bytes(server: Server, line: str = "VmRSS") -> int:
+    """Return the resident memory of a server, or with `VmHWM` the most that it ever was."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return 1024 * int(re.findall(rf"{line}:\s+(\d+)", status)[0])
+
+
+def assert_quiet(server: Server) -> None:
+    """Hold a server to a log without errors and tracebacks."""
+    log = server.log.read_text()
+    assert "Traceback" not in log, log
+    assert " ERROR " not in log, log
+
+
 @pytest.fixture(scope="session")
 def server(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One real server for all tests that leave it as it is."""
@@ -166,8 +250,7 @@ def quiet_server(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     with run_server(log, MODEL_FILE=str(model_path), ALLOWED_ORIGINS="https://allowed.example") as server:
         yield server
         assert server.process.poll() is None, log.read_text()
-    assert "Traceback" not in log.read_text()
-    assert " ERROR " not in log.read_text()
+    assert_quiet(server)
 
 
 @dataclass

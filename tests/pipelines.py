@@ -21,10 +21,8 @@ from ml.model.modelfile import ModelFile
 from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
 from ml.training.fitting import Trained
+from tests.conftest import EVALUATORS
 
-EVALUATORS: dict[str, dict[str, Any]] = {
-    "table": {}, "compiled": {"max_cells": 0}, "walk": {"max_cells": 0, "compiles": False}
-}  # fmt: skip
 UNKNOWN_WORDS = ("never seen", "NULL", "0", "1")
 RARE_WORD = "a rare word"
 

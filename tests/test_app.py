@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,7 +17,7 @@ from starlette.testclient import TestClient
 from ml.errors import ModelFileError
 from ml.model import classifier
 from ml.model.classifier import Classifier
-from tests.conftest import ROOT, parse_html
+from tests.conftest import parse_html
 from web.app import create_app
 from web.settings import Settings
 
@@ -65,14 +62,9 @@ def test_another_method_is_told_which_ones_are_allowed(
     assert {part.strip() for part in response.headers["allow"].split(",")} == allowed
 
 
-def test_a_model_is_replaced_by_one_assignment(model_path: Path, tmp_path: Path) -> None:
+def test_a_model_is_replaced_by_one_assignment(model_path: Path, contents: list[bytes], tmp_path: Path) -> None:
     other = tmp_path / "other.npz"
-    subprocess.run(
-        [sys.executable, "-m", "ml", "train", "--trees", "3", "--out", str(other)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    other.write_bytes(contents[1])
     app = create_app(Settings(model_file=model_path))
     with TestClient(app) as client:
         before = [
@@ -211,38 +203,6 @@ def test_the_model_is_loaded_before_the_first_request(model_path: Path, model: C
         assert app.service.model.version == model.version
 
 
-START = """
-import sys
-from starlette.testclient import TestClient
-from web.app import create_app
-with TestClient(create_app()) as client:
-    answer = client.get("/predict", params={params!r}, headers={{"Accept": "application/json"}}).json()
-    print(answer["label"], answer["model"]["version"])
-    assert not [name for name in sys.modules if name.partition(".")[0] in ("sklearn", "scipy", "joblib", "django")]
-"""
-
-
-def test_a_missing_model_is_trained_by_the_start_and_scikit_learn_is_left_out(
-    tmp_path: Path, model: Classifier
-) -> None:
-    path = tmp_path / "model.npz"
-    environment = os.environ | {"MODEL_FILE": str(path)}
-    command = [sys.executable, "-c", START.format(params=EXAMPLE)]
-
-    first = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    written = path.read_bytes()
-    second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-
-    assert first.stdout.split()[0] == "versicolor"
-    assert first.stdout == second.stdout
-    assert str(path) in first.stderr, "training is announced"
-    assert second.stderr == ""
-    assert path.read_bytes() == written
-    assert [file.name for file in tmp_path.iterdir()] == ["model.npz"]
-    trained = classifier.load(path)
-    assert trained.predict([5.6, 2.7, 4.2, 1.3]).probabilities == model.predict([5.6, 2.7, 4.2, 1.3]).probabilities
-
-
 def test_a_model_that_cannot_be_written_ends_the_start(tmp_path: Path) -> None:
     limit = getattr(sys, "tracebacklimit", None)
     path = tmp_path / "no such directory" / "model.npz"
@@ -253,21 +213,3 @@ def test_a_model_that_cannot_be_written_ends_the_start(tmp_path: Path) -> None:
     finally:
         if limit is None and hasattr(sys, "tracebacklimit"):
             del sys.tracebacklimit
-
-
-def test_the_service_runs_from_another_directory(tmp_path: Path, model_path: Path) -> None:
-    copy = tmp_path / "model.npz"
-    shutil.copy(model_path, copy)
-    environment = os.environ | {"MODEL_FILE": "model.npz", "PYTHONPATH": str(ROOT)}
-
-    done = subprocess.run(
-        [sys.executable, "-c", START.format(params=EXAMPLE)],
-        check=False,
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("versicolor")

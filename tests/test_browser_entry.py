@@ -63,8 +63,8 @@ def spot(page: Page, values: Mapping[str, float]) -> tuple[float, float]:
 # Sliders and steps
 
 
-def test_a_slider_follows_the_field(open_page: Open, model: Classifier) -> None:
-    page = open_page()
+def test_a_slider_follows_the_field(visit: Open, model: Classifier) -> None:
+    page = visit()
 
     field(page).fill("2,1")
 
@@ -72,8 +72,8 @@ def test_a_slider_follows_the_field(open_page: Open, model: Classifier) -> None:
     expect(page.get_by_label("petal width, slider")).to_have_value("2.1")
 
 
-def test_the_field_follows_its_slider_in_steps(open_page: Open, model: Classifier) -> None:
-    page = open_page()
+def test_the_field_follows_its_slider_in_steps(visit: Open, model: Classifier) -> None:
+    page = visit()
 
     page.get_by_label("petal width, slider").fill("1.8437")
 
@@ -89,16 +89,16 @@ def test_the_field_follows_its_slider_in_steps(open_page: Open, model: Classifie
         ("ArrowUp", "", "1.4"), ("ArrowDown", "0.05", "-0.05"),
     ],
 )  # fmt: skip
-def test_arrow_keys_step_a_field(open_page: Open, key: str, before: str, after: str) -> None:
-    page = open_page(sample=EXAMPLE | {"petal_width": before})
+def test_arrow_keys_step_a_field(visit: Open, key: str, before: str, after: str) -> None:
+    page = visit(sample=EXAMPLE | {"petal_width": before})
 
     field(page).press(key)
 
     expect(field(page)).to_have_value(after)
 
 
-def test_a_step_is_answered_and_keeps_the_focus(open_page: Open, model: Classifier) -> None:
-    page = open_page()
+def test_a_step_is_answered_and_keeps_the_focus(visit: Open, model: Classifier) -> None:
+    page = visit()
 
     for _ in range(5):
         field(page).press("ArrowUp")
@@ -107,8 +107,8 @@ def test_a_step_is_answered_and_keeps_the_focus(open_page: Open, model: Classifi
     expect(field(page)).to_be_focused()
 
 
-def test_arrow_keys_on_a_slider_step_its_field(open_page: Open, model: Classifier) -> None:
-    page = open_page()
+def test_arrow_keys_on_a_slider_step_its_field(visit: Open, model: Classifier) -> None:
+    page = visit()
     slider = page.get_by_label("petal width, slider")
 
     for key in ("ArrowRight", "ArrowRight", "ArrowUp", "ArrowLeft"):
@@ -131,8 +131,8 @@ def test_arrow_keys_on_a_slider_step_its_field(open_page: Open, model: Classifie
         "\n6.3\t3.3\t6.0\t2.5\r\n1\t2\t3\t4",
     ],
 )  # fmt: skip
-def test_a_pasted_row_fills_every_field(open_page: Open, model: Classifier, text: str) -> None:
-    page = open_page()
+def test_a_pasted_row_fills_every_field(visit: Open, model: Classifier, text: str) -> None:
+    page = visit()
 
     paste(page, text)
 
@@ -142,8 +142,8 @@ def test_a_pasted_row_fills_every_field(open_page: Open, model: Classifier, text
 @pytest.mark.parametrize(
     "text", ["3,3", "3.3", "-1", "abc", "a,b,c,d", "3.3 cm", "[3.3", "{3.3}", "sepal width: 3.3", '"3.3"']
 )
-def test_what_is_no_row_is_pasted_into_its_field_alone(open_page: Open, text: str) -> None:
-    page = open_page()
+def test_what_is_no_row_is_pasted_into_its_field_alone(visit: Open, text: str) -> None:
+    page = visit()
 
     paste(page, text)
 
@@ -171,8 +171,8 @@ ROW = {"sepal_length": "6.3", "sepal_width": "3.3", "petal_length": "6", "petal_
         '{"samples": [{"petal_width": 2.5, "petal_length": 6, "sepal_width": 3.3, "sepal_length": 6.3}]}',
     ],
 )  # fmt: skip
-def test_a_pasted_row_goes_by_its_names_and_leaves_out_what_is_no_measurement(open_page: Open, text: str) -> None:
-    page = open_page()
+def test_a_pasted_row_goes_by_its_names_and_leaves_out_what_is_no_measurement(visit: Open, text: str) -> None:
+    page = visit()
 
     paste(page, text)
 
@@ -203,9 +203,9 @@ def test_a_pasted_row_goes_by_its_names_and_leaves_out_what_is_no_measurement(op
     ],
 )  # fmt: skip
 def test_a_row_that_is_not_surely_one_of_this_model_changes_nothing_and_says_why(
-    open_page: Open, text: str, why: str
+    visit: Open, text: str, why: str
 ) -> None:
-    page = open_page()
+    page = visit()
     length = page.evaluate("history.length")
     page.evaluate("shifts.length = 0")
 
@@ -221,8 +221,8 @@ def test_a_row_that_is_not_surely_one_of_this_model_changes_nothing_and_says_why
     expect(page.locator("#refusal")).to_be_hidden()
 
 
-def test_a_long_paste_takes_no_longer_than_its_length(open_page: Open) -> None:
-    page = open_page()
+def test_a_long_paste_takes_no_longer_than_its_length(visit: Open) -> None:
+    page = visit()
     texts = ["1" * 200_000 + "x", "1," * 200_000, ',"a' * 200_000, '"' * 200_000, "(" * 200_000, "[" * 200_000]
     texts += [" " * 200_000 + "x", "1 " * 200_000, "a (" * 100_000, "a\tb\n1\t2\n" * 50_000]
 
@@ -280,8 +280,9 @@ def test_a_pasted_row_goes_by_the_order_of_the_features_and_not_of_the_fields(op
     ]  # fmt: skip
     assert mixed != wide.keys
 
+    page = open_page(url=wide.url, sample={})
     for text in texts:
-        page = open_page(url=wide.url, sample={})
+        page.goto(f"{wide.url}/")
         assert list(typed(page)) != wide.keys
 
         paste(page, text, list(typed(page))[2])
@@ -289,7 +290,6 @@ def test_a_pasted_row_goes_by_the_order_of_the_features_and_not_of_the_fields(op
         expect_answer(page, wide.model, sample)
         shown = {key: float(value.replace(",", ".")) for key, value in typed(page).items()}
         assert shown == {key: float(value) for key, value in sample.items()}, text
-        page.close()
 
 
 def test_what_the_panel_of_snippets_shows_can_be_pasted(open_page: Open, wide: Wide) -> None:
@@ -308,8 +308,8 @@ def test_what_the_panel_of_snippets_shows_can_be_pasted(open_page: Open, wide: W
 # Examples, and back again
 
 
-def test_an_example_of_each_class_is_a_link_that_fills_the_fields(open_page: Open, model: Classifier) -> None:
-    page = open_page()
+def test_an_example_of_each_class_is_a_link_that_fills_the_fields(visit: Open, model: Classifier) -> None:
+    page = visit()
     rows = {
         tuple(row): model.labels[int(label)]
         for row, label in zip(model.reference_rows.tolist(), model.reference_outcomes, strict=True)
@@ -353,8 +353,8 @@ def test_back_undoes_what_was_done_in_one_stroke(open_page: Open, model: Classif
     expect(page.locator("#prediction [data-label]")).to_have_attribute("data-label", "setosa")
 
 
-def test_reset_brings_the_first_sample_back(open_page: Open, model: Classifier) -> None:
-    page = open_page()
+def test_reset_brings_the_first_sample_back(visit: Open, model: Classifier) -> None:
+    page = visit()
     field(page).fill("abc")
 
     page.locator(".examples .reset").click()
@@ -365,8 +365,8 @@ def test_reset_brings_the_first_sample_back(open_page: Open, model: Classifier) 
     expect(field(page)).not_to_have_attribute("aria-invalid", "true")
 
 
-def test_the_nearest_change_is_told_and_a_button_applies_it(open_page: Open, model: Classifier) -> None:
-    page = open_page()
+def test_the_nearest_change_is_told_and_a_button_applies_it(visit: Open, model: Classifier) -> None:
+    page = visit()
     change = nearest_change(model, [float(text) for text in EXAMPLE.values()])
     assert change
 
@@ -380,8 +380,8 @@ def test_the_nearest_change_is_told_and_a_button_applies_it(open_page: Open, mod
     expect_answer(page, model, EXAMPLE)
 
 
-def test_a_change_made_by_keyboard_keeps_the_focus(open_page: Open, model: Classifier) -> None:
-    page = open_page()
+def test_a_change_made_by_keyboard_keeps_the_focus(visit: Open, model: Classifier) -> None:
+    page = visit()
     change = nearest_change(model, [float(text) for text in EXAMPLE.values()])
     assert change
 
@@ -395,8 +395,8 @@ def test_a_change_made_by_keyboard_keeps_the_focus(open_page: Open, model: Class
 # The map
 
 
-def test_the_map_moves_with_every_key(open_page: Open) -> None:
-    page = open_page()
+def test_the_map_moves_with_every_key(visit: Open) -> None:
+    page = visit()
     before = page.locator("#prediction .sample").get_attribute("cx")
 
     field(page).press("ArrowUp")
@@ -430,8 +430,8 @@ def test_dragging_on_the_map_is_answered_all_the_way(open_page: Open, model: Cla
     page.wait_for_url(f"**/?{urlencode(EXAMPLE | {'petal_length': '6.0', 'petal_width': '2.3'})}")
 
 
-def test_arrow_keys_move_the_point_on_the_map_and_keep_the_focus(open_page: Open, model: Classifier) -> None:
-    page = open_page()
+def test_arrow_keys_move_the_point_on_the_map_and_keep_the_focus(visit: Open, model: Classifier) -> None:
+    page = visit()
     handle = page.locator("#map-handle")
     handle.focus()
 
@@ -457,8 +457,8 @@ def test_other_features_can_be_put_on_the_map_and_the_address_tells_it(open_page
     expect_answer(page, model, EXAMPLE | {"sepal_length": "7.0", "petal_length": "6.0"})
 
 
-def test_a_feature_is_never_on_both_axes(open_page: Open) -> None:
-    page = open_page()
+def test_a_feature_is_never_on_both_axes(visit: Open) -> None:
+    page = visit()
     across, up = (page.locator(f"select[name=map-{axis}]") for axis in "xy")
     expect(across).to_have_value("petal_width")
 
@@ -469,8 +469,8 @@ def test_a_feature_is_never_on_both_axes(open_page: Open) -> None:
     expect(page.locator("#prediction .map")).to_have_attribute("data-y", "petal_width")
 
 
-def test_the_picture_is_drawn_to_scale(open_page: Open) -> None:
-    page = open_page()
+def test_the_picture_is_drawn_to_scale(visit: Open) -> None:
+    page = visit()
     size = "leaf => { const scale = leaf.transform.baseVal[1].matrix; return [scale.a, scale.d] }"
     page.locator("#prediction .picture .shape-1").first.wait_for()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -23,18 +23,9 @@ from ml.model.modelfile import ModelFile
 from ml.tables.numbers import LARGEST
 from ml.training import writing
 from ml.training.fitting import Trained
+from tests.conftest import EVALUATORS
 
 ROW = [5.6, 2.7, 4.2, 1.3]
-EVALUATORS: dict[str, dict[str, Any]] = {
-    "table": {},
-    "compiled": {"max_cells": 0},
-    "walk": {"max_cells": 0, "compiles": False},
-}
-
-
-@pytest.fixture(scope="module")
-def stored(model_path: Path) -> ModelFile:
-    return modelfile.parse(modelfile.read(model_path))
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +34,6 @@ def shallow(trained: Trained) -> ModelFile:
     estimator = RandomForestClassifier(50, max_depth=2, random_state=0)
     estimator.fit(trained.split.train_rows, trained.split.train_classes)
     return writing.model_of(replace(trained, estimator=estimator))
-
-
-@pytest.fixture(scope="module", params=EVALUATORS)
-def evaluator(request: pytest.FixtureRequest, model_path: Path) -> Classifier:
-    return classifier.load(model_path, **EVALUATORS[request.param])
 
 
 def test_the_tutorials_sample_is_versicolor(model: Classifier, trained: Trained) -> None:
@@ -73,7 +59,6 @@ def test_an_empty_batch_has_no_answers(evaluator: Classifier) -> None:
     assert batch.probabilities.shape == (0, 3)
 
 
-@settings(deadline=None)
 @given(
     rows=arrays.arrays(
         np.float64, st.tuples(st.integers(0, 20), st.just(4)), elements=st.floats(-LARGEST, LARGEST) | st.floats(0, 8)
@@ -125,6 +110,22 @@ def test_a_row_of_another_length_is_an_error(evaluator: Classifier, length: int)
 def test_a_batch_of_another_shape_is_an_error(evaluator: Classifier, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"rows have the shape \(n, 4\), not "):
         evaluator.predict_batch(np.ones(shape))
+
+
+def test_rows_that_have_no_answer_stay_inside_the_trees_and_leave_other_rows_alone(
+    evaluator: Classifier, model: Classifier
+) -> None:
+    rows = np.random.default_rng(0).uniform(0, 8, (300, 4))
+    expected = evaluator.predict_batch(rows).probabilities
+    rows[::7], rows[1::7, 2], rows[2::7, 3] = np.nan, np.nan, np.inf
+    is_good = np.asarray(np.isfinite(rows).all(axis=1))
+
+    for some in (slice(None), slice(0, 9), slice(0, 1)):
+        found = evaluator.predict_batch(rows[some]).probabilities
+        assert np.array_equal(found[is_good[some]], expected[some][is_good[some]])
+        assert np.allclose(found.sum(axis=1), 1, rtol=0, atol=1e-9)
+    for row in rows[:9].tolist():
+        assert evaluator.predict(row).probabilities == model.predict(row).probabilities
 
 
 def test_the_same_outcome_of_a_table_is_the_same_object(model: Classifier) -> None:

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import random
-import re
 import shutil
 import signal
 import struct
@@ -27,7 +26,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -41,7 +40,7 @@ from ml.model.sample import InvalidSample
 from ml.tables.dataset import Feature, Target
 from ml.training import fitting, iris, writing
 from tests.builders import dataset_of
-from tests.conftest import ROOT, Server, free_port, run_server
+from tests.conftest import ROOT, Server, free_port, memory_bytes, run_server
 from tests.tables import TABLES, guarded
 from tests.test_ml_command_line import closing
 from web.client import connection as connection_module
@@ -184,7 +183,6 @@ def test_a_refused_sample_is_told_as_the_validator_tells_it(server: Server, mode
     assert alone == [[expected(model, bad)] for bad in BAD]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     share=st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.5, 0.99, 1.0]),
     n_rows=st.integers(1, 6_000),
@@ -1448,7 +1446,7 @@ def test_memory_does_not_grow_with_the_file(model_path: Path, tmp_path: Path) ->
         peaks = []
         for name in ("small.csv", "large.csv"):
             client = run_peak(server.url, "stream", str(tmp_path / name), "--out", str(tmp_path / "out.csv"))
-            peaks.append((client, peak_bytes(server.process.pid)))
+            peaks.append((client, memory_bytes(server, "VmHWM")))
     (small_client, small_server), (large_client, large_server) = peaks
 
     assert (tmp_path / "out.csv").stat().st_size > 10**8
@@ -1470,11 +1468,6 @@ def run_peak(*arguments: str) -> int:
         [sys.executable, "-c", PEAK_OF_CLIENT, *arguments], cwd=ROOT, capture_output=True, timeout=GUARD_S, check=True
     )
     return int(done.stdout) * 1024
-
-
-def peak_bytes(pid: int) -> int:
-    (line,) = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(line) * 1024
 
 
 def test_a_terminal_shows_a_bar(server: Server, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -123,7 +123,6 @@ def test_a_bound_is_the_largest_float64_that_casts_to_its_cut_or_below(cut: floa
     assert float32(math.nextafter(limit, math.inf)) > np.float32(cut)
 
 
-@settings(max_examples=500)
 @given(threshold=thresholds, other=st.one_of(finite, singles, middles), steps=st.integers(-3, 3))
 def test_a_cast_value_is_below_a_threshold_just_when_the_value_is_below_the_bound(
     threshold: float, other: float, steps: int
@@ -148,7 +147,6 @@ def test_arrays_of_thresholds_are_cut_one_by_one(values: list[float]) -> None:
     assert bound_of(cuts).tolist() == [bound(cut) for cut in cuts]
 
 
-@settings(deadline=None)
 @given(
     values=st.lists(thresholds, min_size=1, max_size=12),
     column=st.lists(st.floats(-LARGEST, LARGEST), min_size=1, max_size=12),
@@ -164,7 +162,6 @@ def test_the_rank_of_a_value_is_the_rank_of_its_float32_in_a_column(values: list
     assert [cuts.rank(0, value) for value in near] == ranks.tolist()
 
 
-@settings(deadline=None)
 @given(values=st.lists(thresholds, min_size=1, max_size=12), value=st.floats(-LARGEST, LARGEST))
 def test_a_row_goes_left_at_a_node_just_when_its_rank_is_at_most_the_nodes(values: list[float], value: float) -> None:
     forest = stumps(values)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
@@ -109,7 +109,6 @@ def test_without_any_sample_there_is_a_report_all_the_same(model: Classifier) ->
     st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, 1.0, 2.5, -4.0, 1e30]), min_size=2, max_size=60),
     st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=60),
 )
-@settings(max_examples=60, deadline=None)
 def test_shares_add_up_to_one_whatever_was_trained_on_and_comes_in(trained: list[float], seen: list[float]) -> None:
     feature = feature_of(np.array(trained))
     counts = Counts("v", [feature], half_life_s=DAY_S)

@@ -6,31 +6,26 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from ml.model.classifier import Classifier, load
+from ml.model.classifier import Classifier
 from ml.tables.numbers import LARGEST
 from ml.training import iris, writing
 from ml.training.fitting import Trained
+from tests.conftest import EVALUATORS
 
 Rows = NDArray[np.float64]
 
 N_FEATURES = 4
-EVALUATORS: dict[str, dict[str, Any]] = {
-    "table": {},
-    "compiled": {"max_cells": 0},
-    "walk": {"max_cells": 0, "compiles": False},
-}
 N_THRESHOLDS = (25, 25, 29, 20)
 N_CELLS = 425_880
 # Some thresholds have no float32 between them, so no row that scikit-learn sees lies between them either.
@@ -46,12 +41,6 @@ def thresholds(trained: Trained) -> list[Rows]:
     feature = np.concatenate([tree.feature for tree in trees])
     threshold = np.concatenate([tree.threshold for tree in trees])
     return [np.unique(threshold[feature == column]) for column in range(N_FEATURES)]
-
-
-@pytest.fixture(scope="module", params=EVALUATORS)
-def evaluator(request: pytest.FixtureRequest, trained: Trained, model_path: Path) -> Classifier:
-    """The model by each of its evaluators: all of them must give the same bits."""
-    return load(model_path, **EVALUATORS[request.param])
 
 
 def oracle(trained: Trained, rows: NDArray[Any]) -> Rows:
@@ -275,7 +264,6 @@ def test_special_values_in_every_place_have_scikit_learns_probabilities(trained:
     assert_same_one_by_one(model, rows, expected)
 
 
-@settings(deadline=None, max_examples=200)
 @given(row=st.lists(st.floats(-LARGEST, LARGEST), min_size=N_FEATURES, max_size=N_FEATURES))
 def test_any_row_has_scikit_learns_probabilities(trained: Trained, model: Classifier, row: list[float]) -> None:
     expected = trained.estimator.predict_proba([row])

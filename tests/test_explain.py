@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits, load_wine
@@ -141,7 +141,6 @@ def assert_change_is_right(model: Classifier, row: list[float], change: Change) 
     assert feature.maximum is None or change.value <= feature.maximum
 
 
-@settings(deadline=None, max_examples=150)
 @given(row=st.tuples(*(st.one_of(st.integers(0, 80).map(lambda n: n / 10), st.floats(0, 9)) for _ in range(4))))
 def test_every_explanation_of_the_built_in_model_is_right(model: Classifier, row: tuple[float, ...]) -> None:
     found = explain.explain(model, list(row))

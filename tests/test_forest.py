@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.base import clone
@@ -204,7 +204,6 @@ def test_a_tree_that_is_one_leaf_answers_the_same_to_all() -> None:
 INTERESTING = st.sampled_from([0, 1, 2, -1, -2, 3, 4, 5, 6, 7, 8, 2**31 - 1, -(2**31)])
 
 
-@settings(deadline=None, max_examples=400)
 @given(edits=st.lists(
     st.tuples(st.sampled_from(["roots", "feature", "left", "right"]), st.integers(0, 7), INTERESTING),
     min_size=1, max_size=4,

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from web import errors
 from web.app import create_app
 from web.metrics.counters import Metrics
-from web.middleware.gateway import behind_gateway
+from web.middleware.gateway import Gateway
 from web.middleware.origins import is_foreign, is_known_host
 from web.middleware.rates import MAX_CLIENTS, MOST_PREPAID, Rates
 from web.middleware.token import COOKIE_LIFE_S, Access
@@ -118,7 +118,7 @@ def test_a_mistake_after_an_answer_has_begun_is_not_answered_again() -> None:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     settings = Settings()
-    gateway = behind_gateway(
+    gateway = Gateway(
         fail_late,
         settings,
         Rates(settings.rate_limit),
@@ -129,7 +129,7 @@ def test_a_mistake_after_an_answer_has_begun_is_not_answered_again() -> None:
     )
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"x")], "query_string": b""}
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(gateway(scope, receive, send))  # type: ignore[arg-type]  # an application returns a coroutine
+        asyncio.run(gateway(scope, receive, send))
 
     assert [(message["type"], message["status"]) for message in sent] == [("http.response.start", 200)]
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from msgspec import Raw
@@ -812,7 +812,6 @@ _request = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150)
 @given(body=_json | _request)
 def test_any_json_gets_an_answer_or_an_error_of_the_protocol(service: TestClient, body: Any) -> None:
     response = service.post(INFER, content=json.dumps(body))
@@ -825,7 +824,6 @@ def test_any_json_gets_an_answer_or_an_error_of_the_protocol(service: TestClient
 _MARKS = st.sampled_from(["", "[", "]", ",", '"', "{", "}", ":", "0", " ", "[1]", '"data": [1], ', '"data"', "\\"])
 
 
-@settings(max_examples=150)
 @given(data=st.data(), nested=st.booleans(), names=st.permutations(["name", "shape", "datatype", "data"]))
 def test_a_large_request_is_read_as_a_small_one_is(
     service: TestClient, data: st.DataObject, nested: bool, names: list[str]
@@ -846,7 +844,6 @@ def test_a_large_request_is_read_as_a_small_one_is(
         assert error_of(large)
 
 
-@settings(max_examples=150)
 @given(body=_request, content=st.binary(max_size=200), length=st.none() | st.integers(0, 400))
 def test_any_binary_garbage_gets_an_answer_or_an_error_of_the_protocol(
     service: TestClient, body: Any, content: bytes, length: int | None
@@ -861,7 +858,6 @@ def test_any_binary_garbage_gets_an_answer_or_an_error_of_the_protocol(
         assert error_of(response)
 
 
-@settings(max_examples=150)
 @given(rows=arrays.arrays(np.uint8, st.integers(0, 40)), datatype=st.sampled_from(sorted(DATATYPES)))
 def test_any_bytes_are_rows_or_refused_as_predict_refuses_them(
     service: TestClient, rows: NDArray[np.uint8], datatype: str
@@ -880,7 +876,6 @@ def test_any_bytes_are_rows_or_refused_as_predict_refuses_them(
         assert error_of(response).startswith("row ")
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     rows=st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=4, max_size=4), max_size=9),
     blanks=st.sampled_from(["", " ", "\n\t", "\r\n    "]),

@@ -148,19 +148,6 @@ logging.getLogger("uvicorn.error").info("too much")
         assert [json.loads(line)["logger"] for line in (first, second)] == ["web", "uvicorn.error"]
 
 
-def test_the_real_server_writes_json_and_nothing_else(model_path: Path, tmp_path: Path) -> None:
-    log = tmp_path / "log.txt"
-    with run_server(log, MODEL_FILE=str(model_path), LOG_FORMAT="json", ACCESS_LOG="1") as server:
-        request = urllib.request.Request(f"{server.url}/predict?{QUERY}", headers={"X-Request-ID": "real-1"})
-        with urllib.request.urlopen(request, timeout=10) as response:
-            assert response.headers["X-Request-ID"] == "real-1"
-
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    (access,) = [line for line in lines if line["logger"] == "web.access" and line["request_id"] == "real-1"]
-    assert (access["route"], access["status"]) == ("/predict", 200)
-    assert any(line["message"].startswith("serving iris") for line in lines)
-
-
 # Python runs a module of this name when it starts.
 SITECUSTOMIZE = """
 import web.page.docs
@@ -172,11 +159,16 @@ web.page.docs.docs = broken
 """
 
 
-def test_an_exception_is_one_line_with_the_id_that_the_client_was_told(model_path: Path, tmp_path: Path) -> None:
+def test_the_real_server_writes_json_alone_and_an_exception_in_one_line_with_the_id_of_its_request(
+    model_path: Path, tmp_path: Path
+) -> None:
     log = tmp_path / "log.txt"
     (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
     path = f"{tmp_path}{os.pathsep}{ROOT}"
-    with run_server(log, MODEL_FILE=str(model_path), LOG_FORMAT="json", PYTHONPATH=path) as server:
+    with run_server(log, MODEL_FILE=str(model_path), LOG_FORMAT="json", ACCESS_LOG="1", PYTHONPATH=path) as server:
+        request = urllib.request.Request(f"{server.url}/predict?{QUERY}", headers={"X-Request-ID": "real-1"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert response.headers["X-Request-ID"] == "real-1"
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(f"{server.url}/docs", timeout=10)
         with caught.value as response:
@@ -184,6 +176,9 @@ def test_an_exception_is_one_line_with_the_id_that_the_client_was_told(model_pat
             assert response.code == 500
 
     lines = [json.loads(line) for line in log.read_text().splitlines()]
+    (access,) = [line for line in lines if line["logger"] == "web.access" and line["request_id"] == "real-1"]
+    assert (access["route"], access["status"]) == ("/predict", 200)
+    assert any(line["message"].startswith("serving iris") for line in lines)
     (mistake,) = [line for line in lines if "traceback" in line]
     assert mistake["request_id"] == request_id
     assert mistake["level"] == "ERROR"

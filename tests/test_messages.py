@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
@@ -125,7 +125,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, derandomize=True)
 @given(sample=st.lists(JSON, max_size=5) | st.dictionaries(st.text(), JSON, max_size=5))
 def test_a_sample_is_decoded_as_the_standard_library_does(sample: Any) -> None:
     # Through the standard library's text, with escapes, and through UTF-8 as it is.

@@ -14,7 +14,8 @@ from ml.model.classifier import compile_forest, lowest_of
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
 from ml.model.forest import LEAF
-from tests.pipelines import EVALUATORS, Column, Oracle, numbers, oracle_of, sample_of, words
+from tests.conftest import EVALUATORS
+from tests.pipelines import Column, Oracle, numbers, oracle_of, sample_of, words
 
 Estimator = Literal["random-forest", "extra-trees", "decision-tree"]
 ESTIMATORS: tuple[Estimator, ...] = ("random-forest", "extra-trees", "decision-tree")

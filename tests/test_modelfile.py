@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib import format as npy
 from numpy.typing import NDArray
@@ -344,7 +344,6 @@ def test_a_flipped_bit_at_either_end_is_refused(good: bytes) -> None:
             refused(bytes(damaged))
 
 
-@settings(deadline=None, max_examples=500)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_is_refused(good: bytes, place: float, bit: int) -> None:
     damaged = bytearray(good)

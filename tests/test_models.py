@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import gc
 import itertools
@@ -13,7 +12,6 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.training import fitting, iris, writing
-from tests.conftest import put
+from tests.conftest import open_stream, put
 from web import models
 from web.api import stream
 from web.app import Application, create_app, on_model_change
@@ -41,18 +39,6 @@ BATCH = json.dumps({"id": 2, "samples": [[5.6, 2.7, 4.2, 1.3]] * 10_000})
 # It looks when it is asked to, and only then.
 NEVER_S = 0.0
 GUARD_S = 20.0  # so that what hangs fails
-
-
-@pytest.fixture(scope="module")
-def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """The bytes of three model files, the built-in one first."""
-    found = [model_path.read_bytes()]
-    for seed in (1, 2):
-        path = tmp_path_factory.mktemp("models") / "other.npz"
-        fitted = fitting.fit(iris.load(), Recipe(seed=seed, n_estimators=5))
-        writing.write(writing.model_of(fitted), path, trained=fitted)
-        found.append(path.read_bytes())
-    return found
 
 
 @pytest.fixture
@@ -349,17 +335,10 @@ def app(path: Path) -> Application:
     return create_app(Settings(model_file=path, model_check_s=0.02))
 
 
-@contextlib.contextmanager
-def opened(client: TestClient) -> Iterator[Any]:
-    with client.websocket_connect("/stream") as websocket:
-        assert websocket.receive_json()["type"] == "model"
-        yield websocket
-
-
 def test_open_streams_hear_of_a_new_model_though_nothing_is_said_on_them(
     app: Application, path: Path, contents: list[bytes]
 ) -> None:
-    with TestClient(app) as client, opened(client) as first, opened(client) as second:
+    with TestClient(app) as client, open_stream(client) as first, open_stream(client) as second:
         put(contents[1], path)
         announced = [websocket.receive_json() for websocket in (first, second)]
         first.send_text(SAMPLE)
@@ -380,7 +359,7 @@ def test_open_streams_hear_of_a_new_model_though_nothing_is_said_on_them(
 def test_an_answer_that_is_being_made_comes_before_the_announcement_of_the_next_model(
     app: Application, path: Path, contents: list[bytes]
 ) -> None:
-    with TestClient(app) as client, opened(client) as websocket:
+    with TestClient(app) as client, open_stream(client) as websocket:
         old = app.service.model.version
         frames = []
         for content in (contents[1], contents[2]):
@@ -494,7 +473,7 @@ def test_a_bad_file_leaves_the_old_model_serving_and_is_told_in_log_metric_and_b
     app: Application, path: Path, contents: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="web")
-    with TestClient(app) as client, opened(client) as websocket:
+    with TestClient(app) as client, open_stream(client) as websocket:
         old = app.service.model.version
         put(b"not a model", path)
         while "rejected" not in (ready := client.get("/health/ready")).json():
@@ -555,7 +534,7 @@ def test_a_model_that_cannot_be_shown_is_not_taken(
 
 def test_a_reminder_loads_the_file_at_once(path: Path, contents: list[bytes]) -> None:
     app = create_app(Settings(model_file=path, model_check_s=NEVER_S))
-    with TestClient(app) as client, opened(client) as websocket:
+    with TestClient(app) as client, open_stream(client) as websocket:
         put(contents[1], path)
         client.app_state["service"].watcher.check_now()
 
@@ -580,7 +559,7 @@ def test_at_most_two_models_are_kept_in_memory(app: Application, contents: list[
             client.post("/predict", json={"samples": [EXAMPLE]}).raise_for_status()
             for address in ("/", "/docs", "/openapi.json", "/metrics", "/v2/models/iris", "/health/drift"):
                 client.get(address).raise_for_status()
-            with opened(client) as websocket:
+            with open_stream(client) as websocket:
                 websocket.send_text(SAMPLE)
                 websocket.receive_json()
         gc.collect()

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 from httpx2 import Response
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
@@ -32,10 +32,6 @@ JSON = {"Content-Type": "application/json"}
 WANTED = [{}, {"HX-Request": "true"}, {"Accept": "application/json"}, {"Accept": "text/html"}]
 # The client raises what the application raises, so an unexpected error fails a test on its own.
 ANSWERED = {200, 400, 413, 415, 422}
-
-bounded = settings(
-    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 NUMBERS = st.text("0123456789.,-+eE \u2212_xn٣\u00a0", max_size=70) | st.floats().map(str) | st.integers().map(str)
 TEXTS = st.text(max_size=80) | NUMBERS
@@ -94,7 +90,6 @@ def reply_to(websocket: Any, frame: str) -> Any:
     return reply
 
 
-@bounded
 @given(fields=FIELDS | SAMPLES, headers=st.sampled_from(WANTED))
 @example(fields={"sepal_length": "\x00"}, headers={})
 def test_any_text_in_any_field_of_a_query_or_a_form_is_answered(
@@ -107,7 +102,6 @@ def test_any_text_in_any_field_of_a_query_or_a_form_is_answered(
     check(client.post("/result", data=fields, headers=headers))
 
 
-@bounded
 @given(fields=FIELDS | SAMPLES)
 def test_a_page_keeps_any_text_that_was_typed(client: TestClient, fields: Mapping[str, str]) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}  # as a browser says of an empty form, too
@@ -123,14 +117,12 @@ def test_a_page_keeps_any_text_that_was_typed(client: TestClient, fields: Mappin
         }
 
 
-@bounded
 @given(query=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#"), max_size=200))
 def test_any_query_is_answered(client: TestClient, query: str) -> None:
     for path in ("/", "/predict", "/result"):
         check(client.get(f"{path}?{query}"))
 
 
-@bounded
 @given(fields=FIELDS | SAMPLES, headers=st.sampled_from(WANTED))
 def test_any_text_in_any_field_of_multipart_is_answered(
     client: TestClient, fields: Mapping[str, str], headers: dict[str, str]
@@ -146,7 +138,6 @@ def test_any_text_in_any_field_of_multipart_is_answered(
         check(client.post(path, content=content, headers=headers | multipart))
 
 
-@bounded
 @given(request=REQUESTS, headers=st.sampled_from(WANTED), ascii_only=st.booleans())
 @example(request={"sample": [10**400, 10**5_000, math.inf, -1]}, headers={"Accept": "text/html"}, ascii_only=True)
 def test_any_json_is_answered(
@@ -161,7 +152,6 @@ def test_any_json_is_answered(
     reply_to(websocket, text)
 
 
-@bounded
 @given(content=st.binary(max_size=300) | st.text(max_size=100).map(str.encode), content_type=CONTENT_TYPES)
 @example(content=b"--b\r\n\r\n--b--", content_type="multipart/form-data; boundary=b")
 @example(content=b'--b\r\nContent-Disposition: form-data; name="a', content_type="multipart/form-data; boundary=b")
@@ -174,7 +164,6 @@ def test_any_bytes_as_a_body_of_any_type_are_answered(client: TestClient, conten
         check(client.post(path, content=content, headers={"Content-Type": content_type}))
 
 
-@bounded
 @given(content_type=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60), start=CONTENT_TYPES)
 def test_any_content_type_is_answered(client: TestClient, content_type: str, start: str) -> None:
     content = b'--b\r\nContent-Disposition: form-data; name="sepal_length"\r\n\r\n1\r\n--b--\r\n'
@@ -182,7 +171,6 @@ def test_any_content_type_is_answered(client: TestClient, content_type: str, sta
     check(client.post("/predict", content=content, headers={"Content-Type": start + content_type}))
 
 
-@bounded
 @given(accept=st.text(st.sampled_from("textapplicationjsonhtml/*;,q=0.5 +-"), max_size=60) | st.text(max_size=20))
 def test_any_accept_is_answered(client: TestClient, accept: str) -> None:
     headers = {b"Accept": accept.encode("latin-1", "replace").translate(None, b"\r\n\0")}
@@ -192,14 +180,12 @@ def test_any_accept_is_answered(client: TestClient, accept: str) -> None:
     check(response)
 
 
-@bounded
 @given(frame=st.text(max_size=200) | st.text('{}[]":,0123456789eE.-sampleid \\u', max_size=80))
 @example(frame='{"id": "\\ud800", "sample": [1, 2, 3, 4]}')
 def test_any_text_as_a_frame_gets_a_reply(websocket: Any, frame: str) -> None:
     reply_to(websocket, frame)
 
 
-@bounded
 @given(
     frame=st.binary(max_size=200)
     | st.lists(st.floats(width=32), max_size=40).map(lambda f: struct.pack(f"<{len(f)}f", *f))
@@ -226,7 +212,6 @@ HANDSHAKE = (
 CLOSE_CODES = {1002, 1007, 1009}
 
 
-@settings(bounded, max_examples=100)
 @given(
     content=st.binary(min_size=1, max_size=100)
     | st.builds(
@@ -302,19 +287,16 @@ def impure_stream(impure_client: TestClient) -> Iterator[Any]:
         yield websocket
 
 
-def thresholds_of(impure: Trained) -> list[list[float]]:
-    """Return the forest's thresholds, feature by feature: where a wrong comparison shows."""
+Rows = st.SearchStrategy[list[list[float]]]
+
+
+@pytest.fixture(scope="module")
+def some_rows(impure: Trained) -> Rows:
+    """Rows with values on the forest's thresholds and beside them, where a wrong comparison shows, and elsewhere."""
     trees = [estimator.tree_ for estimator in impure.estimator.estimators_]
-    return [
-        sorted({float(value) for tree in trees for value in tree.threshold[tree.feature == feature]})
-        for feature in range(4)
-    ]
 
-
-@st.composite
-def rows_for(draw: st.DrawFn, thresholds: list[list[float]]) -> list[list[float]]:
     def value(feature: int) -> st.SearchStrategy[float]:
-        at = st.sampled_from(thresholds[feature])
+        at = st.sampled_from(sorted({float(t) for tree in trees for t in tree.threshold[tree.feature == feature]}))
         return (
             st.integers(0, 90).map(lambda tenths: tenths / 10)
             | at
@@ -324,7 +306,7 @@ def rows_for(draw: st.DrawFn, thresholds: list[list[float]]) -> list[list[float]
             | st.floats(0, 3e38)
         )
 
-    return draw(st.lists(st.tuples(*map(value, range(4))).map(list), min_size=1, max_size=6))
+    return st.lists(st.tuples(*map(value, range(4))).map(list), min_size=1, max_size=6)
 
 
 def shares_of(html: str) -> list[float]:
@@ -334,8 +316,15 @@ def shares_of(html: str) -> list[float]:
 
 
 @pytest.mark.parametrize("channel", ["page", "result", "fragment", "json", "posted json", "stream"])
+@given(data=st.data())
 def test_one_sample_gets_the_same_bits_as_from_scikit_learn(
-    impure_client: TestClient, impure_stream: Any, impure: Trained, channel: str
+    impure_client: TestClient,
+    impure_stream: Any,
+    impure: Trained,
+    some_rows: Rows,
+    *,
+    channel: str,
+    data: st.DataObject,
 ) -> None:
     def shares(row: list[float]) -> list[float]:
         sample = dict(zip(KEYS, map(repr, row), strict=True))
@@ -355,49 +344,42 @@ def test_one_sample_gets_the_same_bits_as_from_scikit_learn(
         assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].__getitem__)
         return list(answer["probabilities"].values())
 
-    @settings(bounded, max_examples=60)
-    @given(rows=rows_for(thresholds_of(impure)))
-    def agree(rows: list[list[float]]) -> None:
-        assert [shares(row) for row in rows] == impure.estimator.predict_proba(np.array(rows)).tolist()
+    rows = data.draw(some_rows)
 
-    agree()
+    assert [shares(row) for row in rows] == impure.estimator.predict_proba(np.array(rows)).tolist()
 
 
 def by_rows(answer: Mapping[str, Any]) -> list[tuple[float, ...]]:
     return list(zip(*answer["probabilities"].values(), strict=True))
 
 
+@given(data=st.data())
 def test_a_batch_gets_the_same_bits_as_from_scikit_learn_on_every_channel(
-    impure_client: TestClient, impure_stream: Any, impure: Trained
+    impure_client: TestClient, impure_stream: Any, impure: Trained, some_rows: Rows, data: st.DataObject
 ) -> None:
-    @settings(bounded, max_examples=100)
-    @given(rows=rows_for(thresholds_of(impure)))
-    def agree(rows: list[list[float]]) -> None:
-        expected = [tuple(row) for row in impure.estimator.predict_proba(np.array(rows)).tolist()]
-        posted = impure_client.post("/predict", json={"samples": rows}).json()["predictions"]
-        streamed = reply_to(impure_stream, json.dumps({"samples": rows}))
+    rows = data.draw(some_rows)
 
-        assert [tuple(item["probabilities"].values()) for item in posted] == expected
-        assert by_rows(streamed) == expected
-        assert [item["label"] for item in posted] == streamed["labels"]
+    posted = impure_client.post("/predict", json={"samples": rows}).json()["predictions"]
+    streamed = reply_to(impure_stream, json.dumps({"samples": rows}))
 
-    agree()
+    expected = [tuple(row) for row in impure.estimator.predict_proba(np.array(rows)).tolist()]
+    assert [tuple(item["probabilities"].values()) for item in posted] == expected
+    assert by_rows(streamed) == expected
+    assert [item["label"] for item in posted] == streamed["labels"]
 
 
-def test_a_binary_frame_gets_the_same_bits_as_from_scikit_learn(impure_stream: Any, impure: Trained) -> None:
-    @settings(bounded, max_examples=100)
-    @given(rows=rows_for(thresholds_of(impure)))
-    def agree(rows: list[list[float]]) -> None:
-        single: NDArray[np.float32] = np.array(rows).astype("<f4")
-        impure_stream.send_bytes(single.tobytes())
-        replies = np.frombuffer(impure_stream.receive_bytes(), "<f4").reshape(-1, 3)
+@given(data=st.data())
+def test_a_binary_frame_gets_the_same_bits_as_from_scikit_learn(
+    impure_stream: Any, impure: Trained, some_rows: Rows, data: st.DataObject
+) -> None:
+    single: NDArray[np.float32] = np.array(data.draw(some_rows)).astype("<f4")
 
-        assert np.array_equal(replies, impure.estimator.predict_proba(single).astype("<f4"))
+    impure_stream.send_bytes(single.tobytes())
+    replies = np.frombuffer(impure_stream.receive_bytes(), "<f4").reshape(-1, 3)
 
-    agree()
+    assert np.array_equal(replies, impure.estimator.predict_proba(single).astype("<f4"))
 
 
-@bounded
 @given(samples=st.lists(SAMPLES | st.lists(st.floats(0, 100), min_size=4, max_size=4), min_size=1, max_size=5))
 def test_a_batch_is_its_samples_one_by_one(client: TestClient, websocket: Any, samples: list[Any]) -> None:
     batch = client.post("/predict", json={"samples": samples})
@@ -421,7 +403,6 @@ def test_a_batch_is_its_samples_one_by_one(client: TestClient, websocket: Any, s
         assert batch.json()["errors"] == frame["error"]["errors"] == errors
 
 
-@bounded
 @given(sample=FIELDS | SAMPLES)
 def test_all_channels_have_the_same_errors_for_the_same_text(
     client: TestClient, websocket: Any, model: Classifier, sample: dict[str, str]

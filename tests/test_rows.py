@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.errors import DatasetError
-from ml.tables.rows import MAX_HEADER_LINES, MAX_ROW_CHARACTERS, RowReader
+from ml.tables.dialect import Dialect
+from ml.tables.preamble import MAX_HEADER_LINES
+from ml.tables.rows import MAX_ROW_CHARACTERS, RowReader
 
 Row = tuple[int, list[str]]
 PIECE = 2**14  # characters
@@ -35,10 +37,9 @@ def cut(text: str, size: int) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
-@settings(max_examples=500)
 @given(text=st.text(st.sampled_from('"",\n\rxé '), max_size=60), size=st.integers(1, 60))
 def test_rows_are_those_of_csv_wherever_the_text_is_cut(text: str, size: int) -> None:
-    whole = f"a,b\n{text}"
+    whole = f"a,b\n1,2\n{text}\n3,4"
     reader = csv.reader(io.StringIO(whole, newline=""), delimiter=",")
     expected: list[Row] = []
     line = 1
@@ -55,18 +56,31 @@ def test_rows_are_those_of_csv_wherever_the_text_is_cut(text: str, size: int) ->
     assert rows == expected
 
 
-@given(text=st.text(st.sampled_from('"",;\n\rx '), max_size=60), size=st.integers(1, 60), strict=st.booleans())
-def test_any_text_gives_the_same_rows_and_error_wherever_it_is_cut(text: str, size: int, *, strict: bool) -> None:
-    assert read(cut(text, size), RowReader(strict=strict)) == read([text], RowReader(strict=strict))
+@settings(max_examples=500)
+@given(
+    text=st.text(st.sampled_from('"",;\n\n\rx \t#1|='), max_size=60),
+    start=st.sampled_from(["", "sep=;\n", "a b\n", '"a", "b"\n', '"a" "b"\n1 2\n', "# a\n\n", "A title\na,b,c\n"]),
+    size=st.integers(1, 60),
+    one=st.booleans(),
+    strict=st.booleans(),
+    named=st.booleans(),
+)
+def test_any_text_gives_the_same_rows_and_error_wherever_it_is_cut(
+    text: str, start: str, size: int, *, one: bool, strict: bool, named: bool
+) -> None:
+    def reader() -> RowReader:
+        return RowReader(allow_one_column=one, strict=strict, has_header=named)
+
+    assert read(cut(start + text, size), reader()) == read([start + text], reader())
 
 
 @pytest.mark.parametrize(("header", "separator"), [("a,b;c;d", ";"), ('"a,b,c";d', ";"), ("a\tb", "\t"), ("a", ",")])
 def test_the_header_settles_the_separator(header: str, separator: str) -> None:
     reader = RowReader(allow_one_column=True)
 
-    list(reader.feed(f"{header}\n"))
+    read([header], reader)
 
-    assert reader.separator == separator
+    assert reader.dialect == Dialect(separator)
 
 
 def test_a_byte_order_mark_is_left_out_once() -> None:
@@ -82,7 +96,7 @@ def test_a_header_may_have_many_lines_within_quotes() -> None:
 def test_a_header_of_more_lines_than_are_allowed_is_refused_before_the_text_ends() -> None:
     most = '"' + "x\n" * (MAX_HEADER_LINES - 1)
 
-    assert [block.rows for block in RowReader().feed(f'{most}",b\n')] == [[[most.removeprefix('"'), "b"]]]
+    assert read([f'{most}",b\n'])[0] == [(1, [most.removeprefix('"'), "b"])]
     with pytest.raises(DatasetError, match="line 1: a quote in the header is not closed"):
         list(RowReader().feed(f"{most}x\nx\n"))
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.errors import DatasetError
@@ -161,14 +161,14 @@ def test_a_table_without_rows_gives_its_header(model: Classifier) -> None:
 
 REFUSED = {
     "": "no header row: the file is empty",
-    "\n": "no header row: line 1 is blank",
+    "\n,,\n": "no header row: the file is empty",
     "a,b\n1,2\n": "no column is called 'sepal length': a, b",
     f"{HEADER},Petal Width (m)\n": "2 columns are called 'petal width': "
     "sepal length, sepal width, petal length, petal width, Petal Width (m)",
     "\udcff\udcfes\0e\0": "UTF-16 text: save it as UTF-8",
     "a\0b,c\n": "not text",
     "x," * 10_000 + "y\n": "the header has 10001 columns, at most 10000 are read",
-    f"{HEADER}\n{GOOD}{',' * 10_000}\n": "line 2: 10004 columns, at most 10000 are read",
+    f"{HEADER}\n{GOOD}\n{GOOD}{',' * 10_000}\n": "line 3: 10004 columns, at most 10000 are read",
     f"{HEADER}\n{GOOD}{'x' * MAX_ROW_CHARACTERS}": f"line 2: a row of more than {MAX_ROW_CHARACTERS} characters",
     "x" * (MAX_ROW_CHARACTERS + 1): f"line 1: a row of more than {MAX_ROW_CHARACTERS} characters",
     "sepal length\n1\n": "the header has only one column, 'sepal length': separate by comma, semicolon or tab",
@@ -223,7 +223,6 @@ numbers = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=200)
 @given(table=st.lists(st.lists(numbers, min_size=4, max_size=4), max_size=12))
 def test_every_row_has_the_answer_of_predict_and_the_message_of_the_validator(
     model: Classifier, table: list[list[str]]
@@ -231,6 +230,8 @@ def test_every_row_has_the_answer_of_predict_and_the_message_of_the_validator(
     source = io.StringIO(newline="")
     csv.writer(source).writerows([HEADER.split(","), *table])
     expected = []
+    while table and not any(cell.strip() for cell in table[-1]):
+        table.pop()  # rows of nothing at the end are left out
     for cells in table:
         try:
             row = model.validator.row(cells)
@@ -246,7 +247,6 @@ def test_every_row_has_the_answer_of_predict_and_the_message_of_the_validator(
     assert [row[:4] for row in rows_of(out)[1:]] == table
 
 
-@settings(deadline=None, max_examples=300)
 @given(text=st.text(st.sampled_from('",;\t\n\r1.5x é'), max_size=60), with_header=st.booleans())
 def test_any_text_is_scored_or_refused(model: Classifier, text: str, with_header: bool) -> None:
     source = io.StringIO(f"{HEADER}\n{text}" if with_header else text, newline="")
@@ -502,11 +502,10 @@ def test_a_row_comes_out_with_the_text_that_completes_it(model: Classifier) -> N
 
     out = [[part.text.count("\n") for part in scorer.feed(piece)] for piece in pieces]
 
-    assert out == [[], [1], [], [], [1], [1], [], [2], [], [2], []]
+    assert out == [[], [], [], [], [1, 1], [1], [], [2], [], [2], []]
     assert [part.text for part in scorer.finish()] == [f"{GOOD},{VERSICOLOR}\n"]
 
 
-@settings(deadline=None, max_examples=300)
 @given(
     text=st.text(st.sampled_from('",\n\r1.5x-='), max_size=80),
     cuts=st.lists(st.integers(0, 120), max_size=12).map(sorted),
@@ -606,7 +605,6 @@ def test_numbers_and_other_text_stay_as_they_are(cell: str) -> None:
 cells = st.text(st.sampled_from('=+-@\t\r\n,;" 1x\uff1d'), max_size=6)
 
 
-@settings(deadline=None, max_examples=200)
 @given(rows=st.lists(st.tuples(cells, st.sampled_from([GOOD, "x,=1,1,1", "-1,1,1,1"]), cells), max_size=5))
 def test_every_cell_that_comes_out_guarded_is_safe(model: Classifier, rows: list[tuple[str, str, str]]) -> None:
     source = io.StringIO(newline="")
@@ -643,7 +641,6 @@ def test_a_long_cell_is_looked_at_for_formulas_in_no_time(mark: str) -> None:
     assert time.process_time() - started < 0.5
 
 
-@settings(max_examples=300)
 @given(cell=st.text(st.sampled_from("=+-@\t\r\n,;\" 1x'\0\u200b\uff1d"), max_size=8))
 def test_a_cell_that_was_marked_stays_as_it_is(cell: str) -> None:
     assert guard(guard(cell)) == guard(cell)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import re
@@ -13,7 +12,6 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -22,32 +20,25 @@ import pytest
 from websockets.sync.client import connect
 
 from ml.model.classifier import Classifier
-from tests.conftest import ROOT, Server, free_port, parse_html, run_server
+from tests.conftest import (
+    LIVE,
+    MEBIBYTE,
+    ROOT,
+    Server,
+    ask,
+    free_port,
+    is_served,
+    memory_bytes,
+    opened,
+    parse_html,
+    response_of,
+    response_to,
+    run_server,
+)
 
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
 JSON = {"Content-Type": "application/json"}
 PREDICT = f"/predict?{urlencode(EXAMPLE)}"
-LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-MEBIBYTE = 2**20
-
-
-@contextlib.contextmanager
-def opened(server: Server) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        yield connection
-
-
-def response_of(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Return status, headers and body of the next response on a connection."""
-    response = http.client.HTTPResponse(connection)
-    response.begin()
-    return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-
-
-def ask(server: Server, content: bytes) -> tuple[int, dict[str, str], bytes]:
-    with opened(server) as connection:
-        connection.sendall(content)
-        return response_of(connection)
 
 
 def posted(content: bytes, *, content_type: str = "application/json") -> bytes:
@@ -65,15 +56,6 @@ def chunked(content: bytes, *, size: int) -> bytes:
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     parts = [content[start : start + size] for start in range(0, len(content), size)]
     return head + b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
-
-
-def is_served(server: Server) -> bool:
-    return ask(server, LIVE)[0] == 200
-
-
-def resident_bytes(server: Server, line: str = "VmRSS") -> int:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return 1024 * int(re.search(rf"{line}:\s+(\d+)", status)[1])  # type: ignore[index]  # Linux has the line
 
 
 def start(**environment: str) -> subprocess.CompletedProcess[str]:
@@ -152,34 +134,6 @@ def test_two_workers_share_the_port_on_all_channels(model_path: Path, tmp_path: 
     assert "Traceback" not in log.read_text()
 
 
-def test_it_ends_quietly_when_it_is_told_to(model_path: Path, tmp_path: Path) -> None:
-    log = tmp_path / "log.txt"
-    with run_server(log, MODEL_FILE=str(model_path)) as server, opened(server) as idle, opened(server) as half:
-        idle.sendall(LIVE)
-        response_of(idle)
-        half.sendall(LIVE[:20])
-        server.process.send_signal(signal.SIGTERM)
-        server.process.wait(20)
-
-        assert idle.recv(1) == b""
-    assert server.process.returncode in (0, -signal.SIGTERM)
-    assert "Traceback" not in log.read_text()
-    assert " ERROR " not in log.read_text()
-
-
-def test_a_request_that_was_taken_is_answered_before_the_end(model_path: Path, tmp_path: Path) -> None:
-    content = posted(json.dumps({"samples": [list(EXAMPLE.values())] * 5_000}).encode())
-    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server, opened(server) as connection:
-        connection.sendall(content[:-10])
-        assert is_served(server), "and so has the rest been taken in"
-        server.process.send_signal(signal.SIGTERM)
-        connection.sendall(content[-10:])
-        status, _, body = response_of(connection)
-
-    assert status == 200
-    assert len(json.loads(body)["predictions"]) == 5_000
-
-
 # --- how it starts
 
 
@@ -189,8 +143,7 @@ def test_the_environment_names_host_and_model(quiet_server: Server, model_path: 
 
     with run_server(tmp_path / "log.txt", HOST="0.0.0.0", MODEL_FILE=str(copy)) as server:
         with socket.create_connection(("127.0.0.2", server.port), timeout=20) as connection:
-            connection.sendall(LIVE)
-            assert response_of(connection)[0] == 200
+            assert response_to(LIVE, connection)[0] == 200
         assert str(copy) in server.log.read_text()
 
     with pytest.raises(ConnectionRefusedError):
@@ -198,35 +151,33 @@ def test_the_environment_names_host_and_model(quiet_server: Server, model_path: 
 
 
 @pytest.mark.slow
-def test_a_missing_model_is_trained_in_another_process_and_served(tmp_path: Path, model: Classifier) -> None:
-    path = tmp_path / "model.npz"
+def test_a_missing_model_is_trained_once_in_another_process_and_served(tmp_path: Path, model: Classifier) -> None:
+    path = tmp_path / "folder" / "model.npz"
+    path.parent.mkdir()
 
-    with run_server(tmp_path / "log.txt", MODEL_FILE=str(path)) as server:
-        _, _, body = ask(server, posted(json.dumps({"sample": EXAMPLE}).encode()))
-        mapped = Path(f"/proc/{server.process.pid}/maps").read_text()
+    with run_server(tmp_path / "first.txt", MODEL_FILE=str(path)) as first:
+        _, _, body = ask(first, posted(json.dumps({"sample": EXAMPLE}).encode()))
+        mapped = Path(f"/proc/{first.process.pid}/maps").read_text()
+    written = path.read_bytes()
+    with run_server(tmp_path / "second.txt", MODEL_FILE=str(path)) as second:
+        _, _, again = ask(second, posted(json.dumps({"sample": EXAMPLE}).encode()))
 
     row = [float(value) for value in EXAMPLE.values()]
     assert tuple(json.loads(body)["probabilities"].values()) == model.predict(row).probabilities
     assert "/sklearn/" not in mapped
-    assert "training the built-in model there" in server.log.read_text()
+    assert "training the built-in model there" in first.log.read_text()
+    assert again == body
+    assert "training" not in second.log.read_text()
+    assert path.read_bytes() == written
+    assert os.listdir(path.parent) == ["model.npz"]
 
 
-@pytest.mark.parametrize(
-    ("variable", "text"),
-    [
-        ("PORT", "http"),
-        ("WEB_CONCURRENCY", "0"),
-        ("MAX_BODY_BYTES", "12MB"),
-        ("PING_INTERVAL_S", "nan"),
-        ("SHUTDOWN_S", ""),
-    ],
-)
-def test_a_bad_environment_gives_one_sentence_and_status_2(tmp_path: Path, variable: str, text: str) -> None:
-    done = start(**{variable: text or "-1"}, MODEL_FILE=str(tmp_path / "model.npz"))
+def test_a_bad_environment_gives_one_sentence_and_status_2(tmp_path: Path) -> None:
+    done = start(MAX_BODY_BYTES="12MB", MODEL_FILE=str(tmp_path / "model.npz"))
 
     assert done.returncode == 2
     assert done.stdout == ""
-    assert re.fullmatch(rf"error: {variable} must be [^\n]+\n", done.stderr)
+    assert re.fullmatch(r"error: MAX_BODY_BYTES must be [^\n]+\n", done.stderr)
     assert list(tmp_path.iterdir()) == [], "nothing was trained"
 
 
@@ -239,18 +190,10 @@ def test_a_broken_model_file_is_refused(tmp_path: Path, workers: str) -> None:
 
     assert done.returncode not in (0, 2)
     assert "Traceback" not in done.stderr
-    assert f"{path}: not a model file" in done.stderr
-    assert path.read_bytes() == b"not a model file", "it is left for who wants to look at it"
-
-
-def test_a_broken_model_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    path = tmp_path / "model.npz"
-    path.write_bytes(b"not a model file")
-
-    done = start(MODEL_FILE=str(path))
-
-    assert done.stderr.count("not a model file") == 1
     assert "exception" not in done.stderr
+    assert f"{path}: not a model file" in done.stderr
+    assert done.stderr.count("not a model file") == 1 or workers == "2"
+    assert path.read_bytes() == b"not a model file", "it is left for who wants to look at it"
 
 
 def test_a_model_file_that_is_a_directory_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -325,7 +268,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(quiet_server: Server
 
 
 def test_a_chunked_body_over_the_limit_is_refused_while_it_is_sent(quiet_server: Server) -> None:
-    before = resident_bytes(quiet_server)
+    before = memory_bytes(quiet_server)
     content = chunked(b" " * 64 * MEBIBYTE, size=MEBIBYTE)
     with opened(quiet_server) as connection:
         # The server may answer, and close, before all is sent.
@@ -337,7 +280,7 @@ def test_a_chunked_body_over_the_limit_is_refused_while_it_is_sent(quiet_server:
             assert headers["content-type"] == "application/problem+json"
 
     assert is_served(quiet_server)
-    assert resident_bytes(quiet_server) - before < 40 * MEBIBYTE, "the limit of a body is 12 MiB, joined from parts"
+    assert memory_bytes(quiet_server) - before < 40 * MEBIBYTE, "the limit of a body is 12 MiB, joined from parts"
 
 
 @pytest.mark.parametrize("path", ["/", "/predict"])
@@ -402,87 +345,69 @@ def test_a_client_that_vanishes_while_it_is_answered_leaves_the_log_quiet(quiet_
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
-def test_a_client_that_vanishes_while_it_sends_leaves_the_log_quiet(
-    model_path: Path, tmp_path: Path, content_type: str
-) -> None:
-    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server:
-        with opened(server) as connection:
-            connection.sendall(posted(b"x" * 1_000, content_type=content_type)[:-500])
-            assert is_served(server)
-            reset(connection)
-        assert is_served(server)
+def test_a_client_that_vanishes_while_it_sends_leaves_the_log_quiet(quiet_server: Server, content_type: str) -> None:
+    with opened(quiet_server) as connection:
+        connection.sendall(posted(b"x" * 1_000, content_type=content_type)[:-500])
+        assert is_served(quiet_server)
+        reset(connection)
 
-    assert "Traceback" not in server.log.read_text()
+    assert is_served(quiet_server)
 
 
-def test_an_endless_header_is_cut_off(model_path: Path, tmp_path: Path) -> None:
-    server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path))
-    with server_of as server, opened(server) as connection:
-        before = resident_bytes(server)
+def test_an_endless_header_is_cut_off(quiet_server: Server) -> None:
+    with opened(quiet_server) as connection:
+        before = memory_bytes(quiet_server)
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 8 * MEBIBYTE)
         status, headers, _ = response_of(connection)
 
         assert status == 431
         assert (headers["content-type"], headers["connection"]) == ("application/problem+json", "close")
-        assert resident_bytes(server) - before < 4 * MEBIBYTE
+        assert memory_bytes(quiet_server) - before < 4 * MEBIBYTE
         assert connection.recv(1) == b""
 
 
 def test_a_body_of_millions_of_values_is_refused_in_little_memory(model_path: Path, tmp_path: Path) -> None:
     content = posted(b'{"samples":[' + b"0," * (6 * MEBIBYTE - 20) + b"0]}")
     with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server:
-        before = resident_bytes(server, "VmHWM")
+        before = memory_bytes(server, "VmHWM")
         assert ask(server, content)[0] in (413, 422)
 
-        assert resident_bytes(server, "VmHWM") - before < 100 * MEBIBYTE
-
-
-def test_beyond_the_limit_of_connections_a_request_gets_503(model_path: Path, tmp_path: Path) -> None:
-    with (
-        run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), MAX_CONNECTIONS="4") as server,
-        contextlib.ExitStack() as stack,
-    ):
-        for _ in range(4):
-            stack.enter_context(opened(server)).sendall(b"GET / HT")
-        assert ask(server, LIVE)[0] == 503
-        stack.close()
-        statuses = {ask(server, LIVE)[0] for _ in range(100)}
-
-    assert 200 in statuses, "those who left made room"
-    assert "Traceback" not in server.log.read_text()
+        assert memory_bytes(server, "VmHWM") - before < 100 * MEBIBYTE
 
 
 # --- the log
 
 
-def test_the_log_holds_nothing_that_people_typed(model_path: Path, tmp_path: Path) -> None:
+def test_the_log_holds_nothing_that_people_typed(quiet_server: Server) -> None:
     marks = ["7.13571", "8.24682", "9.35793", "typed-by-a-person"]
     sample = dict(zip(EXAMPLE, marks, strict=True))
-    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server:
-        for path in ("/", "/predict"):
-            for more in (b"", b"HX-Request: true\r\n", b"Accept: application/json\r\n"):
-                ask(server, f"GET {path}?{urlencode(sample)} HTTP/1.1\r\nHost: x\r\n".encode() + more + b"\r\n")
-        for body in (sample, {"sample": sample}, {"samples": [sample] * 3}, {"sample": list(sample.values())}):
-            ask(server, posted(json.dumps(body).encode()))
-        ask(server, posted(urlencode(sample).encode(), content_type="application/x-www-form-urlencoded"))
-        ask(server, posted(b"{7.13571", content_type="application/json"))
-        ask(server, f"GET /typed-by-a-person?{urlencode(sample)} HTTP/9.9\r\n\r\n".encode())
-        with connect(f"{server.stream_url}?{urlencode(sample)}") as websocket:
+    for path in ("/", "/predict"):
+        for more in (b"", b"HX-Request: true\r\n", b"Accept: application/json\r\n"):
+            ask(quiet_server, f"GET {path}?{urlencode(sample)} HTTP/1.1\r\nHost: x\r\n".encode() + more + b"\r\n")
+    for body in (sample, {"sample": sample}, {"samples": [sample] * 3}, {"sample": list(sample.values())}):
+        ask(quiet_server, posted(json.dumps(body).encode()))
+    ask(quiet_server, posted(urlencode(sample).encode(), content_type="application/x-www-form-urlencoded"))
+    ask(quiet_server, posted(b"{7.13571", content_type="application/json"))
+    ask(quiet_server, f"GET /typed-by-a-person?{urlencode(sample)} HTTP/9.9\r\n\r\n".encode())
+    with connect(f"{quiet_server.stream_url}?{urlencode(sample)}") as websocket:
+        websocket.recv()
+        for frame in ({"id": marks, "sample": sample}, {"samples": [sample]}, marks, "7.13571"):
+            websocket.send(json.dumps(frame))
             websocket.recv()
-            for frame in ({"id": marks, "sample": sample}, {"samples": [sample]}, marks, "7.13571"):
-                websocket.send(json.dumps(frame))
-                websocket.recv()
 
-    log = server.log.read_text()
+    log = quiet_server.log.read_text()
     assert "serving iris" in log, "it is a log"
     assert not [mark for mark in marks if mark in log]
 
 
 @pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--port=1", 2)])
-def test_an_argument_never_starts_a_server(argument: str, status: int) -> None:
+def test_an_argument_never_starts_a_server_and_never_shows_the_token(argument: str, status: int) -> None:
+    token = "a-token-that-nobody-guesses"
     done = subprocess.run(
-        [sys.executable, "-m", "web", argument], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
-    )
+        [sys.executable, "-m", "web", argument],
+        cwd=ROOT, env=os.environ | {"API_TOKEN": token}, capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
 
     assert done.returncode == status
     assert ("WEB_CONCURRENCY" in done.stdout) == (status == 0)
+    assert token not in done.stdout + done.stderr

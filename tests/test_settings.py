@@ -78,7 +78,7 @@ def test_every_setting_has_a_variable_of_its_own_and_a_meaning() -> None:
         ("PORT", "http"), ("PORT", "80.0"), ("PORT", "-1"), ("PORT", "0x50"), ("PORT", "8 0"),
         ("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "two"),
         ("MAX_CONNECTIONS", "0"), ("MAX_BODY_BYTES", "12MB"), ("MAX_FRAME_BYTES", "0"), ("MAX_SAMPLES", "-5"),
-        ("KEEP_ALIVE_S", "0"), ("SHUTDOWN_S", "1.5"),
+        ("KEEP_ALIVE_S", "0"), ("SHUTDOWN_S", "1.5"), ("SHUTDOWN_S", "-1"),
         ("PING_INTERVAL_S", "often"), ("PING_INTERVAL_S", "0"), ("PING_INTERVAL_S", "nan"),
         ("PORT", "9" * 5_000),
         ("PORT", "65536"), ("PORT", "8_0"), ("PORT", "\u0668"), ("PING_INTERVAL_S", "inf"),
@@ -94,6 +94,14 @@ def test_a_value_that_a_setting_cannot_take_is_refused_by_name(variable: str, te
 
     assert str(caught.value).startswith(f"{variable} must be ")
     assert text[:20] in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["short", "a token with spaces in it", "ä" * 20, "x" * 2_000])
+def test_a_token_that_cannot_be_used_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(SettingsError, match="API_TOKEN must be 16 to 1,024 characters") as caught:
+        Settings.from_environment({"API_TOKEN": token})
+
+    assert token not in str(caught.value)
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
@@ -58,7 +58,6 @@ def rows_around(forest: Forest, rng: np.random.Generator) -> NDArray[np.float64]
     return np.column_stack(columns)
 
 
-@settings(deadline=None, max_examples=150)
 @given(estimator=estimators(), seed=st.integers(0, 100))
 def test_the_table_of_any_small_forest_has_scikit_learns_probabilities(estimator: Any, seed: int) -> None:
     forest = Forest.from_estimator(estimator)
@@ -72,7 +71,6 @@ def test_the_table_of_any_small_forest_has_scikit_learns_probabilities(estimator
     assert [compiled.outcome(row) for row in rows.tolist()] == outcomes.tolist()
 
 
-@settings(deadline=None, max_examples=30)
 @given(estimator=estimators())
 def test_every_outcome_of_a_table_is_the_answer_of_some_cell(estimator: Any) -> None:
     forest = Forest.from_estimator(estimator)

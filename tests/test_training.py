@@ -24,11 +24,6 @@ from ml.training.fitting import Trained
 from ml.training.measuring import Split, measure
 
 
-@pytest.fixture(scope="module")
-def stored(model_path: Path) -> ModelFile:
-    return modelfile.parse(modelfile.read(model_path))
-
-
 def fitted(trained: Trained, **parameters: int) -> Trained:
     """Return what was trained with another forest in it, fitted on the same rows."""
     estimator = RandomForestClassifier(**parameters).fit(trained.split.train_rows, trained.split.train_classes)

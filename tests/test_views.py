@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.model.classifier import Classifier
@@ -56,7 +56,6 @@ def test_a_share_is_shown_in_percent(share: float, text: str) -> None:
     assert ENGLISH.percent(share) == text.replace(" ", NO_BREAK)
 
 
-@settings(derandomize=True)
 @given(share=st.floats(0, 1))
 def test_only_the_certain_is_shown_as_certain(share: float) -> None:
     assert (ENGLISH.percent(share) == f"100{NO_BREAK}%") == (share == 1)

@@ -34,7 +34,8 @@ from web.metrics.counters import Metrics
 from web.middleware.body_limit import BodyLimit, Pending
 from web.middleware.compression import Compressed
 from web.middleware.exact_paths import ExactPaths
-from web.middleware.gateway import behind_gateway
+from web.middleware.forwarded import Forwarded
+from web.middleware.gateway import Gateway
 from web.middleware.rates import Rates
 from web.models import RejectedFile
 from web.oip import routes as oip
@@ -86,7 +87,7 @@ class Application(Starlette):
         """Return the application behind its middleware; the gateway answers unexpected exceptions."""
         app = ExactPaths(ExceptionMiddleware(self.router, HANDLERS), self.routes, HANDLERS)
         service = self.service
-        return behind_gateway(
+        gateway = Gateway(
             app,
             service.settings,
             service.rates,
@@ -95,6 +96,8 @@ class Application(Starlette):
             refuse=errors.refuse,
             fail=errors.handle_failure,
         )
+        proxies = service.settings.trusted_proxies
+        return Forwarded(gateway, proxies) if proxies else gateway
 
 
 def _without_traceback(send: Send) -> Send:

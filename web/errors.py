@@ -10,11 +10,9 @@ from starlette.responses import Response
 from web.oip.messages import InferenceError
 from web.page import languages, views
 from web.page.templates import render
-from web.problems import Problem, ProblemDetails
+from web.problems import SHOWN_CHARACTERS, Problem, ProblemDetails
 from web.requests import header_of, preferred_representation, query_of
 from web.responses import json_of, problem_headers
-
-SHOWN_CHARACTERS = 200
 
 
 async def handle_problem(request: Request, error: Exception) -> Response:

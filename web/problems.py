@@ -11,6 +11,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from ml.model.sample import FieldError
 
+# The most characters of a path that a message repeats.
+SHOWN_CHARACTERS = 200
+
 
 class SampleError(FieldError, frozen=True, kw_only=True):
     """A field's error in a batch, with the index of its sample."""

@@ -14,8 +14,6 @@ ROOT = Path(__file__).parent.parent
 STATIC = ROOT / "static"
 TEMPLATES = ROOT / "templates"
 
-SHOWN_CHARACTERS = 60
-
 
 class SettingsError(ValueError):
     """An environment variable has a value that its setting does not accept. The message names both."""
@@ -36,6 +34,10 @@ def _setting(
     return field(default=default, metadata=metadata, repr=not is_secret)
 
 
+def _shown(text: str) -> str:
+    return repr(text[:60])
+
+
 def _seconds(default: float, variable: str, meaning: str, *, least: float = 0.1) -> Any:
     return _setting(default, variable, meaning, unit="seconds", least=least, most=86_400)
 
@@ -51,7 +53,7 @@ def _read_origins(text: str) -> tuple[str, ...]:
     origins = [part.strip().rstrip("/").lower() for part in text.split(",") if part.strip()]
     wrong = [origin for origin in origins if not re.fullmatch(r"https?://[a-z0-9.:\[\]_-]+", origin)]
     if wrong:
-        raise ValueError(f"origins such as https://example.org, comma-separated, not {wrong[0][:SHOWN_CHARACTERS]!r}")
+        raise ValueError(f"origins such as https://example.org, comma-separated, not {_shown(wrong[0])}")
     # A browser leaves out the scheme's own port.
     return tuple(re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin) for origin in origins)
 
@@ -60,7 +62,7 @@ def _read_hosts(text: str) -> tuple[str, ...]:
     names = [part.strip().lower() for part in text.split(",") if part.strip()]
     wrong = [name for name in names if not re.fullmatch(r"(\*\.)?[a-z0-9.:_-]+", name)]
     if wrong:
-        raise ValueError(f"host names, comma-separated, not {wrong[0]!r}")
+        raise ValueError(f"host names, comma-separated, not {_shown(wrong[0])}")
     return tuple(name.removesuffix(".") for name in names)
 
 
@@ -70,13 +72,13 @@ def _read_rate(text: str) -> str:
     try:
         limits.parse_many(text)
     except ValueError as error:
-        raise ValueError(f"a rate such as 100/second, not {text[:SHOWN_CHARACTERS]!r}") from error
+        raise ValueError(f"a rate such as 100/second, not {_shown(text)}") from error
     return text
 
 
 def _read_log_format(text: str) -> str:
     if text not in ("plain", "json"):
-        raise ValueError(f"plain or json, not {text[:SHOWN_CHARACTERS]!r}")
+        raise ValueError(f"plain or json, not {_shown(text)}")
     return text
 
 
@@ -283,7 +285,7 @@ def _read(text: str, default: Any, metadata: Mapping[str, Any]) -> Any:
     kind = "a whole number" if whole else "a number"
     # int() and float() also accept 8_0, digits of other scripts and nan.
     if not re.fullmatch(r"[+-]?[0-9]{1,20}" if whole else r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?", text):
-        raise SettingsError(f"{metadata['variable']} must be {kind}, not {text[:SHOWN_CHARACTERS]!r}")
+        raise SettingsError(f"{metadata['variable']} must be {kind}, not {_shown(text)}")
     value = type(default)(text)
     if not metadata["least"] <= value <= metadata["most"]:
         limits = f"{metadata['least']} to {metadata['most']}"

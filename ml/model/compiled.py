@@ -6,6 +6,7 @@ The first use on a machine compiles the code, which takes seconds and is said; l
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -53,6 +54,8 @@ class Compiled:
         self._code = code
         self._n_trees = forest.n_trees
         self._shape = (forest.n_outputs,)
+        # Numbers are cast in a third of the time that NumPy takes for a list of them.
+        self._pack_into = struct.Struct(f"{forest.n_features}f").pack_into
         self._gaps = True if any(cuts.has_missing) else None
         # Where -1 is a word that is not among the choices, and so no value.
         self._categories = list(cuts.categories)
@@ -80,7 +83,8 @@ class Compiled:
 
     def one(self, row: Sequence[float], _ranks: Sequence[int] | None = None) -> NDArray[np.float64]:
         """Return the answer to one row of float64 values, shape (n_outputs,)."""
-        sums, values = np.zeros(self._shape), np.array(row, dtype=np.float32)
+        sums, values = np.zeros(self._shape), np.empty(len(row), dtype=np.float32)
+        self._pack_into(values.data, 0, *row)
         for feature in self._categories:
             if values[feature] < 0:
                 values[feature] = np.nan

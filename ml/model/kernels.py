@@ -25,7 +25,8 @@ BLOCK_ROWS = 64
 @njit(inline="always")
 def _step(node: Any, value: Any, gaps: Any) -> Any:
     """Return how many nodes further on a row goes, 0 at a leaf."""
-    right = not value <= node.threshold
+    # What is not a number goes left: beyond a leaf, whose threshold is infinite, no row may go.
+    right = value > node.threshold
     if gaps is not None and value != value:
         right = node.feature < LEFT_IF_MISSING
     return np.int64(node.children) + np.int64(right)

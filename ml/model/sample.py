@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ml.errors import MLError
 from ml.model.card import TrainedFeature
-from ml.model.values import UNKNOWN, reader_of, short
+from ml.model.values import UNKNOWN, Reader, reader_of, short
 from ml.tables.numbers import (
     LARGEST,
     NotANumber,
@@ -69,16 +69,20 @@ class Validator:
         known = set(self.keys)
         self._key_of = {feature.header: feature.key for feature in features if feature.header not in known}
         self._key_of.pop("", None)
-        self._readers = [(reader_of(feature), bool(feature.choices)) for feature in features]
-        self._checks = [
+        self._readers = [reader_of(feature) for feature in features]
+        limits = [
             (
                 -LARGEST if feature.minimum is None else max(feature.minimum, -LARGEST),
                 LARGEST if feature.maximum is None else min(feature.maximum, LARGEST),
             )
             for feature in features
         ]
+        self._columns = [
+            (*_quick(feature, read), low, high)
+            for feature, read, (low, high) in zip(features, self._readers, limits, strict=True)
+        ]
         self._ranges = [(feature.low, feature.high) for feature in features]
-        self._minima, self._maxima = np.array(self._checks, dtype=np.float64).T
+        self._minima, self._maxima = np.array(limits, dtype=np.float64).T
         self._may_lack = np.array([bool(feature.has_gaps or feature.choices) for feature in features])
 
     def row(self, sample: Mapping[str, object] | Sequence[object]) -> list[float]:
@@ -94,25 +98,31 @@ class Validator:
             InvalidSample: with one error for each feature that is missing, wrong or unknown.
         """
         row: list[float] = []
-        # A valid sample is read in one pass; an invalid one is read again to find all of its errors.
-        if len(sample) == len(self._checks):
+        # A valid sample is read in one pass; any other is read again to find all of its errors, or a unit in its text.
+        if len(sample) == len(self._columns):
             try:
                 values = [sample[key] for key in self.keys] if isinstance(sample, Mapping) else sample
-                for value, (read, is_word), (low, high) in zip(values, self._readers, self._checks, strict=True):
-                    number = read(value) if is_word or type(value) is not float else value
+                for value, (plain, read, low, high) in zip(values, self._columns, strict=True):
+                    number = value if type(value) is plain else read(value)
                     if not low <= number <= high and not (math.isnan(number) and self._may_lack[len(row)]):
                         break
                     row.append(number)
             except (KeyError, NotANumber):
                 pass
-        if len(row) != len(self._checks):
-            if not isinstance(sample, Mapping):
-                raise InvalidSample(self._errors(self._by_position(sample), n_values=len(sample)))
+        return row if len(row) == len(self._columns) else self._read_again(sample)
+
+    def _read_again(self, sample: Mapping[str, object] | Sequence[object]) -> list[float]:
+        if not isinstance(sample, Mapping):
+            by_key: Mapping[str, object] = self._by_position(sample)
+            errors = self._errors(by_key, n_values=len(sample))
+        else:
             by_key, twice = self._by_key(sample)
             if by_key is not sample and not twice:
                 return self.row(by_key)
-            raise InvalidSample([*self._errors(by_key), *twice])
-        return row
+            errors = [*self._errors(by_key), *twice]
+        if errors:
+            raise InvalidSample(errors)
+        return [read(by_key[key]) for read, key in zip(self._readers, self.keys, strict=True)]
 
     def accepts(self, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return for each of many rows whether all its values are possible ones.
@@ -161,11 +171,11 @@ class Validator:
     def _errors(self, sample: Mapping[str, object], *, n_values: int = 0) -> list[FieldError]:
         """Return the errors of a sample; `n_values` is the number of values of a sample without keys."""
         errors = []
-        for feature in self.features:
+        for feature, read in zip(self.features, self._readers, strict=True):
             if feature.key not in sample:
                 errors.append(FieldError(feature.key, "missing", f"{feature.title} is missing"))
                 continue
-            error = _error(feature, sample[feature.key])
+            error = _error(feature, read, sample[feature.key])
             if error:
                 errors.append(error)
         known = set(self.keys)
@@ -178,10 +188,17 @@ class Validator:
         return errors
 
 
-def _error(feature: TrainedFeature, value: object) -> FieldError | None:
+def _quick(feature: TrainedFeature, read: Reader) -> tuple[type[float] | None, Reader]:
+    """Return the type of the values that stand in a row as they are, and what reads most of the others."""
+    if feature.choices:
+        return None, read
+    return float, read if feature.has_gaps or feature.thousands else number_of
+
+
+def _error(feature: TrainedFeature, read: Reader, value: object) -> FieldError | None:
     title = feature.title
     try:
-        number = reader_of(feature)(value)
+        number = read(value)
     except NotANumber as error:
         return _unread(feature, value, error.code)
     if feature.choices or (feature.has_gaps and math.isnan(number)):

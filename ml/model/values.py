@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,6 +18,9 @@ NO_VALUE_TEXTS = ("NA", "?", "-", "none")
 BOOLEANS = (("false", "no", "f", "n", "0"), ("true", "yes", "t", "y", "1"))
 
 
+Reader = Callable[[object], float]
+
+
 class UnknownWord(float):
     """The value in a row of a word that is not among the choices of its feature: -1. The word goes along."""
 
@@ -28,74 +32,85 @@ class UnknownWord(float):
     word: str
 
 
-def reader_of(feature: Feature) -> Callable[[object], float]:
+def reader_of(feature: Feature) -> Reader:
     """Return what makes the number in a row out of a sample's value; it raises `NotANumber`.
 
     That is `number_of` itself for a number that always has a value and no unit.
     """
     if feature.choices:
-        return partial(_choice, feature=feature, positions=_positions(feature))
+        positions = {choice: float(position) for position, choice in enumerate(feature.choices)}
+        return partial(_choice, positions, feature, _no_values(feature))
     if feature.has_gaps or feature.unit or feature.thousands:
-        return partial(_number, feature=feature)
+        return partial(_number, feature, _no_values(feature))
     return number_of
-
-
-def no_value(value: object, feature: Feature) -> bool:
-    """Tell whether a value of a sample says that there is none: null, or text that stands for it."""
-    return value is None or (type(value) is str and value.strip() in {*feature.markers, no_value_text(feature)})
 
 
 def no_value_text(feature: Feature) -> str:
     """Return the text that stands for no value where a person types one: NA, if that is no choice."""
-    return next(text for text in (*feature.markers, *NO_VALUE_TEXTS) if text not in feature.choices)
+    texts = itertools.chain(feature.markers, NO_VALUE_TEXTS, map("none {}".format, itertools.count(2)))
+    return next(text for text in texts if text not in feature.choices)
 
 
-def _number(value: object, *, feature: Feature) -> float:
-    if feature.has_gaps and no_value(value, feature):
+def _no_values(feature: Feature) -> frozenset[str]:
+    """Return the texts that stand for no value in a sample; none where the feature always has one."""
+    return frozenset({*feature.markers, no_value_text(feature)} if feature.has_gaps else ())
+
+
+def _number(feature: Feature, no_values: frozenset[str], value: object) -> float:
+    if type(value) is float:
+        return value
+    if type(value) is not str:
+        return math.nan if value is None and feature.has_gaps else number_of(value)
+    if value.strip() in no_values:
         return math.nan
-    marks = {"unit": feature.unit, "decimal": feature.decimal, "thousands": feature.thousands}
-    if type(value) is str and feature.thousands:
-        value = without_marks(value, **marks)
+    marks = {"decimal": feature.decimal, "thousands": feature.thousands}
     try:
-        return number_of(value)
+        return number_of(without_marks(value, unit="", **marks) if feature.thousands else value)
     except NotANumber:
-        if type(value) is not str or not feature.unit:
+        if not feature.unit:
             raise
-        return number_of(without_marks(value, **marks))
+        return number_of(without_marks(value, unit=feature.unit, **marks))
 
 
-def _positions(feature: Feature) -> dict[str, float]:
-    return {choice: float(position) for position, choice in enumerate(feature.choices)}
-
-
-def _choice(value: object, *, feature: Feature, positions: Mapping[str, float]) -> float:
-    if value is None or type(value) is str:
-        word = composed((value or "").strip())
-    elif isinstance(value, float) and math.isnan(value):
-        word = ""
+def _choice(positions: Mapping[str, float], feature: Feature, no_values: frozenset[str], value: object) -> float:
+    if type(value) is str:
+        if value in positions:
+            return positions[value]
+        word = composed(value.strip())
+    elif value is None or (isinstance(value, float) and math.isnan(value)):
+        if feature.has_gaps:
+            return math.nan
+        raise NotANumber("missing")
     elif isinstance(value, bool | int | float):
-        word = _plain_text(value, positions)
+        word = _plain_text(value, feature)
     else:
         raise NotANumber("not_a_number")
     if word in positions:
         return positions[word]
-    if feature.has_gaps and (value is None or no_value(word, feature)):
+    if word in no_values:
         return math.nan
     if not word:
         raise NotANumber("missing")
     return UnknownWord(short(word))
 
 
-def _plain_text(value: float, positions: Mapping[str, float]) -> str:
+def _plain_text(value: float, feature: Feature) -> str:
     """Return the choice that a JSON number or boolean is, or else its JSON text."""
     if isinstance(value, bool):
-        said = BOOLEANS[value]
-        return next((choice for choice in positions if choice.lower() in said), said[0])
-    # Digits beyond those of any word would be refused by str() where there are thousands of them.
+        return _boolean_text(feature, is_true=value)
     number = number_of(value)
+    # Digits beyond those of any word would be refused by str() where there are thousands of them.
     if not math.isfinite(number):
         return str(number)
-    return next((text for text in (repr(number), shown_number(number)) if text in positions), shown_number(number))
+    text = shown_number(number)
+    return text if text in feature.choices else repr(number) if repr(number) in feature.choices else text
+
+
+def _boolean_text(feature: Feature, *, is_true: bool) -> str:
+    """Return the choice that is this boolean, where a column's two choices are one pair of `BOOLEANS`, or its text."""
+    by_lower = {choice.lower(): choice for choice in feature.choices}
+    pair = next((pair for pair in zip(*BOOLEANS, strict=True) if by_lower.keys() == {*pair}), ("false", "true"))
+    return by_lower.get(pair[is_true], pair[is_true])
 
 
 def short(value: object) -> str:

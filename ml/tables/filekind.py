@@ -1,10 +1,14 @@
-"""Detection of files other than CSV text by their first characters."""
+"""Which kind of file it is, by its first bytes or characters."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from ml.errors import DatasetError
+
+# What is no text, and is read all the same.
+Kind = Literal["zip", "gzip", "parquet", "text"]
 
 # How these files start, as text in which bytes that are not UTF-8 are lone surrogates ("surrogateescape").
 _STARTS = (
@@ -20,10 +24,22 @@ _STARTS = (
     ("\udcfd7zXZ\0", "this is an xz file: unpack it"),
     ("(\udcb5/\udcfd", "this is a Zstandard file: unpack it"),
 )
+_PACKED: dict[bytes, Kind] = {b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip", b"PAR1": "parquet"}
+START_BYTES = 4
 # An object with a member, or an array of objects, arrays or text, in one line or more; no header has such brackets.
 _JSON = re.compile(r'\s*+(?:\{\s*+(?:"|$)|\[\s*+(?:[\[{"]|$))')
 _HTML = re.compile(r"\s*+<(?:!doctype html|html)\b", re.IGNORECASE)
 _LOOKED_AT = 64
+
+
+def kind_of(start: bytes) -> Kind:
+    """Return the kind of a file that starts with these `START_BYTES`; a file of any unknown kind may be text."""
+    return _PACKED.get(start, _PACKED.get(start[:2], "text"))
+
+
+def is_json(start: str) -> bool:
+    """Tell whether text starts as JSON does."""
+    return _JSON.match(start[:_LOOKED_AT]) is not None
 
 
 def refuse_other_files(start: str) -> None:
@@ -33,19 +49,17 @@ def refuse_other_files(start: str) -> None:
         start: the first line; more or less of it will do as well.
 
     Raises:
-        DatasetError: it starts as another kind of file does, which the message names; or it is blank.
+        DatasetError: it starts as another kind of file does, which the message names.
     """
     for mark, message in _STARTS:
         if start.startswith(mark):
             raise DatasetError(message)
-    head = start[:_LOOKED_AT]
-    if _JSON.match(head):
+    if is_json(start):
         raise DatasetError("this is JSON: save the table as CSV")
-    if _HTML.match(head):
+    if _HTML.match(start[:_LOOKED_AT]):
         raise DatasetError("this is an HTML page: save the table as CSV")
-    if not start.strip():
-        raise DatasetError("no header row: line 1 is blank")
     if "\0" in start:
         # Western text in UTF-16 has a zero in each of its pairs of bytes, always in the same place.
+        head = start[:_LOOKED_AT]
         is_utf_16 = ({*head[::2]} == {"\0"}) != ({*head[1::2]} == {"\0"})
         raise DatasetError("UTF-16 text: save it as UTF-8" if is_utf_16 else "not text")

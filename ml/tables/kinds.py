@@ -20,6 +20,8 @@ from ml.tables.rows import shown
 
 # So few different texts are a category, be they numbers beside words, or different in almost every row.
 FEW = 20
+# More than this with no text twice are no category.
+FEW_ALL_DIFFERENT = 5
 # Where this share of the cells is numbers, the others are mistakes, or words for no value.
 MOSTLY_NUMBERS = 0.9
 # Text rather than a category: what is different in more than this share of rows, or has so many words that the choices
@@ -229,6 +231,8 @@ def _reason_against_words(column: Column, texts: Sequence[str], n_rows: int, n_g
         return f"dates or times, as {shown(texts[0])}"
     if len(texts) == n_given and _names_identifier(column.header):
         return "an identifier, another one in each row"
+    if len(texts) == n_given > FEW_ALL_DIFFERENT:
+        return f"text, another one in each row, as {shown(texts[0])}"
     if len(texts) > FEW and (len(texts) > MOSTLY_DIFFERENT * n_given or n_chosen < MOSTLY_DIFFERENT * n_given):
         return f"text, {len(texts)} different in {rows(n_given)}, as {shown(texts[0])}"
     return ""

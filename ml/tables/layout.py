@@ -12,9 +12,11 @@ import msgspec
 
 from ml.errors import DatasetError
 from ml.tables.dataset import Feature
+from ml.tables.dialect import SEPARATORS, Dialect
+from ml.tables.encoding import understood
 from ml.tables.headers import MAX_COLUMNS, feature_of, key_of, listed
 from ml.tables.marks import THOUSANDS, Marks
-from ml.tables.rows import SEPARATORS, shown
+from ml.tables.rows import shown
 from ml.tables.written import RowWriter
 
 
@@ -27,7 +29,7 @@ class Place(msgspec.Struct, frozen=True):
 
     Attributes:
         line: on which the next row starts, counted from 1.
-        separator, width: what is between the cells of the header, and how many cells it has.
+        dialect, width: how the cells of the header are written, and how many it has.
         positions: the column of each feature.
         added: how many new columns there are.
         answers: 12 hex digits that two models share when they have the same features and labels.
@@ -38,7 +40,7 @@ class Place(msgspec.Struct, frozen=True):
     """
 
     line: int
-    separator: str
+    dialect: Dialect
     width: int
     positions: tuple[int, ...]
     added: int
@@ -50,7 +52,7 @@ class Place(msgspec.Struct, frozen=True):
         columns = range(self.width)
         is_possible = (
             0 < self.line < 2**53
-            and self.separator in SEPARATORS
+            and self.dialect.separator in SEPARATORS
             and self.width <= MAX_COLUMNS
             and 0 < self.added <= MAX_COLUMNS
             and self.positions
@@ -63,7 +65,7 @@ class Place(msgspec.Struct, frozen=True):
     def last_row(self, message: str, *, guarded: bool) -> str:
         """Return a row with nothing but a message, for a table that has to end before its end."""
         cells = [""] * (self.width + self.added - 1)
-        return RowWriter(self.separator, guarded=guarded).row([*cells, message]) + "\n"
+        return RowWriter(self.dialect.written, guarded=guarded).row([*cells, message]) + "\n"
 
 
 def added_columns(header: Sequence[str], labels: Sequence[str]) -> list[str]:
@@ -94,7 +96,7 @@ class Name(NamedTuple):
 
 def name_of(header: str, number: int) -> Name:
     """Return what the name of a column says; one without a name is called by its number."""
-    feature = feature_of(header.strip() or f"column_{number}")
+    feature = feature_of(understood(header).strip() or f"column_{number}")
     return Name(feature.header, feature.key, feature.unit)
 
 
@@ -118,9 +120,9 @@ def positions_of(features: Sequence[Feature], names: Sequence[Name]) -> list[int
             seen[feature.header] += 1
     for feature in features:
         if feature.key not in positions:
-            found = [*keys.get(feature.key, ()), *keys.get(key_of(feature.header), ())]
-            free = [index for index in dict.fromkeys(found) if index not in claimed]
-            positions[feature.key] = _only(feature, free, names)
+            found = keys.get(feature.key) or keys.get(key_of(feature.header), [])
+            positions[feature.key] = _only(feature, [index for index in found if index not in claimed], names)
+            claimed.add(positions[feature.key])
     return [positions[feature.key] for feature in features]
 
 
@@ -150,4 +152,4 @@ def _by(names: Sequence[str]) -> dict[str, list[int]]:
 
 def _plain(unit: str) -> str:
     """Return a unit in a form in which micro, degrees and squares have one character each."""
-    return "".join(unicodedata.normalize("NFKC", unit).split())
+    return "".join(unicodedata.normalize("NFKC", unit.replace("º", "°")).split())

@@ -72,10 +72,10 @@ def without_marks(text: str, *, unit: str, decimal: str, thousands: str) -> str:
     if unit:
         text = text.removesuffix(unit).removeprefix(unit).strip()
     if thousands and thousands in text:
-        whole, _, _ = text.partition(decimal)
+        whole, mark, fraction = text.partition(decimal)
         first, *threes = whole.lstrip("+-\u2212").split(thousands)
         if 1 <= len(first) <= 3 and all(len(three) == 3 for three in threes):
-            return text.replace(thousands, "")
+            return whole.replace(thousands, "") + mark + fraction
     return text
 
 

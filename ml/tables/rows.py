@@ -10,22 +10,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ml.errors import DatasetError
-from ml.tables.filekind import refuse_other_files
+from ml.tables.dialect import Dialect
+from ml.tables.preamble import Head, Preamble
 
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 # A longer row is no row of a table; it would have to be kept whole.
 MAX_ROW_CHARACTERS = 2**18
-MAX_HEADER_LINES = 1_000
+# So many separators are held that may be all that comes until the end.
+MAX_BLANK_CHARACTERS = 2**16
 _SHOWN_CHARACTERS = 60
-# A quote opens a cell only at its start: elsewhere it may be a mark for inches. While it is open, the last group is "".
-_QUOTED = re.compile(r'(^|[,;\t])"(?:[^"]++|"")*+("?)')
+_LINE_END = re.compile(r"\r\n?|\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """Some rows: the cells of each, the line on which it starts, counted from 1, and its text without the line end.
 
-    `texts` is None where the text had quotes.
+    `texts` is None where cells are not just split text: there were quotes, or white space between them.
     """
 
     rows: list[list[str]]
@@ -34,38 +34,49 @@ class Block:
 
 
 class RowReader:
-    """Takes text, and returns the rows that it completes. The header is a block of its own; blank lines are left out.
+    """Takes text, and returns the rows that it completes. The header is a block of its own, and comes out with the
+    first row; see `Preamble` for what may stand above it. Blank lines are left out.
 
     Lines end with a line feed, a carriage return or both. A cell may be quoted, and then have separators, line ends
     and doubled quotes in it. A byte order mark at the start is left out.
 
     Args:
         allow_one_column: take a header that has no separator for one column; else it is an error.
+        has_header: whether there is a header; else the columns are `column_1` and so on.
+        keep_separators: take lines of separators alone for rows even at the end of the text.
         strict: text between a closing quote and the next separator is an error; else it belongs to the cell.
-        separator, line: go on after the header, with the row that starts on this line.
+        dialect, line: go on after the header, with the row that starts on this line.
 
     Attributes:
-        separator: what the header uses: the most frequent one outside quotes. It is set when the header comes out.
+        dialect: how cells are written; None until the header comes out.
         line: on which the row starts that is not complete, counted from 1.
         max_rows: the most rows of a block; it may be changed between two blocks.
         blank_lines: how many were left out.
+        inferred: what was inferred or left out above the rows, one sentence each.
     """
 
     def __init__(
-        self, *, allow_one_column: bool = False, strict: bool = False, separator: str = "", line: int = 1
+        self,
+        *,
+        allow_one_column: bool = False,
+        has_header: bool = True,
+        keep_separators: bool = False,
+        strict: bool = False,
+        dialect: Dialect | None = None,
+        line: int = 1,
     ) -> None:
-        self.separator = separator
+        self.dialect = dialect
         self.max_rows = 2**16
         self.blank_lines = 0
+        self.inferred: list[str] = []
         self._allow_one_column = allow_one_column
+        self._most_separators = 0 if keep_separators else MAX_BLANK_CHARACTERS
         self._strict = strict
-        self._has_header = self._has_begun = bool(separator)
+        self._has_begun = dialect is not None
+        self._preamble = Preamble(allow_one_column=allow_one_column, has_header=has_header)
         # The line that has not ended, in pieces.
         self._pieces = [""]
-        self._piece_characters = 0
-        # The lines of a header that has not ended, and whether a quote is open in them.
-        self._header: list[str] = []
-        self._header_is_open = False
+        self._piece_characters = self._blank_characters = 0
         # The row in which a quote is open: its complete cells, the pieces of the open one, and the size of all lines.
         self._cells: list[str] = []
         self._open_cell: list[str] = []
@@ -75,8 +86,9 @@ class RowReader:
 
     @property
     def held_characters(self) -> int:
-        """How many characters at the end of the text belong to a row that is not complete."""
-        return self._row_characters + self._piece_characters
+        """How many characters at the end of the text belong to a row that is not complete, or to no header yet."""
+        above = self._preamble.waiting_characters if self.dialect is None else 0
+        return above + self._row_characters + self._piece_characters
 
     def feed(self, text: str) -> Iterator[Block]:
         """Take text, and yield the rows that are complete by now.
@@ -94,12 +106,8 @@ class RowReader:
         self._pieces.append(text)
         self._piece_characters += len(text)
         if ends_line:
-            text = "".join(self._pieces)
-            # A return at the end may be half of a line end.
-            end = max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1
-            self._hold(text[end:])
-            yield from self._blocks(text[:end])
-        if self.held_characters > MAX_ROW_CHARACTERS:
+            yield from self._take("".join(self._pieces))
+        if self._row_characters + self._piece_characters - self._blank_characters > MAX_ROW_CHARACTERS:
             raise DatasetError(f"line {self.line}: a row of more than {MAX_ROW_CHARACTERS} characters")
 
     def finish(self) -> Iterator[Block]:
@@ -110,26 +118,74 @@ class RowReader:
         """
         text = "".join(self._pieces)
         self._hold("")
-        yield from self._blocks(text)
-        if self._header:
-            raise DatasetError("line 1: a quote in the header is not closed")
-        if not self.separator:
-            raise DatasetError("no header row: the file is empty")
+        if self.dialect is None:
+            head = self._preamble.feed(text) or self._preamble.finish()
+            text = head.text
+            self._hold(text)
+            yield self._begin(head)
+            self._hold("")
+        if self._open_cell or not self._most_separators or self._has_cells(text):
+            yield from self._rows(text)
+        else:
+            self.blank_lines += len(list(io.StringIO(text, newline="")))
         if self._open_cell:
             raise DatasetError(f"line {self.line}: a quote is opened and never closed")
 
-    def _hold(self, text: str) -> None:
-        self._pieces, self._piece_characters = [text], len(text)
+    def _take(self, text: str) -> Iterator[Block]:
+        """Yield the rows of complete lines, and hold the rest."""
+        # A return at the end may be half of a line end.
+        end = max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1
+        if self.dialect is None:
+            self._hold(text[end:])
+            head = self._preamble.feed(text[:end])
+            self.line, self._row_characters = self._preamble.row_line, self._preamble.open_characters
+            if head is None:
+                return
+            text, end = head.text + text[end:], len(head.text)
+            self._hold(text)
+            yield self._begin(head)
+        blank_characters = end - self._end_of_cells(text, end)
+        if blank_characters > self._most_separators:
+            blank_characters = 0
+        self._hold(text[end - blank_characters :])
+        self._blank_characters = blank_characters
+        yield from self._rows(text[: end - blank_characters])
 
-    def _blocks(self, text: str) -> Iterator[Block]:
+    def _has_cells(self, text: str) -> bool:
+        assert self.dialect is not None  # there is a header
+        return bool(text.strip(self.dialect.blank))
+
+    def _end_of_cells(self, text: str, end: int) -> int:
+        """Return where the last line ends that has more than separators."""
+        assert self.dialect is not None  # there is a header
+        last = len(text[:end].rstrip(self.dialect.blank))
+        ends = _LINE_END.search(text, last, end) if last else None
+        return ends.end() if ends else 0
+
+    def _hold(self, text: str) -> None:
+        self._pieces, self._piece_characters, self._blank_characters = [text], len(text), 0
+
+    def _begin(self, head: Head) -> Block:
+        """Return the header."""
+        if head.dialect is None and not self._allow_one_column:
+            raise DatasetError(
+                f"the header has only one column, {shown(head.header[0].strip())}: separate by comma, semicolon or tab"
+            )
+        self._row_characters = 0
+        self.dialect = head.dialect or Dialect(",")
+        self.blank_lines = self._preamble.blank_lines
+        self.inferred = self._preamble.inferred
+        self.line = self._next_line = head.next_line
+        return Block([head.header], [head.line], None)
+
+    def _rows(self, text: str) -> Iterator[Block]:
         """Yield the rows of complete lines."""
-        if text and not self.separator:
-            text = self._from_header(text)
+        assert self.dialect is not None  # there is a header
         if not text:
             return
         plain = None if self._open_cell else _plain_lines(text)
         if plain is None:
-            yield from self._quoted_rows(text)
+            yield from self._quoted_rows(text, self.dialect)
             return
         start = self._next_line
         self.line = self._next_line = start + len(plain)
@@ -140,33 +196,9 @@ class RowReader:
             plain = [text for text in plain if text]
         for part in self._slices(len(plain)):
             texts = plain[part]
-            yield Block([text.split(self.separator) for text in texts], lines[part], texts)
+            yield Block(self.dialect.rows(texts), lines[part], texts if self.dialect.is_plain else None)
 
-    def _from_header(self, text: str) -> str:
-        """Take the lines of the header; when they are complete, settle the separator and return them and the rest.
-
-        They are several if a quoted cell has line ends.
-        """
-        lines = io.StringIO(text, newline="")
-        for line in lines:
-            if not self._header:
-                refuse_other_files(line)
-            elif len(self._header) == MAX_HEADER_LINES:
-                raise DatasetError("line 1: a quote in the header is not closed")
-            self._header.append(line)
-            self._row_characters += len(line)
-            if self._header_is_open and '"' not in line:
-                continue
-            quoted = _QUOTED.finditer(f'"{line}' if self._header_is_open else line)
-            self._header_is_open = any(not found[2] for found in quoted)
-            if not self._header_is_open:
-                header = "".join(self._header)
-                self.separator = _separator_or_comma(header) if self._allow_one_column else separator_of(header)
-                self._header, self._row_characters = [], 0
-                return header + text[lines.tell() :]
-        return ""
-
-    def _quoted_rows(self, text: str) -> Iterator[Block]:
+    def _quoted_rows(self, text: str, dialect: Dialect) -> Iterator[Block]:
         lines = list(io.StringIO(text, newline=""))
         n_lines = len(lines)
         # What is in an open quote goes on as a quoted cell of its own.
@@ -174,7 +206,7 @@ class RowReader:
         if goes_on:
             lines[0] = '"' + lines[0]
         # The last line closes the quote that is still open, if any: the last row ends on it.
-        reader = csv.reader(itertools.chain(lines, ['"\n']), delimiter=self.separator, strict=self._strict)
+        reader = dialect.reader(itertools.chain(lines, ['"\n']), strict=self._strict)
         rows: list[list[str]] = []
         starts: list[int] = []
         start, before = self.line, 0
@@ -188,10 +220,9 @@ class RowReader:
                     break
                 if goes_on:
                     self._keep(cells, goes_on=True)
-                    rows.append(self._kept())
-                    starts.append(start)
+                    cells = self._kept()  # noqa: PLW2901
                     goes_on = False
-                elif cells:
+                if cells:
                     rows.append(cells)
                     starts.append(start)
                 else:
@@ -231,10 +262,6 @@ class RowReader:
 
     def _slices(self, n_rows: int) -> Iterator[slice]:
         start = 0
-        if n_rows and not self._has_header:
-            self._has_header = True
-            yield slice(0, 1)
-            start = 1
         while start < n_rows:
             end = start + self.max_rows
             yield slice(start, end)
@@ -254,28 +281,6 @@ def _plain_lines(text: str) -> list[str] | None:
     if len(text) > limit and max(map(len, lines), default=0) > limit:
         return None
     return lines
-
-
-def separator_of(header: str) -> str:
-    """Return the separator that a header row uses: the most frequent one outside quotes.
-
-    Raises:
-        DatasetError: there is none, so there is only one column.
-    """
-    unquoted = _QUOTED.sub(r"\1", header)
-    separator = max(SEPARATORS, key=unquoted.count)
-    if separator not in unquoted:
-        raise DatasetError(
-            f"the header has only one column, {shown(header.strip())}: separate by comma, semicolon or tab"
-        )
-    return separator
-
-
-def _separator_or_comma(header: str) -> str:
-    try:
-        return separator_of(header)
-    except DatasetError:
-        return ","
 
 
 def shown(text: str) -> str:

@@ -145,7 +145,8 @@ def _classes(
     names = {key: min(spelled, key=lambda text: (-spelled[text], text)) for key, spelled in spellings.items()}
     labels = ordered([names[key] for key in sizes if sizes[key] > 1])
     if len(labels) < 2:
-        what = f"there is only one class, {shown(labels[0])}" if labels else "no class has two rows"
+        more = ", with more than one row" if lone else ""
+        what = f"there is only one class, {shown(labels[0])}{more}" if labels else "no class has two rows"
         return Unusable(column, f"is no target: {what}")
     if wrong := next((label for label in labels if len(label) > MAX_TEXT or "\0" in label), ""):
         return Unusable(column, f"has {shown(wrong)}, which is no label: too long, or not text")

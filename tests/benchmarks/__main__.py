@@ -10,6 +10,7 @@ from . import (
     attack,
     connections,
     endpoints,
+    forests,
     in_process,
     load,
     replace,
@@ -26,6 +27,7 @@ from .subject import Plan
 PARTS = {
     "in-process": in_process,
     "wide": wide,
+    "forests": forests,
     "http": endpoints,
     "stream": stream,
     "connections": connections,

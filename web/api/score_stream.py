@@ -8,7 +8,7 @@ that was not followed by such a frame, sends the newest `resume` as a text frame
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -44,6 +44,7 @@ DONE, REFUSED, TRY_AGAIN_LATER = 1000, 1008, 1013
 class _Resume(msgspec.Struct, frozen=True):
     read: Annotated[int, Meta(ge=0, le=2**53)]
     place: Place
+    encoding: Literal["utf-8", "utf-16-le", "utf-16-be"]
 
 
 class ScoreStream:
@@ -134,7 +135,7 @@ class _File:
         return Scoring(
             model, self._uploads, self._service.metrics.score, strict=self._strict,
             place=resume.place if resume else None, start=resume.read if resume else 0,
-            on_answers=self._take,
+            encoding=resume.encoding if resume else "", on_answers=self._take,
         )  # fmt: skip
 
     def _take(self, rows: NDArray[np.float64], indices: NDArray[np.intp]) -> None:
@@ -158,8 +159,8 @@ class _File:
     async def _commit(self, scoring: Scoring, *, done: bool) -> None:
         """Say that all rows that were sent are whole."""
         place, read = scoring.place, scoring.read
-        resume = msgspec.json.encode(_Resume(read, place)).decode() if place else ""
-        frame = self._answers.frame(read=read, resume=resume, done=done)
+        resume = msgspec.json.encode({"read": read, "place": place, "encoding": scoring.encoding}) if place else b""
+        frame = self._answers.frame(read=read, resume=resume.decode(), done=done)
         await self._websocket.send_text(msgspec.json.encode(frame).decode())
 
     async def _end(self, place: Place | None, message: str) -> None:

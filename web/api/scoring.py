@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -15,6 +14,7 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier, Prediction
 from ml.score import Scorer
 from ml.scored import Part
+from ml.tables.encoding import TextDecoder
 from ml.tables.layout import Place
 from web.api.upload import too_large
 from web.metrics.channel import Channel
@@ -69,7 +69,7 @@ class Scoring:
     """One file, that comes as bytes in pieces of any size; see `Scorer` for its table. What is in it is counted.
 
     Args:
-        place, start: go on there, and with the byte of the file, counted from 0, at which that row starts.
+        place, start, encoding: go on there, and with the byte of the file, counted from 0, at which that row starts.
         strict: as for `Scorer`.
         on_answers: is told each row that has an answer.
 
@@ -89,6 +89,7 @@ class Scoring:
         *,
         place: Place | None = None,
         start: int = 0,
+        encoding: str = "",
         strict: bool = False,
         on_answers: OnAnswers = lambda _rows, _indices: None,
     ) -> None:
@@ -99,14 +100,18 @@ class Scoring:
         self._scorer = Scorer(
             model, max_cells=SLICE_CELLS, guarded=True, strict=strict, place=place, predict=self._predict
         )
-        # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
-        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._decoder = TextDecoder.going_on(encoding) if encoding else TextDecoder()
         self._came = start
-        self._held_bytes = 0  # of the text that belongs to a row that is not complete
+        self._tail = ""  # the text that belongs to a row that is not complete
 
     @property
     def read(self) -> int:
-        return self._came - self._held_bytes - len(self._decoder.getstate()[0]) if self.place else 0
+        return self._came - self._decoder.size_of(self._tail) - self._decoder.held if self.place else 0
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of the file; empty while it is not known."""
+        return self._decoder.encoding
 
     @property
     def place(self) -> Place | None:
@@ -139,9 +144,13 @@ class Scoring:
         """Yield what is left: no more bytes come. Errors are those of `Scorer.finish`."""
         async for part in self._feed(self._decoder.decode(b"", final=True)):
             yield part
+        has_begun = self.place is not None
         async for part in self._in_turn(self._scorer.finish()):
+            if not has_begun and self.place is not None:
+                has_begun = True
+                self._keep_tail()
             yield part
-        self._held_bytes = 0
+        self._tail = ""
 
     def last_row(self, message: str) -> bytes:
         """Return a row with nothing but a message; no bytes if there is no header above it."""
@@ -150,13 +159,13 @@ class Scoring:
     async def _feed(self, text: str) -> AsyncIterator[Part]:
         for start in range(0, len(text), SLICE_CHARACTERS):
             piece = text[start : start + SLICE_CHARACTERS]
+            self._tail += piece
             async for part in self._in_turn(self._scorer.feed(piece)):
                 yield part
-            held = self._scorer.held_characters
-            if held > len(piece):  # no row has ended in it
-                self._held_bytes += len(encoded(piece))
-            else:
-                self._held_bytes = len(encoded(piece[len(piece) - held :]))
+            self._keep_tail()
+
+    def _keep_tail(self) -> None:
+        self._tail = self._tail[len(self._tail) - self._scorer.held_characters :]
 
     async def _in_turn(self, parts: Iterator[Part]) -> AsyncIterator[Part]:
         async for part in self._uploads.in_turn(parts):

@@ -18,15 +18,13 @@ from starlette.websockets import WebSocket
 from web import logs
 from web.metrics.counters import Metrics
 from web.metrics.requests import template_of
-from web.middleware.forwarded import Forwarded
 from web.middleware.origins import SAFE_METHODS, is_foreign, is_known_host, is_valid_host
 from web.middleware.rates import Rates
 from web.middleware.token import COOKIE_LIFE_S, Access, is_page
-from web.problems import Problem, too_many
+from web.problems import SHOWN_CHARACTERS, Problem, too_many
 from web.settings import Settings
 
 Headers = dict[bytes, bytes]
-SHOWN_CHARACTERS = 200
 Refuse = Callable[[Request, Problem], Awaitable[Response]]
 """Makes the response to a request that is refused before routing."""
 Fail = Callable[[Request, Exception], Awaitable[Response]]
@@ -59,23 +57,6 @@ TLS_HEADERS = [*SECURITY_HEADERS, (b"strict-transport-security", b"max-age=63072
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-def behind_gateway(
-    app: ASGIApp,
-    settings: Settings,
-    rates: Rates,
-    metrics: Metrics,
-    *,
-    websockets: Collection[str],
-    refuse: Refuse,
-    fail: Fail,
-) -> ASGIApp:
-    """Return the application behind its outermost middleware; `websockets` are the paths of its websockets."""
-    if settings.allowed_origins:
-        app = _for_other_sites(app, settings)
-    app = Gateway(app, settings, rates, metrics, websockets=websockets, refuse=refuse, fail=fail)
-    return Forwarded(app, settings.trusted_proxies) if settings.trusted_proxies else app
-
-
 def _for_other_sites(app: ASGIApp, settings: Settings) -> ASGIApp:
     # htmx sends headers of its own, so browsers of pages elsewhere ask for permission first.
     return CORSMiddleware(
@@ -100,6 +81,9 @@ class Gateway:
     """The outermost middleware of the application.
 
     The id of a request is in `scope["state"]["request_id"]`, and in the header `X-Request-ID` of its response.
+
+    Args:
+        websockets: the paths of the application's websockets.
     """
 
     def __init__(
@@ -113,7 +97,7 @@ class Gateway:
         refuse: Refuse,
         fail: Fail,
     ) -> None:
-        self.app = app
+        self.app = _for_other_sites(app, settings) if settings.allowed_origins else app
         self._websockets = frozenset(websockets)
         self._refuse = refuse
         self._fail = fail
@@ -203,17 +187,14 @@ class Gateway:
                 del self._streams[address]
 
     def _problem_of(self, scope: Scope, headers: Headers) -> Problem | None:
-        """Return the reason to refuse a request, or None."""
-        settings = self._settings
-        path = _path_of(scope)
+        """Return the reason to refuse a request with a valid `Host`, or None."""
+        path, known = _path_of(scope), self._settings.allowed_hosts
         # Probes name a machine by its address.
-        if settings.allowed_hosts and not path.startswith("/health/"):
-            hosts = [value for name, value in scope["headers"] if name == b"host"]
-            if len(hosts) != 1 or not is_known_host(hosts[0], settings.allowed_hosts):
-                return Problem(400, "the header Host does not name a host of this service")
+        if known and not path.startswith("/health/") and not is_known_host(headers.get(b"host", b""), known):
+            return Problem(400, "the header Host does not name a host of this service")
         is_tls = scope.get("scheme") in ("https", "wss")
         acts = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
-        if acts and is_foreign(headers, is_tls=is_tls, allowed=settings.allowed_origins):
+        if acts and is_foreign(headers, is_tls=is_tls, allowed=self._settings.allowed_origins):
             return Problem(403, "pages of other origins are not allowed to send this request")
         if self._access is None or self._access.admits(path, headers, now=time.time()):
             return None

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from typing import Protocol
+from typing import Any, Protocol
 
 from web import logs
 from web.middleware.body_limit import Pending
 from web.middleware.forwarded import is_proxy
 from web.problems import Problem, too_many
+from web.service import Service
 from web.settings import Settings
 
 logger = logging.getLogger("web")
@@ -31,18 +32,37 @@ class Transport(Protocol):
     def abort(self) -> None: ...
 
 
-class DeadlineMixin:
+class DeadlineMixin(asyncio.Protocol):
     """A protocol with deadlines for its client; `check_deadlines` is called about once a second.
 
     Subclasses count received bytes in `received_bytes`, and implement `check_input`.
+
+    Attributes:
+        app_state: the state that the application's lifespan yielded: the service and the connections of the process.
     """
 
     transport: Transport
+    app_state: dict[str, Any]
     received_bytes = 0
     _seen_bytes = 0  # received bytes at the last check
     _unread_s = 0.0  # time for which the client has left data unread
     _slow_s = 0.0  # time by which its input is late
     _closing_s = 0.0  # time for which its closing has been awaited
+
+    @property
+    def _service(self) -> Service:
+        service: Service = self.app_state["service"]
+        return service
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Unregister the connection."""
+        self.app_state["connections"].leave(self.transport)
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        """Restart the deadline for reading, and continue sending: the client has read."""
+        self._unread_s = 0.0
+        super().resume_writing()
 
     def check_deadlines(self, elapsed_s: float, settings: Settings) -> None:
         """Abort the connection if its client is too slow; `elapsed_s` is the time since the last check, in seconds."""
@@ -68,10 +88,6 @@ class DeadlineMixin:
     def check_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
         """Refuse a client that sends too slowly; `came` is the number of bytes since the last check."""
         raise NotImplementedError
-
-    def has_read(self) -> None:
-        """Restart the deadline for reading: the client has read."""
-        self._unread_s = 0.0
 
     def is_too_slow(self, came: int, elapsed_s: float, settings: Settings) -> bool:
         """Return whether a body or message has arrived too slowly for too long."""

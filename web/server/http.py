@@ -9,11 +9,10 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from web.problems import Problem
-from web.server.connections import Connections, DeadlineMixin
+from web.server.connections import DeadlineMixin
 from web.server.refusing import refusal
 from web.server.responding import Cycle
 from web.server.transport import MOST_PORTION_BYTES, PacedTransport
-from web.service import Service
 from web.settings import Settings
 
 # The shortest header, `a:b` and its line break, takes so many bytes and as long as a chunk.
@@ -25,10 +24,7 @@ END = b"\r\n\r\n"
 
 
 class HttpProtocol(DeadlineMixin, HttpToolsProtocol):
-    """One HTTP connection.
-
-    The state that the application's lifespan yields has the service and the connections of the process.
-    """
+    """One HTTP connection."""
 
     transport: Any
     portion_bytes = MOST_PORTION_BYTES
@@ -40,21 +36,10 @@ class HttpProtocol(DeadlineMixin, HttpToolsProtocol):
     _ignores_input = False  # the last answer is under way
     _problem: Problem | None = None  # the reason why this connection is not served
 
-    @property
-    def _service(self) -> Service:
-        service: Service = self.app_state["service"]
-        return service
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wrap the transport, and register the connection, which may be one too many."""
         super().connection_made(PacedTransport(transport, self.loop, self))  # type: ignore[arg-type]  # it acts as one
-        connections: Connections = self.app_state["connections"]
-        self._problem = connections.enter(self.transport, self, self.client[0] if self.client else "")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Unregister the connection."""
-        self.app_state["connections"].leave(self.transport)
-        super().connection_lost(exc)
+        self._problem = self.app_state["connections"].enter(self.transport, self, self.client[0] if self.client else "")
 
     def data_received(self, data: bytes) -> None:
         """Read bytes: at once if they are few, or else in portions."""
@@ -180,11 +165,6 @@ class HttpProtocol(DeadlineMixin, HttpToolsProtocol):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
-
-    def resume_writing(self) -> None:
-        """Continue sending: the client has read."""
-        self.has_read()
-        super().resume_writing()
 
     def check_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
         """Answer slow requests with 408, and close idle connections."""

@@ -16,7 +16,6 @@ from web.problems import Problem, too_many
 from web.server.connections import DeadlineMixin
 from web.server.refusing import refusal
 from web.server.transport import LEAST_PORTION_BYTES, MOST_PORTION_BYTES
-from web.service import Service
 from web.settings import Settings
 
 INVALID_TEXT, TOO_SLOW, SERVICE_RESTART, TRY_AGAIN_LATER = 1007, 1008, 1012, 1013
@@ -35,11 +34,6 @@ class StreamProtocol(DeadlineMixin, WebSocketsSansIOProtocol):
     _payload_bytes = 0  # of messages, in whole frames
     _seen_payload_bytes = 0  # of these and of the incomplete next frame, at the last check
     _queued_bytes = 0  # of messages that the application has not received yet
-
-    @property
-    def _service(self) -> Service:
-        service: Service = self.app_state["service"]
-        return service
 
     def connection_made(self, transport: Any) -> None:
         """Take over a registered connection from its HTTP protocol."""
@@ -207,14 +201,8 @@ class StreamProtocol(DeadlineMixin, WebSocketsSansIOProtocol):
 
     def resume_writing(self) -> None:
         """Continue sending: the client has read."""
-        self.has_read()
         super().resume_writing()
         self.transport.parse_soon()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Unregister the connection."""
-        self.app_state["connections"].leave(self.transport)
-        super().connection_lost(exc)
 
     def check_input(self, came: int, elapsed_s: float, settings: Settings) -> None:
         """Close a stream on which a message arrives too slowly; silence between messages is allowed.

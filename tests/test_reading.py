@@ -1,30 +1,29 @@
-"""Reading tables: every form that a CSV file comes in, every error with its place, and nothing guessed silently."""
+"""From a file to a data set: every form of one table, every error with its place, and nothing inferred silently."""
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
-import lzma
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.errors import DatasetError
-from ml.tables import csvfile, headers
-from ml.tables.csvfile import Reading, read_csv
+from ml.tables import headers, targets
 from ml.tables.dataset import Dataset
+from ml.tables.dialect import Dialect, dialect_of
 from ml.tables.headers import Limits, feature_of
 from ml.tables.numbers import LARGEST
-from ml.tables.rows import separator_of
+from ml.tables.reading import Options, Reading, read_dataset
 
 HEADER = "width (cm),height,kind"
 ROWS = ("1,10,a", "2.5,20,b", "3,30,a", "4,40,b")
+# Two rows of each of two classes: a lone row of a class is left out.
+KINDS = ("a", "b", "a", "b")
 VALUES = [[1, 10], [2.5, 20], [3, 30], [4, 40]]
 
 
@@ -41,7 +40,7 @@ def text_of(*lines: str, end: str = "\n") -> str:
 def error_of(path: Path, *, target: str | None = None, drop: Sequence[str] = ()) -> str:
     """Return the message, which is one sentence on one line that starts with the file."""
     with pytest.raises(DatasetError) as caught:
-        read_csv(path, target=target, drop=drop)
+        read_dataset(path, Options(target=target, drop=drop))
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert message.isprintable()
@@ -83,13 +82,13 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_table_is_read_in_every_form(tmp_path: Path, form: str) -> None:
-    assert_is_the_table(read_csv(written(tmp_path, FORMS[form])).dataset)
+    assert_is_the_table(read_dataset(written(tmp_path, FORMS[form])).dataset)
 
 
 def test_a_minus_sign_is_one_in_both_ways_to_write_it(tmp_path: Path) -> None:
-    reading = read_csv(written(tmp_path, text_of("x,y", "-1,a", "\u22122,b")))
+    reading = read_dataset(written(tmp_path, text_of("x,y", "-1,a", "\u22122,b", "-1,a", "-2,b")))
 
-    assert reading.dataset.rows.tolist() == [[-1], [-2]]
+    assert reading.dataset.rows.tolist() == [[-1], [-2]] * 2
 
 
 @pytest.mark.parametrize(
@@ -130,48 +129,51 @@ def test_a_header_of_brackets_and_spaces_is_read_in_no_time(header: str) -> None
     ],
 )  # fmt: skip
 def test_the_separator_is_the_most_frequent_one_outside_quotes(header: str, separator: str) -> None:
-    assert separator_of(header) == separator
+    assert dialect_of(header, None) == Dialect(separator)
 
 
 def test_a_cell_may_be_quoted_over_lines_and_later_lines_keep_their_numbers(tmp_path: Path) -> None:
-    lines = ("a,note,kind", '1,"one\ntwo",x', '2,"one\r\ntwo\r\nthree",y', "?,three,x")
+    lines = ("a,note,kind", '1,"one\ntwo",x', '2,"one\r\ntwo\r\nthree",y', "3,three,x", "1e99,four,y")
 
-    assert error_of(written(tmp_path, text_of(*lines)), drop=["note"]) == "line 7, column 'a': '?' is not a number"
-    dataset = read_csv(written(tmp_path, text_of(*lines[:3], "3,three,x")), drop=["note"]).dataset
-    assert dataset.rows.tolist() == [[1], [2], [3]]
+    message = "column 'a' has a value too large for a 32-bit float in 1 row: 1e+99 on line 8"
+    assert error_of(written(tmp_path, text_of(*lines)), drop=["note"]) == message
+    dataset = read_dataset(written(tmp_path, text_of(*lines[:4], "4,four,y")), Options(drop=["note"])).dataset
+    assert dataset.rows.tolist() == [[1], [2], [3], [4]]
 
 
 @pytest.mark.parametrize("target", ["width", "Width", "width (cm)", " width (cm) ", "WIDTH"])
 def test_the_target_is_named_by_header_or_key(tmp_path: Path, target: str) -> None:
-    path = written(tmp_path, text_of("width (cm),height", "a,1", "b,2"))
+    path = written(tmp_path, text_of("width (cm),height", "a,1", "b,2", "a,3", "b,4"))
 
-    dataset = read_csv(path, target=target).dataset
+    dataset = read_dataset(path, Options(target=target)).dataset
 
     assert (dataset.target.labels, dataset.features[0].key) == (("a", "b"), "height")
 
 
 def test_the_exact_header_wins_over_the_key(tmp_path: Path) -> None:
-    path = written(tmp_path, text_of("Kind,kind,x", "a,1,3", "b,2,4"))
+    path = written(tmp_path, text_of("Kind,kind,x", "a,1,3", "b,2,4", "a,2,4", "b,2,5"))
 
-    dataset = read_csv(path, target="Kind").dataset
+    dataset = read_dataset(path, Options(target="Kind")).dataset
 
     assert dataset.target.labels == ("a", "b")
     assert [feature.key for feature in dataset.features] == ["kind", "x"]
 
 
 def test_columns_are_left_out_whatever_they_hold(tmp_path: Path) -> None:
-    path = written(tmp_path, text_of("id,,x,x (m),kind", "é?,,1,nan,a", ",?,2,,b"))
+    path = written(tmp_path, text_of("id,,x,x (m),kind", "é?,,1,nan,a", ",?,2,,b", ",,2,?,a", ",,3,,b"))
 
-    dataset = read_csv(path, drop=["ID", "", "x (m)"]).dataset
+    dataset = read_dataset(path, Options(drop=["ID", "", "x (m)"])).dataset
 
     assert [feature.key for feature in dataset.features] == ["x"]
-    assert dataset.rows.tolist() == [[1], [2]]
+    assert dataset.rows.tolist() == [[1], [2], [2], [3]]
 
 
 def test_limits_go_into_the_features(tmp_path: Path) -> None:
     path = written(tmp_path, text_of(HEADER, *ROWS))
 
-    width, height = read_csv(path, limits={"width": Limits(0, None), "height": Limits(10, 40)}).dataset.features
+    width, height = read_dataset(
+        path, Options(limits={"width": Limits(0, None), "height": Limits(10, 40)})
+    ).dataset.features
 
     assert (width.minimum, width.maximum) == (0, None)
     assert (height.minimum, height.maximum) == (10, 40)
@@ -181,16 +183,20 @@ def test_limits_go_into_the_features(tmp_path: Path) -> None:
 def test_a_row_outside_its_limits_is_an_error(tmp_path: Path, limits: Limits) -> None:
     path = written(tmp_path, text_of(HEADER, *ROWS))
 
-    with pytest.raises(DatasetError, match=r"line [25], column 'width \(cm\)': '[14]' is outside the limits given"):
-        read_csv(path, limits={"width": limits})
+    with pytest.raises(
+        DatasetError, match=r"'width \(cm\)' has a value outside the limits given in 1 row: [14] on line [25]"
+    ):
+        read_dataset(path, Options(limits={"width": limits}))
 
 
 @pytest.mark.parametrize("key", ["width (cm)", "kind", "depth"])
 def test_limits_for_something_else_than_a_feature_are_an_error(tmp_path: Path, key: str) -> None:
     path = written(tmp_path, text_of(HEADER, *ROWS))
 
-    with pytest.raises(DatasetError, match=rf"limits for {re.escape(key)}, which is not a feature: width, height"):
-        read_csv(path, limits={key: Limits(0, None)})
+    with pytest.raises(
+        DatasetError, match=rf"limits for {re.escape(key)}, which is not a feature with numbers: width, height"
+    ):
+        read_dataset(path, Options(limits={key: Limits(0, None)}))
 
 
 @pytest.mark.parametrize(
@@ -198,8 +204,8 @@ def test_limits_for_something_else_than_a_feature_are_an_error(tmp_path: Path, k
     [
         (["10", "9", "-1", "2.5"], ("-1", "2.5", "9", "10")),
         (["10", "9", "x"], ("10", "9", "x")),
-        (["1", "1.0", "01"], ("01", "1", "1.0")),
         (["yes", "no"], ("no", "yes")),
+        (["TRUE", "FALSE"], ("FALSE", "TRUE")),
         (["été", "e\u0301te\u0301", "a b"], ("a b", "été")),
         (['"a, ""b"""', "<b>"], ("<b>", 'a, "b"')),
     ],
@@ -207,29 +213,29 @@ def test_limits_for_something_else_than_a_feature_are_an_error(tmp_path: Path, k
 def test_labels_are_in_the_order_of_numbers_or_else_of_text(
     tmp_path: Path, texts: list[str], labels: tuple[str, ...]
 ) -> None:
-    path = written(tmp_path, text_of("x,y", *(f"{number},{text}" for number, text in enumerate(texts))))
+    path = written(tmp_path, text_of("x,y", *(f"{number},{text}" for number, text in enumerate(texts * 2))))
 
-    dataset = read_csv(path).dataset
+    dataset = read_dataset(path).dataset
 
     assert dataset.target.labels == labels
     assert [dataset.target.labels[int(index)] for index in dataset.outcomes] == [
-        text if text in labels else {"e\u0301te\u0301": "été", '"a, ""b"""': 'a, "b"'}[text] for text in texts
+        text if text in labels else {"e\u0301te\u0301": "été", '"a, ""b"""': 'a, "b"'}[text] for text in texts * 2
     ]
 
 
 def test_the_name_is_the_files_unless_one_is_given(tmp_path: Path) -> None:
     path = written(tmp_path, text_of(HEADER, *ROWS))
 
-    assert read_csv(path).dataset.name == "table"
-    assert read_csv(path, name="other").dataset.name == "other"
-    assert read_csv(path).dataset.source == "table.csv: 4 rows, 2 features, 2 classes"
+    assert read_dataset(path).dataset.name == "table"
+    assert read_dataset(path, Options(name="other")).dataset.name == "other"
+    assert read_dataset(path).dataset.source == "table.csv: 4 rows, 2 features, 2 classes"
 
 
 def test_a_file_name_that_is_no_text_still_gives_a_name(tmp_path: Path) -> None:
     path = tmp_path / "t\udce9.csv"
     path.write_text(text_of(HEADER, *ROWS))
 
-    dataset = read_csv(path).dataset
+    dataset = read_dataset(path).dataset
 
     assert dataset.name == "t?"
     assert len(dataset.digest()) == 64
@@ -240,32 +246,32 @@ def told(reading: Reading) -> str:
 
 
 def test_what_was_inferred_is_told(tmp_path: Path) -> None:
-    path = written(tmp_path, text_of("width (cm);height;kind", "1,5;10;a", "", "2;2000000,5;b", "", "3;30;a"))
+    lines = ("width (cm);height;kind", "1,5;10;a", "", "2;2000000,5;b", "", "3;30;a", "4;NA;b")
+    path = written(tmp_path, text_of(*lines))
 
-    reading = read_csv(path, limits={"height": Limits(0, 123_456_789)})
+    reading = read_dataset(path, Options(limits={"height": Limits(0, 123_456_789)}))
 
-    assert reading.inferred == (
-        "separated by semicolon",
+    assert set(reading.inferred) >= {
         "class column: kind (the last one)",
-        "classes: a (2 rows), b (1 row)",
-        "'width (cm)' is feature width, in cm",
-        "'height' is feature height, at least 0, at most 123456789",
-        "a comma in 'width (cm)' is a decimal mark, as in '1,5'",
-        "a comma in 'height' is a decimal mark, as in '2000000,5'",
-        "blank lines left out: 2",
-    )
+        "classes: a (2 rows), b (2 rows)",
+        "'width (cm)' is feature width, in cm, a comma is its decimal mark, as in '1,5'",
+        "'height' is feature height, at least 0, at most 123456789, a comma is its decimal mark, as in '2000000,5', "
+        "no value in 1 row ('NA')",
+    }
 
 
 def test_what_was_not_inferred_is_not_told(tmp_path: Path) -> None:
-    reading = read_csv(written(tmp_path, text_of(HEADER, *ROWS)), target="kind")
+    reading = read_dataset(written(tmp_path, text_of(HEADER, *ROWS)), Options(target="kind"))
 
-    assert "(the last one)" not in told(reading)
-    assert "decimal mark" not in told(reading)
-    assert "blank" not in told(reading)
+    assert reading.inferred[-3:] == (
+        "classes: a (2 rows), b (2 rows)", "'width (cm)' is feature width, in cm", "'height' is feature height",
+    )  # fmt: skip
+    assert "class column: kind" in reading.inferred
 
 
 def test_what_is_told_of_a_strange_table_stays_on_its_lines(tmp_path: Path) -> None:
-    reading = read_csv(written(tmp_path, text_of('"x\ny","ki\nnd"', '1,"a\nb"', "2,c")))
+    rows = ['1,"a\nb"', "2,c", '1,"a\nb"', "4,c"]
+    reading = read_dataset(written(tmp_path, text_of('"x\ny","ki\nnd"', *rows)))
 
     assert all(sentence.isprintable() for sentence in reading.inferred)
     assert reading.dataset.target.labels == ("a\nb", "c")
@@ -273,54 +279,24 @@ def test_what_is_told_of_a_strange_table_stays_on_its_lines(tmp_path: Path) -> N
 
 LONG = "x" * 2_000
 ERRORS: dict[str, tuple[str | bytes, str]] = {
-    "not a number": (text_of(HEADER, ROWS[0], "2,abc,b"), "line 3, column 'height': 'abc' is not a number"),
-    "nan": (text_of(HEADER, ROWS[0], "nan,2,b"), "line 3, column 'width (cm)': 'nan' is not a number"),
-    "infinity": (text_of(HEADER, "inf,2,b"), "line 2, column 'width (cm)': 'inf' is not a number"),
-    "an underscore": (text_of(HEADER, "1_0,2,b"), "line 2, column 'width (cm)': '1_0' is not a number"),
-    "two marks": (text_of("a;b", "1.234,5;x"), "line 2, column 'a': '1.234,5' is not a number"),
-    "a long cell": (text_of(HEADER, f"1,{LONG},b"), f"line 2, column 'height': '{LONG[:60]}…' is not a number"),
-    "a cell with a line break": (text_of(HEADER, '1,"a\nb",b'), r"line 2, column 'height': 'a\nb' is not a number"),
-    "empty": (text_of(HEADER, ROWS[0], "1,,b"), "line 3, column 'height': empty"),
-    "white space": (text_of(HEADER, "1,  ,b"), "line 2, column 'height': empty"),
-    "an empty class": (text_of(HEADER, ROWS[0], "1,2, "), "line 3, column 'kind': empty"),
-    "too large": (text_of(HEADER, ROWS[0], "1,-3.5e38,b"), "line 3, column 'height': '-3.5e38' is too large"),
-    "much too large": (text_of(HEADER, "1,1e999,b"), "line 2, column 'height': '1e999' is too large"),
+    "too large": (text_of(HEADER, ROWS[0], "1,-3.5e38,b", ROWS[0], ROWS[1]),
+                  "column 'height' has a value too large for a 32-bit float in 1 row: -3.5e+38 on line 3"),
     "a short row": (text_of(HEADER, ROWS[0], "1,2"), "line 3 has 2 columns, the header has 3"),
-    "a long row": (text_of(HEADER, ROWS[0], "", "1,2,3,4"), "line 4 has 4 columns, the header has 3"),
-    "a line of spaces": (text_of(HEADER, "  ", *ROWS), "line 2 has 1 columns, the header has 3"),
-    "the same header": (text_of("x,x,kind", "1,2,a"), "columns 'x' and 'x' have the same key, x"),
-    "the same key": (text_of("Width (cm),width [m],kind", "1,2,a"),
-                     "columns 'Width (cm)' and 'width [m]' have the same key, width"),
-    "the same key in two forms": (text_of("é,e\u0301,k", "1,2,a"), "columns 'é' and 'e\u0301' have the same key, é"),
-    "no name": (text_of("x,,kind", "1,2,a"), "line 1, column 2 has no name: ''"),
-    "no letter in a name": (text_of("x,%,kind", "1,2,a"), "line 1, column 2 has no name: '%'"),
-    "one class": (text_of(HEADER, "1,2,a", "2,3,a"), "there is only one class, 'a'"),
+    "one class": (text_of(HEADER, "1,2,a", "2,3,a"), "column 'kind' is no target: there is only one class, 'a'"),
+    "a class of one row": (text_of(HEADER, "1,2,a", "2,3,a", "3,4,b"),
+                           "column 'kind' is no target: there is only one class, 'a', with more than one row"),
     "no rows": (text_of(HEADER), "no rows below the header"),
     "blank rows only": (text_of(HEADER, "", ""), "no rows below the header"),
     "one column": (text_of("kind", "a", "b"),
                    "the header has only one column, 'kind': separate by comma, semicolon or tab"),
     "an empty file": ("", "no header row: the file is empty"),
-    "a blank first line": (text_of("", HEADER, *ROWS), "no header row: line 1 is blank"),
-    "zeros": (b"a\0b,c\n1,2\n", "not text"),
-    "UTF-16": (text_of(HEADER).encode("utf-16"), "UTF-16 text: save it as UTF-8"),
-    "gzip": (gzip.compress(b"x,y\n1,a\n2,b\n"), "this is a gzip file: unpack it"),
-    "Excel": (b"PK\x03\x04\x14\0\x08\0\x08\0\xe2\n",
-              "this is an Excel file or another zip archive: save the table as CSV"),
-    "old Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "this is an old Excel file: save the table as CSV"),
-    "Parquet": (b"PAR1\x15\x04\x15\xc0\x0cL\x15", "this is a Parquet file: save the table as CSV"),
-    "bzip2": (bz2.compress(b"x,y\n1,a\n2,b\n"), "this is a bzip2 file: unpack it"),
-    "xz": (lzma.compress(b"x,y\n1,a\n2,b\n"), "this is an xz file: unpack it"),
-    "Zstandard": (b"(\xb5/\xfd\x04X", "this is a Zstandard file: unpack it"),
-    "zeros in a class": (b"x,y\n1,a\0\n2,b\n", r"line 2, column 'y': 'a\x00' is not a label: too long, or not text"),
-    "latin-1 far down": (text_of(HEADER, *ROWS * 3_000).encode() + b"1,2,caf\xe9\n",
-                         "line 12002, byte 8 (0xe9): not UTF-8 text (invalid continuation byte)"),
+    "zeros in a class": (b"x,y\n1,a\0\n2,b\n3,a\0\n4,b\n",
+                         r"column 'y' has 'a\x00', which is no label: too long, or not text"),
     "an open quote": (text_of(HEADER, ROWS[0], '2,3,"b', *ROWS), "line 3: a quote is opened and never closed"),
-    "an open quote in the header": (text_of('x,y,"kind', *ROWS), "line 1: a quote in the header is not closed"),
     "text after a quote": (text_of(HEADER, ROWS[0], '"2"0,3,b'), "line 3: ',' expected after '\"'"),
-    "text after a quote in the header": (text_of('x,"y"z,kind', *ROWS), "line 1: ',' expected after '\"'"),
     "a huge cell": (text_of(HEADER, f"1,2,{LONG * 100}"), "line 2: field larger than field limit (131072)"),
-    "a long label": (text_of(HEADER, f"1,2,{LONG}"),
-                     f"line 2, column 'kind': '{LONG[:60]}…' is not a label: too long, or not text"),
+    "a long label": (text_of(HEADER, f"1,2,{LONG}", f"2,2,{LONG}", *ROWS),
+                     f"column 'kind' has '{LONG[:60]}…', which is no label: too long, or not text"),
     "a long name": (text_of(f"{LONG},kind", "1,a"),
                     f"line 1, column '{LONG[:60]}…': a name of more than 1000 characters"),
 }  # fmt: skip
@@ -330,7 +306,7 @@ ERRORS: dict[str, tuple[str | bytes, str]] = {
 def test_an_error_names_line_column_and_value_in_one_sentence(tmp_path: Path, wrong: str) -> None:
     content, message = ERRORS[wrong]
     with pytest.raises(DatasetError) as caught:
-        read_csv(written(tmp_path, content))
+        read_dataset(written(tmp_path, content))
 
     assert str(caught.value) == f"{tmp_path / 'table.csv'}: {message}"
     assert "\n" not in str(caught.value)
@@ -347,7 +323,8 @@ def test_a_target_that_is_no_column_is_an_error_with_the_columns(tmp_path: Path,
 def test_a_target_that_is_two_columns_is_an_error(tmp_path: Path) -> None:
     path = written(tmp_path, text_of("x,kind,kind", "1,a,b"))
 
-    assert error_of(path, target="kind") == "2 columns are called 'kind'"
+    message = "2 columns are called 'kind': name one of them by its place, column_2 or column_3"
+    assert error_of(path, target="kind") == message
 
 
 def test_a_dropped_column_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
@@ -363,19 +340,17 @@ def test_an_error_lists_some_of_very_many_columns(tmp_path: Path) -> None:
 def test_a_table_of_the_class_column_alone_is_an_error(tmp_path: Path) -> None:
     path = written(tmp_path, text_of("id,kind", "1,a", "2,b"))
 
-    assert error_of(path, drop=["id"]) == "there is no column besides the class column"
+    assert error_of(path, drop=["id"]) == "there is no column besides the target"
 
 
 def test_too_many_columns_rows_or_labels_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, text_of(HEADER, *ROWS))
-    for name, most, message in [
-        ("MAX_FILE_BYTES", 10, "larger than 10 bytes"),
-        ("MAX_COLUMNS", 2, "the header has 3 columns, at most 2 are read"),
-        ("MAX_CELLS", 5, "line 4: more than 5 values"),
-        ("MAX_LABELS", 1, "2 different classes, at most 1 are possible: is it the class column?"),
+    for module, name, most, message in [
+        (headers, "MAX_COLUMNS", 2, "the header has 3 columns, at most 2 are read"),
+        (targets, "MAX_LABELS", 1, "column 'kind' is no target: it has 2 different values in 4 rows, as 'a'"),
     ]:
         with monkeypatch.context() as patch:
-            patch.setattr(headers if name == "MAX_COLUMNS" else csvfile, name, most)
+            patch.setattr(module, name, most)
             assert error_of(path) == message
 
 
@@ -385,9 +360,9 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_largest_number_is_still_read(tmp_path: Path) -> None:
-    dataset = read_csv(written(tmp_path, text_of("x,y", f"{LARGEST!r},a", f"-{LARGEST!r},b"))).dataset
+    dataset = read_dataset(written(tmp_path, text_of("x,y", *[f"{LARGEST!r},a", f"-{LARGEST!r},b"] * 2))).dataset
 
-    assert dataset.rows.tolist() == [[LARGEST], [-LARGEST]]
+    assert dataset.rows.tolist() == [[LARGEST], [-LARGEST]] * 2
 
 
 PIECES = [b",", b";", b"\t", b"\n", b"\r", b"\r\n", b'"', b'""', b"\xef\xbb\xbf", b"\0", b"\xe9", "é".encode(), b" ",
@@ -396,7 +371,7 @@ PIECES = [b",", b";", b"\t", b"\n", b"\r", b"\r\n", b'"', b'""', b"\xef\xbb\xbf"
 
 def table_or_message(path: Path) -> tuple[Dataset | None, str]:
     try:
-        return read_csv(path).dataset, ""
+        return read_dataset(path).dataset, ""
     except DatasetError as error:
         return None, str(error)
 
@@ -408,32 +383,33 @@ def reads_or_refuses(path: Path, content: bytes) -> None:
         assert message.startswith(f"{path}: ")
         assert "\n" not in message
         return
-    assert dataset.rows.shape == (len(dataset.outcomes), len(dataset.features))
-    assert np.all(np.abs(dataset.rows) <= LARGEST)
-    assert set(dataset.outcomes.tolist()) == set(range(len(dataset.target.labels)))
+    labels, outcomes = dataset.target.labels, dataset.outcomes
+    assert dataset.rows.shape == (len(outcomes), len(dataset.features))
+    assert len(outcomes) >= 2
+    assert np.isfinite(outcomes).all()
+    assert not labels or set(outcomes.tolist()) == set(range(len(labels)))
     assert len({feature.key for feature in dataset.features}) == len(dataset.features)
-    assert all(dataset.target.labels)
+    assert all(labels)
+    for feature, values in zip(dataset.features, dataset.rows.T, strict=True):
+        assert feature.key
+        assert np.nanmax(np.abs(values)) <= LARGEST
+        assert np.isnan(values).any() == feature.has_gaps
+        assert not feature.choices or set(values[~np.isnan(values)]) == set(range(len(feature.choices)))
 
 
-ANY = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@ANY
 @given(content=st.binary(max_size=200))
 def test_any_bytes_are_a_table_or_an_error(tmp_path: Path, content: bytes) -> None:
     reads_or_refuses(tmp_path / "any.csv", content)
 
 
-@ANY
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=40), header=st.sampled_from([b"", b"x,y\n", b"x;y\r\n"]))
 def test_any_pieces_of_tables_are_a_table_or_an_error(tmp_path: Path, pieces: list[bytes], header: bytes) -> None:
     reads_or_refuses(tmp_path / "any.csv", header + b"".join(pieces))
 
 
-@ANY
 @given(
     rows=st.lists(
-        st.tuples(st.floats(-LARGEST, LARGEST), st.floats(-LARGEST, LARGEST), st.text(min_size=1, max_size=9)),
+        st.tuples(st.floats(-LARGEST, LARGEST), st.floats(-LARGEST, LARGEST), st.sampled_from(["a", "b\ufb01 c", "é"])),
         min_size=2, max_size=20,
     ),
     separator=st.sampled_from(",;\t"),
@@ -441,7 +417,8 @@ def test_any_pieces_of_tables_are_a_table_or_an_error(tmp_path: Path, pieces: li
 def test_what_is_written_is_read_to_the_last_bit(
     tmp_path: Path, rows: list[tuple[float, float, str]], separator: str
 ) -> None:
-    usable = [row for row in rows if row[2].strip() and "\0" not in row[2]]
+    # Three rows of each, so that no class has a lone row; numbers on the way that tell the decimal mark.
+    usable = [(0.5, 0.25, "a"), (-1.5, 2.75, "é"), *rows] * 3
     path = tmp_path / "written.csv"
     with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
         writer = csv.writer(file, delimiter=separator)
@@ -450,7 +427,5 @@ def test_what_is_written_is_read_to_the_last_bit(
 
     dataset, message = table_or_message(path)
 
-    if dataset is None:
-        assert re.search("only one class|no rows", message), message
-        return
+    assert dataset is not None, message
     assert dataset.rows.tolist() == [[a, b] for a, b, _ in usable]

@@ -1,0 +1,121 @@
+"""Bytes become text: UTF-8, UTF-16 or what is asked for. Knows nothing of tables."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+from ml.errors import DatasetError
+
+_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+# Western text in UTF-16 has a zero in each of its pairs of bytes, always in the same place.
+_START_BYTES = 4
+_PAIRS = {(False, True): "utf-16-le", (True, False): "utf-16-be"}
+_NOT_UTF_8 = re.compile("[\udc80-\udcff]")
+
+
+class TextDecoder:
+    """Takes bytes, and returns the text that they complete.
+
+    What is not UTF-8 passes as lone surrogates ("surrogateescape"), and comes out again as the bytes that it was; see
+    `understood`. Wrong pairs of UTF-16 become U+FFFD.
+
+    Args:
+        encoding: the text's; empty finds out UTF-16 by its mark or its zeros, and takes anything else for UTF-8. One
+            that is named by its name is strict.
+
+    Attributes:
+        encoding: empty until it is known.
+        line: how many line feeds came, and one.
+        first_odd_line: the first line with bytes that are not UTF-8, counted from 1; 0 if there is none.
+
+    Raises:
+        DatasetError: on construction, there is no such encoding.
+    """
+
+    def __init__(self, encoding: str = "") -> None:
+        self.encoding = ""
+        self.line = 1
+        self.first_odd_line = 0
+        self._start = b""
+        self._decoder: codecs.IncrementalDecoder | None = None
+        if encoding:
+            self._begin(encoding, "strict")
+
+    @classmethod
+    def going_on(cls, encoding: str) -> TextDecoder:
+        """Return a decoder for what follows text whose encoding was found out before."""
+        decoder = cls()
+        decoder._begin_found(encoding)
+        return decoder
+
+    @property
+    def held(self) -> int:
+        """How many bytes at the end are not text yet."""
+        return len(self._start) if self._decoder is None else len(self._decoder.getstate()[0])
+
+    def decode(self, content: bytes, *, final: bool = False) -> str:
+        """Return the text that is complete by now.
+
+        Raises:
+            DatasetError: it is not of the encoding that was asked for.
+        """
+        if self._decoder is None:
+            self._start += content
+            if len(self._start) < _START_BYTES and not final:
+                return ""
+            content, self._start = self._start, b""
+            self._begin_found(_found(content[:_START_BYTES]))
+        assert self._decoder is not None
+        try:
+            text = self._decoder.decode(content, final)
+        except UnicodeDecodeError as error:
+            line = self.line + error.object.count(b"\n", 0, error.start)
+            raise DatasetError(
+                f"line {line}: byte {error.object[error.start]:#04x} is not {self.encoding} text"
+            ) from error
+        except UnicodeError as error:
+            raise DatasetError(f"not {self.encoding} text: {error}") from error
+        if not self.first_odd_line and not text.isascii() and (odd := _NOT_UTF_8.search(text)):
+            self.first_odd_line = self.line + text.count("\n", 0, odd.start())
+        self.line += text.count("\n")
+        return text
+
+    def size_of(self, text: str) -> int:
+        """Return how many bytes text was that came out of `decode`."""
+        return len(text.encode(self.encoding or "utf-8", "surrogateescape"))
+
+    def _begin(self, encoding: str, errors: str) -> None:
+        try:
+            "".encode(encoding)  # which refuses what makes bytes of bytes, as zlib does
+            self._decoder = codecs.getincrementaldecoder(encoding)(errors)
+        except (LookupError, ValueError) as error:
+            raise DatasetError(f"there is no encoding called {encoding!r}") from error
+        self.encoding = encoding
+
+    def _begin_found(self, encoding: str) -> None:
+        self._begin(encoding, "surrogateescape" if encoding == "utf-8" else "replace")
+
+
+def _found(start: bytes) -> str:
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark):
+            return encoding
+    pairs = {(high == 0, low == 0) for high, low in zip(start[::2], start[1::2], strict=False)}
+    return _PAIRS.get(next(iter(pairs)), "utf-8") if len(pairs) == 1 else "utf-8"
+
+
+def is_utf_8(text: str) -> bool:
+    """Tell whether text from a `TextDecoder` has no bytes that are not UTF-8."""
+    return text.isascii() or not _NOT_UTF_8.search(text)
+
+
+def understood(cell: str) -> str:
+    """Return a cell in which bytes that are not UTF-8 are read as Windows-1252, or else as Latin-1."""
+    if is_utf_8(cell):
+        return cell
+    content = cell.encode("utf-8", "surrogateescape")
+    try:
+        return content.decode("cp1252")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")

@@ -1,0 +1,124 @@
+"""An Excel file becomes rows, by a process that reads it; see `ml.tables.sheet`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from ml.errors import DatasetError
+from ml.tables.columns import Columns
+from ml.tables.rows import Block
+from ml.tables.sheet import Options, Piece
+from ml.tables.table import Bounds, Table
+
+ROOT = Path(__file__).parent.parent.parent
+# An Excel file's XML is read at some 10 MB/s; more of it is better saved as CSV.
+MAX_WORKBOOK_BYTES = 2**29
+_OTHERS = {
+    "xl/workbook.bin": "a binary Excel file (.xlsb): save it as .xlsx",
+    "word/document.xml": "a Word document: save the table as CSV",
+    "ppt/presentation.xml": "a presentation: save the table as CSV",
+    "content.xml": "an OpenDocument file: save the table as .xlsx or CSV",
+}
+
+
+def is_workbook(file: IO[bytes]) -> bool:
+    """Tell whether a zip file is an Excel file.
+
+    Raises:
+        DatasetError: it is of another office program.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = set(archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise DatasetError(f"the zip file is damaged: {error}") from error
+    file.seek(0)
+    for name, kind in _OTHERS.items():
+        if name in names:
+            raise DatasetError(f"this is {kind}")
+    return "xl/workbook.xml" in names
+
+
+def read_workbook(file: IO[bytes], *, sheet: str | None, has_header: bool, bounds: Bounds) -> Table:
+    """Return the table on a sheet.
+
+    Raises:
+        DatasetError: there is none, or it is beyond the bounds.
+    """
+    rows = SheetRows(options_of(bounds, sheet=sheet, has_header=has_header))
+    blocks = rows.blocks(file)
+    columns = Columns(next(blocks).rows[0], bounds, line="row")
+    for block in blocks:
+        columns.take(block)
+    return columns.table(rows.inferred, has_types=True)
+
+
+def options_of(bounds: Bounds, *, sheet: str | None = None, has_header: bool = True, niceness: int = 0) -> Options:
+    """Return what a process may take to read a sheet: four bytes of memory for each of its XML, and time enough."""
+    max_bytes = min(bounds.max_bytes, MAX_WORKBOOK_BYTES)
+    return Options(
+        sheet=sheet, has_header=has_header, max_bytes=max_bytes, max_cells=bounds.max_cells,
+        memory_bytes=2**26 + 4 * max_bytes, cpu_s=10 + max_bytes // 2**21, niceness=niceness,
+    )  # fmt: skip
+
+
+class SheetRows:
+    """The rows of a sheet, as a process reads them: a block with the header, and then blocks of rows.
+
+    Attributes:
+        inferred: what was inferred or left out, once all rows have come.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.inferred: list[str] = []
+
+    def start(self, file: IO[bytes], sink: int | IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start a process that reads a file and writes pieces to `sink`, which may be `subprocess.PIPE`."""
+        file.seek(0)
+        return subprocess.Popen(  # noqa: S603  # a file decides nothing of the command
+            [sys.executable, "-c", "from ml.tables.sheet import main; main()", msgspec.json.encode(self._options)],
+            cwd=ROOT, stdin=file, stdout=sink, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def blocks(self, file: IO[bytes]) -> Iterator[Block]:
+        """Yield the rows of a file, which has a descriptor.
+
+        Raises:
+            DatasetError: as `blocks_in`.
+        """
+        with self.start(file, subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None
+                yield from self.blocks_in(process.stdout)
+            finally:
+                process.kill()
+
+    def blocks_in(self, lines: Iterable[bytes]) -> Iterator[Block]:
+        """Yield the rows in what a process has written.
+
+        Raises:
+            DatasetError: there is no table in the file; or reading it took too much.
+        """
+        has_header = False
+        for line in lines:
+            piece = msgspec.json.decode(line, type=Piece)
+            if piece.error:
+                raise DatasetError(piece.error)
+            start = 0
+            if not has_header and piece.rows:
+                has_header, start = True, 1
+                yield Block(piece.rows[:1], piece.lines[:1], None)
+            if piece.rows[start:]:
+                yield Block(piece.rows[start:], piece.lines[start:], None)
+            if piece.is_last:
+                self.inferred = piece.inferred
+                return
+        raise DatasetError(f"the Excel file takes more than {self._options.cpu_s} seconds to read, or too much memory")

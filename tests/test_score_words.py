@@ -1,0 +1,220 @@
+"""Scoring tables of words, gaps and marks: each cell is read by what training settled for its column."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ml.errors import DatasetError
+from ml.model.card import Recipe
+from ml.model.classifier import Classifier
+from ml.score import score
+from ml.tables.marks import Marks
+from ml.tables.reading import read_dataset
+from ml.training import fitting, writing
+
+HEADER = "Income;temp (°C);island;sold"
+ISLANDS = ("Biscoe", "Dream", "NA")
+
+
+def trained(directory: Path, name: str, text: str) -> Classifier:
+    (directory / name).write_text(text)
+    found = fitting.fit(read_dataset(directory / name).dataset, Recipe(n_estimators=5))
+    return writing.write(writing.model_of(found), directory / f"{name}.npz", trained=found)
+
+
+@pytest.fixture(scope="module")
+def german(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """Thousands with points, decimal commas, a category with gaps; the class depends on all of them."""
+    lines = [HEADER]
+    for number in range(90):
+        income = f"{1 + number % 9}.{100 + number}"
+        temperature = "?" if number % 10 == 7 else f"{number % 30},5"
+        kind = "yes" if number % 9 > 3 or number % 3 == 1 else "no"
+        lines.append(f"{income};{temperature};{ISLANDS[number % 3]};{kind}")
+    return trained(tmp_path_factory.mktemp("german"), "german.csv", "\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """Plain integers, as in a table without any marks."""
+    lines = ["income,age,plan", *(f"{700 + 100 * n % 4500},{20 + n % 40},{'ab'[n % 2]}" for n in range(60))]
+    return trained(tmp_path_factory.mktemp("plain"), "plain.csv", "\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def prices(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A quantity."""
+    lines = ["rooms,area,price ($)", *(f"{n % 5},{n % 17 * 3.5},{n % 5 * 100 + n % 17 * 7.25}" for n in range(80))]
+    return trained(tmp_path_factory.mktemp("prices"), "prices.csv", "\n".join(lines))
+
+
+def rows_of(model: Classifier, text: str, marks: Marks | None = None) -> list[dict[str, str]]:
+    sink = io.StringIO(newline="")
+    score(model, io.StringIO(text, newline=""), sink, on_bad=lambda _bad: None, marks=marks)
+    separator = ";" if ";" in text else ","
+    return list(csv.DictReader(io.StringIO(sink.getvalue(), newline=""), delimiter=separator))
+
+
+def test_cells_are_read_by_the_marks_and_choices_of_training(german: Classifier) -> None:
+    table = "Income;temp (°C);island\n2.100;7,5;Dream\n2100;7,50;Dream\n2100,0; 7,5 °C ;Dream\n"
+
+    first, *others = rows_of(german, table)
+
+    answer = german.predict([2100.0, 7.5, 1.0])
+    assert first["predicted_label"] == answer.label
+    assert first["probability_yes"] == repr(answer.probabilities[1])
+    for row in others:
+        assert (row["predicted_label"], row["probability_yes"]) == (answer.label, repr(answer.probabilities[1]))
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        ("2.5;7,5;Dream", "Income: '2.5' is not a number"),
+        ("2,100;7.5;Dream", "temp: '7.5' has another decimal mark than the rest of the row"),
+        ("2100;1.227;Dream", "temp: '1.227' can be read as 1.227 or as 1227"),
+        ("2100;7,5 °F;Dream", "temp: '7,5 °F' is not a number"),
+        ("x;;", "Income: 'x' is not a number"),
+        (";7,5;Dream", "Income is missing"),
+    ],
+)
+def test_a_cell_that_contradicts_the_marks_is_an_error_of_its_row(german: Classifier, row: str, error: str) -> None:
+    good = "2.100;7,5;Dream"
+
+    scored = rows_of(german, "\n".join(["Income;temp (°C);island", good, row, good]))
+
+    assert [one["prediction_error"] for one in scored] == ["", error, ""]
+    assert scored[1]["predicted_label"] == ""
+    assert scored[0]["predicted_label"] == scored[2]["predicted_label"] != ""
+
+
+def test_what_can_be_read_two_ways_is_no_number_for_a_model_of_plain_ones(plain: Classifier) -> None:
+    scored = rows_of(plain, 'income,age\n4200,40\n"4,200",40\n"4,2",40\n4.2,"40,5"\n"4.200,5",40\n')
+
+    assert [row["prediction_error"] for row in scored] == [
+        "",
+        "income: '4,200' can be read as 4.2 or as 4200",
+        "",
+        "age: '40,5' has another decimal mark than the rest of the row",
+        "income: '4.200,5' is not a number",
+    ]
+    assert scored[2]["prediction_notes"] == "income is outside the training range of 700 to 5100"
+
+
+def test_marks_that_are_named_are_those_of_the_table(plain: Classifier) -> None:
+    table = 'income,age\n"4,200",40\n"4,2",40\n"4,200.0",40\n'
+
+    scored = rows_of(plain, table, Marks(".", ","))
+
+    answer = repr(plain.predict([4200.0, 40.0]).probabilities[0])
+    assert [row["probability_a"] for row in scored] == [answer, "", answer]
+    assert scored[1]["prediction_error"] == "income: '4,2' is not a number"
+
+
+@pytest.mark.parametrize("cell", ["", "?", " ? "])
+def test_no_value_is_read_where_the_column_had_none(german: Classifier, cell: str) -> None:
+    (row,) = rows_of(german, f"Income;temp (°C);island\n2.100;{cell};Dream\n")
+
+    answer = german.predict([2100.0, float("nan"), 1.0])
+    assert (row["probability_yes"], row["prediction_notes"]) == (repr(answer.probabilities[1]), "")
+
+
+def test_rows_carry_notes_and_answers(german: Classifier) -> None:
+    (row,) = rows_of(german, "Income;temp (°C);island\n99.000;7,5;Atlantis\n")
+
+    answer = german.predict([99_000.0, 7.5, -1.0])
+    assert row["predicted_label"] == answer.label
+    assert row["prediction_notes"] == (
+        "Income is outside the training range of 1118 to 9189; island: 'Atlantis' was not seen in training"
+    )
+    assert row["prediction_error"] == ""
+
+
+cells = st.tuples(
+    st.sampled_from(["2.100", "900", "9.999,5", "1.5", "", "x", "99.000", "2100 €"]),
+    st.sampled_from(["7,5", "7.5", "", "?", "NA", "1.227", "29,5 °C", "-99", "nan"]),
+    st.sampled_from(["Dream", "Biscoe", "", "NA", "Atlantis", "dream", " Dream "]),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(table=st.lists(cells.filter(lambda row: any(map(str.strip, row))), min_size=1, max_size=12))
+def test_a_table_is_scored_as_its_rows_are_one_by_one(german: Classifier, table: list[tuple[str, str, str]]) -> None:
+    header = "Income;temp (°C);island\n"
+
+    whole = rows_of(german, header + "".join(";".join(row) + "\n" for row in table))
+
+    assert whole == [rows_of(german, header + ";".join(row) + "\n")[0] for row in table]
+
+
+def test_a_quantity_has_value_and_interval(prices: Classifier) -> None:
+    row, far, wrong = rows_of(prices, "rooms,area\n3,7\n3,700\n3,x\n")
+
+    value = prices.predict([3.0, 7.0]).value
+    assert prices.quantity is not None
+    interval = prices.quantity.interval
+    assert list(row)[2:] == [
+        "predicted_value", "predicted_low", "predicted_high", "prediction_notes", "prediction_error",
+    ]  # fmt: skip
+    assert [float(row[name]) for name in list(row)[2:5]] == [value, value - interval.below, value + interval.above]
+    assert far["prediction_notes"] == "area is outside the training range of 0 to 56"
+    assert list(wrong.values())[2:] == ["", "", "", "", "area: 'x' is not a number"]
+
+
+# Which column is which
+
+
+@pytest.mark.parametrize("header", ["Income;temp;island", "income;TEMP [°C];Island", "INCOME;temp (\u00baC);x;island"])
+def test_columns_are_found_by_header_or_key_where_the_unit_agrees(german: Classifier, header: str) -> None:
+    cells = ["2.100", "7,5", *["x"] * header.count("x"), "Dream"]
+
+    (row,) = rows_of(german, f"{header}\n{';'.join(cells)}\n")
+
+    assert row["prediction_error"] == ""
+
+
+def test_a_column_in_another_unit_is_refused_with_both_names(german: Classifier) -> None:
+    with pytest.raises(DatasetError) as caught:
+        rows_of(german, "Income;temp (°F);island\n2.100;7,5;Dream\n")
+
+    assert str(caught.value) == (
+        "column 'temp (°F)' has another unit than 'temp (°C)', by which the model was trained: convert its values to "
+        "°C, and name them so"
+    )
+
+
+def test_columns_that_differ_in_unit_or_by_place_alone_are_told_apart(tmp_path: Path) -> None:
+    header = "h (cm),h (in),x,x,kind"
+    lines = [f"{n % 7},{n % 5},{n % 3},{n % 11},{'ab'[n % 2]}" for n in range(60)]
+    model = trained(tmp_path, "t.csv", "\n".join([header, *lines]))
+
+    (one,) = rows_of(model, "x,h (in),x,h [cm]\n1,2,3,4\n")
+    (other,) = rows_of(model, "h_2,h,x,x_2\n2,4,1,3\n")
+
+    assert [feature.key for feature in model.features] == ["h", "h_2", "x", "x_2"]
+    answer = repr(model.predict([4.0, 2.0, 1.0, 3.0]).probabilities[0])
+    assert one["probability_a"] == other["probability_a"] == answer
+    with pytest.raises(DatasetError, match="no column is called 'x'"):
+        rows_of(model, "x,h (in),h (cm)\n1,2,3\n")
+
+
+def test_scored_rows_have_the_bits_of_the_forest(german: Classifier) -> None:
+    rows = [[float(1100 + 90 * n), n % 30 + 0.5, float(n % 3)] for n in range(50)]
+    table = "Income;temp (°C);island\n" + "".join(
+        f"{a:,.0f};{b};{ISLANDS[int(c)] if c < 2 else 'NA'}\n".replace(",", "T").replace(".", ",").replace("T", ".")
+        for a, b, c in rows
+    )
+
+    scored = rows_of(german, table)
+
+    # NA stands for no value in this column of words.
+    values = np.array([[a, b, np.nan if c == 2 else c] for a, b, c in rows])
+    expected = german.predict_batch(values).probabilities
+    assert [[float(row["probability_no"]), float(row["probability_yes"])] for row in scored] == expected.tolist()
