@@ -13,7 +13,7 @@ check: $(VENV)/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not server and not slow"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not server and not slow"
 
 test: $(VENV)/test.installed
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -29,6 +29,7 @@ from ml.tables.dataset import Dataset
 from ml.tables.files import read_table, refuse_same_file
 from ml.tables.marks import Marks
 from ml.tables.reading import Options, read_dataset
+from ml.tables.source import Source
 from ml.training import fitting, history, iris, labelled, measuring, writing
 
 SHOWN_BAD_ROWS = 20
@@ -171,11 +172,18 @@ def _score(options: argparse.Namespace) -> None:
         if shown <= SHOWN_BAD_ROWS:
             tqdm.write(console.printable(f"line {bad.line}: {bad.message}"), file=sys.stderr)
 
-    with _Input(options.rows) as source, _sink(options.out) as sink, tqdm(unit=" rows", disable=None) as bar:
+    with (
+        io.BufferedReader(_Input(options.rows)) as file,
+        _sink(options.out) as sink,
+        tqdm(unit=" rows", disable=None) as bar,
+    ):
+        source = Source(file, encoding=options.encoding or "", sheet=options.sheet)
         scored = score.score(
             model, source, sink, on_bad=tell, on_rows=bar.update,
             guarded=options.guarded, strict=options.strict, marks=_marks(options),
         )  # fmt: skip
+    for sentence in source.inferred:
+        console.complain(sentence)
     if scored.bad:
         console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
 
@@ -191,7 +199,7 @@ def _marks(options: argparse.Namespace) -> Marks | None:
 _TEXT: dict[str, str] = {"errors": "surrogateescape", "newline": ""}
 
 
-class _Input(io.TextIOWrapper):
+class _Input(io.FileIO):
     """A table that is read, or standard input where the name is `-`.
 
     Raises:
@@ -201,14 +209,13 @@ class _Input(io.TextIOWrapper):
     def __init__(self, name: str) -> None:
         self._shown = console.file_name(name, "input")
         try:
-            file = open(sys.stdin.fileno() if name == "-" else name, "rb", closefd=name != "-")  # noqa: SIM115
+            super().__init__(sys.stdin.fileno() if name == "-" else name, closefd=name != "-")
         except OSError as error:
             raise DatasetError(f"{self._shown}: {error.strerror}") from error
-        super().__init__(file, encoding="utf-8", errors="surrogateescape", newline="")
 
-    def read(self, size: int | None = -1, /) -> str:
+    def readinto(self, buffer: Any, /) -> int | None:
         try:
-            return super().read(size)
+            return super().readinto(buffer)
         except OSError as error:
             raise DatasetError(f"{self._shown}: {error.strerror}") from error
 

@@ -90,9 +90,10 @@ def parser() -> argparse.ArgumentParser:
 
     scoring = commands.add_parser("score", help="add label and probabilities to the rows of a CSV file")
     scoring.add_argument("model", type=Path, help="model file")
-    scoring.add_argument("rows", metavar="CSV", help="CSV file to score; -: standard input")
+    scoring.add_argument("rows", metavar="TABLE", help="CSV or Excel file to score; -: standard input")
     scoring.add_argument("--out", default="-", metavar="CSV", help="CSV file to write; default: -, standard output")
     _add_marks(scoring)
+    _add_file(scoring)
     scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
     scoring.add_argument(
         "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
@@ -115,6 +116,11 @@ def parser() -> argparse.ArgumentParser:
     )
     choice.add_argument("--list", action="store_true", help="list the kept files, and restore none")
     return whole
+
+
+def _add_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoding", help="encoding of text; default: what the file tells")
+    parser.add_argument("--sheet", metavar="NAME", help="sheet of an Excel file; default: the first one with cells")
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
@@ -146,8 +152,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-header", action="store_false", dest="has_header", help="name the columns column_1, column_2 and so on"
     )
-    parser.add_argument("--encoding", help="encoding of text; default: what the file tells")
-    parser.add_argument("--sheet", metavar="NAME", help="sheet of an Excel file; default: the first one")
+    _add_file(parser)
     parser.add_argument(
         "--limits", action="append", default=[], type=_limits, metavar="KEY=MIN:MAX",
         help="limits of a feature, of which one may be left out, e.g. length=0:; may be repeated",

@@ -13,11 +13,13 @@ import msgspec
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.scored import BadRow, Part, Predict, ScoredRows
+from ml.tables.dialect import Dialect
 from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.headers import MAX_COLUMNS
 from ml.tables.layout import Name, OtherAnswers, Place, added_columns, name_of, positions_of
 from ml.tables.marks import Marks
 from ml.tables.rows import Block, RowReader
+from ml.tables.source import Source
 from ml.tables.written import RowWriter
 
 # A part has at most so many cells.
@@ -36,7 +38,7 @@ class Scored:
 
 def score(
     model: Classifier,
-    source: TextIO,
+    source: Source | TextIO,
     sink: TextIO,
     *,
     on_bad: Callable[[BadRow], None],
@@ -48,19 +50,23 @@ def score(
     """Copy a table from `source` to `sink` with the model's answers in new columns at its end.
 
     Args:
-        source: text opened with newline="": a header row, then rows.
+        source: a table, or text opened with newline="": a header row, then rows.
         sink: text opened with newline="".
         on_bad: is told each row that has no answer.
         on_rows: is told the number of rows each time some were written.
         guarded, strict, marks: as for `Scorer`.
 
     Raises:
-        DatasetError: as `Scorer.feed` and `Scorer.finish`.
+        DatasetError: as `Scorer.feed`, `Scorer.take` and `Scorer.finish`.
     """
     scorer = Scorer(model, guarded=guarded, strict=strict, marks=marks)
-    texts = iter(lambda: source.read(BLOCK_CHARACTERS), "")
+    if isinstance(source, Source) and source.has_sheet:
+        parts = itertools.chain.from_iterable(map(scorer.take, source.blocks()))
+    else:
+        texts = iter(lambda: source.read(BLOCK_CHARACTERS), "")
+        parts = itertools.chain(itertools.chain.from_iterable(map(scorer.feed, texts)), scorer.finish())
     rows = bad = 0
-    for part in itertools.chain(itertools.chain.from_iterable(map(scorer.feed, texts)), scorer.finish()):
+    for part in parts:
         sink.write(part.text)
         for row in part.bad:
             on_bad(row)
@@ -146,6 +152,18 @@ class Scorer:
                 no answer. The rows before were yielded.
         """
         yield from self._score(self._reader.feed(text))
+
+    def take(self, block: Block) -> Iterator[Part]:
+        """Take a block of rows that are no text, the first one with the header; yield what they become.
+
+        Raises:
+            DatasetError: the header lacks a feature, or, if `strict`, a row has no answer.
+        """
+        if self._table is None:
+            self._reader = RowReader(dialect=Dialect(","))
+        for start in range(0, len(block.rows), self._reader.max_rows):
+            rows = slice(start, start + self._reader.max_rows)
+            yield from self._score(iter([Block(block.rows[rows], block.lines[rows], None)]))
 
     def finish(self) -> Iterator[Part]:
         """Yield what is left: no more text comes.

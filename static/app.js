@@ -2,7 +2,8 @@
 // gone; sliders, steps, pasted rows and the map, which all end in the text fields. The prediction itself is htmx's: see
 // the form's hx-* attributes.
 
-import { Refusal, isNumber, numberOf, plain, rowIn } from "./text.js";
+import { fieldsOf } from "./fields.js";
+import { Refusal, rowIn } from "./text.js";
 
 const QUIET_MS = 700; // after the last key, before anything is spoken or the address changes
 const LATE_MS = 1000; // an answer that takes longer leaves an old one on the screen: say so
@@ -12,9 +13,9 @@ const ASK_MS = 20_000; // an idle page asks this often whether the model is stil
 const SLOP_PX = 8; // a finger that rests moves no farther
 
 const form = document.getElementById("measurements");
-// In the order of the features, which is that of rows; on the screen, the most important come first.
-const inputs = [...form.querySelectorAll(".entry input")].sort((a, b) => a.id.slice(1) - b.id.slice(1));
+const fields = fieldsOf(form);
 const selects = [...document.querySelectorAll(".axes select")];
+const goal = document.getElementById("goal"); // of a quantity
 const handle = document.getElementById("map-handle");
 const prediction = document.getElementById("prediction");
 const connection = document.getElementById("connection");
@@ -24,42 +25,25 @@ const refusal = document.getElementById("refusal"); // of what was pasted
 
 const query = (entries) => new URLSearchParams(entries).toString();
 const typed = () => query(new FormData(form));
-const sliderOf = (input) => document.getElementById(`${input.id}-slider`);
-const inputOf = (key) => inputs.find((input) => input.name === key);
+const fieldOf = (key) => fields.find((field) => field.key === key);
+const fieldAt = (element) => fields.find((field) => field.element === element.closest(".field"));
 
 // The input that the prediction on the screen belongs to; at first, what the server filled in.
 let answered = (() => {
   const defaults = new FormData(form);
-  for (const input of inputs) defaults.set(input.name, input.defaultValue);
+  for (const { key, initial } of fields) defaults.set(key, initial);
   for (const select of selects) defaults.set(select.name, select.querySelector("[selected]").value);
+  if (goal) defaults.set(goal.name, goal.defaultValue);
   return query(defaults);
 })();
+const views = goal ? [...selects, goal] : selects; // options of the view
 let isQuiet = true;
 let quietTimer = 0;
 let lateTimer = 0;
 let retryTimer = 0;
 let retryMs = FIRST_RETRY_MS;
 
-function textOf(number, step) {
-  const decimals = Math.min(Math.max(0, -Math.floor(Math.log10(step))), 20);
-  const text = number.toFixed(decimals);
-  return (Number(text) === 0 ? text.replace("-", "") : text).replace(".", form.dataset.mark);
-}
-
 // Fields. Whatever changes them ends in `changed`, once.
-
-function put(input, text) {
-  input.value = text;
-  follow(input);
-}
-
-function follow(input) {
-  const number = numberOf(input.value);
-  if (Number.isNaN(number)) return;
-  const slider = sliderOf(input);
-  slider.value = number;
-  slider.setAttribute("aria-valuetext", `${input.value} ${input.nextElementSibling?.textContent ?? ""}`.trim());
-}
 
 function changed() {
   form.dispatchEvent(new Event("input"));
@@ -72,42 +56,41 @@ function step() {
 }
 
 function fill(parameters) {
-  for (const input of inputs) put(input, parameters.get(input.name) ?? input.dataset.start);
-  for (const select of selects) select.value = parameters.get(select.name) ?? select.dataset.start;
+  for (const field of fields) field.put(parameters.get(field.key) ?? field.start);
+  for (const view of views) view.value = parameters.get(view.name) ?? view.dataset.start;
 }
 
 form.addEventListener(
   "input",
   (event) => {
     const { target } = event;
+    const field = fieldAt(target);
     if (target.type === "range" && gesture?.isOpen) {
       // Browsers set a slider as soon as it is touched.
       event.stopImmediatePropagation();
-      target.value = gesture.slid[inputs.findIndex((input) => sliderOf(input) === target)];
-    } else if (target.type === "range") {
-      const input = document.getElementById(target.id.replace("-slider", ""));
-      input.value = textOf(Number(target.value), Number(input.dataset.step));
-      target.setAttribute("aria-valuetext", input.value);
-    } else if (inputs.includes(target)) follow(target);
+      target.value = gesture.slid[fields.indexOf(field)];
+    } else if (target.type === "range") field.slide();
+    else field?.follow();
   },
   { capture: true }, // before htmx reads the fields
 );
 const UP_OR_DOWN = { ArrowUp: 1, ArrowDown: -1 };
-for (const input of inputs) {
+for (const field of fields) {
   const stepOnKey = (directions) => (event) => {
     const direction = directions[event.key];
-    const number = numberOf(input.value);
     if (!direction || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
-    const unit = input.dataset.step * (event.shiftKey ? 10 : event.altKey ? 0.1 : 1);
-    const decimals = (plain(input.value).split(/[.,]/)[1] ?? "").length;
-    const from = Number.isNaN(number) ? numberOf(input.dataset.start) : number;
-    put(input, textOf(from + direction * unit, Math.min(unit, 10 ** -decimals)));
+    field.move(direction * (event.shiftKey ? 10 : event.altKey ? 0.1 : 1));
     changed();
   };
-  input.addEventListener("keydown", stepOnKey(UP_OR_DOWN));
-  sliderOf(input).addEventListener("keydown", stepOnKey({ ...UP_OR_DOWN, ArrowRight: 1, ArrowLeft: -1 }));
-  input.addEventListener("paste", paste);
+  if (field.slider) field.control.addEventListener("keydown", stepOnKey(UP_OR_DOWN));
+  field.slider?.addEventListener("keydown", stepOnKey({ ...UP_OR_DOWN, ArrowRight: 1, ArrowLeft: -1 }));
+  field.control.addEventListener("paste", paste);
+  field.toggle?.addEventListener("click", () => {
+    step();
+    field.setUnknown();
+    changed();
+  });
 }
 for (const select of selects) {
   select.addEventListener("input", () => {
@@ -119,19 +102,17 @@ for (const select of selects) {
   });
 }
 
+goal?.addEventListener("input", changed);
+
 // A pasted row fills all fields, or none: what may be read in two ways is refused.
 function paste(event) {
-  const features = inputs.map((input) => {
-    const { min, max } = sliderOf(input);
-    return { key: input.name, title: input.labels[0].textContent, low: Number(min), high: Number(max) };
-  });
   const labels = Array.from(document.querySelectorAll(".reserve dt"), ({ textContent }) => textContent);
   hideRefusal();
   try {
-    const values = rowIn(event.clipboardData.getData("text"), features, labels);
+    const values = rowIn(event.clipboardData.getData("text"), fields, labels);
     if (!values) return;
     step();
-    for (const [index, input] of inputs.entries()) put(input, values[index]);
+    for (const [index, field] of fields.entries()) field.paste(values[index]);
     changed();
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
@@ -140,9 +121,9 @@ function paste(event) {
   event.preventDefault();
 }
 
-function showRefusal(input, { message, values }) {
+function showRefusal(target, { message, values }) {
   const text = refusal.dataset[message].replace(/\{(\w+)\}/g, (_, key) => values[key]);
-  input.closest(".field").append(refusal);
+  target.closest(".field").append(refusal);
   refusal.textContent = text;
   refusal.hidden = false;
   say(text);
@@ -162,10 +143,10 @@ document.addEventListener("click", (event) => {
   if (example || change) {
     event.preventDefault();
     step();
-    if (change) put(inputOf(change.dataset.set), change.dataset.value);
+    if (change) fieldOf(change.dataset.set).put(change.dataset.value);
     else {
       const sample = new URLSearchParams(example.search);
-      for (const input of inputs) put(input, sample.get(input.name) ?? input.dataset.start);
+      for (const field of fields) field.put(sample.get(field.key) ?? field.start);
     }
     changed();
   } else if (copy) navigator.clipboard.writeText(copy.parentElement.querySelector("code").textContent).then(() => say(copy.dataset.copy));
@@ -179,8 +160,8 @@ window.addEventListener("popstate", () => {
 
 function moveTo(map, across, up) {
   for (const [axis, share] of [["x", across], ["y", up]]) {
-    const [low, high, unit] = ["Low", "High", "Step"].map((name) => Number(map[axis + name]));
-    put(inputOf(map[axis]), textOf(low + Math.min(Math.max(share, 0), 1) * (high - low), unit));
+    const [low, high] = ["Low", "High"].map((name) => Number(map[axis + name]));
+    fieldOf(map[axis]).putNumber(low + Math.min(Math.max(share, 0), 1) * (high - low));
   }
   changed();
 }
@@ -213,9 +194,7 @@ handle?.addEventListener("keydown", (event) => {
   const map = prediction.querySelector(".map");
   if (!axis || !map) return;
   event.preventDefault();
-  const unit = map.dataset[`${axis}Step`] * (event.shiftKey ? 10 : 1);
-  const input = inputOf(map.dataset[axis]);
-  put(input, textOf(numberOf(input.value) + direction * unit, Math.min(unit, Number(map.dataset[`${axis}Step`]))));
+  fieldOf(map.dataset[axis]).move(direction * (event.shiftKey ? 10 : 1));
   changed();
 });
 
@@ -231,8 +210,8 @@ function beginGesture(event) {
   isTouched = event.pointerType === "touch";
   endGesture();
   settleNow();
-  const texts = inputs.map((input) => input.value);
-  const slid = inputs.map((input) => sliderOf(input).value);
+  const texts = fields.map((field) => field.text);
+  const slid = fields.map((field) => field.slider?.value);
   const { pointerId, clientX: x, clientY: y } = event;
   gesture = { pointerId, x, y, texts, slid, isOpen: isTouched };
   return true;
@@ -250,17 +229,17 @@ function endGesture() {
   const { texts } = gesture;
   gesture = null;
   // The address is still that of before.
-  if (inputs.some((input, index) => input.value !== texts[index])) history.pushState(null, "", location.href);
+  if (fields.some((field, index) => field.text !== texts[index])) history.pushState(null, "", location.href);
   settleNow();
 }
 
 // The browser has taken the gesture for something else.
 function cancelGesture() {
   const { texts, slid } = gesture;
-  const isChanged = inputs.some((input, index) => input.value !== texts[index]);
-  for (const [index, input] of inputs.entries()) {
-    put(input, texts[index]);
-    sliderOf(input).value = slid[index];
+  const isChanged = fields.some((field, index) => field.text !== texts[index]);
+  for (const [index, field] of fields.entries()) {
+    field.put(texts[index]);
+    if (field.slider) field.slider.value = slid[index];
   }
   gesture = null;
   if (isChanged) changed();
@@ -277,16 +256,7 @@ for (const [name, end] of [["pointerup", endGesture], ["pointercancel", cancelGe
 function showMessages() {
   const messages = new Map();
   for (const item of prediction.querySelectorAll("[data-feature]")) messages.set(item.dataset.feature, item.dataset);
-  for (const input of inputs) {
-    const message = messages.get(input.name);
-    const hint = document.getElementById(`${input.id}-hint`);
-    hint.textContent = message?.hint ?? "";
-    hint.dataset.kind = message?.kind ?? "";
-    if (message?.kind === "error") {
-      input.setAttribute("aria-invalid", "true");
-      input.closest("details")?.setAttribute("open", "");
-    } else input.removeAttribute("aria-invalid");
-  }
+  for (const field of fields) field.show(messages.get(field.key));
 }
 
 function say(text) {
@@ -294,9 +264,10 @@ function say(text) {
 }
 
 function addressOf(entries) {
-  // The map's usual axes need not be named.
-  const isUsual = selects.every((select) => select.value === select.dataset.start);
-  const named = [...entries].filter(([name]) => !isUsual || !selects.some((select) => select.name === name));
+  // The map's usual axes and the usual goal need not be named.
+  const isUsual = (options) => options.every((option) => option.value === option.dataset.start);
+  const unnamed = [...(isUsual(selects) ? selects : []), ...(goal && isUsual([goal]) ? [goal] : [])];
+  const named = [...entries].filter(([name]) => !unnamed.some((option) => option.name === name));
   return `./?${query(named)}`;
 }
 
@@ -436,13 +407,13 @@ document.addEventListener("visibilitychange", () => (document.hidden ? settleNow
 // Going back, a reload or autofill may bring inputs that the prediction on the screen does not belong to, or a page
 // whose request was cut off.
 window.addEventListener("pageshow", (event) => {
-  for (const input of inputs) follow(input);
+  for (const field of fields) field.follow();
   if (event.persisted || answered !== typed()) refresh();
 });
 // Browsers give the clipboard to pages that came over TLS, or from this very machine.
 for (const button of document.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
 
-// Predict a CSV file: a module of its own, which is loaded with the first file.
+// Predict a file: a module of its own, which is loaded with the first file.
 
 const fileForm = document.getElementById("file");
 const fileInput = document.getElementById("file-input");

@@ -12,6 +12,9 @@ const LAST_RETRY_MS = 8000;
 const MOST_LISTED = 100;
 const MOST_COUNTED = 20;
 const MOST_POINTS = 1000;
+// As in web/page/axes.py.
+const SPREAD = 0.7;
+const [ACROSS_STEP, UP_STEP] = [0.7548776662, 0.569840291];
 const REASONS = { missing: "absent", not_a_number: "notANumber", not_finite: "notFinite", out_of_bounds: "outOfBounds" };
 
 const form = document.getElementById("file");
@@ -32,8 +35,9 @@ class Run {
   rows = 0;
   bad = 0;
   wrong = []; // the first rows that are bad
-  counts = new Map();
-  points = []; // every so many rows with an answer: the label's index, and the values
+  counts = new Map(); // of each label
+  values = null; // of a quantity: the least, the greatest and the sum
+  points = []; // every so many rows with an answer: the label's index or the quantity, and the values
   versions = new Set();
   #read = 0; // bytes of the file
   #resume = "";
@@ -133,7 +137,7 @@ class Run {
     showLater();
   }
 
-  #take({ read, resume, rows, bad, errors, counts, points, version, done }) {
+  #take({ read, resume, rows, bad, errors, counts, values, points, version, done }) {
     this.#keep();
     this.#read = read;
     this.#resume = resume;
@@ -144,6 +148,14 @@ class Run {
     if (rows > bad) this.versions.add(version);
     for (const error of errors.slice(0, MOST_LISTED - this.wrong.length)) this.wrong.push(this.#lineOf(error));
     for (const [label, count] of Object.entries(counts)) this.counts.set(label, (this.counts.get(label) ?? 0) + count);
+    if (values) {
+      const { least, greatest, sum } = this.values ?? { least: Infinity, greatest: -Infinity, sum: 0 };
+      this.values = {
+        least: Math.min(least, values.least),
+        greatest: Math.max(greatest, values.greatest),
+        sum: sum + values.sum,
+      };
+    }
     this.points.push(...points.filter((_, index) => index % this.#stride === 0));
     while (this.points.length > MOST_POINTS) {
       this.points = this.points.filter((_, index) => index % 2);
@@ -206,7 +218,8 @@ function show() {
   part("rate").textContent = shown(run.rows / Math.max(seconds, 0.01));
   part("bad").textContent = shown(run.bad);
   showWrong(run);
-  if (run.model) showCounts(run);
+  if (run.model?.labels?.length) showCounts(run);
+  else if (run.values) showValues(run);
   if (canvas) drawPoints(run, prediction.querySelector(".map")?.dataset);
   if (run.isOver) showEnd(run);
 }
@@ -222,15 +235,28 @@ function showCounts({ model: { labels }, counts, rows, bad }) {
   const order = [...labels.entries()].map(([index, label]) => ({ index, label, count: counts.get(label) ?? 0 }));
   if (order.length > MOST_COUNTED) order.sort((a, b) => b.count - a.count);
   const marks = form.dataset.marks.split("|");
-  const lines = order.slice(0, MOST_COUNTED).map(({ index, label, count }) => [label, count, marks[index % marks.length]]);
-  const left = lines.reduce((sum, [, count]) => sum - count, rows - bad);
-  if (order.length > MOST_COUNTED) lines.push([words("others"), left, ""]);
+  const lines = order.slice(0, MOST_COUNTED).map(({ index, label, count }) => [label, shown(count), markAt(marks, index)]);
+  const left = order.slice(0, MOST_COUNTED).reduce((sum, { count }) => sum - count, rows - bad);
+  if (order.length > MOST_COUNTED) lines.push([words("others"), shown(left), ""]);
+  showLines(lines);
+}
+
+// Labels without a mark of their own share the last one.
+const markAt = (marks, index) => marks[Math.min(index, marks.length - 1)];
+
+function showValues({ values: { least, greatest, sum }, rows, bad }) {
+  const value = (number) => number.toLocaleString(language, { maximumSignificantDigits: 4 });
+  const lines = [["least", least], ["mean", sum / (rows - bad)], ["greatest", greatest]];
+  showLines(lines.map(([name, number]) => [words(name), value(number), ""]));
+}
+
+function showLines(lines) {
   const body = part("counts");
   while (body.rows.length < lines.length) body.append(part("count").content.cloneNode(true));
-  for (const [index, [label, count, mark]] of lines.entries()) {
+  for (const [index, [name, text, mark]] of lines.entries()) {
     body.rows[index].querySelector("path").setAttribute("d", mark);
-    body.rows[index].querySelector("span").textContent = label;
-    body.rows[index].querySelector("td").textContent = shown(count);
+    body.rows[index].querySelector("span").textContent = name;
+    body.rows[index].querySelector("td").textContent = text;
   }
 }
 
@@ -240,7 +266,7 @@ function showEnd(run) {
   if (run.result && !run.address) {
     run.address = URL.createObjectURL(run.result);
     download.href = run.address;
-    download.download = `${run.file.name.replace(/\.(csv|tsv|tab|txt)$/i, "")}-predictions.csv`;
+    download.download = `${run.file.name.replace(/\.(csv|tsv|tab|txt|xlsx|xlsm)$/i, "")}-predictions.csv`;
   }
   download.hidden = !run.result;
   part("clear").hidden = false;
@@ -259,17 +285,22 @@ function drawPoints({ model, points }, map) {
   const [left, top, width, height] = map.plot.split(" ").map(Number);
   const columnOf = (key) => model.features.findIndex((feature) => feature.key === key);
   const share = (value, low, high) => Math.min(Math.max((value - low) / (high - low), 0), 1);
+  // Rows with the same word are spread over its band, as on the map itself.
+  const spread = (column, index, step) => (model.features[column].choices ? SPREAD * (((index * step) % 1) - 0.5) : 0);
   const [x, y] = [columnOf(map.x), columnOf(map.y)];
   const marks = form.dataset.marks.split("|").map((path) => new Path2D(path));
   const scale = canvas.width / 400;
   context.fillStyle = context.strokeStyle = getComputedStyle(canvas).color;
   context.globalAlpha = 0.6;
-  for (const [label, ...values] of points) {
-    const across = left + width * share(values[x], map.xLow, map.xHigh);
-    const down = top + height * (1 - share(values[y], map.yLow, map.yHigh));
+  for (const [index, [outcome, ...values]] of points.entries()) {
+    // No value, or a word that the map does not have.
+    if ([x, y].some((column) => values[column] === null || (model.features[column].choices && values[column] < 0))) continue;
+    const across = left + width * share(values[x] + spread(x, index, ACROSS_STEP), map.xLow, map.xHigh);
+    const down = top + height * (1 - share(values[y] + spread(y, index, UP_STEP), map.yLow, map.yHigh));
+    const mark = markAt(marks, model.labels?.length ? outcome : 0);
     context.setTransform(scale, 0, 0, scale, scale * across, scale * down);
-    context.fill(marks[label % marks.length]);
-    context.stroke(marks[label % marks.length]);
+    context.fill(mark);
+    context.stroke(mark);
   }
 }
 

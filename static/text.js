@@ -11,6 +11,20 @@ export const plain = (text) => text.trim().replaceAll("\u2212", "-");
 export const isNumber = (text) => NUMBER.test(plain(text));
 export const numberOf = (text) => (isNumber(text) ? Number(plain(text).replace(",", ".")) : NaN);
 
+// The number in a text for a column with these marks and this unit, as ml/model/values.py reads it.
+export function numberIn(text, { unit, thousands, decimal }) {
+  let bare = text.trim();
+  if (unit && !isNumber(bare)) {
+    if (bare.endsWith(unit)) bare = bare.slice(0, -unit.length).trim();
+    else if (bare.startsWith(unit)) bare = bare.slice(unit.length).trim();
+  }
+  if (thousands && bare.includes(thousands)) {
+    const [first, ...threes] = bare.split(decimal)[0].replace(/^[+\-\u2212]/, "").split(thousands);
+    if (first && first.length <= 3 && threes.every((three) => three.length === 3)) bare = bare.replaceAll(thousands, "");
+  }
+  return numberOf(bare);
+}
+
 // The key of a column as in ml/tables/headers.py; both sides are folded here, since Python folds a few letters in its own way.
 export function keyOf(header) {
   const title = header.trim().replace(/^(.*\S)\s*[([][^()[\]]*[)\]]$/s, "$1").normalize("NFC");
@@ -30,18 +44,20 @@ function refuse(name, values) {
   throw new Refusal(name, values);
 }
 
-// The values of a pasted row, in the order of the features, or nothing: anything else is pasted as ever.
+// The values of a pasted row, in the order of the fields, or nothing: anything else is pasted as ever.
 //
 // Values go by their names where there are some: the keys of JSON, or a header line above the row. Others go by the
-// order of the features, `{ key, title, low, high }` each.
-export function rowIn(text, features, labels) {
+// order of the fields, `{ key, title, header, choices, gap, low, high, fits, mayBe }` each.
+export function rowIn(text, fields, labels) {
   const json = jsonIn(text.slice(0, MOST_CHARACTERS));
-  if (json) return inJSON(json, features, labels);
-  const lines = text.slice(0, MOST_CHARACTERS).split(/[\r\n]+/).filter((line) => line.trim()).slice(0, MOST_LINES);
+  if (json) return inJSON(json, fields, labels);
+  const isValue = valuesOf(fields);
+  if (isValue(text.trim())) return null; // one value, whatever it looks like
+  const lines = text.slice(0, MOST_CHARACTERS).split(/[\r\n]+/).filter((line) => line.trim());
   let refusal = null;
   for (const separator of SEPARATORS) {
     try {
-      const row = inLines(lines, separator, features, labels);
+      const row = inLines(lines.slice(0, MOST_LINES), separator, fields, labels);
       if (row) return row;
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
@@ -49,7 +65,9 @@ export function rowIn(text, features, labels) {
     }
   }
   if (refusal) throw refusal;
-  return null;
+  // One below the other.
+  const cells = lines.map((line) => line.trim());
+  return cells.length > 1 && cells.every(isValue) ? inOrder(cells, fields, labels) : null;
 }
 
 function jsonIn(text) {
@@ -61,32 +79,52 @@ function jsonIn(text) {
 }
 
 // A sample, or a request of one, or the first of many.
-function inJSON(json, features, labels) {
+function inJSON(json, fields, labels) {
   const isObject = (value) => typeof value === "object" && value !== null;
-  if (Array.isArray(json)) return isObject(json[0]) ? inJSON(json[0], features, labels) : inOrder(json.map(String), features, labels);
+  if (Array.isArray(json)) {
+    if (isObject(json[0])) return inJSON(json[0], fields, labels);
+    return inOrder(json.map((value, index) => textOf(value, fields[index])), fields, labels);
+  }
   const inner = json.sample ?? json.samples;
-  if (isObject(inner)) return inJSON(inner, features, labels);
-  return byName(Object.keys(json), Object.values(json).map(String), features);
+  if (isObject(inner)) return inJSON(inner, fields, labels);
+  return byName(Object.keys(json), Object.values(json), fields);
 }
 
-function inLines(lines, separator, features, labels) {
+const BOOLEANS = { false: ["false", "no", "f", "n", "0"], true: ["true", "yes", "t", "y", "1"] };
+
+// A value of JSON as it is typed into a field; a cell of a table is text already.
+function textOf(value, field) {
+  if (value === null) return "";
+  if (typeof value === "boolean") {
+    return field?.choices?.find((choice) => BOOLEANS[value].includes(choice.toLowerCase())) ?? String(value);
+  }
+  return typeof value === "number" && field?.format.thousands ? String(value).replace(".", field.format.decimal) : String(value);
+}
+
+// Whether a cell may be a value of any of the fields.
+function valuesOf(fields) {
+  const words = new Set(fields.flatMap(({ choices }) => choices ?? []));
+  return (cell) => isNumber(cell) || words.has(cell);
+}
+
+function inLines(lines, separator, fields, labels) {
   const [first, second] = lines.map((line) => cellsIn(line, separator)).filter((cells) => cells.length > 1);
   if (!first) return null;
-  const isRow = (cells) => cells?.filter(isNumber).length > 1;
-  if (second && !columnsOf(first, features).some((columns) => columns.length !== 1)) {
+  const isRow = (cells) => cells?.filter(valuesOf(fields)).length > 1;
+  if (second && !columnsOf(first, fields).some((columns) => columns.length !== 1)) {
     // Tables that are printed have no name above the numbers of their rows.
     if (separator instanceof RegExp && second.length === first.length + 1) second.shift();
     if (second.length !== first.length) refuse("width", { found: second.length, wanted: first.length });
-    return byName(first, second, features);
+    return byName(first, second, fields);
   }
   if (isRow(first)) {
     // "5,1" is one number. "5,1,3,5" may be two numbers or four.
-    const isUnclear = separator === "," && !first.some((cell) => cell.includes("."));
-    if (isUnclear && (isNumber(first.join(",")) || features.length === 1)) return null;
-    if (isUnclear && first.length >= 2 * features.length) refuse("commas");
-    return inOrder(first, features, labels);
+    const isUnclear = separator === "," && !first.some((cell) => isNumber(cell) && cell.includes("."));
+    if (isUnclear && (isNumber(first.join(",")) || fields.length === 1)) return null;
+    if (isUnclear && first.length >= 2 * fields.length) refuse("commas");
+    return inOrder(first, fields, labels);
   }
-  return isRow(second) ? byName(first, second, features) : null;
+  return isRow(second) ? byName(first, second, fields) : null;
 }
 
 // A quote opens a cell only at its start, and is doubled inside.
@@ -96,50 +134,53 @@ function cellsIn(line, separator) {
   return Array.from((separator + line).matchAll(cell), ([, quoted, bare]) => (quoted?.replaceAll('""', '"') ?? bare).trim());
 }
 
-// Where the names have each feature: by its key as it is, else as a header writes its key or its title.
-function columnsOf(names, features) {
+// Where the names have each feature: by its key or its header as they are, else as a header writes its key or its title.
+function columnsOf(names, fields) {
   const places = [...names.keys()];
   const exact = Map.groupBy(places, (place) => names[place]);
   const folded = Map.groupBy(places, (place) => keyOf(names[place]));
-  return features.map(({ key, title }) => exact.get(key) ?? folded.get(keyOf(key)) ?? folded.get(keyOf(title)) ?? []);
+  return fields.map(
+    ({ key, header, title }) =>
+      exact.get(key) ?? exact.get(header) ?? folded.get(keyOf(key)) ?? folded.get(keyOf(title)) ?? [],
+  );
 }
 
-const namesOf = (features) => [...features.slice(0, 5).map(({ title }) => title), ...(features.length > 5 ? ["…"] : [])].join(", ");
+const namesOf = (fields) => [...fields.slice(0, 5).map(({ title }) => title), ...(fields.length > 5 ? ["…"] : [])].join(", ");
 
-function byName(names, cells, features) {
-  const columns = columnsOf(names, features);
-  const lacking = features.filter((_, index) => !columns[index].length);
+function byName(names, cells, fields) {
+  const columns = columnsOf(names, fields);
+  const lacking = fields.filter((_, index) => !columns[index].length);
   if (lacking.length) refuse("lacks", { names: namesOf(lacking) });
   const times = Map.groupBy(columns.flat(), (place) => place);
-  const twice = features.filter((_, index) => columns[index].length > 1 || times.get(columns[index][0]).length > 1);
+  const twice = fields.filter((_, index) => columns[index].length > 1 || times.get(columns[index][0]).length > 1);
   if (twice.length) refuse("twice", { names: namesOf(twice) });
-  const values = columns.map(([place]) => cells[place]);
-  const wrong = values.findIndex((value) => !isNumber(value));
-  if (wrong >= 0) refuse("wrong", { value: values[wrong].slice(0, 40), name: features[wrong].title });
-  return values;
+  const values = columns.map(([place], index) => textOf(cells[place], fields[index]));
+  const wrong = values.findIndex((value, index) => !fields[index].mayBe(value));
+  if (wrong < 0) return values;
+  const { title: name } = fields[wrong];
+  refuse(values[wrong].trim() ? "wrong" : "empty", { value: values[wrong].slice(0, 40), name });
 }
 
-// As many numbers side by side as there are features. What may stand beside them: words, the number of the row before
-// them, a label that is a number after them. Which number is which, the training ranges have to say beyond doubt.
-function inOrder(cells, features, labels) {
-  const wanted = features.length;
-  const found = cells.filter(isNumber).length;
-  if (found < wanted) refuse("few", { found, wanted });
-  const starts = [];
-  for (let index = 0, run = 0; index < cells.length; index++) {
-    run = isNumber(cells[index]) ? run + 1 : 0;
-    if (run >= wanted) starts.push(index + 1 - wanted);
-  }
-  const fits = (start) => features.every(({ low, high }, index) => {
-    const number = numberOf(cells[start + index]);
-    return low <= number && number <= high;
-  });
-  const [start, another] = starts.length > 1 && starts.length < 4 ? starts.filter(fits) : starts;
+// As many values side by side as there are features, each of which may stand in its field. What may stand beside them:
+// words, the number of the row before them, and after them the target, a label that is a number or the quantity. Which
+// value is which, the words and the training ranges have to say beyond doubt.
+function inOrder(cells, fields, labels) {
+  const wanted = fields.length;
+  const found = cells.filter(valuesOf(fields)).length;
+  if (cells.length < wanted) refuse("few", { found, wanted });
+  const starts = [...Array(cells.length - wanted + 1).keys()];
+  const every = (start, is) => fields.every((field, index) => is(field, cells[start + index]));
+  const isInside = ({ choices, low, high, format }, cell) => choices || !isNumber(cell) || (low <= numberIn(cell, format) && numberIn(cell, format) <= high);
+  let possible = starts.filter((start) => every(start, (field, cell) => field.fits(cell)));
+  // A row of another place may have words that are new; its numbers are where they belong.
+  if (!possible.length && cells.length === wanted && every(0, (field, cell) => field.mayBe(cell))) possible = [0];
+  if (!possible.length && found < wanted) refuse("few", { found, wanted });
+  const [start, another] = possible.length > 1 && possible.length < 4 ? possible.filter((at) => every(at, isInside)) : possible;
   const before = cells.slice(0, start).filter(isNumber);
   const after = cells.slice(start + wanted).filter(isNumber);
   const isRowNumber = (text) => /^\d+$/.test(text);
   const isClear = start !== undefined && another === undefined && before.length < 2 && before.every(isRowNumber)
-    && after.length < 2 && after.every((text) => labels.includes(text));
+    && after.length < 2 && after.every((text) => !labels.length || labels.includes(text));
   if (!isClear) refuse("unclear", { wanted });
   return cells.slice(start, start + wanted);
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import inspect
 import json
 import os
 import re
@@ -15,10 +16,12 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -37,6 +40,7 @@ from web.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 30.0
+STARTERS = {"run_server", "sync_playwright"}
 MEBIBYTE = 2**20
 EVALUATORS: dict[str, dict[str, Any]] = {
     "table": {}, "compiled": {"max_cells": 0}, "walk": {"max_cells": 0, "compiles": False}
@@ -53,14 +57,37 @@ settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start a server or a browser, themselves or by a fixture: `make check` leaves them out."""
-    starters = {"run_server", "sync_playwright", "supervised"}
+    """Mark the tests that start a server or a browser, by whatever function: `make check` leaves them out."""
     for item in items:
         assert isinstance(item, pytest.Function)
         definitions = item._fixtureinfo.name2fixturedefs.values()
         functions = [item.function, *(each.func for several in definitions for each in several)]
-        if any(starters & set(function.__code__.co_names) for function in functions if hasattr(function, "__code__")):
+        if any(map(_starts, functions)):
             item.add_marker(pytest.mark.server)
+
+
+@cache
+def _starts(function: Callable[..., object]) -> bool:
+    """Return whether a function starts a server or a browser, itself or by functions of our test modules."""
+    waiting: list[Any] = [function]
+    seen: set[Any] = set()
+    while waiting:
+        function = inspect.unwrap(waiting.pop())
+        if function in seen or not function.__module__.startswith("tests."):
+            continue
+        seen.add(function)
+        names = set(_names_in(function.__code__))
+        if names & STARTERS:
+            return True
+        waiting += filter(inspect.isfunction, map(function.__globals__.get, names))
+    return False
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
 
 
 @pytest.fixture(scope="session")
@@ -316,11 +343,12 @@ def parse_html(html: str) -> Element:
     return document
 
 
-# Importing scikit-learn takes longer than most commands. This shell has it loaded, and forks a process for each
-# command, with arguments, a folder, output, an exit status and modules of ours that are its own: 50 s became 19 s.
+# Importing scikit-learn takes longer than most commands, and importing our modules as long as some. This shell has them
+# loaded, and forks a process for each command, with arguments, a folder, output and an exit status of its own.
 COMMANDS = """
 import json, os, runpy, sys, traceback
 import numpy, msgspec, tqdm, scipy.sparse, sklearn.datasets, sklearn.ensemble, sklearn.model_selection, sklearn.tree
+import ml.console, ml.options, ml.score, ml.training.exporting, ml.training.history, ml.training.iris
 
 for line in sys.stdin:
     order = json.loads(line)

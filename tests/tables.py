@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ml.model.classifier import Classifier
 from ml.score import score
+from ml.tables.source import Source
 
 HEADER = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
 GOOD = "5.6,2.7,4.2,1.3"
@@ -68,7 +69,7 @@ odd_tables = st.builds(
 
 def guarded(model: Classifier, content: bytes) -> bytes:
     """Return the table that `python -m ml score --guarded` makes."""
-    source = io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogateescape", newline="")
+    source = Source(io.BufferedReader(io.BytesIO(content)))
     sink = io.StringIO(newline="")
     score(model, source, sink, on_bad=lambda _bad: None, guarded=True)
     return sink.getvalue().encode(errors="surrogateescape")

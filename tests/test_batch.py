@@ -27,7 +27,8 @@ def encoded(samples: list[Any]) -> list[Raw]:
 
 
 def read(model: Classifier, samples: list[Any]) -> Any:
-    return asyncio.run(batch.read(model, encoded(samples)))
+    rows, _ = asyncio.run(batch.read(model, encoded(samples)))
+    return rows
 
 
 def problem_of(model: Classifier, samples: list[Any]) -> Problem:

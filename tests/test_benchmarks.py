@@ -18,6 +18,7 @@ from tests.benchmarks.__main__ import PARTS
 from tests.benchmarks.results import Bar, Ratio, Result, interleave, table
 from tests.benchmarks.subject import Plan, Subject, WrongAnswer, random_rows
 
+pytestmark = pytest.mark.server
 ROWS = 5_000
 TOOLS = [
     pytest.param(tool, marks=pytest.mark.skipif(tool != load.default_tool() == "python", reason="wrk is not installed"))

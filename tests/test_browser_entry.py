@@ -183,10 +183,10 @@ def test_a_pasted_row_goes_by_its_names_and_leaves_out_what_is_no_measurement(vi
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("1 2", "has 2 numbers, and 4 are needed"),
-        ("6.3,3.3,6", "has 3 numbers, and 4 are needed"),
-        ("1;2;x;4", "has 3 numbers, and 4 are needed"),
-        ("[6.3, 3.3, null, 2.5]", "has 3 numbers, and 4 are needed"),
+        ("1 2", "has 2 values, and 4 are needed"),
+        ("6.3,3.3,6", "has 3 values, and 4 are needed"),
+        ("1;2;x;4", "has 3 values, and 4 are needed"),
+        ("[6.3, 3.3, null, 2.5]", "has 3 values, and 4 are needed"),
         ("6.3,3.3,6,2.5,7.1", "which of the pasted values"),
         ("6.3,3.3,6,2.5,2", "which of the pasted values"),
         ("1,2,6.3,3.3,6,2.5", "which of the pasted values"),
@@ -198,7 +198,7 @@ def test_a_pasted_row_goes_by_its_names_and_leaves_out_what_is_no_measurement(vi
         ("a,b,c,d\n6.3,3.3,6,2.5", "do not include sepal length, sepal width, petal length, petal width."),
         ('{"sepal_length": 6.3, "sepal_width": 3.3, "petal_length": 6}', "do not include petal width."),
         ("sepal_length,petal_width,sepal_width,petal_length,petal_width\n1,2,3,4,5", "petal width more than once"),
-        ("sepal_length,sepal_width,petal_length,petal_width\n6.3,3.3,6,", "petal width is “”, which is not a number"),
+        ("sepal_length,sepal_width,petal_length,petal_width\n6.3,3.3,6,", "no value for petal width."),
         ("sepal_length,sepal_width,petal_length,petal_width\n6.3,3.3,6,2.5,1", "has 5 values, and the line above it 4"),
     ],
 )  # fmt: skip

@@ -430,13 +430,13 @@ def test_a_dropped_file_is_predicted_and_one_beside_the_section_does_no_harm(ope
 def test_the_keyboard_alone_is_enough_on_a_narrow_page(open_page: Open) -> None:
     page = open_page(viewport={"width": 320, "height": 640}, reduced_motion="reduce", forced_colors="active")
     page.on("filechooser", lambda _chooser: None)  # asks Chromium for it well before the key, not at the same time
-    page.get_by_label("CSV file", exact=True).focus()
+    page.get_by_label("CSV or Excel file", exact=True).focus()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     name = f"<img src=x onerror=alert(1)>{'x' * 100}.csv"
     chooser.value.set_files({"name": name, "mimeType": "text/csv", "buffer": f"{HEADER}\n{GOOD}\n?,1,1,1\n".encode()})
     expect(status(page)).to_have_text("1 of 2 rows are predicted, 1 need attention.")
-    expect(page.get_by_label("CSV file", exact=True)).to_be_focused()
+    expect(page.get_by_label("CSV or Excel file", exact=True)).to_be_focused()
 
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Predict the file")).to_be_focused()

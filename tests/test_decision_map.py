@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -11,21 +12,16 @@ import pytest
 
 from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
-from web.page.decision_map import (
-    LEFT,
-    PLOT_HEIGHT,
-    PLOT_WIDTH,
-    TOP,
-    DecisionMap,
-    Mapper,
-    Region,
-    axes_of,
-    default_axes,
-    step_of,
-)
+from ml.model.values import UnknownWord
+from tests import mixed
+from web.page.axes import LEAST_LEFT as LEFT
+from web.page.axes import PLOT_HEIGHT, RIGHT, TOP, axes_of, default_axes, step_of
+from web.page.decision_map import MARKS, NOWHERE, DecisionMap, Mapper, Region, mark_of
 from web.page.languages import language
+from web.page.quantities import quantity_scale
 
 ENGLISH = language("en")
+PLOT_WIDTH = RIGHT - LEFT
 Rectangle = tuple[int, int, int, int]
 
 
@@ -225,3 +221,85 @@ class OtherFeatures(Classifier):
 def other_features(model: Classifier, features: Sequence[TrainedFeature]) -> Classifier:
     keyed = [msgspec.structs.replace(feature, key=f"f{number}") for number, feature in enumerate(features)]
     return OtherFeatures(model, keyed)
+
+
+# --- words, gaps and quantities
+
+
+@pytest.fixture(scope="module", params=["penguins", "crops", "cars"])
+def odd_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return mixed.model_of(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_a_choice_is_a_band_in_which_the_answer_is_the_models(odd_model: Classifier) -> None:
+    rng = np.random.default_rng(3)
+    levels = quantity_scale(odd_model.card, ENGLISH)
+    words = [position for position, feature in enumerate(odd_model.features) if feature.choices]
+    for x, y in ((words[0], words[1]), (words[0], len(odd_model.features) - 1)):
+        mapper = Mapper(odd_model, ENGLISH, x=x, y=y, max_rows=4_096)
+        plot = mapper.plot
+        row = odd_model.reference_rows[0].tolist()
+        drawn = mapper.draw(row)
+        for choice in range(len(odd_model.features[x].choices)):
+            up = float(rng.uniform(plot.y.low, plot.y.high))
+            up = round(up) if odd_model.features[y].choices else up
+            there = [*row]
+            there[x], there[y] = float(choice), up
+            column, line = mapper.position(there)
+
+            nearby = {label_at(drawn, column + 0.1, line + dy) for dy in (-0.9, 0.9)}
+
+            answer = odd_model.predict(there)
+            expected = answer.index if levels is None else int(levels.levels(np.array([answer.value]))[0])
+            assert len(nearby) > 1 or nearby == {expected}
+
+
+def test_training_rows_lie_in_the_bands_of_their_choices_and_those_without_a_value_nowhere(
+    odd_model: Classifier,
+) -> None:
+    x, y = (position for position, feature in list(enumerate(odd_model.features))[:2])
+    mapper = Mapper(odd_model, ENGLISH, x=x, y=y, max_rows=256)
+    across = [int(column) for points in mapper.plot.points for column in re.findall(r"(\d+) \d+", points.path)]
+    band = mapper.plot.width / len(odd_model.features[x].choices)
+
+    known = odd_model.reference_rows[:, [x, y]]
+    known = known[~np.isnan(known).any(axis=1)]
+
+    assert 0 < len(across) <= len(known)
+    bands = {int((column - mapper.plot.left) // band) for column in across}
+    assert bands == set(known[:, 0].astype(int).tolist())
+    middles = [abs((column - mapper.plot.left) % band - band / 2) for column in across]
+    assert max(middles) <= band * 0.35 + 1
+
+
+def test_the_ticks_of_a_category_are_its_choices_as_far_as_there_is_space(odd_model: Classifier) -> None:
+    for number, feature in enumerate(odd_model.features):
+        other = 0 if number else 1
+        for plot in (
+            Mapper(odd_model, ENGLISH, x=number, y=other, max_rows=256).plot,
+            Mapper(odd_model, ENGLISH, x=other, y=number, max_rows=256).plot,
+        ):
+            axis = plot.x if plot.x.key == feature.key else plot.y
+            assert axis.ticks
+            if feature.choices:
+                texts = [text.removesuffix("…") for _, text in axis.ticks]
+                assert all(any(choice.startswith(text) for choice in feature.choices) for text in texts)
+            places = sorted(place for place, _ in axis.ticks)
+            assert min(np.diff(places), default=99) >= 14
+            assert plot.left + plot.width == RIGHT
+
+
+def test_no_value_and_an_unknown_word_have_no_position(odd_model: Classifier) -> None:
+    mapper = Mapper(odd_model, ENGLISH, x=0, y=1, max_rows=256)
+    row = odd_model.reference_rows[0].tolist()
+
+    assert mapper.position([math.nan, math.nan, *row[2:]]) == (NOWHERE, NOWHERE)
+    assert mapper.position([UnknownWord("x"), *row[1:]])[0] == NOWHERE
+
+
+def test_every_label_has_a_mark_of_its_own_or_the_one_that_says_it_has_none() -> None:
+    marks = [mark_of(label) for label in range(1_000)]
+
+    assert len(set(marks[: len(MARKS) - 1])) == len(MARKS) - 1 >= 12
+    assert set(marks[len(MARKS) :]) == {MARKS[-1]}
+    assert MARKS[-1] not in marks[: len(MARKS) - 1]

@@ -239,6 +239,7 @@ def test_the_curl_commands_score_a_file(server: Server, measurements: Path) -> N
     assert len(tables[0]) == 151
 
 
+@pytest.mark.slow
 def test_the_commands_train_predict_inspect_and_score(measurements: Path) -> None:
     training, using = (block.splitlines() for block in blocks("sh") if block.startswith("python -m ml"))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import doctest
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +21,8 @@ from tests.conftest import parse_html
 from web.app import create_app
 from web.metrics import drift
 from web.metrics.counters import Metrics
-from web.metrics.drift import LEAST_SAMPLES, LEAST_SHARE, Counts, DriftReport
+from web.metrics.counts import MOST_CHOICES, Counts, snapshot
+from web.metrics.drift import LEAST_SAMPLES, LEAST_SHARE, DriftReport, FeatureDrift
 from web.page.drift_page import view
 from web.settings import Settings
 
@@ -124,6 +127,66 @@ def test_shares_add_up_to_one_whatever_was_trained_on_and_comes_in(trained: list
     assert row[0] + row[-1] == pytest.approx(outside / len(seen))
 
 
+def category(counts: tuple[int, ...], *, missing: int = 0) -> TrainedFeature:
+    n_choices = len(counts)
+    ends = (0.0, n_choices - 1.0)
+    return TrainedFeature(
+        key="word", title="word", choices=tuple(f"w{number}" for number in range(n_choices)), counts=counts,
+        has_gaps=missing > 0, gap_share=missing / (sum(counts) + missing), low=0.0, high=ends[1],
+        quantiles=tuple(np.linspace(*ends, 11).tolist()), example=0.0, importance=0.0,
+    )  # fmt: skip
+
+
+def drift_of(model: Classifier, feature: TrainedFeature, values: Sequence[float]) -> FeatureDrift:
+    counts = Counts("v", [feature], half_life_s=DAY_S)
+    counts.add(np.array(values, dtype=np.float32)[:, None])
+    return drift.report(msgspec.structs.replace(model.card, features=(feature,)), counts).features[0]
+
+
+def test_words_are_compared_choice_by_choice(model: Classifier) -> None:
+    feature = category((60, 30, 10))
+
+    same = drift_of(model, feature, [0] * 600 + [1] * 300 + [2] * 100)
+    moved = drift_of(model, feature, [0] * 300 + [1] * 600 + [2] * 100)
+
+    assert same.choices == ("w0", "w1", "w2")
+    assert (same.psi, same.expected, same.shares) == (0, (0.6, 0.3, 0.1, 0.0), (0.6, 0.3, 0.1, 0.0))
+    assert (moved.verdict, moved.shares) == ("shifted", (0.3, 0.6, 0.1, 0.0))
+
+
+def test_words_not_seen_in_training_are_outside_and_count_as_drift(model: Classifier) -> None:
+    found = drift_of(model, category((50, 50)), [0] * 450 + [1] * 450 + [-1] * 100)
+
+    assert (found.outside, found.missing, found.shares[-1], found.verdict) == (0.1, 0, 0.1, "shifted")
+
+
+@pytest.mark.parametrize("feature", [category((50, 25), missing=25), feature_of(np.arange(101.0))])
+def test_a_share_of_missing_values_as_in_training_is_no_drift_and_another_one_is(
+    model: Classifier, feature: TrainedFeature
+) -> None:
+    feature = msgspec.structs.replace(feature, has_gaps=True, gap_share=0.25)
+    present = [0.0, 0.0, 1.0] * 100 if feature.choices else [0.5 + step for step in range(100)] * 3
+
+    same = drift_of(model, feature, [*present, *[math.nan] * 100] * 2)
+    more = drift_of(model, feature, [*present, *[math.nan] * 300] * 2)
+
+    assert same.psi == pytest.approx(0, abs=1e-3)
+    assert (same.missing, same.outside) == (0.25, 0)
+    assert same.expected[-1] == same.shares[-1] == 0.25
+    assert (more.verdict, more.missing) == ("shifted", 0.5)
+    assert sum(more.shares) == pytest.approx(1)
+
+
+def test_rare_choices_share_a_bin_so_that_chance_alone_is_no_drift(model: Classifier) -> None:
+    feature = category(tuple(range(100, 0, -1)))
+
+    found = drift_of(model, feature, [float(position) for position in range(100) for _ in range(100 - position)])
+
+    assert found.choices == tuple(f"w{number}" for number in range(MOST_CHOICES))
+    assert len(found.shares) == len(found.expected) == MOST_CHOICES + 2
+    assert found.psi == pytest.approx(0, abs=1e-3)
+
+
 def test_float32_and_float64_of_one_number_are_counted_alike(model: Classifier) -> None:
     values = [[feature.quantiles[3] for feature in model.features]]
     single, double = (Counts("v", model.features, half_life_s=DAY_S) for _ in range(2))
@@ -151,18 +214,18 @@ def test_counts_of_other_processes_are_added_if_they_are_of_the_same_model(model
         counts.add(np.ones((rows, 4), dtype=np.float32))
 
     for counts in (other, foreign):
-        own.merge(drift.snapshot(counts))
+        own.merge(snapshot(counts))
 
     assert own.counts.sum(axis=1) == pytest.approx([3, 3, 3, 3], abs=1e-3)
 
 
 def test_nothing_of_a_sample_is_in_what_is_left_on_disk(model: Classifier) -> None:
     counts = Counts(model.version, model.features, half_life_s=DAY_S)
-    before = len(drift.snapshot(counts))
+    before = len(snapshot(counts))
 
     counts.add(np.ones((10_000, 4), dtype=np.float32))
 
-    assert len(drift.snapshot(counts)) == before
+    assert len(snapshot(counts)) == before
     assert not [name for name in vars(counts) if isinstance(getattr(counts, name), list) and name != "_edges"]
 
 

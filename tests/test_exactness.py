@@ -124,6 +124,7 @@ def test_the_forest_has_the_thresholds_and_cells_that_are_claimed(thresholds: li
     assert np.prod([count + 1 for count in counts]) == 26 * 26 * 30 * 21 == N_CELLS
 
 
+@pytest.mark.slow
 def test_every_cell_between_the_thresholds_has_scikit_learns_probabilities(
     trained: Trained, model: Classifier, thresholds: list[Rows]
 ) -> None:
@@ -175,6 +176,7 @@ def test_thresholds_met_in_all_features_at_once_have_scikit_learns_probabilities
     assert_same_one_by_one(model, rows, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", EVALUATORS.values(), ids=EVALUATORS)
 @pytest.mark.parametrize(
     "kind",
@@ -212,6 +214,7 @@ def grid() -> Iterator[Rows]:
         yield np.array(list(product([first], *axes[1:])))
 
 
+@pytest.mark.slow
 def test_the_whole_tenth_of_a_centimetre_grid_has_scikit_learns_probabilities(
     trained: Trained, model: Classifier
 ) -> None:

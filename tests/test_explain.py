@@ -21,11 +21,15 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 import ml
 from ml import console
 from ml.model import classifier, explain
+from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.explain import Change, Explanation, Range
 from ml.model.plane import Plane, plane
 from ml.tables.headers import Limits
 from ml.training.fitting import Trained
+from tests.conftest import EVALUATORS
+from tests.pipelines import numbers, oracle_of, sample_of, words
+from tests.test_mixed_tables import oracle
 
 Rows = NDArray[np.float64]
 
@@ -58,84 +62,123 @@ def float32(value: float, direction: int = 0) -> float:
 
 
 def points_of(model: Classifier, feature: int, row: list[float]) -> list[float]:
-    """Return all cuts of a feature with both neighbours, the middles between them, ends far out, and the value."""
+    """Return all cuts of a feature with both neighbours, the middles between them, ends far out, and the value.
+
+    Of a category all positions of its choices.
+    """
+    if model.features[feature].choices:
+        return list(map(float, range(len(model.features[feature].choices))))
     cuts = model.cuts.values[feature].astype(np.float64).tolist()
-    points = {row[feature]}
+    cuts = [cut for cut in cuts if cut > -math.inf]  # that of no value
+    points = set() if math.isnan(row[feature]) else {row[feature]}
     for cut in cuts:
         points |= {cut, float32(cut, -1), float32(cut, 1)}
     for low, high in pairwise(cuts):
         points.add((low + high) / 2)
-    low, high = (cuts[0], cuts[-1]) if cuts else (row[feature], row[feature])
+    low, high = (cuts[0], cuts[-1]) if cuts else (0.0, 0.0)
     points |= {low - 1, low - 1e6, high + 1, high + 1e6}
     return sorted(points)
 
 
-def labels_along(model: Classifier, row: list[float], feature: int, points: list[float]) -> list[str]:
+def labels_along(
+    model: Classifier, row: list[float], feature: int, points: list[float], *, goal: float | None = None
+) -> list[str]:
+    """Return the labels; of a quantity, whether it reaches the goal."""
     rows = np.tile(np.array(row), (len(points), 1))
     rows[:, feature] = points
-    return [model.labels[index] for index in model.predict_batch(rows).indices]
+    batch = model.predict_batch(rows)
+    return [model.labels[index] for index in batch.indices] if goal is None else [str(v >= goal) for v in batch.values]
 
 
-def assert_range_is_right(model: Classifier, row: list[float], feature: int, found: Range) -> None:
-    label = model.predict(row).label
+def own_label(model: Classifier, row: list[float], *, goal: float | None = None) -> str:
+    return labels_along(model, row, 0, row[:1], goal=goal)[0]
+
+
+def assert_range_is_right(
+    model: Classifier, row: list[float], feature: int, found: Range, *, goal: float | None = None
+) -> None:
+    label = own_label(model, row, goal=goal)
     points = points_of(model, feature, row)
+    answers = labels_along(model, row, feature, points, goal=goal)
+    if model.features[feature].choices:
+        same = [choice for choice, answer in enumerate(answers) if answer == label]
+        assert (found.low, found.high) == (None, None)
+        assert list(found.choices) == same if found.searched_all else set(found.choices) <= set(same)
+        return
+    assert not found.choices
+    if math.isnan(row[feature]):
+        assert found == Range(model.features[feature].key, None, None, searched_all=False)
+        return
     low = -math.inf if found.low is None else found.low
     high = math.inf if found.high is None else found.high
-    for point, answer in zip(points, labels_along(model, row, feature, points), strict=True):
+    for point, answer in zip(points, answers, strict=True):
         if low < float(str(np.float32(point))) <= high:
             assert answer == label, (feature, point)
     if found.searched_all:
         for end, inside, outside in ((found.low, 1, 0), (found.high, 0, 1)):
             if end is not None:
                 inner, outer = labels_along(
-                    model, row, feature, [float32(end, inside), float32(end, outside)]
+                    model, row, feature, [float32(end, inside), float32(end, outside)], goal=goal
                 )  # fmt: skip
                 assert (inner, outer != label) == (label, True), (feature, end)
 
 
-def nearest_by_force(model: Classifier, row: list[float]) -> float:
-    """Return the least distance, in training ranges, at which one feature alone changes the label within its limits."""
-    label, best = model.predict(row).label, math.inf
+def nearest_by_force(model: Classifier, row: list[float], *, goal: float | None = None) -> float:
+    """Return the least distance, in training ranges, at which one feature alone changes the label within its limits.
+
+    Another choice is at a distance of 1.
+    """
+    label, best = own_label(model, row, goal=goal), math.inf
     for index, feature in enumerate(model.features):
         points = points_of(model, index, row)
-        for point, answer in zip(points, labels_along(model, row, index, points), strict=True):
+        for point, answer in zip(points, labels_along(model, row, index, points, goal=goal), strict=True):
             inside = (feature.minimum is None or point >= feature.minimum) and (
                 feature.maximum is None or point <= feature.maximum
             )
-            if answer != label and inside:
-                best = min(best, abs(point - row[index]) / (feature.high - feature.low))
+            if answer == label or not inside:
+                continue
+            if feature.choices:
+                best = min(best, 1.0)
+            elif not math.isnan(row[index]):
+                best = min(best, abs(point - row[index]) / model.spans[index])
     return best
 
 
-def assert_is_right(model: Classifier, row: list[float], found: Explanation) -> None:
+def assert_is_right(model: Classifier, row: list[float], found: Explanation, *, goal: float | None = None) -> None:
     assert found.label == model.predict(row).label
     assert [one.feature for one in found.ranges] == [feature.key for feature in model.features]
     for index, one in enumerate(found.ranges):
-        assert_range_is_right(model, row, index, one)
+        assert_range_is_right(model, row, index, one, goal=goal)
     assert found.searched_all == all(one.searched_all for one in found.ranges)
-    best = nearest_by_force(model, row)
+    best = nearest_by_force(model, row, goal=goal)
+    searched_all = all(one.searched_all or math.isnan(row[index]) for index, one in enumerate(found.ranges))
     if found.nearest is None:
-        if found.searched_all:
+        if searched_all:
             assert best == math.inf
         return
-    assert_change_is_right(model, row, found.nearest)
-    if found.searched_all:
+    assert_change_is_right(model, row, found.nearest, goal=goal)
+    if searched_all:
         # The value itself may lie between the end and its float32: nothing but that is rounded.
-        assert found.nearest.distance == pytest.approx(best, abs=1e-6)
+        assert found.nearest.distance == pytest.approx(best, abs=1e-6, rel=1e-5)
 
 
-def assert_change_is_right(model: Classifier, row: list[float], change: Change) -> None:
+def assert_change_is_right(model: Classifier, row: list[float], change: Change, *, goal: float | None = None) -> None:
     index = [feature.key for feature in model.features].index(change.feature)
     feature = model.features[index]
-    old = model.predict(row).label
+    old = own_label(model, row, goal=goal)
+    if change.direction == "is":
+        answers = labels_along(model, row, index, points_of(model, index, row), goal=goal)
+        others = [choice for choice, answer in enumerate(answers) if answer != old]
+        assert change.value == max(others, key=feature.counts.__getitem__), "the most frequent choice of these"
+        assert change.label == (answers[int(change.value)] if goal is None else "")
+        return
     before, beyond = {"rises above": (0, 1), "rises to": (-1, 0), "falls to": (1, 0), "falls below": (0, -1)}[
         change.direction
     ]
-    at, past, shown = labels_along(
-        model, row, index, [float32(change.threshold, before), float32(change.threshold, beyond), change.value]
-    )
-    assert (at, past, shown) == (old, change.label, change.label)
-    assert change.label != old
+    near = [float32(change.threshold, before), float32(change.threshold, beyond), change.value]
+    at, past, shown = labels_along(model, row, index, near, goal=goal)
+    assert at == old != past == shown
+    assert change.label == (past if goal is None else "")
     assert (change.value > row[index]) == change.direction.startswith("rises")
     assert feature.minimum is None or change.value >= feature.minimum
     assert feature.maximum is None or change.value <= feature.maximum
@@ -177,6 +220,72 @@ def test_every_explanation_of_a_random_forest_is_right(tmp_path: Path, seed: int
 
     for row in rng.permutation(rows)[:15].tolist():
         assert_is_right(model, row, explain.explain(model, row))
+
+
+MIXED = ("words and numbers", "gaps in words and numbers", "rare words", "only whether there is a value")
+
+
+@pytest.mark.parametrize("kind", MIXED)
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_every_explanation_of_words_and_gaps_is_right(kind: str, evaluator: str) -> None:
+    found = oracle(kind, 0, "random-forest", quantity=False)
+    model = found.model(evaluator)
+
+    for cells in found.questions(np.random.default_rng(0), 60).tolist():
+        row = model.validator.row(sample_of(cells))
+        assert_is_right(model, row, explain.explain(model, row))
+        assert explain.nearest_change(model, row) == explain.explain(model, row).nearest
+
+
+@pytest.mark.parametrize("kind", MIXED)
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_every_way_to_reach_a_quantity_is_right(kind: str, evaluator: str) -> None:
+    found = oracle(kind, 0, "random-forest", quantity=True)
+    model = found.model(evaluator)
+    assert model.quantity is not None
+
+    for number, cells in enumerate(found.questions(np.random.default_rng(0), 60).tolist()):
+        goal = model.quantity.quantiles[number % 11]
+        row = model.validator.row(sample_of(cells))
+        assert_is_right(model, row, explain.explain(model, row, goal=goal), goal=goal)
+        assert explain.nearest_change(model, row, goal=goal) == explain.explain(model, row, goal=goal).nearest
+
+
+def test_without_a_goal_a_quantity_has_its_own_interval_and_no_change() -> None:
+    found = oracle("gaps in words and numbers", 0, "random-forest", quantity=True)
+    model = found.model("compiled")
+
+    for cells in found.questions(np.random.default_rng(0), 60).tolist():
+        row = model.validator.row(sample_of(cells))
+        explanation = explain.explain(model, row)
+        value = model.predict(row).value
+        assert (explanation.nearest, explanation.searched_all) == (None, False)
+        for feature, one in enumerate(explanation.ranges):
+            if model.features[feature].choices:
+                points = list(map(float, one.choices))
+            else:
+                low = -1e30 if one.low is None else float32(one.low, 1)
+                high = 1e30 if one.high is None else float32(one.high)
+                points = [low, high]
+            rows = np.tile(row, (len(points), 1))
+            rows[:, feature] = points
+            if not math.isnan(row[feature]):
+                assert set(model.predict_batch(rows).values.tolist()) <= {value}
+
+
+@pytest.mark.parametrize("max_rows", [1, 5, 20, 60])
+def test_a_search_that_is_cut_short_claims_nothing_about_choices_that_it_left_out(max_rows: int) -> None:
+    found = oracle("many columns", 0, "random-forest", quantity=False)
+    model = found.model()
+    left_out = 0
+
+    for cells in found.questions(np.random.default_rng(0), 60).tolist():
+        row = model.validator.row(sample_of(cells))
+        explanation = explain.explain(model, row, max_rows=max_rows)
+        assert_is_right(model, row, explanation)
+        left_out += sum(bool(one.choices) and not one.searched_all for one in explanation.ranges)
+
+    assert left_out or max_rows == 60
 
 
 def limited(model: Classifier, key: str, minimum: float | None, maximum: float | None) -> Classifier:
@@ -305,6 +414,7 @@ def test_the_most_important_features_are_looked_at_when_there_is_room_for_few(di
     assert all(digits.features[index].importance <= least for index in used if index not in spans)
 
 
+@pytest.mark.slow
 def test_a_model_of_thousands_of_features_is_explained_in_bounded_memory(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(8_000, 1_200))
@@ -336,7 +446,10 @@ def assert_plane_is_right(model: Classifier, place: Place, found: Plane) -> None
     assert np.all(np.diff(found.x_cuts) > 0)
     assert np.all(np.diff(found.y_cuts) > 0)
     sides = []
-    for cuts in (found.x_cuts.astype(np.float64), found.y_cuts.astype(np.float64)):
+    for feature, cuts in ((place.x, found.x_cuts.astype(np.float64)), (place.y, found.y_cuts.astype(np.float64))):
+        if model.features[feature].choices:
+            sides.append([np.arange(len(model.features[feature].choices), dtype=np.float64)])
+            continue
         low = np.concatenate([[cuts[0] - 1 if len(cuts) else 0.0], cuts])
         high = np.concatenate([cuts, [low[-1] + 1]])
         first_inside = np.nextafter(low.astype(np.float32), np.float32(np.inf)).astype(np.float64)
@@ -346,7 +459,10 @@ def assert_plane_is_right(model: Classifier, place: Place, found: Plane) -> None
             rows = np.tile(place.row, (found.indices.size, 1))
             rows[:, place.x] = np.tile(x_values, len(y_values))
             rows[:, place.y] = np.repeat(y_values, len(x_values))
-            assert np.array_equal(model.predict_batch(rows).indices.reshape(found.indices.shape), found.indices)
+            batch = model.predict_batch(rows)
+            assert np.array_equal(batch.indices.reshape(found.indices.shape), found.indices)
+            if found.values is not None:
+                assert np.array_equal(batch.values.reshape(found.indices.shape), found.values)
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 1), (1, 0), (2, 3), (3, 0)])
@@ -375,6 +491,36 @@ def test_the_plane_of_a_feature_that_no_tree_uses_has_one_column(digits: Classif
 
     assert found.indices.shape == (digits.cuts.sizes[20] + 1, 1)
     assert found.exact
+
+
+@pytest.mark.parametrize("kind", ["words and numbers", "gaps in words and numbers", "many columns"])
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+@pytest.mark.parametrize("quantity", [False, True], ids=["classes", "quantity"])
+def test_the_plane_of_words_and_gaps_is_right_in_every_cell(kind: str, evaluator: str, *, quantity: bool) -> None:
+    found = oracle(kind, 0, "random-forest", quantity=quantity)
+    model = found.model(evaluator)
+
+    for cells in found.questions(np.random.default_rng(0), 5).tolist():
+        row = model.validator.row(sample_of(cells))
+        for x, y in [(0, 1), (1, 0), (1, 2), (2, 0), (-1, 1), (-1, -2)]:
+            place = Place(x % len(row), y % len(row), row)
+            one = plane(model, row, x=place.x, y=place.y)
+            assert one.exact
+            assert (one.values is None) != quantity
+            assert_plane_is_right(model, place, one)
+
+
+def test_a_category_of_many_choices_leaves_fewer_cells_to_the_other_side() -> None:
+    rng = np.random.default_rng(0)
+    columns = [words(rng, 400, list(map(str, range(254)))), numbers(rng, 400, distinct=400)]
+    found = oracle_of(columns, rng.normal(size=400), recipe=Recipe(n_estimators=20))
+    model = found.model()
+    assert model.cuts.sizes[1] > 100
+
+    one = plane(model, model.validator.row(["7", 5.0]), x=0, y=1)
+
+    assert one.indices.shape == (64, 254)
+    assert not one.exact
 
 
 @pytest.mark.parametrize("max_rows", [4, 50, 400])

@@ -15,7 +15,7 @@ from ml.model.explain import nearest_change
 from ml.model.sample import InvalidSample
 from tests.conftest import parse_html
 from web.page import fragments
-from web.page.decision_map import default_axes
+from web.page.axes import default_axes
 from web.page.fragments import Fragments, fragments_of
 from web.page.languages import language
 from web.page.picture import LONGEST, Picture
@@ -34,7 +34,8 @@ def rows_of(model: Classifier, n: int, seed: int = 0) -> list[list[float]]:
 
 
 def answer(made: Fragments, model: Classifier, row: list[float], axes: tuple[int, int] | None) -> str:
-    return made.answer(row, model.cuts.ranks_of(row), model.predict(row), model.validator.notes(row), axes).decode()
+    messages = made.messages_of(model.validator.notes(row), row)
+    return made.answer(row, model.cuts.ranks_of(row), model.predict(row), messages, axes=axes).decode()
 
 
 def test_an_outline_is_filled_in_its_gaps() -> None:

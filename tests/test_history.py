@@ -256,6 +256,7 @@ print(writing.write(model, Path(sys.argv[2]), trained=fitted).version)
 """
 
 
+@pytest.mark.slow
 def test_six_rollbacks_at_once_lose_no_version(fitted: list[fitting.Trained], path: Path) -> None:
     versions = write(fitted[:3], path)
 
@@ -269,6 +270,7 @@ def test_six_rollbacks_at_once_lose_no_version(fitted: list[fitting.Trained], pa
     assert taken == {f"{versions[1]} {versions[2]}": 3, f"{versions[2]} {versions[1]}": 3}
 
 
+@pytest.mark.slow
 def test_four_models_trained_at_once_are_all_there(path: Path) -> None:
     done = at_once(4, WRITE, path)
 

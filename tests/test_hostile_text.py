@@ -22,6 +22,7 @@ from web.app import create_app
 from web.requests import bounded, qualities
 from web.settings import Settings
 
+pytestmark = pytest.mark.slow
 SIZE = 50_000
 MOST_S = 0.1
 TOKEN = (b"authorization", b"Bearer 0123456789abcdef")

@@ -30,6 +30,8 @@ from tritonclient.utils import (  # type: ignore[import-untyped]  # it has no ty
 
 from ml.model.classifier import Classifier
 from ml.training.fitting import Trained
+from ml.training.writing import outputs_of as outputs_of_estimator
+from tests import small_tables
 from tests.conftest import Server, run_server
 
 KEYS = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
@@ -309,6 +311,61 @@ def test_kserve_raises_our_sentences(server: Server) -> None:
         ask_kserve(server, InferRequest("iris", [tensor]))
     with pytest.raises(httpx.HTTPStatusError, match='no model is called "nobody"; this server has "iris", \'404 '):
         ask_kserve(server, InferRequest("nobody", [tensor]), model_name="nobody")
+
+
+# --- words, missing values, quantities
+
+
+@pytest.fixture(scope="module", params=["penguins", "prices"])
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    folder = tmp_path_factory.mktemp(request.param)
+    small_tables.written(request.param, folder)
+    with run_server(folder / "log.txt", MODEL_FILE=str(folder / f"{request.param}.npz")) as server:
+        yield server, request.param
+
+
+def columns_of(name: str) -> tuple[dict[str, Rows], bytes]:
+    """Return the columns of a table as data scientists have them, and scikit-learn's outputs bit for bit."""
+    rows = small_tables.DATASETS[name]().rows
+    trained = small_tables.trained(name)
+    columns = {}
+    for feature, column in zip(trained.features, rows.T, strict=True):
+        words = [*feature.choices, ""]
+        is_missing = np.isnan(column)
+        positions = np.where(is_missing, -1, column).astype(int)
+        columns[feature.key] = np.array([words[at] for at in positions], object) if feature.choices else column
+    return columns, outputs_of_estimator(trained.estimator, rows).tobytes()
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_tritonclient_sends_words_and_missing_values(other: tuple[Server, str], binary: bool) -> None:
+    server, name = other
+    columns, expected = columns_of(name)
+    inputs = []
+    for key, column in columns.items():
+        tensor = triton.InferInput(key, list(column.shape), np_to_triton_dtype(column.dtype))
+        # It writes NaN as JSON cannot have it.
+        inputs.append(tensor.set_data_from_numpy(column, binary_data=binary or column.dtype != object))
+
+    with contextlib.closing(triton.InferenceServerClient(f"127.0.0.1:{server.port}")) as client:
+        result = client.infer(name, inputs)
+
+    assert result.as_numpy("value" if name == "prices" else "probabilities").tobytes() == expected
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_kserve_sends_words_and_missing_values(other: tuple[Server, str], binary: bool) -> None:
+    server, name = other
+    columns, expected = columns_of(name)
+    tensors = []
+    for key, column in columns.items():
+        tensor = InferInput(key, list(column.shape), np_to_triton_dtype(column.dtype))
+        tensor.set_data_from_numpy(column, binary_data=binary)
+        tensors.append(tensor)
+
+    response = ask_kserve(server, InferRequest(name, tensors), model_name=name)
+
+    assert response.outputs[-1].as_numpy().tobytes() == expected
 
 
 # --- other settings

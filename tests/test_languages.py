@@ -25,14 +25,16 @@ from ml.model.card import Card, CrossValidation, Recipe, Report
 from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
-from ml.tables.dataset import Feature, Shape
+from ml.model.values import UnknownWord
+from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training import fitting, iris, writing
 from tests.builders import dataset_of
 from tests.conftest import ROOT, Element, parse_html
 from web.app import create_app
 from web.page import languages, templates
 from web.page.answers import Message as Told
-from web.page.decision_map import default_axes
+from web.page.axes import default_axes
+from web.page.fields import text_of as field_text
 from web.page.fragments import Fragments
 from web.page.languages import LOCALES, NO_BREAK, Language
 from web.page.snippet_panel import CodeView, code_view
@@ -175,6 +177,28 @@ def marked_model(n_features: int, n_labels: int, *, picture: bool = False, limit
     return dataclasses.replace(model, card=card)
 
 
+def mixed_model(*, is_quantity: bool, has_gaps: bool = True) -> ModelFile:
+    """A model with words and gaps, all of whose texts are marked as its own."""
+    rng = np.random.default_rng(1)
+    choices = [tuple(f"‹word {word}›" for word in range(count)) for count in (2, 8, 20, 1)]
+    kinds = [*choices, (), ()]
+    columns = [rng.integers(0, len(kind), 90).astype(np.float64) if kind else rng.normal(size=90) for kind in kinds]
+    rows = np.column_stack(columns)
+    outcomes = np.floor(rows[:, 0] + rows[:, 1]) if is_quantity else (rows[:, 0] + rows[:, 4] > 0.5).astype(np.float64)
+    if has_gaps:
+        rows[:20, :5] = np.nan
+    features = tuple(
+        Feature(key=f"f{i}", title=f"‹feature {i}›", choices=kind, has_gaps=has_gaps and i < 5, markers=("‹none›",),
+                header=f"‹header {i}›")
+        for i, kind in enumerate(kinds)
+    )  # fmt: skip
+    target = Target(title="‹target›", unit="‹unit›") if is_quantity else Target(labels=("‹no›", "‹yes›"))
+    dataset = Dataset("‹model›", "‹source›", features, target, rows, outcomes)
+    model = writing.model_of(fitting.fit(dataset, Recipe(n_estimators=3)))
+    card = msgspec.structs.replace(model.card, estimator="‹estimator›", libraries={}, data_digest=None)
+    return dataclasses.replace(model, card=card)
+
+
 def reported(card: Card, **changes: object) -> Card:
     return msgspec.structs.replace(card, report=msgspec.structs.replace(card.report, **changes))
 
@@ -188,23 +212,29 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
     fragments = Fragments(model, to)
     validator = model.validator
     axes = default_axes(model)
-    good: dict[str, object] = {feature.key: str(feature.example) for feature in model.features}
-    texts = {key: str(value) for key, value in good.items()}
+    texts = {feature.key: field_text(feature, feature.example, to) for feature in model.features}
+    good: dict[str, object] = {**texts}
     panel = panel_of(model, good, to)
 
     def page(fragment: bytes, messages: Sequence[Told] = ()) -> str:
-        return fragments.page(texts, fragment, messages, lang="en", axes=axes, address="http://127.0.0.1/", code=panel)
+        return fragments.page(
+            texts, fragment, messages, lang="en", axes=axes, goal=None, address="http://127.0.0.1/", code=panel
+        )
 
-    for row in [*model.reference_rows[:40].tolist(), [98.0] * len(model.features)]:
-        notes = validator.notes(row)
-        fragment = fragments.answer(row, model.cuts.ranks_of(row), model.predict(row), notes, axes)
-        yield fragment.decode()
-    yield page(fragment, fragments.messages_of(notes))
+    odd = [UnknownWord("‹odd›") if feature.choices else 98.0 for feature in model.features]
+    for row in [*model.reference_rows[:40].tolist(), odd]:
+        messages = fragments.messages_of(validator.notes(row), row)
+        for goal in [None] if model.labels else [None, "-99", "99", "4", "x"]:
+            fragment = fragments.answer(
+                row, model.cuts.ranks_of(row), model.predict(row), messages, axes=axes, goal=goal
+            )
+            yield fragment.decode()
+    yield page(fragment, messages)
     first, second, third, *_ = [*good, "‹other›", "‹other›"]
     wrong: list[dict[str, object]] = [
         {}, {first: "-"}, {second: "-"}, {first: "", second: ""}, {first: "abc"}, {first: ["list"]}, {first: True},
         {first: "1e99"}, {first: "-100"}, {first: -100.5}, {second: "-100"}, {third: "100"}, {"‹other›": "1"},
-        {first: "abc", "‹other›": "1"},
+        {first: "abc", "‹other›": "1"}, {header_of(model): "1"},
     ]  # fmt: skip
     for changes in wrong:
         try:
@@ -213,6 +243,11 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
             view = fragments.invalid_view(error)
             yield fragments.invalid(view).decode()
             yield page(fragments.invalid(view), view.messages)
+
+
+def header_of(model: Classifier) -> str:
+    """Return the second name of a feature, with which a sample has it twice; or any other name."""
+    return model.features[0].header or "‹another›"
 
 
 def panel_of(model: Classifier, sample: Mapping[str, object], to: Language, *, needs_token: bool = False) -> CodeView:
@@ -243,10 +278,16 @@ def shown() -> tuple[Bracketing, list[str]]:
         confusion=((0, 0, 0), (0, 0, 0), (1, 1, 1)),
         cross_validation=CrossValidation(folds=5, mean=0.5, deviation=0.1),
     )
+    words, quantity = mixed_model(is_quantity=False), mixed_model(is_quantity=True)
+    useless = {"mean_absolute_error": 2.0, "baseline_error": 1.0, "train_rows": None}
+    mixed = [
+        (words, words.card), (quantity, quantity.card), (mixed_model(is_quantity=True, has_gaps=False), None),
+        (quantity, reported(quantity.card, **useless)),
+    ]  # fmt: skip
     found = list(states_of(with_card(small, small.card), to))
     for model, card in [
         (small, few_right), (small, untested), (small, foreign), (small, both), (wide, wide.card), (many, many.card),
-        (marked_model(1, 2), None), (marked_model(13, 2), None),
+        (marked_model(1, 2), None), (marked_model(13, 2), None), *mixed,
     ]:  # fmt: skip
         classifier = with_card(model, card or model.card)
         found += states_of(classifier, to)
@@ -262,21 +303,30 @@ def shown() -> tuple[Bracketing, list[str]]:
 
 def statuses() -> list[int]:
     """Return the status of every problem that there may be a page about."""
-    raised = {
-        int(status) for path in ROOT.glob("web/*.py") for status in re.findall(r"Problem\((\d+)", path.read_text())
-    }
-    # Starlette's own are 404 and 405. Our own mistakes and heads that are too large are told as JSON, never on a page.
-    return sorted((raised | {404, 405}) - {431, 500})
+    sources = "\n".join(path.read_text() for path in ROOT.glob("web/**/*.py"))
+    raised = set(map(int, re.findall(r"Problem\((\d+)", sources)))
+    # Starlette's own are 404 and 405. Our own mistakes and heads that are too large are told as JSON, and a conflict in
+    # a frame, never on a page.
+    return sorted((raised | {404, 405}) - {409, 431, 500})
 
 
 # Names are the same in every language.
-NAMES = {"curl", "Python", "JavaScript", "htmx", "Open Inference Protocol: curl", "Open Inference Protocol: Python"}
+NAMES = {
+    "R²",
+    "curl",
+    "Python",
+    "JavaScript",
+    "htmx",
+    "Open Inference Protocol: curl",
+    "Open Inference Protocol: Python",
+}
 # Attributes that people see or hear, and those that the script reads; all others of data-* are shown at some time.
 SEEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "aria-valuetext", "label", "placeholder",
         "summary", "title"}  # fmt: skip
-READ = {"data-example", "data-feature", "data-features", "data-kind", "data-label", "data-mark", "data-marks",
-        "data-plot", "data-set", "data-start", "data-state", "data-step", "data-value", "data-x", "data-x-high",
-        "data-x-low", "data-x-step", "data-y", "data-y-high", "data-y-low", "data-y-step"}  # fmt: skip
+READ = {"data-decimal", "data-example", "data-feature", "data-features", "data-gap", "data-header", "data-key",
+        "data-kind", "data-label", "data-mark", "data-marks", "data-other", "data-plot", "data-set", "data-start",
+        "data-state", "data-step", "data-thousands", "data-value", "data-x", "data-x-high", "data-x-low",
+        "data-x-step", "data-y", "data-y-high", "data-y-low", "data-y-step"}  # fmt: skip
 LETTER = re.compile(r"[^\W\d_]")
 DESCRIPTIONS = {"description", "og:description", "og:title"}
 

@@ -33,6 +33,7 @@ from tests.conftest import (
     wait_until_ready,
 )
 
+pytestmark = pytest.mark.server
 ROW = [5.6, 2.7, 4.2, 1.3]
 SAMPLE = json.dumps({"sample": ROW})
 BATCH = json.dumps({"samples": [ROW] * 150_000})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 
 import html5lib  # type: ignore[import-untyped]  # it has no types
@@ -27,76 +28,85 @@ def whole(client: TestClient, document: Document) -> str:
     return document.whole(response.text)
 
 
-@pytest.fixture(params=DOCUMENTS, ids=lambda document: document.name)
-def html(client: TestClient, request: pytest.FixtureRequest) -> str:
-    return whole(client, request.param)
+@pytest.fixture(scope="module")
+def documents(client: TestClient) -> dict[str, str]:
+    return {document.name: whole(client, document) for document in DOCUMENTS}
 
 
-def everything_in(html: str) -> list[Element]:
-    """Return all elements; building the tree checks that each is closed in order and no attribute is there twice."""
-    return parse_html(html).all()
+def offenders(documents: Mapping[str, str], mistakes: Callable[[list[Element]], Iterable[object]]) -> list[str]:
+    """Return, for each document that breaks a rule, its name and what breaks it.
+
+    Building the tree checks that each element is closed in order and no attribute is there twice.
+    """
+    return [f"{name}: {each}" for name, html in documents.items() for each in mistakes(parse_html(html).all())]
 
 
-def test_it_is_html_without_a_mistake(html: str) -> None:
-    # This parser is older than templates.
-    rest = re.sub(r"<template.*?</template>", "", html, flags=re.DOTALL)
-    parser = html5lib.HTMLParser()
+def test_it_is_html_without_a_mistake(documents: dict[str, str]) -> None:
+    for name, html in documents.items():
+        # This parser is older than templates.
+        rest = re.sub(r"<template.*?</template>", "", html, flags=re.DOTALL)
+        parser = html5lib.HTMLParser()
 
-    parser.parse(rest)
+        parser.parse(rest)
 
-    assert parser.errors == []
-    assert "<main" in rest
-
-
-def test_an_id_is_given_once(html: str) -> None:
-    counts = Counter(element.attributes["id"] for element in everything_in(html) if "id" in element.attributes)
-
-    assert {name for name, count in counts.items() if count > 1} == set()
-    assert "" not in counts
+        assert parser.errors == [], name
+        assert "<main" in rest, name
 
 
-def test_what_is_referred_to_is_there(html: str) -> None:
-    elements = everything_in(html)
-    names = {element.attributes.get("id") for element in elements}
+def test_an_id_is_given_once(documents: dict[str, str]) -> None:
+    def repeated(elements: list[Element]) -> list[str]:
+        counts = Counter(element.attributes["id"] for element in elements if "id" in element.attributes)
+        return [name for name, count in counts.items() if count > 1 or not name]
 
-    referred = {name for element in elements for key in REFERENCES for name in element.attributes.get(key, "").split()}
-
-    assert referred <= names
-
-
-def test_headings_begin_with_the_first_and_leave_out_no_level(html: str) -> None:
-    levels = [int(element.tag[1]) for element in everything_in(html) if re.fullmatch("h[1-6]", element.tag)]
-
-    assert levels.count(1) == 1
-    assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert offenders(documents, repeated) == []
 
 
-def test_what_can_be_pressed_or_filled_in_has_a_name(html: str) -> None:
-    elements = everything_in(html)
-    labeled = {element.attributes.get("for") for element in elements if element.tag == "label"}
-    wrapped = {id(inner) for element in elements if element.tag == "label" for inner in element.all()}
+def test_what_is_referred_to_is_there(documents: dict[str, str]) -> None:
+    def missing(elements: list[Element]) -> set[str]:
+        names = {element.attributes.get("id", "") for element in elements}
+        referred = (element.attributes.get(key, "").split() for element in elements for key in REFERENCES)
+        return {name for several in referred for name in several} - names
 
-    unnamed = [
-        element
-        for element in elements
-        if element.tag in ("a", "button", "input", "select", "summary")
-        and element.attributes.get("type") != "hidden"
-        and not (element.text and element.tag != "select")
-        and not element.attributes.get("aria-label")
-        and element.attributes.get("id") not in labeled
-        and id(element) not in wrapped
-    ]
-
-    assert unnamed == []
+    assert offenders(documents, missing) == []
 
 
-def test_nothing_is_styled_or_done_inline(html: str) -> None:
-    elements = everything_in(html)
+def test_headings_begin_with_the_first_and_leave_out_no_level(documents: dict[str, str]) -> None:
+    def wrong(elements: list[Element]) -> list[list[int]]:
+        levels = [int(element.tag[1]) for element in elements if re.fullmatch("h[1-6]", element.tag)]
+        begins = levels[:1] == [1] and levels.count(1) == 1
+        return [] if begins and all(after <= before + 1 for before, after in pairwise(levels)) else [levels]
 
-    assert [element for element in elements if element.tag == "style" or "style" in element.attributes] == []
-    assert [e for e in elements if any(re.match("on|hx-on", name) for name in e.attributes)] == []
-    assert [e for e in elements if e.tag == "script" and "src" not in e.attributes] == []
+    assert offenders(documents, wrong) == []
+
+
+def test_what_can_be_pressed_or_filled_in_has_a_name(documents: dict[str, str]) -> None:
+    def unnamed(elements: list[Element]) -> list[Element]:
+        labeled = {element.attributes.get("for") for element in elements if element.tag == "label"}
+        wrapped = {id(inner) for element in elements if element.tag == "label" for inner in element.all()}
+        return [
+            element
+            for element in elements
+            if element.tag in ("a", "button", "input", "select", "summary")
+            and element.attributes.get("type") != "hidden"
+            and not (element.text and element.tag != "select")
+            and not element.attributes.get("aria-label")
+            and element.attributes.get("id") not in labeled
+            and id(element) not in wrapped
+        ]
+
+    assert offenders(documents, unnamed) == []
+
+
+def test_nothing_is_styled_or_done_inline(documents: dict[str, str]) -> None:
+    def inline(elements: list[Element]) -> Iterator[Element]:
+        for element in elements:
+            names = element.attributes.keys()
+            if element.tag == "style" or "style" in names or any(re.match("on|hx-on", name) for name in names):
+                yield element
+            if element.tag == "script" and "src" not in names:
+                yield element
+
+    assert offenders(documents, inline) == []
 
 
 def test_other_sites_find_a_picture(client: TestClient) -> None:

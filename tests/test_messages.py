@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
 from ml.model.classifier import Classifier
-from web.api import messages
-from web.api.messages import Encoder, encoder_of
+from ml.model.values import Repeated
+from web.api import decoder
+from web.api.encoder import Encoder, encoder_of
 from web.problems import Problem
 
 ROW = [5.6, 2.7, 4.2, 1.3]
@@ -22,13 +23,13 @@ IDS = ["1", "-1.50", "1e3", '"a"', '"\\u00e9 \\n"', '"é"', "null", "true", "[1,
 
 def problem_of(content: bytes | str) -> Problem:
     with pytest.raises(Problem) as caught:
-        messages.decode_request(content, max_values=1_000)
+        decoder.decode_request(content, max_values=1_000)
     return caught.value
 
 
-@pytest.mark.parametrize("content", ['{"id": 7, "sample": [1, 2]}', b'{"sample":[1, 2],"id":7}'])
-def test_a_request_keeps_its_sample_and_its_id_as_they_were_written(content: bytes | str) -> None:
-    request = messages.decode_request(content, max_values=1_000)
+@pytest.mark.parametrize("content", ['{"id": 7, "sample": [1, 2]}', '{"sample":[1, 2],"id":7}'])
+def test_a_frame_keeps_its_sample_and_its_id_as_they_were_written(content: str) -> None:
+    request = decoder.decode_frame(content, max_values=1_000)
 
     assert bytes(request.sample) == b"[1, 2]"  # type: ignore[arg-type]  # a Raw, which is a buffer
     assert bytes(request.id) == b"7"  # type: ignore[arg-type]  # a Raw, which is a buffer
@@ -70,14 +71,14 @@ def test_deep_nesting_is_refused(content: str) -> None:
 
 @pytest.mark.parametrize("encoded", IDS)
 def test_the_id_of_a_request_of_the_wrong_form_is_found(encoded: str) -> None:
-    found = messages.id_of(f'{{"samples": 1, "id": {encoded}}}')
+    found = decoder.id_of(f'{{"samples": 1, "id": {encoded}}}')
 
     assert bytes(found) == encoded.encode()  # type: ignore[arg-type]  # a Raw, which is a buffer
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "1", "{}", "\ud800", '{"id":', "[" * 100_000])
 def test_what_has_no_id_has_none(content: str) -> None:
-    assert messages.id_of(content) is UNSET
+    assert decoder.id_of(content) is UNSET
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_what_has_no_id_has_none(content: str) -> None:
     [
         ("[1, 2.5]", [1, 2.5]),
         ('{"a": 1, "b": "2,5"}', {"a": 1, "b": "2,5"}),
-        ('{"a": 1, "a": 2}', {"a": 2}),
+        ('{"a": "1:2", "b": ":"}', {"a": "1:2", "b": ":"}),
         ("[1e999, -1e999]", [float("inf"), float("-inf")]),
         ("[" + "9" * 400 + "]", [10**400 - 1]),
         ("[" + "9" * 5_000 + "]", [float("inf")]),
@@ -94,20 +95,52 @@ def test_what_has_no_id_has_none(content: str) -> None:
     ids=lambda value: str(value)[:20],
 )
 def test_a_sample_is_decoded_also_with_numbers_that_no_float_can_hold(encoded: str, sample: object) -> None:
-    assert messages.decode_sample(Raw(encoded.encode())) == sample
+    assert decoder.decode_sample(Raw(encoded.encode())) == sample
+
+
+@pytest.mark.parametrize(
+    ("encoded", "text"),
+    [
+        ('{"a": 1, "b": 3, "a": 2.5}', "2.5"),
+        ('{"a": "x", "b": 3, "a": "y:"}', "y:"),
+        ('{"\\u0061": 1, "b": 3, "a": null}', "null"),
+        ('{"a": 1, "b": 3, "a": [2, {"a": 1, "a": 2}]}', ""),
+        ('{"a": 1, "b": 3, "a": 1e999}', "Infinity"),
+    ],
+)
+def test_a_member_that_a_sample_has_several_times_is_marked_as_such(encoded: str, text: str) -> None:
+    sample = decoder.decode_sample(Raw(encoded.encode()))
+
+    assert sample == {"a": text, "b": 3}
+    assert {name: type(value) for name, value in sample.items()}["a"] is Repeated  # type: ignore[union-attr]  # a dict
+
+
+@pytest.mark.parametrize("content", ["", " \n", b"", b"\n"])
+def test_an_empty_request_is_told_what_is_missing(content: bytes | str) -> None:
+    problem = problem_of(content)
+
+    assert (problem.details.status, problem.details.detail) == (
+        400, 'the request is empty: send JSON with a "sample" or "samples"',
+    )  # fmt: skip
+
+
+def test_only_a_frame_of_the_stream_has_an_id() -> None:
+    problem = problem_of(b'{"id": 1, "sample": []}')
+
+    assert problem.details.detail == "the request has the wrong form: Object contains unknown field `id`"
 
 
 @pytest.mark.parametrize("encoded", ["1", "null", '"x"', "true", "1e999", "9" * 5_000], ids=lambda text: text[:10])
 def test_a_sample_is_an_object_or_an_array(encoded: str) -> None:
     with pytest.raises(Problem) as caught:
-        messages.decode_sample(Raw(encoded.encode()))
+        decoder.decode_sample(Raw(encoded.encode()))
 
     assert caught.value.details.status == 422
 
 
 def test_a_deeply_nested_sample_is_refused() -> None:
     with pytest.raises(Problem) as caught:
-        messages.decode_sample(Raw(b"[" * 100_000 + b"]" * 100_000))
+        decoder.decode_sample(Raw(b"[" * 100_000 + b"]" * 100_000))
 
     assert caught.value.details.status == 400
 
@@ -115,7 +148,7 @@ def test_a_deeply_nested_sample_is_refused() -> None:
 @pytest.mark.parametrize("encoded", [b'["\xff"]', b'{"\xff": 1}', b'["\xed\xa0\x80"]'])
 def test_a_sample_that_is_not_utf_8_is_refused(encoded: bytes) -> None:
     with pytest.raises(Problem):
-        messages.decode_sample(Raw(encoded))
+        decoder.decode_sample(Raw(encoded))
 
 
 JSON = st.recursive(
@@ -129,7 +162,7 @@ JSON = st.recursive(
 def test_a_sample_is_decoded_as_the_standard_library_does(sample: Any) -> None:
     # Through the standard library's text, with escapes, and through UTF-8 as it is.
     for encoded in (json.dumps(sample), json.dumps(sample, ensure_ascii=False)):
-        assert messages.decode_sample(Raw(encoded.encode())) == json.loads(encoded)
+        assert decoder.decode_sample(Raw(encoded.encode())) == json.loads(encoded)
 
 
 def test_an_answer_is_the_json_of_its_parts(model: Classifier) -> None:

@@ -17,7 +17,8 @@ from ml.training import fitting, writing
 from tests.builders import dataset_of
 from tests.conftest import Element, parse_html
 from web.page import languages
-from web.page.model_card import CardView, Fact, card_view, wilson_interval
+from web.page.model_card import CardView, card_view
+from web.page.quality import Fact, wilson_interval
 from web.page.templates import render
 
 
@@ -270,7 +271,7 @@ def test_importances_that_make_no_sense_break_nothing() -> None:
         for feature, importance in zip(invented(2, 2).features, (1e308, -1e308), strict=True)
     ]
 
-    assert [row.importance for row in view_of(invented(2, 2, features=tuple(features))).features] == ["100", "−100"]
+    assert [row.importance for row in view_of(invented(2, 2, features=tuple(features))).features] == ["1000", "−1000"]
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:

@@ -465,6 +465,7 @@ def archive_that_lists(count: int, *, claimed: int, large: bytes = b"") -> bytes
     return signed(local + entry * count + large + end + b"sha256:" + b"0" * DIGEST_BYTES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claimed", [0, 10, 11, 65_535])
 def test_a_million_members_are_refused_in_little_memory(claimed: int) -> None:
     content = archive_that_lists(1_000_000, claimed=claimed)
@@ -595,9 +596,7 @@ CRAFTED_HEADERS = {
     "a very long header": header_of() + " " * 60_000,
     "digits with blanks between them": header_of(shape="(1 2, 3)"),
     "very many digits": header_of(shape="(" + "9" * 5_000 + ",)"),
-}
-# NumPy's own parser leaves these by exceptions of many kinds, or warns.
-UNFORESEEN_HEADERS = {
+    # NumPy's own parser leaves these by exceptions of many kinds, or warns.
     "an open bracket": "{'descr': (",
     "deep open brackets": "(" * 3_000,
     "a wrong indentation": "if 1:\n  a\n b",
@@ -616,11 +615,6 @@ UNFORESEEN_HEADERS = {
 
 @pytest.mark.parametrize("header", CRAFTED_HEADERS.values(), ids=CRAFTED_HEADERS)
 def test_a_crafted_header_is_refused_by_the_name_of_its_array(good: bytes, header: str) -> None:
-    assert refused(with_member(good, "values.npy", npy_with_header(header))).startswith("values ")
-
-
-@pytest.mark.parametrize("header", UNFORESEEN_HEADERS.values(), ids=UNFORESEEN_HEADERS)
-def test_a_header_that_numpy_did_not_foresee_is_refused_by_the_name_of_its_array(good: bytes, header: str) -> None:
     assert refused(with_member(good, "values.npy", npy_with_header(header))).startswith("values ")
 
 
@@ -956,8 +950,9 @@ def outcome(content: bytes, *, good: bytes) -> str:
         return "refused"
     original = arrays_of(good)
     rows, expected = original["golden_rows"], original["golden_answers"]
-    assert np.array_equal(model.predict_batch(rows).probabilities, expected)
-    assert [model.predict(row).probabilities for row in rows.tolist()] == list(map(tuple, expected.tolist()))
+    assert np.array_equal(model.predict_batch(rows).outputs, expected)
+    singles = map(model.predict, rows.tolist())
+    assert [one.probabilities or (one.value,) for one in singles] == list(map(tuple, expected.tolist()))
     return "served"
 
 
@@ -999,6 +994,7 @@ def tally(outcomes: Iterator[str]) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.slow
 def test_random_corruption_of_the_archive_is_refused_or_harmless(good: bytes) -> None:
     rng = random.Random(1)
     directory = good.index(CENTRAL)
@@ -1010,6 +1006,7 @@ def test_random_corruption_of_the_archive_is_refused_or_harmless(good: bytes) ->
     assert counts["refused"] > 1_500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [CARD, *(f"{name}.npy" for name in ARRAYS)])
 def test_random_corruption_of_a_member_is_refused_or_harmless(good: bytes, name: str) -> None:
     rng = random.Random(name)
@@ -1020,6 +1017,7 @@ def test_random_corruption_of_a_member_is_refused_or_harmless(good: bytes, name:
     assert counts["refused"] > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARRAYS)
 def test_random_corruption_of_an_arrays_header_is_refused_or_harmless(good: bytes, name: str) -> None:
     rng = random.Random(name)
@@ -1037,6 +1035,7 @@ def test_random_corruption_of_an_arrays_header_is_refused_or_harmless(good: byte
 EXTREMES = (0, 1, -1, -2, 2, 3, 7, 8, 2**31 - 1, -(2**31), 0.5, 1e-320, 5.0, 1e38, -1e38, 1e39, 1e300, np.nan, np.inf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARRAYS)
 def test_random_elements_of_an_array_are_refused_or_harmless(good: bytes, name: str) -> None:
     rng = random.Random(name)

@@ -22,7 +22,8 @@ from ml.tables.numbers import LARGEST, is_half_typed, is_number, number_of
 from tests.conftest import Server, parse_html, run_server
 from web.api import description
 from web.api.description import text_schemas
-from web.api.messages import Answer, BatchAnswer, BatchItem, PredictionFrame, encoder_of
+from web.api.encoder import encoder_of
+from web.api.messages import Answer, BatchAnswer, BatchItem, PredictionFrame
 from web.app import create_app
 from web.page import openapi
 from web.settings import Settings
@@ -66,7 +67,7 @@ def test_the_document_says_what_a_request_may_have_and_when_to_send_it_again(mod
     schemas = openapi.describe(model, Settings())["components"]["schemas"]
 
     assert schemas["PredictRequest"]["additionalProperties"] is False
-    assert schemas["PredictRequest"]["properties"].keys() == {"id", "sample", "samples"}
+    assert schemas["PredictRequest"]["properties"].keys() == {"sample", "samples"}
     assert schemas["ProblemDetails"]["properties"]["retry_after_s"]["type"] == "integer"
     assert "retry_after_s" not in schemas["ProblemDetails"]["required"]
     assert "additionalProperties" not in schemas["InferenceRequest"]

@@ -27,6 +27,7 @@ from tests.conftest import Server, parse_html
 from web.app import create_app
 from web.settings import Settings
 
+pytestmark = pytest.mark.slow
 KEYS = ("sepal_length", "sepal_width", "petal_length", "petal_width")
 JSON = {"Content-Type": "application/json"}
 WANTED = [{}, {"HX-Request": "true"}, {"Accept": "application/json"}, {"Accept": "text/html"}]
@@ -410,7 +411,7 @@ def test_all_channels_have_the_same_errors_for_the_same_text(
     wanted = {"Accept": "application/json"}
     asked = client.get(f"/predict?{urlencode(sample)}", headers=wanted).json()
     posted = client.post("/predict", json={"sample": sample}).json()
-    form = client.post("/predict", data=sample, headers=wanted).json() if sample else asked
+    form = client.post("/predict", data=sample, headers=wanted).json() if len(sample) > 1 else asked  # one may be CSV
     reply = reply_to(websocket, json.dumps({"sample": sample}))
 
     if reply["type"] == "error":

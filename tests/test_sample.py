@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ml.model.card import TrainedFeature
 from ml.model.sample import MAX_ERRORS, FieldError, InvalidSample, Validator
+from ml.model.values import Repeated
 from ml.tables.numbers import LARGEST, MAX_NUMBER_CHARACTERS, NotANumber, is_half_typed, number_of, shown_number
 
 KEYS = ("length", "angle", "mass")
@@ -231,7 +232,22 @@ def test_the_message_tells_the_first_three_errors() -> None:
     with pytest.raises(InvalidSample) as caught:
         VALIDATOR.row({"angle": "x", "height": 1})
 
-    assert str(caught.value) == "the length is missing; the angle: 'x' is not a number; the mass is missing"
+    assert str(caught.value) == "the length is missing; the angle: 'x' is not a number; the mass is missing; and 1 more"
+
+
+def test_the_message_of_errors_that_are_not_all_listed_names_no_number() -> None:
+    with pytest.raises(InvalidSample) as caught:
+        VALIDATOR.row({f"x{number}": 1.0 for number in range(50_000)})
+
+    assert str(caught.value).endswith("is missing; and more")
+
+
+@pytest.mark.parametrize("key", ["angle", "length"])
+def test_a_value_that_was_given_several_times_is_an_error_with_the_last_of_them(key: str) -> None:
+    error = error_of(Repeated("5.0"), key=key)
+
+    assert (error.code, error.value) == ("named_twice", "5.0")
+    assert error.message.endswith("is given twice")
 
 
 @pytest.mark.parametrize("count", [MAX_ERRORS, MAX_ERRORS + 1, 50_000])

@@ -15,8 +15,10 @@ from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.score import score
+from ml.tables.cells import CellReader
 from ml.tables.marks import Marks
-from ml.tables.reading import read_dataset
+from ml.tables.reading import Options, dataset_of, read_dataset
+from ml.tables.table import TEXT, Table
 from ml.training import fitting, writing
 
 HEADER = "Income;temp (°C);island;sold"
@@ -166,6 +168,34 @@ def test_a_quantity_has_value_and_interval(prices: Classifier) -> None:
     assert [float(row[name]) for name in list(row)[2:5]] == [value, value - interval.below, value + interval.above]
     assert far["prediction_notes"] == "area is outside the training range of 0 to 56"
     assert list(wrong.values())[2:] == ["", "", "", "", "area: 'x' is not a number"]
+
+
+column = st.one_of(
+    st.lists(st.sampled_from(["1.5", "2", "-3.25", "", "NA", "1e3", "?"]), min_size=40, max_size=40),
+    st.lists(st.sampled_from(["1.234,5", "2", "-3,25", "", "-", "1.000"]), min_size=40, max_size=40),
+    st.lists(st.sampled_from(["$1,234", "$2.5", "$7", "$12,345.00"]), min_size=40, max_size=40),
+    st.lists(st.sampled_from(["red", "blue", "", "NA", "na", "3", "é", "e\u0301"]), min_size=40, max_size=40),
+    st.lists(st.integers(0, 10**7).map("{:,}".format), min_size=40, max_size=40),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(columns=st.lists(column, min_size=1, max_size=4))
+def test_cells_of_the_training_table_are_read_as_in_training(columns: list[list[str]]) -> None:
+    header = (*(f"c{number} (x)" for number in range(len(columns))), "kind")
+    cells = [np.array(texts, dtype=TEXT) for texts in (*columns, ["a", "b"] * 20)]
+    try:
+        dataset = dataset_of(Table(header, tuple(cells), np.arange(40)), Options(target="kind"), file_name="t").dataset
+    except DatasetError:
+        return
+
+    for feature, values in zip(dataset.features, dataset.rows.T, strict=True):
+        reader = CellReader(feature, gaps=feature.markers)
+        texts = cells[header.index(feature.header)].tolist()
+        together = reader.read(texts)
+        assert [reader.value_of(text) for text in texts] == pytest.approx(values, rel=0, abs=0, nan_ok=True)
+        assert together is not None
+        assert np.array_equal(together, values, equal_nan=True)
 
 
 # Which column is which

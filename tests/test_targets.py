@@ -131,7 +131,7 @@ def test_a_lone_row_of_a_class_is_left_out_and_told() -> None:
     [
         ([f"name {number}" for number in range(60)], "it has 60 different values in 60 rows, as 'name 0'"),
         (["a"] * 60, "there is only one class, 'a'"),
-        ([""] * 60, "no class has two rows"),
+        ([""] * 60, "no row has a value"),
         ([str(number // 2) for number in range(2400)], "it has 1200 different values in 2400 rows, as '0'"),
     ],
 )

@@ -87,6 +87,7 @@ async def flood(port: int, kind: str) -> None:
             await asyncio.sleep(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", attack.FLOODS)
 def test_others_have_a_turn_while_one_client_floods(model_path: Path, kind: str) -> None:
     async def flooded() -> list[float]:

@@ -13,7 +13,7 @@ from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.page import answers, views
 from web.page.answers import PredictionView
-from web.page.decision_map import default_axes
+from web.page.axes import default_axes
 from web.page.languages import NO_BREAK, language
 from web.page.snippet_panel import CodeView
 from web.page.views import PageView
@@ -28,8 +28,8 @@ def view_of(model: Classifier, sample: Mapping[str, object]) -> PredictionView:
         row = model.validator.row(sample)
     except InvalidSample as error:
         return answers.invalid_view(error, model.features, ENGLISH)
-    notes = model.validator.notes(row)
-    return answers.answer_view(model.predict(row), model.labels, notes, model.features, ENGLISH)
+    messages = answers.messages_of(model.validator.notes(row), row, model.features, ENGLISH)
+    return answers.answer_view(model.predict(row), model.labels, messages, ENGLISH)
 
 
 def page_of(model: Classifier, texts: Mapping[str, str]) -> PageView:
@@ -40,6 +40,7 @@ def page_of(model: Classifier, texts: Mapping[str, str]) -> PageView:
         ENGLISH,
         lang="",
         axes=default_axes(model),
+        goal=None,
         address="http://127.0.0.1/",
         code=CodeView("", []),
     )

@@ -135,6 +135,7 @@ def evaluators_of(forest: Forest) -> dict[str, tuple[type, dict[str, Any]]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_every_evaluator_has_scikit_learns_probabilities_to_the_last_bit(name: str) -> None:
     case = CASES[name]
@@ -183,6 +184,7 @@ def fitted(table: tuple[Rows, NDArray[np.intp]], path: Path, *, trees: int) -> t
     return estimator, ml.export(estimator, test_rows, test_classes, feature_names=names, path=path)
 
 
+@pytest.mark.slow
 def test_digits_go_from_a_file_to_an_answer(tmp_path: Path) -> None:
     estimator, _ = fitted(DIGITS, tmp_path / "digits.npz", trees=60)
     expected = estimator.predict_proba(DIGITS[0])
@@ -233,6 +235,7 @@ def same_trees(one: Any, other: Any) -> bool:
 KINDS = {"random-forest": RandomForestClassifier, "extra-trees": ExtraTreesClassifier}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balanced", [False, True], ids=["plain", "balanced"])
 @pytest.mark.parametrize("trees", [1, 9, 10, 11, 35])
 @pytest.mark.parametrize("kind", KINDS)
@@ -288,6 +291,7 @@ def test_progress_is_told_to_its_end() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("table", "seed"), [(WINE, 0), (WINE, 5), (NOISE, 1)], ids=["wine", "other seed", "noise"])
 def test_the_importance_of_features_is_scikit_learns(table: tuple[Rows, NDArray[np.intp]], seed: int) -> None:
     trained = fitting.fit(dataset_of(table), Recipe(n_estimators=8, seed=seed))
@@ -338,6 +342,7 @@ def widened(forest: Forest, rows: Rows, n_features: int, *, rng: np.random.Gener
     return replace(forest, n_features=n_features, feature=feature), wide
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(
     n_features=st.integers(1, 300), n_informative=st.integers(1, 70), n_trees=st.integers(1, 12),
@@ -412,6 +417,7 @@ def test_the_labels_along_features_and_over_planes_are_those_of_the_forest() -> 
                 assert plane.tolist() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--estimator", "decision-tree"], ["--trees", "5", "--depth", "2"]], ids=str)
 def test_a_wide_table_and_a_small_forest_are_trained_inspected_and_served(tmp_path: Path, options: list[str]) -> None:
     rows, _ = random_table(200, 100, 2, seed=3)

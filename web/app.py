@@ -25,7 +25,7 @@ from ml.model.card import shown
 from ml.model.classifier import Classifier
 from web import errors, models
 from web.api import health, stream
-from web.api.messages import encoder_of
+from web.api.encoder import encoder_of
 from web.api.score import Score
 from web.api.score_stream import ScoreStream
 from web.api.scoring import Uploads
@@ -144,7 +144,7 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/index", pages.page, middleware=[compressed]),
         Route("/result", pages.result, methods=["GET", "POST"], middleware=[compressed, limited]),
         Route("/code", snippet_panel.code, middleware=[compressed]),
-        Route("/score", Score(settings, uploads), methods=["GET", "POST"]),
+        Route("/score", Score(uploads), methods=["GET", "POST"]),
         WebSocketRoute("/score", ScoreStream(uploads)),
         Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
         Route("/docs", docs.docs, middleware=[compressed]),

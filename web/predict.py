@@ -12,8 +12,8 @@ from starlette.routing import request_response
 from starlette.types import Receive, Scope, Send
 
 from ml.model.sample import InvalidSample
-from web.api import batch, messages
-from web.api.messages import encoder_of
+from web.api import batch, decoder
+from web.api.encoder import encoder_of
 from web.middleware.body_limit import BodyLimit, Pending
 from web.middleware.compression import Compressed
 from web.page.fragments import fragments_of
@@ -95,19 +95,19 @@ def _refuse_other_text(form: Mapping[str, str]) -> None:
 async def _answer_json(request: Request) -> Response:
     service = service_of(request.scope)
     model, most = service.model, service.settings.max_samples
-    body = messages.decode_request(await request.body(), max_values=most * len(model.features))
+    body = decoder.decode_request(await request.body(), max_values=most * len(model.features))
     if (body.sample is msgspec.UNSET) == (body.samples is msgspec.UNSET):
         raise Problem(422, 'a request has either "sample" or "samples"')
     if body.sample is not msgspec.UNSET:
-        sample = messages.decode_sample(body.sample)
+        sample = decoder.decode_sample(body.sample)
         representation = preferred_representation(request.scope, default="json")
         _, options = posted_options(request, {}, representation)
         return _respond(request.scope, sample, representation, options)
     assert body.samples is not msgspec.UNSET
     if len(body.samples) > most:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {most} are allowed")
-    rows = await batch.read(model, body.samples)
-    content = await batch.encode_answers(model, rows, service.metrics.json)
+    rows, unknown = await batch.read(model, body.samples)
+    content = await batch.encode_answers(model, rows, service.metrics.json, unknown=unknown)
     return Content(content, status=200, headers=headers_of("json", b"", model))
 
 
@@ -144,5 +144,7 @@ def _respond(
         content = encoder_of(model).answer(row, prediction, notes)
     else:
         fragments = fragments_of(model, options.language)
-        content = fragments.answer(row, ranks, prediction, notes, fragments.axes(options.map_x, options.map_y))
+        messages = fragments.messages_of(notes, row)
+        axes = fragments.axes(options.map_x, options.map_y)
+        content = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal)
     return Content(content, status=200, headers=headers)

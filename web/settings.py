@@ -191,6 +191,13 @@ class Settings:
         "most disk space of one process for uploaded files whose clients do not read yet",
         unit="bytes",
     )
+    max_table_bytes: int = _setting(
+        2**27,
+        "MAX_TABLE_BYTES",
+        "largest sheet of an uploaded Excel file, unpacked; a process reads it in up to four times as much memory",
+        unit="bytes",
+        least=1,
+    )
     max_frame_bytes: int = _setting(2**20, "MAX_FRAME_BYTES", "largest message on the stream", unit="bytes", least=1)
     max_samples: int = _setting(
         10_000, "MAX_SAMPLES", "most samples in one request or stream message", unit="samples", least=1

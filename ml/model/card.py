@@ -193,7 +193,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             interval, quantiles = quantity.interval, quantity.quantiles
             ends = (quantity.low, quantity.high, *quantiles, interval.below, interval.above)
             is_known = len(quantiles) >= 2 and quantity.low <= quantity.high and list(quantiles) == sorted(quantiles)
-            if not (is_known and all(map(math.isfinite, ends)) and min(interval.below, interval.above) >= 0):
+            is_interval = min(interval.below, interval.above) >= 0 and 0 < interval.coverage < 1
+            if not (is_known and is_interval and all(map(math.isfinite, ends))):
                 raise ModelFileError("the statistics of the quantity do not fit together")
             return
         if not 2 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
@@ -233,7 +234,8 @@ def _check_feature(feature: TrainedFeature) -> None:
     choices = feature.choices
     if len(choices) > MAX_CHOICES or len(set(choices)) != len(choices) or not all(choices):
         raise ModelFileError(f"{name} does not have at most {MAX_CHOICES} different choices")
-    if choices and not (feature.low >= 0 and feature.high < len(choices) == len(feature.counts)):
+    counts, is_known = feature.counts, not choices or (feature.low >= 0 and feature.high < len(choices))
+    if not (is_known and len(counts) == len(choices) and min(counts, default=0) >= 0 <= feature.gap_share <= 1):
         raise ModelFileError(f"{name}: its statistics are not those of its choices")
     if choices and not feature.example.is_integer():
         raise ModelFileError(f"{name}: its example is not one of its choices")

@@ -15,7 +15,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.cuts import Cuts, cut_below
+from ml.model.cuts import BELOW_CHOICES, Cuts, cut_below
 from ml.model.forest import LEAF, Forest
 from ml.model.masks import masks_of
 
@@ -86,7 +86,7 @@ class Compiled:
         sums, values = np.zeros(self._shape), np.empty(len(row), dtype=np.float32)
         self._pack_into(values.data, 0, *row)
         for feature in self._categories:
-            if values[feature] < 0:
+            if values[feature] <= BELOW_CHOICES:
                 values[feature] = np.nan
         self._code.walk_one(*self._walked, values, sums, self._gaps)
         sums /= self._n_trees
@@ -97,7 +97,7 @@ class Compiled:
         if self._categories:
             rows = rows.copy()
             words = rows[:, self._categories]
-            rows[:, self._categories] = np.where(words < 0, np.float32(np.nan), words)
+            rows[:, self._categories] = np.where(words <= BELOW_CHOICES, np.float32(np.nan), words)
         if self._masked is not None and len(rows) >= MASK_ROWS:
             blocks = -(-len(rows) // self._code.BLOCK_ROWS) * self._code.BLOCK_ROWS
             columns = np.zeros((rows.shape[1], blocks), dtype=np.float32)

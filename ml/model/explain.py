@@ -31,6 +31,7 @@ class Range:
 
     It stays for `low < value <= high`; None is no end. `searched_all` is False when the search was limited, and the
     label may stay beyond the ends as well. A category has the positions of the choices for which it stays instead.
+    Where the row has no value, a number has no ends, and is not searched.
     """
 
     feature: str
@@ -90,15 +91,13 @@ def explain(
     ends = _ends(model, row, max_rows=max_rows, goal=goal)
     ranges = []
     for feature, found in enumerate(ends):
-        cuts = model.cuts.values[feature]
-        lowest = int(model.cuts.has_missing[feature])
+        cuts, lowest = model.cuts.values[feature], int(model.cuts.has_missing[feature])
         ranges.append(
             Range(
                 model.features[feature].key,
                 number(cuts[found.low]) if found.low >= lowest else None,
                 number(cuts[found.high - 1]) if found.high <= len(cuts) else None,
-                searched_all=(found.low_label is not None or found.low < lowest)
-                and (found.high_label is not None or found.high > len(cuts)),
+                searched_all=found.searched_all,
                 choices=found.same,
             )
         )
@@ -149,6 +148,7 @@ class _Ends(msgspec.Struct, frozen=True):
     low_label: int | None
     high: int
     high_label: int | None
+    searched_all: bool
     same: tuple[int, ...] = ()
     other: tuple[int, int] | None = None
 
@@ -168,17 +168,17 @@ def _ends(model: Classifier, row: Sequence[float], *, max_rows: int, goal: float
         lines = [(rank, b"\0") for rank in ranks]
     return [
         _choice_ends(model, feature, line, rank) if model.features[feature].choices
-        else _number_ends(line, rank, lowest=int(model.cuts.has_missing[feature]))
+        else _number_ends(line, rank, lowest=int(model.cuts.has_missing[feature]), size=model.cuts.sizes[feature])
         for feature, (line, rank) in enumerate(zip(lines, ranks, strict=True))
     ]  # fmt: skip
 
 
-def _number_ends(line: _Line, rank: int, *, lowest: int) -> _Ends:
-    """Return the ends along a number; `lowest` is its first rank that is not that of no value."""
+def _number_ends(line: _Line, rank: int, *, lowest: int, size: int) -> _Ends:
+    """Return the ends along a number with `size` cuts; `lowest` is its first rank that is not that of no value."""
     first, labels = line
     after = first + len(labels)
     if rank < lowest:
-        return _Ends(lowest - 1, None, after, None)
+        return _Ends(lowest - 1, None, size + 1, None, searched_all=False)
     own = labels[rank - first]
     low = next((at for at in range(rank - 1, max(first, lowest) - 1, -1) if labels[at - first] != own), None)
     high = next((at for at in range(rank + 1, after) if labels[at - first] != own), None)
@@ -187,6 +187,7 @@ def _number_ends(line: _Line, rank: int, *, lowest: int) -> _Ends:
         None if low is None else labels[low - first],
         after if high is None else high,
         None if high is None else labels[high - first],
+        searched_all=(low is not None or first <= lowest) and (high is not None or after > size),
     )
 
 
@@ -194,14 +195,14 @@ def _choice_ends(model: Classifier, feature: int, line: _Line, rank: int) -> _En
     """Return the choices of a category by their labels."""
     trained, (first, labels) = model.features[feature], line
     own = labels[rank - first]
-    ranks = [model.cuts.rank(feature, choice) - first for choice in range(len(trained.choices))]
-    by_choice = [labels[at] if 0 <= at < len(labels) else own for at in ranks]
-    others = [choice for choice, label in enumerate(by_choice) if label != own]
-    other = max(others, key=trained.counts.__getitem__, default=None)
-    same = tuple(choice for choice, label in enumerate(by_choice) if label == own)
+    places = [model.cuts.rank(feature, choice) - first for choice in range(len(trained.choices))]
+    found = {choice: labels[at] for choice, at in enumerate(places) if 0 <= at < len(labels)}
+    other = max((c for c, label in found.items() if label != own), key=trained.counts.__getitem__, default=None)
     return _Ends(
-        -1, None, len(model.cuts.values[feature]) + 1, None, same, None if other is None else (other, by_choice[other])
-    )
+        -1, None, model.cuts.sizes[feature] + 1, None, searched_all=len(found) == len(places),
+        same=tuple(choice for choice, label in found.items() if label == own),
+        other=None if other is None else (other, found[other]),
+    )  # fmt: skip
 
 
 def _searched(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ml.errors import ForestError, ModelFileError
 from ml.model import archive, older
 from ml.model.card import Card, shown
-from ml.model.forest import Forest
+from ml.model.forest import LEAF, Forest
 from ml.tables.numbers import LARGEST
 
 FORMAT = 2
@@ -86,7 +86,13 @@ def version_of(content: bytes) -> str:
 
 
 def dump(model: ModelFile) -> bytes:
-    """Return the file's bytes. The same model gives the same bytes."""
+    """Return the file's bytes. The same model gives the same bytes.
+
+    Raises:
+        ModelFileError: the model comes out of a file of format 1, which lacks what a file of today holds.
+    """
+    if model.forest.covers is None:
+        raise ModelFileError(f"a model of format {older.FORMAT} cannot be written again: it has no covers")
     arrays = {name: getattr(model.forest, name) for name in _FOREST}
     arrays |= {name: getattr(model, name) for name in _ROWS}
     card = msgspec.json.encode(_FormattedCard(format=FORMAT, card=model.card), order="deterministic")
@@ -214,11 +220,11 @@ def _forest(arrays: dict[str, NDArray[Any]], card: Card) -> Forest:
         )
     if forest.n_trees != card.trees:
         raise ModelFileError(f"the file holds {forest.n_trees} trees, but the card says {card.trees}")
-    for position, feature in enumerate(card.features):
-        thresholds = forest.threshold[forest.feature == position]
-        lowest = 0.0 if feature.choices else -LARGEST
-        if (feature.choices or feature.has_gaps) and np.any(thresholds < lowest):
-            raise ModelFileError(f"feature {shown(feature.key)}: a threshold below all of its values")
+    # Below all values lies the cut that stands for no value, see ml/model/cuts.py.
+    lowest = np.array([0.0 if f.choices else -LARGEST if f.has_gaps else -np.inf for f in card.features])
+    below = forest.feature[forest.threshold < np.where(forest.feature == LEAF, -np.inf, lowest[forest.feature])]
+    if len(below):
+        raise ModelFileError(f"feature {shown(card.features[below[0]].key)}: a threshold below all of its values")
     return forest
 
 

@@ -49,8 +49,13 @@ def plane(model: Classifier, row: Sequence[float], *, x: int, y: int, max_rows: 
     With more than `max_rows` cells, cuts are left out evenly, and the plane says that it is not exact.
     """
     has_grid = model.grid is not None and model.cuts.sizes[x] * model.cuts.sizes[y] <= max_rows
-    most = max(model.cuts.sizes) if has_grid else math.isqrt(max_rows) - 1
-    across, up = _side(model, x, row, most=most), _side(model, y, row, most=most)
+    reach = math.isqrt(max_rows)
+    across, up = (
+        # A category has a cell for each choice, whatever the other side has.
+        _side(model, one, row, most=max(model.cuts.sizes) if has_grid
+              else max(1, max_rows // (len(model.features[other].choices) or reach) - 1))
+        for one, other in ((x, y), (y, x))
+    )  # fmt: skip
     exact = across.exact and up.exact
     if has_grid:
         assert model.grid is not None

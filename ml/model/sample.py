@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ml.errors import MLError
 from ml.model.card import TrainedFeature
-from ml.model.values import UNKNOWN, Reader, reader_of, short
+from ml.model.values import UNKNOWN, Reader, Repeated, reader_of, short
 from ml.tables.numbers import (
     LARGEST,
     NotANumber,
@@ -29,6 +29,8 @@ Code = NotANumberCode | Literal["not_a_choice", "out_of_bounds", "unknown_featur
 NoteCode = Literal["outside_training_range", "unknown_choice"]
 
 MAX_ERRORS = 100
+# Of the errors of a sample so many are named in one line.
+MAX_MESSAGES = 3
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -56,8 +58,18 @@ class InvalidSample(MLError):
     """
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
-        super().__init__("; ".join(dict.fromkeys(error.message for error in errors[:3])))
+        super().__init__(summary_of(errors))
         self.errors = tuple(errors[:MAX_ERRORS])
+
+
+def summary_of(errors: Sequence[FieldError]) -> str:
+    """Return errors as one line: the messages of the first of them, and how many more there are."""
+    messages = [*dict.fromkeys(error.message for error in errors)]
+    if len(messages) <= MAX_MESSAGES:
+        return "; ".join(messages)
+    # Beyond the limit, not all errors are listed.
+    others = "more" if len(errors) >= MAX_ERRORS else f"{len(messages) - MAX_MESSAGES} more"
+    return "; ".join([*messages[:MAX_MESSAGES], f"and {others}"])
 
 
 class Validator:
@@ -216,6 +228,8 @@ def _error(feature: TrainedFeature, read: Reader, value: object) -> FieldError |
 def _unread(feature: TrainedFeature, value: object, found: NotANumberCode) -> FieldError:
     """Return the error of a value that cannot stand in a row."""
     title = feature.title
+    if type(value) is Repeated:
+        return FieldError(feature.key, "named_twice", f"{title} is given twice", _plain(value))
     if found == "missing":
         return FieldError(feature.key, "missing", f"{title} is missing")
     code: Code = "not_a_choice" if feature.choices else found

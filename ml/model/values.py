@@ -32,6 +32,12 @@ class UnknownWord(float):
     word: str
 
 
+class Repeated(str):
+    """The last text of a field that a request names several times: for a feature that is an error."""
+
+    __slots__ = ()
+
+
 def reader_of(feature: Feature) -> Reader:
     """Return what makes the number in a row out of a sample's value; it raises `NotANumber`.
 
@@ -116,5 +122,5 @@ def _boolean_text(feature: Feature, *, is_true: bool) -> str:
 def short(value: object) -> str:
     """Return a value as text that is not longer than a number, for a message."""
     # str() of an int of more than 4,300 digits raises; repr of what float() makes of it does not.
-    text = value if isinstance(value, str) else repr(number_of(value)) if type(value) is int else str(value)
+    text = repr(number_of(value)) if type(value) is int else str(value)
     return text if len(text) <= MAX_NUMBER_CHARACTERS else text[:MAX_NUMBER_CHARACTERS] + "…"

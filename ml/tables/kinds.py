@@ -24,9 +24,10 @@ FEW = 20
 FEW_ALL_DIFFERENT = 5
 # Where this share of the cells is numbers, the others are mistakes, or words for no value.
 MOSTLY_NUMBERS = 0.9
-# Text rather than a category: what is different in more than this share of rows, or has so many words that the choices
-# of a category leave out this share.
+# Text rather than a category is what is different in more than this share of rows, or has so many words that choices of
+# a category stand in less than that share of rows.
 MOSTLY_DIFFERENT = 0.5
+WORTH_CHOOSING = 0.2
 
 _MARKS = {".": "a point", ",": "a comma", "'": "an apostrophe", " ": "a space"}
 _IDENTIFIERS = {
@@ -233,7 +234,7 @@ def _reason_against_words(column: Column, texts: Sequence[str], n_rows: int, n_g
         return "an identifier, another one in each row"
     if len(texts) == n_given > FEW_ALL_DIFFERENT:
         return f"text, another one in each row, as {shown(texts[0])}"
-    if len(texts) > FEW and (len(texts) > MOSTLY_DIFFERENT * n_given or n_chosen < MOSTLY_DIFFERENT * n_given):
+    if len(texts) > FEW and (len(texts) > MOSTLY_DIFFERENT * n_given or n_chosen < WORTH_CHOOSING * n_given):
         return f"text, {len(texts)} different in {rows(n_given)}, as {shown(texts[0])}"
     return ""
 
@@ -265,7 +266,7 @@ def _marks_said(contents: Contents, marks: Marks) -> list[str]:
     for mark, text in texts.items():
         if mark != marks.decimal:
             said.append(f"{_MARKS[mark]} divides its thousands, as in {shown(text)}")
-        elif mark == "," or mark in evidence.open:
+        elif mark == "," or mark not in evidence.decimals:
             said.append(f"{_MARKS[mark]} is its decimal mark, as in {shown(text)}")
     return said
 

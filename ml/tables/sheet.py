@@ -106,14 +106,17 @@ def _pieces(file: BinaryIO, options: Options, openpyxl: Any) -> Iterator[Piece]:
     reading = _Sheet(book, sheet)
     rows: list[list[str]] = []
     lines: list[int] = []
-    n_cells = n_characters = 0
+    n_cells = n_characters = came = 0
     for line, cells in _table(reading.rows(), inferred, has_header=options.has_header):
         n_cells += len(cells)
         if n_cells > options.max_cells:
             raise DatasetError(f"row {line}: more than {options.max_cells} cells")
         rows.append(cells)
         lines.append(line)
-        n_characters += sum(map(len, cells))
+        n_characters += (size := sum(map(len, cells)))
+        came += size
+        if came > options.max_bytes:  # one word may stand in many cells
+            raise DatasetError(f"row {line}: more than {options.max_bytes} characters")
         if len(rows) * len(cells) >= _PIECE_CELLS or n_characters >= _PIECE_CHARACTERS:
             yield Piece(rows, lines)
             rows, lines, n_characters = [], [], 0

@@ -146,7 +146,7 @@ def _classes(
     labels = ordered([names[key] for key in sizes if sizes[key] > 1])
     if len(labels) < 2:
         more = ", with more than one row" if lone else ""
-        what = f"there is only one class, {shown(labels[0])}{more}" if labels else "no class has two rows"
+        what = f"there is only one class, {shown(labels[0])}{more}" if labels else "no row has a value"
         return Unusable(column, f"is no target: {what}")
     if wrong := next((label for label in labels if len(label) > MAX_TEXT or "\0" in label), ""):
         return Unusable(column, f"has {shown(wrong)}, which is no label: too long, or not text")

@@ -56,7 +56,8 @@ def export(
     check_name(name or path.stem)
     features = tuple(feature_of(text, limits) for text in feature_names)
     keys = {feature.key for feature in features}
-    if Forest.from_estimator(forest).n_features != len(keys):
+    trees = Forest.from_estimator(forest)
+    if trees.n_features != len(keys):
         raise DatasetError(f"the forest has {forest.n_features_in_} features, and needs as many different names")
     if unknown := sorted((limits or {}).keys() - keys):
         raise DatasetError(f"limits for {unknown[0]!r}, which is not a feature")
@@ -69,10 +70,12 @@ def export(
     train_rows, train_outcomes = test_rows, test_outcomes
     if X_train is not None and y_train is not None:
         train_rows, train_outcomes = _checked("X_train", X_train, "y_train", y_train, forest=forest)
-    rows = np.concatenate([train_rows, test_rows])
+    has_gaps = np.asarray(np.isnan(np.concatenate([train_rows, test_rows])).any(axis=0))
+    # Only a row without a value goes right there, so the forest was fitted on some.
+    has_gaps[trees.feature[np.isposinf(trees.threshold)]] = True
     features = tuple(
-        msgspec.structs.replace(feature, has_gaps=bool(np.isnan(rows[:, position]).any()))
-        for position, feature in enumerate(features)
+        msgspec.structs.replace(feature, has_gaps=lacks)
+        for feature, lacks in zip(features, has_gaps.tolist(), strict=True)
     )
     parts = Split(train_rows, test_rows, train_outcomes, test_outcomes)
     labels = tuple(str(label) for label in getattr(forest, "classes_", ()))
@@ -125,6 +128,6 @@ def _quantities(name: str, given: NDArray[Any], *, n_rows: int) -> NDArray[np.fl
         values = given.astype(np.float64)
     except (ValueError, TypeError) as error:
         raise DatasetError(f"{name} does not hold numbers: {error}") from error
-    if values.shape != (n_rows,) or not np.all(np.isfinite(values)) or n_rows < 2:
-        raise DatasetError(f"{name} does not have a finite number for each of at least two rows")
+    if values.shape != (n_rows,) or not np.all(np.abs(values) <= LARGEST) or n_rows < 2:
+        raise DatasetError(f"{name} does not have a finite 32-bit float for each of at least two rows")
     return values

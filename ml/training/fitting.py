@@ -73,8 +73,8 @@ def split(dataset: Dataset, recipe: Recipe) -> Split:
     classes = dataset.outcomes.astype(np.intp) if dataset.target.labels else None
     if classes is not None:
         _check_classes(dataset, classes, recipe)
-    elif len(dataset.rows) < MIN_QUANTITY_ROWS:
-        raise DatasetError(f"{len(dataset.rows)} rows, at least {MIN_QUANTITY_ROWS} are needed to learn a quantity")
+    else:
+        _check_quantity(len(dataset.rows), recipe)
     parts = Split(
         *train_test_split(
             dataset.rows,
@@ -90,6 +90,13 @@ def split(dataset: Dataset, recipe: Recipe) -> Split:
             label = dataset.target.labels[int(left.argmin())]
             raise DatasetError(f"a test share of {recipe.test_size:g} leaves no row of class {label!r} to learn from")
     return parts
+
+
+def _check_quantity(n_rows: int, recipe: Recipe) -> None:
+    if n_rows < MIN_QUANTITY_ROWS:
+        raise DatasetError(f"{n_rows} rows, at least {MIN_QUANTITY_ROWS} are needed to learn a quantity")
+    if n_rows - int(np.ceil(recipe.test_size * n_rows)) < 2:
+        raise DatasetError(f"{n_rows} rows with a test share of {recipe.test_size:g} leave fewer than 2 to learn from")
 
 
 def _check_classes(dataset: Dataset, classes: NDArray[np.intp], recipe: Recipe) -> None:

@@ -140,9 +140,11 @@ def _quantity(trained: Trained) -> Quantity | None:
 def _trained_features(trained: Trained, progress: Progress) -> tuple[TrainedFeature, ...]:
     """Return the features with their training ranges, and as the example the row nearest to the middle of them."""
     rows = trained.split.train_rows
-    middle = np.array([_middle(column, bool(f.choices)) for column, f in zip(rows.T, trained.features, strict=True)])
+    middle = np.array([_middle(column, feature) for column, feature in zip(rows.T, trained.features, strict=True)])
     filled = np.where(np.isnan(rows), middle, rows)
-    quantiles = np.quantile(filled, np.linspace(0, 1, 11), axis=0, method="linear")
+    present = (column[~np.isnan(column)] for column in rows.T)
+    steps = np.linspace(0, 1, 11)
+    quantiles = np.column_stack([np.quantile(values if len(values) else [0.0], steps) for values in present])
     spread = np.maximum(quantiles[-1] - quantiles[0], np.finfo(float).tiny)
     example = filled[np.argmin((((filled - middle) / spread) ** 2).sum(axis=1))]
     importances = importance(trained, progress=progress)
@@ -161,12 +163,13 @@ def _trained_features(trained: Trained, progress: Progress) -> tuple[TrainedFeat
     )
 
 
-def _middle(column: NDArray[np.float64], is_category: bool) -> float:
-    """Return the median of a feature's values, or the most frequent choice; 0 if all rows lack it."""
+def _middle(column: NDArray[np.float64], feature: Feature) -> float:
+    """Return the median of a feature's values or the most frequent choice; if all rows lack it, 0 within its limits."""
     values = column[~np.isnan(column)]
     if not len(values):
-        return 0.0
-    return float(np.bincount(values.astype(np.intp)).argmax() if is_category else np.median(values))
+        low = 0.0 if feature.minimum is None else max(0.0, feature.minimum)
+        return low if feature.maximum is None else min(low, feature.maximum)
+    return float(np.bincount(values.astype(np.intp)).argmax() if feature.choices else np.median(values))
 
 
 def _counts(column: NDArray[np.float64], feature: Feature) -> tuple[int, ...]:

@@ -7,7 +7,8 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from web.api.messages import ModelName, encoder_of
+from web.api.encoder import encoder_of
+from web.api.messages import ModelName
 from web.metrics.exposition import render
 from web.models import RejectedFile
 from web.requests import bounded, header_of

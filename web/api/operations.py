@@ -8,6 +8,7 @@ from ml.tables.numbers import shown_number
 from web.api.components import PAGE, PROBLEM
 from web.api.description import Json, json_content, read_operation, ref, response, typed_number_of
 from web.api.messages import SUBPROTOCOL
+from web.api.uploaded_file import EXCEL
 from web.settings import Settings
 
 _TEXT: Json = {"schema": {"type": "string"}}
@@ -143,9 +144,9 @@ def _score(model: Classifier, settings: Settings) -> Json:
     added = ", ".join(added_columns((), model.labels)[: len(model.labels) + 1])
     return {
         "operationId": "score",
-        "summary": "Add predictions to a CSV file",
+        "summary": "Add predictions to a CSV or Excel file",
         "description": (
-            "The table comes back while it is sent, with new columns at its end: "
+            "The table comes back as CSV, while it is sent if it is text, with new columns at its end: "
             f"{added}, and {added_columns((), ())[-1]}, which says why a row has no answer. The header names the "
             "features, in any order; other columns are kept. If the file turns out to be no table after rows were "
             "answered, a last row says why and the connection ends without the end of the answer."
@@ -155,6 +156,7 @@ def _score(model: Classifier, settings: Settings) -> Json:
             "content": {
                 "multipart/form-data": {"schema": form | {"required": ["file"]}},
                 "text/csv": _TEXT | {"example": f"{header}\n{row}\n"},
+                EXCEL.decode(): {"schema": {"type": "string", "format": "binary"}},
             },
         },
         "responses": _scored(settings),
@@ -201,7 +203,7 @@ def _score_stream() -> Json:
     frames = [ref(name) for name in ("ModelFrame", "RowsFrame", "ErrorFrame")]
     return {
         "operationId": "scoreStream",
-        "summary": "Add predictions to a CSV file over a websocket",
+        "summary": "Add predictions to a CSV or Excel file over a websocket",
         "description": (
             "The server sends a ModelFrame first. The client sends the file in binary frames, and an empty one at the "
             "end. Each is answered by the rows that it completes, in binary frames, and then by a RowsFrame. After a "

@@ -1,10 +1,10 @@
-"""POST /score: a CSV file comes in and goes out with predictions, both at once. It is never whole in memory."""
+"""POST /score: a table comes in and goes out with predictions, both at once if it is text. Never whole in memory."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,27 +15,25 @@ from ml.model.classifier import Classifier
 from ml.scored import Part
 from web.api.scoring import Scoring, Uploads, encoded, unusable
 from web.api.stream import upgrade_required
-from web.api.upload import Body, Spool, too_large
+from web.api.upload import Body, too_large
 from web.api.uploaded_file import UploadedFile
 from web.problems import Problem
 from web.requests import header_of, preferred_representation
 from web.responses import ABORT
 from web.service import service_of
-from web.settings import Settings
 
 MAX_NAME_CHARACTERS = 100
 
-_ENDING = re.compile(r"\.(csv|tsv|tab|txt)$", re.IGNORECASE)
+_ENDING = re.compile(r"\.(csv|tsv|tab|txt|xlsx|xlsm)$", re.IGNORECASE)
 # What some file systems do not take; quotes and backslashes mean something in the header, too.
 _NOT_IN_NAMES = re.compile(r'[<>:"|?*\\/%;]')
 
 
 class Score:
-    """The endpoint, with the room on disk that all uploads of a process share."""
+    """The endpoint."""
 
-    def __init__(self, settings: Settings, uploads: Uploads) -> None:
+    def __init__(self, uploads: Uploads) -> None:
         self._uploads = uploads
-        self._spool = Spool(settings.max_spool_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
@@ -45,14 +43,16 @@ class Score:
         if declared.isdigit() and int(declared[:20]) > max_bytes:
             raise too_large(max_bytes)
         with self._uploads.entered(), suppress(ClientDisconnect):  # nobody is there to be told
-            async with Body(receive, send, max_bytes=max_bytes, spool=self._spool) as body:
+            async with Body(receive, send, max_bytes=max_bytes, spool=self._uploads.spool) as body:
                 await self._answer(scope, body)
 
     async def _answer(self, scope: Scope, body: Body) -> None:
         service = service_of(scope)
-        model = service.model
         file = UploadedFile(scope, body)
-        scoring = Scoring(model, self._uploads, service.metrics.score)
+        with closing(Scoring(service.model, self._uploads, service.metrics.score)) as scoring:
+            await self._score(scope, body, file, scoring)
+
+    async def _score(self, scope: Scope, body: Body, file: UploadedFile, scoring: Scoring) -> None:
         has_begun = False
         try:
             async for part in _parts(scoring, file):
@@ -62,7 +62,7 @@ class Score:
                     continue
                 if not has_begun:
                     has_begun = True
-                    headers = _headers(file.name, model)
+                    headers = _headers(file.name, scoring.model)
                     await body.send({"type": "http.response.start", "status": 200, "headers": headers})
                 await body.send({"type": "http.response.body", "body": encoded(part.text), "more_body": True})
         except (DatasetError, Problem) as error:

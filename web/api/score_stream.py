@@ -7,12 +7,13 @@ that was not followed by such a frame, sends the newest `resume` as a text frame
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from itertools import islice
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Meta
+from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -22,7 +23,7 @@ from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
 from ml.scored import BadRow, Part
 from ml.tables.layout import OtherAnswers, Place
-from web.api.messages import ErrorFrame, RowError, RowsFrame
+from web.api.messages import ErrorFrame, RowError, RowsFrame, ValueSummary
 from web.api.scoring import Scoring, Uploads, encoded, shown, unusable
 from web.api.stream import announcement
 from web.problems import Problem, too_many
@@ -94,8 +95,13 @@ class _File:
             Problem: 413, the file is too large; 422, it is no table of the model's features; 409, the model now has
                 others; 429, there are too many frames; 400, a frame is of another kind, or resumes nothing.
         """
+        client = self._websocket.client
+        address = client.host if client else ""
+        with ExitStack() as stack:
+            await self._answer(address, stack)
+
+    async def _answer(self, address: str, stack: ExitStack) -> None:
         service, websocket = self._service, self._websocket
-        address = websocket.client.host if websocket.client else ""
         scoring: Scoring | None = None
         while True:
             message = await websocket.receive()
@@ -110,7 +116,7 @@ class _File:
                 raise Problem(400, "a file is sent in binary frames; text comes before them, and resumes a file")
             try:
                 if scoring is None:
-                    scoring = self._begin(model, resume)
+                    scoring = stack.enter_context(closing(self._begin(model, resume)))
                 elif scoring.model is not model:
                     scoring.use(model)
             except OtherAnswers as error:
@@ -138,8 +144,8 @@ class _File:
             encoding=resume.encoding if resume else "", on_answers=self._take,
         )  # fmt: skip
 
-    def _take(self, rows: NDArray[np.float64], indices: NDArray[np.intp]) -> None:
-        self._answers.take(rows, indices)
+    def _take(self, rows: NDArray[np.float64], outcomes: NDArray[Any]) -> None:
+        self._answers.take(rows, outcomes)
 
     async def _score(self, scoring: Scoring, content: bytes) -> None:
         self._answers = _Answers(scoring.model)
@@ -159,7 +165,9 @@ class _File:
     async def _commit(self, scoring: Scoring, *, done: bool) -> None:
         """Say that all rows that were sent are whole."""
         place, read = scoring.place, scoring.read
-        resume = msgspec.json.encode({"read": read, "place": place, "encoding": scoring.encoding}) if place else b""
+        resume = b""
+        if scoring.can_go_on:
+            resume = msgspec.json.encode({"read": read, "place": place, "encoding": scoring.encoding})
         frame = self._answers.frame(read=read, resume=resume.decode(), done=done)
         await self._websocket.send_text(msgspec.json.encode(frame).decode())
 
@@ -189,11 +197,15 @@ class _Answers:
         self._counts = np.zeros(len(model.labels), dtype=np.intp)
         self._points: list[list[float]] = []
         self._step = 1
+        self._values: ValueSummary | UnsetType = UNSET
 
-    def take(self, rows: NDArray[np.float64], indices: NDArray[np.intp]) -> None:
-        """Take rows that have an answer, and the indices of their labels."""
-        self._counts += np.bincount(indices, minlength=len(self._counts))
-        self._points += np.column_stack((indices, rows))[:: self._step].tolist()
+    def take(self, rows: NDArray[np.float64], outcomes: NDArray[Any]) -> None:
+        """Take rows that have an answer, and the indices of their labels, or the quantities."""
+        if self._model.labels:
+            self._counts += np.bincount(outcomes, minlength=len(self._counts))
+        elif len(outcomes):
+            self._values = _with(self._values, outcomes)
+        self._points += np.column_stack((outcomes, rows))[:: self._step].tolist()
         while len(self._points) > self._most_points:
             self._points = self._points[::2]
             self._step *= 2
@@ -209,8 +221,16 @@ class _Answers:
         labels = self._model.labels
         counts = {labels[index]: int(self._counts[index]) for index in np.flatnonzero(self._counts)}
         return RowsFrame(
-            read, self._rows, self._bad, self._errors, counts, self._points, self._model.version, resume, done
-        )
+            read, self._rows, self._bad, self._errors, counts, self._points, self._model.version, resume, done,
+            self._values,
+        )  # fmt: skip
+
+
+def _with(before: ValueSummary | UnsetType, values: NDArray[np.float64]) -> ValueSummary:
+    now = ValueSummary(float(values.min()), float(values.max()), float(values.sum()))
+    if before is UNSET:
+        return now
+    return ValueSummary(min(before.least, now.least), max(before.greatest, now.greatest), before.sum + now.sum)
 
 
 def _row_error(row: BadRow) -> RowError:

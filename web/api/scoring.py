@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,11 @@ from ml.model.classifier import Classifier, Prediction
 from ml.score import Scorer
 from ml.scored import Part
 from ml.tables.encoding import TextDecoder
+from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.layout import Place
-from web.api.upload import too_large
-from web.metrics.channel import Channel
+from web.api.upload import Spool, too_large
+from web.api.workbook import Workbook
+from web.metrics.channel import Channel, outcomes_of
 from web.problems import Problem
 from web.settings import Settings
 
@@ -25,19 +28,27 @@ from web.settings import Settings
 SLICE_CHARACTERS = 2**14
 SLICE_CELLS = 2**12
 
-OnAnswers = Callable[[NDArray[np.float64], NDArray[np.intp]], object]
-"""Is told rows that were answered, of shape (rows, features), and the index of the label of each."""
+OnAnswers = Callable[[NDArray[np.float64], NDArray[Any]], object]
+"""Is called with rows that were answered, shape (n, n_features), and their outcomes (`web.metrics.channel`)."""
 
 
 class Uploads:
-    """What all files share that a process scores: their number, their greatest size, and their turns."""
+    """What all files share that a process scores: their number, their greatest size, their turns, and the disk."""
 
     def __init__(self, settings: Settings) -> None:
         self.max_bytes = settings.max_upload_bytes
+        self.spool = Spool(settings.max_spool_bytes)
+        self._max_table_bytes = settings.max_table_bytes
         self._most = settings.max_uploads
         self._open = 0
         # One slice of one file in each turn of the event loop, however many there are.
         self._turn = asyncio.Lock()
+        # One process at a time reads a sheet.
+        self._sheet_turn = asyncio.Lock()
+
+    def workbook(self) -> Workbook:
+        """Return a place for an Excel file."""
+        return Workbook(max_bytes=self._max_table_bytes, spool=self.spool, turn=self._sheet_turn)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -68,6 +79,8 @@ class Uploads:
 class Scoring:
     """One file, that comes as bytes in pieces of any size; see `Scorer` for its table. What is in it is counted.
 
+    Text is scored as it comes, an Excel file when all of it has come. It is closed when it is no longer needed.
+
     Args:
         place, start, encoding: go on there, and with the byte of the file, counted from 0, at which that row starts.
         strict: as for `Scorer`.
@@ -75,7 +88,8 @@ class Scoring:
 
     Attributes:
         model: answers; another one may be put in its place, see `use`.
-        read: how many bytes of the file are scored: those before the first row that is not complete.
+        read: how many bytes of the file are scored: those before the first row that is not complete; of an Excel file
+            none until it is finished.
 
     Raises:
         OtherAnswers: as `Scorer`.
@@ -91,7 +105,7 @@ class Scoring:
         start: int = 0,
         encoding: str = "",
         strict: bool = False,
-        on_answers: OnAnswers = lambda _rows, _indices: None,
+        on_answers: OnAnswers = lambda _rows, _outcomes: None,
     ) -> None:
         self.model = model
         self._uploads = uploads
@@ -101,12 +115,23 @@ class Scoring:
             model, max_cells=SLICE_CELLS, guarded=True, strict=strict, place=place, predict=self._predict
         )
         self._decoder = TextDecoder.going_on(encoding) if encoding else TextDecoder()
+        self._start = b""  # of a file that may be of either kind
+        self._is_text = place is not None
+        self._workbook: Workbook | None = None
+        self._is_finished = False
         self._came = start
         self._tail = ""  # the text that belongs to a row that is not complete
 
     @property
     def read(self) -> int:
+        if self._workbook is not None:
+            return self._came if self._is_finished else 0
         return self._came - self._decoder.size_of(self._tail) - self._decoder.held if self.place else 0
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether the file can go on with the byte at `read`: text can, once its header is known."""
+        return self.place is not None and self._workbook is None
 
     @property
     def encoding(self) -> str:
@@ -117,6 +142,11 @@ class Scoring:
     def place(self) -> Place | None:
         """Where the first row starts that is not complete; None while the header is not."""
         return self._scorer.place
+
+    def close(self) -> None:
+        """Free what the file takes on disk."""
+        if self._workbook is not None:
+            self._workbook.close()
 
     def use(self, model: Classifier) -> None:
         """Score what follows by another model.
@@ -131,18 +161,41 @@ class Scoring:
         """Take bytes, and yield what is complete by now, in parts that may have no text.
 
         Raises:
-            Problem: 413, the file is too large.
+            Problem: 413, the file is too large; 503, it is an Excel file, and there is no room for it.
             DatasetError: as `Scorer.feed`.
         """
         self._came += len(content)
         if self._came > self._uploads.max_bytes:
             raise too_large(self._uploads.max_bytes)
+        if not self._is_text and self._workbook is None:
+            content, self._start = self._start + content, b""
+            if len(content) < START_BYTES:
+                self._start = content
+                return
+            self._is_text = kind_of(content[:START_BYTES]) != "zip"
+            if not self._is_text:
+                self._workbook = self._uploads.workbook()
+        if self._workbook is not None:
+            await self._workbook.add(content)
+            return
         async for part in self._feed(self._decoder.decode(content)):
             yield part
 
     async def finish(self) -> AsyncIterator[Part]:
-        """Yield what is left: no more bytes come. Errors are those of `Scorer.finish`."""
-        async for part in self._feed(self._decoder.decode(b"", final=True)):
+        """Yield what is left: no more bytes come. Errors are those of `Scorer.take` and `Scorer.finish`."""
+        parts = self._finish_text() if self._workbook is None else self._finish_workbook(self._workbook)
+        async for part in parts:
+            yield part
+        self._is_finished = True
+
+    async def _finish_workbook(self, workbook: Workbook) -> AsyncIterator[Part]:
+        async for block in workbook.blocks():
+            yield Part("", 0)
+            async for part in self._in_turn(self._scorer.take(block)):
+                yield part
+
+    async def _finish_text(self) -> AsyncIterator[Part]:
+        async for part in self._feed(self._decoder.decode(self._start, final=True)):
             yield part
         has_begun = self.place is not None
         async for part in self._in_turn(self._scorer.finish()):
@@ -176,10 +229,10 @@ class Scoring:
     def _predict(self, model: Classifier, rows: NDArray[np.float64]) -> list[Prediction]:
         started = perf_counter()
         predictions = model.predict_each(rows)
-        indices = np.array([prediction.index for prediction in predictions])
         self._channel.model_time(started)
-        self._channel.many(model, rows, indices)
-        self._on_answers(rows, indices)
+        outcomes = outcomes_of(model, predictions)
+        self._channel.many(model, rows, outcomes)
+        self._on_answers(rows, outcomes)
         return predictions
 
 

@@ -18,11 +18,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
-from web.api import batch, messages
-from web.api.messages import SUBPROTOCOL, ErrorFrame, PredictRequest, StreamLimits, StreamModel, encoder_of
+from web.api import batch, decoder
+from web.api.encoder import description_of, encoder_of
+from web.api.messages import SUBPROTOCOL, ErrorFrame, StreamLimits, StreamRequest
+from web.metrics.channel import outcomes_of
 from web.metrics.counters import Metrics
 from web.problems import Problem, too_many
-from web.requests import is_json
+from web.requests import text_kind
 from web.service import Service, service_of
 from web.settings import Settings
 
@@ -190,15 +192,15 @@ class _Conversation:
 def _refusal(text: str | None, wait_s: int) -> str:
     """Return the reply to a frame of a client that sends too often."""
     details = too_many(wait_s, "frames").details
-    return msgspec.json.encode(ErrorFrame(UNSET if text is None else messages.id_of(text), details)).decode()
+    return msgspec.json.encode(ErrorFrame(UNSET if text is None else decoder.id_of(text), details)).decode()
 
 
 async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metrics) -> str:
     """Return the reply to a text frame; errors are replies too."""
     try:
-        request = messages.decode_request(text, max_values=settings.max_samples * len(model.features))
+        request = decoder.decode_frame(text, max_values=settings.max_samples * len(model.features))
         if request.sample is not UNSET and request.samples is UNSET:
-            row = model.validator.row(messages.decode_sample(request.sample))
+            row = model.validator.row(decoder.decode_sample(request.sample))
             started = perf_counter()
             prediction = model.predict(row)
             metrics.stream.one(model, row, prediction, started)
@@ -207,27 +209,31 @@ async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metr
     except InvalidSample as error:
         request_id, problem = request.id, Problem(422, str(error), error.errors)
     except Problem as error:
-        request_id, problem = messages.id_of(text), error
+        request_id, problem = decoder.id_of(text), error
     metrics.stream.problem(problem.details)
     metrics.frame_sent("error")
     return msgspec.json.encode(ErrorFrame(request_id, problem.details)).decode()
 
 
-async def _batch_reply(request: PredictRequest, model: Classifier, settings: Settings, metrics: Metrics) -> str:
+async def _batch_reply(request: StreamRequest, model: Classifier, settings: Settings, metrics: Metrics) -> str:
     if request.samples is UNSET or request.sample is not UNSET:
         raise Problem(422, 'a frame has either "sample" or "samples"')
     if len(request.samples) > settings.max_samples:
         raise Problem(413, f"{len(request.samples)} samples in one frame, at most {settings.max_samples} are allowed")
-    rows = await batch.read(model, request.samples)
+    rows, _ = await batch.read(model, request.samples)
     return await batch.encode_frame(model, rows, request.id, metrics.stream)
 
 
 async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> Message:
-    """Return the reply to float32 rows: as many rows of probabilities, NaN where the validator refuses a row."""
+    """Return the reply to float32 rows: as many rows of outputs, NaN where the validator refuses a row."""
     row_bytes = 4 * len(model.features)
-    if is_json(content):
-        problem = Problem(415, "this is JSON in a binary frame: send it as a text frame")
-        return _binary_error(messages.id_of(content), problem, metrics)
+    if kind := text_kind(content, len(model.features)):
+        instead = "send it as a text frame" if kind == "JSON" else "send a table to /score, a sample as JSON"
+        problem = Problem(415, f"this is {kind} in a binary frame: {instead}")
+        return _binary_error(decoder.id_of(content), problem, metrics)
+    if words := [feature.key for feature in model.features if feature.choices]:
+        detail = f"a binary frame is numbers alone, but {words[0]} is a category: send JSON in a text frame"
+        return _binary_error(UNSET, Problem(415, detail), metrics)
     if len(content) % row_bytes:
         detail = (
             f"a binary frame is rows of {len(model.features)} float32, {row_bytes} bytes each, not {len(content)} bytes"
@@ -235,14 +241,14 @@ async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> 
         return _binary_error(UNSET, Problem(422, detail), metrics)
     rows = np.frombuffer(content, dtype="<f4").reshape(-1, len(model.features))
     answers = await batch.predict(model, rows, metrics.stream_binary)
-    probabilities = answers.probabilities.astype("<f4")
+    outputs, outcomes = answers.outputs.astype("<f4"), outcomes_of(model, answers)
     accepted = model.validator.accepts(rows)
     if accepted.all():
-        metrics.stream_binary.many(model, rows, answers.indices)
+        metrics.stream_binary.many(model, rows, outcomes)
     else:
-        probabilities[~accepted] = np.nan
-        metrics.stream_binary.many(model, rows[accepted], answers.indices[accepted])
-    return {"type": "websocket.send", "bytes": probabilities.tobytes()}
+        outputs[~accepted] = np.nan
+        metrics.stream_binary.many(model, rows[accepted], outcomes[accepted])
+    return {"type": "websocket.send", "bytes": outputs.tobytes()}
 
 
 def _binary_error(request_id: msgspec.Raw | UnsetType, problem: Problem, metrics: Metrics) -> Message:
@@ -258,5 +264,4 @@ def announcement(model: Classifier, settings: Settings) -> str:
 
 
 def _description(model: Classifier) -> str:
-    shown = StreamModel(model.name, model.version, model.features, model.labels)
-    return msgspec.json.encode(shown).decode()
+    return msgspec.json.encode(description_of(model)).decode()

@@ -14,6 +14,7 @@ from web.problems import Problem
 from web.requests import content_type_of, header_of
 
 FIELD = b"file"
+EXCEL = b"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 # Of a form that are read in one go: it may have a part in every 50 bytes, which take some 5 ms.
 FORM_BYTES = 2**12
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
@@ -21,7 +22,7 @@ _PLAIN = (b"", b"binary", b"8bit", b"7bit")
 
 
 class UploadedFile:
-    """The file that a request brings: its body if that is CSV, or the field called "file" of a multipart form.
+    """The file that a request brings: its body if that is a table, or the field called "file" of a multipart form.
 
     Other fields are passed over. A second field of that name is refused, even after the first one has been read.
 
@@ -38,8 +39,8 @@ class UploadedFile:
         if header_of(scope, b"content-encoding") not in (b"", b"identity"):
             raise Problem(415, "a compressed body is not read")
         media_type, parameters = content_type_of(scope)
-        if media_type not in (b"text/csv", b"multipart/form-data"):
-            raise Problem(415, "send text/csv, or multipart/form-data with the field file")
+        if media_type not in (b"text/csv", EXCEL, b"multipart/form-data"):
+            raise Problem(415, "send text/csv, an Excel file, or multipart/form-data with the field file")
         if parameters.get(b"charset", b"utf-8").lower() not in _CHARSETS:
             raise Problem(415, "a file is UTF-8")
         self._form = _Form(parameters.get(b"boundary", b"")) if media_type == b"multipart/form-data" else None

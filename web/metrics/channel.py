@@ -1,4 +1,4 @@
-"""The metrics of one channel: its predictions by label, its errors, and the durations of its calls of the model."""
+"""The metrics of one channel: its predictions by label or value, its errors, the durations of calls of the model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.classifier import Classifier, Prediction
+from ml.model.classifier import Batch, Classifier, Prediction
 from ml.model.sample import FieldError
-from web.metrics.drift import WATCHED_ROWS
+from web.metrics.counts import WATCHED_ROWS
 from web.metrics.histogram import MODEL_BOUNDS, Histogram
 from web.metrics.inputs import Inputs
 from web.metrics.shared import SharedCounters
@@ -21,6 +21,17 @@ from web.problems import ProblemDetails
 
 # With so few labels, looking for each takes a third of the time of NumPy's `bincount`.
 FEW_LABELS = 8
+# The metric of predicted quantities.
+VALUES = "predicted_value"
+
+
+def outcomes_of(model: Classifier, answers: Batch | Sequence[Prediction]) -> NDArray[Any]:
+    """Return what was answered, shape (n,): the positions of labels among the model's labels, or the quantities."""
+    if isinstance(answers, Batch):
+        return answers.values if model.quantity else answers.indices
+    if model.quantity:
+        return np.array([answer.value for answer in answers])
+    return np.array([answer.index for answer in answers])
 
 
 class Channel:
@@ -32,6 +43,11 @@ class Channel:
         self._inputs = inputs
         self._times = Histogram(counters, "prediction_model_seconds", name, bounds=MODEL_BOUNDS)
         self._recorded: list[tuple[float, Classifier, Sequence[float], Prediction]] = []
+        self._values: dict[str, Histogram] = {}
+
+    def begin(self) -> None:
+        """Forget the histograms of predicted values: the served model was replaced."""
+        self._values.clear()
 
     def one(self, model: Classifier, row: Sequence[float], prediction: Prediction, started: float) -> None:
         """Record the answer to one row; the call of the model began at `started` on the clock `perf_counter`."""
@@ -40,18 +56,21 @@ class Channel:
         if len(recorded) >= self._inputs.most_rows:
             self.flush()
 
-    def many(self, model: Classifier, rows: NDArray[Any], indices: NDArray[np.intp]) -> None:
-        """Count the answers to rows, shape (n, n_features), of finite numbers; `indices` are those of their labels.
+    def many(self, model: Classifier, rows: NDArray[Any], outcomes: NDArray[Any]) -> None:
+        """Count the answers to rows, shape (n, n_features); for `outcomes` see `outcomes_of`.
 
         Of the rows at most `WATCHED_ROWS` are compared with the training data, evenly spaced.
         """
         if not len(rows):
             return
         labels = model.labels
-        if len(labels) <= FEW_LABELS:
-            counts = [int(np.count_nonzero(indices == index)) for index in range(len(labels))]
+        if not labels:
+            self._histogram(model).add(outcomes)
+            counts = []
+        elif len(labels) <= FEW_LABELS:
+            counts = [int(np.count_nonzero(outcomes == index)) for index in range(len(labels))]
         else:
-            counts = np.bincount(indices, minlength=len(labels)).tolist()
+            counts = np.bincount(outcomes, minlength=len(labels)).tolist()
         for label, count in zip(labels, counts, strict=True):
             if count:
                 self._count(label, count)
@@ -84,10 +103,15 @@ class Channel:
             return
         recorded, self._recorded = self._recorded, []
         seconds, models, rows, predictions = zip(*recorded, strict=True)
-        self._times.add(seconds)
-        # Answers of a decision table are shared objects: there are fewer of them than rows.
-        for prediction, count in Counter(predictions).items():
-            self._count(prediction.label, count)
+        self._times.add(np.array(seconds))
+        for served in {*models}:
+            answers = [answer for answer, of in zip(predictions, models, strict=True) if of is served]
+            if not served.labels:
+                self._histogram(served).add(outcomes_of(served, answers))
+                continue
+            # Answers of a decision table are shared objects: there are fewer of them than rows.
+            for prediction, count in Counter(answers).items():
+                self._count(prediction.label, count)
         model = self._inputs.model
         if models.count(model) < len(models):  # some are of the previous model
             rows = tuple(row for row, of in zip(rows, models, strict=True) if of is model)
@@ -95,6 +119,14 @@ class Channel:
             width = len(model.features)
             values = np.fromiter(chain.from_iterable(rows), np.float32, width * len(rows))
             self._inputs.watch(model, values.reshape(-1, width))
+
+    def _histogram(self, model: Classifier) -> Histogram:
+        """Return the histogram of the quantities that a model predicts: its buckets end at the training quantiles."""
+        if model.version not in self._values:
+            assert model.quantity is not None
+            bounds = sorted({*model.quantity.quantiles})
+            self._values[model.version] = Histogram(self._counters, VALUES, self._name, model.version, bounds=bounds)
+        return self._values[model.version]
 
     def _count(self, label: str, count: int) -> None:
         self._counters.add(count, "predictions", label, self._name)

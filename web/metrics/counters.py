@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ml.model.classifier import Classifier
-from web.metrics.channel import Channel
+from web.metrics.channel import VALUES, Channel
 from web.metrics.drift import DriftReport
 from web.metrics.histogram import SERVICE_BOUNDS, Histogram
 from web.metrics.inputs import Inputs
@@ -49,9 +49,11 @@ class Metrics:
             kind: Histogram(self.counters, "stream_frame_duration_seconds", kind, bounds=SERVICE_BOUNDS)
             for kind in ("text", "binary")
         }
-        self._recorders: tuple[Channel | Histogram | RequestTimes | Inputs, ...] = (
+        self._channels = (
             self.page, self.fragment, self.json, self.stream, self.stream_binary, self.inference, self.score,
-            *self._frames.values(), requests, self._inputs,
+        )  # fmt: skip
+        self._recorders: tuple[Channel | Histogram | RequestTimes | Inputs, ...] = (
+            *self._channels, *self._frames.values(), requests, self._inputs,
         )  # fmt: skip
         self._cpu_s = 0.0
         # These start at 0, since an absent metric would look like an unknown one.
@@ -92,6 +94,11 @@ class Metrics:
         if before is not None:
             self.counters.add(1, "model_replacements")
             del self.counters.states["model", before.name, before.version]
+        for channel in self._channels:
+            channel.begin()
+        # Each model has buckets of its own: without this, every replacement would leave some behind.
+        for name in [name for name in self.counters.counts if name[0] == VALUES and name[2] != model.version]:
+            del self.counters.counts[name]
         self._inputs.begin(model)
         self.counters.states["model", model.name, model.version] = 1
         self.counters.states["model_loaded_timestamp_seconds",] = time.time()

@@ -1,21 +1,18 @@
-"""Drift: the distance of recent inputs from the training data, feature by feature. Keeps counts, never a sample.
+"""Drift: the distance of recent inputs from the training data, feature by feature.
 
-Each feature's values are counted between and at its training quantiles (0 %, 10 %, ... 100 %), below and above them.
 The population stability index compares the shares of values between quantiles with those of the training data, a tenth
 each (Siddiqi, "Credit Risk Scorecards", 2006, who also has the thresholds of 0.1 and 0.25).
 
+The values of a category are counted by choice instead: its most frequent choices have a bin each, the others have one
+together. Values that are missing, where that is allowed, and words not seen in training have a last bin.
+
 A training quantile is often a value that many rows have. Values equal to a quantile are therefore counted apart, and
 divided between its two sides as near to the training shares as they can be: inputs like the training data give 0.
-
-Counts fade with a half-life, so that they describe the recent past, however long the service runs.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -23,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.card import Card, TrainedFeature
+from web.metrics.counts import TINY, Counts, bins_of, frequent_choices
 
 # A share below this counts as this: the index takes logarithms of shares, and an empty bin has none. One value in a
 # thousand outside the training range then adds nothing, one in twenty 0.19.
@@ -32,10 +30,6 @@ LEAST_SHARE = 0.001
 LEAST_SAMPLES = 500
 STABLE_BELOW = 0.1
 MODERATE_BELOW = 0.25
-# At most so many rows of a batch are compared, evenly spaced, so that the comparison does not slow it down.
-WATCHED_ROWS = 256
-
-_TINY = 2.0**-1022  # the smallest normal number: nothing divided by it is nothing
 
 Verdict = Literal["too few samples", "stable", "moderate", "shifted"]
 
@@ -45,9 +39,13 @@ class FeatureDrift(msgspec.Struct, frozen=True):
 
     Attributes:
         psi: the population stability index; None while there are too few samples.
-        outside: the share of values outside the training range; None without samples.
-        shares: the shares of values below the training range, between each two quantiles, and above the range.
+        outside: the share of values outside the training range, or of words not seen in training; None without samples.
+        missing: the share of samples without a value; None without samples.
+        shares: the shares of values below the training range, between each two quantiles, and above the range; or those
+            of each of `choices`, and of all other choices if there are any. Where values may be missing, and for a
+            category, the last one is the share of missing values and unknown words.
         expected: the same of the training data.
+        choices: the choices of a category that have a share each; none for a number.
     """
 
     feature: str
@@ -55,8 +53,10 @@ class FeatureDrift(msgspec.Struct, frozen=True):
     verdict: Verdict
     psi: float | None
     outside: float | None
+    missing: float | None
     shares: tuple[float, ...]
     expected: tuple[float, ...]
+    choices: tuple[str, ...]
 
 
 class DriftReport(msgspec.Struct, frozen=True):
@@ -78,102 +78,19 @@ class DriftReport(msgspec.Struct, frozen=True):
     features: tuple[FeatureDrift, ...]
 
 
-@dataclass(frozen=True)
-class BatchCounts:
-    """Counts of one batch: its rows, its rows outside the training range, and its values outside by feature."""
-
-    rows: int
-    rows_outside: int
-    values_outside: NDArray[np.intp]
-
-
-class Counts:
-    """Counts the values of one model's inputs, feature by feature, at and between the training quantiles.
-
-    Attributes:
-        version: the model's version.
-        counts: shape (n_features, n_places), float64, faded up to `at`, in seconds since the epoch.
-    """
-
-    def __init__(self, version: str, features: Sequence[TrainedFeature], *, half_life_s: float) -> None:
-        self.version = version
-        self.half_life_s = half_life_s
-        # The forest compares float32, and clients may send it: 0.1 of either kind is the same value. Place 0 is below
-        # all quantiles, 1 at the first, 2 between it and the second: edges are the quantiles and the next number each.
-        with np.errstate(over="ignore"):
-            quantiles = np.array([feature.quantiles for feature in features], dtype=np.float32)
-            edges = np.concatenate([quantiles, np.nextafter(quantiles, np.float32(np.inf))], axis=1)
-        self._edges = list(np.sort(edges, axis=1))
-        self._last_place = edges.shape[1]
-        self._offsets = (np.arange(len(features)) * (self._last_place + 1))[:, None]
-        self.counts = np.zeros((len(features), self._last_place + 1))
-        self.at = time.time()
-
-    def add(self, rows: NDArray[np.float32]) -> BatchCounts:
-        """Count rows, shape (n, n_features), of finite numbers."""
-        self.fade(time.time())
-        columns = np.ascontiguousarray(rows.T)
-        places = np.array(
-            [edges.searchsorted(column, "right") for edges, column in zip(self._edges, columns, strict=True)]
-        )
-        new = np.bincount((places + self._offsets).ravel(), minlength=self.counts.size).reshape(self.counts.shape)
-        self.counts += new
-        values_outside = new[:, 0] + new[:, -1]
-        rows_outside = 0
-        if values_outside.any():
-            rows_outside = int(((places == 0) | (places == self._last_place)).any(axis=0).sum())
-        return BatchCounts(len(rows), rows_outside, values_outside)
-
-    def merge(self, encoded: bytes) -> None:
-        """Add the counts of another process, if they are of the same model."""
-        other = msgspec.msgpack.decode(encoded, type=Snapshot)
-        if other.version == self.version and len(other.counts) == self.counts.nbytes:
-            self.fade(max(time.time(), other.at))
-            faded = np.frombuffer(other.counts, dtype="<f8") * _left_after(self.at - other.at, self.half_life_s)
-            self.counts += faded.reshape(self.counts.shape)
-
-    def fade(self, now: float) -> None:
-        """Let the counts fade up to a time in seconds since the epoch."""
-        self.counts *= _left_after(now - self.at, self.half_life_s)
-        self.at = now
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """The counts of one process, as it shares them with the others; `counts` are little-endian float64."""
-
-    version: str
-    at: float
-    counts: bytes
-
-
-def snapshot(counts: Counts) -> bytes:
-    """Return counts as bytes for other processes."""
-    return msgspec.msgpack.encode(Snapshot(counts.version, counts.at, counts.counts.astype("<f8").tobytes()))
-
-
 def report(card: Card, counts: Counts) -> DriftReport:
     """Return the drift report of counts."""
     samples = float(counts.counts[0].sum())
     has_index = samples >= LEAST_SAMPLES
-    shares, expected = shares_of(card.features, counts), _expected(card.features)
     features = tuple(
-        FeatureDrift(
-            feature=feature.key,
-            title=feature.title,
-            verdict=verdict_of(psi) if has_index else "too few samples",
-            psi=round(psi, 4) if has_index else None,
-            outside=round(row[0] + row[-1], 6) if samples else None,
-            shares=_rounded(row) if samples else (),
-            expected=_rounded(expected.tolist()),
-        )
-        for feature, row, psi in zip(
-            card.features, shares.tolist(), stability_index(shares, expected).tolist(), strict=True
-        )
+        _feature_drift(feature, shares, places, has_index=has_index)
+        for feature, shares, places in zip(card.features, shares_of(card.features, counts), counts.counts, strict=True)
     )
     verdicts: tuple[Verdict, ...] = ("shifted", "moderate", "stable", "too few samples")
     found = {feature.verdict for feature in features}
     training_rows = card.report.train_rows or card.report.test_rows
-    chance = (len(expected) - 3) * (1 / samples + 1 / training_rows) if has_index else None
+    bins = max(sum(map(bool, feature.expected)) for feature in features)
+    chance = (bins - 1) * (1 / samples + 1 / training_rows) if has_index else None
     return DriftReport(
         model=card.name,
         version=counts.version,
@@ -186,13 +103,53 @@ def report(card: Card, counts: Counts) -> DriftReport:
     )
 
 
-def shares_of(features: Sequence[TrainedFeature], counts: Counts) -> NDArray[np.float64]:
-    """Return the shares of values below, between each two, and above the training quantiles of each feature.
+def _feature_drift(
+    feature: TrainedFeature, shares: NDArray[np.float64], places: NDArray[np.float64], *, has_index: bool
+) -> FeatureDrift:
+    expected = expected_of(feature)
+    psi = float(stability_index(shares, expected))
+    n_values = max(float(places.sum()), TINY)
+    outside = places[0] if feature.choices else places[0] + places[2 * len(feature.quantiles)]
+    return FeatureDrift(
+        feature=feature.key,
+        title=feature.title,
+        verdict=verdict_of(psi) if has_index else "too few samples",
+        psi=round(psi, 4) if has_index else None,
+        outside=round(float(outside) / n_values, 6) if places.any() else None,
+        missing=round(float(places[-1]) / n_values, 6) if places.any() else None,
+        shares=_rounded(shares.tolist()) if places.any() else (),
+        expected=_rounded(expected.tolist()),
+        choices=tuple(feature.choices[position] for position in frequent_choices(feature)),
+    )
 
-    The shape is (n_features, n_quantiles + 1).
-    """
+
+def shares_of(features: Sequence[TrainedFeature], counts: Counts) -> list[NDArray[np.float64]]:
+    """Return the shares of each feature's values in its bins, as in `FeatureDrift`."""
     quantiles = np.array([feature.quantiles for feature in features], dtype=np.float32)
-    return shares_between(quantiles, counts.counts / np.maximum(counts.counts.sum(axis=1, keepdims=True), _TINY))
+    n_values = np.maximum(counts.counts.sum(axis=1, keepdims=True), TINY)
+    places = counts.counts / n_values
+    missing = places[:, -1:]
+    present = places[:, : 2 * quantiles.shape[1] + 1] / np.maximum(1 - missing, TINY)
+    between = shares_between(quantiles, present) * (1 - missing)
+    shares = []
+    for feature, inner, own in zip(features, between, places, strict=True):
+        if feature.choices:
+            n_bins = int(bins_of(feature).max())
+            shares.append(np.array([*own[1 : n_bins + 1], own[0] + own[-1]]))
+        else:
+            shares.append(np.append(inner, own[-1]) if feature.has_gaps else inner)
+    return shares
+
+
+def expected_of(feature: TrainedFeature) -> NDArray[np.float64]:
+    """Return the shares of the training rows in a feature's bins."""
+    missing, present = feature.gap_share, 1 - feature.gap_share
+    if not feature.choices:
+        steps = len(feature.quantiles) - 1
+        inner = [0.0, *[present / steps] * steps, 0.0]
+        return np.array([*inner, missing] if feature.has_gaps else inner)
+    counts = np.bincount(bins_of(feature)[1:], weights=feature.counts)[1:]
+    return np.array([*(counts * present / max(counts.sum(), TINY)), missing])
 
 
 def shares_between(quantiles: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -233,14 +190,5 @@ def verdict_of(psi: float) -> Verdict:
     return "stable" if psi < STABLE_BELOW else "moderate" if psi < MODERATE_BELOW else "shifted"
 
 
-def _expected(features: Sequence[TrainedFeature]) -> NDArray[np.float64]:
-    steps = len(features[0].quantiles) - 1
-    return np.array([0.0, *[1 / steps] * steps, 0.0])
-
-
 def _rounded(shares: Sequence[float]) -> tuple[float, ...]:
     return tuple([round(share, 6) for share in shares])
-
-
-def _left_after(seconds: float, half_life_s: float) -> float:
-    return math.pow(0.5, max(0.0, seconds) / half_life_s)

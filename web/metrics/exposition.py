@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from web.metrics.channel import VALUES
 from web.metrics.counters import Metrics
 from web.metrics.drift import DriftReport
 from web.metrics.shared import Name, ProcessCounters
@@ -45,6 +46,11 @@ FAMILIES = (
         "Service time of an HTTP request: from its head until its response was handed over", ("route", "status"),
     ),
     Family("predictions", "counter", "Predictions, by label and channel", ("label", "channel")),
+    Family(
+        VALUES, "histogram",
+        "Predicted quantities, by channel and model; the buckets end at the deciles of the training rows",
+        ("channel", "version"),
+    ),
     Family(
         "prediction_model_seconds", "histogram",
         "Duration of one call of the model, for one sample or for a slice of many", ("channel",),
@@ -76,8 +82,9 @@ FAMILIES = (
     Family("model_input_samples_outside", "counter", "Compared samples with a value outside the training range"),
     Family(
         "model_input_values_outside", "counter",
-        "Values of compared samples outside the training range", ("feature",),
+        "Values of compared samples outside the training range, or words not seen in training", ("feature",),
     ),
+    Family("model_input_values_missing", "counter", "Missing values of compared samples", ("feature",)),
     Family(
         "model_input_psi", "gauge",
         "Population stability index of recent inputs; absent below 500 samples", ("feature",),

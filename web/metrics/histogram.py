@@ -1,10 +1,11 @@
-"""Histograms of durations. Knows nothing of their meaning."""
+"""Histograms of durations and other numbers. Knows nothing of their meaning."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from web.metrics.shared import Name, SharedCounters
 
@@ -21,7 +22,7 @@ MOST_RECORDS = 1_024
 
 
 class Histogram:
-    """Counts durations of one kind."""
+    """Counts numbers of one kind, such as durations in seconds; `bounds` are upper bounds, ascending."""
 
     def __init__(self, counters: SharedCounters, name: str, *labels: str, bounds: Sequence[float]) -> None:
         self._counters = counters
@@ -42,11 +43,10 @@ class Histogram:
         """Count all recorded durations."""
         if self._recorded:
             recorded, self._recorded = self._recorded, []
-            self.add(recorded)
+            self.add(np.array(recorded))
 
-    def add(self, seconds: Sequence[float]) -> None:
-        """Count durations."""
-        values = np.fromiter(seconds, np.float64, len(seconds))
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Count numbers, shape (n,)."""
         counts = np.bincount(self._bounds.searchsorted(values))
         for place in np.flatnonzero(counts).tolist():
             self._counters.add(int(counts[place]), *self._names[place])

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
 from web.metrics import drift
-from web.metrics.drift import Counts, DriftReport
+from web.metrics.counts import Counts, snapshot
+from web.metrics.drift import DriftReport
 from web.metrics.histogram import MOST_RECORDS
 from web.metrics.shared import SharedCounters
 
@@ -45,11 +46,13 @@ class Inputs:
         self.model = model
         self.most_rows = min(MOST_RECORDS, max(1, MOST_VALUES // len(model.features)))
         self._counts = self._new_counts(model)
-        for snapshot in self._counters.inherited:
-            self._counts.merge(snapshot)
+        for inherited in self._counters.inherited:
+            self._counts.merge(inherited)
         self._counters.inherited.clear()
         for feature in model.features:
             self._counters.add(0, "model_input_values_outside", feature.key)
+            if feature.has_gaps:
+                self._counters.add(0, "model_input_values_missing", feature.key)
 
     def watch(self, model: Classifier, rows: NDArray[np.floating]) -> None:
         """Queue rows, shape (n, n_features), for comparison, if they are of the served model."""
@@ -69,20 +72,25 @@ class Inputs:
         self._counters.add(watched.rows, "model_input_samples")
         if watched.rows_outside:
             self._counters.add(watched.rows_outside, "model_input_samples_outside")
-            for index in np.flatnonzero(watched.values_outside).tolist():
-                count = int(watched.values_outside[index])
-                self._counters.add(count, "model_input_values_outside", self.model.features[index].key)
+            self._add_by_feature(watched.values_outside, "model_input_values_outside")
+        if watched.values_missing.any():
+            self._add_by_feature(watched.values_missing, "model_input_values_missing")
+
+    def _add_by_feature(self, counts: NDArray[np.intp], name: str) -> None:
+        assert self.model is not None
+        for index in np.flatnonzero(counts).tolist():
+            self._counters.add(int(counts[index]), name, self.model.features[index].key)
 
     def snapshots(self) -> list[bytes]:
         """Return the counts for the reports of other processes."""
-        return [] if self._counts is None else [drift.snapshot(self._counts)]
+        return [] if self._counts is None else [snapshot(self._counts)]
 
     def report(self, others: Iterable[bytes]) -> DriftReport:
         """Return the drift report of this process and of the snapshots of others."""
         assert self.model is not None
         counts = self._new_counts(self.model)
-        for snapshot in (*self.snapshots(), *others):
-            counts.merge(snapshot)
+        for other in (*self.snapshots(), *others):
+            counts.merge(other)
         return drift.report(self.model.card, counts)
 
     def _new_counts(self, model: Classifier) -> Counts:

@@ -6,6 +6,8 @@ from collections import defaultdict
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from web.metrics.histogram import MOST_RECORDS, SERVICE_BOUNDS, Histogram
 from web.metrics.shared import SharedCounters
 
@@ -34,7 +36,7 @@ class RequestTimes:
         for route, status, seconds in recorded:
             by_route[template_of(route), status].append(seconds)
         for (template, status), times in by_route.items():
-            self._histogram(template, status).add(times)
+            self._histogram(template, status).add(np.array(times))
 
     def _histogram(self, template: str, status: int) -> Histogram:
         if (template, status) not in self._histograms:

@@ -13,28 +13,15 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from web.oip.datatypes import BOOL, BYTES, NUMERIC
+from web.oip.elements import end_of_texts
 from web.problems import Problem
-from web.requests import is_json
+from web.requests import text_kind
 
 # The input that holds all features of n samples, shape [n, n_features]; or else there is one input a feature.
 SAMPLES = "samples"
 # The header that says how many bytes of a body are JSON, where binary data follow.
 HEADER_LENGTH = "Inference-Header-Content-Length"
-
-# The datatypes of inputs, as NumPy writes them: binary data is little-endian.
-NUMERIC = {
-    "FP64": "<f8",
-    "FP32": "<f4",
-    "FP16": "<f2",
-    "INT8": "<i1",
-    "INT16": "<i2",
-    "INT32": "<i4",
-    "INT64": "<i8",
-    "UINT8": "<u1",
-    "UINT16": "<u2",
-    "UINT32": "<u4",
-    "UINT64": "<u8",
-}
 
 # A request is little text beside its numbers. More of it is refused before it is decoded: a body of nothing but small
 # objects would make all other clients wait for a third of a second.
@@ -43,15 +30,17 @@ MAX_ARRAYS = 2**13
 
 Parameters = dict[str, str | bool | int | float]
 
-_Datatype = Annotated[str, Meta(description="the type of the elements", extra_json_schema={"enum": [*NUMERIC]})]
+_ELEMENT = {"type": ["number", "boolean", "string", "null"]}
+_DATATYPES = {"enum": [*NUMERIC, BOOL, BYTES]}
+_Datatype = Annotated[str, Meta(description="the type of the elements", extra_json_schema=_DATATYPES)]
 _Shape = Annotated[list[int], Meta(description="[n, n_features], or [n] or [n, 1] for an input of one feature")]
 _Data = Annotated[
     Raw,
     Meta(
-        description="the elements in row-major order, flat or one array a row",
+        description="the elements in row-major order, flat or one array a row; null, or a text of nothing, is no value",
         extra_json_schema={
             "type": ["array", "null"],
-            "items": {"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "number"}}]},
+            "items": {"anyOf": [_ELEMENT, {"type": "array", "items": _ELEMENT}]},
         },
     ),
 ]
@@ -78,9 +67,12 @@ class InferenceInput(msgspec.Struct, kw_only=True):
 
 
 class RequestedOutput(msgspec.Struct, kw_only=True):
-    """A tensor that the answer is to have; with the parameter `binary_data` true, as binary data."""
+    """A tensor that the answer is to have; with the parameter `binary_data` true, as binary data.
 
-    name: Annotated[str, Meta(extra_json_schema={"enum": ["label", "probabilities"]})]
+    A classifier has `label` and `probabilities`, a model of a quantity `value`.
+    """
+
+    name: Annotated[str, Meta(extra_json_schema={"enum": ["label", "probabilities", "value"]})]
     parameters: Parameters | None = None
 
 
@@ -168,8 +160,8 @@ async def read(body: bytes, header_length: int | None, n_features: int) -> tuple
         Problem: 400, it is not JSON, has another form than a request, or is more text than numbers need.
     """
     if header_length == 0:
-        if is_json(body):
-            raise Problem(400, f"the body is JSON, and {HEADER_LENGTH}: 0 says that all of it is binary")
+        if kind := text_kind(body, n_features):
+            raise Problem(400, f"the body is {kind}, and {HEADER_LENGTH}: 0 says that all of it is binary")
         return _raw_request(body, n_features), memoryview(body)
     text = body if header_length is None else body[:header_length]
     try:
@@ -194,14 +186,14 @@ _data = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*\[')
 
 
 async def _decode(text: bytes) -> InferenceRequest:
-    """Return the request in a JSON text; the numbers of a large one are set aside, because scanning them is slow."""
+    """Return the request in a JSON text; the data of a large one is set aside, because scanning it is slow."""
     if len(text) <= MAX_TEXT_BYTES:
         small: InferenceRequest = _request_decoder.decode(text)
         return small
-    kept, arrays = _set_numbers_aside(text)
+    kept, arrays = await _set_data_aside(text)
     await asyncio.sleep(0)
     if len(kept) > MAX_TEXT_BYTES:
-        raise Problem(400, f"the request has more than {MAX_TEXT_BYTES} bytes beside its numbers")
+        raise Problem(400, f"the request has more than {MAX_TEXT_BYTES} bytes beside its data")
     message: InferenceRequest = _request_decoder.decode(kept)
     await asyncio.sleep(0)
     for tensor in message.inputs:
@@ -212,11 +204,11 @@ async def _decode(text: bytes) -> InferenceRequest:
     return message
 
 
-def _set_numbers_aside(text: bytes) -> tuple[bytes, dict[bytes, Raw]]:
-    """Return the text with a number in place of each array of numbers under "data", and these arrays by that number.
+async def _set_data_aside(text: bytes) -> tuple[bytes, dict[bytes, Raw]]:
+    """Return the text with a number in place of each array under "data", and these arrays by that number.
 
-    Quotes and braces do not occur in such an array, so it ends at the last bracket before either; if what stands there
-    is something else, the rest of the text is no JSON, or the array is found not to be one when it is decoded.
+    Quotes and braces do not occur in an array of numbers, so it ends at the last bracket before either; if what stands
+    there is something else, the rest of the text is no JSON, or the array is found not to be one when it is decoded.
     """
     kept: list[bytes] = []
     arrays: dict[bytes, Raw] = {}
@@ -233,8 +225,10 @@ def _set_numbers_aside(text: bytes) -> tuple[bytes, dict[bytes, Raw]]:
         quote = text.find(b'"', first)
         brace = text.find(b"}", first, quote if quote >= 0 else len(text))
         last = text.rfind(b"]", first, max(quote, 0) if brace < 0 else brace) + 1
-        array = text[first:last]
-        if array and array.count(b"[") == array.count(b"]"):
+        if last <= first or text.count(b"[", first, last) != text.count(b"]", first, last):
+            last = await end_of_texts(text, first)
+        array = text[first:last] if last > first else b""
+        if array:
             number = str(len(arrays)).encode()
             kept += [text[start:first], number]
             arrays[number] = Raw(array)

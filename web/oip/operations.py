@@ -5,6 +5,7 @@ from __future__ import annotations
 from ml.model.classifier import Classifier
 from web.api.components import PROBLEM
 from web.api.description import Json, json_content, json_response, read_operation, ref, response
+from web.oip.datatypes import BYTES
 from web.oip.messages import SAMPLES
 from web.settings import Settings
 
@@ -42,11 +43,9 @@ def _of_model(path: str, suffix: str, parameters: list[Json], infer: Json) -> Js
 
 
 def _infer(model: Classifier, settings: Settings) -> Json:
-    row = [feature.example for feature in model.features]
-    tensor = {"name": SAMPLES, "shape": [1, len(row)], "datatype": "FP64", "data": row}
     asked = {
         "schema": ref("InferenceRequest"),
-        "examples": {"one": {"summary": "one sample", "value": {"inputs": [tensor]}}},
+        "examples": {"one": {"summary": "one sample", "value": {"inputs": example_inputs(model)}}},
     }
     wrong = json_content("InferenceError")
     return {
@@ -60,6 +59,17 @@ def _infer(model: Classifier, settings: Settings) -> Json:
             "422": response("A row has a value that the model does not take.", wrong),
         },
     }
+
+
+def example_inputs(model: Classifier) -> list[Json]:
+    """Return the model's example as input tensors."""
+    if not any(feature.choices for feature in model.features):
+        row = [feature.example for feature in model.features]
+        return [{"name": SAMPLES, "shape": [1, len(row)], "datatype": "FP64", "data": row}]
+    return [
+        {"name": one.key, "shape": [1], "datatype": BYTES if one.choices else "FP64", "data": [one.shown(one.example)]}
+        for one in model.features
+    ]
 
 
 def _unknown() -> Json:

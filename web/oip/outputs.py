@@ -23,13 +23,20 @@ from web.oip.messages import (
 from web.problems import Problem
 
 
+def outputs_of(model: Classifier) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the datatype of each output, and its shape for one sample."""
+    if model.quantity:
+        return {"value": ("FP64", ())}
+    return {"label": ("BYTES", ()), "probabilities": ("FP64", (len(model.labels),))}
+
+
 class Output:
     """A tensor of the answer, in the making."""
 
     def __init__(self, requested: RequestedOutput, model: Classifier, *, binary: bool) -> None:
         self.name = requested.name
         self._labels = _text_encoder(model.labels, binary=binary) if self.name == "label" else ()
-        self._width = () if self._labels else (len(model.labels),)
+        self._datatype, self._width = outputs_of(model)[self.name]
         self._binary = binary
         self._parameters = _without(requested.parameters, "binary_data")
         self._pieces: list[bytes] = []
@@ -40,7 +47,7 @@ class Output:
             chosen = [self._labels[index] for index in answers.indices.tolist()]
             self._pieces.append((b"" if self._binary else b",").join(chosen))
         else:
-            self._pieces.append(_floats(answers.probabilities, binary=self._binary))
+            self._pieces.append(_floats(answers.outputs, binary=self._binary))
 
     def finish(self, n_rows: int) -> tuple[InferenceOutput, bytes]:
         """Return the tensor, and its binary data if it has some."""
@@ -49,7 +56,7 @@ class Output:
         output = InferenceOutput(
             name=self.name,
             shape=(n_rows, *self._width),
-            datatype="BYTES" if self._labels else "FP64",
+            datatype=self._datatype,
             parameters=parameters or UNSET,
             data=UNSET if self._binary else Raw(content),
         )
@@ -59,13 +66,15 @@ class Output:
 def requested_outputs(message: InferenceRequest, model: Classifier) -> list[Output]:
     """Return the requested outputs in their order; by default all."""
     default = _flag(message.parameters, "binary_data_output", otherwise=False)
-    requested = message.outputs or [RequestedOutput(name="label"), RequestedOutput(name="probabilities")]
+    known = outputs_of(model)
+    requested = message.outputs or [RequestedOutput(name=name) for name in known]
     if len({output.name for output in requested}) < len(requested):
         raise Problem(400, "an output is asked for twice")
     outputs = []
     for output in requested:
-        if output.name not in ("label", "probabilities"):
-            raise Problem(400, f'output "{output.name[:80]}" is not known; "label" and "probabilities" are')
+        if output.name not in known:
+            names = " and ".join(f'"{name}"' for name in known)
+            raise Problem(400, f'output "{output.name[:80]}" is not known; {names} {"are" if len(known) > 1 else "is"}')
         for extension in ("classification", "shared_memory_region"):
             if extension in (output.parameters or {}):
                 raise Problem(400, f'output "{output.name}": this server does not know the parameter {extension}')

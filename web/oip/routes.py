@@ -24,8 +24,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.api import batch, health
+from web.metrics.channel import outcomes_of
 from web.middleware.body_limit import BodyLimit, Pending
 from web.oip import messages, tensors
+from web.oip.datatypes import Numbers, Words, datatype_of
 from web.oip.messages import (
     HEADER_LENGTH,
     SAMPLES,
@@ -35,8 +37,7 @@ from web.oip.messages import (
     ServerMetadata,
     TensorMetadata,
 )
-from web.oip.outputs import requested_outputs, response_of
-from web.oip.tensors import Numbers
+from web.oip.outputs import outputs_of, requested_outputs, response_of
 from web.problems import Problem
 from web.service import service_of
 from web.settings import Settings
@@ -114,17 +115,30 @@ async def _model(request: Request) -> Response:
             name=model.name,
             versions=(model.version,),
             platform="sklearn_forest",
-            inputs=[TensorMetadata(name=SAMPLES, datatype="FP64", shape=(-1, len(model.features)))],
-            outputs=[
-                TensorMetadata(name="label", datatype="BYTES", shape=(-1,)),
-                TensorMetadata(name="probabilities", datatype="FP64", shape=(-1, len(model.labels))),
-            ],
-            properties={
-                "features": msgspec.json.encode([feature.key for feature in model.features]).decode(),
-                "labels": msgspec.json.encode(model.labels).decode(),
-            },
+            inputs=_inputs(model),
+            outputs=[TensorMetadata(name=name, datatype=datatype, shape=(-1, *width))
+                     for name, (datatype, width) in outputs_of(model).items()],
+            properties={name: msgspec.json.encode(value).decode() for name, value in _properties(model).items()},
         )
-    )
+    )  # fmt: skip
+
+
+def _inputs(model: Classifier) -> list[TensorMetadata]:
+    """Return the one input of all features or, if some are words, one input a feature."""
+    if not any(feature.choices for feature in model.features):
+        return [TensorMetadata(name=SAMPLES, datatype="FP64", shape=(-1, len(model.features)))]
+    return [TensorMetadata(name=one.key, datatype=datatype_of(one), shape=(-1,)) for one in model.features]
+
+
+def _properties(model: Classifier) -> dict[str, object]:
+    target = model.card.target
+    return {
+        "features": [feature.key for feature in model.features],
+        "labels": model.labels,
+        "choices": {feature.key: feature.choices for feature in model.features if feature.choices},
+        "nullable": [feature.key for feature in model.features if feature.has_gaps],
+        "target": {"title": target.title, "unit": target.unit},
+    }
 
 
 async def _infer(request: Request) -> Response:
@@ -133,8 +147,7 @@ async def _infer(request: Request) -> Response:
     body = await _body(request, service.settings.max_body_bytes)
     message, binary = await messages.read(body, _header_length(request, body), len(model.features))
     outputs = requested_outputs(message, model)
-    keys = [feature.key for feature in model.features]
-    columns = await tensors.read(message.inputs, binary, keys, max_samples=service.settings.max_samples)
+    columns = await tensors.read(message.inputs, binary, model.features, max_samples=service.settings.max_samples)
     n_rows = len(columns[0])
     channel = service.metrics.inference
     for part in batch.slices(model, n_rows):
@@ -144,7 +157,7 @@ async def _infer(request: Request) -> Response:
         started = perf_counter()
         answers = model.predict_batch(rows)
         channel.model_time(started)
-        channel.many(model, rows, answers.indices)
+        channel.many(model, rows, outcomes_of(model, answers))
         for output in outputs:
             output.add(answers)
     return response_of(message, model, n_rows, outputs)
@@ -196,16 +209,19 @@ def _header_length(request: Request, body: bytes) -> int | None:
 
 
 def _valid_rows(
-    model: Classifier, columns: Sequence[Numbers], part: slice
+    model: Classifier, columns: Sequence[Numbers | Words], part: slice
 ) -> NDArray[np.float32] | NDArray[np.float64]:
     """Return some rows, shape (n, n_features): in float32 if they came with no more than that, else in float64.
 
     Raises:
         Problem: 422, naming the first row that the validator refuses and why.
     """
-    single = all(column.dtype.kind == "f" and column.dtype.itemsize <= 4 for column in columns)
+    numbers = [column for column in columns if isinstance(column, np.ndarray)]
+    if len(numbers) < len(columns) or any(feature.choices for feature in model.features):
+        return _rows_one_by_one(model, columns, part)
+    single = all(column.dtype.kind == "f" and column.dtype.itemsize <= 4 for column in numbers)
     with np.errstate(invalid="ignore"):  # a signaling NaN is a NaN
-        pieces = [column[part].astype(np.float32 if single else np.float64, copy=False) for column in columns]
+        pieces = [column[part].astype(np.float32 if single else np.float64, copy=False) for column in numbers]
     rows: Numbers = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
     refused: Sequence[int] = ()
     if single:
@@ -213,11 +229,25 @@ def _valid_rows(
     elif not model.validator.accepts_all(rows):
         refused = range(len(rows))
     for index in refused:
-        try:
-            model.validator.row(rows[index].tolist())
-        except InvalidSample as error:
-            raise Problem(422, f"row {part.start + index}: {error}") from error
+        _row(model, rows[index].tolist(), part.start + index)
     return rows
+
+
+def _rows_one_by_one(model: Classifier, columns: Sequence[Numbers | Words], part: slice) -> NDArray[np.float64]:
+    """Return some rows, shape (n, n_features), of which the validator reads each value; NaN is no value to it."""
+    values: list[list[object]] = []
+    for column, feature in zip(columns, model.features, strict=True):
+        own: list[object] = column[part].ravel().tolist() if isinstance(column, np.ndarray) else [*column[part]]
+        values.append([None if value != value else value for value in own] if feature.choices else own)  # noqa: PLR0124
+    rows = [_row(model, row, index) for index, row in enumerate(zip(*values, strict=True), part.start)]
+    return np.array(rows, dtype=np.float64).reshape(-1, len(model.features))
+
+
+def _row(model: Classifier, values: Sequence[object], index: int) -> list[float]:
+    try:
+        return model.validator.row(values)
+    except InvalidSample as error:
+        raise Problem(422, f"row {index}: {error}") from error
 
 
 def _json(message: msgspec.Struct) -> Response:

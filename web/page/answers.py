@@ -1,4 +1,4 @@
-"""Views of the fragment's templates: an answer, the errors of a sample, and the nearest change."""
+"""Views of the fragment's templates: an answer with its notes, or the errors of a sample."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Literal
 
 from ml.model.card import TrainedFeature
 from ml.model.classifier import Prediction
-from ml.model.explain import Direction
 from ml.model.sample import FieldError, InvalidSample, Note
+from ml.model.values import no_value_text
 from ml.tables.numbers import is_half_typed
 from web.page.decision_map import mark_of
 from web.page.languages import Language
+from web.page.quantities import QuantityScale, QuantityView
 
 # More labels than this are sorted by probability: the predicted one might be out of sight otherwise.
 ORDERED_LABELS = 8
@@ -49,36 +50,25 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class PredictionView:
-    """The fragment: an answer, an incomplete sample, or one with errors."""
+    """The fragment: an answer, an incomplete sample, or one with errors.
+
+    `guess` says how many values the model has not seen the like of; it is empty for an answer that is none.
+    """
 
     state: Literal["answer", "incomplete", "invalid"]
     label: str = ""
     percent: str = ""
     bars: Sequence[Bar] = ()
+    quantity: QuantityView | None = None
+    guess: str = ""
     messages: Sequence[Message] = ()
     waiting_for: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeView:
-    """The nearest change of the answer: setting `feature` to `value` gives `label`."""
-
-    label: str
-    feature: str
-    title: str
-    direction: Direction
-    threshold: str
-    value: str
-
-
 def answer_view(
-    prediction: Prediction,
-    labels: Sequence[str],
-    notes: Sequence[Note],
-    features: Sequence[TrainedFeature],
-    to: Language,
+    prediction: Prediction, labels: Sequence[str], messages: Sequence[Message], to: Language
 ) -> PredictionView:
-    """Return the view of an answer."""
+    """Return the view of a label with its probabilities."""
     bars = [
         Bar(label, repr(share), to.percent(share), mark_of(index), chosen=index == prediction.index)
         for index, (label, share) in enumerate(zip(labels, prediction.probabilities, strict=True))
@@ -86,20 +76,46 @@ def answer_view(
     chosen = bars[prediction.index]
     if len(bars) > ORDERED_LABELS:
         bars.sort(key=lambda bar: -float(bar.share))
-    return PredictionView("answer", prediction.label, chosen.percent, bars, messages_of(notes, features, to))
+    guess = _guess(messages, to)
+    return PredictionView("answer", prediction.label, chosen.percent, bars, guess=guess, messages=messages)
 
 
-def messages_of(notes: Sequence[Note], features: Sequence[TrainedFeature], to: Language) -> Sequence[Message]:
-    """Return notes as messages."""
-    by_key = {feature.key: feature for feature in features}
+def quantity_view(value: float, scale: QuantityScale, messages: Sequence[Message], to: Language) -> PredictionView:
+    """Return the view of a quantity."""
+    return PredictionView("answer", quantity=scale.view(value), guess=_guess(messages, to), messages=messages)
+
+
+def _guess(notes: Sequence[Message], to: Language) -> str:
+    if not notes:
+        return ""
+    return to.ngettext(
+        "a guess: %(count)s value unlike any in training",
+        "a guess: %(count)s values unlike any in training",
+        len(notes),
+    )
+
+
+def messages_of(
+    notes: Sequence[Note], row: Sequence[float], features: Sequence[TrainedFeature], to: Language
+) -> tuple[Message, ...]:
+    """Return notes about the values of a row as messages."""
+    by_key = {feature.key: (feature, value) for feature, value in zip(features, row, strict=True)}
+    return tuple(_noted(note, *by_key[note.feature], to) for note in notes)
+
+
+def _noted(note: Note, feature: TrainedFeature, value: float, to: Language) -> Message:
+    if note.code == "unknown_choice":
+        word = _harmless(str(feature.shown(value)))
+        text = to.gettext("%(title)s: “%(word)s” was not seen in training", title=to.title(feature), word=word)
+        return Message("note", note.feature, text, to.gettext("not seen in training"))
     # The hint stands below the range itself, which each field shows all the time.
-    return [Message("note", note.feature, _outside(by_key[note.feature], to), to.gettext("outside")) for note in notes]
+    return Message("note", note.feature, _outside(feature, to), to.gettext("outside"))
 
 
 def invalid_view(error: InvalidSample, features: Sequence[TrainedFeature], to: Language) -> PredictionView:
     """Return the view of a sample with errors; on a page a half-typed number makes it incomplete, not invalid."""
     by_key = {feature.key: feature for feature in features}
-    wrong = [e for e in error.errors if not _is_unfinished(e)]
+    wrong = [e for e in error.errors if not _is_unfinished(e, by_key.get(e.feature))]
     if wrong:
         messages = [
             Message("error", e.feature, _sentence(e, by_key.get(e.feature), to), _hint(e, by_key.get(e.feature), to))
@@ -110,20 +126,6 @@ def invalid_view(error: InvalidSample, features: Sequence[TrainedFeature], to: L
     return PredictionView("incomplete", waiting_for=to.listed(titles))
 
 
-def change_view(
-    feature: TrainedFeature, *, direction: Direction, threshold: float, value: float, label: str, to: Language
-) -> ChangeView:
-    """Return the view of the nearest change of the answer."""
-    return ChangeView(
-        label=label,
-        feature=feature.key,
-        title=to.title(feature),
-        direction=direction,
-        threshold=to.quantity(threshold, feature.unit),
-        value=to.number(value),
-    )
-
-
 def _sentence(error: FieldError, feature: TrainedFeature | None, to: Language) -> str:
     """Return the message of an error in the reader's language; the English one equals the validator's.
 
@@ -132,14 +134,22 @@ def _sentence(error: FieldError, feature: TrainedFeature | None, to: Language) -
     if feature is None:
         return to.gettext("“%(name)s” is not a feature of this model", name=_harmless(error.feature))
     title = to.title(feature)
-    value = error.value
-    if error.code == "not_a_number" and value is None:  # an object or a list
-        return to.gettext("%(title)s must be a number", title=title)
-    if error.code == "not_a_number":
-        return to.gettext("%(title)s: “%(value)s” is not a number", title=title, value=_as_given(value, to))
+    if error.code == "named_twice":
+        return to.gettext("%(title)s is given twice, by its key and by its header", title=title)
+    if error.code in ("not_a_choice", "not_a_number"):
+        return _unread(error, to, title=title)
     if error.code == "not_finite":
         return to.gettext("%(title)s is too large for a 32-bit float", title=title)
-    return _out_of_bounds(feature, to, title=title, value=_as_given(value, to))
+    return _out_of_bounds(feature, to, title=title, value=_as_given(error.value, to))
+
+
+def _unread(error: FieldError, to: Language, *, title: str) -> str:
+    if error.code == "not_a_choice":  # an object or a list: any word is taken
+        return to.gettext("%(title)s must be one of the choices", title=title)
+    if error.value is None:  # the same
+        return to.gettext("%(title)s must be a number", title=title)
+    value = _as_given(error.value, to)
+    return to.gettext("%(title)s: “%(value)s” is not a number", title=title, value=value)
 
 
 def _out_of_bounds(feature: TrainedFeature, to: Language, *, title: str, value: str) -> str:
@@ -176,6 +186,10 @@ def _outside(feature: TrainedFeature, to: Language) -> str:
 def _hint(error: FieldError, feature: TrainedFeature | None, to: Language) -> str:
     if feature is None:
         return to.gettext("unknown")
+    if error.code == "named_twice":
+        return to.gettext("given twice")
+    if error.code == "not_a_choice":
+        return to.gettext("not a choice")
     if error.code == "not_a_number":
         return to.gettext("not a number")
     if error.code == "not_finite":
@@ -201,5 +215,13 @@ def _limits(feature: TrainedFeature, to: Language) -> tuple[str, str]:
     return to.number(minimum) if high else to.quantity(minimum, unit), high
 
 
-def _is_unfinished(error: FieldError) -> bool:
-    return error.code == "missing" or (error.code == "not_a_number" and is_half_typed(error.value))
+def _is_unfinished(error: FieldError, feature: TrainedFeature | None) -> bool:
+    """Return whether a value is the beginning of one: of a number, or of the text for no value."""
+    if error.code == "missing":
+        return True
+    value = error.value
+    if error.code != "not_a_number" or not isinstance(value, str):
+        return False
+    return is_half_typed(value) or (
+        feature is not None and feature.has_gaps and no_value_text(feature).startswith(value.strip())
+    )

@@ -10,50 +10,50 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.plane import Plane, plane
+from web.page.axes import (
+    ACROSS_STEP,
+    LEAST_LEFT,
+    RIGHT,
+    UP_STEP,
+    Axis,
+    Scale,
+    level_axis,
+    upright_axis,
+)
 from web.page.languages import Language
+from web.page.quantities import QuantityScale, quantity_scale
 
-# The plot inside of the picture: left, top, width, height. The space to its left and below it is for the scales.
-LEFT, TOP, PLOT_WIDTH, PLOT_HEIGHT = 38, 4, 358, 264
-# The plot shows a little more than the training range.
-MARGIN = 0.04
 # A region's name stands in its largest rectangle, if that is large enough for it.
 NAME_HEIGHT, CHARACTER_WIDTH = 20, 8
-# The marks of training points, a shape for each label: dot, square, triangle, diamond, plus and cross. More labels
-# share them, as they share the shades of regions.
+# The marks of training points, a shape for each label. Labels beyond them share the last one, a small dot: it says that
+# there is no mark of their own.
 MARKS = (
-    "M-2.2 0a2.2 2.2 0 1 0 4.4 0a2.2 2.2 0 1 0-4.4 0z",
-    "M-2-2H2V2H-2z",
-    "M0-3L3 2H-3z",
-    "M0-3L3 0 0 3-3 0z",
-    "M-3 0H3M0-3V3",
-    "M-2-2L2 2M-2 2L2-2",
+    "M-2.2 0a2.2 2.2 0 1 0 4.4 0a2.2 2.2 0 1 0-4.4 0z",  # circle
+    "M-2-2H2V2H-2z",  # square
+    "M0-3L3 2H-3z",  # triangle
+    "M0-3L3 0 0 3-3 0z",  # diamond
+    "M-3 0H3M0-3V3",  # plus
+    "M-2-2L2 2M-2 2L2-2",  # cross
+    "M0 3L3-2H-3z",  # triangle that points down
+    "M-2.6-3H2.6L-2.6 3H2.6z",  # hourglass
+    "M-3-2.6V2.6L3-2.6V2.6z",  # bow tie
+    "M-2.6-1.5L2.6 1.5M-2.6 1.5L2.6-1.5M0-3V3",  # star
+    "M-3 1.8A3 3 0 0 1 3 1.8z",  # half a circle
+    "M-1-3H1V-1H3V1H1V3H-1V1H-3V-1H-1z",  # Greek cross
+    "M-.8 0a.8 .8 0 1 0 1.6 0a.8 .8 0 1 0-1.6 0z",
 )
 TONES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One feature's side of the map.
-
-    `low` and `high` are the values at the ends of the plot, `step` a round one to move by, `ticks` positions and texts.
-    """
-
-    key: str
-    title: str
-    low: float
-    high: float
-    step: str
-    ticks: Sequence[tuple[int, str]]
+# The position of what is not on the map: outside of the picture.
+NOWHERE = -99
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """The part of the plot with one label: `path` is its outline, `tone` one of three shades, its name is at a point.
+    """The part of the plot with one label, or with quantities of one level: `path` is its outline, `tone` its shade.
 
-    `label` is its position, and `name` is empty where there is no space for it.
+    `label` is its position, or the level, and `name` is empty where there is no space for it. Its name is at a point.
     """
 
     label: int
@@ -66,19 +66,25 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Training rows of one class: a path with one vertex each, and the path of the mark that is drawn there."""
+    """Training rows of one class or level: a path with one vertex each, and the mark that is drawn there.
+
+    `tone` is the shade of the mark for a level of a quantity; a class has none.
+    """
 
     path: str
     mark: str
+    tone: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """The shared parts of all maps over the same two features."""
+    """The shared parts of all maps over the same two features, and the left end and width of the plot."""
 
     x: Axis
     y: Axis
     points: Sequence[Points]
+    left: int
+    width: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,24 +94,6 @@ class DecisionMap:
     regions: Sequence[Region]
     borders: str
     exact: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    """The positions of the values of one feature: `low` at `start`, `high` at `end`."""
-
-    low: float
-    high: float
-    start: int
-    end: int
-
-    def position(self, value: float) -> int:
-        """Return the position of a value; those outside are at the nearer end."""
-        if value <= self.low:
-            return self.start
-        if value >= self.high:
-            return self.end
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start))
 
 
 class Mapper:
@@ -119,36 +107,56 @@ class Mapper:
         self._model = model
         self._x, self._y = x, y
         self._max_rows = max_rows
-        self._x_scale = _scale(model.features[x], LEFT, LEFT + PLOT_WIDTH)
-        self._y_scale = _scale(model.features[y], TOP + PLOT_HEIGHT, TOP)
-        # Dictionaries, as sets that keep their order: many rows fall on one point.
-        self._points_of: dict[int, dict[tuple[int, int], None]] = {}
-        classes = model.reference_outcomes.astype(int).tolist()
-        for label, row in zip(classes, model.reference_rows.tolist(), strict=True):
-            self._points_of.setdefault(label, {})[self.position(row)] = None
+        self._levels = quantity_scale(model.card, language)
+        y_axis, self._y_scale, left = upright_axis(model.features[y], language)
+        x_axis, self._x_scale = level_axis(model.features[x], language, left=left)
+        self._points_of = self._points()
         self.plot = Plot(
-            _axis(model.features[x], self._x_scale, language),
-            _axis(model.features[y], self._y_scale, language),
+            x_axis,
+            y_axis,
             [
-                Points("M" + " ".join(f"{x} {y}" for x, y in points), mark_of(label))
-                for label, points in sorted(self._points_of.items())
+                Points(
+                    "M" + " ".join(f"{x} {y}" for x, y in points),
+                    mark_of(0 if self._levels else outcome),
+                    self._levels.tone(outcome) if self._levels else None,
+                )
+                for outcome, points in sorted(self._points_of.items())
             ],
+            left=left,
+            width=RIGHT - left,
         )
 
+    def _points(self) -> dict[int, dict[tuple[int, int], None]]:
+        """Return the positions of the training rows by class or level; those without a value are left out."""
+        model = self._model
+        outcomes = model.reference_outcomes
+        grouped = self._levels.levels(outcomes) if self._levels else outcomes.astype(int)
+        # Dictionaries, as sets that keep their order: many rows fall on one point.
+        points: dict[int, dict[tuple[int, int], None]] = {}
+        for number, (outcome, row) in enumerate(zip(grouped.tolist(), model.reference_rows.tolist(), strict=True)):
+            across = self._x_scale.spread(row[self._x], number, ACROSS_STEP)
+            up = self._y_scale.spread(row[self._y], number, UP_STEP)
+            if across is not None and up is not None:
+                points.setdefault(outcome, {})[across, up] = None
+        return points
+
     def position(self, row: Sequence[float]) -> tuple[int, int]:
-        """Return the position of a row on the map."""
-        return self._x_scale.position(row[self._x]), self._y_scale.position(row[self._y])
+        """Return the position of a row on the map; what has none there is outside of the picture."""
+        x, y = self._x_scale.position(row[self._x]), self._y_scale.position(row[self._y])
+        return NOWHERE if x is None else x, NOWHERE if y is None else y
 
     def draw(self, row: Sequence[float]) -> DecisionMap:
         """Return the map through a row."""
         found = plane(self._model, row, x=self._x, y=self._y, max_rows=self._max_rows)
-        grid = _Grid(found, self._x_scale, self._y_scale)
+        grid = _Grid(found, self._x_scale, self._y_scale, self._levels)
         rectangles, borders = grid.rectangles(), grid.borders()
         regions = [self._region(label, rectangles[label]) for label in sorted(rectangles)]
         return DecisionMap(regions, borders, found.exact)
 
     def _region(self, label: int, rectangles: Sequence[_Rectangle]) -> Region:
         path = "".join(f"M{x} {y}h{width}v{height}H{x}z" for x, y, width, height in rectangles)
+        if self._levels:
+            return Region(label, path, self._levels.tone(label), "", 0, 0)
         name = self._model.labels[label]
         points = self._points_of.get(label, {})
         fitting = [found for found in rectangles if found[2] >= CHARACTER_WIDTH * len(name) and found[3] >= NAME_HEIGHT]
@@ -164,39 +172,20 @@ def _count(points: Iterable[tuple[int, int]], rectangle: _Rectangle) -> int:
     return sum(left <= x <= left + width and top <= y <= top + height for x, y in points)
 
 
-# The positions of the features on the map, across and up; a model of one feature has no map.
-Axes = tuple[int, int] | None
-
-
-def default_axes(model: Classifier) -> Axes:
-    """Return the two most important features, the most important one across."""
-    ranked = sorted(range(len(model.features)), key=lambda feature: -model.features[feature].importance)
-    return (ranked[0], ranked[1]) if len(ranked) > 1 else None
-
-
-def axes_of(model: Classifier, x: str | None, y: str | None) -> Axes:
-    """Return the requested axes; an unknown key, or the same key twice, is replaced by the default."""
-    default = default_axes(model)
-    if default is None or (x is None and y is None):
-        return default
-    positions = {feature.key: position for position, feature in enumerate(model.features)}
-    across = positions.get(x or "", default[0])
-    up = positions.get(y or "", default[1])
-    if across == up:
-        up = next(position for position in (*default, across) if position != across)
-    return across, up
-
-
 _Rectangle = tuple[int, int, int, int]
 
 
 class _Grid:
-    """A plane in units of the picture: labels between lines, without the rows and columns that have no width."""
+    """A plane in units of the picture: labels between lines, without the rows and columns that have no width.
 
-    def __init__(self, found: Plane, x_scale: _Scale, y_scale: _Scale) -> None:
+    For a quantity its levels stand for the labels.
+    """
+
+    def __init__(self, found: Plane, x_scale: Scale, y_scale: Scale, levels: QuantityScale | None) -> None:
         self.xs, columns = _lines(found.x_cuts.tolist(), x_scale)
         ys, rows = _lines(found.y_cuts.tolist(), y_scale)
-        kept = found.indices[rows][:, columns].tolist()
+        cells = found.indices if levels is None or found.values is None else levels.levels(found.values)
+        kept = cells[rows][:, columns].tolist()
         # Neighboring rows of the same labels are one.
         self.ys = [ys[0]]
         self.labels: list[list[int]] = []
@@ -227,11 +216,12 @@ class _Grid:
         return "".join(parts)
 
 
-def _lines(cuts: Sequence[float], scale: _Scale) -> tuple[list[int], list[int]]:
+def _lines(cuts: Sequence[float], scale: Scale) -> tuple[list[int], list[int]]:
     """Return the distinct lines, and the interval between each two of them."""
     lines, intervals = [scale.start], []
     for interval, cut in enumerate([*cuts, math.inf]):
-        if (line := scale.position(cut)) != lines[-1]:
+        line = scale.position(cut)
+        if line is not None and line != lines[-1]:
             lines.append(line)
             intervals.append(interval)
     return lines, intervals
@@ -243,58 +233,13 @@ def _runs(labels: Sequence[int]) -> list[tuple[int, int, int]]:
     return [(first, after, labels[first]) for first, after in pairwise(starts)]
 
 
-def _scale(feature: TrainedFeature, start: int, end: int) -> _Scale:
-    margin = MARGIN * (feature.high - feature.low) or abs(feature.low) or 1.0
-    low, high = feature.low - margin, feature.high + margin
-    low = low if feature.minimum is None else max(low, feature.minimum)
-    high = high if feature.maximum is None else min(high, feature.maximum)
-    if low == high:  # limits may leave no space at all
-        margin = max(abs(feature.low) / 2, 1.0)
-        low, high = feature.low - margin, feature.high + margin
-    return _Scale(low, high, start, end)
-
-
 def try_axes(model: Classifier, language: Language) -> None:
-    """Make the axis of each feature: every map has two of them, and there are too many maps to draw them all."""
+    """Make the axes of each feature: every map has two of them, and there are too many maps to draw them all."""
     for feature in model.features:
-        _axis(feature, _scale(feature, LEFT, LEFT + PLOT_WIDTH), language)
-
-
-def _axis(feature: TrainedFeature, scale: _Scale, language: Language) -> Axis:
-    title = language.title(feature)
-    return Axis(
-        key=feature.key,
-        title=f"{title} ({feature.unit})" if feature.unit else title,
-        low=scale.low,
-        high=scale.high,
-        step=repr(step_of(feature)),
-        ticks=[(scale.position(tick), language.number(tick)) for tick in _ticks(scale.low, scale.high)],
-    )
+        upright_axis(feature, language)
+        level_axis(feature, language, left=LEAST_LEFT)
 
 
 def mark_of(label: int) -> str:
     """Return the path of the mark of the label at this position."""
-    return MARKS[label % len(MARKS)]
-
-
-def step_of(feature: TrainedFeature) -> float:
-    """Return a round step through the feature's training range: a power of ten, some twenty to two hundred of them."""
-    span = feature.high - feature.low
-    if not (0 < span < math.inf):
-        return 1.0
-    # The logarithm of each: of a span next to 0, a twentieth may be 0. So may a power of ten.
-    return float(f"1e{math.floor(math.log10(span) - math.log10(20))}") or span
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Return some three to six round numbers from low to high: multiples of 1, 2 or 5 times a power of ten."""
-    span = high - low
-    power = math.floor(math.log10(span) - math.log10(3))
-    for factor in (5, 2, 1):
-        step = factor * 10.0**power
-        if not step:
-            break
-        first, last = math.ceil(low / step), math.floor(high / step)
-        if last - first >= 2:
-            return [round(number * step, max(0, -power)) for number in range(first, last + 1)]
-    return [low, high]
+    return MARKS[min(label, len(MARKS) - 1)]

@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from ml.model.classifier import Classifier
 from web.metrics import drift
-from web.metrics.drift import MODERATE_BELOW, STABLE_BELOW, Counts, DriftReport, FeatureDrift, Verdict
+from web.metrics.counts import Counts
+from web.metrics.drift import MODERATE_BELOW, STABLE_BELOW, DriftReport, FeatureDrift, Verdict
 from web.page.languages import SOURCE, language
 from web.page.templates import render
 from web.requests import preferred_representation
@@ -33,13 +34,15 @@ _HEADERS = {"Vary": "Accept, HX-Request", "Cache-Control": "no-store"}
 
 @dataclass(frozen=True, slots=True)
 class RowView:
-    """One feature; `bars` and `expected` are SVG paths, `described` is their content in words."""
+    """One feature; `bars` and `expected` are SVG paths in a picture of this `width`, `described` is it in words."""
 
     key: str
     title: str
     verdict: Verdict
     index: str
     outside: str
+    missing: str
+    width: int
     bars: str
     expected: str
     described: str
@@ -47,7 +50,7 @@ class RowView:
 
 @dataclass(frozen=True, slots=True)
 class DriftView:
-    """The report, numbers formatted; `width` and `height` are those of each picture."""
+    """The report, numbers formatted; `height` is that of each picture."""
 
     name: str
     version: str
@@ -57,7 +60,6 @@ class DriftView:
     by_chance: str
     stable: str
     moderate: str
-    width: int
     height: int
     rows: Sequence[RowView]
 
@@ -97,7 +99,6 @@ def view(report: DriftReport) -> DriftView:
         by_chance=by_chance,
         stable=f"{STABLE_BELOW:g}",
         moderate=f"{MODERATE_BELOW:g}",
-        width=_BAR_WIDTH * len(report.features[0].expected),
         height=_HEIGHT,
         rows=[_row(feature) for feature in report.features],
     )
@@ -110,15 +111,27 @@ def _row(feature: FeatureDrift) -> RowView:
         title=feature.title,
         verdict=feature.verdict,
         index="–" if feature.psi is None else f"{feature.psi:.3f}",
-        outside="–" if feature.outside is None else f"{feature.outside * 100:.1f} %",
+        outside=_percent(feature.outside),
+        missing=_percent(feature.missing),
+        width=_BAR_WIDTH * len(feature.expected),
         bars="".join(
             f"M{_BAR_WIDTH * place + 1} {_HEIGHT}V{_top(share)}h{_BAR_WIDTH - 2}V{_HEIGHT}z"
             for place, share in enumerate(feature.shares)
             if share
         ),
         expected="".join(f"M{_BAR_WIDTH * place} {_top(share)}h{_BAR_WIDTH}" for place, share in steps),
-        described=", ".join(f"{share * 100:.0f} %" for share in feature.shares) or "no samples yet",
+        described=_described(feature),
     )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share * 100:.1f} %"
+
+
+def _described(feature: FeatureDrift) -> str:
+    named = [f"{choice} " for choice in feature.choices] + [""] * (len(feature.shares) - len(feature.choices))
+    shares = zip(named, feature.shares, strict=True) if feature.shares else ()
+    return ", ".join(f"{name}{share * 100:.0f} %" for name, share in shares) or "no samples yet"
 
 
 def _top(share: float) -> str:

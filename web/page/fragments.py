@@ -12,14 +12,18 @@ from functools import lru_cache, partial
 from markupsafe import Markup
 
 from ml.model.classifier import Classifier, Prediction
-from ml.model.explain import Direction, nearest_change
+from ml.model.explain import Change, nearest_change
 from ml.model.sample import InvalidSample, Note
+from ml.tables.numbers import is_half_typed
 from web.page import answers, views
 from web.page.answers import Message, PredictionView
-from web.page.decision_map import Axes, Mapper, axes_of
+from web.page.axes import Axes, axes_of
+from web.page.changes import Outcome, change_view
+from web.page.decision_map import Mapper
 from web.page.languages import Language
 from web.page.model_card import card_view
 from web.page.picture import Picture
+from web.page.quantities import quantity_scale
 from web.page.snippet_panel import CodeView
 from web.page.templates import Outline, outline, render
 
@@ -40,7 +44,9 @@ class Fragments:
         self._model = model
         self._language = language
         self._max_rows = min(max(LEAST_ROWS, model.slice_rows // 2), MOST_ROWS)
-        self._titled = {feature.key: feature for feature in model.features}
+        self._by_key = {feature.key: feature for feature in model.features}
+        self._quantity = quantity_scale(model.card, language)
+        self._strip = self._quantity.strip() if self._quantity else None
         self._picture = Picture(model)
         self._picture_outline = outline("_picture.html", language, shapes=self._picture.shapes)
         # Regions and names by axes, ranks of what is held, and chosen label.
@@ -56,28 +62,44 @@ class Fragments:
         row: Sequence[float],
         ranks: Sequence[int],
         prediction: Prediction,
-        notes: tuple[Note, ...],
+        messages: tuple[Message, ...],
+        *,
         axes: Axes,
+        goal: str | None = None,
     ) -> bytes:
-        """Return the fragment of the answer to a row with these ranks, with the map over `axes`."""
-        change = nearest_change(self._model, row, max_rows=self._max_rows, ranks=ranks)
-        return self._answer(prediction, notes).fill(
+        """Return the fragment of the answer to a row with these ranks, with the map over `axes`.
+
+        Args:
+            messages: the notes about the row.
+            goal: what is typed as the goal of a quantity; None is the usual one.
+        """
+        return self._answer(prediction, messages).fill(
             (
-                self._change(change.feature, change.direction, change.threshold, change.value, change.label)
-                if change
-                else b"",
+                self._nearest(row, ranks, prediction, goal),
                 self._map(row, ranks, prediction.index, axes) if axes else b"",
-                self._picture_outline.fill(self._picture.sizes(row)) if self._picture.shapes else b"",
+                self._picture_outline.fill(sizes) if (sizes := self._picture.sizes(row)) else b"",
             )
         )
+
+    def _nearest(self, row: Sequence[float], ranks: Sequence[int], prediction: Prediction, goal: str | None) -> bytes:
+        """Return the sentence about the nearest change: of the label, or with which a quantity reaches its goal."""
+        if self._quantity is None:
+            change = nearest_change(self._model, row, max_rows=self._max_rows, ranks=ranks)
+            return self._change("label", "", _anywhere(change))
+        wanted = self._quantity.goal if goal is None else self._quantity.read(goal)
+        if wanted is None:
+            return b"" if is_half_typed(goal) else self._change("no goal", "", None)
+        change = nearest_change(self._model, row, max_rows=self._max_rows, goal=wanted)
+        outcome: Outcome = "falls below" if prediction.value >= wanted else "reaches"
+        return self._change(outcome, self._quantity.exact(wanted), _anywhere(change))
 
     def axes(self, x: str | None, y: str | None) -> Axes:
         """Return the axes of the map with these feature keys, or default ones."""
         return self._axes(x, y)
 
-    def messages_of(self, notes: Sequence[Note]) -> Sequence[Message]:
-        """Return notes as messages."""
-        return answers.messages_of(notes, self._model.features, self._language)
+    def messages_of(self, notes: Sequence[Note], row: Sequence[float]) -> tuple[Message, ...]:
+        """Return notes about a row as messages; mostly there are none."""
+        return answers.messages_of(notes, row, self._model.features, self._language) if notes else ()
 
     def invalid_view(self, error: InvalidSample) -> PredictionView:
         """Return the view of a sample with errors, or of an incomplete one."""
@@ -85,7 +107,7 @@ class Fragments:
 
     def invalid(self, view: PredictionView) -> bytes:
         """Return the fragment of such a view."""
-        return self._render("_prediction.html", prediction=view, gap="").encode()
+        return self._render("_prediction.html", prediction=view, strip=None, gap="").encode()
 
     def page(
         self,
@@ -95,12 +117,13 @@ class Fragments:
         *,
         lang: str,
         axes: Axes,
+        goal: str | None,
         address: str,
         code: CodeView,
     ) -> str:
         """Return the page with `texts` in its fields, and one of the fragments above."""
         view = views.page_view(
-            self._model, texts, messages, self._language, lang=lang, axes=axes, address=address, code=code
+            self._model, texts, messages, self._language, lang=lang, axes=axes, goal=goal, address=address, code=code
         )
         return self._render("page.html", page=view, fragment=Markup(fragment.decode()), card=self._card())  # noqa: S704  # it was rendered above
 
@@ -110,7 +133,7 @@ class Fragments:
 
     def _map(self, row: Sequence[float], ranks: Sequence[int], chosen: int, axes: tuple[int, int]) -> bytes:
         mapper, outline = self._mapper(axes)
-        held = [*ranks, chosen]
+        held = [*ranks, chosen if self._quantity is None else 0]
         held[axes[0]] = held[axes[1]] = 0
         key = (axes, *held)
         parts = self._maps.get(key)
@@ -118,25 +141,28 @@ class Fragments:
             if len(self._maps) == KEPT_MAPS:
                 del self._maps[next(iter(self._maps))]
             drawn = mapper.draw(row)
-            regions = self._render("_regions.html", regions=drawn.regions, borders=drawn.borders, chosen=chosen)
+            regions = self._render(
+                "_regions.html",
+                regions=drawn.regions,
+                borders=drawn.borders,
+                chosen=chosen,
+                is_ramp=self._quantity is not None,
+            )
             names = self._render("_names.html", regions=drawn.regions, chosen=chosen)
             parts = self._maps[key] = (regions.encode(), names.encode())
         x, y = [b"%d" % place for place in mapper.position(row)]
         return outline.fill((*parts, x, y, x, y))
 
-    def _render_answer(self, prediction: Prediction, notes: tuple[Note, ...]) -> Outline:
-        view = answers.answer_view(prediction, self._model.labels, notes, self._model.features, self._language)
-        return outline("_prediction.html", self._language, prediction=view)
+    def _render_answer(self, prediction: Prediction, messages: tuple[Message, ...]) -> Outline:
+        if self._quantity:
+            view = answers.quantity_view(prediction.value, self._quantity, messages, self._language)
+        else:
+            view = answers.answer_view(prediction, self._model.labels, messages, self._language)
+        return outline("_prediction.html", self._language, prediction=view, strip=self._strip)
 
-    def _render_change(self, feature: str, direction: Direction, threshold: float, value: float, label: str) -> bytes:
-        view = answers.change_view(
-            self._titled[feature],
-            direction=direction,
-            threshold=threshold,
-            value=value,
-            label=label,
-            to=self._language,
-        )
+    def _render_change(self, outcome: Outcome, what: str, change: Change | None) -> bytes:
+        feature = self._by_key[change.feature] if change else None
+        view = change_view(outcome, what, change, feature, self._language)
         return self._render("_change.html", change=view).encode()
 
     def _make_mapper(self, axes: tuple[int, int]) -> tuple[Mapper, Outline]:
@@ -145,6 +171,13 @@ class Fragments:
 
     def _render(self, name: str, **context: object) -> str:
         return render(name, self._language, **context)
+
+
+def _anywhere(change: Change | None) -> Change | None:
+    """Return a change without how far away it is, which no sentence says: so that few of them are different."""
+    if change is None:
+        return None
+    return Change(change.feature, change.direction, change.threshold, change.value, change.label, 0.0)
 
 
 class _ByLanguage(dict[Language, Fragments]):

@@ -7,6 +7,7 @@ is compiled for the first page in that language.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -30,6 +31,10 @@ MAX_TAG_CHARACTERS = 35
 NAMED_TITLES = 2
 # Between a number and its unit: no line ends there.
 NO_BREAK = "\u00a0"
+# Between groups of three digits: in no language a decimal mark (ISO 80000-1, section 7.3.2).
+THIN_NO_BREAK = "\u202f"
+_GROUPS = re.compile(r"(?<=\d)(?=(?:\d{3})+$)")
+LEAST_GROUPED = 5
 
 
 class Language:
@@ -58,7 +63,28 @@ class Language:
 
     def number(self, value: float) -> str:
         """Return a number in the notation of this language, with no more digits than needed."""
-        return shown_number(value).replace("-", "−").replace(".", self.decimal_mark)
+        return self._marked(shown_number(value))
+
+    def typed(self, value: float, feature: Feature) -> str:
+        """Return a number as text for its field, which is read as the very same number.
+
+        Where the mark of this language divides the column's thousands, 1,781 would be read as 1781: the decimal mark is
+        the column's own there.
+        """
+        text = self.number(value)
+        if feature.thousands == self.decimal_mark:
+            text = text.replace(self.decimal_mark, feature.decimal)
+        return text
+
+    def grouped(self, digits: str) -> str:
+        """Return digits with a sign and a fraction, as numbers have them in code, with space between thousands."""
+        whole, point, fraction = digits.partition(".")
+        if len(whole.lstrip("-")) >= LEAST_GROUPED and "e" not in whole:
+            whole = _GROUPS.sub(THIN_NO_BREAK, whole)
+        return self._marked(whole + point + fraction)
+
+    def _marked(self, digits: str) -> str:
+        return digits.replace("-", "−").replace(".", self.decimal_mark)
 
     def percent(self, share: float) -> str:
         """Return a share of 0 to 1 as text; only 0 and 1 themselves become 0 % and 100 %."""
@@ -68,7 +94,7 @@ class Language:
             text = f">{NO_BREAK}99.9"
         else:
             text = f"{share * 100:.1f}".removesuffix(".0")
-        return f"{text.replace('.', self.decimal_mark)}{NO_BREAK}%"
+        return f"{self._marked(text)}{NO_BREAK}%"
 
     def listed(self, titles: Sequence[str]) -> str:
         """Return titles as a part of a sentence: "a", "a and b", "a, b and 1 more"."""
@@ -86,7 +112,12 @@ class Language:
 
     def quantity(self, value: float, unit: str) -> str:
         """Return a number with its unit."""
-        return f"{self.number(value)}{NO_BREAK}{unit}" if unit else self.number(value)
+        return with_unit(self.number(value), unit)
+
+
+def with_unit(number: str, unit: str) -> str:
+    """Return a number's text with its unit."""
+    return f"{number}{NO_BREAK}{unit}" if unit else number
 
 
 @cache

@@ -6,48 +6,32 @@ parts or hold impossible numbers: unavailable facts are left out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ml.model.card import Card, Recipe, Report, TrainedFeature
+from ml.model.card import Card, QuantityReport, Recipe, Report, TrainedFeature
 from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mistakes_of
-from web.page.languages import NO_BREAK, Language
+from web.page.languages import NO_BREAK, Language, with_unit
+from web.page.quality import Fact, Scale, accuracy_interval, accuracy_scale, class_quality, quantity_quality
+from web.page.quantities import QuantityScale, quantity_scale
+from web.page.residuals import Residuals, residuals_of
 
 # Names of more classes than this do not fit above their columns side by side.
 SIDE_BY_SIDE = 5
 # The most important features have a row each; /docs lists all.
 FEATURE_ROWS = 60
 NAMED_LABELS = 8
+NAMED_CHOICES = 4
 DIGEST_CHARACTERS = 12
-# Two-sided 95 % of the normal distribution.
-_Z = 1.959963984540054
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A fact about the model, as a term and its text."""
-
-    term: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Accuracy on a line from 0 to 100, with its 95 % interval and the baseline."""
-
-    accuracy: str
-    low: str
-    high: str
-    baseline: str
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
-    """One feature; `share` is its importance as a part of the greatest one, 0 to 1."""
+    """One feature; `share` is its importance as a part of the greatest one, 0 to 1; a wordy range may wrap."""
 
     title: str
     range: str
+    is_wordy: bool
     limits: str
     importance: str
     share: str
@@ -60,6 +44,9 @@ class CardView:
     Attributes:
         quality: facts about its performance.
         scale: the same as a picture, if it can be drawn.
+        is_quantity: whether it predicts a quantity.
+        residuals: its errors as a picture, if they can be drawn.
+        has_limits: whether a feature has limits.
         classes: the confusion matrix; empty where there are too many classes for it.
         upright: whether the names above its columns are vertical.
         mistakes: the most frequent ones, where there is no matrix.
@@ -71,10 +58,13 @@ class CardView:
 
     quality: Sequence[Fact]
     scale: Scale | None
+    is_quantity: bool
+    residuals: Residuals | None
     classes: Sequence[ClassRow]
     upright: bool
     mistakes: Sequence[Mistake]
     features: Sequence[FeatureRow]
+    has_limits: bool
     more: int
     origin: Sequence[Fact]
     limits: Sequence[str]
@@ -82,80 +72,42 @@ class CardView:
 
 def card_view(card: Card, version: str, language: Language) -> CardView:
     """Return the view of a model's card; it depends on nothing else, so it can be cached."""
-    report = card.report
-    assert isinstance(report, Report)
-    has_matrix = len(card.labels) <= MATRIX_LABELS
+    report, scale = card.report, quantity_scale(card, language)
     ranked = sorted(card.features, key=lambda feature: -feature.importance)
+    classes = report if isinstance(report, Report) else None
+    has_matrix = len(card.labels) <= MATRIX_LABELS
     return CardView(
-        quality=list(_quality(report, language)),
-        scale=_scale(report),
-        classes=classes_of(report, card.labels, language) if has_matrix else (),
+        quality=list(_quality(card, scale, language)),
+        scale=accuracy_scale(classes) if classes else None,
+        is_quantity=scale is not None,
+        residuals=residuals_of(card, language),
+        classes=classes_of(classes, card.labels, language) if classes and has_matrix else (),
         upright=len(card.labels) > SIDE_BY_SIDE,
-        mistakes=() if has_matrix else mistakes_of(report, card.labels, language),
+        mistakes=() if has_matrix or not classes else mistakes_of(classes, card.labels, language),
         features=_features(ranked[:FEATURE_ROWS], language),
+        has_limits=any(feature.minimum is not None or feature.maximum is not None for feature in ranked),
         more=max(0, len(ranked) - FEATURE_ROWS),
         origin=list(_origin(card, version, language)),
-        limits=list(_limits(card, report, language)),
+        limits=list(_limits(card, language)),
     )
 
 
-def wilson_interval(share: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a probability of which `share`, 0 to 1, was seen in `n` independent trials.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American
-    Statistical Association 22 (1927). It holds for few trials and for shares near 0 and 1, too.
-    """
-    spread = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    middle, scale = share + _Z**2 / (2 * n), 1 + _Z**2 / n
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
-
-
-def _interval(report: Report) -> tuple[float, float] | None:
-    if not 1 <= report.test_rows < 2**53 or not 0 <= report.accuracy <= 1:
-        return None
-    return wilson_interval(report.accuracy, report.test_rows)
-
-
-def _quality(report: Report, language: Language) -> Iterator[Fact]:
-    _, percent, number = language.gettext, language.percent, language.number
-    shown = {"share": percent(report.accuracy), "rows": number(report.test_rows)}
-    if interval := _interval(report):
-        low, high = map(percent, interval)
-        text = _(
-            "%(share)s of %(rows)s test rows; 95 %% interval (Wilson): %(low)s to %(high)s", **shown, low=low, high=high
-        )
-    else:
-        text = _("%(share)s of %(rows)s test rows", **shown)
-    yield Fact(_("Accuracy"), text)
-    yield Fact(
-        _("Baseline"), _("%(share)s by always predicting the most frequent class", share=percent(report.baseline))
-    )
-    if validation := report.cross_validation:
-        text = _(
-            "%(mean)s ± %(deviation)s over %(folds)s folds",
-            mean=percent(validation.mean),
-            deviation=percent(validation.deviation),
-            folds=number(validation.folds),
-        )
-        yield Fact(_("Cross-validation"), text)
-
-
-def _scale(report: Report) -> Scale | None:
-    interval = _interval(report)
-    if not interval or not 0 <= report.baseline <= 1:
-        return None
-    low, high = interval
-    return Scale(*(f"{100 * share:.4g}" for share in (report.accuracy, low, high, report.baseline)))
+def _quality(card: Card, scale: QuantityScale | None, language: Language) -> Iterator[Fact]:
+    if isinstance(card.report, Report):
+        return class_quality(card.report, language)
+    assert scale is not None
+    return quantity_quality(card, card.report, scale, language)
 
 
 def _features(features: Sequence[TrainedFeature], language: Language) -> Sequence[FeatureRow]:
-    # A fraction, also in a stranger's file.
-    importances = [max(-1.0, min(1.0, feature.importance)) for feature in features]
+    # A fraction, also in a stranger's file; of R², more than all may be lost.
+    importances = [max(-10.0, min(10.0, feature.importance)) for feature in features]
     greatest = max(importances)
     return [
         FeatureRow(
             title=language.title(feature),
-            range=_with_unit(_span(feature.low, feature.high, language), feature.unit),
+            range=_range(feature, language),
+            is_wordy=bool(feature.choices or feature.gap_share > 0),
             limits=_bounds(feature, language),
             importance=language.number(round(100 * importance, 1) + 0.0),
             share=f"{max(0.0, importance / greatest) if greatest > 0 else 0:.3g}",
@@ -164,12 +116,27 @@ def _features(features: Sequence[TrainedFeature], language: Language) -> Sequenc
     ]
 
 
+def _range(feature: TrainedFeature, language: Language) -> str:
+    """Return the training range of a number or the most frequent choices of a category, and the share of gaps."""
+    if feature.choices:
+        counted = sorted(zip(feature.counts, feature.choices, strict=False), key=lambda pair: -pair[0])
+        parts = [f"{choice}{NO_BREAK}{language.number(count)}" for count, choice in counted[:NAMED_CHOICES]]
+        if counted[NAMED_CHOICES:]:
+            parts.append(language.ngettext("%(count)s more", "%(count)s more", len(counted) - NAMED_CHOICES))
+        text = ", ".join(parts)
+    else:
+        text = with_unit(_span(feature.low, feature.high, language), feature.unit)
+    if feature.gap_share > 0:
+        text += "; " + language.gettext("%(share)s without a value", share=language.percent(feature.gap_share))
+    return text
+
+
 def _bounds(feature: TrainedFeature, language: Language) -> str:
     low, high = feature.minimum, feature.maximum
     if low is None and high is None:
         return "–"
     if low is not None and high is not None:
-        return _with_unit(_span(low, high, language), feature.unit)
+        return with_unit(_span(low, high, language), feature.unit)
     sign, bound = ("≥", low) if low is not None else ("≤", high)
     return f"{sign}{NO_BREAK}{language.quantity(bound or 0.0, feature.unit)}"
 
@@ -178,10 +145,6 @@ def _span(low: float, high: float, language: Language) -> str:
     # The form shows the ranges with all their digits.
     shown_low, shown_high = (language.number(float(f"{value:.6g}")) for value in (low, high))
     return language.gettext("%(low)s to %(high)s", low=shown_low, high=shown_high)
-
-
-def _with_unit(text: str, unit: str) -> str:
-    return f"{text}{NO_BREAK}{unit}" if unit else text
 
 
 def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
@@ -215,28 +178,48 @@ def _recipe(recipe: Recipe, language: Language) -> Iterator[str]:
         yield _("class weights balanced")
 
 
-def _limits(card: Card, report: Report, language: Language) -> Iterator[str]:
+def _limits(card: Card, language: Language) -> Iterator[str]:
     """Yield a sentence about each limit of the model's use."""
-    _ = language.gettext
-    if len(card.labels) <= NAMED_LABELS:
+    _, report = language.gettext, card.report
+    if isinstance(report, QuantityReport):
+        yield _(
+            "It answers with the mean of training rows: never with a value beyond %(low)s and %(high)s.",
+            **_ends(card, language),
+        )
+    elif len(card.labels) <= NAMED_LABELS:
         known = _("The model knows only these classes: %(labels)s.", labels=", ".join(card.labels))
+        yield known + " " + _("An input of any other kind is still given one of these labels.")
     else:
         known = _("The model knows only %(count)s classes.", count=len(card.labels))
-    yield known + " " + _("An input of any other kind is still given one of these labels.")
+        yield known + " " + _("An input of any other kind is still given one of these labels.")
     if report.train_rows is None:
         yield _("The ranges are those of the test rows. Outside of them a prediction is a guess.")
     else:
         rows = language.number(report.train_rows)
         yield _("It was trained on %(rows)s rows. Outside of their ranges a prediction is a guess.", rows=rows)
-    if card.trees == 1:
+    if any(feature.choices for feature in card.features):
+        yield _("So is one for a word that was not seen in training.")
+    if isinstance(report, QuantityReport):
+        yield _("The interval is equally wide for all predictions: too narrow for some of them, too wide for others.")
+    elif card.trees == 1:
         share = _("A probability is the share of a class among the training rows at one leaf of its tree.")
+        yield share + " " + _("It is not calibrated: predictions with 80 %% need not be correct in 80 cases of 100.")
     else:
         share = _("A probability is the mean of its %(trees)s trees' shares of training rows.", trees=card.trees)
-    yield share + " " + _("It is not calibrated: predictions with 80 %% need not be correct in 80 cases of 100.")
+        yield share + " " + _("It is not calibrated: predictions with 80 %% need not be correct in 80 cases of 100.")
     yield _("It was tested on rows of one table. Predictions for another place, time or instrument may be worse.")
-    interval = _interval(report)
+    if isinstance(report, Report):
+        yield from _class_limits(report, language)
+    elif report.mean_absolute_error >= report.baseline_error:
+        yield _("Its test does not show that it is better than always predicting the median.")
+
+
+def _class_limits(report: Report, language: Language) -> Iterator[str]:
+    interval = accuracy_interval(report)
     if interval and interval[0] <= report.baseline:
-        yield _("Its test does not show that it is better than always predicting the most frequent class.")
+        yield language.gettext(
+            "Its test does not show that it is better than always predicting the most frequent class."
+        )
     untested = sum(1 for counts in report.confusion if not any(counts))
     if untested:
         yield language.ngettext(
@@ -244,3 +227,10 @@ def _limits(card: Card, report: Report, language: Language) -> Iterator[str]:
             "%(count)s classes have no test rows: their recall is unknown.",
             untested,
         )
+
+
+def _ends(card: Card, language: Language) -> dict[str, str]:
+    scale = quantity_scale(card, language)
+    assert scale is not None
+    assert card.quantity is not None
+    return {"low": scale.number(card.quantity.low), "high": scale.text(card.quantity.high)}

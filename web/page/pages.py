@@ -14,21 +14,30 @@ from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.page import languages, snippet_panel
 from web.page.decision_map import try_axes
+from web.page.fields import text_given, text_of
 from web.page.fragments import fragments_of
 from web.page.languages import Language
 from web.problems import Problem
-from web.requests import MAX_QUERY_FIELDS, Representation, content_type_of, header_of, is_known, query_of
+from web.requests import (
+    MAX_QUERY_FIELDS,
+    Representation,
+    content_type_of,
+    fields_of,
+    header_of,
+    is_known,
+    query_of,
+)
 from web.responses import Content, entity_tag, headers_of
 from web.service import service_of
 
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 EXAMPLE_ADDRESS = "http://127.0.0.1/"
 # Fields that are options of the view, not measurements.
-OPTIONS = ("lang", "map-x", "map-y")
+OPTIONS = ("lang", "map-x", "map-y", "goal")
 
 
 class ViewOptions(NamedTuple):
-    """Options of the view: its language, the `lang` of the address, and the features of the map.
+    """Options of the view: its language, the `lang` of the address, the features of the map, and the goal.
 
     A named tuple, because one is made for each request, and a frozen dataclass takes three times as long.
     """
@@ -37,15 +46,17 @@ class ViewOptions(NamedTuple):
     lang: str
     map_x: str | None
     map_y: str | None
+    goal: str | None = None
 
 
 async def page(request: Request) -> Response:
     """GET / and /index: the page, prefilled from the query or else with the model's example."""
     model = service_of(request.scope).model
     fields, options = split_off(request.scope, query_of(request.scope), model, "page")
-    known: dict[str, object] = {feature.key: options.language.number(feature.example) for feature in model.features}
+    known: dict[str, object] = _example_texts(model, options.language)
     # Other parameters are ignored here: links get decorated on their way (utm_source and the like).
-    known |= {key: text for key, text in fields.items() if key in known}
+    keys = model.made(_keys_of_names)
+    known |= {keys[name]: text for name, text in fields.items() if name in keys}
     tag = entity_tag(model, "page", options.language.code)
     if is_unchanged(request.scope, known, "page", options, tag=tag):
         return Content(b"", status=304, headers=headers_of("page", tag, model, lang=options.language.code))
@@ -101,19 +112,18 @@ def page_response(
     status = 200
     try:
         row = model.validator.row(sample)
-        notes = model.validator.notes(row)
+        messages = fragments.messages_of(model.validator.notes(row), row)
         started = perf_counter()
         ranks = model.cuts.ranks_of(row)
         prediction = model.predict(row, ranks=ranks)
         service.metrics.page.one(model, row, prediction, started)
-        fragment, messages = fragments.answer(row, ranks, prediction, notes, axes), fragments.messages_of(notes)
+        fragment = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal)
     except InvalidSample as error:
         service.metrics.page.errors(error.errors)
         view = fragments.invalid_view(error)
-        fragment, messages = fragments.invalid(view), view.messages
+        fragment, messages = fragments.invalid(view), tuple(view.messages)
         status = 422 if view.state == "invalid" else 200
-    named = sample if isinstance(sample, Mapping) else dict(zip((f.key for f in model.features), sample, strict=False))
-    texts = {key: "" if value is None else str(value) for key, value in named.items()}
+    texts = _texts(model, sample, options.language)
     address = snippet_panel.address_of(Request(scope))
     panel = snippet_panel.code_view(
         model,
@@ -122,9 +132,29 @@ def page_response(
         needs_token=bool(service.settings.api_token),
         language=options.language,
     )
-    content = fragments.page(texts, fragment, messages, lang=options.lang, axes=axes, address=address, code=panel)
+    content = fragments.page(
+        texts, fragment, messages, lang=options.lang, axes=axes, goal=options.goal, address=address, code=panel
+    )
     headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
     return Content(content.encode(), status=status, headers=headers)
+
+
+def _example_texts(model: Classifier, language: Language) -> dict[str, object]:
+    return {feature.key: text_of(feature, feature.example, language) for feature in model.features}
+
+
+def _keys_of_names(model: Classifier) -> dict[str, str]:
+    """Return the key of each feature by every name that a sample may give it: its key wins over a header."""
+    return {feature.header: feature.key for feature in model.features} | {key: key for key in model.validator.keys}
+
+
+def _texts(model: Classifier, sample: Mapping[str, object] | Sequence[object], language: Language) -> dict[str, str]:
+    """Return what stands in the fields for a sample."""
+    if not isinstance(sample, Mapping):
+        sample = dict(zip(model.validator.keys, sample, strict=False))
+    keys, features = model.made(_keys_of_names), {feature.key: feature for feature in model.features}
+    named = {keys[name]: value for name, value in sample.items() if name in keys}
+    return {key: text_given(features[key], value, language) for key, value in named.items()}
 
 
 def example_page(model: Classifier, language: Language, *, needs_token: bool) -> str:
@@ -137,16 +167,17 @@ def example_page(model: Classifier, language: Language, *, needs_token: bool) ->
         fragments.invalid(fragments.invalid_view(error))
     try_axes(model, language)
     row = [feature.example for feature in model.features]
-    ranks, notes = model.cuts.ranks_of(row), model.validator.notes(row)
-    fragment = fragments.answer(row, ranks, model.predict(row, ranks=ranks), notes, axes)
-    texts = {feature.key: language.number(feature.example) for feature in model.features}
+    ranks, messages = model.cuts.ranks_of(row), fragments.messages_of(model.validator.notes(row), row)
+    fragment = fragments.answer(row, ranks, model.predict(row, ranks=ranks), messages, axes=axes)
+    texts = _texts(model, _example_texts(model, language), language)
     panel = snippet_panel.code_view(model, row, address=EXAMPLE_ADDRESS, needs_token=needs_token, language=language)
     return fragments.page(
         texts,
         fragment,
-        fragments.messages_of(notes),
+        messages,
         lang=language.code,
         axes=axes,
+        goal=None,
         address=EXAMPLE_ADDRESS,
         code=panel,
     )
@@ -155,14 +186,11 @@ def example_page(model: Classifier, language: Language, *, needs_token: bool) ->
 def split_off(
     scope: Scope, fields: Mapping[str, str], model: Classifier, representation: Representation
 ) -> tuple[dict[str, object], ViewOptions]:
-    """Return the measurements among a request's fields, and the options of its view.
-
-    The names of the map's fields have a hyphen, which no feature's key has; a feature may be called `lang`.
-    """
+    """Return the measurements among a request's fields, and the options of its view."""
     asked: dict[str, str] = {}
     measurements: dict[str, object] = {**fields}
-    if "lang" in fields or "map-x" in fields or "map-y" in fields:  # mostly none is
-        asked = {name: fields[name] for name in OPTIONS if name in fields and name not in model.validator.keys}
+    if "lang" in fields or "map-x" in fields or "map-y" in fields or "goal" in fields:
+        asked = {name: fields[name] for name in model.made(_options_of) if name in fields}
         measurements = {key: value for key, value in fields.items() if key not in asked}
     language = languages.known(asked["lang"]) if "lang" in asked else None
     lang = language.code if language else ""
@@ -170,7 +198,16 @@ def split_off(
         language = languages.language(languages.SOURCE)
     elif language is None:
         language = languages.preferred(header_of(scope, b"accept-language"))
-    return measurements, ViewOptions(language, lang, asked.get("map-x"), asked.get("map-y"))
+    return measurements, ViewOptions(language, lang, asked.get("map-x"), asked.get("map-y"), asked.get("goal"))
+
+
+def _options_of(model: Classifier) -> tuple[str, ...]:
+    """Return the names of options that are none of a feature; only a quantity has a goal.
+
+    The names of the map's fields have a hyphen, which no feature's key has; a feature may be called `lang` or `goal`.
+    """
+    names = OPTIONS if model.quantity else OPTIONS[:-1]
+    return tuple(name for name in names if name not in model.made(_keys_of_names))
 
 
 def posted_options(
@@ -179,7 +216,7 @@ def posted_options(
     """Return the result of `split_off` for a form; missing options come from its address: `/result?lang=es`."""
     model = service_of(request.scope).model
     asked = query_of(request.scope)
-    addressed = {name: asked[name] for name in OPTIONS if name in asked and name not in model.validator.keys}
+    addressed = {name: asked[name] for name in model.made(_options_of) if name in asked}
     return split_off(request.scope, {**addressed, **fields}, model, representation)
 
 
@@ -190,7 +227,7 @@ def refuse_compressed(request: Request) -> None:
 
 
 async def form_of(request: Request) -> dict[str, str]:
-    """Return the fields of a form; of several with one name, the last.
+    """Return the fields of a form; of several with one name, the last, as `Repeated`.
 
     Raises:
         Problem: 415, it is not UTF-8.
@@ -199,4 +236,4 @@ async def form_of(request: Request) -> dict[str, str]:
     if charset not in (b"utf-8", b"utf8", b"us-ascii"):
         raise Problem(415, "a form must be UTF-8")
     async with request.form(max_files=0, max_fields=MAX_QUERY_FIELDS) as form:
-        return {key: str(value) for key, value in form.items()}
+        return fields_of([(key, str(value)) for key, value in form.multi_items()])

@@ -30,16 +30,22 @@ class Picture:
     """
 
     def __init__(self, model: Classifier) -> None:
-        kinds = model.card.picture
         positions = {feature.key: position for position, feature in enumerate(model.features)}
+        sides = {positions[key] for kind in model.card.picture for key in (kind.length, kind.width)}
+        # Words have no length.
+        kinds = () if any(model.features[side].choices for side in sides) else model.card.picture
+        self._may_lack = [side for side in sides if model.features[side].has_gaps]
         longest = max((model.features[positions[kind.length]].high for kind in kinds), default=0.0)
         self._longest = longest if longest > 0 else math.inf
         self._kinds = [(positions[kind.length], positions[kind.width], len(kind.angles)) for kind in kinds]
         self.shapes = [ShapeView(f"{angle:g}", tone % 2) for tone, kind in enumerate(kinds) for angle in kind.angles]
 
     def sizes(self, row: Sequence[float]) -> list[bytes]:
-        """Return the length and width of each shape for a row, as arguments of SVG's `scale`."""
+        """Return the length and width of each shape for a row, as arguments of SVG's `scale`; none if one lacks."""
         sizes: list[bytes] = []
+        for side in self._may_lack:
+            if math.isnan(row[side]):
+                return sizes
         for length, width, count in self._kinds:
             sizes += [b"%.1f %.1f" % (self._scaled(row[length]), self._scaled(row[width]))] * count
         return sizes

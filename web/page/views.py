@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 from urllib.parse import urlencode
 
-from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
-from ml.tables.numbers import NotANumber, number_of, shown_number
-from web.page.answers import Kind, Message
-from web.page.decision_map import MARKS, Axes, default_axes, step_of
+from web.page.answers import Message
+from web.page.axes import Axes, default_axes
+from web.page.decision_map import MARKS
+from web.page.examples import Link, examples_of
+from web.page.fields import Group, fields_of, grouped
 from web.page.languages import Language, codes, language
+from web.page.quantities import Legend, Strip, quantity_scale
 from web.page.snippet_panel import CodeView
 from web.problems import ProblemDetails
-
-# More fields than this are folded away.
-SHOWN_FIELDS = 12
-# More examples than this are a list to read, not a choice.
-SHOWN_EXAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,49 +28,6 @@ class ProblemView:
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """One input of the form, `id` its own on the page.
-
-    `text` is its content, `start` the example's value, `low` and `high` the training range, `kind` that of `hint`.
-    Arrow keys move by `step`. The slider goes from `least` to `most` and stands at `slid`.
-    """
-
-    id: str
-    key: str
-    title: str
-    unit: str
-    text: str
-    start: str
-    low: str
-    high: str
-    least: str
-    most: str
-    step: str
-    slid: str
-    kind: Kind | Literal[""]
-    hint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Fields that stand together; with a title they can be folded away."""
-
-    title: str
-    is_open: bool
-    fields: Sequence[Field]
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link to the page: its text, its query with the question mark, and the code of its language."""
-
-    text: str
-    query: str
-    code: str = ""
-    is_current: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
     """One feature that an axis of the map may show."""
 
@@ -84,22 +37,38 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class QuantityPage:
+    """What the page of a quantity has besides the answer.
+
+    `goal` is the text of the field for a goal, `usual_goal` its content at first; None is a model without that field.
+    """
+
+    unit: str
+    goal: str | None
+    usual_goal: str
+    strip: Strip
+    legend: Legend
+
+
+@dataclass(frozen=True, slots=True)
 class PageView:
     """The whole page.
 
     `count` is the number of fields in all groups, `lang` the language of the address, `start` the address of the page
     without input, `usual_x` and `usual_y` the keys of the default axes, `features` the digest of the model's interface,
-    `marks` the paths of the marks of labels, repeated when there are more labels, and `address` the address of the
-    service as its callers see it.
+    `marks` the paths of the marks of labels, whose last one is shared by all further labels, and `address` the address
+    of the service as its callers see it.
     """
 
     name: str
+    target: str
     version: str
     description: str
     address: str
     labels: Sequence[str]
     marks: Sequence[str]
     count: int
+    has_words: bool
     groups: Sequence[Group]
     examples: Sequence[Link]
     start: str
@@ -110,6 +79,7 @@ class PageView:
     usual_y: str
     lang: str
     features: str
+    quantity: QuantityPage | None
     code: CodeView
 
 
@@ -140,22 +110,24 @@ def page_view(
     *,
     lang: str,
     axes: Axes,
+    goal: str | None,
     address: str,
     code: CodeView,
 ) -> PageView:
     """Return the view of the page with `texts` in its fields, `messages` beside them, and `axes` on its map."""
-    by_key = {message.feature: message for message in messages}
-    fields = {
-        feature.key: _field(f"f{number}", feature, to, text=texts.get(feature.key, ""), message=by_key.get(feature.key))
-        for number, feature in enumerate(model.features, 1)
-    }
+    fields = fields_of(model.features, texts, messages, to)
+    keys = {field.key for field in fields}
     chosen = {"map-x": model.features[axes[0]].key, "map-y": model.features[axes[1]].key} if axes else {}
     usual = default_axes(model)
-    query = {key: text for key, text in texts.items() if key in fields}
+    query = {key: text for key, text in texts.items() if key in keys}
     if axes != usual:
         query |= chosen
+    quantity = _quantity_page(model, goal, to)
+    if quantity and quantity.goal not in (None, quantity.usual_goal):
+        query["goal"] = goal or ""
     return PageView(
         name=model.name,
+        target=model.card.target.title,
         version=model.version,
         description=to.ngettext(
             "Type %(count)s measurement and see the prediction of the model %(name)s follow every key.",
@@ -167,8 +139,9 @@ def page_view(
         labels=model.labels,
         marks=MARKS,
         count=len(fields),
-        groups=_grouped(fields, model.features, to),
-        examples=_examples(model, lang=lang, to=to),
+        has_words=any(feature.choices for feature in model.features),
+        groups=grouped(fields, model.features, to),
+        examples=examples_of(model, lang=lang, to=to),
         start=f"./?lang={lang}" if lang else "./",
         languages=[
             Link(language(code).name, "?" + urlencode({**query, "lang": code}), code, is_current=code == to.code)
@@ -180,7 +153,23 @@ def page_view(
         usual_y=model.features[usual[1]].key if usual else "",
         lang=lang,
         features=model.interface,
+        quantity=quantity,
         code=code,
+    )
+
+
+def _quantity_page(model: Classifier, goal: str | None, to: Language) -> QuantityPage | None:
+    scale = quantity_scale(model.card, to)
+    if scale is None:
+        return None
+    usual = to.number(scale.goal)
+    has_goal = not any("goal" in (feature.key, feature.header) for feature in model.features)  # its name
+    return QuantityPage(
+        unit=scale.unit,
+        goal=(usual if goal is None else goal) if has_goal else None,
+        usual_goal=usual,
+        strip=scale.strip(),
+        legend=scale.legend(),
     )
 
 
@@ -191,65 +180,3 @@ def _choices(model: Classifier, axes: Axes, side: int, to: Language) -> Sequence
         Choice(feature.key, to.title(feature), chosen=position == axes[side])
         for position, feature in enumerate(model.features)
     ]
-
-
-def _examples(model: Classifier, *, lang: str, to: Language) -> Sequence[Link]:
-    """Return links to one training row of each class: the one nearest to the mean of its class."""
-    links = []
-    for label, row in _typical_rows(model):
-        sample = {feature.key: shown_number(value) for feature, value in zip(model.features, row, strict=True)}
-        query = urlencode({key: text.replace(".", to.decimal_mark) for key, text in sample.items()}, safe=",")
-        links.append(Link(model.labels[label], f"?{query}" + (f"&lang={lang}" if lang else "")))
-    return links
-
-
-def _typical_rows(model: Classifier) -> list[tuple[int, list[float]]]:
-    scale = [feature.high - feature.low or 1.0 for feature in model.features]
-    found = []
-    for label in range(len(model.labels)):
-        rows = model.reference_rows[model.reference_outcomes == label]
-        if len(rows):
-            distances = (((rows - rows.mean(axis=0)) / scale) ** 2).sum(axis=1)
-            found.append((label, rows[distances.argmin()].tolist()))
-    return found if len(found) <= SHOWN_EXAMPLES else []
-
-
-def _grouped(fields: Mapping[str, Field], features: Sequence[TrainedFeature], to: Language) -> Sequence[Group]:
-    """Return up to a dozen fields in their order; of more, the most important first and the others folded away."""
-    if len(fields) <= SHOWN_FIELDS:
-        return [Group("", is_open=True, fields=list(fields.values()))]
-    ranked = [fields[feature.key] for feature in sorted(features, key=lambda feature: -feature.importance)]
-    first, others = ranked[:SHOWN_FIELDS], ranked[SHOWN_FIELDS:]
-    title = to.ngettext(
-        "%(count)s more, less important to this model", "%(count)s more, less important to this model", len(others)
-    )
-    return [Group("", is_open=True, fields=first), Group(title, is_open=any(f.hint for f in others), fields=others)]
-
-
-def _field(identity: str, feature: TrainedFeature, to: Language, *, text: str, message: Message | None) -> Field:
-    step = step_of(feature)
-    return Field(
-        id=identity,
-        key=feature.key,
-        title=to.title(feature),
-        unit=feature.unit,
-        text=text,
-        start=to.number(feature.example),
-        low=to.number(feature.low),
-        high=to.number(feature.high),
-        least=shown_number(feature.low),
-        most=shown_number(feature.high),
-        step=shown_number(step),
-        slid=shown_number(_slid(feature, text)),
-        kind=message.kind if message else "",
-        hint=message.hint if message else "",
-    )
-
-
-def _slid(feature: TrainedFeature, text: str) -> float:
-    """Return the position of the slider: the value, or the end of the training range that is nearest to it."""
-    try:
-        number = number_of(text)
-    except NotANumber:
-        number = feature.example
-    return min(max(number, feature.low), feature.high)

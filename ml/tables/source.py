@@ -1,0 +1,71 @@
+"""A file or a pipe whose rows are scored as they come: text, or an Excel sheet. Knows nothing of models."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from io import BufferedReader
+from typing import Any
+
+from ml.errors import DatasetError
+from ml.tables.encoding import TextDecoder
+from ml.tables.filekind import START_BYTES, kind_of
+from ml.tables.rows import Block
+from ml.tables.table import Bounds
+from ml.tables.workbook import SheetRows, is_workbook, options_of
+
+
+class Source:
+    """Text that is read piece by piece, or the rows of a sheet.
+
+    Args:
+        encoding: of text; empty finds it out.
+        sheet: the name of an Excel file's sheet; None is the first one that has cells.
+
+    Attributes:
+        has_sheet: whether it is an Excel file: then `blocks` has its rows, else `read` its text.
+        inferred: what was inferred of a sheet or left out, once all of its rows have come.
+    """
+
+    def __init__(self, file: BufferedReader[Any], *, encoding: str = "", sheet: str | None = None) -> None:
+        self._file = file
+        self._start = file.read(START_BYTES)
+        self._decoder = TextDecoder(encoding)
+        self._sheet = sheet
+        self.has_sheet = kind_of(self._start) == "zip"
+        self.inferred: list[str] = []
+        if sheet is not None and not self.has_sheet:
+            raise DatasetError("only an Excel file has sheets")
+
+    def read(self, size: int, /) -> str:
+        """Return some more text; none at the end.
+
+        Raises:
+            DatasetError: it is not of the encoding that was asked for.
+        """
+        while content := self._start or self._file.read1(size):
+            self._start = b""
+            if text := self._decoder.decode(content):
+                return text
+        return self._decoder.decode(b"", final=True)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the header of a sheet, and then its rows.
+
+        Raises:
+            DatasetError: there is no table in it.
+        """
+        # A process cannot go back in a pipe.
+        with tempfile.TemporaryFile() as copy:
+            try:
+                copy.write(self._start)
+                shutil.copyfileobj(self._file, copy)
+                copy.flush()
+            except OSError as error:
+                raise DatasetError(f"the Excel file cannot be copied: {error.strerror}") from error
+            if not is_workbook(copy):
+                raise DatasetError("this is a zip file: unpack it")
+            rows = SheetRows(options_of(Bounds(), sheet=self._sheet))
+            yield from rows.blocks(copy)
+            self.inferred = rows.inferred

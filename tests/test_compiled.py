@@ -1,0 +1,71 @@
+"""Compiled code: where it cannot be made, where it is kept, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml.model import classifier
+from tests.conftest import ROOT
+
+LOAD = """
+import json, logging, sys
+from pathlib import Path
+from ml.model import classifier
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+model = classifier.load(Path(sys.argv[1]), max_cells=0)
+print(json.dumps([type(model._evaluator._trees).__name__, model.predict([5.6, 2.7, 4.2, 1.3]).probabilities]))
+"""
+# What systemd's MemoryDenyWriteExecute does (prctl(2), PR_SET_MDWE).
+FORBID = "import ctypes\nassert ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) == 0\n"
+ABSENT = "import sys\nsys.modules['numba'] = None\n"
+
+
+def loaded(model_path: Path, before: str = "", **environment: str) -> tuple[str, list[float], str]:
+    """Return the evaluator, an answer, and what was said, of a process that loads the model without a table."""
+    done = subprocess.run(
+        [sys.executable, "-c", before + LOAD, str(model_path)], cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    kind, answer = json.loads(done.stdout)
+    return kind, answer, done.stderr
+
+
+@pytest.mark.parametrize("before", [FORBID, ABSENT], ids=["memory that is written and run", "numba"])
+def test_where_nothing_can_be_compiled_numpy_answers_the_same_and_a_warning_says_so(
+    model_path: Path, before: str
+) -> None:
+    expected = classifier.load(model_path).predict([5.6, 2.7, 4.2, 1.3]).probabilities
+
+    kind, answer, said = loaded(model_path, before)
+
+    assert (kind, answer) == ("Walk", list(expected))
+    assert said.count("numba cannot be used") == 1
+    assert "evaluated by NumPy, which is slower" in said
+
+
+def test_code_is_compiled_once_for_all_processes_that_share_a_cache(model_path: Path, tmp_path: Path) -> None:
+    first = loaded(model_path, NUMBA_CACHE_DIR=str(tmp_path))
+    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
+    again = loaded(model_path, NUMBA_CACHE_DIR=str(tmp_path))
+
+    assert first[:2] == again[:2]
+    assert first[0] == "Compiled"
+    assert "compiling the code that evaluates this forest" in first[2]
+    assert kept
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == kept
+
+
+def test_rows_of_all_lengths_around_a_block_have_the_same_answers(model_path: Path) -> None:
+    model = classifier.load(model_path, max_cells=0)
+    rows = np.random.default_rng(0).uniform(0, 8, (200, 4))
+    expected = np.array([model.predict(row).probabilities for row in rows.tolist()])
+
+    for n in (0, 1, 7, 8, 9, 63, 64, 65, 127, 128, 129, 200):
+        assert np.array_equal(model.predict_batch(rows[:n]).probabilities, expected[:n])

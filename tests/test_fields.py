@@ -1,0 +1,281 @@
+"""The fields of the form: which control a feature has, what stands in it, and that it is read back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from ml.model.card import TrainedFeature
+from ml.model.classifier import Classifier
+from ml.model.values import reader_of
+from tests import mixed
+from tests.conftest import Element, parse_html
+from web.app import create_app
+from web.page.examples import examples_of
+from web.page.fields import control_of, fields_of, text_given, text_of
+from web.page.languages import codes, language
+from web.settings import Settings
+
+ENGLISH, SPANISH = language("en"), language("es")
+HTMX = {"HX-Request": "true"}
+
+
+@pytest.fixture(scope="module")
+def penguins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mixed.write("penguins", tmp_path_factory.mktemp("penguins"))
+
+
+@pytest.fixture(scope="module")
+def page(penguins: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(model_file=penguins))) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def cars(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return mixed.model_of("cars", tmp_path_factory.mktemp("cars"))
+
+
+def category(*choices: str, has_gaps: bool = False, markers: tuple[str, ...] = ()) -> TrainedFeature:
+    return TrainedFeature(
+        key="k", title="k", choices=choices, has_gaps=has_gaps, markers=markers, low=0, high=len(choices) - 1,
+        quantiles=(0, 1), example=0, importance=0, counts=(1,) * len(choices),
+    )  # fmt: skip
+
+
+def number(**changes: object) -> TrainedFeature:
+    plain = TrainedFeature(key="k", title="k", low=0, high=9, quantiles=(0, 9), example=1.781, importance=0)
+    return msgspec.structs.replace(plain, **changes)
+
+
+@pytest.mark.parametrize(
+    ("choices", "control"),
+    [
+        ((), "number"), (("no", "yes"), "radio"), (("Biscoe", "Dream", "Torgersen"), "radio"),
+        (tuple("abcde"), "radio"),
+        (tuple("abcdef"), "select"), (("a" * 17, "b"), "select"), (("nine letters",) * 5, "select"),
+        (tuple("abcdefghijkl"), "select"), (tuple("abcdefghijklm"), "search"),
+    ],
+)  # fmt: skip
+def test_a_feature_has_the_control_that_its_choices_fit_into(choices: tuple[str, ...], control: str) -> None:
+    assert control_of(number() if not choices else category(*choices)) == control
+
+
+NUMBERS = st.one_of(
+    st.floats(-1e12, 1e12), st.floats(allow_nan=False, allow_infinity=False), st.integers(-(10**7), 10**7),
+    st.integers(-(10**8), 10**8).map(lambda n: n / 1000),
+)  # fmt: skip
+
+
+@given(value=NUMBERS, marks=st.sampled_from([(".", ""), (",", ""), (".", ","), (",", "."), (".", "'"), (",", " ")]))
+@pytest.mark.parametrize("code", codes())
+def test_every_number_that_the_page_writes_into_a_field_is_read_as_that_number(
+    code: str, value: float, marks: tuple[str, str]
+) -> None:
+    decimal, thousands = marks
+    feature = number(decimal=decimal, thousands=thousands, unit="kg", example=float(value))
+
+    for text in (
+        text_of(feature, float(value), language(code)),
+        text_given(feature, value, language(code)),
+        text_given(feature, float(value), language(code)),
+        fields_of([feature], {}, (), language(code))[0].start,
+    ):
+        assert reader_of(feature)(text) == float(value), text
+
+
+def test_a_decimal_mark_that_divides_thousands_is_not_written() -> None:
+    assert text_of(number(thousands=","), 1.781, SPANISH) == "1.781"
+    assert text_of(number(thousands="."), 1.781, ENGLISH) == "1.781"
+    assert text_of(number(thousands=".", decimal=","), 1.781, ENGLISH) == "1,781"
+    assert text_of(number(), 1.781, SPANISH) == "1,781"
+
+
+@pytest.mark.parametrize("has_gaps", [True, False])
+def test_what_a_row_lacks_is_written_as_a_sample_may_have_it(has_gaps: bool) -> None:
+    rare = category("a", "b", has_gaps=has_gaps, markers=("?",))
+
+    assert text_of(rare, math.nan, ENGLISH) == ("?" if has_gaps else "a")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("Dream ", "Dream "), (None, "?"), (True, "yes"), (False, "no"), ("zzz", "zzz"), ([1], ""), ({"a": 1}, "")],
+)
+def test_what_a_program_sends_stands_in_the_field_as_a_word(value: object, text: str) -> None:
+    assert text_given(category("no", "yes", has_gaps=True, markers=("?",)), value, ENGLISH) == text
+
+
+def options(feature: TrainedFeature, text: str) -> Sequence[tuple[str, bool]]:
+    (field,) = fields_of([feature], {"k": text}, (), ENGLISH)
+    return [(option.value, option.chosen) for option in field.options]
+
+
+def test_one_option_is_chosen_whatever_the_text_is() -> None:
+    feature = category("a", "b", has_gaps=True, markers=("?",))
+
+    assert options(feature, " b ") == [("a", False), ("b", True), ("?", False)]
+    assert options(feature, "?") == [("a", False), ("b", False), ("?", True)]
+    assert options(feature, "zzz") == [("a", False), ("b", False), ("?", False), ("zzz", True)]
+    assert options(feature, "") == [("a", False), ("b", False), ("?", False)]
+
+
+def test_the_text_for_no_value_is_never_that_of_a_choice() -> None:
+    assert options(category("NA", "b", has_gaps=True), "NA")[0] == ("NA", True)
+    assert options(category("NA", "b", has_gaps=True), "?")[2] == ("?", True)
+
+
+# --- the page in process
+
+
+def form_of(client: TestClient, query: str = "", **headers: str) -> Element:
+    return parse_html(client.get(f"/{query}", headers=headers).text).one("form", id="measurements")
+
+
+def sent(form: Element) -> dict[str, str]:
+    """Return what a browser sends of a form."""
+    found = {}
+    for field in form.all("input"):
+        kind = field.attributes.get("type")
+        if "name" in field.attributes and (kind != "radio" or "checked" in field.attributes):
+            found[field.attributes["name"]] = field.attributes["value"]
+    for select in form.all("select"):
+        chosen = [option for option in select.all("option") if "selected" in option.attributes]
+        found[select.attributes["name"]] = (chosen or select.all("option"))[0].attributes["value"]
+    return found
+
+
+def headline(client: TestClient, sample: dict[str, str]) -> str:
+    answer = client.get("/predict", params=sample, headers=HTMX)
+    return parse_html(answer.text).one("div", data_state="answer").attributes["data-label"]
+
+
+def test_a_form_sends_one_value_of_each_feature_under_its_key(page: TestClient) -> None:
+    sample = sent(form_of(page))
+
+    assert list(sample) == ["island", "bill_length", "bill_depth", "flipper_length", "body_mass", "sex"]
+    assert page.post("/predict", json={"sample": sample}).status_code == 200
+
+
+@pytest.mark.parametrize("lang", codes())
+@pytest.mark.parametrize(
+    "sample",
+    [
+        {"island": "Dream", "sex": "NA"}, {"island": "Atlantis", "bill_length": "NA"},
+        {"bill_length": "40.1", "body_mass": "NA", "sex": "female"},
+    ],
+)  # fmt: skip
+def test_what_the_address_says_stands_in_the_form_and_is_answered(
+    page: TestClient, sample: dict[str, str], lang: str
+) -> None:
+    query = "?" + "&".join(f"{key}={value}" for key, value in sample.items())
+
+    form = form_of(page, query, **{"Accept-Language": lang})
+
+    assert sent(form).items() >= sample.items()
+    shown = parse_html(page.get(f"/{query}").text).one("div", data_state="answer").attributes["data-label"]
+    assert shown == headline(page, sent(form))
+
+
+def test_a_header_in_the_address_names_its_feature(page: TestClient) -> None:
+    assert sent(form_of(page, "?bill%20length%20(mm)=40.25"))["bill_length"] == "40.25"
+
+
+def test_an_emptied_number_is_waited_for_even_where_a_gap_is_allowed(page: TestClient) -> None:
+    sample = sent(form_of(page)) | {"bill_length": ""}
+
+    fragment = parse_html(page.get("/predict", params=sample, headers=HTMX).text)
+
+    assert fragment.one("div", data_state="incomplete")
+
+
+@pytest.mark.parametrize("text", ["N", "NA"])
+def test_the_text_for_no_value_can_be_typed(page: TestClient, text: str) -> None:
+    sample = sent(form_of(page)) | {"bill_length": text}
+
+    fragment = parse_html(page.get("/predict", params=sample, headers=HTMX).text)
+
+    assert fragment.all("div")[0].attributes["data-state"] == ("answer" if text == "NA" else "incomplete")
+
+
+@pytest.mark.parametrize(
+    ("lang", "guess", "text"),
+    [
+        ("en", "a guess: 2 values unlike any in training", "island: “Atlantis” was not seen in training"),
+        ("es", "una conjetura: 2 valores distintos de los del entrenamiento",
+         "isla: «Atlantis» no aparece en el entrenamiento"),
+    ],
+)  # fmt: skip
+def test_a_guess_says_so_in_the_headline(page: TestClient, lang: str, guess: str, text: str) -> None:
+    sample = sent(form_of(page)) | {"island": "Atlantis", "bill_length": "99"}
+
+    fragment = parse_html(page.get("/predict", params=sample, headers=HTMX | {"Accept-Language": lang}).text)
+
+    assert fragment.one("p", **{"class": "headline"}).one("em").text == guess
+    assert fragment.all("li")[0].text == text
+
+
+def test_a_posted_word_comes_back_in_the_form_without_a_script(page: TestClient) -> None:
+    sample = sent(form_of(page)) | {"island": "Atlantis", "sex": "NA"}
+
+    result = page.post("/result", data=sample, headers={"Accept": "text/html"})
+
+    assert result.status_code == 200
+    assert sent(parse_html(result.text).one("form", id="measurements")) == sample
+    assert parse_html(result.text).one("div", data_state="answer").attributes["data-label"] == headline(page, sample)
+
+
+def test_json_is_shown_with_the_words_and_gaps_that_it_means(page: TestClient) -> None:
+    sample = {"island": "Dream", "bill_length": 40.1, "bill_depth": None, "flipper_length": 190, "body_mass": 3500,
+              "sex": None}  # fmt: skip
+
+    response = page.post("/predict", json={"sample": sample}, headers={"Accept": "text/html", "Accept-Language": "es"})
+
+    expected = {"island": "Dream", "bill_length": "40,1", "bill_depth": "NA", "flipper_length": "190",
+                "body_mass": "3500", "sex": "NA"}  # fmt: skip
+    assert sent(parse_html(response.text).one("form", id="measurements")) == expected
+
+
+# --- examples
+
+
+@pytest.mark.parametrize("name", ["penguins", "passengers", "crops"])
+def test_an_example_is_a_row_of_its_class_that_the_model_takes(name: str, tmp_path: Path) -> None:
+    model = mixed.model_of(name, tmp_path)
+    with TestClient(create_app(Settings(model_file=tmp_path / f"{name}.npz"))) as client:
+        links = examples_of(model, lang="", to=ENGLISH)
+
+        answers = [parse_html(client.get(f"/{link.query}").text).one("div", data_state="answer") for link in links]
+
+    assert [link.text for link in links] == [answer.attributes["data-label"] for answer in answers]
+
+
+def test_the_examples_of_a_quantity_are_low_middle_and_high(cars: Classifier) -> None:
+    links = examples_of(cars, lang="", to=ENGLISH)
+
+    values = []
+    for link in links:
+        sample = dict(pair.split("=") for pair in link.query.removeprefix("?").replace("+", " ").split("&"))
+        values.append(cars.predict(cars.validator.row(sample)).value)
+    assert [link.text for link in links] == ["low", "middle", "high"]
+    assert values == sorted(values)
+
+
+def test_of_many_classes_the_most_frequent_have_an_example_and_all_have_a_reset(tmp_path: Path) -> None:
+    path = mixed.write("spectra", tmp_path, n_estimators=3)
+    with TestClient(create_app(Settings(model_file=path))) as client:
+        links = form_of(client).one("p", **{"class": "examples"}).all("a")
+
+    assert [link.text for link in links][-1] == "Reset"
+    assert len(links) == 9
+
+
+def test_a_word_is_looked_for_as_people_write_it() -> None:
+    assert options(category("Caf\u00e9", "b"), "Cafe\u0301")[0] == ("Caf\u00e9", True)

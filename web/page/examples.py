@@ -1,0 +1,73 @@
+"""Examples to start from: links to typical training rows of each class, or of low, middle and high quantities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.model.classifier import Classifier
+from web.page.fields import text_of
+from web.page.languages import Language
+
+# More examples than this are a list to read, not a choice: those of the most frequent classes are shown.
+SHOWN_EXAMPLES = 8
+
+TypicalRows = list[tuple[int, list[float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link to the page: its text, its query with the question mark, and the code of its language."""
+
+    text: str
+    query: str
+    code: str = ""
+    is_current: bool = False
+
+
+def examples_of(model: Classifier, *, lang: str, to: Language) -> Sequence[Link]:
+    """Return links to one training row of each class, or each third of a quantity: the one nearest to its center."""
+    thirds = (to.gettext("low"), to.gettext("middle"), to.gettext("high"))
+    links = []
+    for group, row in model.made(_typical_rows):
+        sample = {
+            feature.key: text_of(feature, value, to) for feature, value in zip(model.features, row, strict=True)
+        }  # fmt: skip
+        query = f"?{urlencode(sample, safe=',')}" + (f"&lang={lang}" if lang else "")
+        links.append(Link(model.labels[group] if model.labels else thirds[group], query))
+    return links
+
+
+def _typical_rows(model: Classifier) -> TypicalRows:
+    """Return the most typical training row of each group, in the order of the groups."""
+    outcomes, rows = model.reference_outcomes, model.reference_rows
+    if model.labels:
+        groups = outcomes.astype(np.intp)
+    else:
+        groups = np.searchsorted(np.quantile(outcomes, (1 / 3, 2 / 3)) if len(outcomes) else (), outcomes)
+    sizes = np.bincount(groups)
+    shown = sorted(np.argsort(-sizes, kind="stable")[:SHOWN_EXAMPLES].tolist())
+    return [(group, _nearest_to_center(model, rows[groups == group])) for group in shown if sizes[group]]
+
+
+def _nearest_to_center(model: Classifier, rows: NDArray[np.float64]) -> list[float]:
+    """Return the row nearest to the means of its numbers and the most frequent words of its categories.
+
+    No value is as far from them as another word, or as the other end of the training range.
+    """
+    distances = np.zeros(len(rows))
+    for column, feature in zip(rows.T, model.features, strict=True):
+        known = column[~np.isnan(column)]
+        if not len(known):
+            continue
+        if feature.choices:
+            apart = (column != np.bincount(known.astype(np.intp)).argmax()).astype(np.float64)
+        else:
+            apart = ((column - known.mean()) / (feature.high - feature.low or 1.0)) ** 2
+        distances += np.nan_to_num(apart, nan=1.0)
+    nearest: list[float] = rows[distances.argmin()].tolist()
+    return nearest
