@@ -171,11 +171,12 @@ def _stream(client: TestClient, samples: Sequence[dict[str, Any]]) -> list[list[
 
 
 def _table(client: TestClient, found: Found, chosen: NDArray[np.intp], model: Classifier) -> list[list[float]]:
-    text = found.frame.iloc[list(chosen)].to_csv(index=False)
+    header = ["" if str(name).startswith("Unnamed: ") else name for name in found.frame.columns]
+    text = found.frame.iloc[list(chosen)].to_csv(index=False, header=header)
     scored = _checked(client.post("/score", content=text, headers={"Content-Type": "text/csv"}), "table").text
-    header, *rows = csv.reader(io.StringIO(scored))
+    head, *rows = csv.reader(io.StringIO(scored))
     names = [f"probability_{label}" for label in model.labels] or ["predicted_value"]
-    positions = [len(header) - 1 - header[::-1].index(name) for name in names]
+    positions = [len(head) - 1 - head[::-1].index(name) for name in names]
     if blank := next((row[-1] for row in rows if not row[positions[0]]), None):
         raise Differs(f"table: {blank}")
     return [[float(row[position]) for position in positions] for row in rows]
