@@ -67,7 +67,8 @@ export function rowIn(text, fields, labels) {
   if (refusal) throw refusal;
   // One below the other.
   const cells = lines.map((line) => line.trim());
-  return cells.length > 1 && cells.every(isValue) ? inOrder(cells, fields, labels) : null;
+  const isCell = (cell) => isValue(cell) || labels.includes(cell);
+  return cells.length > 1 && cells.every(isCell) ? inOrder(cells, fields, labels) : null;
 }
 
 function jsonIn(text) {

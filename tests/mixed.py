@@ -146,7 +146,7 @@ def cars(n: int = 400) -> Dataset:
         features=(
             Feature(key="fuel", title="fuel", header="fuel", choices=("petrol", "diesel", "electric")),
             Feature(key="all_wheels", title="all-wheel drive", header="all wheels", choices=("False", "True")),
-            Feature(key="maker", title="maker", header="maker", choices=makers, has_gaps=True, markers=("",)),
+            Feature(key="maker", title="maker", header="maker", choices=makers, has_gaps=True, markers=("?",)),
             Feature(key="weight", title="weight", unit="kg", header="weight (kg)", thousands=","),
             _number("power", "kW", has_gaps=True),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 
 from ml.tables.dataset import Feature
 from ml.training import fitting, writing
+from tests import mixed
 from tests.browser import EXAMPLE, Open, expect_state, field, needs_chromium
 from tests.builders import dataset_of
 from tests.conftest import Server, run_server
@@ -119,6 +121,20 @@ def test_axe_finds_nothing_with_many_features_and_long_labels(open_page: Open, m
     page.locator("#measurements summary").click()
 
     assert violations_in_both_schemes(page) == []
+
+
+@pytest.mark.parametrize("name", ["penguins", "cars", "crops"])
+def test_axe_finds_nothing_with_words_gaps_and_quantities(open_page: Open, tmp_path: Path, name: str) -> None:
+    model = mixed.write(name, tmp_path)
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model)) as server:
+        page = open_page(url=server.url, sample={}, viewport=NARROW, reduced_motion="reduce")
+        assert violations_in_both_schemes(page) == []
+
+        page.locator(".unknown").first.click()
+        expect(page.locator(".unknown").first).to_have_attribute("aria-pressed", "true")
+        assert violations_in_both_schemes(page, "main .desk") == []
+        page.set_viewport_size(WIDE)
+        assert violations_in_both_schemes(page, "main .desk") == []
 
 
 # Colors

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sklearn.datasets import load_breast_cancer
 
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
-from tests.benchmarks import endpoints, generator, in_process, load, server, soak, start, stream
+from tests.benchmarks import endpoints, forests, generator, in_process, load, server, soak, start, stream
 from tests.benchmarks.__main__ import PARTS
 from tests.benchmarks.results import Bar, Ratio, Result, interleave, table
 from tests.benchmarks.subject import Plan, Subject, WrongAnswer, random_rows
@@ -57,7 +58,9 @@ def test_samples_never_repeat_and_span_the_training_ranges(subject: Subject) -> 
 
 # Typing takes half a minute at the speed of fingers; tests/test_browser.py holds that its keys are answered.
 # tests/test_lifecycle.py has models replaced with fewer clients, tests/test_overload.py people during every attack.
-@pytest.mark.parametrize("part", [part for part in PARTS if part not in ("typing", "replace", "soak", "attack")])
+@pytest.mark.parametrize(
+    "part", [part for part in PARTS if part not in ("typing", "replace", "soak", "attack", "forests")]
+)
 def test_a_part_measures_everything_that_it_names(part: str, subject: Subject) -> None:
     results = PARTS[part].measure(subject, Plan(rounds=1, seconds=0.05, tool="python"))
 
@@ -66,6 +69,15 @@ def test_a_part_measures_everything_that_it_names(part: str, subject: Subject) -
         assert result.number > 0
         assert 0 < result.ratio.lowest <= result.ratio.median <= result.ratio.highest
         assert result.what in table(results)
+
+
+def test_a_forest_is_measured_beside_each_rival() -> None:
+    data = load_breast_cancer()
+
+    results = forests.measured("small", data.data, data.target, 3, Plan(rounds=1, seconds=0.05, tool="python"))
+
+    assert len({result.what for result in results}) == len(results) >= 3
+    assert all(result.number > 0 and result.ratio.median > 0 for result in results)
 
 
 @pytest.mark.parametrize("form", endpoints.FORMS, ids=lambda form: form.name)

@@ -128,7 +128,8 @@ def test_arrow_keys_on_a_slider_step_its_field(visit: Open, model: Classifier) -
     [
         "6.3\t3.3\t6\t2.5", "6.3,3.3,6,2.5", "6,3; 3,3; 6; 2,5", "6.3 3.3 6 2.5", "6.3, 3.3, 6.0, 2.5",
         "  6,3 3,3 6 2,5\n", "6.3,3.3,6.0,2.5,virginica", "6,3;3,3;6;2,5;virginica",
-        "\n6.3\t3.3\t6.0\t2.5\r\n1\t2\t3\t4",
+        "\n6.3\t3.3\t6.0\t2.5\r\n1\t2\t3\t4", "6.3\n3.3\n6.0\n2.5\n", "6,3\r\n3,3\r\n\r\n6\r\n2,5",
+        "17\n6.3\n3.3\n6\n2.5\nvirginica",
     ],
 )  # fmt: skip
 def test_a_pasted_row_fills_every_field(visit: Open, model: Classifier, text: str) -> None:
@@ -184,6 +185,8 @@ def test_a_pasted_row_goes_by_its_names_and_leaves_out_what_is_no_measurement(vi
     ("text", "why"),
     [
         ("1 2", "has 2 values, and 4 are needed"),
+        ("1\n2", "has 2 values, and 4 are needed"),
+        ("6.3\n5.1\n4.9\n5.8\n6.1\n7", "which of the pasted values"),
         ("6.3,3.3,6", "has 3 values, and 4 are needed"),
         ("1;2;x;4", "has 3 values, and 4 are needed"),
         ("[6.3, 3.3, null, 2.5]", "has 3 values, and 4 are needed"),

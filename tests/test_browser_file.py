@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
 import shutil
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
@@ -83,7 +85,7 @@ def downloaded(page: Page) -> bytes:
 
 def expect_end(page: Page) -> None:
     expect(status(page)).to_have_text(
-        re.compile(r"^All of rows.csv is predicted|^[\d,]+ of [\d,]+ rows"), timeout=60_000
+        re.compile(r"^All of rows.(csv|xlsx) is predicted|^[\d,]+ of [\d,]+ rows"), timeout=60_000
     )
 
 
@@ -208,13 +210,28 @@ def test_a_model_of_one_feature_without_a_map_gives_rare_labels_their_digits(ope
 
 REFUSED = {
     "": "no header row: the file is empty",
-    f"\n{HEADER}\n{GOOD}": "no header row: line 1 is blank",
     "a\0,b\n": "not text",
     "petal width,sepal length,<img src=x>\n1,2,3\n": (
         "no column is called 'sepal width': petal width, sepal length, <img src=x>"
     ),
     f'"{HEADER}\n{GOOD}': "line 1: a quote in the header is not closed",
 }
+
+
+def test_an_excel_file_comes_back_as_csv(open_page: Open, model: Classifier) -> None:
+    book = openpyxl.Workbook()
+    for row in [["note", *HEADER.split(",")], *[["=1+1", 5.6, 2.7, 4.2, 1.3]] * 300, ["x", None, 1, 1, 1]]:
+        book.active.append(row)
+    content = io.BytesIO()
+    book.save(content)
+    page = open_page()
+
+    choose(page, content.getvalue(), "rows.xlsx")
+    expect_end(page)
+
+    expect(page.locator("#file-rows")).to_have_text("301")
+    expect(page.locator("#file-list li")).to_have_text(["Line 302: sepal length is missing"])
+    assert downloaded(page) == guarded(model, content.getvalue())
 
 
 def test_the_service_says_why_a_file_is_no_table_of_this_model(open_page: Open) -> None:
@@ -238,7 +255,7 @@ def test_what_breaks_off_keeps_the_rows_before(open_page: Open, model: Classifie
 
     expect(page.locator("#file-reason")).to_have_text(reason)
     assert page.locator("#file-progress").evaluate("(bar) => bar.value") < 1
-    assert downloaded(page) == guarded(model, f"{HEADER}\n{GOOD}\n".encode()) + f",,,,,,,,{reason}\n".encode()
+    assert downloaded(page) == guarded(model, f"{HEADER}\n{GOOD}\n".encode()) + f",,,,,,,,,{reason}\n".encode()
 
 
 # On the way
@@ -268,7 +285,7 @@ def test_a_service_that_asks_for_patience_gets_it(
 ) -> None:
     content = f"{HEADER}\n{GOOD}\n".encode() + f"{GOOD}\n".encode() * 60_000
     # There are more slices than that, and the page has taken some of what is allowed.
-    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), RATE_LIMIT="8/2 second") as server:
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), RATE_LIMIT="9/2 second") as server:
         page = open_page(url=server.url, complaint="429|WebSocket")
         choose(page, content)
         expect(status(page)).to_have_text("The service is busy: going on in a moment.")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ml.errors import DatasetError
 from ml.tables.dataset import MAX_CHOICES, Feature
+from ml.tables.header_rows import without_header_rows
 from ml.tables.headers import Limits
 from ml.tables.reading import Options, Reading, dataset_of
 from ml.tables.table import TEXT, Table
@@ -412,14 +413,14 @@ def flowers_below(header: tuple[str, ...]) -> Table:
 
 
 @pytest.mark.parametrize(
-    "header", [("5.1", "3.5", "class"), ("400", "402", "class"), ("0", "1", "2"), ("a", "2", "Iris-setosa")]
+    "header", [("3.1", "3.5", "class"), ("400", "402", "class"), ("0", "1", "2"), ("a", "2", "Iris-setosa")]
 )
 def test_names_may_be_numbers_or_words_of_the_table(header: tuple[str, ...]) -> None:
-    assert len(dataset_of(flowers_below(header), Options(), file_name="t.csv").dataset.features) == 2
+    assert without_header_rows(flowers_below(header)).header == header
 
 
 def test_a_first_row_of_data_is_no_header() -> None:
-    with pytest.raises(DatasetError, match=r"the header looks like the first row: 5\.1, 3\.5, ") as caught:
-        dataset_of(flowers_below(("5.1", "3.5", "Iris-setosa")), Options(), file_name="t.csv")
+    with pytest.raises(DatasetError, match="the header looks like the first row") as caught:
+        without_header_rows(flowers_below(("3.1", "3.5", "Iris-setosa")))
 
     assert [options for _, options in caught.value.remedies] == [("--no-header",)]

@@ -317,7 +317,7 @@ def test_a_mistake_of_our_own_is_counted(service: TestClient) -> None:
 def test_an_endpoint_that_fails_once_is_run_once(service: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes: list[bytes | Exception] = [RuntimeError("once"), b"<p>an answer</p>"]
 
-    def answer(*_: object) -> bytes:
+    def answer(*_: object, **_by_name: object) -> bytes:
         outcome = outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome

@@ -177,10 +177,13 @@ def test_an_unknown_feature_is_refused_on_predict(client: TestClient, headers: d
         assert "data-label" not in root_of(response).attributes
 
 
-def test_of_a_parameter_given_twice_the_last_one_counts(client: TestClient) -> None:
-    query = f"sepal_length=x&{urlencode(EXAMPLE)}"
+def test_a_parameter_given_twice_is_an_error(client: TestClient) -> None:
+    query = f"sepal_length=5&{urlencode(EXAMPLE)}"
 
-    assert client.get(f"/predict?{query}", headers={"Accept": "application/json"}).json()["label"] == "versicolor"
+    answer = client.get(f"/predict?{query}", headers={"Accept": "application/json"})
+
+    assert answer.status_code == 422
+    assert [(error["feature"], error["code"]) for error in answer.json()["errors"]] == [("sepal_length", "named_twice")]
 
 
 # --- the three forms
@@ -545,10 +548,13 @@ def test_a_page_is_made_of_json_of_any_depth(client: TestClient) -> None:
         assert client.post("/predict", content=content, headers=JSON | BROWSER).status_code in (400, 422)
 
 
-def test_of_a_key_given_twice_the_last_one_counts(client: TestClient) -> None:
-    content = b'{"sample": {"sepal_length": "x", ' + json.dumps(EXAMPLE)[1:].encode() + b"}"
+def test_a_key_given_twice_is_an_error(client: TestClient) -> None:
+    content = b'{"sample": {"sepal_length": 5, ' + json.dumps(EXAMPLE)[1:].encode() + b"}"
 
-    assert client.post("/predict", content=content, headers=JSON).json()["label"] == "versicolor"
+    answer = client.post("/predict", content=content, headers=JSON)
+
+    assert answer.status_code == 422
+    assert [(error["feature"], error["code"]) for error in answer.json()["errors"]] == [("sepal_length", "named_twice")]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import io
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -11,15 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import openpyxl
+import psutil
 import pytest
 from starlette.testclient import TestClient
 
+from ml.__main__ import main
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.tables.files import read_table
 from ml.tables.table import Bounds, Table
+from tests.conftest import ROOT
 from tests.tables import GOOD, HEADER, guarded
 from tests.test_score_stream import Answer, converse
+from web.api.scoring import Uploads
 from web.api.uploaded_file import EXCEL
 from web.app import create_app
 from web.settings import Settings
@@ -135,9 +142,9 @@ def test_the_first_sheet_with_cells_is_read_unless_another_one_is_named(tmp_path
 
 
 def test_a_sheet_may_lack_its_header(tmp_path: Path) -> None:
-    table = read(tmp_path, workbook([[1, "a"], [2, "b"]]), has_header=False)
+    table = read(tmp_path, workbook([["cm", None], [1, "a"], [2, "b"]]), has_header=False)
 
-    assert columns_of(table) == {"column_1": ["1", "2"], "column_2": ["a", "b"]}
+    assert columns_of(table) == {"column_1": ["cm", "1", "2"], "column_2": ["", "a", "b"]}
 
 
 PLAIN = workbook([["x", "kind"], [1, "a"], [2, "b"]])
@@ -229,6 +236,35 @@ def test_a_sheet_comes_back_as_the_command_line_scores_it(client: TestClient, mo
     assert answer.frames[-1]["done"]
 
 
+def test_the_command_line_scores_a_sheet_from_a_file_and_from_a_pipe(
+    model_path: Path, model: Classifier, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.xlsx"
+    path.write_bytes(workbook([["no", "table"]], ROWS))
+
+    status = main(
+        ["score", str(model_path), str(path), "--sheet", "two", "--guarded", "--out", str(tmp_path / "out.csv")]
+    )
+
+    assert status == 0
+    assert (tmp_path / "out.csv").read_bytes() == guarded(model, TABLES["a table"])
+    assert "line 302: sepal width: 'x' is not a number" in capfd.readouterr().err
+
+    piped = subprocess.run(
+        [sys.executable, "-m", "ml", "score", str(model_path), "-"], cwd=ROOT, input=path.read_bytes(),
+        capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (piped.returncode, piped.stdout) == (1, b"")
+    assert piped.stderr.endswith(b"error: no column is called 'sepal length': no, table\n")
+
+
+def test_only_an_excel_file_has_sheets(model_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.csv").write_text(f"{HEADER}\n{GOOD}\n")
+
+    assert main(["score", str(model_path), str(tmp_path / "rows.csv"), "--sheet", "one"]) == 1
+    assert "error: only an Excel file has sheets" in capfd.readouterr().err
+
+
 def test_the_lines_of_bad_rows_are_those_of_the_sheet(client: TestClient) -> None:
     answer = Answer()
     converse(client, TABLES["a title"], [10**6, 1], answer)
@@ -277,3 +313,21 @@ def test_the_room_on_disk_and_the_size_of_a_sheet_have_a_limit(model_path: Path)
     assert (too_large.status_code, too_large.json()["detail"]) == (422, "larger than 10000 bytes, unpacked")
     assert (no_room.status_code, no_room.json()["retry_after_s"]) == (503, 1)
     assert again.status_code == 422, "what waited on disk is gone"
+
+
+def test_the_process_that_reads_a_sheet_ends_when_nobody_wants_it() -> None:
+    content = changed(PLAIN, SHEET, lambda xml: xml.replace(b"<sheetData>", b"<z/>" * 8_000_000 + b"<sheetData>"))
+
+    async def leave() -> Any:
+        workbook = Uploads(Settings()).workbook()
+        await workbook.add(content)
+        blocks = workbook.blocks()
+        others = {*psutil.Process().children()}
+        while not (readers := {*psutil.Process().children()} - others):
+            assert (await anext(blocks)).rows == []
+        workbook.close()
+        return readers
+
+    readers = asyncio.run(leave())
+
+    assert psutil.wait_procs(readers, timeout=20)[1] == []

@@ -123,7 +123,7 @@ def nearest_change(
         max_rows, goal: as for `explain`.
         ranks: those of the row among the model's cuts, where they are known already.
     """
-    if model.grid is not None and not any(model.cuts.has_missing):
+    if model.grid is not None and True not in model.cuts.has_missing:
         bounds = model.cuts.bounds
         ranks = ranks or model.cuts.ranks_of(row)
         found = model.grid.nearest_other(row, ranks, bounds=bounds, spans=model.spans)

@@ -21,6 +21,7 @@ _STARTS = (
     ("\udc89PNG", "this is an image"),
     ("\udcff\udcd8\udcff", "this is an image"),
     ("GIF8", "this is an image"),
+    ("@relation ", "this is an ARFF file: save the table as CSV"),
     ("%PDF-", "this is a PDF file: save the table as CSV"),
     ("\x1f\udc8b", "this is a gzip file: unpack it"),
     ("BZh91AY&SY", "this is a bzip2 file: unpack it"),

@@ -52,7 +52,7 @@ def read_table(
     try:
         return _read(path, encoding=encoding, sheet=sheet, has_header=has_header, bounds=bounds)
     except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from error
+        raise error.of(path) from error
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
 
@@ -64,7 +64,8 @@ def _read(path: Path, *, encoding: str | None, sheet: str | None, has_header: bo
         if kind == "parquet":
             return read_parquet(file, bounds)
         if kind == "zip" and is_workbook(file):
-            return without_header_rows(read_workbook(file, sheet=sheet, has_header=has_header, bounds=bounds))
+            table = read_workbook(file, sheet=sheet, has_header=has_header, bounds=bounds)
+            return without_header_rows(table) if has_header else table
         if sheet is not None:
             raise DatasetError("only an Excel file has sheets")
         with _unpacked(file, kind) as unpacked:

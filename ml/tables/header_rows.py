@@ -107,13 +107,14 @@ def _refuse_missing_header(table: Table) -> None:
         raise DatasetError(f"line {table.lines[repeated[0]]} is the header once more: remove it")
     if len(names) > 1 and all(map(is_number, names)) and not _are_counted(names):
         why = "all its names are numbers"
-    elif len(repeated) and not is_number(table.header[-1]):
-        why = f"the name of the last column, {shown(table.header[-1])}, is one of its values"
-    elif sum(is_row) > len(is_row) / 2:
+    elif sum(is_row) >= len(is_row) * 3 / 4:
         why = f"most of its names look like values of their columns, as {shown(table.header[is_row.index(True)])}"
     else:
         return
-    raise DatasetError(f"the header looks like a row: {why}. If it is a row, say --no-header")
+    raise DatasetError(
+        f"the header looks like the first row: {why}",
+        remedies=[("this would work, with names that are made up", ("--no-header",))],
+    )
 
 
 def _are_counted(names: Sequence[str]) -> bool:

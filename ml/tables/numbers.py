@@ -51,7 +51,8 @@ def number_of(value: object) -> float:
     text: str = value.strip()  # type: ignore[attr-defined]  # `kind` says so
     if len(text) > MAX_NUMBER_CHARACTERS:
         raise NotANumber("not_a_number")
-    if is_digits(text):
+    # `is_digits`, said again: its call would take a tenth of what reading a keystroke takes.
+    if text.isascii() and text.replace(".", "", 1).isdecimal():
         return float(text)
     if not text:
         raise NotANumber("missing")

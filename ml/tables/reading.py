@@ -17,7 +17,6 @@ from ml.tables.headers import Column, Limits, columns_of, find, listed
 from ml.tables.kinds import Kinds, LeftOut, Settled
 from ml.tables.leakage import gives_away
 from ml.tables.marks import Decimal, TableMarks
-from ml.tables.numbers import is_number
 from ml.tables.refusals import Unusable, marks_of, refusal_of
 from ml.tables.rows import shown
 from ml.tables.table import Table
@@ -88,7 +87,6 @@ def dataset_of(table: Table, options: Options, *, file_name: str) -> Reading:
     insisted = {find(wanted, columns).index for wanted in options.keep}
     contents = [_contents(table, column, options, plain=True) for column in columns]
     aim = _contents(table, target, options, plain=False)
-    _refuse_rows_as_header([*contents, aim])
     evidence = [one.evidence for one in (*contents, aim) if one.kind == "numbers"]
     marks = TableMarks(evidence, decimal=options.decimal, thousands=options.thousands)
     is_known = np.ones(len(table.lines), dtype=bool)
@@ -128,29 +126,6 @@ def _columns(header: Sequence[str], options: Options) -> tuple[list[Column], Col
 def _contents(table: Table, column: Column, options: Options, *, plain: bool) -> Contents:
     cells = table.columns[column.index]
     return contents_of(column, cells, has_types=table.has_types, missing=options.missing, plain=plain)
-
-
-def _refuse_rows_as_header(contents: Sequence[Contents]) -> None:
-    """Refuse a header in which each name could as well be a cell of its column: then it is the first row.
-
-    The numbers 0, 1, 2 … are names all the same.
-    """
-    names = [one.column.header for one in contents]
-    running = {str(number) for number in range(len(names) + 1)}
-    if len(names) < 2 or running >= set(names):
-        return
-    if all(
-        is_number(one.column.header) if one.kind == "numbers" else one.column.header in one.texts for one in contents
-    ):
-        raise DatasetError(
-            f"the header looks like the first row: {listed(names)} are found in these columns too",
-            remedies=[("this would work, with names that are made up", ("--no-header",))],
-        )
-
-
-def _could_be_cell(contents: Contents) -> bool:
-    name = contents.column.header
-    return is_number(name) if contents.kind == "numbers" else name in contents.texts
 
 
 def _reading(

@@ -167,7 +167,7 @@ def _chosen(book: Any, name: str | None) -> tuple[Any, list[str]]:
     full = [sheet for sheet in sheets.values() if sheet.sheet_state == "visible" and _has_cells(book, sheet)]
     if not full:
         raise DatasetError("no sheet of the Excel file has cells")
-    inferred = [f"sheet {shown(full[0].title)}"]
+    inferred = [f"sheet {shown(full[0].title)}"] if len(sheets) > 1 else []
     if len(full) > 1:
         others = listed(sheet.title for sheet in full[1:])
         inferred.append(f"other sheets have cells as well, and are left out: {others}; --sheet names another one")

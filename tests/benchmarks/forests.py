@@ -38,18 +38,22 @@ class Rival:
 
 def measure(_subject: Subject, plan: Plan) -> list[Result]:
     """Measure one row and batches of five forests; the answers are compared before."""
-    results = []
-    for what, table, classes, trees in _tables():
-        estimator = RandomForestClassifier(trees, random_state=0, n_jobs=2).fit(table, classes).set_params(n_jobs=None)
-        forest = Forest.from_estimator(estimator)
-        evaluator = compile_forest(forest, Cuts(forest), labels=[*map(str, estimator.classes_)], max_cells=0)
-        rng = np.random.default_rng(0)
-        rows = table[rng.integers(0, len(table), BATCH_ROWS)].astype(np.float32)
-        if not np.array_equal(evaluator.predict_batch(rows).probabilities, estimator.predict_proba(rows)):
-            raise WrongAnswer(f"{what}: other probabilities than scikit-learn's")
-        name = f"{what}, {len(forest.values):,} leaves"
-        results += _compared(name, rows, evaluator, list(_rivals(estimator)), plan)
-    return results
+    return [
+        result for what, table, classes, trees in _tables() for result in measured(what, table, classes, trees, plan)
+    ]
+
+
+def measured(what: str, table: NDArray[np.float64], classes: NDArray[np.intp], trees: int, plan: Plan) -> list[Result]:
+    """Measure a forest of so many trees that learns a table."""
+    estimator = RandomForestClassifier(trees, random_state=0, n_jobs=2).fit(table, classes).set_params(n_jobs=None)
+    forest = Forest.from_estimator(estimator)
+    evaluator = compile_forest(forest, Cuts(forest), labels=[*map(str, estimator.classes_)], max_cells=0)
+    rng = np.random.default_rng(0)
+    rows = table[rng.integers(0, len(table), BATCH_ROWS)].astype(np.float32)
+    if not np.array_equal(evaluator.predict_batch(rows).probabilities, estimator.predict_proba(rows)):
+        raise WrongAnswer(f"{what}: other probabilities than scikit-learn's")
+    name = f"{what}, {len(forest.values):,} leaves"
+    return _compared(name, rows, evaluator, list(_rivals(estimator)), plan)
 
 
 def _tables() -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.intp], int]]:
@@ -93,7 +97,7 @@ def _compared(what: str, rows: Rows, evaluator: Any, rivals: list[Rival], plan: 
         ratio = Ratio.of(others[number], many)
         results.append(
             Result(
-                f"batches, {what}", BATCH_ROWS / median(many) / 1e3, "thousand rows/s", ratio,
+                f"batches, {what}, beside {rival.name}", BATCH_ROWS / median(many) / 1e3, "thousand rows/s", ratio,
                 f"{rival.name}, {BATCH_ROWS / median(others[number]) / 1e3:,.0f} thousand rows/s",
                 (Bar(ratio.median, 1, "times"),),
             )
@@ -101,7 +105,8 @@ def _compared(what: str, rows: Rows, evaluator: Any, rivals: list[Rival], plan: 
     for seconds, rival in zip(lone, rivals[::2], strict=True):
         ratio = Ratio.of(seconds, one)
         reference = f"{rival.name}, {median(seconds) * 1e6:,.1f} us"
-        results.append(Result(f"one row, {what}", median(one) * 1e6, "us", ratio, reference, (Bar(ratio.median, 1),)))
+        name = f"one row, {what}, beside {rival.name}"
+        results.append(Result(name, median(one) * 1e6, "us", ratio, reference, (Bar(ratio.median, 1, "times"),)))
     return results
 
 

@@ -21,9 +21,12 @@ from sklearn.model_selection import train_test_split
 
 import ml
 from ml.model import classifier
+from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.explain import explain
 from ml.score import score
+from ml.training import fitting, writing
+from tests.pipelines import Column, dataset_of, words
 
 from . import in_process
 from .in_process import BATCH_ROWS, SLICE, timed
@@ -39,6 +42,7 @@ def measure(subject: Subject, plan: Plan) -> list[Result]:
     return [
         *_predicting(_exported(subject, "breast-cancer", load_breast_cancer()), plan),
         _loading(_exported(subject, "digits", load_digits()), plan),
+        _words_and_gaps(plan),
         _explaining(subject, plan),
         _scoring(subject, plan),
     ]
@@ -81,6 +85,30 @@ def _predicting(wide: Subject, plan: Plan) -> list[Result]:
             (Bar(batch_ratio.median, 1, "times"),),
         ),
     ]  # fmt: skip
+
+
+def _words_and_gaps(plan: Plan) -> Result:
+    """Measure ten columns of 20 choices and gaps against the same numbers without a gap, from JSON values on."""
+    rng = np.random.default_rng(0)
+    choices = [f"choice {number:02}" for number in range(20)]
+    tables = [words(rng, 2_000, choices, gaps=0.15) for _ in range(10)]
+    numbers = [Column(np.nan_to_num(column.codes, nan=20.0).astype(object)) for column in tables]
+    outcomes = np.sum([column.codes for column in numbers], axis=0) > 100
+    mixed, plain = interleave(
+        [_asking(columns, outcomes.astype(np.float64), plan) for columns in (tables, numbers)], rounds=plan.rounds
+    )
+    ratio = Ratio.of(mixed, plain)
+    return Result(
+        "one sample, 10 columns of words and gaps", median(mixed) * 1e6, "us", ratio,
+        f"the same forest on numbers, {median(plain) * 1e6:.1f} us", (Bar(ratio.median, 3, "times", highest=True),),
+    )  # fmt: skip
+
+
+def _asking(columns: list[Column], outcomes: NDArray[np.float64], plan: Plan) -> Callable[[], float]:
+    dataset = dataset_of(columns, outcomes, labels=["no", "yes"])
+    model = Classifier(writing.model_of(fitting.fit(dataset, Recipe(n_estimators=TREES))), "")
+    samples = list(zip(*(column.cells for column in columns), strict=True))
+    return timed(lambda sample: model.predict(model.validator.row(sample)), samples, plan.seconds, a_look=SLICE // 10)
 
 
 def _loading(digits: Subject, plan: Plan) -> Result:

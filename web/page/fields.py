@@ -12,6 +12,7 @@ from typing import Literal
 
 from ml.model.card import TrainedFeature
 from ml.model.values import no_value_text, reader_of, short
+from ml.tables.headers import key_of
 from ml.tables.numbers import NotANumber, shown_number
 from web.page.answers import Kind, Message
 from web.page.axes import step_of
@@ -56,12 +57,13 @@ class Field:
     """One input of the form, `id` its own on the page.
 
     Attributes:
-        header: the name of its column, where that is another one than its key says.
+        header: the name of its column, where its key is not what follows from that name.
         text: its content.
         start: that of the example.
         gap: the text that says that there is no value; empty where there must be one.
+        options: those of a category, `count` of which are choices of the model.
         low, high: the training range of a number.
-        mark, thousands, decimal: the marks of its numbers, where they are not those of the language alone.
+        thousands, decimal: the marks of its numbers, as `Feature` has them.
         kind: that of `hint`, which stands below it.
     """
 
@@ -154,7 +156,7 @@ def _field(identity: str, feature: TrainedFeature, to: Language, *, text: str, m
         id=identity,
         key=feature.key,
         title=to.title(feature),
-        header="" if feature.header == feature.key else feature.header,
+        header="" if key_of(feature.header) == feature.key else feature.header,
         unit=feature.unit,
         control=control,
         text=text,
