@@ -352,7 +352,7 @@ def test_many_rows_let_others_have_a_turn(model: Classifier) -> None:
     async def read() -> Any:
         message, binary = await messages.read(text, None, 4)
         (column,) = await tensors.read(message.inputs, binary, FEATURES, max_samples=MANY)
-        return column.tolist()
+        return np.asarray(column).tolist()
 
     column, turns = asyncio.run(turns_during(read()))
 
@@ -892,7 +892,7 @@ def test_wherever_json_data_is_cut_it_is_the_same(
         patch.setattr(elements, "PIECE_BYTES", piece_bytes)
         (column,) = asyncio.run(tensors.read([tensor], memoryview(b""), FEATURES, max_samples=9))
 
-    assert column.tobytes() == np.array(rows, np.float64).reshape(-1, 4).tobytes()
+    assert np.asarray(column).tobytes() == np.array(rows, np.float64).reshape(-1, 4).tobytes()
 
 
 # --- other models

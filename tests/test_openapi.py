@@ -34,6 +34,7 @@ from web.api.messages import (
     QuantityAnswer,
     QuantityFrame,
     QuantityItem,
+    Value,
 )
 from web.app import create_app
 from web.page import openapi
@@ -243,7 +244,7 @@ def test_a_value_whose_limits_no_pattern_can_express_says_that_text_is_read(mode
 def test_what_is_encoded_piece_by_piece_is_what_the_documented_types_encode(model: Classifier) -> None:
     encoder, prediction, notes = encoder_of(model), model.predict(ROW), model.validator.notes(ROW)
     probabilities = dict(zip(model.labels, prediction.probabilities, strict=True))
-    sample = dict(zip((feature.key for feature in model.features), ROW, strict=True))
+    sample: dict[str, Value] = dict(zip(model.validator.keys, ROW, strict=True))
     item = BatchItem(label=prediction.label, probabilities=probabilities, notes=notes)
     answer = Answer(model=encoder.name, sample=sample, label=prediction.label, probabilities=probabilities, notes=notes)
     batch = BatchAnswer(model=encoder.name, predictions=[item, item])

@@ -110,7 +110,8 @@ def _page(operation: str, model: Classifier) -> Json:
         "operationId": operation,
         "summary": "The page",
         "description": (
-            "Prefilled from the query, or else with the model's example; lang, map-x and map-y say how it is shown."
+            "Prefilled from the query, or else with the model's example; "
+            f"lang, map-x{', map-y and goal' if model.quantity else ' and map-y'} say how it is shown."
         ),
         "parameters": [*_query(model), _CONDITIONAL],
         "responses": {

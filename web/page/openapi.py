@@ -37,7 +37,7 @@ from web.oip.messages import (
     ModelReady,
     ServerMetadata,
 )
-from web.page.pages import OPTIONS
+from web.page.pages import options_of
 from web.problems import ProblemDetails, SampleError
 from web.settings import Settings
 
@@ -127,12 +127,11 @@ def _schemas(model: Classifier, settings: Settings) -> Json:
             schemas[name] = of_quantity | {"title": name}
         elif "label" in schemas[name]["properties"]:
             schemas[name]["properties"]["label"] = {"enum": list(model.labels)}
-    keys = {feature.key for feature in model.features}
     return {
         **schemas,
         "Sample": {"anyOf": [ref("NamedSample"), ref("OrderedSample")]},
         "NamedSample": named_sample(model.features),
         "OrderedSample": ordered_sample(model.features),
-        "TypedSample": typed_sample(model.features, [name for name in OPTIONS if name not in keys]),
+        "TypedSample": typed_sample(model.features, options_of(model)),
         **text_schemas(),
     }

@@ -190,7 +190,7 @@ def split_off(
     asked: dict[str, str] = {}
     measurements: dict[str, object] = {**fields}
     if "lang" in fields or "map-x" in fields or "map-y" in fields or "goal" in fields:
-        asked = {name: fields[name] for name in model.made(_options_of) if name in fields}
+        asked = {name: fields[name] for name in model.made(options_of) if name in fields}
         measurements = {key: value for key, value in fields.items() if key not in asked}
     language = languages.known(asked["lang"]) if "lang" in asked else None
     lang = language.code if language else ""
@@ -201,7 +201,7 @@ def split_off(
     return measurements, ViewOptions(language, lang, asked.get("map-x"), asked.get("map-y"), asked.get("goal"))
 
 
-def _options_of(model: Classifier) -> tuple[str, ...]:
+def options_of(model: Classifier) -> tuple[str, ...]:
     """Return the names of options that are none of a feature; only a quantity has a goal.
 
     The names of the map's fields have a hyphen, which no feature's key has; a feature may be called `lang` or `goal`.
@@ -216,7 +216,7 @@ def posted_options(
     """Return the result of `split_off` for a form; missing options come from its address: `/result?lang=es`."""
     model = service_of(request.scope).model
     asked = query_of(request.scope)
-    addressed = {name: asked[name] for name in model.made(_options_of) if name in asked}
+    addressed = {name: asked[name] for name in model.made(options_of) if name in asked}
     return split_off(request.scope, {**addressed, **fields}, model, representation)
 
 
