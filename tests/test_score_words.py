@@ -248,3 +248,17 @@ def test_scored_rows_have_the_bits_of_the_forest(german: Classifier) -> None:
     values = np.array([[a, b, np.nan if c == 2 else c] for a, b, c in rows])
     expected = german.predict_batch(values).probabilities
     assert [[float(row["probability_no"]), float(row["probability_yes"])] for row in scored] == expected.tolist()
+
+
+def test_formulas_among_words_are_guarded_wherever_their_rows_are(tmp_path: Path) -> None:
+    lines = ["word,loss (€),kind", *(f"{('=1+1', '@b', 'c')[n % 3]},{n % 7},{'pq'[n % 3 == 0]}" for n in range(60))]
+    model = trained(tmp_path, "formulas.csv", "\n".join(lines))
+    table = "word,loss (€)\n=1+1,-5 €\n=cmd|' /C calc'!A0,2\n"
+
+    def scored(text: str) -> list[list[str]]:
+        sink = io.StringIO()
+        score(model, io.StringIO(text, newline=""), sink, on_bad=lambda _bad: None, guarded=True)
+        return [row[:2] for row in csv.reader(io.StringIO(sink.getvalue()))]
+
+    assert scored(table)[1:] == [["'=1+1", "'-5 €"], ["'=cmd|' /C calc'!A0", "2"]]
+    assert scored(f"{table}c,no number\n")[:-1] == scored(table)
