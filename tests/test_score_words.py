@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ml.__main__ import main
 from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
@@ -262,3 +263,16 @@ def test_formulas_among_words_are_guarded_wherever_their_rows_are(tmp_path: Path
 
     assert scored(table)[1:] == [["'=1+1", "'-5 €"], ["'=cmd|' /C calc'!A0", "2"]]
     assert scored(f"{table}c,no number\n")[:-1] == scored(table)
+
+
+def test_a_table_without_a_header_is_scored_as_it_was_trained(tmp_path: Path) -> None:
+    table, model, scored = (tmp_path / name for name in ("rows.csv", "m.npz", "scored.csv"))
+    table.write_text("".join(f"{n / 4},{n % 5},{'ab'[n % 2]}\n" for n in range(40)))
+    assert main(["train", str(table), "--no-header", "--out", str(model), "--trees", "3"]) == 0
+
+    assert main(["score", str(model), str(table), "--no-header", "--out", str(scored)]) == 0
+
+    header, *rows = csv.reader(io.StringIO(scored.read_text()))
+    assert header[:4] == ["column_1", "column_2", "column_3", "predicted_label"]
+    assert [row[:3] for row in rows] == [line.split(",") for line in table.read_text().splitlines()]
+    assert {row[3] for row in rows} == {"a", "b"}
