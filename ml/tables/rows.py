@@ -167,6 +167,9 @@ class RowReader:
 
     def _begin(self, head: Head) -> Block:
         """Return the header."""
+        limit = csv.field_size_limit()
+        if head.dialect is None and len(head.header[0]) > limit:
+            raise DatasetError(f"line 1: field larger than field limit ({limit})")  # as csv itself says it
         if head.dialect is None and not self._allow_one_column:
             raise DatasetError(
                 f"the header has only one column, {shown(head.header[0].strip())}: separate by comma, semicolon or tab"
