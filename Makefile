@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve check test bench audit format messages clean
+.PHONY: serve check test bench crowd audit format messages clean
 
 serve: $(VENV)/serve.installed
 	$(BIN)/python -m web
@@ -23,6 +23,11 @@ test: $(VENV)/test.installed
 
 bench: $(VENV)/test.installed
 	$(BIN)/python -m tests.benchmarks
+
+crowd: $(VENV)/test.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(VENV)/crowd --requirement tests/crowd/packages.txt
+	$(BIN)/python -W ignore -m tests.crowd $(VENV)/crowd
 
 audit: $(VENV)/test.installed
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "long or hypothesis" --hypothesis-profile thorough

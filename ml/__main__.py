@@ -177,7 +177,7 @@ def _score(options: argparse.Namespace) -> None:
         _sink(options.out) as sink,
         tqdm(unit=" rows", disable=None) as bar,
     ):
-        source = Source(file, encoding=options.encoding or "", sheet=options.sheet)
+        source = Source(file, encoding=options.encoding or "", sheet=options.sheet, has_header=options.has_header)
         scored = score.score(
             model, source, sink, on_bad=tell, on_rows=bar.update,
             guarded=options.guarded, strict=options.strict, marks=_marks(options),

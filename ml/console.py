@@ -164,7 +164,7 @@ def importance_lines(card: Card) -> Iterator[str]:
     yield f"importance: {lost} lost on the test rows when a feature is shuffled"
     width = max(len(feature.key) for feature in card.features)
     for feature in sorted(card.features, key=lambda feature: -feature.importance):
-        yield f"  {feature.key:{width}}  {feature.importance:6.3f}"
+        yield f"  {feature.key:{width}}  {round(feature.importance, 3) + 0.0:6.3f}"  # never -0.000
 
 
 def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:

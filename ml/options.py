@@ -119,6 +119,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-header", action="store_false", dest="has_header", help="name the columns column_1, column_2 and so on"
+    )
     parser.add_argument("--encoding", help="encoding of text; default: what the file tells")
     parser.add_argument("--sheet", metavar="NAME", help="sheet of an Excel file; default: the first one with cells")
 
@@ -149,9 +152,6 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         help="text of a cell that stands for no value, besides NA, ? and the like; may be repeated",
     )  # fmt: skip
     _add_marks(parser)
-    parser.add_argument(
-        "--no-header", action="store_false", dest="has_header", help="name the columns column_1, column_2 and so on"
-    )
     _add_file(parser)
     parser.add_argument(
         "--limits", action="append", default=[], type=_limits, metavar="KEY=MIN:MAX",

@@ -59,7 +59,8 @@ def score(
     Raises:
         DatasetError: as `Scorer.feed`, `Scorer.take` and `Scorer.finish`.
     """
-    scorer = Scorer(model, guarded=guarded, strict=strict, marks=marks)
+    has_header = source.has_header if isinstance(source, Source) else True
+    scorer = Scorer(model, guarded=guarded, strict=strict, marks=marks, has_header=has_header)
     if isinstance(source, Source) and source.has_sheet:
         parts = itertools.chain.from_iterable(map(scorer.take, source.blocks()))
     else:
@@ -88,6 +89,7 @@ class Scorer:
         guarded: mark cells that a spreadsheet would take for formulas, see `ml.tables.written.guard`.
         strict: a row without an answer is an error.
         place: go on there, without a header.
+        has_header: whether the first row has names; else the columns are `column_1` and so on.
         marks: those of the table's numbers; without them the model's, as training settled them column by column.
         predict: stands in for the model's own `predict_each`, to measure or count what it is asked.
 
@@ -107,6 +109,7 @@ class Scorer:
         strict: bool = False,
         place: Place | None = None,
         marks: Marks | None = None,
+        has_header: bool = True,
         predict: Predict = Classifier.predict_each,
     ) -> None:
         self._model = model
@@ -118,7 +121,9 @@ class Scorer:
         self._table: ScoredRows | None = None
         # A model that knows what to do with no value at all answers such a row; else the file may just end with some.
         keep_separators = all(feature.has_gaps for feature in model.features)
-        self._reader = RowReader(allow_one_column=len(model.features) == 1, keep_separators=keep_separators)
+        self._reader = RowReader(
+            allow_one_column=len(model.features) == 1, keep_separators=keep_separators, has_header=has_header
+        )
         if place is not None:
             self._reader = RowReader(dialect=place.dialect, line=place.line, keep_separators=keep_separators)
             self._go_on(place)

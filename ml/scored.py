@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -173,7 +174,11 @@ class ScoredRows:
         self._writer = writer
         self._predict = predict
         self._strict = strict
-        self._others = sorted(set(range(place.width)) - set(place.positions))
+        # The cells of a feature of words may be any text; plain numbers alone are never taken for formulas.
+        plain = [
+            not (feature.choices or feature.has_gaps or feature.unit or feature.thousands) for feature in model.features
+        ]
+        self._others = sorted(set(range(place.width)) - set(itertools.compress(place.positions, plain)))
         # A category has no range; what is below its first choice was not seen in training.
         self._low = np.array([0.0 if feature.choices else feature.low for feature in model.features])
         self._high = np.array([np.inf if feature.choices else feature.high for feature in model.features])

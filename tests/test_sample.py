@@ -322,7 +322,15 @@ def test_a_shown_number_is_read_back_to_the_last_bit(value: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(5.0, "5"), (5.1, "5.1"), (-3.0, "-3"), (0.1, "0.1"), (1e14, "100000000000000"), (1e22, "1e+22")],
+    [
+        (5.0, "5"),
+        (5.1, "5.1"),
+        (-3.0, "-3"),
+        (0.1, "0.1"),
+        (1e14, "100000000000000"),
+        (1e22, "1e+22"),
+        (-math.inf, "-inf"),
+    ],
 )
 def test_a_number_is_shown_as_a_person_writes_it(value: float, text: str) -> None:
     assert shown_number(value) == text

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ml.__main__ import main
 from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
@@ -248,3 +249,30 @@ def test_scored_rows_have_the_bits_of_the_forest(german: Classifier) -> None:
     values = np.array([[a, b, np.nan if c == 2 else c] for a, b, c in rows])
     expected = german.predict_batch(values).probabilities
     assert [[float(row["probability_no"]), float(row["probability_yes"])] for row in scored] == expected.tolist()
+
+
+def test_formulas_among_words_are_guarded_wherever_their_rows_are(tmp_path: Path) -> None:
+    lines = ["word,loss (€),kind", *(f"{('=1+1', '@b', 'c')[n % 3]},{n % 7},{'pq'[n % 3 == 0]}" for n in range(60))]
+    model = trained(tmp_path, "formulas.csv", "\n".join(lines))
+    table = "word,loss (€)\n=1+1,-5 €\n=cmd|' /C calc'!A0,2\n"
+
+    def scored(text: str) -> list[list[str]]:
+        sink = io.StringIO()
+        score(model, io.StringIO(text, newline=""), sink, on_bad=lambda _bad: None, guarded=True)
+        return [row[:2] for row in csv.reader(io.StringIO(sink.getvalue()))]
+
+    assert scored(table)[1:] == [["'=1+1", "'-5 €"], ["'=cmd|' /C calc'!A0", "2"]]
+    assert scored(f"{table}c,no number\n")[:-1] == scored(table)
+
+
+def test_a_table_without_a_header_is_scored_as_it_was_trained(tmp_path: Path) -> None:
+    table, model, scored = (tmp_path / name for name in ("rows.csv", "m.npz", "scored.csv"))
+    table.write_text("".join(f"{n / 4},{n % 5},{'ab'[n % 2]}\n" for n in range(40)))
+    assert main(["train", str(table), "--no-header", "--out", str(model), "--trees", "3"]) == 0
+
+    assert main(["score", str(model), str(table), "--no-header", "--out", str(scored)]) == 0
+
+    header, *rows = csv.reader(io.StringIO(scored.read_text()))
+    assert header[:4] == ["column_1", "column_2", "column_3", "predicted_label"]
+    assert [row[:3] for row in rows] == [line.split(",") for line in table.read_text().splitlines()]
+    assert {row[3] for row in rows} == {"a", "b"}

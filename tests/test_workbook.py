@@ -141,6 +141,15 @@ def test_the_first_sheet_with_cells_is_read_unless_another_one_is_named(tmp_path
     assert error_of(tmp_path, content, sheet="four") == "no sheet is called 'four': one, two, three"
 
 
+def test_a_cover_is_no_table(tmp_path: Path) -> None:
+    content = workbook([["Measurements of the year"]], [["a", "kind"], [1, "x"], [2, "y"]])
+
+    table = read(tmp_path, content)
+
+    assert table.header == ("a", "kind")
+    assert any("left out: one; --sheet names another one" in sentence for sentence in table.inferred)
+
+
 def test_a_sheet_may_lack_its_header(tmp_path: Path) -> None:
     table = read(tmp_path, workbook([["cm", None], [1, "a"], [2, "b"]]), has_header=False)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ml.errors import MLError
 from ml.model.card import TrainedFeature
-from ml.model.values import UNKNOWN, Reader, Repeated, reader_of, short
+from ml.model.values import UNKNOWN, Reader, Repeated, no_value_text, reader_of, short
 from ml.tables.numbers import (
     LARGEST,
     NotANumber,
@@ -234,7 +234,8 @@ def _unread(feature: TrainedFeature, value: object, found: NotANumberCode) -> Fi
     if type(value) is Repeated:
         return FieldError(feature.key, "named_twice", f"{title} is given twice", _plain(value))
     if found == "missing":
-        return FieldError(feature.key, "missing", f"{title} is missing")
+        way_out = f"; {no_value_text(feature)} says that it has no value" if feature.has_gaps else ""
+        return FieldError(feature.key, "missing", f"{title} is missing{way_out}")
     code: Code = "not_a_choice" if feature.choices else found
     what = "one of the choices" if feature.choices else "a number"
     if isinstance(value, str | bool):

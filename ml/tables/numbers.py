@@ -98,7 +98,7 @@ def is_half_typed(text: object) -> bool:
 
 def shown_number(value: float) -> str:
     """Return a number as a person writes it: 5 rather than 5.0, never more digits than needed."""
-    return f"{value:.0f}" if value == int(value) and abs(value) < 1e15 else repr(value)
+    return f"{value:.0f}" if abs(value) < 1e15 and value == int(value) else repr(value)
 
 
 def plain_numbers(columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:

@@ -12,6 +12,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, BinaryIO
 from xml.parsers import expat
 
@@ -165,6 +166,8 @@ def _chosen(book: Any, name: str | None) -> tuple[Any, list[str]]:
             raise DatasetError(f"no sheet is called {shown(name)}: {listed(sheets)}")
         return sheets[name], []
     full = [sheet for sheet in sheets.values() if sheet.sheet_state == "visible" and _has_cells(book, sheet)]
+    # A sheet with one row is no table, but a cover.
+    full.sort(key=lambda sheet: not _has_cells(book, sheet, rows=2))
     if not full:
         raise DatasetError("no sheet of the Excel file has cells")
     inferred = [f"sheet {shown(full[0].title)}"] if len(sheets) > 1 else []
@@ -174,8 +177,9 @@ def _chosen(book: Any, name: str | None) -> tuple[Any, list[str]]:
     return full[0], inferred
 
 
-def _has_cells(book: Any, sheet: Any) -> bool:
-    return next(_Sheet(book, sheet).rows(), None) is not None
+def _has_cells(book: Any, sheet: Any, *, rows: int = 1) -> bool:
+    """Tell whether a sheet has at least so many rows with cells."""
+    return len([*islice(_Sheet(book, sheet).rows(), rows)]) == rows
 
 
 class _Sheet:

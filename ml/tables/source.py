@@ -24,15 +24,19 @@ class Source:
         sheet: the name of an Excel file's sheet; None is the first one that has cells.
 
     Attributes:
+        has_header: whether the first row has names; else the columns are `column_1` and so on.
         has_sheet: whether it is an Excel file: then `blocks` has its rows, else `read` its text.
         inferred: what was inferred of a sheet or left out, once all of its rows have come.
     """
 
-    def __init__(self, file: BufferedReader[Any], *, encoding: str = "", sheet: str | None = None) -> None:
+    def __init__(
+        self, file: BufferedReader[Any], *, encoding: str = "", sheet: str | None = None, has_header: bool = True
+    ) -> None:
         self._file = file
         self._start = file.read(START_BYTES)
         self._decoder = TextDecoder(encoding)
         self._sheet = sheet
+        self.has_header = has_header
         self.has_sheet = kind_of(self._start) == "zip"
         self.inferred: list[str] = []
         if sheet is not None and not self.has_sheet:
@@ -66,6 +70,6 @@ class Source:
                 raise DatasetError(f"the Excel file cannot be copied: {error.strerror}") from error
             if not is_workbook(copy):
                 raise DatasetError("this is a zip file: unpack it")
-            rows = SheetRows(options_of(Bounds(), sheet=self._sheet))
+            rows = SheetRows(options_of(Bounds(), sheet=self._sheet, has_header=self.has_header))
             yield from rows.blocks(copy)
             self.inferred = rows.inferred
