@@ -94,8 +94,11 @@ class Validator:
             for feature, read, (low, high) in zip(features, self._readers, limits, strict=True)
         ]
         self._ranges = [(feature.low, feature.high) for feature in features]
-        self._minima, self._maxima = np.array(limits, dtype=np.float64).T
+        minima, maxima = zip(*limits, strict=True)
+        self._double = np.array(minima), np.array(maxima)
+        self._single = self._double[0].astype(np.float32), self._double[1].astype(np.float32)
         self._may_lack = np.array([bool(feature.has_gaps or feature.choices) for feature in features])
+        self._some_may_lack = bool(self._may_lack.any())
 
     def row(self, sample: Mapping[str, object] | Sequence[object]) -> list[float]:
         """Return the sample as a row in the order of the features.
@@ -136,20 +139,20 @@ class Validator:
             raise InvalidSample(errors)
         return [read(by_key[key]) for read, key in zip(self._readers, self.keys, strict=True)]
 
-    def accepts(self, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def accepts(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return for each of many rows whether all its values are possible ones.
 
         Shape (n, n_features) in, (n,) out. The limits are compared in the precision of the rows.
         """
-        inside = (rows >= self._minima.astype(rows.dtype)) & (rows <= self._maxima.astype(rows.dtype))
-        if self._may_lack.any():
+        minima, maxima = self._single if rows.itemsize == 4 else self._double
+        inside = (rows >= minima) & (rows <= maxima)
+        if self._some_may_lack:
             inside |= np.isnan(rows) & self._may_lack
         return np.asarray(inside.all(axis=1))
 
     def accepts_all(self, rows: NDArray[np.float64]) -> bool:
         """Return whether all values of rows, shape (n, n_features), are possible ones."""
-        inside = (rows >= self._minima) & (rows <= self._maxima)
-        return bool(inside.all() or (self._may_lack.any() and self.accepts(rows).all()))  # type: ignore[arg-type]
+        return bool(self.accepts(rows).all())
 
     def notes(self, row: Sequence[float]) -> tuple[Note, ...]:
         """Return a note for each value outside the range of the training rows; mostly there is none."""

@@ -95,9 +95,11 @@ async def encode_answers(
         predictions = model.predict_each(rows[part])
         channel.model_time(started)
         channel.many(model, rows[part], outcomes_of(model, predictions))
+        listed: list[Sequence[float]] = rows[part].tolist()
+        if unknown:
+            listed = [unknown.get(index, row) for index, row in enumerate(listed, part.start)]
         items += [
-            encoder.batch_item(prediction, notes_of(unknown.get(index, row)))
-            for index, (prediction, row) in enumerate(zip(predictions, rows[part].tolist(), strict=True), part.start)
+            encoder.batch_item(prediction, notes_of(row)) for prediction, row in zip(predictions, listed, strict=True)
         ]
         await asyncio.sleep(0)
     return encoder.batch(items)

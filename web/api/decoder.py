@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -16,10 +15,9 @@ from web.problems import Problem
 
 # Commas that an id or unknown features may add to those between values.
 SPARE_COMMAS = 10_000
+_COLON = b":"[0]
 # The longest reason in an error: it may name a member, and so be as long as the request.
 MAX_REASON_CHARACTERS = 200
-
-Request = TypeVar("Request", bound=PredictRequest)
 
 
 class _Identified(msgspec.Struct):
@@ -31,8 +29,8 @@ _stream_decoder = msgspec.json.Decoder(StreamRequest)
 _sample_decoder = msgspec.json.Decoder(dict[str, object] | list[object])
 
 
-def decode_request(content: bytes | str, *, max_values: int) -> PredictRequest:
-    """Return the request in a JSON text.
+def decode_request(content: bytes, *, max_values: int) -> PredictRequest:
+    """Return the request in the JSON body of a POST.
 
     Args:
         max_values: how many values the largest request has. Twice as many commas are too many, even when each number
@@ -41,28 +39,37 @@ def decode_request(content: bytes | str, *, max_values: int) -> PredictRequest:
     Raises:
         Problem: 400 when it is not JSON, 413 when it has far too many values, 422 when it is no request.
     """
-    return _decode(_request_decoder, content, max_values)
+    if content.count(b",") > 2 * max_values + SPARE_COMMAS:
+        raise _too_many(max_values)
+    try:
+        return _request_decoder.decode(content)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise _problem_of(content, error) from error
 
 
 def decode_frame(text: str, *, max_values: int) -> StreamRequest:
     """Return the request in a text frame of the stream; arguments and errors are those of `decode_request`."""
-    return _decode(_stream_decoder, text, max_values)
-
-
-def _decode(decoder: msgspec.json.Decoder[Request], content: bytes | str, max_values: int) -> Request:
-    commas = content.count(",") if isinstance(content, str) else content.count(b",")
-    if commas > 2 * max_values + SPARE_COMMAS:
-        raise Problem(413, f"more than {max_values} values in one request")
+    if text.count(",") > 2 * max_values + SPARE_COMMAS:
+        raise _too_many(max_values)
     try:
-        return decoder.decode(content)
-    except msgspec.ValidationError as error:
-        raise Problem(422, f"the request has the wrong form: {str(error)[:MAX_REASON_CHARACTERS]}") from error
-    except (msgspec.DecodeError, UnicodeError) as error:
-        if not content.strip():
-            raise Problem(400, 'the request is empty: send JSON with a "sample" or "samples"') from None
-        raise Problem(400, f"the request is not JSON: {error}") from error
-    except RecursionError as error:
-        raise Problem(400, "the request is nested too deeply") from error
+        return _stream_decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise _problem_of(text, error) from error
+
+
+def _too_many(max_values: int) -> Problem:
+    return Problem(413, f"more than {max_values} values in one request")
+
+
+def _problem_of(content: bytes | str, error: Exception) -> Problem:
+    """Return the problem with a text that is no request."""
+    if isinstance(error, msgspec.ValidationError):
+        return Problem(422, f"the request has the wrong form: {str(error)[:MAX_REASON_CHARACTERS]}")
+    if isinstance(error, RecursionError):
+        return Problem(400, "the request is nested too deeply")
+    if not content.strip():
+        return Problem(400, 'the request is empty: send JSON with a "sample" or "samples"')
+    return Problem(400, f"the request is not JSON: {error}")
 
 
 def id_of(content: str | bytes) -> Raw | UnsetType:
@@ -80,14 +87,21 @@ def decode_sample(encoded: Raw) -> Mapping[str, object] | Sequence[object]:
         Problem: 422 when it is neither an object nor an array.
     """
     try:
-        decoded: Mapping[str, object] | Sequence[object] = _sample_decoder.decode(encoded)
-        # Each member has a colon: as many as members are left, none was repeated.
-        if isinstance(decoded, list) or bytes(encoded).count(b":") == len(decoded):
-            return decoded
+        decoded: dict[str, object] | list[object] = _sample_decoder.decode(encoded)
     except (msgspec.ValidationError, RecursionError):
-        pass  # either another JSON value, or one with a number that no float64 can hold, such as 1e999
+        return _decode_slowly(encoded)  # another JSON value, or a number that no float64 can hold, such as 1e999
     except (msgspec.DecodeError, UnicodeError) as error:
         raise Problem(400, f"the request is not JSON: {error}") from error
+    # Each member has a colon: if as many members are left, none was repeated.
+    if type(decoded) is list or bytes(encoded).count(_COLON) == len(decoded):
+        return decoded
+    again = _decode_slowly(encoded)
+    assert isinstance(decoded, dict)
+    assert isinstance(again, dict)
+    return decoded | {name: value for name, value in again.items() if type(value) is Repeated}
+
+
+def _decode_slowly(encoded: Raw) -> dict[str, object] | list[object]:
     try:
         sample: object = json.loads(bytes(encoded), parse_int=float, object_pairs_hook=_members)
     except (RecursionError, UnicodeError) as error:

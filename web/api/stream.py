@@ -231,8 +231,8 @@ async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> 
         instead = "send it as a text frame" if kind == "JSON" else "send a table to /score, a sample as JSON"
         problem = Problem(415, f"this is {kind} in a binary frame: {instead}")
         return _binary_error(decoder.id_of(content), problem, metrics)
-    if words := [feature.key for feature in model.features if feature.choices]:
-        detail = f"a binary frame is numbers alone, but {words[0]} is a category: send JSON in a text frame"
+    if category := model.made(_first_category):
+        detail = f"a binary frame is numbers alone, but {category} is a category: send JSON in a text frame"
         return _binary_error(UNSET, Problem(415, detail), metrics)
     if len(content) % row_bytes:
         detail = (
@@ -249,6 +249,11 @@ async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> 
         outputs[~accepted] = np.nan
         metrics.stream_binary.many(model, rows[accepted], outcomes[accepted])
     return {"type": "websocket.send", "bytes": outputs.tobytes()}
+
+
+def _first_category(model: Classifier) -> str:
+    """Return the key of the first feature that is a category; empty if there is none."""
+    return next((feature.key for feature in model.features if feature.choices), "")
 
 
 def _binary_error(request_id: msgspec.Raw | UnsetType, problem: Problem, metrics: Metrics) -> Message:

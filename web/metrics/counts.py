@@ -55,10 +55,11 @@ class Counts:
             quantiles = np.array([feature.quantiles for feature in features], dtype=np.float32)
             edges = np.concatenate([quantiles, np.nextafter(quantiles, np.float32(np.inf))], axis=1)
         self._edges = list(np.sort(edges, axis=1))
+        self._above = edges.shape[1]
         self._bins = {at: bins_of(feature) for at, feature in enumerate(features) if feature.choices}
+        self._categories = np.array([*self._bins], dtype=np.intp)
         self._has_gaps = frozenset(at for at, feature in enumerate(features) if feature.has_gaps)
-        self._above = np.array([-1 if feature.choices else edges.shape[1] for feature in features])
-        self._missing = max([edges.shape[1], *(int(bins.max()) for bins in self._bins.values())]) + 1
+        self._missing = max([self._above, *(int(bins.max()) for bins in self._bins.values())]) + 1
         self._offsets = (np.arange(len(features)) * (self._missing + 1))[:, None]
         self.counts = np.zeros((len(features), self._missing + 1))
         self.at = time.time()
@@ -70,11 +71,13 @@ class Counts:
         places = np.array([self._places(at, column) for at, column in enumerate(columns)])
         new = np.bincount((places + self._offsets).ravel(), minlength=self.counts.size).reshape(self.counts.shape)
         self.counts += new
-        is_number = self._above >= 0
-        values_outside = new[:, 0] + np.where(is_number, new[np.arange(len(new)), self._above], 0)
+        values_outside = new[:, 0] + new[:, self._above]
+        values_outside[self._categories] = new[self._categories, 0]
         rows_outside = 0
         if values_outside.any():
-            rows_outside = int(((places == 0) | (places == self._above[:, None])).any(axis=0).sum())
+            is_outside = (places == 0) | (places == self._above)
+            is_outside[self._categories] = places[self._categories] == 0
+            rows_outside = int(is_outside.any(axis=0).sum())
         return BatchCounts(len(rows), rows_outside, values_outside, new[:, -1])
 
     def _places(self, at: int, column: NDArray[np.float32]) -> NDArray[np.intp]:
