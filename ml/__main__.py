@@ -27,7 +27,7 @@ from ml.options import parser
 from ml.scored import BadRow
 from ml.tables.dataset import Dataset
 from ml.tables.files import read_table, refuse_same_file
-from ml.tables.marks import Marks
+from ml.tables.marks import marks_named
 from ml.tables.reading import Options, read_dataset
 from ml.tables.source import Source
 from ml.training import fitting, history, iris, labelled, measuring, writing
@@ -144,8 +144,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _evaluate_on(options: argparse.Namespace, model: Classifier) -> None:
     """Measure a model on a table that says what is true."""
     table = read_table(options.table, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
+    marks = marks_named(options.decimal, options.thousands)
     try:
-        found = labelled.measured(model, table, target=options.target, missing=options.missing, marks=_marks(options))
+        found = labelled.measured(model, table, target=options.target, missing=options.missing, marks=marks)
     except DatasetError as error:
         raise error.of(options.table) from error
     console.write_lines([f"{options.table}: {len(table.lines)} rows", *(f"  {sentence}" for sentence in found.said)])
@@ -180,19 +181,12 @@ def _score(options: argparse.Namespace) -> None:
         source = Source(file, encoding=options.encoding or "", sheet=options.sheet, has_header=options.has_header)
         scored = score.score(
             model, source, sink, on_bad=tell, on_rows=bar.update,
-            guarded=options.guarded, strict=options.strict, marks=_marks(options),
+            guarded=options.guarded, strict=options.strict, marks=marks_named(options.decimal, options.thousands),
         )  # fmt: skip
     for sentence in source.inferred:
         console.complain(sentence)
     if scored.bad:
         console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
-
-
-def _marks(options: argparse.Namespace) -> Marks | None:
-    """Return the marks that are named; a decimal comma alone goes with no other mark, and so does a decimal point."""
-    if options.decimal is None and options.thousands is None:
-        return None
-    return Marks(options.decimal or ("," if options.thousands == "." else "."), options.thousands or "")
 
 
 # Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.

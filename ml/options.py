@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     recipe = Recipe()
     train.add_argument(
         "--estimator", choices=("random-forest", "extra-trees", "decision-tree"), default=recipe.estimator,
-        help="scikit-learn classifier to fit; default: %(default)s",
+        help="scikit-learn estimator to fit, whose answers are kept to the last bit; default: %(default)s",
     )  # fmt: skip
     train.add_argument(
         "--trees", type=_count, default=recipe.n_estimators, metavar="N",

@@ -21,6 +21,7 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.score import score
+from ml.tables.marks import Marks
 from ml.training import fitting, iris, writing
 from tests.tables import GOOD, HEADER, TABLES, guarded, odd_tables
 from web.api.score_stream import MAX_ERRORS, MAX_POINTS
@@ -342,6 +343,22 @@ def test_a_new_model_of_the_same_columns_goes_on_and_another_one_ends_the_file(
     assert len(lines) == 4
     assert lines[3] == "," * 9 + sentence
     assert answer.read == len(HEADER) + 1 + 2 * len(row)
+
+
+def test_the_query_names_the_marks_and_a_file_that_goes_on_keeps_them(client: TestClient, model: Classifier) -> None:
+    row = "1.005;2,7;4,2;1,3\n"
+    content = (HEADER.replace(",", ";") + "\n" + 2 * row).encode()
+    sink = io.StringIO()
+    source, marks = io.StringIO(content.decode(), newline=""), Marks(",", ".")
+    score(model, source, sink, on_bad=lambda _bad: None, guarded=True, marks=marks)
+    answer = Answer()
+    with client.websocket_connect("/score?decimal=,&thousands=.") as websocket:
+        websocket.send_bytes(content[: -len(row)])
+        take(websocket, answer)
+
+    converse(client, content, [len(content), 0], answer)
+
+    assert answer.table.decode() == sink.getvalue()
 
 
 def test_strict_ends_a_file_at_the_first_row_without_an_answer(client: TestClient, model: Classifier) -> None:

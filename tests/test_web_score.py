@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.client
+import io
 import json
 import os
 import re
@@ -24,6 +25,8 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from ml.model.classifier import Classifier
+from ml.score import score
+from ml.tables.marks import Marks
 from tests.conftest import Server, memory_bytes, parse_html, run_server
 from tests.tables import TABLES, guarded
 from web.api.score import disposition_of
@@ -136,6 +139,20 @@ def test_it_does_not_matter_where_the_body_is_cut(
     assert whole.status_code == 200
     assert cut.content == whole.content
     assert whole.content == upload(client, table).content
+
+
+def test_the_query_names_the_marks_of_the_table(client: TestClient, model: Classifier) -> None:
+    table = TABLE.replace("5.6", "1.005")
+
+    by_query = client.post("/score?decimal=,&thousands=.", content=table, headers={"Content-Type": "text/csv"})
+    wrong = client.post("/score?decimal=x", content=table, headers={"Content-Type": "text/csv"})
+
+    sink = io.StringIO()
+    source, marks = io.StringIO(table, newline=""), Marks(",", ".")
+    score(model, source, sink, on_bad=lambda _bad: None, guarded=True, marks=marks)
+    assert by_query.text == sink.getvalue() != expected(model, table).decode()
+    assert wrong.status_code == 400
+    assert "the decimal mark is . or ," in wrong.json()["detail"]
 
 
 def test_fields_around_the_file_are_passed_over(client: TestClient, model: Classifier) -> None:

@@ -13,12 +13,12 @@ from starlette.types import Receive, Scope, Send
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.scored import Part
-from web.api.scoring import Scoring, Uploads, encoded, unusable
+from web.api.scoring import Scoring, Uploads, encoded, marks_in, unusable
 from web.api.stream import upgrade_required
 from web.api.upload import Body, too_large
 from web.api.uploaded_file import UploadedFile
 from web.problems import Problem
-from web.requests import header_of, preferred_representation
+from web.requests import header_of, preferred_representation, query_of
 from web.responses import ABORT
 from web.service import service_of
 
@@ -49,7 +49,8 @@ class Score:
     async def _answer(self, scope: Scope, body: Body) -> None:
         service = service_of(scope)
         file = UploadedFile(scope, body)
-        with closing(Scoring(service.model, self._uploads, service.metrics.score)) as scoring:
+        marks = marks_in(query_of(scope))
+        with closing(Scoring(service.model, self._uploads, service.metrics.score, marks=marks)) as scoring:
             await self._score(scope, body, file, scoring)
 
     async def _score(self, scope: Scope, body: Body, file: UploadedFile, scoring: Scoring) -> None:

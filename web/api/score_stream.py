@@ -23,8 +23,9 @@ from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
 from ml.scored import BadRow, Part
 from ml.tables.layout import OtherAnswers, Place
+from ml.tables.marks import Marks
 from web.api.messages import ErrorFrame, RowError, RowsFrame, ValueSummary
-from web.api.scoring import Scoring, Uploads, encoded, shown, unusable
+from web.api.scoring import Scoring, Uploads, encoded, marks_in, shown, unusable
 from web.api.stream import announcement
 from web.problems import Problem, too_many
 from web.requests import query_of
@@ -61,8 +62,9 @@ class ScoreStream:
             await websocket.accept(headers=[(b"x-request-id", scope["state"]["request_id"].encode())])
             with service.metrics.socket():
                 try:
-                    strict = query_of(scope).get("strict") == "1"
-                    file = _File(service, self._uploads, websocket, strict=strict)
+                    query = query_of(scope)
+                    strict, marks = query.get("strict") == "1", marks_in(query)
+                    file = _File(service, self._uploads, websocket, strict=strict, marks=marks)
                     await file.announce()
                     with self._uploads.entered():
                         await file.answer()
@@ -80,11 +82,14 @@ async def _refuse(websocket: WebSocket, problem: Problem) -> None:
 class _File:
     """One file on one connection."""
 
-    def __init__(self, service: Service, uploads: Uploads, websocket: WebSocket, *, strict: bool) -> None:
+    def __init__(
+        self, service: Service, uploads: Uploads, websocket: WebSocket, *, strict: bool, marks: Marks | None
+    ) -> None:
         self._service = service
         self._uploads = uploads
         self._websocket = websocket
         self._strict = strict
+        self._marks = marks
         self._model: Classifier | None = None  # that was announced
         self._answers = _Answers(service.model)
 
@@ -139,7 +144,7 @@ class _File:
     def _begin(self, model: Classifier, text: str | None) -> Scoring:
         resume = _resume_of(text) if text else None
         return Scoring(
-            model, self._uploads, self._service.metrics.score, strict=self._strict,
+            model, self._uploads, self._service.metrics.score, strict=self._strict, marks=self._marks,
             place=resume.place if resume else None, start=resume.read if resume else 0,
             encoding=resume.encoding if resume else "", on_answers=self._take,
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
@@ -18,6 +18,7 @@ from ml.scored import Part
 from ml.tables.encoding import TextDecoder
 from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.layout import Place
+from ml.tables.marks import Marks, marks_named
 from web.api.upload import Spool, too_large
 from web.api.workbook import Workbook
 from web.metrics.channel import Channel, outcomes_of
@@ -83,7 +84,7 @@ class Scoring:
 
     Args:
         place, start, encoding: go on there, and with the byte of the file, counted from 0, at which that row starts.
-        strict: as for `Scorer`.
+        strict, marks: as for `Scorer`.
         on_answers: is told each row that has an answer.
 
     Attributes:
@@ -105,6 +106,7 @@ class Scoring:
         start: int = 0,
         encoding: str = "",
         strict: bool = False,
+        marks: Marks | None = None,
         on_answers: OnAnswers = lambda _rows, _outcomes: None,
     ) -> None:
         self.model = model
@@ -112,7 +114,7 @@ class Scoring:
         self._channel = channel
         self._on_answers = on_answers
         self._scorer = Scorer(
-            model, max_cells=SLICE_CELLS, guarded=True, strict=strict, place=place, predict=self._predict
+            model, max_cells=SLICE_CELLS, guarded=True, strict=strict, place=place, marks=marks, predict=self._predict
         )
         self._decoder = TextDecoder.going_on(encoding) if encoding else TextDecoder()
         self._start = b""  # of a file that may be of either kind
@@ -234,6 +236,18 @@ class Scoring:
         self._channel.many(model, rows, outcomes)
         self._on_answers(rows, outcomes)
         return predictions
+
+
+def marks_in(query: Mapping[str, str]) -> Marks | None:
+    """Return the marks that a query names for the numbers of its table.
+
+    Raises:
+        Problem: 400, there are no such marks.
+    """
+    try:
+        return marks_named(query.get("decimal"), query.get("thousands"))
+    except DatasetError as error:
+        raise Problem(400, str(error)) from error
 
 
 def encoded(text: str) -> bytes:
