@@ -22,11 +22,9 @@ IDS = ["1", "-1.50", "1e3", '"a"', '"\\u00e9 \\n"', '"é"', "null", "true", "[1,
 
 
 def problem_of(content: bytes | str) -> Problem:
+    decode: Any = decoder.decode_frame if isinstance(content, str) else decoder.decode_request
     with pytest.raises(Problem) as caught:
-        if isinstance(content, str):
-            decoder.decode_frame(content, max_values=1_000)
-        else:
-            decoder.decode_request(content, max_values=1_000)
+        decode(content, max_values=1_000)
     return caught.value
 
 
