@@ -344,10 +344,15 @@ def strict_document(server: Server, folder: Path, model: Classifier) -> tuple[st
     described = openapi.describe(model, Settings())
     described["paths"] = {"/predict": described["paths"]["/predict"]}
     schemas = described["components"]["schemas"]
-    schemas["TypedSample"] = schemas["NamedSample"]
+    # Text has no null.
+    given = {
+        key: value | {"anyOf": [kind for kind in value["anyOf"] if kind != {"type": "null"}]}
+        for key, value in schemas["NamedSample"]["properties"].items()
+    }
+    schemas["TypedSample"] = schemas["NamedSample"] | {"properties": given}
     for parameter in described["paths"]["/predict"]["get"]["parameters"]:
         if parameter.get("in") == "query":
-            parameter |= {"required": True, "schema": schemas["NamedSample"]["properties"][parameter["name"]]}
+            parameter |= {"required": True, "schema": given[parameter["name"]]}
     path = folder / "strict.json"
     path.write_bytes(msgspec.json.encode(described))
     return str(path), folder, "--url", server.url, "-H", "Accept: application/json"

@@ -200,9 +200,9 @@ class Classifier:
 
     def made(self, make: Callable[[Classifier], Made]) -> Made:
         """Return `make(model)`, which is called once and cached as long as the model."""
-        if make not in self._made:
-            self._made[make] = make(self)
-        made: Made = self._made[make]
+        made: Made | None = self._made.get(make)
+        if made is None:
+            made = self._made[make] = make(self)
         return made
 
     def predict(self, row: Sequence[float], *, ranks: Sequence[int] | None = None) -> Prediction:

@@ -105,7 +105,9 @@ class Channel:
         seconds, models, rows, predictions = zip(*recorded, strict=True)
         self._times.add(np.array(seconds))
         for served in {*models}:
-            answers = [answer for answer, of in zip(predictions, models, strict=True) if of is served]
+            answers: Sequence[Prediction] = predictions
+            if models.count(served) < len(models):
+                answers = [answer for answer, of in zip(predictions, models, strict=True) if of is served]
             if not served.labels:
                 self._histogram(served).add(outcomes_of(served, answers))
                 continue
