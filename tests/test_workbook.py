@@ -249,7 +249,7 @@ def test_the_command_line_scores_a_sheet_from_a_file_and_from_a_pipe(
     model_path: Path, model: Classifier, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "rows.xlsx"
-    path.write_bytes(workbook([["no", "table"]], ROWS))
+    path.write_bytes(workbook([["no", "table"], [1, 2]], ROWS))
 
     status = main(
         ["score", str(model_path), str(path), "--sheet", "two", "--guarded", "--out", str(tmp_path / "out.csv")]

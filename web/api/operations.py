@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ml.model.classifier import Classifier
 from ml.tables.layout import added_columns
-from ml.tables.marks import THOUSANDS
 from ml.tables.written import RowWriter
 from web.api.components import PAGE, PROBLEM
 from web.api.description import Json, example_of, json_content, read_operation, ref, response, text_of, typed_value_of
@@ -150,10 +149,10 @@ def _score(model: Classifier, settings: Settings) -> Json:
         "description": (
             "The table comes back as CSV, while it is sent if it is text, with new columns at its end: "
             f"{', '.join(added)}, {notes} on the values, and {why}, which says why a row has no answer. The header "
-            "names the features, in any order; other columns are kept. If the file turns out to be no table after rows "
-            "were answered, a last row says why and the connection ends without the end of the answer."
+            "names the features, in any order; other columns are kept. Numbers are read by the marks of training, or "
+            "by those that the query names, as decimal=, and thousands=. do. If the file turns out to be no table "
+            "after rows were answered, a last row says why and the connection ends without the end of the answer."
         ),
-        "parameters": _MARKS,
         "requestBody": {
             "required": True,
             "content": {
@@ -166,17 +165,10 @@ def _score(model: Classifier, settings: Settings) -> Json:
     }
 
 
-_MARKS: list[Json] = [
-    {"name": name, "in": "query", "schema": {"type": "string", "enum": marks}, "example": marks[0],
-     "description": f"The {name} mark of all numbers in the table; by default that of each column in training."}
-    for name, marks in (("decimal", [".", ","]), ("thousands", [*THOUSANDS]))
-]  # fmt: skip
-
-
 def _scored(settings: Settings) -> Json:
     return {
         "200": response("The table with its new columns.", {"text/csv": _TEXT}, "X-Model-Version"),
-        "400": response("The form cannot be read, or the marks are none.", PROBLEM | PAGE),
+        "400": response("The form cannot be read, or the query names marks that are none.", PROBLEM | PAGE),
         "413": response(f"More than {settings.max_upload_bytes} bytes.", PROBLEM | PAGE),
         "415": response("The body is of another type, or compressed.", PROBLEM | PAGE),
         "422": response(
@@ -231,7 +223,7 @@ def _score_stream() -> Json:
             "connection; with retry_after_s the file goes on after so many seconds. With strict=1 a row without an "
             "answer ends the file."
         ),
-        "parameters": [{"name": "strict", "in": "query", "schema": {"type": "string"}, "example": "1"}, *_MARKS],
+        "parameters": [{"name": "strict", "in": "query", "schema": {"type": "string"}, "example": "1"}],
         "responses": {
             "101": {
                 "description": "The websocket is open.",
