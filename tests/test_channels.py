@@ -27,7 +27,7 @@ from ml.model.classifier import Classifier
 from ml.model.values import no_value_text
 from ml.training.writing import outputs_of
 from tests import small_tables
-from tests.conftest import ROOT, Server, run_server
+from tests.conftest import ROOT, Server, parse_html, run_server
 from tests.tables import guarded
 from web.api.encoder import interval_of
 from web.app import create_app
@@ -257,6 +257,8 @@ def test_a_feature_that_is_named_twice_is_an_error_on_every_channel(penguins: Te
         *frames,
     ]
 
+    fragment = parse_html(penguins.get(f"/predict?{query}", headers={"HX-Request": "true"}).text)
+    assert fragment.one("li", data_feature="island").text == "island is given twice"
     for problem in problems:
         assert problem["status"] == 422
         assert [(error["code"], error["value"]) for error in problem["errors"]] == [("named_twice", "Biscoe")]

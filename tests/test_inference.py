@@ -554,7 +554,8 @@ def test_a_badly_compressed_body_is_refused(
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        (b"", "is not JSON"), (b"{", "is not JSON"), (b"x", "is not JSON"), (b"\xff", "is not JSON"),
+        (b"", "is empty: send JSON"), (b" \n", "is empty: send JSON"),
+        (b"{", "is not JSON"), (b"x", "is not JSON"), (b"\xff", "is not JSON"),
         (b'{"inputs": [], "id": "\\ud800"}', "is not JSON"),
         (b'{"inputs": [{"name": "samples", "shape": [1, 4], "datatype": "FP64", "data": [NaN]}]}', "is not JSON"),
         (b"[" * 100_000, "wrong form"), (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),

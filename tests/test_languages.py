@@ -25,7 +25,7 @@ from ml.model.card import Card, CrossValidation, Recipe, Report
 from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
-from ml.model.values import UnknownWord
+from ml.model.values import Repeated, UnknownWord
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training import fitting, iris, writing
 from tests.builders import dataset_of
@@ -234,7 +234,7 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
     wrong: list[dict[str, object]] = [
         {}, {first: "-"}, {second: "-"}, {first: "", second: ""}, {first: "abc"}, {first: ["list"]}, {first: True},
         {first: "1e99"}, {first: "-100"}, {first: -100.5}, {second: "-100"}, {third: "100"}, {"‹other›": "1"},
-        {first: "abc", "‹other›": "1"}, {header_of(model): "1"},
+        {first: "abc", "‹other›": "1"}, {header_of(model): "1"}, {first: Repeated("1")},
     ]  # fmt: skip
     for changes in wrong:
         try:

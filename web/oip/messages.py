@@ -169,6 +169,8 @@ async def read(body: bytes, header_length: int | None, n_features: int) -> tuple
     except msgspec.ValidationError as error:
         raise Problem(400, f"the request has the wrong form: {error}") from error
     except (msgspec.DecodeError, UnicodeError) as error:
+        if not text.strip():
+            raise Problem(400, 'the request is empty: send JSON with "inputs"') from None
         raise Problem(400, f"the request is not JSON: {error}") from error
     except RecursionError as error:
         raise Problem(400, "the request is nested too deeply") from error

@@ -134,8 +134,10 @@ def _sentence(error: FieldError, feature: TrainedFeature | None, to: Language) -
     if feature is None:
         return to.gettext("“%(name)s” is not a feature of this model", name=_harmless(error.feature))
     title = to.title(feature)
-    if error.code == "named_twice":
+    if error.code == "named_twice" and error.value is None:
         return to.gettext("%(title)s is given twice, by its key and by its header", title=title)
+    if error.code == "named_twice":
+        return to.gettext("%(title)s is given twice", title=title)
     if error.code in ("not_a_choice", "not_a_number"):
         return _unread(error, to, title=title)
     if error.code == "not_finite":
