@@ -106,7 +106,7 @@ goal?.addEventListener("input", changed);
 
 // A pasted row fills all fields, or none: what may be read in two ways is refused.
 function paste(event) {
-  const labels = Array.from(document.querySelectorAll(".reserve dt"), ({ textContent }) => textContent);
+  const labels = Array.from(document.querySelectorAll(".reserve .headline:not(.quantity) strong"), ({ textContent }) => textContent);
   hideRefusal();
   try {
     const values = rowIn(event.clipboardData.getData("text"), fields, labels);

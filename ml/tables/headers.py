@@ -61,6 +61,7 @@ def _parts_of(header: str) -> tuple[str, str, str]:
     title, unit = match.groups() if match else (header.strip(), "")
     title, unit = (" ".join(composed(text).split()) for text in (title, unit))
     key = re.sub(r"\W+", "_", title.casefold()).strip("_")
+    title = " ".join(title.replace("_", " ").split()) or title  # as people write names
     if not key:
         names = (unicodedata.name(sign, "") for sign in title[:_NAMED_SIGNS])
         key = re.sub(r"\W+", "_", " ".join(names).lower()).strip("_")

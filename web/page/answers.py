@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ml.model.card import TrainedFeature
@@ -11,12 +12,13 @@ from ml.model.classifier import Prediction
 from ml.model.sample import FieldError, InvalidSample, Note
 from ml.model.values import no_value_text
 from ml.tables.numbers import is_half_typed
+from web.page.axes import step_of
 from web.page.decision_map import mark_of
-from web.page.languages import Language
+from web.page.languages import Language, with_unit
 from web.page.quantities import QuantityScale, QuantityView
 
-# More labels than this are sorted by probability: the predicted one might be out of sight otherwise.
-ORDERED_LABELS = 8
+# Of more labels than this the likeliest are shown, sorted by probability, and the others are counted.
+ORDERED_LABELS, LIKELIEST = 8, 5
 
 Kind = Literal["error", "note"]
 
@@ -52,13 +54,16 @@ class Message:
 class PredictionView:
     """The fragment: an answer, an incomplete sample, or one with errors.
 
-    `guess` says how many values the model has not seen the like of; it is empty for an answer that is none.
+    `guess` says how many values the model has not seen the like of; it is empty for an answer that is none. `others`
+    and `rest` are the number of labels without a bar, as words, and their share.
     """
 
     state: Literal["answer", "incomplete", "invalid"]
     label: str = ""
     percent: str = ""
     bars: Sequence[Bar] = ()
+    others: str = ""
+    rest: str = ""
     quantity: QuantityView | None = None
     guess: str = ""
     messages: Sequence[Message] = ()
@@ -73,11 +78,19 @@ def answer_view(
         Bar(label, repr(share), to.percent(share), mark_of(index), chosen=index == prediction.index)
         for index, (label, share) in enumerate(zip(labels, prediction.probabilities, strict=True))
     ]
-    chosen = bars[prediction.index]
-    if len(bars) > ORDERED_LABELS:
-        bars.sort(key=lambda bar: -float(bar.share))
-    guess = _guess(messages, to)
-    return PredictionView("answer", prediction.label, chosen.percent, bars, guess=guess, messages=messages)
+    answer = PredictionView(
+        "answer", prediction.label, bars[prediction.index].percent, bars, guess=_guess(messages, to), messages=messages
+    )
+    if len(bars) <= ORDERED_LABELS:
+        return answer
+    bars.sort(key=lambda bar: (not bar.chosen, -float(bar.share)))
+    left = bars[LIKELIEST:]
+    return replace(
+        answer,
+        bars=bars[:LIKELIEST],
+        others=to.ngettext("%(count)s other", "%(count)s others", len(left)),
+        rest=to.percent(math.fsum(float(bar.share) for bar in left)),
+    )
 
 
 def quantity_view(value: float, scale: QuantityScale, messages: Sequence[Message], to: Language) -> PredictionView:
@@ -180,8 +193,8 @@ def _outside(feature: TrainedFeature, to: Language) -> str:
     return to.gettext(
         "%(title)s is outside the training range of %(low)s to %(high)s",
         title=to.title(feature),
-        low=to.number(feature.low),
-        high=to.quantity(feature.high, feature.unit),
+        low=to.rounded(feature.low, step_of(feature)),
+        high=with_unit(to.rounded(feature.high, step_of(feature)), feature.unit),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from ml.model.card import TrainedFeature
 from ml.model.explain import Change, Direction
+from ml.tables.numbers import shown_number
 from web.page.fields import text_of
 from web.page.languages import Language
 
@@ -40,11 +41,19 @@ def change_view(
     return ChangeView(
         outcome,
         what or change.label,
-        condition=_condition(change.direction, change.threshold, feature, to),
+        condition=_condition(*_shown(change), feature, to),
         feature=feature.key,
         title=to.title(feature),
         value=text_of(feature, change.value, to),
     )
+
+
+def _shown(change: Change) -> tuple[Direction, float]:
+    """Return the movement to say: past the threshold, or to the value that the button sets, where that is shorter."""
+    is_long = len(shown_number(change.threshold)) > len(shown_number(change.value)) + 1
+    if change.direction == "is" or not is_long:
+        return change.direction, change.threshold
+    return ("rises to" if change.direction.startswith("rises") else "falls to"), change.value
 
 
 def _condition(direction: Direction, threshold: float, feature: TrainedFeature, to: Language) -> str:

@@ -62,7 +62,8 @@ class Field:
         start: that of the example.
         gap: the text that says that there is no value; empty where there must be one.
         options: those of a category, `count` of which are choices of the model.
-        low, high: the training range of a number.
+        low, high: the training range of a number, `span` the same with all its digits.
+        keyboard: that of a phone: a decimal one often has no minus sign, and no exponent.
         thousands, decimal: the marks of its numbers, as `Feature` has them.
         kind: that of `hint`, which stands below it.
     """
@@ -81,6 +82,8 @@ class Field:
     count: int
     low: str
     high: str
+    span: str
+    keyboard: Literal["decimal", "text"]
     slider: Slider | None
     thousands: str
     decimal: str
@@ -165,14 +168,20 @@ def _field(identity: str, feature: TrainedFeature, to: Language, *, text: str, m
         is_gap=is_gap,
         options=_options(feature, to, value=value, gap=gap, other=text if control != "search" else ""),
         count=len(feature.choices),
-        low=to.number(feature.low) if is_number else "",
-        high=to.number(feature.high) if is_number else "",
+        low=to.rounded(feature.low, step_of(feature)) if is_number else "",
+        high=to.rounded(feature.high, step_of(feature)) if is_number else "",
+        span=_span(feature, to) if is_number else "",
+        keyboard="text" if feature.low < 0 or "e" in shown_number(step_of(feature)) else "decimal",
         slider=_slider(feature, value) if is_number else None,
         thousands=feature.thousands,
         decimal=feature.decimal,
         kind=message.kind if message else "",
         hint=message.hint if message else "",
     )
+
+
+def _span(feature: TrainedFeature, to: Language) -> str:
+    return to.gettext("%(low)s to %(high)s", low=to.number(feature.low), high=to.quantity(feature.high, feature.unit))
 
 
 def control_of(feature: TrainedFeature) -> Control:

@@ -7,6 +7,7 @@ is compiled for the first page in that language.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -64,6 +65,14 @@ class Language:
     def number(self, value: float) -> str:
         """Return a number in the notation of this language, with no more digits than needed."""
         return self._marked(shown_number(value))
+
+    def rounded(self, value: float, step: float) -> str:
+        """Return a number with the digits that a step of this size can tell, in the notation of this language."""
+        if not 0 < step < math.inf or not math.isfinite(value):
+            return self.number(value)
+        digits = -math.floor(math.log10(step))
+        nearest = round(value, digits)
+        return self.number(nearest + 0.0 if math.isfinite(nearest) else value)
 
     def typed(self, value: float, feature: Feature) -> str:
         """Return a number as text for its field, which is read as the very same number.

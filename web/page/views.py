@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from ml.model.classifier import Classifier
-from web.page.answers import Message
+from web.page.answers import LIKELIEST, ORDERED_LABELS, Message
 from web.page.axes import Axes, default_axes
 from web.page.decision_map import MARKS
 from web.page.examples import Link, examples_of
@@ -54,10 +54,10 @@ class QuantityPage:
 class PageView:
     """The whole page.
 
-    `count` is the number of fields in all groups, `lang` the language of the address, `start` the address of the page
-    without input, `usual_x` and `usual_y` the keys of the default axes, `features` the digest of the model's interface,
-    `marks` the paths of the marks of labels, whose last one is shared by all further labels, and `address` the address
-    of the service as its callers see it.
+    `bars` is the number of lines of an answer's probabilities, `count` the number of fields in all groups, `lang` the
+    language of the address, `start` the address of the page without input, `usual_x` and `usual_y` the keys of the
+    default axes, `features` the digest of the model's interface, `marks` the paths of the marks of labels, whose last
+    one is shared by all further labels, and `address` the address of the service as its callers see it.
     """
 
     name: str
@@ -66,6 +66,7 @@ class PageView:
     description: str
     address: str
     labels: Sequence[str]
+    bars: int
     marks: Sequence[str]
     count: int
     has_words: bool
@@ -137,6 +138,7 @@ def page_view(
         ),
         address=address,
         labels=model.labels,
+        bars=len(model.labels) if len(model.labels) <= ORDERED_LABELS else LIKELIEST + 1,
         marks=MARKS,
         count=len(fields),
         has_words=any(feature.choices for feature in model.features),
