@@ -39,7 +39,7 @@ from web.middleware.gateway import Gateway
 from web.middleware.rates import Rates
 from web.models import RejectedFile
 from web.oip import routes as oip
-from web.page import docs, drift_page, languages, pages, snippet_panel
+from web.page import docs, drift_page, explanation, languages, pages, snippet_panel
 from web.page.templates import asset
 from web.predict import Predict
 from web.problems import Problem
@@ -143,6 +143,7 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/", pages.page, middleware=[compressed]),
         Route("/index", pages.page, middleware=[compressed]),
         Route("/result", pages.result, methods=["GET", "POST"], middleware=[compressed, limited]),
+        Route("/explain", explanation.explain, middleware=[compressed]),
         Route("/code", snippet_panel.code, middleware=[compressed]),
         Route("/score", Score(uploads), methods=["GET", "POST"]),
         WebSocketRoute("/score", ScoreStream(uploads)),

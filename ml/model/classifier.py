@@ -163,6 +163,8 @@ class Classifier:
         version: the first 12 hex digits of the SHA-256 of the model file.
         interface: 12 hex digits that two models share when they take the same samples and give the same labels.
         quantity: what is known about a predicted quantity; None for a classifier.
+        forest: the trees themselves, which explanations look at.
+        compiles: whether code may be compiled for them.
         cuts: the values at which the answer can change, feature by feature.
         grid: see `Evaluator`.
         spans: the width of the training range of each feature, never 0, as the unit of distances.
@@ -188,6 +190,8 @@ class Classifier:
         self.reference_outcomes = model.reference_outcomes
         self._n_features = len(self.features)
         self.interface = _interface_of(model.card)
+        self.forest = model.forest
+        self.compiles = compiles
         self.cuts = Cuts(model.forest, lowest_of(self.features))
         self._evaluator = compile_forest(
             model.forest, self.cuts, labels=self.labels, max_cells=max_cells, compiles=compiles

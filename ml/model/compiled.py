@@ -5,6 +5,7 @@ The first use on a machine compiles the code, which takes seconds and is said; l
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
 import threading
@@ -45,6 +46,18 @@ def kernels() -> ModuleType | None:
     except RuntimeError:
         logger.warning("compiled code cannot be kept: neither its own folder nor NUMBA_CACHE_DIR can be written to")
     return kernels
+
+
+@cache
+def shapley_kernel() -> ModuleType | None:
+    """Return the compiled loop that divides answers among features, where the others can be compiled, too."""
+    if kernels() is None:
+        return None
+    from ml.model import shapley_kernel
+
+    with contextlib.suppress(RuntimeError):  # it cannot be kept, as was said for the others
+        shapley_kernel.shapley.enable_caching()
+    return shapley_kernel
 
 
 class Compiled:

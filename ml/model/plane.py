@@ -23,14 +23,14 @@ class Plane:
         x_cuts, y_cuts: ascending, shapes (n_x,) and (n_y,): where the answer can change. Those of a category are in the
             middle between the positions of its choices.
         indices: shape (n_y + 1, n_x + 1): the position of the label in each cell between the cuts.
-        values: the quantity in each cell, same shape; None for a classifier.
+        answers: the probability of that label in each cell, or the quantity, same shape.
         exact: False when cuts were left out to keep the plane small.
     """
 
     x_cuts: NDArray[np.float32]
     y_cuts: NDArray[np.float32]
     indices: NDArray[np.integer]
-    values: NDArray[np.float64] | None
+    answers: NDArray[np.float64]
     exact: bool
 
 
@@ -48,26 +48,20 @@ def plane(model: Classifier, row: Sequence[float], *, x: int, y: int, max_rows: 
 
     With more than `max_rows` cells, cuts are left out evenly, and the plane says that it is not exact.
     """
-    has_grid = model.grid is not None and model.cuts.sizes[x] * model.cuts.sizes[y] <= max_rows
+    sizes = [len(model.features[side].choices) or model.cuts.sizes[side] + 1 for side in (x, y)]
     reach = math.isqrt(max_rows)
     across, up = (
-        # A category has a cell for each choice, whatever the other side has.
-        _side(model, one, row, most=max(model.cuts.sizes) if has_grid
-              else max(1, max_rows // (len(model.features[other].choices) or reach) - 1))
-        for one, other in ((x, y), (y, x))
-    )  # fmt: skip
+        # A category has a cell for each choice, whatever the other side has, and so has a side that is short enough.
+        _side(model, one, row, most=max(1, max_rows // (len(model.features[other].choices) or min(size, reach)) - 1))
+        for one, other, size in ((x, y, sizes[1]), (y, x, sizes[0]))
+    )
     exact = across.exact and up.exact
-    if has_grid:
-        assert model.grid is not None
-        labels = model.grid.plane(model.cuts.ranks_of(row), x=x, y=y)
-        columns, lines = (model.cuts.ranks(feature, side.values) for feature, side in ((x, across), (y, up)))
-        return Plane(across.cuts, up.cuts, labels[lines][:, columns], None, exact)
     rows = np.tile(np.array(row, dtype=np.float32), (len(across.values) * len(up.values), 1))
     rows[:, x] = np.tile(across.values, len(up.values))
     rows[:, y] = np.repeat(up.values, len(across.values))
     batch, shape = model.predict_batch(rows), (len(up.values), len(across.values))
-    values = batch.values.reshape(shape) if model.quantity else None
-    return Plane(across.cuts, up.cuts, batch.indices.reshape(shape), values, exact)
+    answers = batch.values if model.quantity else batch.outputs.max(axis=1)
+    return Plane(across.cuts, up.cuts, batch.indices.reshape(shape), answers.reshape(shape), exact)
 
 
 def _side(model: Classifier, feature: int, row: Sequence[float], *, most: int) -> _Side:

@@ -13,7 +13,7 @@ from ml.model.sample import FieldError, InvalidSample, Note
 from ml.model.values import no_value_text
 from ml.tables.numbers import is_half_typed
 from web.page.axes import step_of
-from web.page.decision_map import mark_of
+from web.page.decision_map import hue_of, mark_of
 from web.page.languages import Language, with_unit
 from web.page.quantities import QuantityScale, QuantityView
 
@@ -25,12 +25,13 @@ Kind = Literal["error", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The probability of one label: `share` is 0 to 1, `percent` its text, `mark` the path of its points' mark."""
+    """The probability of one label: `share` is 0 to 1, `percent` its text, `mark` the path and `hue` the CSS class."""
 
     label: str
     share: str
     percent: str
     mark: str
+    hue: str
     chosen: bool
 
 
@@ -60,6 +61,7 @@ class PredictionView:
 
     state: Literal["answer", "incomplete", "invalid"]
     label: str = ""
+    hue: str = ""
     percent: str = ""
     bars: Sequence[Bar] = ()
     others: str = ""
@@ -75,11 +77,17 @@ def answer_view(
 ) -> PredictionView:
     """Return the view of a label with its probabilities."""
     bars = [
-        Bar(label, repr(share), to.percent(share), mark_of(index), chosen=index == prediction.index)
+        Bar(label, repr(share), to.percent(share), mark_of(index), hue_of(index), chosen=index == prediction.index)
         for index, (label, share) in enumerate(zip(labels, prediction.probabilities, strict=True))
     ]
     answer = PredictionView(
-        "answer", prediction.label, bars[prediction.index].percent, bars, guess=_guess(messages, to), messages=messages
+        "answer",
+        prediction.label,
+        hue_of(prediction.index),
+        bars[prediction.index].percent,
+        bars,
+        guess=_guess(messages, to),
+        messages=messages,
     )
     if len(bars) <= ORDERED_LABELS:
         return answer

@@ -5,10 +5,14 @@ Coordinates are whole units of the picture, 400 by 300; y grows downwards, as SV
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
 
 from ml.model.classifier import Classifier
 from ml.model.plane import Plane, plane
@@ -44,36 +48,44 @@ MARKS = (
     "M-1-3H1V-1H3V1H1V3H-1V1H-3V-1H-1z",  # Greek cross
     "M-.8 0a.8 .8 0 1 0 1.6 0a.8 .8 0 1 0-1.6 0z",
 )
-TONES = 3
+# Labels take turns with so many hues; their marks tell apart those with the same one.
+HUES = 3
+# A label is surer from each of these probabilities on.
+SURER = (0.6, 0.85)
 # The position of what is not on the map: outside of the picture.
 NOWHERE = -99
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """The part of the plot with one label, or with quantities of one level: `path` is its outline, `tone` its shade.
+    """A part of the plot: `path` is its outline; `css_classes` are for a label and how sure it is, or for a level."""
 
-    `label` is its position, or the level, and `name` is empty where there is no space for it. Its name is at a point.
-    """
+    path: str
+    css_classes: str
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """The name of the label at this position, at a point of the plot."""
 
     label: int
-    path: str
-    tone: int
-    name: str
-    name_x: int
-    name_y: int
+    text: str
+    x: int
+    y: int
 
 
 @dataclass(frozen=True, slots=True)
 class Points:
     """Training rows of one class or level: a path with one vertex each, and the mark that is drawn there.
 
-    `tone` is the shade of the mark for a level of a quantity; a class has none.
+    `css_class` is that of the hue of a label, or of the shade of a level.
     """
 
     path: str
     mark: str
-    tone: int | None
+    css_class: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,7 @@ class DecisionMap:
     """The parts that depend on the cell of the held features; `exact` is False when cuts were left out."""
 
     regions: Sequence[Region]
+    names: Sequence[Name]
     borders: str
     exact: bool
 
@@ -118,7 +131,7 @@ class Mapper:
                 Points(
                     "M" + " ".join(f"{x} {y}" for x, y in points),
                     mark_of(0 if self._levels else outcome),
-                    self._levels.tone(outcome) if self._levels else None,
+                    f"step-{self._levels.tone(outcome)}" if self._levels else hue_of(outcome),
                 )
                 for outcome, points in sorted(self._points_of.items())
             ],
@@ -149,22 +162,25 @@ class Mapper:
         """Return the map through a row."""
         found = plane(self._model, row, x=self._x, y=self._y, max_rows=self._max_rows)
         grid = _Grid(found, self._x_scale, self._y_scale, self._levels)
-        rectangles, borders = grid.rectangles(), grid.borders()
-        regions = [self._region(label, rectangles[label]) for label in sorted(rectangles)]
-        return DecisionMap(regions, borders, found.exact)
+        regions = [self._region(*kind, rectangles) for kind, rectangles in sorted(grid.rectangles().items())]
+        names = [] if self._levels else [*filter(None, itertools.starmap(self._name, grid.whole().items()))]
+        return DecisionMap(regions, names, grid.borders(), found.exact)
 
-    def _region(self, label: int, rectangles: Sequence[_Rectangle]) -> Region:
+    def _region(self, label: int, sureness: int, rectangles: Sequence[_Rectangle]) -> Region:
         path = "".join(f"M{x} {y}h{width}v{height}H{x}z" for x, y, width, height in rectangles)
         if self._levels:
-            return Region(label, path, self._levels.tone(label), "", 0, 0)
-        name = self._model.labels[label]
+            return Region(path, f"step-{self._levels.tone(label)}")
+        return Region(path, f"{hue_of(label)} sure-{sureness}")
+
+    def _name(self, label: int, rectangles: Sequence[_Rectangle]) -> Name | None:
+        text = self._model.labels[label]
         points = self._points_of.get(label, {})
-        fitting = [found for found in rectangles if found[2] >= CHARACTER_WIDTH * len(name) and found[3] >= NAME_HEIGHT]
+        fitting = [found for found in rectangles if found[2] >= CHARACTER_WIDTH * len(text) and found[3] >= NAME_HEIGHT]
         if not fitting:
-            return Region(label, path, label % TONES, "", 0, 0)
+            return None
         # The rectangle with most of its own points; a larger one may contain no training row.
         x, y, width, height = max(fitting, key=lambda found: (_count(points, found), found[2] * found[3]))
-        return Region(label, path, label % TONES, name, x + width // 2, y + height // 2)
+        return Name(label, text, x + width // 2, y + height // 2)
 
 
 def _count(points: Iterable[tuple[int, int]], rectangle: _Rectangle) -> int:
@@ -173,43 +189,51 @@ def _count(points: Iterable[tuple[int, int]], rectangle: _Rectangle) -> int:
 
 
 _Rectangle = tuple[int, int, int, int]
+# The position of a label and how sure it is, or the level of a quantity and 0.
+_Kind = tuple[int, int]
 
 
 class _Grid:
-    """A plane in units of the picture: labels between lines, without the rows and columns that have no width.
-
-    For a quantity its levels stand for the labels.
-    """
+    """A plane in units of the picture: kinds of cells between lines, without rows and columns that have no width."""
 
     def __init__(self, found: Plane, x_scale: Scale, y_scale: Scale, levels: QuantityScale | None) -> None:
         self.xs, columns = _lines(found.x_cuts.tolist(), x_scale)
         ys, rows = _lines(found.y_cuts.tolist(), y_scale)
-        cells = found.indices if levels is None or found.values is None else levels.levels(found.values)
-        kept = cells[rows][:, columns].tolist()
-        # Neighboring rows of the same labels are one.
-        self.ys = [ys[0]]
-        self.labels: list[list[int]] = []
-        for line, labels in zip(ys[1:], kept, strict=True):
-            if self.labels and self.labels[-1] == labels:
-                self.ys[-1] = line
-            else:
-                self.labels.append(labels)
-                self.ys.append(line)
+        labels = found.indices if levels is None else levels.levels(found.answers)
+        sure = np.searchsorted(SURER, found.answers, side="right") if levels is None else np.zeros_like(labels)
+        self.labels: list[list[int]] = labels[rows][:, columns].tolist()
+        self._sure: list[list[int]] = sure[rows][:, columns].tolist()
+        self.ys = ys
 
-    def rectangles(self) -> dict[int, list[_Rectangle]]:
-        """Return rectangles (left, top, width, height) that together are the regions, by label."""
-        found: dict[int, list[_Rectangle]] = {}
-        for (bottom, top), labels in zip(pairwise(self.ys), self.labels, strict=True):
-            for first, after, label in _runs(labels):
+    def rectangles(self) -> dict[_Kind, list[_Rectangle]]:
+        """Return rectangles (left, top, width, height) that together are the regions, by kind."""
+        return self._rectangles([list(zip(*lines, strict=True)) for lines in zip(self.labels, self._sure, strict=True)])
+
+    def whole(self) -> dict[int, list[_Rectangle]]:
+        """Return such rectangles by label alone."""
+        return self._rectangles(self.labels)
+
+    def _rectangles(self, lines: Sequence[Sequence[K]]) -> dict[K, list[_Rectangle]]:
+        found: dict[K, list[_Rectangle]] = {}
+        bottom = self.ys[0]
+        for number, (top, line) in enumerate(zip(self.ys[1:], lines, strict=True), 1):
+            if number < len(lines) and lines[number] == line:
+                continue  # neighboring rows of the same cells are one
+            for first, after, kind in _runs(line):
                 left = self.xs[first]
-                found.setdefault(label, []).append((left, top, self.xs[after] - left, bottom - top))
+                found.setdefault(kind, []).append((left, top, self.xs[after] - left, bottom - top))
+            bottom = top
         return found
 
     def borders(self) -> str:
-        """Return the path of the lines between regions."""
+        """Return the path of the lines between labels, or levels."""
         parts = []
-        for (bottom, top), labels in zip(pairwise(self.ys), self.labels, strict=True):
+        bottom = self.ys[0]
+        for number, (top, labels) in enumerate(zip(self.ys[1:], self.labels, strict=True), 1):
+            if number < len(self.labels) and self.labels[number] == labels:
+                continue
             parts += [f"M{self.xs[after]} {bottom}V{top}" for _, after, _ in _runs(labels)[:-1]]
+            bottom = top
         for line, (below, above) in zip(self.ys[1:], pairwise(self.labels), strict=False):
             differs = [a != b for a, b in zip(below, above, strict=True)]
             parts += [f"M{self.xs[first]} {line}H{self.xs[after]}" for first, after, true in _runs(differs) if true]
@@ -227,7 +251,7 @@ def _lines(cuts: Sequence[float], scale: Scale) -> tuple[list[int], list[int]]:
     return lines, intervals
 
 
-def _runs(labels: Sequence[int]) -> list[tuple[int, int, int]]:
+def _runs(labels: Sequence[K]) -> list[tuple[int, int, K]]:
     """Return the stretches of equal labels: the first position, the one after the last, and the label."""
     starts = [0, *(place for place, (a, b) in enumerate(pairwise(labels), 1) if a != b), len(labels)]
     return [(first, after, labels[first]) for first, after in pairwise(starts)]
@@ -238,6 +262,11 @@ def try_axes(model: Classifier, language: Language) -> None:
     for feature in model.features:
         upright_axis(feature, language)
         level_axis(feature, language, left=LEAST_LEFT)
+
+
+def hue_of(label: int) -> str:
+    """Return the CSS class of the hue of the label at this position."""
+    return f"hue-{label % HUES}"
 
 
 def mark_of(label: int) -> str:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from ml.model.classifier import Classifier, Prediction
 from ml.model.explain import Change, nearest_change
+from ml.model.lines import MOST_PIECES
 from ml.model.sample import InvalidSample, Note
 from ml.tables.numbers import is_half_typed
 from web.page import answers, views
@@ -21,11 +22,13 @@ from web.page.axes import Axes, axes_of
 from web.page.changes import Outcome, change_view
 from web.page.decision_map import Mapper
 from web.page.languages import Language
+from web.page.lines import lines_of
 from web.page.model_card import card_view
 from web.page.picture import Picture
 from web.page.quantities import quantity_scale
 from web.page.snippet_panel import CodeView
 from web.page.templates import Outline, outline, render
+from web.page.why import why_of
 
 # A decision table of Iris has 2,408 different answers, each about a kilobyte, and 676 maps over its petals, in each of
 # which two or three labels may be the chosen one.
@@ -44,6 +47,7 @@ class Fragments:
         self._model = model
         self._language = language
         self._max_rows = min(max(LEAST_ROWS, model.slice_rows // 2), MOST_ROWS)
+        self._is_quick = model.slice_rows >= MOST_PIECES * len(model.features)
         self._by_key = {feature.key: feature for feature in model.features}
         self._quantity = quantity_scale(model.card, language)
         self._strip = self._quantity.strip() if self._quantity else None
@@ -93,6 +97,12 @@ class Fragments:
         outcome: Outcome = "falls below" if prediction.value >= wanted else "reaches"
         return self._change(outcome, self._quantity.exact(wanted), _anywhere(change))
 
+    def explanation(self, row: Sequence[float]) -> bytes:
+        """Return the fragment that explains the answer to a row: why, and the lines below the fields."""
+        why = why_of(self._model, row, self._model.predict(row), self._language)
+        lines = lines_of(self._model, row, self._language)
+        return self._render("_explanation.html", why=why, fields=lines).encode()
+
     def axes(self, x: str | None, y: str | None) -> Axes:
         """Return the axes of the map with these feature keys, or default ones."""
         return self._axes(x, y)
@@ -120,12 +130,21 @@ class Fragments:
         goal: str | None,
         address: str,
         code: CodeView,
+        row: Sequence[float] | None,
     ) -> str:
-        """Return the page with `texts` in its fields, and one of the fragments above."""
+        """Return the page with `texts` in its fields, and one of the fragments above.
+
+        A quick explanation of the answer to `row` is in it; any other one follows.
+        """
         view = views.page_view(
             self._model, texts, messages, self._language, lang=lang, axes=axes, goal=goal, address=address, code=code
         )
-        return self._render("page.html", page=view, fragment=Markup(fragment.decode()), card=self._card())  # noqa: S704  # it was rendered above
+        why, lines = None, {}
+        if row is not None and self._is_quick:
+            why = why_of(self._model, row, self._model.predict(row), self._language)
+            lines = {line.id: line for line in lines_of(self._model, row, self._language)}
+        fragment_ = Markup(fragment.decode())  # noqa: S704  # it was rendered above
+        return self._render("page.html", page=view, fragment=fragment_, card=self._card(), why=why, lines=lines)
 
     def _render_card(self) -> Markup:
         view = card_view(self._model.card, self._model.version, self._language)
@@ -145,10 +164,8 @@ class Fragments:
                 "_regions.html",
                 regions=drawn.regions,
                 borders=drawn.borders,
-                chosen=chosen,
-                is_ramp=self._quantity is not None,
             )
-            names = self._render("_names.html", regions=drawn.regions, chosen=chosen)
+            names = self._render("_names.html", names=drawn.names, chosen=chosen)
             parts = self._maps[key] = (regions.encode(), names.encode())
         x, y = [b"%d" % place for place in mapper.position(row)]
         return outline.fill((*parts, x, y, x, y))

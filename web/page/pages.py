@@ -109,7 +109,7 @@ def page_response(
     model = service.model
     fragments = fragments_of(model, options.language)
     axes = fragments.axes(options.map_x, options.map_y)
-    status = 200
+    status, row = 200, None
     try:
         row = model.validator.row(sample)
         messages = fragments.messages_of(model.validator.notes(row), row)
@@ -133,7 +133,15 @@ def page_response(
         language=options.language,
     )
     content = fragments.page(
-        texts, fragment, messages, lang=options.lang, axes=axes, goal=options.goal, address=address, code=panel
+        texts,
+        fragment,
+        messages,
+        lang=options.lang,
+        axes=axes,
+        goal=options.goal,
+        address=address,
+        code=panel,
+        row=row,
     )
     headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
     return Content(content.encode(), status=status, headers=headers)
@@ -169,6 +177,7 @@ def example_page(model: Classifier, language: Language, *, needs_token: bool) ->
     row = [feature.example for feature in model.features]
     ranks, messages = model.cuts.ranks_of(row), fragments.messages_of(model.validator.notes(row), row)
     fragment = fragments.answer(row, ranks, model.predict(row, ranks=ranks), messages, axes=axes)
+    fragments.explanation(row)
     texts = _texts(model, _example_texts(model, language), language)
     panel = snippet_panel.code_view(model, row, address=EXAMPLE_ADDRESS, needs_token=needs_token, language=language)
     return fragments.page(
@@ -180,6 +189,7 @@ def example_page(model: Classifier, language: Language, *, needs_token: bool) ->
         goal=None,
         address=EXAMPLE_ADDRESS,
         code=panel,
+        row=row,
     )
 
 

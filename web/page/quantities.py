@@ -114,6 +114,11 @@ class QuantityScale:
         """Return the level of each value, same shape: 0 for the lowest."""
         return np.searchsorted(self._breaks, values, side="right")
 
+    def levels_of(self, values: Sequence[float]) -> list[int]:
+        """Return the level of each value."""
+        levels: list[int] = self.levels(np.array(values)).tolist()
+        return levels
+
     def tone(self, level: int) -> int:
         """Return the shade of a level."""
         return round(level * (SHADES - 1) / max(1, len(self._breaks)))

@@ -15,6 +15,7 @@ from web.page.fields import Group, fields_of, grouped
 from web.page.languages import Language, codes, language
 from web.page.quantities import Legend, Strip, quantity_scale
 from web.page.snippet_panel import CodeView
+from web.page.why import count_of
 from web.problems import ProblemDetails
 
 
@@ -54,7 +55,7 @@ class QuantityPage:
 class PageView:
     """The whole page.
 
-    `bars` is the number of lines of an answer's probabilities, `count` the number of fields in all groups, `lang` the
+    `bars` and `reasons` are numbers of lines of an answer, `count` the number of fields in all groups, `lang` the
     language of the address, `start` the address of the page without input, `usual_x` and `usual_y` the keys of the
     default axes, `features` the digest of the model's interface, `marks` the paths of the marks of labels, whose last
     one is shared by all further labels, and `address` the address of the service as its callers see it.
@@ -67,6 +68,7 @@ class PageView:
     address: str
     labels: Sequence[str]
     bars: int
+    reasons: int
     marks: Sequence[str]
     count: int
     has_words: bool
@@ -138,6 +140,7 @@ def page_view(
         ),
         address=address,
         labels=model.labels,
+        reasons=count_of(model),
         bars=len(model.labels) if len(model.labels) <= ORDERED_LABELS else LIKELIEST + 1,
         marks=MARKS,
         count=len(fields),

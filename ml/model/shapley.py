@@ -1,0 +1,167 @@
+"""The contribution of each feature to an answer: path-dependent Shapley values of trees.
+
+A tree's answer to a row of which only some features are known is the mean over the leaves that the known ones allow,
+weighted by the training rows that came by; the Shapley value of a feature is its mean effect over all orders in which
+the features become known (Lundberg et al., "From local explanations to global understanding with explainable AI for
+trees", 2020). A leaf is reached with weight `o * v`, the product over the features of its path: `o` is 1 where the row
+passes all of a feature's nodes, else 0, and `z` is the share of training rows that do. The mean over all orders is the
+integral over t, from 0 to 1, of products of `t * o + (1 - t) * z`: a polynomial, which Gauss's quadrature integrates
+exactly with half as many points as the path has features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.model import compiled
+from ml.model.classifier import Classifier
+from ml.model.cuts import Cuts
+from ml.model.forest import LEAF, Forest
+
+Array = NDArray[np.float64]
+
+# Nodes on the paths to leaves that NumPy looks at together; of a forest with no more, the paths are kept.
+_PIECE = 1_000_000
+_OWN_RULES = 64
+
+
+class Contributions:
+    """Divides the answers of one forest among the features.
+
+    Attributes:
+        base: shape (n_outputs,): the mean answer to the training rows.
+    """
+
+    def __init__(self, forest: Forest, cuts: Cuts, *, compiles: bool = True) -> None:
+        assert forest.covers is not None
+        self._forest, self._cuts = forest, cuts
+        inner = np.flatnonzero(forest.feature != LEAF)
+        self._share, self._parent = np.ones(len(forest.feature)), np.full(len(forest.feature), -1, dtype=np.int32)
+        for children in (forest.left, forest.right):
+            self._share[children[inner]] = forest.covers[children[inner]] / forest.covers[inner]
+            self._parent[children[inner]] = inner
+        is_leaf = forest.feature == LEAF
+        self._leaf = (np.cumsum(is_leaf) - 1).astype(np.int32)
+        self._depth = 0
+        reach = np.ones(len(forest.feature))
+        for self._depth, level in enumerate(forest.levels()):
+            nodes = level[~is_leaf[level]]
+            for children in (forest.left, forest.right):
+                reach[children[nodes]] = reach[nodes] * self._share[children[nodes]]
+        self.base: Array = reach[is_leaf] @ forest.values / forest.n_trees
+        self._code = compiled.shapley_kernel() if compiles else None
+        self._kept: list[_Paths] = []
+
+    def of(self, ranks: Sequence[int]) -> Array:
+        """Return what each feature adds to the base, shape (n_features, n_outputs), for a row with these ranks."""
+        forest = self._forest
+        rank = np.array(ranks)[np.maximum(forest.feature, 0)]
+        goes_left = (self._cuts.node_first <= rank) & (rank <= self._cuts.node_rank)
+        values = np.zeros((forest.n_features, forest.n_outputs))
+        if self._code is not None:
+            points, weights = _rules(min(self._depth, forest.n_features))
+            self._code.shapley(
+                forest.roots, forest.feature, forest.left, forest.right, self._share, goes_left, self._leaf,
+                forest.values, points, weights, self._depth, values,
+            )  # fmt: skip
+        else:
+            for paths in self._kept or self._pieces():
+                paths.add(goes_left, values)
+        return values / forest.n_trees
+
+    def _pieces(self) -> Iterator[_Paths]:
+        leaves = np.flatnonzero(self._forest.feature == LEAF).astype(np.int32)
+        leaves = leaves[self._parent[leaves] >= 0]  # that of a tree of one node says nothing of any feature
+        size = max(1, _PIECE // max(1, self._depth))
+        for start in range(0, len(leaves), size):
+            paths = _Paths(self._forest, self._parent, self._share, self._leaf, leaves[start : start + size])
+            if size >= len(leaves):
+                self._kept.append(paths)
+            yield paths
+
+
+def contributions(model: Classifier, row: Sequence[float]) -> tuple[Array, Array] | None:
+    """Return the mean answer to the training rows, and what each feature adds to it in the answer to `row`.
+
+    Shapes (n_outputs,) and (n_features, n_outputs); together they are the answer. None for a model file of format 1,
+    which does not say how many training rows came by a node.
+    """
+    if model.forest.covers is None:
+        return None
+    made = model.made(_contributions_of)
+    return made.base, made.of(model.cuts.ranks_of(row))
+
+
+def _contributions_of(model: Classifier) -> Contributions:
+    return Contributions(model.forest, model.cuts, compiles=model.compiles)
+
+
+class _Paths:
+    """The paths from roots to some leaves, feature by feature."""
+
+    def __init__(
+        self,
+        forest: Forest,
+        parent: NDArray[np.int32],
+        share: Array,
+        leaf: NDArray[np.int32],
+        leaves: NDArray[np.int32],
+    ) -> None:
+        path = np.arange(len(leaves))
+        steps = []
+        node, above = leaves, parent[leaves]
+        while len(node):
+            steps.append((path, above, forest.left[above] == node, share[node]))
+            is_inner = parent[above] >= 0
+            node, path = above[is_inner], path[is_inner]
+            above = parent[node]
+        path, nodes, is_left, shares = (np.concatenate(part) for part in zip(*steps, strict=True))
+        order = np.lexsort((forest.feature[nodes], path))
+        path, feature = path[order], forest.feature[nodes[order]]
+        self._nodes, self._is_left = nodes[order], is_left[order]
+        is_first = np.ones(len(path), dtype=bool)  # of its feature on its path
+        is_first[1:] = (path[1:] != path[:-1]) | (feature[1:] != feature[:-1])
+        self._starts = np.flatnonzero(is_first)
+        self._shares: Array = np.multiply.reduceat(shares[order], self._starts)
+        self._path, self._feature = path[is_first], feature[is_first]
+        self._path_starts = np.searchsorted(self._path, np.arange(len(leaves)))
+        self._values = forest.values[leaf[leaves]]
+        self._points = int(np.bincount(self._path).max() + 1) // 2
+
+    def add(self, goes_left: NDArray[np.bool_], values: Array) -> None:
+        """Add the effects of these paths to `values`, shape (n_features, n_outputs)."""
+        passes = np.logical_and.reduceat(goes_left[self._nodes] == self._is_left, self._starts).astype(np.float64)
+        effects = np.zeros(len(passes))
+        for point, weight in zip(*_quadrature(self._points), strict=True):
+            terms = point * passes + (1 - point) * self._shares
+            effects += (weight * np.multiply.reduceat(terms, self._path_starts))[self._path] / terms
+        effects *= passes - self._shares
+        for output in range(values.shape[1]):
+            added = effects * self._values[self._path, output]
+            values[:, output] += np.bincount(self._feature, added, minlength=len(values))
+
+
+@cache
+def _quadrature(size: int) -> tuple[Array, Array]:
+    """Return so many points between 0 and 1, and their weights: exact for polynomials of a degree below 2 * size."""
+    points, weights = np.polynomial.legendre.leggauss(size)
+    return (points + 1) / 2, weights / 2
+
+
+@cache
+def _rules(n_features: int) -> tuple[Array, Array]:
+    """Return the quadratures of paths of 0 to `n_features` features, one a row; 0 behind the points of the short ones.
+
+    Beyond `_OWN_RULES` all have the one of the longest path: there are few such paths, and many points to find.
+    """
+    sizes = [(length + 1) // 2 or 1 for length in range(n_features + 1)]
+    longest = sizes[-1]
+    points, weights = np.zeros((len(sizes), longest)), np.zeros((len(sizes), longest))
+    for length, size in enumerate(sizes):
+        own = size if length <= _OWN_RULES else longest
+        points[length, :own], weights[length, :own] = _quadrature(own)
+    return points, weights

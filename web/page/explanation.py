@@ -1,0 +1,34 @@
+"""The explanation of an answer: the lines below the fields, and what each feature adds. It follows typing's pauses."""
+
+from __future__ import annotations
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from ml.model.sample import InvalidSample
+from web.page.fragments import fragments_of
+from web.page.pages import split_off
+from web.requests import query_of
+from web.responses import Content
+from web.service import service_of
+
+
+async def explain(request: Request) -> Response:
+    """GET /explain: the explanation of the answer to the sample in the query, for htmx; others are sent to the page."""
+    query = request.scope["query_string"].decode("latin-1")
+    if request.headers.get("hx-request") != "true":
+        return RedirectResponse(f"./?{query}" if query else "./", status_code=303, headers={"Vary": "HX-Request"})
+    model = service_of(request.scope).model
+    fields, options = split_off(request.scope, query_of(request.scope), model, "fragment")
+    try:
+        row = model.validator.row(fields)
+    except InvalidSample:
+        return Content(b"", status=204, headers=[(b"cache-control", b"no-store")])  # what is shown stays
+    content = await run_in_threadpool(fragments_of(model, options.language).explanation, row)
+    headers = [
+        (b"content-type", b"text/html; charset=utf-8"),
+        (b"cache-control", b"no-store"),
+        (b"content-language", options.language.code.encode()),
+    ]
+    return Content(content, status=200, headers=headers)

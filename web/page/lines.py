@@ -1,0 +1,126 @@
+"""The line below each field: which label, or how large a quantity, the model gives along it, all others held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from ml.model import lines
+from ml.model.card import TrainedFeature
+from ml.model.classifier import Classifier
+from ml.model.lines import Line
+from web.page.axes import step_of
+from web.page.decision_map import SURER, hue_of, mark_of
+from web.page.fields import control_of
+from web.page.languages import Language
+from web.page.quantities import QuantityScale, quantity_scale
+
+# A piece that is narrower has no mark: so many hundredths of the line.
+LEAST_MARKED = 7.0
+# A sentence about a line names so many pieces.
+MOST_SAID = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a line: its start and width in hundredths of the line, its CSS classes, and its mark if it has one."""
+
+    x: str
+    width: str
+    css_classes: str
+    middle: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class LineView:
+    """The line of one feature: the pieces of each drawing, by the drawing's id, and the same in words.
+
+    Radio buttons have a drawing each.
+    """
+
+    id: str
+    lines: Sequence[tuple[str, Sequence[Piece]]]
+    said: str
+
+
+def lines_of(model: Classifier, row: Sequence[float], to: Language) -> Sequence[LineView]:
+    """Return the lines through a row, in the order of the features."""
+    scale = quantity_scale(model.card, to)
+    views = []
+    for number, (feature, line) in enumerate(zip(model.features, lines.lines(model, row), strict=True), 1):
+        pieces = _pieces(feature, line, scale)
+        ids = line_ids(f"f{number}", feature)
+        if len(ids) > 1:
+            drawn = [[replace(piece, x="0", width="100", middle="50")] for piece in pieces]
+        else:
+            drawn = [pieces]
+        views.append(
+            LineView(f"f{number}", [*zip(ids, drawn, strict=True)], _said(feature, line, model.labels, scale, to))
+        )
+    return views
+
+
+def line_ids(identity: str, feature: TrainedFeature) -> Sequence[str]:
+    """Return the ids of the drawings of a field's line."""
+    if control_of(feature) == "radio":
+        return [f"{identity}-line-{choice}" for choice in range(len(feature.choices))]
+    return [f"{identity}-line"]
+
+
+def sureness_of(probability: float) -> str:
+    """Return the CSS class of how sure a label is."""
+    return f"sure-{sum(probability >= least for least in SURER)}"
+
+
+def _pieces(feature: TrainedFeature, line: Line, scale: QuantityScale | None) -> list[Piece]:
+    if scale is None:
+        shades = [(index, sureness_of(answer)) for index, answer in zip(line.indices, line.answers, strict=True)]
+    else:
+        shades = [(scale.tone(level), "") for level in scale.levels_of(line.answers)]
+    # The choices of a category stand side by side: each has a piece of its own.
+    keys = list(enumerate(shades)) if feature.choices else [(0, shade) for shade in shades]
+    low, span = line.ends[0], line.ends[-1] - line.ends[0]
+    pieces = []
+    for (_, (tone, sureness)), group in groupby(range(len(keys)), keys.__getitem__):
+        places = list(group)
+        start, end = ((line.ends[at] - low) / (span or 1) * 100 for at in (places[0], places[-1] + 1))
+        end = end if span else 100.0
+        pieces.append(_piece(start, end, tone, sureness, is_label=scale is None))
+    return pieces
+
+
+def _piece(start: float, end: float, tone: int, sureness: str, *, is_label: bool) -> Piece:
+    has_mark = is_label and end - start >= LEAST_MARKED
+    return Piece(
+        x=f"{start:.1f}",
+        width=f"{end - start:.1f}",
+        css_classes=f"{hue_of(tone)} {sureness}" if is_label else f"step-{tone}",
+        middle=f"{(start + end) / 2:.1f}",
+        mark=mark_of(tone) if has_mark else "",
+    )
+
+
+def _said(feature: TrainedFeature, line: Line, labels: Sequence[str], scale: QuantityScale | None, to: Language) -> str:
+    """Return a line in words: the label of each piece with its end, or from what to what a quantity goes."""
+    if scale is not None:
+        ends = {"low": scale.number(min(line.answers)), "high": scale.text(max(line.answers))}
+        return to.gettext("along it the answer goes from %(low)s to %(high)s", **ends)
+    if len({*line.indices}) == 1:
+        return to.gettext("along it the answer stays %(label)s", label=labels[line.indices[0]])
+    if feature.choices:
+        parts = [
+            f"{choice}: {labels[index]}" for choice, index in zip(feature.choices, line.indices, strict=True)
+        ]  # fmt: skip
+    else:
+        runs = [(index, [*group][-1]) for index, group in groupby(range(len(line.indices)), line.indices.__getitem__)]
+        parts = [
+            to.gettext("%(label)s up to %(end)s", label=labels[index], end=to.rounded(line.ends[at + 1], step / 10))
+            for step in [step_of(feature)]
+            for index, at in runs
+        ]
+    left = len(parts) - MOST_SAID
+    if left > 0:
+        parts[MOST_SAID:] = [to.ngettext("%(count)s more", "%(count)s more", left)]
+    return to.gettext("along it the answer is %(parts)s", parts="; ".join(parts))
