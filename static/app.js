@@ -37,7 +37,10 @@ let answered = (() => {
   return query(defaults);
 })();
 const views = goal ? [...selects, goal] : selects; // options of the view
+let lastAnswer = prediction.querySelector("[data-state=answer]");
 let isQuiet = true;
+let isSettled = false; // whether the next request is for what someone has entered
+let settled = answered; // the last such input
 let quietTimer = 0;
 let lateTimer = 0;
 let retryTimer = 0;
@@ -284,11 +287,20 @@ function settle() {
     link.href = addressOf(entries);
   }
   if (code?.open) code.dispatchEvent(new Event("refresh"));
+  const input = typed();
+  if (input !== settled) {
+    settled = input;
+    isSettled = true;
+    refresh();
+  }
   speak();
 }
 
 function speak() {
-  if (isQuiet && answered === typed()) say(prediction.firstElementChild.dataset.spoken);
+  if (!isQuiet || answered !== typed()) return;
+  const { title, spoken } = prediction.firstElementChild.dataset;
+  document.title = document.title.replace(/^.* · |^/, title ? () => `${title} · ` : "");
+  say(spoken);
 }
 
 function settleNow() {
@@ -345,10 +357,20 @@ function retryNow() {
   if (retryTimer) refresh();
 }
 
-// The same features: new answers are enough. Other ones need another form.
-function onModelHeaders(xhr) {
-  document.getElementById("version").textContent = xhr.getResponseHeader("X-Model-Version");
-  document.getElementById("reload").hidden = xhr.getResponseHeader("X-Model-Features") === form.dataset.features;
+// The model was replaced. What belongs to it is replaced with it, if it has the same features; other ones need another
+// form.
+const isOurModel = (xhr) => xhr.getResponseHeader("X-Model-Features") === form.dataset.features;
+
+async function renew(xhr) {
+  const version = document.getElementById("version");
+  if (version.textContent === xhr.getResponseHeader("X-Model-Version")) return;
+  version.textContent = xhr.getResponseHeader("X-Model-Version");
+  const page = new DOMParser().parseFromString(await (await fetch(addressOf(new FormData(form)))).text(), "text/html");
+  if (page.getElementById("measurements")?.dataset.features !== form.dataset.features) return; // replaced once more
+  for (const part of ["#card", ".examples", ".reserve"]) document.querySelector(part).replaceWith(page.querySelector(part));
+  for (const field of fields) field.renew(page.querySelector(`.field:has(#${field.control.id})`));
+  refresh();
+  document.getElementById("renewed").hidden = false;
 }
 
 form.addEventListener("input", () => {
@@ -363,6 +385,11 @@ form.addEventListener("input", () => {
 form.addEventListener("change", settleNow);
 form.addEventListener("submit", settle);
 
+// Keys on the way to a value are no input of anyone: only what typing has settled on is compared with the training data.
+form.addEventListener("htmx:configRequest", ({ detail }) => {
+  if (!isSettled) detail.headers["X-Input"] = "unsettled";
+  isSettled = false;
+});
 form.addEventListener("htmx:beforeSend", () => {
   lateTimer = setTimeout(markStale, LATE_MS, connection.dataset.late);
 });
@@ -374,13 +401,36 @@ prediction.addEventListener("htmx:beforeSwap", (event) => {
   const isOurs = event.detail.serverResponse.includes("data-state=");
   event.detail.shouldSwap &&= isOurs;
   event.detail.isError ||= !isOurs;
+  if (isOurs && !isOurModel(event.detail.xhr)) {
+    event.detail.shouldSwap = false;
+    markStale("");
+    document.getElementById("reload").hidden = false;
+    return;
+  }
   // The same answer to the same sample: what is selected or focused in it stays.
   if (event.detail.shouldSwap && answered === query(event.detail.requestConfig.formData) && isShown(event.detail.serverResponse)) {
     event.detail.shouldSwap = false;
     receive(event);
   }
 });
-prediction.addEventListener("htmx:afterSwap", receive);
+prediction.addEventListener("htmx:afterSwap", (event) => {
+  keepLast();
+  receive(event);
+});
+
+// While a value is half typed or wrong, the last answer stays in sight, muted.
+function keepLast() {
+  const shown = prediction.firstElementChild;
+  if (shown.dataset.state === "answer") lastAnswer = shown;
+  else if (lastAnswer) {
+    const last = lastAnswer.cloneNode(true);
+    for (const part of last.querySelectorAll(":scope > :is(.headline, .messages)")) part.remove();
+    for (const name of Object.keys(last.dataset)) delete last.dataset[name];
+    last.className = "last";
+    last.inert = true;
+    prediction.append(last);
+  }
+}
 
 function isShown(fragment) {
   const { firstElementChild } = new DOMParser().parseFromString(fragment, "text/html").body;
@@ -394,7 +444,7 @@ function receive(event) {
   retryMs = FIRST_RETRY_MS;
   prediction.toggleAttribute("data-stale", false);
   connection.textContent = "";
-  onModelHeaders(event.detail.xhr);
+  renew(event.detail.xhr);
   showMessages();
   speak();
 }

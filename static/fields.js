@@ -63,6 +63,21 @@ class Field {
     this.toggle?.setAttribute("aria-pressed", this.isGap);
   }
 
+  // The same field of another model: its start, range and step.
+  renew(element) {
+    const control = element.querySelector(`#${this.control.id}`) ?? element;
+    Object.assign(this.control.dataset, control.dataset);
+    this.start = this.control.dataset.start;
+    for (const name of [".range", ".slider"]) {
+      const [own, other] = [this.element, element].map((one) => one.querySelector(name));
+      if (own && name === ".range") own.replaceWith(other);
+      else if (own) for (const end of ["min", "max"]) own[end] = other[end];
+    }
+    this.low = Number(this.slider?.min);
+    this.high = Number(this.slider?.max);
+    this.follow();
+  }
+
   show(message) {
     this.hint.textContent = message?.hint ?? "";
     this.hint.dataset.kind = message?.kind ?? "";

@@ -16,7 +16,7 @@ from ml.model.values import UnknownWord
 from tests import mixed
 from web.page.axes import LEAST_LEFT as LEFT
 from web.page.axes import PLOT_HEIGHT, RIGHT, TOP, axes_of, default_axes, step_of
-from web.page.decision_map import MARKS, NOWHERE, DecisionMap, Mapper, Region, mark_of
+from web.page.decision_map import MARKS, NOWHERE, DecisionMap, Mapper, Region, hue_of, mark_of, sureness_of
 from web.page.languages import language
 from web.page.quantities import quantity_scale
 
@@ -38,14 +38,22 @@ def rectangles_of(region: Region) -> list[Rectangle]:
     return [(left, top, left + width, top + height) for left, top, width, height, _ in numbers]
 
 
-def label_at(drawn: DecisionMap, x: float, y: float) -> int:
-    (label,) = [
-        region.label
+def drawn_at(drawn: DecisionMap, x: float, y: float) -> str:
+    (css_classes,) = [
+        region.css_classes
         for region in drawn.regions
         for left, top, right, bottom in rectangles_of(region)
         if left < x < right and top < y < bottom
     ]
-    return label
+    return css_classes
+
+
+def look_of(model: Classifier, row: Sequence[float]) -> str:
+    """Return the CSS classes of the answer to a row."""
+    answer = model.predict(row)
+    if levels := quantity_scale(model.card, ENGLISH):
+        return f"step-{levels.tone(levels.levels_of([answer.value])[0])}"
+    return f"{hue_of(answer.index)} {sureness_of(max(answer.probabilities))}"
 
 
 def rows_of(model: Classifier, n: int, seed: int) -> list[list[float]]:
@@ -84,12 +92,12 @@ def test_what_is_drawn_at_a_point_is_what_the_model_says_there(model: Classifier
             column = LEFT + (across - plot.x.low) / (plot.x.high - plot.x.low) * PLOT_WIDTH
             line = TOP + PLOT_HEIGHT - (up - plot.y.low) / (plot.y.high - plot.y.low) * PLOT_HEIGHT
             nearby = {
-                label_at(drawn, min(max(column + dx, LEFT + 0.25), LEFT + PLOT_WIDTH - 0.25) + 1e-7,
+                drawn_at(drawn, min(max(column + dx, LEFT + 0.25), LEFT + PLOT_WIDTH - 0.25) + 1e-7,
                          min(max(line + dy, TOP + 0.25), TOP + PLOT_HEIGHT - 0.25) + 1e-7)
                 for dx in (-0.75, 0.75) for dy in (-0.75, 0.75)
             }  # fmt: skip
             if len(nearby) == 1:  # lines are at whole units: nearer than that to one, either side may be meant
-                assert nearby == {model.predict(there).index}
+                assert nearby == {look_of(model, there)}
                 checked += 1
     assert checked > 600
 
@@ -99,7 +107,8 @@ def test_every_border_has_two_labels_and_every_two_labels_a_border(model: Classi
     picture = np.zeros((PLOT_HEIGHT, PLOT_WIDTH), dtype=int)
     for region in drawn.regions:
         for left, top, right, bottom in rectangles_of(region):
-            picture[top - TOP : bottom - TOP, left - LEFT : right - LEFT] = region.label
+            hue = int(region.css_classes[len("hue-")])
+            picture[top - TOP : bottom - TOP, left - LEFT : right - LEFT] = hue
 
     across, up = np.zeros_like(picture, dtype=bool), np.zeros_like(picture, dtype=bool)
     for x, y, direction, end in re.findall(r"M(\d+) (\d+)([VH])(\d+)", drawn.borders):
@@ -233,7 +242,6 @@ def odd_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def test_a_choice_is_a_band_in_which_the_answer_is_the_models(odd_model: Classifier) -> None:
     rng = np.random.default_rng(3)
-    levels = quantity_scale(odd_model.card, ENGLISH)
     words = [position for position, feature in enumerate(odd_model.features) if feature.choices]
     for x, y in ((words[0], words[1]), (words[0], len(odd_model.features) - 1)):
         mapper = Mapper(odd_model, ENGLISH, x=x, y=y, max_rows=4_096)
@@ -247,11 +255,9 @@ def test_a_choice_is_a_band_in_which_the_answer_is_the_models(odd_model: Classif
             there[x], there[y] = float(choice), up
             column, line = mapper.position(there)
 
-            nearby = {label_at(drawn, column + 0.1, line + dy) for dy in (-0.9, 0.9)}
+            nearby = {drawn_at(drawn, column + 0.1, line + dy) for dy in (-0.9, 0.9)}
 
-            answer = odd_model.predict(there)
-            expected = answer.index if levels is None else int(levels.levels(np.array([answer.value]))[0])
-            assert len(nearby) > 1 or nearby == {expected}
+            assert len(nearby) > 1 or nearby == {look_of(odd_model, there)}
 
 
 def test_training_rows_lie_in_the_bands_of_their_choices_and_those_without_a_value_nowhere(

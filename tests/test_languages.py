@@ -93,7 +93,7 @@ def test_spanish_is_one_of_the_languages_and_english_the_first() -> None:
 def test_the_messages_are_found(wanted: Catalog) -> None:
     found = messages_of(wanted)
 
-    assert {"Live prediction", "%(title)s must be a number", "Copied", "Predicting {name}"} <= found.keys()
+    assert {"Measurements", "%(title)s must be a number", "Copied", "Predicting {name}"} <= found.keys()
     assert len(found) > 100
 
 
@@ -216,9 +216,9 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
     good: dict[str, object] = {**texts}
     panel = panel_of(model, good, to)
 
-    def page(fragment: bytes, messages: Sequence[Told] = ()) -> str:
+    def page(fragment: bytes, messages: Sequence[Told] = (), row: Sequence[float] | None = None) -> str:
         return fragments.page(
-            texts, fragment, messages, lang="en", axes=axes, goal=None, address="http://127.0.0.1/", code=panel
+            texts, fragment, messages, lang="en", axes=axes, goal=None, address="http://127.0.0.1/", code=panel, row=row
         )
 
     odd = [UnknownWord("‹odd›") if feature.choices else 98.0 for feature in model.features]
@@ -229,7 +229,8 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
                 row, model.cuts.ranks_of(row), model.predict(row), messages, axes=axes, goal=goal
             )
             yield fragment.decode()
-    yield page(fragment, messages)
+        yield fragments.explanation(row).decode()
+    yield page(fragment, messages, row)
     first, second, third, *_ = [*good, "‹other›", "‹other›"]
     wrong: list[dict[str, object]] = [
         {}, {first: "-"}, {second: "-"}, {first: "", second: ""}, {first: "abc"}, {first: ["list"]}, {first: True},

@@ -107,9 +107,10 @@ def test_the_page_has_its_fixed_names(client: TestClient) -> None:
 def test_the_page_talks_to_htmx_from_one_element(client: TestClient) -> None:
     page = parse_html(client.get("/").text)
 
-    form, code = [element for element in page.all() if any(name.startswith("hx-") for name in element.attributes)]
+    form, why, code = [element for element in page.all() if any(name.startswith("hx-") for name in element.attributes)]
     assert form.attributes["id"] == "measurements"
     assert code.attributes["id"] == "code"
+    assert why.attributes["hx-get"] == "explain"
     assert form.attributes["hx-get"] == "predict"
     assert form.attributes["hx-target"] == "#prediction"
     assert form.attributes["hx-sync"] == "this:queue last"

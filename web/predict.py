@@ -28,7 +28,7 @@ from web.page.pages import (
     split_off,
 )
 from web.problems import Problem
-from web.requests import Representation, content_type_of, preferred_representation, query_of
+from web.requests import Representation, content_type_of, header_of, preferred_representation, query_of
 from web.responses import Content, entity_tag, headers_of, json_of
 from web.service import service_of
 
@@ -138,7 +138,8 @@ def _respond(
     started = perf_counter()
     ranks = model.cuts.ranks_of(row)
     prediction = model.predict(row, ranks=ranks)
-    channel.one(model, row, prediction, started)
+    is_settled = representation == "json" or header_of(scope, b"x-input") != b"unsettled"
+    channel.one(model, row, prediction, started, is_settled=is_settled)
     notes = model.validator.notes(row)
     if representation == "json":
         content = encoder_of(model).answer(row, prediction, notes)

@@ -163,8 +163,7 @@ class Classifier:
         version: the first 12 hex digits of the SHA-256 of the model file.
         interface: 12 hex digits that two models share when they take the same samples and give the same labels.
         quantity: what is known about a predicted quantity; None for a classifier.
-        forest: the trees themselves, which explanations look at.
-        compiles: whether code may be compiled for them.
+        forest, compiles: the trees, which explanations look at, and whether code is compiled for them.
         cuts: the values at which the answer can change, feature by feature.
         grid: see `Evaluator`.
         spans: the width of the training range of each feature, never 0, as the unit of distances.
@@ -191,12 +190,12 @@ class Classifier:
         self._n_features = len(self.features)
         self.interface = _interface_of(model.card)
         self.forest = model.forest
-        self.compiles = compiles
         self.cuts = Cuts(model.forest, lowest_of(self.features))
         self._evaluator = compile_forest(
             model.forest, self.cuts, labels=self.labels, max_cells=max_cells, compiles=compiles
         )
         self.grid = self._evaluator.grid
+        self.compiles = compiles and isinstance(self._evaluator, _ByTree)
         self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]
         self._replay(model.golden_rows, model.golden_answers)
         self.slice_rows = self._measure_slice(model.golden_rows)

@@ -5,7 +5,6 @@ The first use on a machine compiles the code, which takes seconds and is said; l
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import struct
 import threading
@@ -41,23 +40,11 @@ def kernels() -> ModuleType | None:
         logger.warning("numba cannot be used (%s): large forests are evaluated by NumPy, which is slower", error)
         return None
     try:
-        for function in (kernels.walk, kernels.walk_one, kernels.masks):
+        for function in (kernels.walk, kernels.walk_one, kernels.masks, kernels.shapley):
             function.enable_caching()
     except RuntimeError:
         logger.warning("compiled code cannot be kept: neither its own folder nor NUMBA_CACHE_DIR can be written to")
     return kernels
-
-
-@cache
-def shapley_kernel() -> ModuleType | None:
-    """Return the compiled loop that divides answers among features, where the others can be compiled, too."""
-    if kernels() is None:
-        return None
-    from ml.model import shapley_kernel
-
-    with contextlib.suppress(RuntimeError):  # it cannot be kept, as was said for the others
-        shapley_kernel.shapley.enable_caching()
-    return shapley_kernel
 
 
 class Compiled:

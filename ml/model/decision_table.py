@@ -139,14 +139,6 @@ class LabelGrid:
                     nearest, found = distance, (feature, other, above[0])
         return found
 
-    def plane(self, ranks: Sequence[int], *, x: int, y: int) -> NDArray[np.uint8]:
-        """Return the labels over the features x and y through the cell with these ranks: shape (size of y, of x)."""
-        held = sum(rank * stride for rank, stride in zip(ranks, self._strides, strict=True))
-        first = held - ranks[x] * self._strides[x] - ranks[y] * self._strides[y]
-        across, up = (np.arange(self._sizes[feature]) * self._strides[feature] for feature in (x, y))
-        plane: NDArray[np.uint8] = np.frombuffer(self._labels, dtype=np.uint8)[first + up[:, None] + across]
-        return plane
-
 
 def _strides(sizes: Sequence[int]) -> list[int]:
     """Return the stride between neighboring cells along each axis, the last one varying fastest."""

@@ -53,7 +53,7 @@ class Contributions:
             for children in (forest.left, forest.right):
                 reach[children[nodes]] = reach[nodes] * self._share[children[nodes]]
         self.base: Array = reach[is_leaf] @ forest.values / forest.n_trees
-        self._code = compiled.shapley_kernel() if compiles else None
+        self._code = compiled.kernels() if compiles else None
         self._kept: list[_Paths] = []
 
     def of(self, ranks: Sequence[int]) -> Array:

@@ -42,17 +42,29 @@ class Channel:
         self._counters = counters
         self._inputs = inputs
         self._times = Histogram(counters, "prediction_model_seconds", name, bounds=MODEL_BOUNDS)
-        self._recorded: list[tuple[float, Classifier, Sequence[float], Prediction]] = []
+        self._recorded: list[tuple[float, Classifier, Sequence[float], Prediction, bool]] = []
         self._values: dict[str, Histogram] = {}
 
     def begin(self) -> None:
         """Forget the histograms of predicted values: the served model was replaced."""
         self._values.clear()
 
-    def one(self, model: Classifier, row: Sequence[float], prediction: Prediction, started: float) -> None:
-        """Record the answer to one row; the call of the model began at `started` on the clock `perf_counter`."""
+    def one(
+        self,
+        model: Classifier,
+        row: Sequence[float],
+        prediction: Prediction,
+        started: float,
+        *,
+        is_settled: bool = True,
+    ) -> None:
+        """Record the answer to one row; the call of the model began at `started` on the clock `perf_counter`.
+
+        Only what someone has settled on is compared with the training data: not each key on the way to a number, nor
+        the example that a page is opened with.
+        """
         recorded = self._recorded
-        recorded.append((perf_counter() - started, model, row, prediction))
+        recorded.append((perf_counter() - started, model, row, prediction, is_settled))
         if len(recorded) >= self._inputs.most_rows:
             self.flush()
 
@@ -102,7 +114,7 @@ class Channel:
         if not self._recorded:
             return
         recorded, self._recorded = self._recorded, []
-        seconds, models, rows, predictions = zip(*recorded, strict=True)
+        seconds, models, rows, predictions, settled = zip(*recorded, strict=True)
         self._times.add(np.array(seconds))
         for served in {*models}:
             answers: Sequence[Prediction] = predictions
@@ -115,8 +127,8 @@ class Channel:
             for prediction, count in Counter(answers).items():
                 self._count(prediction.label, count)
         model = self._inputs.model
-        if models.count(model) < len(models):  # some are of the previous model
-            rows = tuple(row for row, of in zip(rows, models, strict=True) if of is model)
+        if models.count(model) < len(models) or False in settled:  # or some are of the previous model
+            rows = tuple(row for row, of, kept in zip(rows, models, settled, strict=True) if kept and of is model)
         if model is not None and rows:
             width = len(model.features)
             values = np.fromiter(chain.from_iterable(rows), np.float32, width * len(rows))

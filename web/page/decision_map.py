@@ -269,6 +269,11 @@ def hue_of(label: int) -> str:
     return f"hue-{label % HUES}"
 
 
+def sureness_of(probability: float) -> str:
+    """Return the CSS class of how sure a label is."""
+    return f"sure-{sum(probability >= least for least in SURER)}"
+
+
 def mark_of(label: int) -> str:
     """Return the path of the mark of the label at this position."""
     return MARKS[min(label, len(MARKS) - 1)]

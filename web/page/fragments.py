@@ -139,12 +139,27 @@ class Fragments:
         view = views.page_view(
             self._model, texts, messages, self._language, lang=lang, axes=axes, goal=goal, address=address, code=code
         )
-        why, lines = None, {}
-        if row is not None and self._is_quick:
-            why = why_of(self._model, row, self._model.predict(row), self._language)
-            lines = {line.id: line for line in lines_of(self._model, row, self._language)}
-        fragment_ = Markup(fragment.decode())  # noqa: S704  # it was rendered above
-        return self._render("page.html", page=view, fragment=fragment_, card=self._card(), why=why, lines=lines)
+        why, lines, headline = None, {}, ""
+        if row is not None:
+            prediction = self._model.predict(row)
+            headline = self._headline(prediction) + " · "
+            if self._is_quick:
+                why = why_of(self._model, row, prediction, self._language)
+                lines = {line.id: line for line in lines_of(self._model, row, self._language)}
+        return self._render(
+            "page.html",
+            page=view,
+            headline=headline,
+            fragment=Markup(fragment.decode()),  # noqa: S704  # it was rendered above
+            card=self._card(),
+            why=why,
+            lines=lines,
+        )
+
+    def _headline(self, prediction: Prediction) -> str:
+        if self._quantity:
+            return self._quantity.text(prediction.value)
+        return f"{prediction.label} {self._language.percent(max(prediction.probabilities))}"
 
     def _render_card(self) -> Markup:
         view = card_view(self._model.card, self._model.version, self._language)

@@ -11,7 +11,7 @@ from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.lines import Line
 from web.page.axes import step_of
-from web.page.decision_map import SURER, hue_of, mark_of
+from web.page.decision_map import hue_of, mark_of, sureness_of
 from web.page.fields import control_of
 from web.page.languages import Language
 from web.page.quantities import QuantityScale, quantity_scale
@@ -51,27 +51,13 @@ def lines_of(model: Classifier, row: Sequence[float], to: Language) -> Sequence[
     views = []
     for number, (feature, line) in enumerate(zip(model.features, lines.lines(model, row), strict=True), 1):
         pieces = _pieces(feature, line, scale)
-        ids = line_ids(f"f{number}", feature)
-        if len(ids) > 1:
-            drawn = [[replace(piece, x="0", width="100", middle="50")] for piece in pieces]
-        else:
-            drawn = [pieces]
-        views.append(
-            LineView(f"f{number}", [*zip(ids, drawn, strict=True)], _said(feature, line, model.labels, scale, to))
-        )
+        field = f"f{number}"
+        drawn: list[tuple[str, Sequence[Piece]]] = [(f"{field}-line", pieces)]
+        if control_of(feature) == "radio":
+            alone = [replace(piece, x="0", width="100", middle="50") for piece in pieces]
+            drawn = [(f"{field}-line-{choice}", [piece]) for choice, piece in enumerate(alone)]
+        views.append(LineView(field, drawn, _said(feature, line, model.labels, scale, to)))
     return views
-
-
-def line_ids(identity: str, feature: TrainedFeature) -> Sequence[str]:
-    """Return the ids of the drawings of a field's line."""
-    if control_of(feature) == "radio":
-        return [f"{identity}-line-{choice}" for choice in range(len(feature.choices))]
-    return [f"{identity}-line"]
-
-
-def sureness_of(probability: float) -> str:
-    """Return the CSS class of how sure a label is."""
-    return f"sure-{sum(probability >= least for least in SURER)}"
 
 
 def _pieces(feature: TrainedFeature, line: Line, scale: QuantityScale | None) -> list[Piece]:

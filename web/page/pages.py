@@ -116,7 +116,7 @@ def page_response(
         started = perf_counter()
         ranks = model.cuts.ranks_of(row)
         prediction = model.predict(row, ranks=ranks)
-        service.metrics.page.one(model, row, prediction, started)
+        service.metrics.page.one(model, row, prediction, started, is_settled=scope["method"] == "POST")
         fragment = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal)
     except InvalidSample as error:
         service.metrics.page.errors(error.errors)

@@ -55,13 +55,14 @@ class QuantityPage:
 class PageView:
     """The whole page.
 
-    `bars` and `reasons` are numbers of lines of an answer, `count` the number of fields in all groups, `lang` the
-    language of the address, `start` the address of the page without input, `usual_x` and `usual_y` the keys of the
-    default axes, `features` the digest of the model's interface, `marks` the paths of the marks of labels, whose last
-    one is shared by all further labels, and `address` the address of the service as its callers see it.
+    `question` is what is being decided, `bars` and `reasons` are numbers of lines of an answer, `count` the number of
+    fields in all groups, `lang` the language of the address, `start` the address of the page without input, `usual_x`
+    and `usual_y` the keys of the default axes, `features` the digest of the model's interface, `marks` the paths of the
+    marks of labels, whose last one is shared by all further labels, and `address` that of the service for its callers.
     """
 
     name: str
+    question: str
     target: str
     version: str
     description: str
@@ -130,6 +131,7 @@ def page_view(
         query["goal"] = goal or ""
     return PageView(
         name=model.name,
+        question=_question(model, to),
         target=model.card.target.title,
         version=model.version,
         description=to.ngettext(
@@ -161,6 +163,19 @@ def page_view(
         quantity=quantity,
         code=code,
     )
+
+
+def _question(model: Classifier, to: Language) -> str:
+    """Return the question that the page answers, from the name of the target; without one, the model's name."""
+    target = model.card.target.title
+    if not target:
+        return model.name
+    if model.quantity:
+        return to.gettext("What is the %(target)s?", target=target)
+    if len(model.labels) == 2:
+        one, other = model.labels
+        return to.gettext("%(target)s: %(one)s or %(other)s?", target=target, one=one, other=other)
+    return to.gettext("Which %(target)s is it?", target=target)
 
 
 def _quantity_page(model: Classifier, goal: str | None, to: Language) -> QuantityPage | None:

@@ -57,13 +57,13 @@ def why_of(model: Classifier, row: Sequence[float], prediction: Prediction, to: 
     rest = math.fsum(values[at] for at in left)
     longest = max([abs(values[at]) for at in shown] + [abs(rest)]) or 1.0
     reasons = [
-        _reason(to.title(feature), _value_of(feature, row[at], to), values[at], longest, scale, to)
+        _reason(to.title(feature), _value_of(feature, row[at], to), values[at], longest=longest, scale=scale, to=to)
         for at in shown
         for feature in [model.features[at]]
     ]
     if left:
         title = to.ngettext("%(count)s other feature", "%(count)s other features", len(left))
-        reasons.append(_reason(title, "", rest, longest, scale, to))
+        reasons.append(_reason(title, "", rest, longest=longest, scale=scale, to=to))
     if scale is not None:
         end = prediction.value
         return WhyView("", scale.number(base), scale.text(end), "", is_quantity=True, reasons=reasons)
@@ -85,7 +85,9 @@ def _value_of(feature: TrainedFeature, value: float, to: Language) -> str:
     return with_unit(text_of(feature, value, to), feature.unit)
 
 
-def _reason(title: str, value: str, added: float, longest: float, scale: QuantityScale | None, to: Language) -> Reason:
+def _reason(
+    title: str, value: str, added: float, *, longest: float, scale: QuantityScale | None, to: Language
+) -> Reason:
     half = WIDTH / 2
     width = abs(added) / longest * half
     number = to.number(round(100 * added, 1) + 0.0) if scale is None else scale.number(added)

@@ -1,0 +1,61 @@
+"""The answers along each feature: every piece of a line says what the model answers there."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from ml.model.classifier import Classifier
+from ml.model.lines import MOST_PIECES, lines
+from tests.conftest import EVALUATORS
+from tests.pipelines import sample_of
+from tests.test_explain import digits  # noqa: F401  # a fixture
+from tests.test_mixed_tables import oracle
+from web.page.languages import language
+from web.page.lines import lines_of
+
+
+@pytest.mark.parametrize("kind", ["words and numbers", "gaps in words and numbers", "many columns"])
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+@pytest.mark.parametrize("quantity", [False, True], ids=["classes", "quantity"])
+def test_every_piece_of_a_line_has_the_answer_of_the_rows_in_it(kind: str, evaluator: str, *, quantity: bool) -> None:
+    found = oracle(kind, 0, "random-forest", quantity=quantity)
+    model, rng = found.model(evaluator), np.random.default_rng(0)
+
+    for cells in found.questions(rng, 3).tolist():
+        row = model.validator.row(sample_of(cells))
+        drawn = lines(model, row)
+        assert len(drawn) == len(row)
+        for position, (feature, line) in enumerate(zip(model.features, drawn, strict=True)):
+            assert len(line.indices) == len(line.answers) == len(line.ends) - 1
+            tried = [float(choice) for choice in range(len(feature.choices))] or [
+                rng.uniform(np.nextafter(low, np.inf), high) for low, high in pairwise(line.ends)
+            ]
+            if not feature.choices:
+                assert (line.ends[0], line.ends[-1]) == (feature.low, feature.high)
+            for value, index, answer in zip(tried, line.indices, line.answers, strict=True):
+                there = [*row[:position], value, *row[position + 1 :]]
+                prediction = model.predict(there)
+                assert prediction.index == index
+                assert answer == (prediction.value if quantity else max(prediction.probabilities))
+
+
+def test_a_line_of_many_cuts_is_bounded(digits: Classifier) -> None:  # noqa: F811
+    row = [feature.example for feature in digits.features]
+
+    assert max(len(line.indices) for line in lines(digits, row)) <= MOST_PIECES
+
+
+@pytest.mark.parametrize(("code", "words"), [("en", "along it the answer is"), ("es", "a lo largo de ella")])
+def test_a_line_is_said_in_words_and_covers_the_whole_width(model: Classifier, code: str, words: str) -> None:
+    for row in model.reference_rows[::20].tolist():
+        for view, line in zip(lines_of(model, row, language(code)), lines(model, row), strict=True):
+            ((_, pieces),) = view.lines
+            assert sum(float(piece.width) for piece in pieces) == pytest.approx(100, abs=0.2 * len(pieces))
+            assert {model.labels[index] for index in line.indices} >= {
+                label for label in model.labels if re.search(rf"\b{label}\b", view.said)
+            }
+            assert len({*line.indices}) == 1 or view.said.startswith(words)

@@ -1,0 +1,92 @@
+"""What each feature adds to an answer: the definition over all coalitions, and the sum that is the answer."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ml.model.classifier import Classifier
+from ml.model.forest import LEAF
+from ml.model.shapley import Contributions, contributions
+from tests.conftest import EVALUATORS
+from tests.pipelines import sample_of
+from tests.test_explain import digits  # noqa: F401  # a fixture
+from tests.test_mixed_tables import oracle
+
+# In the scale of the answer.
+TOLERANCE = 1e-12
+
+
+def expected(model: Classifier, ranks: Sequence[int], known: frozenset[int]) -> NDArray[np.float64]:
+    """Return the mean answer where only some features are known: the weight of training rows decides the others."""
+    forest, cuts = model.forest, model.cuts
+    assert forest.covers is not None
+    leaf_of = np.cumsum(forest.feature == LEAF) - 1
+    total = np.zeros(forest.n_outputs)
+    for root in forest.roots.tolist():
+        waiting = [(root, 1.0)]
+        while waiting:
+            node, weight = waiting.pop()
+            feature, children = int(forest.feature[node]), (int(forest.left[node]), int(forest.right[node]))
+            if feature == LEAF:
+                total += weight * forest.values[leaf_of[node]]
+            elif feature in known:
+                is_left = cuts.node_first[node] <= ranks[feature] <= cuts.node_rank[node]
+                waiting.append((children[not is_left], weight))
+            else:
+                waiting += [(child, weight * forest.covers[child] / forest.covers[node]) for child in children]
+    return total / forest.n_trees
+
+
+def by_definition(model: Classifier, row: Sequence[float]) -> NDArray[np.float64]:
+    """Return the Shapley values, shape (n_features, n_outputs), by looking at every coalition of features."""
+    ranks, n = model.cuts.ranks_of(row), len(row)
+    coalitions = [frozenset(c) for size in range(n + 1) for c in itertools.combinations(range(n), size)]
+    worth = {known: expected(model, ranks, known) for known in coalitions}
+    values = np.zeros((n, model.forest.n_outputs))
+    for feature in range(n):
+        for known in coalitions:
+            if feature not in known:
+                weight = math.factorial(len(known)) * math.factorial(n - len(known) - 1) / math.factorial(n)
+                values[feature] += weight * (worth[known | {feature}] - worth[known])
+    return values
+
+
+@pytest.mark.parametrize("compiles", [False, True], ids=["NumPy", "compiled"])
+def test_contributions_are_the_shapley_values_of_all_coalitions(model: Classifier, *, compiles: bool) -> None:
+    made = Contributions(model.forest, model.cuts, compiles=compiles)
+
+    for row in model.reference_rows[::40].tolist():
+        assert made.of(model.cuts.ranks_of(row)) == pytest.approx(by_definition(model, row), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["words and numbers", "gaps in words and numbers", "many columns"])
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+@pytest.mark.parametrize("quantity", [False, True], ids=["classes", "quantity"])
+def test_base_and_contributions_are_the_answer(kind: str, evaluator: str, *, quantity: bool) -> None:
+    found = oracle(kind, 0, "random-forest", quantity=quantity)
+    model = found.model(evaluator)
+    scale = max(1.0, float(np.abs(model.forest.values).max()))
+
+    for cells in found.questions(np.random.default_rng(0), 5).tolist():
+        row = model.validator.row(sample_of(cells))
+        divided = contributions(model, row)
+        assert divided is not None
+        base, values = divided
+        answer = model.predict(row)
+        outputs = [answer.value] if quantity else answer.probabilities
+        assert base + values.sum(axis=0) == pytest.approx(outputs, abs=TOLERANCE * scale)
+
+
+def test_a_feature_that_no_tree_uses_adds_nothing(digits: Classifier) -> None:  # noqa: F811
+    unused = [feature for feature, size in enumerate(digits.cuts.sizes) if not size]
+    divided = contributions(digits, [feature.example for feature in digits.features])
+
+    assert unused
+    assert divided is not None
+    assert not divided[1][unused].any()
