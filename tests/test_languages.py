@@ -172,8 +172,9 @@ def marked_model(n_features: int, n_labels: int, *, picture: bool = False, limit
     )
     model = writing.model_of(fitting.fit(dataset, Recipe(n_estimators=3, max_depth=4)))
     card = msgspec.structs.replace(
-        model.card, estimator="‹estimator›", libraries={"‹library›": "1"}, data_digest="0" * 64
-    )
+        model.card, estimator="‹estimator›", libraries={"‹library›": "1"}, data_digest="0" * 64,
+        target=msgspec.structs.replace(model.card.target, title="‹target›" if picture else ""),
+    )  # fmt: skip
     return dataclasses.replace(model, card=card)
 
 
@@ -192,7 +193,9 @@ def mixed_model(*, is_quantity: bool, has_gaps: bool = True) -> ModelFile:
                 header=f"‹header {i}›")
         for i, kind in enumerate(kinds)
     )  # fmt: skip
-    target = Target(title="‹target›", unit="‹unit›") if is_quantity else Target(labels=("‹no›", "‹yes›"))
+    target = Target(
+        title="‹target›", unit="‹unit›" if is_quantity else "", labels=() if is_quantity else ("‹no›", "‹yes›")
+    )
     dataset = Dataset("‹model›", "‹source›", features, target, rows, outcomes)
     model = writing.model_of(fitting.fit(dataset, Recipe(n_estimators=3)))
     card = msgspec.structs.replace(model.card, estimator="‹estimator›", libraries={}, data_digest=None)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ml.model.card import TrainedFeature
-from ml.model.explain import Change, Direction
-from ml.tables.numbers import shown_number
+from ml.model.explain import Change
 from web.page.fields import text_of
 from web.page.languages import Language
 
@@ -41,30 +40,19 @@ def change_view(
     return ChangeView(
         outcome,
         what or change.label,
-        condition=_condition(*_shown(change), feature, to),
+        condition=_condition(change, feature, to),
         feature=feature.key,
         title=to.title(feature),
         value=text_of(feature, change.value, to),
     )
 
 
-def _shown(change: Change) -> tuple[Direction, float]:
-    """Return the movement to say: past the threshold, or to the value that the button sets, where that is shorter."""
-    is_long = len(shown_number(change.threshold)) > len(shown_number(change.value)) + 1
-    if change.direction == "is" or not is_long:
-        return change.direction, change.threshold
-    return ("rises to" if change.direction.startswith("rises") else "falls to"), change.value
-
-
-def _condition(direction: Direction, threshold: float, feature: TrainedFeature, to: Language) -> str:
+def _condition(change: Change, feature: TrainedFeature, to: Language) -> str:
+    """Return when the answer changes: at the value that the button sets, which is shorter than many a threshold."""
     title = to.title(feature)
-    if direction == "is":
-        return to.gettext("%(title)s is %(choice)s", title=title, choice=text_of(feature, threshold, to))
-    shown = to.quantity(threshold, feature.unit)
-    if direction == "rises above":
-        return to.gettext("%(title)s rises above %(threshold)s", title=title, threshold=shown)
-    if direction == "rises to":
-        return to.gettext("%(title)s rises to %(threshold)s or more", title=title, threshold=shown)
-    if direction == "falls to":
-        return to.gettext("%(title)s falls to %(threshold)s or below", title=title, threshold=shown)
-    return to.gettext("%(title)s falls below %(threshold)s", title=title, threshold=shown)
+    if change.direction == "is":
+        return to.gettext("%(title)s is %(choice)s", title=title, choice=text_of(feature, change.value, to))
+    shown = to.quantity(change.value, feature.unit)
+    if change.direction.startswith("rises"):
+        return to.gettext("%(title)s rises to %(value)s or more", title=title, value=shown)
+    return to.gettext("%(title)s falls to %(value)s or below", title=title, value=shown)
