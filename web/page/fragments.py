@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from ml.model.classifier import Classifier, Prediction
 from ml.model.explain import Change, nearest_change
-from ml.model.lines import MOST_PIECES
 from ml.model.sample import InvalidSample, Note
+from ml.model.strips import MOST_PIECES
 from ml.tables.numbers import is_half_typed
 from web.page import answers, views
 from web.page.answers import Message, PredictionView
@@ -22,11 +22,11 @@ from web.page.axes import Axes, axes_of
 from web.page.changes import Outcome, change_view
 from web.page.decision_map import Mapper
 from web.page.languages import Language
-from web.page.lines import lines_of
 from web.page.model_card import card_view
 from web.page.picture import Picture
 from web.page.quantities import quantity_scale
 from web.page.snippet_panel import CodeView
+from web.page.strips import strips_of
 from web.page.templates import Outline, outline, render
 from web.page.why import why_of
 
@@ -100,7 +100,7 @@ class Fragments:
     def explanation(self, row: Sequence[float]) -> bytes:
         """Return the fragment that explains the answer to a row: why, and the lines below the fields."""
         why = why_of(self._model, row, self._model.predict(row), self._language)
-        lines = lines_of(self._model, row, self._language)
+        lines = strips_of(self._model, row, self._language)
         return self._render("_explanation.html", why=why, fields=lines).encode()
 
     def axes(self, x: str | None, y: str | None) -> Axes:
@@ -145,7 +145,7 @@ class Fragments:
             headline = self._headline(prediction) + " · "
             if self._is_quick:
                 why = why_of(self._model, row, prediction, self._language)
-                lines = {line.id: line for line in lines_of(self._model, row, self._language)}
+                lines = {line.id: line for line in strips_of(self._model, row, self._language)}
         return self._render(
             "page.html",
             page=view,

@@ -1,4 +1,4 @@
-"""The answers along each feature of a row, all others held: one line of pieces a feature."""
+"""The answers along each feature of a row, all others held: one strip of pieces a feature."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
 
-# More pieces of a line cannot be told apart on a screen.
+# More pieces of a strip cannot be told apart on a screen.
 MOST_PIECES = 128
 # Rows of many features are long: this many numbers take 8 MB as float32.
 MAX_VALUES = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Strip:
     """The answers along one feature, from the lowest value in training to the highest, or one for each choice.
 
     Attributes:
@@ -34,8 +34,8 @@ class Line:
     answers: Sequence[float]
 
 
-def lines(model: Classifier, row: Sequence[float]) -> list[Line]:
-    """Return the line of each feature through `row`, as the validator returns it. Cuts beyond a bound are left out."""
+def strips(model: Classifier, row: Sequence[float]) -> list[Strip]:
+    """Return the strip of each feature through `row`, as the validator returns it. Cuts beyond a bound are left out."""
     most = max(2, min(MOST_PIECES, MAX_VALUES // len(row) ** 2))
     ends = [_ends(feature, bounds, most) for feature, bounds in zip(model.features, model.cuts.bounds, strict=True)]
     sizes = [len(found) - 1 for found in ends]
@@ -49,7 +49,7 @@ def lines(model: Classifier, row: Sequence[float]) -> list[Line]:
         batch.values if model.quantity else np.take_along_axis(batch.outputs, batch.indices[:, None], axis=1)[:, 0]
     )
     return [
-        Line(found, batch.indices[start : start + size].tolist(), answers[start : start + size].tolist())
+        Strip(found, batch.indices[start : start + size].tolist(), answers[start : start + size].tolist())
         for found, start, size in zip(ends, starts, sizes, strict=False)
     ]
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from ml.model.classifier import Classifier
-from ml.model.lines import MOST_PIECES, lines
+from ml.model.strips import MOST_PIECES, strips
 from tests.conftest import EVALUATORS
 from tests.pipelines import sample_of
 from tests.test_explain import digits  # noqa: F401  # a fixture
 from tests.test_mixed_tables import oracle
 from web.page.languages import language
-from web.page.lines import lines_of
+from web.page.strips import strips_of
 
 
 @pytest.mark.parametrize("kind", ["words and numbers", "gaps in words and numbers", "many columns"])
@@ -27,7 +27,7 @@ def test_every_piece_of_a_line_has_the_answer_of_the_rows_in_it(kind: str, evalu
 
     for cells in found.questions(rng, 3).tolist():
         row = model.validator.row(sample_of(cells))
-        drawn = lines(model, row)
+        drawn = strips(model, row)
         assert len(drawn) == len(row)
         for position, (feature, line) in enumerate(zip(model.features, drawn, strict=True)):
             assert len(line.indices) == len(line.answers) == len(line.ends) - 1
@@ -46,13 +46,13 @@ def test_every_piece_of_a_line_has_the_answer_of_the_rows_in_it(kind: str, evalu
 def test_a_line_of_many_cuts_is_bounded(digits: Classifier) -> None:  # noqa: F811
     row = [feature.example for feature in digits.features]
 
-    assert max(len(line.indices) for line in lines(digits, row)) <= MOST_PIECES
+    assert max(len(line.indices) for line in strips(digits, row)) <= MOST_PIECES
 
 
 @pytest.mark.parametrize(("code", "words"), [("en", "along it the answer is"), ("es", "a lo largo de ella")])
 def test_a_line_is_said_in_words_and_covers_the_whole_width(model: Classifier, code: str, words: str) -> None:
     for row in model.reference_rows[::20].tolist():
-        for view, line in zip(lines_of(model, row, language(code)), lines(model, row), strict=True):
+        for view, line in zip(strips_of(model, row, language(code)), strips(model, row), strict=True):
             ((_, pieces),) = view.lines
             assert sum(float(piece.width) for piece in pieces) == pytest.approx(100, abs=0.2 * len(pieces))
             assert {model.labels[index] for index in line.indices} >= {

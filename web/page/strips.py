@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from ml.model import lines
 from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
-from ml.model.lines import Line
+from ml.model.strips import Strip, strips
 from web.page.axes import step_of
 from web.page.decision_map import hue_of, mark_of, sureness_of
 from web.page.fields import control_of
@@ -34,7 +33,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class LineView:
+class StripView:
     """The line of one feature: the pieces of each drawing, by the drawing's id, and the same in words.
 
     Radio buttons have a drawing each.
@@ -45,33 +44,33 @@ class LineView:
     said: str
 
 
-def lines_of(model: Classifier, row: Sequence[float], to: Language) -> Sequence[LineView]:
+def strips_of(model: Classifier, row: Sequence[float], to: Language) -> Sequence[StripView]:
     """Return the lines through a row, in the order of the features."""
     scale = quantity_scale(model.card, to)
     views = []
-    for number, (feature, line) in enumerate(zip(model.features, lines.lines(model, row), strict=True), 1):
-        pieces = _pieces(feature, line, scale)
+    for number, (feature, strip) in enumerate(zip(model.features, strips(model, row), strict=True), 1):
+        pieces = _pieces(feature, strip, scale)
         field = f"f{number}"
         drawn: list[tuple[str, Sequence[Piece]]] = [(f"{field}-line", pieces)]
         if control_of(feature) == "radio":
             alone = [replace(piece, x="0", width="100", middle="50") for piece in pieces]
             drawn = [(f"{field}-line-{choice}", [piece]) for choice, piece in enumerate(alone)]
-        views.append(LineView(field, drawn, _said(feature, line, model.labels, scale, to)))
+        views.append(StripView(field, drawn, _said(feature, strip, model.labels, scale, to)))
     return views
 
 
-def _pieces(feature: TrainedFeature, line: Line, scale: QuantityScale | None) -> list[Piece]:
+def _pieces(feature: TrainedFeature, strip: Strip, scale: QuantityScale | None) -> list[Piece]:
     if scale is None:
-        shades = [(index, sureness_of(answer)) for index, answer in zip(line.indices, line.answers, strict=True)]
+        shades = [(index, sureness_of(answer)) for index, answer in zip(strip.indices, strip.answers, strict=True)]
     else:
-        shades = [(scale.tone(level), "") for level in scale.levels_of(line.answers)]
+        shades = [(scale.tone(level), "") for level in scale.levels_of(strip.answers)]
     # The choices of a category stand side by side: each has a piece of its own.
     keys = list(enumerate(shades)) if feature.choices else [(0, shade) for shade in shades]
-    low, span = line.ends[0], line.ends[-1] - line.ends[0]
+    low, span = strip.ends[0], strip.ends[-1] - strip.ends[0]
     pieces = []
     for (_, (tone, sureness)), group in groupby(range(len(keys)), keys.__getitem__):
         places = list(group)
-        start, end = ((line.ends[at] - low) / (span or 1) * 100 for at in (places[0], places[-1] + 1))
+        start, end = ((strip.ends[at] - low) / (span or 1) * 100 for at in (places[0], places[-1] + 1))
         end = end if span else 100.0
         pieces.append(_piece(start, end, tone, sureness, is_label=scale is None))
     return pieces
@@ -88,21 +87,23 @@ def _piece(start: float, end: float, tone: int, sureness: str, *, is_label: bool
     )
 
 
-def _said(feature: TrainedFeature, line: Line, labels: Sequence[str], scale: QuantityScale | None, to: Language) -> str:
+def _said(
+    feature: TrainedFeature, strip: Strip, labels: Sequence[str], scale: QuantityScale | None, to: Language
+) -> str:
     """Return a line in words: the label of each piece with its end, or from what to what a quantity goes."""
     if scale is not None:
-        ends = {"low": scale.number(min(line.answers)), "high": scale.text(max(line.answers))}
+        ends = {"low": scale.number(min(strip.answers)), "high": scale.text(max(strip.answers))}
         return to.gettext("along it the answer goes from %(low)s to %(high)s", **ends)
-    if len({*line.indices}) == 1:
-        return to.gettext("along it the answer stays %(label)s", label=labels[line.indices[0]])
+    if len({*strip.indices}) == 1:
+        return to.gettext("along it the answer stays %(label)s", label=labels[strip.indices[0]])
     if feature.choices:
         parts = [
-            f"{choice}: {labels[index]}" for choice, index in zip(feature.choices, line.indices, strict=True)
+            f"{choice}: {labels[index]}" for choice, index in zip(feature.choices, strip.indices, strict=True)
         ]  # fmt: skip
     else:
-        runs = [(index, [*group][-1]) for index, group in groupby(range(len(line.indices)), line.indices.__getitem__)]
+        runs = [(index, [*group][-1]) for index, group in groupby(range(len(strip.indices)), strip.indices.__getitem__)]
         parts = [
-            to.gettext("%(label)s up to %(end)s", label=labels[index], end=to.rounded(line.ends[at + 1], step / 10))
+            to.gettext("%(label)s up to %(end)s", label=labels[index], end=to.rounded(strip.ends[at + 1], step / 10))
             for step in [step_of(feature)]
             for index, at in runs
         ]
