@@ -10,6 +10,7 @@ const LATE_MS = 1000; // an answer that takes longer leaves an old one on the sc
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 8000;
 const ASK_MS = 20_000; // an idle page asks this often whether the model is still the same
+const COPIED_MS = 1500; // a button says that it has copied
 const SLOP_PX = 8; // a finger that rests moves no farther
 
 const form = document.getElementById("measurements");
@@ -152,8 +153,25 @@ document.addEventListener("click", (event) => {
       for (const field of fields) field.put(sample.get(field.key) ?? field.start);
     }
     changed();
-  } else if (copy) navigator.clipboard.writeText(copy.parentElement.querySelector("code").textContent).then(() => say(copy.dataset.copy));
+  } else if (copy) {
+    const { share } = copy.dataset;
+    if (share) settleNow();
+    const text = { link: location.href, result: resultText() }[share] ?? copy.parentElement.querySelector("code").textContent;
+    navigator.clipboard.writeText(text).then(() => showCopied(copy));
+  }
 });
+// The answer and the values that it is for, as one writes them in a mail.
+function resultText() {
+  const values = fields.map(({ title, text, unit }) => `${title} ${text} ${unit}`.trim());
+  return `${prediction.firstElementChild.dataset.title}: ${values.join(", ")}\n${location.href}`;
+}
+
+function showCopied(button) {
+  button.dataset.text ??= button.textContent;
+  button.textContent = button.dataset.copy;
+  say(button.dataset.copy);
+  setTimeout(() => (button.textContent = button.dataset.text), COPIED_MS);
+}
 window.addEventListener("popstate", () => {
   fill(new URLSearchParams(location.search));
   refresh();
@@ -287,12 +305,6 @@ function settle() {
     link.href = addressOf(entries);
   }
   if (code?.open) code.dispatchEvent(new Event("refresh"));
-  const input = typed();
-  if (input !== settled) {
-    settled = input;
-    isSettled = true;
-    refresh();
-  }
   speak();
 }
 
@@ -301,6 +313,10 @@ function speak() {
   const { title, spoken } = prediction.firstElementChild.dataset;
   document.title = document.title.replace(/^.* · |^/, title ? () => `${title} · ` : "");
   say(spoken);
+  if (answered === settled) return;
+  settled = answered;
+  isSettled = true;
+  refresh();
 }
 
 function settleNow() {
@@ -359,12 +375,13 @@ function retryNow() {
 
 // The model was replaced. What belongs to it is replaced with it, if it has the same features; other ones need another
 // form.
-const isOurModel = (xhr) => xhr.getResponseHeader("X-Model-Features") === form.dataset.features;
+const isOurModel = (xhr) => [null, form.dataset.features].includes(xhr.getResponseHeader("X-Model-Features"));
 
 async function renew(xhr) {
   const version = document.getElementById("version");
-  if (version.textContent === xhr.getResponseHeader("X-Model-Version")) return;
-  version.textContent = xhr.getResponseHeader("X-Model-Version");
+  const current = xhr.getResponseHeader("X-Model-Version") ?? version.textContent;
+  if (version.textContent === current) return;
+  version.textContent = current;
   const page = new DOMParser().parseFromString(await (await fetch(addressOf(new FormData(form)))).text(), "text/html");
   if (page.getElementById("measurements")?.dataset.features !== form.dataset.features) return; // replaced once more
   for (const part of ["#card", ".examples", ".reserve"]) document.querySelector(part).replaceWith(page.querySelector(part));
@@ -428,13 +445,15 @@ function keepLast() {
     for (const name of Object.keys(last.dataset)) delete last.dataset[name];
     last.className = "last";
     last.inert = true;
-    prediction.append(last);
+    shown.append(last);
   }
 }
 
 function isShown(fragment) {
   const { firstElementChild } = new DOMParser().parseFromString(fragment, "text/html").body;
-  return firstElementChild.isEqualNode(prediction.firstElementChild);
+  const shown = prediction.firstElementChild.cloneNode(true);
+  shown.querySelector(".last")?.remove();
+  return firstElementChild.isEqualNode(shown);
 }
 
 function receive(event) {

@@ -40,7 +40,11 @@ def query_of(scope: Scope) -> dict[str, str]:
     Raises:
         Problem: 400, there are more than `MAX_QUERY_FIELDS`.
     """
-    query: str = scope["query_string"].decode("latin-1")
+    return fields_of_text(scope["query_string"].decode("latin-1"))
+
+
+def fields_of_text(query: str) -> dict[str, str]:
+    """Return the fields of a query in percent-encoding, as `query_of` does."""
     if not query:
         return {}
     parts = query.split("&")

@@ -57,7 +57,7 @@ def why_of(model: Classifier, row: Sequence[float], prediction: Prediction, to: 
     rest = math.fsum(values[at] for at in left)
     longest = max([abs(values[at]) for at in shown] + [abs(rest)]) or 1.0
     reasons = [
-        _reason(to.title(feature), _value_of(feature, row[at], to), values[at], longest=longest, scale=scale, to=to)
+        _reason(to.title(feature), value_of(feature, row[at], to), values[at], longest=longest, scale=scale, to=to)
         for at in shown
         for feature in [model.features[at]]
     ]
@@ -79,7 +79,7 @@ def count_of(model: Classifier) -> int:
     return min(len(model.features), SHOWN_REASONS + 1)
 
 
-def _value_of(feature: TrainedFeature, value: float, to: Language) -> str:
+def value_of(feature: TrainedFeature, value: float, to: Language) -> str:
     if math.isnan(value):
         return to.gettext("unknown")
     return with_unit(text_of(feature, value, to), feature.unit)
