@@ -23,6 +23,7 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.explain import explain
+from ml.model.labelling import decision_of
 from ml.options import parser
 from ml.scored import BadRow
 from ml.tables.dataset import Dataset
@@ -83,9 +84,11 @@ def _train(options: argparse.Namespace) -> None:
         test_size=options.test_size,
         balanced_class_weight=options.balanced,
     )
+    positive, threshold = options.threshold or (None, None)
+    decision = decision_of(dataset.target.labels, threshold, positive)
     with _Progress() as progress:
-        trained = fitting.fit(dataset, recipe, progress=progress.show)
-        folds = fitting.cross_validate(dataset, recipe, progress=progress.show)
+        trained = fitting.fit(dataset, recipe, decision=decision, progress=progress.show)
+        folds = fitting.cross_validate(dataset, recipe, decision=decision, progress=progress.show)
         model = writing.model_of(
             trained, cross_validation=folds, keep_samples=not options.no_samples, progress=progress.show
         )

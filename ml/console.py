@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from ml.errors import DatasetError, MLError, ModelFileError
 from ml.model import modelfile
-from ml.model.card import Card, QuantityReport, Report, TrainedFeature
+from ml.model.card import Card, Decision, QuantityReport, Report, TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.explain import Change, Explanation, Range
 from ml.tables.dataset import Target
@@ -101,6 +101,8 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
         yield f"recipe     seed {recipe.seed}, depth {depth}, leaf {recipe.min_samples_leaf}, classes {weights}"
     yield f"libraries  {', '.join(f'{name} {number}' for name, number in sorted(card.libraries.items()))}"
     yield f"labels     {', '.join(card.labels)}" if card.labels else f"quantity   {quantity_name(card.target)}"
+    if card.decision is not None:
+        yield f"decision   {decision_text(card.decision)}"
     yield "features"
     for feature in card.features:
         gaps = ", may be missing" if feature.has_gaps else ""
@@ -109,6 +111,11 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
             continue
         span = _with_unit(f"{shown_number(feature.low)} to {shown_number(feature.high)}", feature)
         yield f"  {feature.key}: {span} in training, for example {shown_number(feature.example)}{gaps}"
+
+
+def decision_text(decision: Decision) -> str:
+    """Return what a decision says, as a part of a sentence."""
+    return f"{decision.positive} where its probability is at least {shown_number(decision.threshold)}"
 
 
 def quantity_name(target: Target) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="balance the class weights (class_weight); default: all rows weigh the same",
     )
+    train.add_argument(
+        "--threshold", type=_threshold, metavar="[CLASS=]SHARE",
+        help="of two classes, the least probability with which this one, or else the second, is the answer; default: "
+        "the most probable class is",
+    )  # fmt: skip
     train.add_argument(
         "--no-samples",
         action="store_true",
@@ -196,6 +202,17 @@ def _share(text: str) -> float:
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
     return share
+
+
+def _threshold(text: str) -> tuple[str | None, float]:
+    label, equals, share = text.rpartition("=")
+    try:
+        threshold = number_of(share)
+    except NotANumber:
+        threshold = math.nan
+    if not 0 <= threshold <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a probability from 0 to 1, or CLASS= and one")
+    return label if equals else None, threshold
 
 
 def _limits(text: str) -> tuple[str, Limits]:

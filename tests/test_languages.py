@@ -21,7 +21,7 @@ from babel.support import NullTranslations
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from ml.model.card import Card, CrossValidation, Recipe, Report
+from ml.model.card import Card, CrossValidation, Decision, Recipe, Report
 from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
@@ -280,8 +280,10 @@ def shown() -> tuple[Bracketing, list[str]]:
     )
     words, quantity = mixed_model(is_quantity=False), mixed_model(is_quantity=True)
     useless = {"mean_absolute_error": 2.0, "baseline_error": 1.0, "train_rows": None}
+    decided = msgspec.structs.replace(words.card, decision=Decision(positive="‹yes›", threshold=0.25))
     mixed = [
-        (words, words.card), (quantity, quantity.card), (mixed_model(is_quantity=True, has_gaps=False), None),
+        (words, words.card), (words, decided), (quantity, quantity.card),
+        (mixed_model(is_quantity=True, has_gaps=False), None),
         (quantity, reported(quantity.card, **useless)),
     ]  # fmt: skip
     found = list(states_of(with_card(small, small.card), to))

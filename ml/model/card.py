@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Iterable
@@ -129,12 +130,20 @@ class Quantity(msgspec.Struct, frozen=True, kw_only=True):
     interval: Interval
 
 
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """Decides between two labels: `positive` is the answer where its probability is at least `threshold`."""
+
+    positive: str
+    threshold: float
+
+
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything about a model but its trees.
 
     `libraries` are the versions that trained it, `recipe` reproduces it, and `data_digest` is the SHA-256 of the table
     it was trained on; the last two are None for a model that was fitted elsewhere. `picture` is that of the data set.
-    `quantity` is None for a classifier, and only for one.
+    `quantity` is None for a classifier, and only for one. Without a
+    `decision` the most probable label is the answer.
     """
 
     name: str
@@ -149,11 +158,24 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     data_digest: str | None
     picture: tuple[Shape, ...] = ()
     quantity: Quantity | None = None
+    decision: Decision | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The class names in the order of the classes; none for a quantity."""
         return self.target.labels
+
+    @property
+    def interface(self) -> str:
+        """12 hex digits that two models share when they take the same samples and give the same labels."""
+        features = [
+            (
+                feature.key, feature.title, feature.unit, feature.header, feature.minimum, feature.maximum,
+                feature.choices, feature.has_gaps, feature.markers, feature.decimal, feature.thousands,
+            )
+            for feature in self.features
+        ]  # fmt: skip
+        return hashlib.sha256(msgspec.json.encode((features, self.target))).hexdigest()[:12]
 
     def check(self) -> None:
         """Refuse a card that no model can have.
@@ -186,7 +208,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         self._check_picture()
 
     def _check_target(self) -> None:
-        labels, report, quantity = self.labels, self.report, self.quantity
+        labels, report, quantity, decision = self.labels, self.report, self.quantity, self.decision
+        if decision and not (len(labels) == 2 and decision.positive in labels and 0 <= decision.threshold <= 1):
+            raise ModelFileError("the decision is not a threshold from 0 to 1 on one of two labels")
         if isinstance(report, QuantityReport) != (quantity is not None) or (quantity is not None and labels):
             raise ModelFileError("the card mixes classes and a quantity")
         if quantity is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import time
@@ -11,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError
 from ml.model import compiled, decision_table, modelfile
-from ml.model.card import Card
+from ml.model.card import Card, Decision
 from ml.model.compiled import Compiled
 from ml.model.cuts import BELOW_CHOICES, Cuts
 from ml.model.decision_table import DecisionTable, LabelGrid
 from ml.model.forest import Forest
+from ml.model.labelling import Labelling
 from ml.model.modelfile import ModelFile
 from ml.model.sample import Validator
 from ml.model.walk import Walk
@@ -44,7 +43,7 @@ class Prediction:
 
     Attributes:
         index: the position of the label among the model's labels; 0 for a quantity.
-        label: the most probable label; of several, the first. A quantity has none.
+        label: see `ml.model.labelling`. A quantity has none.
         probabilities: one float64 a label, bit-identical to scikit-learn's `predict_proba`; none for a quantity.
         value: the quantity, bit-identical to scikit-learn's `predict`; NaN for a class.
     """
@@ -100,11 +99,11 @@ class Evaluator(Protocol):
 class _ByCell:
     """A decision table, its answers made once."""
 
-    def __init__(self, table: DecisionTable, labels: Sequence[str]) -> None:
+    def __init__(self, table: DecisionTable, labelling: Labelling) -> None:
         self._table = table
-        self._indices: NDArray[np.intp] = table.answers.argmax(axis=1)
-        self.grid = table.label_grid(self._indices) if 0 < len(labels) <= LabelGrid.MAX_LABELS else None
-        self._predictions = [prediction_of(outputs, labels) for outputs in table.answers.tolist()]
+        self._indices = labelling.indices(table.answers)
+        self.grid = table.label_grid(self._indices) if 0 < len(labelling.labels) <= LabelGrid.MAX_LABELS else None
+        self._predictions = [prediction_of(outputs, labelling) for outputs in table.answers.tolist()]
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         return self._predictions[self._table.outcome(row, ranks)]
@@ -121,39 +120,45 @@ class _ByCell:
 class _ByTree:
     """A forest with too many cells, its trees evaluated for each row."""
 
-    def __init__(self, trees: Compiled | Walk, labels: Sequence[str]) -> None:
+    def __init__(self, trees: Compiled | Walk, labelling: Labelling) -> None:
         self._trees = trees
-        self._labels = labels
+        self._labelling = labelling
         self.grid: LabelGrid | None = None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
-        return prediction_of(self._trees.one(row, ranks).tolist(), self._labels)
+        return prediction_of(self._trees.one(row, ranks).tolist(), self._labelling)
 
     def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
         outputs = self._trees.batch(rows)
-        return Batch(outputs.argmax(axis=1), outputs)
+        return Batch(self._labelling.indices(outputs), outputs)
 
     def predict_each(self, rows: NDArray[np.float32]) -> list[Prediction]:
-        return [prediction_of(outputs, self._labels) for outputs in self._trees.batch(rows).tolist()]
+        return [prediction_of(outputs, self._labelling) for outputs in self._trees.batch(rows).tolist()]
 
 
-def prediction_of(outputs: Sequence[float], labels: Sequence[str]) -> Prediction:
+def prediction_of(outputs: Sequence[float], labelling: Labelling) -> Prediction:
     """Return the prediction with these outputs: probabilities by label, or without labels one quantity."""
-    if not labels:
+    if not labelling.labels:
         return Prediction(0, "", (), outputs[0])
-    # list.index and max: the first of several, as argmax gives it.
-    index = outputs.index(max(outputs))
-    return Prediction(index, labels[index], tuple(outputs))
+    index = labelling.index(outputs)
+    return Prediction(index, labelling.labels[index], tuple(outputs))
 
 
 def compile_forest(
-    forest: Forest, cuts: Cuts, *, labels: Sequence[str], max_cells: int, compiles: bool = True
+    forest: Forest,
+    cuts: Cuts,
+    *,
+    labels: Sequence[str],
+    max_cells: int,
+    compiles: bool = True,
+    decision: Decision | None = None,
 ) -> Evaluator:
     """Return the fastest evaluator that the forest fits into; only `compiles` lets it be compiled code."""
+    labelling = Labelling.by(labels, decision)
     if DecisionTable.fits(forest, cuts, max_cells):
-        return _ByCell(DecisionTable(forest, cuts), labels)
+        return _ByCell(DecisionTable(forest, cuts), labelling)
     kernels = compiled.kernels() if compiles else None
-    return _ByTree(Compiled(forest, cuts, kernels) if kernels else Walk(forest, cuts), labels)
+    return _ByTree(Compiled(forest, cuts, kernels) if kernels else Walk(forest, cuts), labelling)
 
 
 class Classifier:
@@ -187,10 +192,15 @@ class Classifier:
         self.reference_rows = model.reference_rows
         self.reference_outcomes = model.reference_outcomes
         self._n_features = len(self.features)
-        self.interface = _interface_of(model.card)
+        self.interface = model.card.interface
         self.cuts = Cuts(model.forest, lowest_of(self.features))
         self._evaluator = compile_forest(
-            model.forest, self.cuts, labels=self.labels, max_cells=max_cells, compiles=compiles
+            model.forest,
+            self.cuts,
+            labels=self.labels,
+            decision=self.card.decision,
+            max_cells=max_cells,
+            compiles=compiles,
         )
         self.grid = self._evaluator.grid
         self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]
@@ -260,17 +270,6 @@ def lowest_of(features: Sequence[Feature]) -> dict[int, float]:
     lowest = {True: BELOW_CHOICES, False: -math.inf}
     may_lack = {position: feature for position, feature in enumerate(features) if feature.choices or feature.has_gaps}
     return {position: lowest[bool(feature.choices)] for position, feature in may_lack.items()}
-
-
-def _interface_of(card: Card) -> str:
-    features = [
-        (
-            feature.key, feature.title, feature.unit, feature.header, feature.minimum, feature.maximum,
-            feature.choices, feature.has_gaps, feature.markers, feature.decimal, feature.thousands,
-        )
-        for feature in card.features
-    ]  # fmt: skip
-    return hashlib.sha256(msgspec.json.encode((features, card.target))).hexdigest()[:12]
 
 
 def load(

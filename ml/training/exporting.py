@@ -12,9 +12,11 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ml.errors import DatasetError
+from ml.errors import DatasetError, ForestError
+from ml.model.card import Decision
 from ml.model.classifier import Classifier
 from ml.model.forest import Forest
+from ml.model.labelling import Labelling, decision_of
 from ml.tables.dataset import Target
 from ml.tables.headers import Limits, feature_of
 from ml.tables.numbers import LARGEST
@@ -34,6 +36,8 @@ def export(
     y_train: ArrayLike | None = None,
     limits: Mapping[str, Limits] | None = None,
     name: str | None = None,
+    threshold: float | None = None,
+    positive: object = None,
 ) -> Classifier:
     """Write the model file of a forest fitted elsewhere, with the same checks, golden rows and report; without pickle.
 
@@ -46,6 +50,9 @@ def export(
         X_train, y_train: the rows that it was fitted on, for the training ranges; else the test rows replace them.
         limits: limits by feature key.
         name: the model's name; else the file's name without its ending.
+        threshold: of two classes, the least probability with which `positive` is the answer; else the most probable
+            class is, or what a FixedThresholdClassifier or a TunedThresholdClassifierCV around the forest has decided.
+        positive: the class of the threshold; else the second one.
 
     Raises:
         ForestError: the estimator is of another kind.
@@ -55,6 +62,7 @@ def export(
     path = Path(path)
     check_name(name or path.stem)
     features = tuple(feature_of(text, limits) for text in feature_names)
+    forest, decision = _without_threshold(forest)
     keys = {feature.key for feature in features}
     trees = Forest.from_estimator(forest)
     if trees.n_features != len(keys):
@@ -79,7 +87,11 @@ def export(
     )
     parts = Split(train_rows, test_rows, train_outcomes, test_outcomes)
     labels = tuple(str(label) for label in getattr(forest, "classes_", ()))
-    answers = answers_of(forest, test_rows)
+    if threshold is not None or positive is not None:
+        decision = decision_of(
+            labels, 0.5 if threshold is None else threshold, None if positive is None else str(positive)
+        )
+    answers = answers_of(forest, test_rows, Labelling.by(labels, decision))
     report = measure(answers, parts, n_labels=len(labels))
     trained = Trained(
         name=name or path.stem,
@@ -92,6 +104,7 @@ def export(
         interval=None,
         recipe=None,
         data_digest=None,
+        decision=decision,
     )
     if not labels:
         # Of the test rows, half make the interval and the others measure it.
@@ -99,6 +112,30 @@ def export(
         parts = Split(train_rows, test_rows[measured], train_outcomes, test_outcomes[measured])
         trained = with_interval(replace(trained, split=parts), interval_of(made), answers[measured])
     return write(model_of(trained), path, trained=trained)
+
+
+def _without_threshold(estimator: Any) -> tuple[Any, Decision | None]:
+    """Return the estimator that gives the probabilities, and the decision of one around it by a threshold."""
+    kind = type(estimator).__name__
+    if kind not in ("FixedThresholdClassifier", "TunedThresholdClassifierCV"):
+        return estimator, None
+    inner = getattr(estimator, "estimator_", None)
+    if inner is None:
+        raise ForestError(f"{kind} is not fitted")
+    # What it asks first, as scikit-learn does.
+    if estimator.response_method == "decision_function" or not hasattr(inner, "predict_proba"):
+        raise ForestError(f"the threshold of {kind} is not one of probabilities: set response_method='predict_proba'")
+    threshold = getattr(estimator, "best_threshold_", None)
+    if threshold is None:
+        threshold = 0.5 if estimator.threshold == "auto" else estimator.threshold
+    curve = getattr(estimator, "_curve_scorer", None)
+    positive = curve._get_pos_label() if curve is not None else estimator.pos_label
+    labels = [str(label) for label in estimator.classes_]
+    return inner, _decision(labels, threshold, positive)
+
+
+def _decision(labels: Sequence[str], threshold: float, positive: object) -> Decision | None:
+    return decision_of(labels, threshold, None if positive is None else str(positive))
 
 
 def _checked(

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ml.errors import DatasetError
 from ml.model import decision_table
-from ml.model.card import CrossValidation, Interval, QuantityReport, Recipe, Report
+from ml.model.card import CrossValidation, Decision, Interval, QuantityReport, Recipe, Report
 from ml.model.classifier import compile_forest, lowest_of
 from ml.model.cuts import Cuts
 from ml.model.forest import Forest
+from ml.model.labelling import Labelling
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training.measuring import Split, answers_of, interval_of, measure, r2_of
 
@@ -54,6 +55,12 @@ class Trained:
     recipe: Recipe | None
     data_digest: str | None
     picture: tuple[Shape, ...] = ()
+    decision: Decision | None = None
+
+    @property
+    def labelling(self) -> Labelling:
+        """How the label follows from the probabilities."""
+        return Labelling.by(self.target.labels, self.decision)
 
 
 def check_name(name: str) -> None:
@@ -113,8 +120,17 @@ def _check_classes(dataset: Dataset, classes: NDArray[np.intp], recipe: Recipe) 
         )
 
 
-def fit(dataset: Dataset, recipe: Recipe | None = None, *, progress: Progress = silent) -> Trained:
+def fit(
+    dataset: Dataset,
+    recipe: Recipe | None = None,
+    *,
+    decision: Decision | None = None,
+    progress: Progress = silent,
+) -> Trained:
     """Fit an estimator on the training part of `dataset` and measure it on the rest.
+
+    Args:
+        decision: decides between two labels; else the most probable one is the answer.
 
     Raises:
         DatasetError: the rows cannot be split.
@@ -131,11 +147,14 @@ def fit(dataset: Dataset, recipe: Recipe | None = None, *, progress: Progress = 
         target=dataset.target,
         estimator=estimator,
         split=parts,
-        report=measure(answers_of(estimator, parts.test_rows), parts, n_labels=len(labels)),
+        report=measure(
+            answers_of(estimator, parts.test_rows, Labelling.by(labels, decision)), parts, n_labels=len(labels)
+        ),
         interval=None,
         recipe=recipe,
         data_digest=dataset.digest(),
         picture=dataset.picture,
+        decision=decision,
     )
     return trained if labels else _with_interval(trained, progress=progress)
 
@@ -153,7 +172,8 @@ def _with_interval(trained: Trained, *, progress: Progress) -> Trained:
         estimator = _fit(rows[learn], values[learn], trained.recipe, labels=())
         errors[rest] = values[rest] - estimator.predict(rows[rest])
         progress("interval", done, folds)
-    return with_interval(trained, interval_of(errors), answers_of(trained.estimator, trained.split.test_rows))
+    answers = answers_of(trained.estimator, trained.split.test_rows, trained.labelling)
+    return with_interval(trained, interval_of(errors), answers)
 
 
 def with_interval(trained: Trained, interval: Interval, answers: NDArray[np.float64]) -> Trained:
@@ -166,7 +186,12 @@ def with_interval(trained: Trained, interval: Interval, answers: NDArray[np.floa
 
 
 def cross_validate(
-    dataset: Dataset, recipe: Recipe, *, folds: int = FOLDS, progress: Progress = silent
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    decision: Decision | None = None,
+    folds: int = FOLDS,
+    progress: Progress = silent,
 ) -> CrossValidation:
     """Return the score of estimators of the same recipe over folds of the whole table, stratified by class.
 
@@ -184,7 +209,11 @@ def cross_validate(
     scores = []
     for train, test in parts.split(dataset.rows, outcomes):
         estimator = _fit(dataset.rows[train], outcomes[train], recipe, labels=labels)
-        scores.append(float(estimator.score(dataset.rows[test], outcomes[test])))
+        if decision is None:
+            scores.append(float(estimator.score(dataset.rows[test], outcomes[test])))
+        else:
+            answers = answers_of(estimator, dataset.rows[test], Labelling.by(labels, decision))
+            scores.append(float((answers == outcomes[test]).mean()))
         progress(f"{folds}-fold cross-validation", len(scores), folds)
     return CrossValidation(folds=folds, mean=float(np.mean(scores)), deviation=float(np.std(scores)))
 
@@ -200,7 +229,9 @@ def importance(trained: Trained, *, progress: Progress = silent) -> NDArray[np.f
     true = trained.split.test_outcomes[:IMPORTANCE_ROWS]
     labels = trained.target.labels
     cuts = Cuts(forest, lowest_of(trained.features))
-    evaluator = compile_forest(forest, cuts, labels=labels, max_cells=decision_table.MAX_CELLS)
+    evaluator = compile_forest(
+        forest, cuts, labels=labels, decision=trained.decision, max_cells=decision_table.MAX_CELLS
+    )
     seed = np.random.RandomState(trained.recipe.seed if trained.recipe else 0).randint(2**31)
 
     def score(rows: NDArray[np.float32]) -> float:

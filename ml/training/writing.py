@@ -52,6 +52,7 @@ def model_of(
         data_digest=trained.data_digest,
         picture=trained.picture,
         quantity=_quantity(trained),
+        decision=trained.decision,
     )
     return ModelFile(
         card=card,

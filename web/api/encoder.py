@@ -112,7 +112,8 @@ def description_of(model: Classifier) -> StreamModel:
     """Return the model as it is announced to programs."""
     target = model.card.target
     features = tuple(map(_feature, model.features))
-    return StreamModel(model.name, model.version, ModelTarget(target.title, target.unit), features, model.labels)
+    about = ModelTarget(target.title, target.unit)
+    return StreamModel(model.name, model.version, about, features, model.labels, model.card.decision)
 
 
 def _feature(feature: TrainedFeature) -> ModelFeature:

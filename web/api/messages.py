@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from ml.model.card import Decision
 from ml.model.sample import FieldError, Note
 from web.problems import ProblemDetails
 
@@ -192,13 +193,19 @@ class ModelTarget(msgspec.Struct, frozen=True):
 
 
 class StreamModel(msgspec.Struct, frozen=True):
-    """The model as the stream announces it; a model of a quantity has no labels."""
+    """The model as the stream announces it; a model of a quantity has no labels.
+
+    Attributes:
+        decision: how the label follows from the probabilities of two labels; null where it is the most probable one.
+            Probabilities alone, in binary frames and tensors, are not changed by it.
+    """
 
     name: str
     version: str
     target: ModelTarget
     features: tuple[ModelFeature, ...]
     labels: tuple[str, ...]
+    decision: Decision | None
 
 
 class ModelFrame(msgspec.Struct, frozen=True, tag="model"):

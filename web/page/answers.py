@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ml.model.card import TrainedFeature
+from ml.model.card import Card, Decision, TrainedFeature
 from ml.model.classifier import Prediction
 from ml.model.sample import FieldError, InvalidSample, Note
 from ml.model.values import no_value_text
@@ -52,7 +52,8 @@ class Message:
 class PredictionView:
     """The fragment: an answer, an incomplete sample, or one with errors.
 
-    `guess` says how many values the model has not seen the like of; it is empty for an answer that is none.
+    `guess` says how many values the model has not seen the like of; it is empty for an answer that is none. `decision`
+    says how the label follows from the probabilities; it is empty for the most probable label.
     """
 
     state: Literal["answer", "incomplete", "invalid"]
@@ -61,23 +62,34 @@ class PredictionView:
     bars: Sequence[Bar] = ()
     quantity: QuantityView | None = None
     guess: str = ""
+    decision: str = ""
     messages: Sequence[Message] = ()
     waiting_for: str = ""
 
 
-def answer_view(
-    prediction: Prediction, labels: Sequence[str], messages: Sequence[Message], to: Language
-) -> PredictionView:
+def answer_view(prediction: Prediction, card: Card, messages: Sequence[Message], to: Language) -> PredictionView:
     """Return the view of a label with its probabilities."""
     bars = [
         Bar(label, repr(share), to.percent(share), mark_of(index), chosen=index == prediction.index)
-        for index, (label, share) in enumerate(zip(labels, prediction.probabilities, strict=True))
+        for index, (label, share) in enumerate(zip(card.labels, prediction.probabilities, strict=True))
     ]
     chosen = bars[prediction.index]
     if len(bars) > ORDERED_LABELS:
         bars.sort(key=lambda bar: -float(bar.share))
     guess = _guess(messages, to)
-    return PredictionView("answer", prediction.label, chosen.percent, bars, guess=guess, messages=messages)
+    decision = decision_text(card.decision, to) if card.decision else ""
+    return PredictionView(
+        "answer", prediction.label, chosen.percent, bars, guess=guess, decision=decision, messages=messages
+    )
+
+
+def decision_text(decision: Decision, to: Language) -> str:
+    """Return what a decision says."""
+    return to.gettext(
+        "%(label)s from a probability of %(threshold)s on",
+        label=decision.positive,
+        threshold=to.percent(decision.threshold),
+    )
 
 
 def quantity_view(value: float, scale: QuantityScale, messages: Sequence[Message], to: Language) -> PredictionView:

@@ -157,7 +157,7 @@ class Fragments:
         if self._quantity:
             view = answers.quantity_view(prediction.value, self._quantity, messages, self._language)
         else:
-            view = answers.answer_view(prediction, self._model.labels, messages, self._language)
+            view = answers.answer_view(prediction, self._model.card, messages, self._language)
         return outline("_prediction.html", self._language, prediction=view, strip=self._strip)
 
     def _render_change(self, outcome: Outcome, what: str, change: Change | None) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ml.model.card import Card, QuantityReport, Recipe, Report, TrainedFeature
+from web.page.answers import decision_text
 from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mistakes_of
 from web.page.languages import NO_BREAK, Language, with_unit
 from web.page.quality import Fact, Scale, accuracy_interval, accuracy_scale, class_quality, quantity_quality
@@ -159,6 +160,8 @@ def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
         yield Fact(_("Digest of the data"), f"SHA-256 {card.data_digest[:DIGEST_CHARACTERS]}…")
     trees = language.ngettext("%(count)s tree", "%(count)s trees", card.trees)
     yield Fact(_("Method"), f"{card.estimator}, {trees}")
+    if card.decision:
+        yield Fact(_("Decision"), decision_text(card.decision, language))
     if card.recipe:
         yield Fact(_("Parameters"), ", ".join(_recipe(card.recipe, language)))
     if card.libraries:

@@ -113,6 +113,13 @@ def _target(model: Classifier) -> str:
     return f"; predicts {target.title}{unit}" if target.title else ""
 
 
+def _label(model: Classifier) -> str:
+    """Return how the label follows from the probabilities."""
+    if decision := model.card.decision:
+        return f"{decision.positive} where its probability is at least {decision.threshold!r}, else the other label"
+    return "the most probable label; of several, the first"
+
+
 def _schemas(model: Classifier, settings: Settings) -> Json:
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
     for schema in schemas.values():
@@ -126,7 +133,7 @@ def _schemas(model: Classifier, settings: Settings) -> Json:
         if model.quantity:
             schemas[name] = of_quantity | {"title": name}
         elif "label" in schemas[name]["properties"]:
-            schemas[name]["properties"]["label"] = {"enum": list(model.labels)}
+            schemas[name]["properties"]["label"] = {"enum": list(model.labels), "description": _label(model)}
     return {
         **schemas,
         "Sample": {"anyOf": [ref("NamedSample"), ref("OrderedSample")]},
