@@ -164,7 +164,9 @@ def test_a_file_with_an_impossible_decision_is_refused(name: str, decision: Deci
     model = writing.model_of(small_tables.trained(name))
     content = modelfile.dump(replace(model, card=msgspec.structs.replace(model.card, decision=decision)))
 
-    with pytest.raises(ModelFileError, match="the decision is not a threshold from 0 to 1 on one of two labels"):
+    with pytest.raises(
+        ModelFileError, match="the decision does not name one of two labels and a threshold from 0 to 1"
+    ):
         Classifier(modelfile.parse(content), "0" * 12)
 
 

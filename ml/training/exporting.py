@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ml.errors import DatasetError, ForestError
+from ml.estimators.trees import forest_from
 from ml.model.card import Decision
 from ml.model.classifier import Classifier
-from ml.model.forest import Forest
 from ml.model.labelling import Labelling, decision_of
 from ml.tables.dataset import Target
 from ml.tables.headers import Limits, feature_of
@@ -64,7 +64,7 @@ def export(
     features = tuple(feature_of(text, limits) for text in feature_names)
     forest, decision = _without_threshold(forest)
     keys = {feature.key for feature in features}
-    trees = Forest.from_estimator(forest)
+    trees = forest_from(forest)
     if trees.n_features != len(keys):
         raise DatasetError(f"the forest has {forest.n_features_in_} features, and needs as many different names")
     if unknown := sorted((limits or {}).keys() - keys):
