@@ -16,12 +16,14 @@ FEATURES = (
 )
 SCALED = (Operation("subtract", (29.7,)), Operation("divide", (14.5,)))
 COLUMNS = (
-    Column(feature=0, fill=28.0, operations=SCALED),
+    Column(feature=0, operations=(Operation("fill", (28.0,)), *SCALED)),
     Column(feature=1, table=(None, 0.0, 1.0, 0.0, 0.0)),
     Column(feature=0, is_missing=True),
-    Column(feature=0, fill=1.0, operations=(Operation("bin", (10.0, 20.0)), Operation("equals", (1.0,)))),
+    Column(feature=0, operations=(Operation("bin", (10.0, 20.0)), Operation("equals", (1.0,)))),
     Column(feature=1, table=(-1.0, -1.0, 0.0, 1.0, 2.0), operations=(Operation("add", (0.5,)),)),
-    Column(feature=0, fill=2.0, operations=(Operation("subtract", (1.0,)), Operation("divide", (0.3,)))),
+    Column(
+        feature=0, operations=(Operation("fill", (2.0,)), Operation("subtract", (1.0,)), Operation("divide", (0.3,)))
+    ),
     Column(feature=0, operations=(Operation("log1p"),)),
 )
 ROWS = np.array([[38.0, 0.0], [np.nan, -1.0], [10.0, np.nan], [20.0, 2.0], [1e30, 1.0]])
@@ -49,7 +51,7 @@ def test_columns_are_the_same_after_a_file() -> None:
     "column",
     [
         Column(feature=2), Column(feature=-1), Column(feature=1), Column(feature=1, table=(0.0,) * 4),
-        Column(feature=0, table=(0.0,) * 5), Column(feature=0, fill=float("inf")),
+        Column(feature=0, table=(0.0,) * 5), Column(feature=0, operations=(Operation("fill", (float("inf"),)),)),
         Column(feature=0, operations=(Operation("add"),)), Column(feature=0, operations=(Operation("log", (1.0,)),)),
         Column(feature=0, operations=(Operation("bin", (2.0, 1.0)),)), Column(feature=0, operations=SCALED * 60),
         Column(feature=0, operations=(Operation("divide", (float("nan"),)),)),

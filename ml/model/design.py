@@ -46,11 +46,14 @@ NO_VALUE, UNKNOWN_WORD, FIRST_CHOICE = 0, 1, 2
 class Operation(msgspec.Struct, frozen=True):
     """One operation on the values of a column.
 
-    `bin` counts the edges at or below a value; `equals` and `above` are 1 where a value is so and else 0; `at_least`
+    `fill` replaces no value; `bin` counts the edges at or below a value; `equals` and `above` are 1 where a value is so and else 0; `at_least`
     and `at_most` bound it; a function has NumPy's name and no numbers.
     """
 
-    name: Function | Literal["subtract", "divide", "multiply", "add", "at_least", "at_most", "equals", "above", "bin"]
+    name: (
+        Function
+        | Literal["subtract", "divide", "multiply", "add", "at_least", "at_most", "equals", "above", "bin", "fill"]
+    )
     numbers: tuple[float, ...] = ()
 
     def __call__(self, values: Values) -> Values:
@@ -60,8 +63,7 @@ class Operation(msgspec.Struct, frozen=True):
                 return np.asarray(FUNCTIONS[self.name](values), dtype=np.float64)
         if self.name == "bin":
             return np.searchsorted(np.array(self.numbers), values, side="right").astype(np.float64)
-        with np.errstate(over="ignore"):
-            return np.asarray(OF_A_NUMBER[self.name](values, self.numbers[0]), dtype=np.float64)
+        return _by_number(self.name, values, self.numbers[0])
 
     @property
     def is_possible(self) -> bool:
@@ -79,14 +81,12 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         feature: its position among the features.
         table: of a category, the value of each of its cells; None is no value.
         is_missing: the column is 1 where the feature has no value, and else 0.
-        fill: replaces no value.
         operations: on what this gives, one after the other.
     """
 
     feature: int
     table: tuple[float | None, ...] = ()
     is_missing: bool = False
-    fill: float | None = None
     operations: tuple[Operation, ...] = ()
 
     def values(self, column: Values) -> Values:
@@ -96,8 +96,6 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             values = np.array(self.table, dtype=np.float64)[cells_of(column)]
         elif self.is_missing:
             values = np.isnan(column).astype(np.float64)
-        if self.fill is not None:
-            values = np.where(np.isnan(values), self.fill, values)
         for operation in self.operations:
             values = operation(values)
         return values
@@ -118,11 +116,18 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         choices = features[self.feature].choices
         if len(self.table) != (FIRST_CHOICE + len(choices) if choices else 0):
             raise ModelFileError(f"a column of feature {features[self.feature].key!r} has not a value for each choice")
-        numbers = [number for number in (self.fill, *self.table) if number is not None]
+        numbers = [number for number in self.table if number is not None]
         if not all(map(math.isfinite, numbers)) or len(self.operations) > MAX_OPERATIONS:
             raise ModelFileError("a column has a number that is not finite, or too many operations")
         if not all(operation.is_possible for operation in self.operations):
             raise ModelFileError("an operation of a column has numbers that it cannot have")
+
+
+def _by_number(name: str, values: Values, numbers: Values | float) -> Values:
+    if name == "fill":
+        return np.where(np.isnan(values), numbers, values)
+    with np.errstate(over="ignore"):
+        return np.asarray(OF_A_NUMBER[name](values, numbers), dtype=np.float64)
 
 
 def cells_of(column: Values) -> NDArray[np.intp]:
@@ -162,13 +167,12 @@ def _kind(column: Column, place: int) -> Any:
     """Return what the columns of a group have in common; a column with edges is alone."""
     names = tuple(operation.name for operation in column.operations)
     alone = place if "bin" in names else -1
-    return bool(column.table), column.is_missing, column.fill is None, names, alone
+    return bool(column.table), column.is_missing, names, alone
 
 
 def _maker(columns: Sequence[Column]) -> Callable[[Values], Values]:
     """Return what makes the columns of one group, shape (n, n_group), of rows."""
     first, features = columns[0], np.array([column.feature for column in columns])
-    fills = np.array([np.nan if column.fill is None else column.fill for column in columns])
     tables = np.full((len(columns), FIRST_CHOICE + MAX_CHOICES if first.table else 0), np.nan)
     for line, column in zip(tables, columns, strict=True):
         line[: len(column.table)] = [np.nan if value is None else value for value in column.table]
@@ -184,13 +188,9 @@ def _maker(columns: Sequence[Column]) -> Callable[[Values], Values]:
             values = tables[order, cells_of(values)]
         elif first.is_missing:
             values = np.isnan(values).astype(np.float64)
-        if first.fill is not None:
-            values = np.where(np.isnan(values), fills, values)
         for operation, numbers in steps:
-            if operation.name in OF_A_NUMBER:
-                values = np.asarray(OF_A_NUMBER[operation.name](values, numbers), dtype=np.float64)
-            else:
-                values = operation(values)
+            is_alike = operation.name in FUNCTIONS or operation.name == "bin"
+            values = operation(values) if is_alike else _by_number(operation.name, values, numbers)
         return values
 
     return make
