@@ -46,8 +46,8 @@ NO_VALUE, UNKNOWN_WORD, FIRST_CHOICE = 0, 1, 2
 class Operation(msgspec.Struct, frozen=True):
     """One operation on the values of a column.
 
-    `fill` replaces no value; `bin` counts the edges at or below a value; `equals` and `above` are 1 where a value is so and else 0; `at_least`
-    and `at_most` bound it; a function has NumPy's name and no numbers.
+    `fill` replaces no value; `bin` counts the edges at or below a value; `equals` and `above` are 1 where a value is so
+    and else 0; `at_least` and `at_most` bound it; a function has NumPy's name and no numbers.
     """
 
     name: (
