@@ -28,6 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 from ml.errors import ForestError
+from ml.estimators.trees import forest_from
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
 from ml.model.forest import LEAF, MAX_DEPTH, Forest
@@ -237,7 +238,7 @@ ACCEPTED = {
 def test_a_classifier_of_trees_is_taken_over_with_its_probabilities(kind: str) -> None:
     estimator = clone(ACCEPTED[kind]).fit(ROWS, CLASSES)
 
-    forest = Forest.from_estimator(estimator)
+    forest = forest_from(estimator)
 
     rows = np.concatenate([ROWS, np.random.default_rng(0).uniform(0, 8, (2_000, 4))])
     assert np.array_equal(table_of(forest)(rows), estimator.predict_proba(rows))
@@ -249,8 +250,8 @@ def test_a_classifier_of_trees_is_taken_over_with_its_probabilities(kind: str) -
 
 
 def test_labels_that_are_text_give_the_same_forest_as_their_numbers() -> None:
-    numbers = Forest.from_estimator(RandomForestClassifier(3, random_state=0).fit(ROWS, CLASSES))
-    texts = Forest.from_estimator(RandomForestClassifier(3, random_state=0).fit(ROWS, np.array([*"abc"])[CLASSES]))
+    numbers = forest_from(RandomForestClassifier(3, random_state=0).fit(ROWS, CLASSES))
+    texts = forest_from(RandomForestClassifier(3, random_state=0).fit(ROWS, np.array([*"abc"])[CLASSES]))
 
     assert np.array_equal(texts.threshold, numbers.threshold)
     assert np.array_equal(texts.values, numbers.values)
@@ -284,7 +285,7 @@ def test_another_estimator_is_refused_by_name(kind: str) -> None:
     estimator = clone(REFUSED[kind]).fit(ROWS, CLASSES)
 
     with pytest.raises(ForestError, match=f"{type(estimator).__name__} is not a fitted classifier"):
-        Forest.from_estimator(estimator)
+        forest_from(estimator)
 
 
 @pytest.mark.parametrize("kind", NOT_MEANS)
@@ -292,13 +293,13 @@ def test_trees_whose_mean_is_not_the_answer_are_refused_by_name(kind: str) -> No
     estimator = clone(NOT_MEANS[kind]).fit(ROWS, CLASSES)
 
     with pytest.raises(ForestError, match=type(estimator).__name__):
-        Forest.from_estimator(estimator)
+        forest_from(estimator)
 
 
 @pytest.mark.parametrize("estimator", [RandomForestClassifier(), DecisionTreeClassifier(), ExtraTreesClassifier()])
 def test_a_classifier_that_is_not_fitted_is_refused(estimator: Any) -> None:
     with pytest.raises(ForestError, match=f"{type(estimator).__name__} is not a fitted"):
-        Forest.from_estimator(estimator)
+        forest_from(estimator)
 
 
 @pytest.mark.parametrize("estimator", [RandomForestClassifier(2), DecisionTreeClassifier()])
@@ -306,10 +307,10 @@ def test_a_classifier_with_two_outputs_is_refused(estimator: Any) -> None:
     estimator.fit(ROWS, np.column_stack([CLASSES, CLASSES]))
 
     with pytest.raises(ForestError, match="more than one output"):
-        Forest.from_estimator(estimator)
+        forest_from(estimator)
 
 
 @pytest.mark.parametrize("stranger", [None, 5, "forest", object()])
 def test_something_else_is_refused(stranger: object) -> None:
     with pytest.raises(ForestError, match="is not a fitted classifier"):
-        Forest.from_estimator(stranger)
+        forest_from(stranger)

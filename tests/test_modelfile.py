@@ -39,8 +39,8 @@ from ml.training.fitting import Trained
 DIGEST_BYTES = 64
 CARD = "card.json"
 ARRAYS = (
-    "roots", "feature", "threshold", "left", "right", "values", "missing_left", "covers",
-    "golden_rows", "golden_answers", "reference_rows", "reference_outcomes",
+    "roots", "feature", "threshold", "left", "right", "values", "missing_left", "covers", "set_of", "sets", "init",
+    "output_of", "golden_rows", "golden_sums", "golden_answers", "reference_rows", "reference_outcomes",
 )  # fmt: skip
 
 # Reading refuses without taking more memory than this beyond the file itself.

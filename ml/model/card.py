@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from ml.errors import ModelFileError
+from ml.model.total import Total
 from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature, Shape, Target
 from ml.tables.numbers import LARGEST
 
@@ -129,12 +130,20 @@ class Quantity(msgspec.Struct, frozen=True, kw_only=True):
     interval: Interval
 
 
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The label of two that is given where its probability is at least `threshold`; else it is the other one."""
+
+    positive: str
+    threshold: float
+
+
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything about a model but its trees.
 
     `libraries` are the versions that trained it, `recipe` reproduces it, and `data_digest` is the SHA-256 of the table
     it was trained on; the last two are None for a model that was fitted elsewhere. `picture` is that of the data set.
-    `quantity` is None for a classifier, and only for one.
+    `quantity` is None for a classifier, and only for one. `total` is the arithmetic of the library; `steps` are those
+    of a pipeline in front of the estimator, in plain words; `decision` is None where the library's own rule decides.
     """
 
     name: str
@@ -149,6 +158,14 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     data_digest: str | None
     picture: tuple[Shape, ...] = ()
     quantity: Quantity | None = None
+    total: Total = Total()
+    steps: tuple[str, ...] = ()
+    decision: Decision | None = None
+
+    @property
+    def promise(self) -> Literal["bits", "scores"]:
+        """What is the library's own to the last bit on every machine: answers, or only the scores they are made of."""
+        return "bits" if self.total.is_exact else "scores"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -166,7 +183,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ModelFileError(f"the card needs 1 to {MAX_FEATURES} features with different keys")
         self._check_target()
         target = self.target
-        texts = [self.name, self.source, target.title, target.unit, *target.labels]
+        if self.decision and not (
+            len(self.labels) == 2 and self.decision.positive in self.labels and 0 <= self.decision.threshold <= 1
+        ):
+            raise ModelFileError("the decision does not name one of two labels and a threshold from 0 to 1")
+        texts = [self.name, self.source, target.title, target.unit, *target.labels, *self.steps]
         texts += itertools.chain.from_iterable(map(_texts, self.features))
         if any(len(text) > MAX_TEXT for text in texts):
             raise ModelFileError(f"the card has a text of more than {MAX_TEXT} characters")

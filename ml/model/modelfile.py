@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ml.errors import ForestError, ModelFileError
 from ml.model import archive, older
 from ml.model.card import Card, shown
-from ml.model.forest import LEAF, Forest
+from ml.model.forest import LEAF, MAX_CELLS, Forest
 from ml.tables.numbers import LARGEST
 
 FORMAT = 2
@@ -42,9 +42,16 @@ _FOREST = {
     "values": ("<f8", 2),
     "missing_left": ("|u1", 1),
     "covers": ("<f8", 1),
+    "set_of": ("<i4", 1),
+    "sets": ("<u8", 2),
+    "init": ("<f8", 1),
+    "output_of": ("<i4", 1),
 }
+# Those that a forest may lack are empty in the file then.
+_OPTIONAL = {"set_of": (0,), "sets": (0, MAX_CELLS // 64), "init": (0,), "output_of": (0,)}
 _ROWS = {
     "golden_rows": ("<f8", 2),
+    "golden_sums": ("<f8", 2),
     "golden_answers": ("<f8", 2),
     "reference_rows": ("<f8", 2),
     "reference_outcomes": ("<f8", 1),
@@ -67,6 +74,8 @@ class ModelFile:
 
     Attributes:
         golden_rows: shape (n_golden, n_features), float64.
+        golden_sums: shape (n_golden, n_sums), float64: the sums that the answers are made of; (0, 0) where the
+            answers themselves have the same bits on every machine.
         golden_answers: shape (n_golden, n_outputs), float64: scikit-learn's answers to the golden rows.
         reference_rows: shape (n_samples, n_features), float64: some training rows, for pictures and examples.
         reference_outcomes: shape (n_samples,), float64: the index of each reference row's true label, or its quantity.
@@ -75,6 +84,7 @@ class ModelFile:
     card: Card
     forest: Forest
     golden_rows: NDArray[np.float64]
+    golden_sums: NDArray[np.float64]
     golden_answers: NDArray[np.float64]
     reference_rows: NDArray[np.float64]
     reference_outcomes: NDArray[np.float64]
@@ -94,9 +104,11 @@ def dump(model: ModelFile) -> bytes:
     if model.forest.covers is None:
         raise ModelFileError(f"a model of format {older.FORMAT} cannot be written again: it has no covers")
     arrays = {name: getattr(model.forest, name) for name in _FOREST}
+    arrays |= {name: np.empty(shape) for name, shape in _OPTIONAL.items() if arrays[name] is None}
     arrays |= {name: getattr(model, name) for name in _ROWS}
-    card = msgspec.json.encode(_FormattedCard(format=FORMAT, card=model.card), order="deterministic")
-    members = {_CARD: msgspec.json.format(card)}
+    card = msgspec.structs.replace(model.card, total=model.forest.total)
+    encoded = msgspec.json.encode(_FormattedCard(format=FORMAT, card=card), order="deterministic")
+    members = {_CARD: msgspec.json.format(encoded)}
     for name, (dtype, _) in _ARRAYS.items():
         members[name + ".npy"] = archive.encoded(np.ascontiguousarray(arrays[name], dtype=dtype))
     return archive.dump(members)
@@ -196,6 +208,7 @@ def parse(content: bytes) -> ModelFile:
                             ndim=_ARRAYS[name][1])
         for name, found in names.items()
     }  # fmt: skip
+    arrays.setdefault("golden_sums", np.empty((0, 0)))
     if (most := max(len(arrays[name]) for name in _ROWS)) > MAX_ROWS:
         raise ModelFileError(f"the file holds {most} golden or reference rows, at most {MAX_ROWS} are read")
     model = ModelFile(card=card, forest=_forest(arrays, card), **{name: arrays[name] for name in _ROWS})
@@ -209,17 +222,21 @@ def _forest(arrays: dict[str, NDArray[Any]], card: Card) -> Forest:
     if np.any(sides > 1):
         raise ModelFileError("missing_left has a value other than 0 and 1")
     given["missing_left"] = sides != 0
-    forest = Forest(n_features=len(card.features), **given)
+    given = {name: array for name, array in given.items() if name not in _OPTIONAL or len(array)}
+    forest = Forest(n_features=len(card.features), total=card.total, **given)
     try:
         forest.check(is_quantity=card.quantity is not None)
     except ForestError as error:
         raise ModelFileError(f"the forest is broken: {error}") from error
     if card.labels and forest.n_outputs != len(card.labels):
         raise ModelFileError(
-            f"leaves have {forest.n_outputs} probabilities, but the card has {len(card.labels)} labels"
+            f"the forest gives {forest.n_outputs} probabilities, but the card has {len(card.labels)} labels"
         )
     if forest.n_trees != card.trees:
         raise ModelFileError(f"the file holds {forest.n_trees} trees, but the card says {card.trees}")
+    for feature in forest.set_features():
+        if not card.features[feature].choices:
+            raise ModelFileError(f"feature {shown(card.features[feature].key)} is compared by sets, but has no choices")
     # Below all values lies the cut that stands for no value, see ml/model/cuts.py.
     lowest = np.array([0.0 if f.choices else -LARGEST if f.has_gaps else -np.inf for f in card.features])
     below = forest.feature[forest.threshold < np.where(forest.feature == LEAF, -np.inf, lowest[forest.feature])]
@@ -230,9 +247,11 @@ def _forest(arrays: dict[str, NDArray[Any]], card: Card) -> Forest:
 
 def _check_rows(model: ModelFile) -> None:
     n_features, n_outputs = len(model.card.features), model.forest.n_outputs
+    sums = (0, 0) if model.card.total.is_exact else (len(model.golden_rows), model.forest.n_sums)
     n_golden, n_samples = len(model.golden_rows), len(model.reference_rows)
     checks: list[tuple[str, NDArray[Any], tuple[int, ...]]] = [
         ("golden_rows", model.golden_rows, (n_golden, n_features)),
+        ("golden_sums", model.golden_sums, sums),
         ("golden_answers", model.golden_answers, (n_golden, n_outputs)),
         ("reference_rows", model.reference_rows, (n_samples, n_features)),
         ("reference_outcomes", model.reference_outcomes, (n_samples,)),

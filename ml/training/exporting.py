@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ml.errors import DatasetError
+from ml.estimators.trees import forest_from
 from ml.model.classifier import Classifier
-from ml.model.forest import Forest
 from ml.tables.dataset import Target
 from ml.tables.headers import Limits, feature_of
 from ml.tables.numbers import LARGEST
@@ -56,7 +56,7 @@ def export(
     check_name(name or path.stem)
     features = tuple(feature_of(text, limits) for text in feature_names)
     keys = {feature.key for feature in features}
-    trees = Forest.from_estimator(forest)
+    trees = forest_from(forest)
     if trees.n_features != len(keys):
         raise DatasetError(f"the forest has {forest.n_features_in_} features, and needs as many different names")
     if unknown := sorted((limits or {}).keys() - keys):

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
+from ml.estimators.trees import forest_from
 from ml.model import decision_table
 from ml.model.card import CrossValidation, Interval, QuantityReport, Recipe, Report
 from ml.model.classifier import compile_forest, lowest_of
 from ml.model.cuts import Cuts
-from ml.model.forest import Forest
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training.measuring import Split, answers_of, interval_of, measure, r2_of
 
@@ -195,7 +195,7 @@ def importance(trained: Trained, *, progress: Progress = silent) -> NDArray[np.f
     That is how much of the accuracy, or of R², is lost on average when the feature's values are shuffled (Breiman,
     "Random Forests", 2001): the numbers of scikit-learn's `permutation_importance`, but the compiled forest answers.
     """
-    forest = Forest.from_estimator(trained.estimator)
+    forest = forest_from(trained.estimator)
     rows = trained.split.test_rows[:IMPORTANCE_ROWS].astype(np.float32)
     true = trained.split.test_outcomes[:IMPORTANCE_ROWS]
     labels = trained.target.labels

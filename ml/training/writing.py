@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError, TrainingError
+from ml.estimators.trees import forest_from
 from ml.model import classifier, modelfile
 from ml.model.card import Card, CrossValidation, Quantity, TrainedFeature
 from ml.model.classifier import Classifier
@@ -35,7 +36,7 @@ def model_of(
     progress: Progress = silent,
 ) -> ModelFile:
     """Return the content of a model file; without `keep_samples` it has no training rows except the example."""
-    forest = Forest.from_estimator(trained.estimator)
+    forest = forest_from(trained.estimator)
     rng = np.random.default_rng(trained.recipe.seed if trained.recipe else 0)
     rows = golden_rows(forest, trained, rng=rng)
     chosen = np.sort(rng.permutation(len(trained.split.train_rows))[: REFERENCE_ROWS if keep_samples else 0])
@@ -57,6 +58,7 @@ def model_of(
         card=card,
         forest=forest,
         golden_rows=rows,
+        golden_sums=np.empty((0, 0)),
         golden_answers=outputs_of(trained.estimator, rows),
         reference_rows=trained.split.train_rows[chosen],
         reference_outcomes=trained.split.train_outcomes[chosen],
