@@ -266,7 +266,7 @@ def _interface_of(card: Card) -> str:
     features = [
         (
             feature.key, feature.title, feature.unit, feature.header, feature.minimum, feature.maximum,
-            feature.choices, feature.has_gaps, feature.markers, feature.decimal, feature.thousands,
+            feature.choices, feature.is_closed, feature.has_gaps, feature.markers, feature.decimal, feature.thousands,
         )
         for feature in card.features
     ]  # fmt: skip
