@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,7 +18,7 @@ Values = NDArray[np.float64]
 # A function of NumPy may not be monotone by an ulp: so many numbers on each side of a threshold are looked at.
 NEIGHBOURS = 256
 # Where a function begins to have a value.
-STARTS = {"log": 5e-324, "log2": 5e-324, "log10": 5e-324, "log1p": np.nextafter(-1.0, 0.0), "sqrt": 0.0}
+STARTS = {"log": 5e-324, "log2": 5e-324, "log10": 5e-324, "log1p": -1.0 + 2.0**-53, "sqrt": 0.0}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Division:
     missing_left: bool
 
 
-def lowest_of(columns: list[Column], feature: int) -> float | None:
+def lowest_of(columns: Sequence[Column], feature: int) -> float | None:
     """Return the smallest value for which all of the columns made of a feature have one; None if any is."""
     names = (c.operations[0].name for c in columns if c.feature == feature and c.operations and not c.table)
     return max((STARTS[name] for name in names if name in STARTS), default=None)
@@ -68,8 +68,8 @@ def divisions(
     if edges is None:
         ends = _ends(at, lows, highs)
         if any(operation.name in FUNCTIONS for operation in column.operations):
-            _check_monotone(at, ends, at(lows))
-        runs = [(end,) if end < high else () for end in ends.tolist()]
+            _check_monotone(at, ends, lows, highs)
+        runs: list[tuple[float, ...]] = [(end,) if end < high else () for end in ends.tolist()]
         firsts = at(lows).tolist()
     else:
         sides = np.stack([at(np.full(n_nodes, value)) for value in (*edges, high)], axis=1).tolist()
@@ -99,20 +99,20 @@ def _ends(at: Callable[[Values], NDArray[np.bool_]], lows: Values, highs: Values
     low, high = _order_of(lows), _order_of(highs)
     is_one = at(highs) == first
     low = np.where(is_one, high, low)
-    while np.any(high - low > 1):
-        # The sum of both could overflow.
+    # Neither the difference of both nor their sum may be taken: it could overflow.
+    while np.any(low + 1 < high):
         middle = (low & high) + ((low ^ high) >> 1)
         is_same = at(_float_of(middle)) == first
         low, high = np.where(is_same & ~is_one, middle, low), np.where(is_same | is_one, high, middle)
     return _float_of(low)
 
 
-def _check_monotone(at: Callable[[Values], NDArray[np.bool_]], ends: Values, first: NDArray[np.bool_]) -> None:
-    order = _order_of(ends)
+def _check_monotone(at: Callable[[Values], NDArray[np.bool_]], ends: Values, lows: Values, highs: Values) -> None:
+    """Raise an error if a value near one of the ends goes another way than those beyond it."""
+    first, order = at(lows), _order_of(ends)
     for distance in range(1, NEIGHBOURS):
-        before, after = at(_float_of(order - distance)), at(_float_of(order + distance + 1))
-        inside = np.abs(ends) < LARGEST
-        if np.any((before != first)[inside & (ends > -LARGEST)]) or np.any((after == first)[inside]):
+        before, after = _float_of(order - distance), _float_of(order + distance)
+        if np.any((at(before) != first) & (before >= lows)) or np.any((at(after) == first) & (after <= highs)):
             raise ForestError("a function of a FunctionTransformer is not monotone around a threshold on this machine")
 
 

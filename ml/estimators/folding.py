@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -44,9 +45,9 @@ class _Fold:
         self._old, self._columns, self._features = forest, columns, features
         self._set_of = np.full(len(forest.feature), -1) if forest.set_of is None else forest.set_of
         self._inner = np.flatnonzero(forest.feature != LEAF)
-        asked = [forest.feature, forest.threshold.view(np.int64), forest.missing_left, self._set_of]
-        asked = [part[self._inner].astype(np.int64) for part in asked]
-        _, first, question_of = np.unique(np.stack(asked), axis=1, return_index=True, return_inverse=True)
+        asked: list[NDArray[Any]] = [forest.feature, forest.threshold.view(np.int64), forest.missing_left, self._set_of]
+        lines = np.stack([part[self._inner].astype(np.int64) for part in asked])
+        _, first, question_of = np.unique(lines, axis=1, return_index=True, return_inverse=True)
         self._question_of = question_of.ravel()
         self._examples = self._inner[first]
         by_question = forest.feature[self._examples].tolist()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ml.errors import ForestError
+from ml.model.card import Decision
 from ml.model.design import Operation
 
 # The libraries whose classes are known by name.
@@ -65,6 +66,7 @@ class Reading:
         gaps: by input, of which some step expects gaps: what stands for no value.
         markers: by input, the error if it is a number, of which some values stand for no value.
         steps: what is done, in order.
+        decision: of a classifier around the estimator that decides by a threshold.
     """
 
     final: Any
@@ -74,6 +76,7 @@ class Reading:
     gaps: dict[int, Any] = field(default_factory=dict)
     markers: dict[int, ForestError] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    decision: Decision | None = None
 
     def note(self, kind: str, paths: Iterable[Path]) -> None:
         """Add a step to the list of what is done."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,27 +30,37 @@ class Inputs:
     columns: tuple[Column, ...]
 
 
-def inputs_of(reading: Reading, coding: Coding, features: Sequence[Feature], rows: Rows) -> Inputs:
+def transformed(reading: Reading, table: Any) -> Any:
+    """Return what the steps make of a table of the session."""
+    for step in reading.transformers:
+        table = step.transform(table)
+    return table
+
+
+def inputs_of(
+    reading: Reading, coding: Coding, features: Sequence[Feature], rows: Rows, *, lacking: Set[int]
+) -> Inputs:
     """Return the features, with their choices and gaps, and the columns that the steps make of them.
 
     Args:
         features: by the names of the columns that `coding` codes.
         rows: of the test, shape (n_rows, n_features).
+        lacking: the features of which some row has no value.
 
     Raises:
         ForestError: the steps give something else than what was read of them.
         DatasetError: the steps cannot transform the test rows.
     """
     probe = _Probe(reading, coding, rows)
-    has_gaps = np.isnan(rows).any(axis=0)
+    lacking = lacking | {place for place, cells in enumerate(coding.cells) if cells.place in reading.gaps}
     known = tuple(
         msgspec.structs.replace(
             feature,
             choices=cells.choices,
-            has_gaps=bool(lacks or cells.place in reading.gaps) and place not in probe.without_gaps,
+            has_gaps=place in lacking - probe.without_gaps,
             is_closed=bool(cells.words) and place in probe.closed,
         )
-        for place, (feature, cells, lacks) in enumerate(zip(features, coding.cells, has_gaps, strict=True))
+        for place, (feature, cells) in enumerate(zip(features, coding.cells, strict=True))
     )
     columns = probe.columns()
     for name, part in (("test rows", rows[:COMPARED_ROWS]), ("choices", probe.known)):
@@ -94,8 +104,7 @@ class _Probe:
         table = self._coding.table(rows)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for step in self._reading.transformers:
-                table = step.transform(table)
+            table = transformed(self._reading, table)
         return np.asarray(table.toarray() if hasattr(table, "toarray") else table, dtype=np.float64)
 
     def _varied(self, values: Sequence[tuple[int, float]]) -> Rows:

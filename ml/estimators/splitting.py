@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -149,7 +150,7 @@ class _Splitting:
             if high < ranges[-1][1]:
                 number = self._add(place, threshold=high, missing_left=lacks, cover=rest)
                 going = replace(going, parent=number, is_left=True)
-                place = replace(place, parent=number, is_left=False)  # noqa: PLW2901
+                place = replace(place, parent=number, is_left=False)
                 rest -= share
             yield going
 
@@ -158,7 +159,7 @@ def _ranges(division: Division, known: _Known) -> list[tuple[float, float, bool]
     """Return the ranges of the division that are possible: low < value <= high, and whether it goes left."""
     bounds = [-np.inf, *division.ends, np.inf]
     found = []
-    for position, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for position, (low, high) in enumerate(pairwise(bounds)):
         low, high = max(low, known.low), min(high, known.high)  # noqa: PLW2901
         if low < high:
             found.append((low, high, division.first_left != bool(position % 2)))

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from ml.errors import ForestError
 from ml.estimators import columnwise
 from ml.estimators.columnwise import Reader
 from ml.estimators.paths import Path, Reading, Table, kind_of, refusal
+from ml.model.card import Decision
 from ml.model.design import Operation
+from ml.model.labelling import decision_of
 
 REMEDIES = {
     "PCA": "it mixes the columns; leave it out, a model made of trees does not need it",
@@ -45,6 +48,9 @@ def read_steps(model: Any, n_inputs: int) -> Reading:
     while True:
         if hasattr(reading.final, "best_estimator_"):
             reading.final = reading.final.best_estimator_
+        elif kind_of(reading.final, {"FixedThresholdClassifier", "TunedThresholdClassifierCV"}):
+            reading.decision = threshold_of(reading.final)
+            reading.final = reading.final.estimator_
         elif kind_of(reading.final, {"Pipeline"}):
             *front, (_, reading.final) = reading.final.steps
             for name, step in front:
@@ -56,6 +62,28 @@ def read_steps(model: Any, n_inputs: int) -> Reading:
             break
     reading.paths = table.paths
     return reading
+
+
+def threshold_of(estimator: Any) -> Decision:
+    """Return the decision of a fitted classifier that compares the probability of another one with a threshold.
+
+    Raises:
+        ForestError: it is not fitted, or compares other scores.
+    """
+    kind = type(estimator).__name__
+    if not hasattr(estimator, "estimator_"):
+        raise ForestError(f"{kind} is not fitted")
+    # What it asks first, as scikit-learn does.
+    if estimator.response_method == "decision_function" or not hasattr(estimator.estimator_, "predict_proba"):
+        raise ForestError(f"the threshold of {kind} is not one of probabilities: set response_method='predict_proba'")
+    threshold = getattr(estimator, "best_threshold_", None)
+    if threshold is None:
+        threshold = 0.5 if estimator.threshold == "auto" else estimator.threshold
+    curve = getattr(estimator, "_curve_scorer", None)
+    positive = curve._get_pos_label() if curve is not None else estimator.pos_label
+    decision = decision_of([str(label) for label in estimator.classes_], float(threshold), positive)
+    assert decision is not None
+    return decision
 
 
 def _is_passed_by(step: Any) -> bool:

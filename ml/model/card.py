@@ -179,7 +179,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         features = [
             (
                 feature.key, feature.title, feature.unit, feature.header, feature.minimum, feature.maximum,
-                feature.choices, feature.has_gaps, feature.markers, feature.decimal, feature.thousands,
+                feature.choices, feature.is_closed, feature.has_gaps, feature.markers, feature.decimal,
+                feature.thousands,
             )
             for feature in self.features
         ]  # fmt: skip

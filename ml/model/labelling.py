@@ -49,7 +49,7 @@ class Labelling:
         return np.where(is_positive, self.positive, 1 - self.positive)
 
 
-def decision_of(labels: Sequence[str], threshold: float | None, positive: str | None = None) -> Decision | None:
+def decision_of(labels: Sequence[str], threshold: float | None, positive: object = None) -> Decision | None:
     """Return the decision by a threshold on the probability of one of two labels, of the second if none is named.
 
     Raises:
@@ -59,8 +59,10 @@ def decision_of(labels: Sequence[str], threshold: float | None, positive: str | 
         return None
     if len(labels) != 2:
         raise DatasetError(f"a threshold decides between two classes, and the target has {len(labels) or 'none'}")
-    if positive is not None and positive not in labels:
-        raise DatasetError(f"a threshold for {positive!r}, which is not a class: {labels[0]!r} and {labels[1]!r} are")
+    if positive is not None and str(positive) not in labels:
+        raise DatasetError(
+            f"a threshold for {str(positive)!r}, which is not a class: {labels[0]!r} and {labels[1]!r} are"
+        )
     if not 0 <= threshold <= 1:
         raise DatasetError(f"a threshold of {threshold:g} is not a probability, from 0 to 1")
-    return Decision(positive=labels[1] if positive is None else positive, threshold=float(threshold))
+    return Decision(positive=labels[1] if positive is None else str(positive), threshold=float(threshold))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError, TrainingError
+from ml.estimators.session import SessionModel
 from ml.estimators.trees import forest_from
 from ml.model import classifier, modelfile
 from ml.model.card import Card, CrossValidation, Quantity, TrainedFeature
@@ -43,7 +45,7 @@ def model_of(
     card = Card(
         name=trained.name,
         source=trained.source,
-        estimator=type(trained.estimator).__name__,
+        estimator=type(getattr(trained.estimator, "final", trained.estimator)).__name__,
         trees=forest.n_trees,
         features=_trained_features(trained, progress),
         target=trained.target,
@@ -122,11 +124,22 @@ def golden_rows(forest: Forest, trained: Trained, *, rng: np.random.Generator) -
         if feature.choices:
             values = np.arange(len(feature.choices), dtype=np.float64)
         column = rng.choice(values, GOLDEN_THRESHOLD_ROWS)
-        if feature.choices or feature.has_gaps:
-            column[rng.random(GOLDEN_THRESHOLD_ROWS) < GOLDEN_GAPS] = np.nan
+        others = _others(feature, trained.estimator)
+        if others:
+            is_other = rng.random(GOLDEN_THRESHOLD_ROWS) < GOLDEN_GAPS
+            column[is_other] = np.resize(others, np.count_nonzero(is_other))
         columns.append(column)
     rows.append(np.column_stack(columns))
     return np.concatenate(rows)
+
+
+def _others(feature: Feature, estimator: Any) -> list[float]:
+    """Return what a row can have besides numbers and choices: no value, and a word that is not among the choices."""
+    no_value = [math.nan] if feature.has_gaps else []
+    if not feature.choices or feature.is_closed:
+        return no_value
+    # An estimator that was fitted here knows no difference between both.
+    return [-1.0, *no_value] if isinstance(estimator, SessionModel) else [math.nan]
 
 
 def _quantity(trained: Trained) -> Quantity | None:

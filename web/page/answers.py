@@ -158,8 +158,11 @@ def _sentence(error: FieldError, feature: TrainedFeature | None, to: Language) -
 
 
 def _unread(error: FieldError, to: Language, *, title: str) -> str:
-    if error.code == "not_a_choice":  # an object or a list: any word is taken
-        return to.gettext("%(title)s must be one of the choices", title=title)
+    if error.code == "not_a_choice":
+        if error.value is None:  # an object or a list
+            return to.gettext("%(title)s must be one of the choices", title=title)
+        value = _as_given(error.value, to)
+        return to.gettext("%(title)s: “%(value)s” is not one of the choices", title=title, value=value)
     if error.value is None:  # the same
         return to.gettext("%(title)s must be a number", title=title)
     value = _as_given(error.value, to)
