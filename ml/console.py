@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from ml.errors import DatasetError, MLError, ModelFileError
 from ml.model import modelfile
 from ml.model.card import Card, Decision, QuantityReport, Report, TrainedFeature
+from ml.model.changes import Change, Explanation, Range
 from ml.model.classifier import Classifier
-from ml.model.explain import Change, Explanation, Range
 from ml.tables.dataset import Target
 from ml.tables.headers import listed
 from ml.tables.numbers import shown_number

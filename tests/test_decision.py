@@ -126,8 +126,8 @@ def test_the_report_is_that_of_the_labels(tmp_path: Path) -> None:
     [
         ({"threshold": 1.5}, "a threshold of 1.5 is not a probability"),
         ({"threshold": float("nan")}, "not a probability"),
-        ({"threshold": 0.5, "positive": "2"}, "a threshold for '2', which is not a class: '0' and '1' are"),
-        ({"positive": "2"}, "which is not a class"),
+        ({"threshold": 0.5, "positive": "2"}, "a threshold for '2', not a class: '0' and '1' are"),
+        ({"positive": "2"}, "not a class"),
     ],
 )
 def test_a_threshold_that_decides_nothing_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -275,7 +275,7 @@ def test_training_keeps_a_threshold(tmp_path: Path, option: str, decision: Decis
     [
         ("2", "is not a probability from 0 to 1"),
         ("yes=", "is not a probability from 0 to 1"),
-        ("maybe=0.5", "which is not a class: 'no' and 'yes' are"),
+        ("maybe=0.5", "not a class: 'no' and 'yes' are"),
     ],
 )
 def test_training_refuses_a_threshold_that_is_none(tmp_path: Path, option: str, said: str) -> None:

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ml.model.card import Recipe
-from ml.model.classifier import compile_forest, lowest_of
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
+from ml.model.evaluators import compile_forest, lowest_of
 from ml.model.forest import LEAF
 from tests.conftest import EVALUATORS
 from tests.pipelines import Column, Oracle, numbers, oracle_of, sample_of, words

@@ -17,10 +17,13 @@ from ml.estimators.coding import Cells, Coding, cells_of_words
 from ml.estimators.divisions import lowest_of
 from ml.estimators.folding import fold
 from ml.estimators.frames import Frame, is_gap
+from ml.estimators.linear import is_linear, linear_from
 from ml.estimators.names import Names
 from ml.estimators.paths import Reading
 from ml.estimators.probing import Inputs, inputs_of, transformed
 from ml.estimators.trees import forest_from
+from ml.model.forest import Forest
+from ml.model.linear import Linear
 from ml.tables.dataset import Feature
 from ml.tables.headers import Limits, feature_of
 
@@ -32,7 +35,7 @@ class SessionModel:
         final: the estimator behind the steps, with one job: with several, scikit-learn adds trees in any order.
         features: the inputs that have an influence, with choices and gaps.
         columns: what the final estimator sees of them.
-        folded: its forest, on the features.
+        folded: its forest, or its scores, on the features.
         classes_: of a classifier.
         decision: of a classifier that decides by a threshold.
     """
@@ -44,7 +47,11 @@ class SessionModel:
         self.features, self.columns = inputs.features, inputs.columns
         self.decision = reading.decision
         self._reading, self._coding = reading, coding
-        self.folded = fold(forest_from(self.final), self.columns, self.features)
+        self.folded: Forest | Linear = (
+            linear_from(self.final, self.columns)
+            if is_linear(self.final)
+            else fold(forest_from(self.final), self.columns, self.features)
+        )
         if hasattr(self.final, "classes_"):
             self.classes_ = self.final.classes_
 
@@ -71,6 +78,15 @@ class SessionModel:
             # That words are unknown is known.
             warnings.simplefilter("ignore")
             return getattr(self.final, method)(transformed(self._reading, self._coding.table(rows)))
+
+
+def predictor_from(estimator: Any) -> Forest | Linear:
+    """Return what a fitted estimator has learned: a model of a session has it already, on its features.
+
+    Raises:
+        ForestError: it is of a kind that is not read.
+    """
+    return estimator.folded if isinstance(estimator, SessionModel) else forest_from(estimator)
 
 
 def session_model(

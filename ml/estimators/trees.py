@@ -13,14 +13,9 @@ from ml.model.forest import LEAF, Forest
 def forest_from(estimator: Any) -> Forest:
     """Take the trees out of a fitted scikit-learn forest, extra-trees or single decision tree.
 
-    A model of a session (see `ml.estimators.session`) has them already, folded into its features.
-
     Raises:
         ForestError: the estimator is not one of these, is not fitted, or predicts more than one output.
     """
-    if hasattr(estimator, "folded"):
-        folded: Forest = estimator.folded
-        return folded
     # By name: other ensembles hold decision trees too, but weigh them or show each some of the features only.
     kinds = ("RandomForest", "ExtraTrees", "DecisionTree", "ExtraTree")
     known = {kind + task for kind in kinds for task in ("Classifier", "Regressor")}

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from ml.errors import ModelFileError
+from ml.model.linear import Formula
 from ml.model.total import Total
 from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature, Shape, Target
 from ml.tables.numbers import LARGEST
@@ -143,7 +144,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `libraries` are the versions that trained it, `recipe` reproduces it, and `data_digest` is the SHA-256 of the table
     it was trained on; the last two are None for a model that was fitted elsewhere. `picture` is that of the data set.
-    `quantity` is None for a classifier, and only for one. `total` is the arithmetic of the library; `steps` are those
+    `quantity` is None for a classifier, and only for one. `total` is the arithmetic of the library's trees,
+    `formula` that of a linear model, which has no trees; `steps` are those
     of a pipeline in front of the estimator, in plain words; `decision` is None where the library's own rule decides.
     """
 
@@ -160,12 +162,18 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     picture: tuple[Shape, ...] = ()
     quantity: Quantity | None = None
     total: Total = Total()
+    formula: Formula | None = None
     steps: tuple[str, ...] = ()
     decision: Decision | None = None
 
     @property
-    def promise(self) -> Literal["bits", "scores"]:
-        """What is the library's own to the last bit on every machine: answers, or only the scores they are made of."""
+    def promise(self) -> Literal["bits", "scores", "linear"]:
+        """What is the library's own to the last bit on every machine: answers, or only the scores they are made of.
+
+        Neither of these are those of a linear model: its answers are within 4 ulp of the library's to one row.
+        """
+        if self.formula is not None:
+            return "linear"
         return "bits" if self.total.is_exact else "scores"
 
     @property

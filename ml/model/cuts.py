@@ -10,17 +10,22 @@ so that no value has rank 0 and the smallest value rank 1.
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.model.card import TrainedFeature
 from ml.model.forest import Forest
 
 # Counting comparisons beats a binary search as long as one SIMD pass over few cuts is cheaper than the search's
 # mispredicted branches: measured on 4,096 random rows, 0.012 against 0.09 us a row at 4 x 25 cuts.
 MAX_COUNTED_CUTS = 128
+# Of each number of a model without cuts: its pictures are some 340 units wide.
+EVEN_CUTS = 113
 
 
 def cut_below(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -80,9 +85,10 @@ class Cuts:
                 self.node_first[nodes] = ~forest.missing_left[nodes]
             self.node_rank[nodes] = np.searchsorted(cuts, below)
             values.append(cuts)
-        self.values: tuple[NDArray[np.float32], ...] = tuple(values)
+        self.values: tuple[NDArray[np.floating[Any]], ...] = tuple(values)
         self.has_missing = tuple(feature in lowest and len(cuts) > 0 for feature, cuts in enumerate(values))
         self.categories = tuple(feature for feature, least in lowest.items() if least == BELOW_CHOICES)
+        self.dtype: type[np.floating[Any]] = np.float32
         self._columns = [cuts[:, None] for cuts in values]
         self._bounds: list[list[float]] = [bound_of(cuts).tolist() for cuts in values]
 
@@ -119,3 +125,37 @@ class Cuts:
         if self.has_missing[feature]:
             ranks[np.isnan(column)] = 0
         return ranks
+
+
+class EvenCuts(Cuts):
+    """Marks along each feature for a model without cuts, whose answer changes everywhere: a picture looks there.
+
+    A number has them at even distances over its training range, a category between its choices.
+
+    Args:
+        used: the features that influence an answer.
+    """
+
+    def __init__(self, features: Sequence[TrainedFeature], used: Collection[int]) -> None:
+        values: list[NDArray[np.floating[Any]]] = []
+        for place, feature in enumerate(features):
+            cuts: NDArray[np.floating[Any]] = np.empty(0)
+            if feature.choices:
+                cuts = np.arange(len(feature.choices)) - 0.5
+            elif place in used:
+                lowest = [-np.inf] if feature.has_gaps else []
+                cuts = np.array([*lowest, *np.unique(np.linspace(feature.low, feature.high, EVEN_CUTS))])
+            values.append(cuts if place in used else np.empty(0))
+        self.values = tuple(values)
+        self.dtype = np.float64
+        self.has_missing = tuple(
+            len(cuts) > 0 and bool(feature.choices or feature.has_gaps)
+            for feature, cuts in zip(features, values, strict=True)
+        )
+        self.categories = tuple(place for place, feature in enumerate(features) if feature.choices)
+        self._columns = [cuts[:, None] for cuts in values]
+        self._bounds = [cuts.tolist() for cuts in values]
+
+    def ranks_of(self, row: Sequence[float]) -> list[int]:
+        """Return a number for each value of one row of float64 that no other value has: its bits."""
+        return [*struct.unpack(f"<{len(row)}q", struct.pack(f"<{len(row)}d", *row))]

@@ -126,7 +126,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def _by_number(name: str, values: Values, numbers: Values | float) -> Values:
     if name == "fill":
         return np.where(np.isnan(values), numbers, values)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         return np.asarray(OF_A_NUMBER[name](values, numbers), dtype=np.float64)
 
 

@@ -60,9 +60,7 @@ def decision_of(labels: Sequence[str], threshold: float | None, positive: object
     if len(labels) != 2:
         raise DatasetError(f"a threshold decides between two classes, and the target has {len(labels) or 'none'}")
     if positive is not None and str(positive) not in labels:
-        raise DatasetError(
-            f"a threshold for {str(positive)!r}, which is not a class: {labels[0]!r} and {labels[1]!r} are"
-        )
+        raise DatasetError(f"a threshold for {str(positive)!r}, not a class: {labels[0]!r} and {labels[1]!r} are")
     if not 0 <= threshold <= 1:
         raise DatasetError(f"a threshold of {threshold:g} is not a probability, from 0 to 1")
     return Decision(positive=labels[1] if positive is None else str(positive), threshold=float(threshold))

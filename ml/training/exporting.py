@@ -19,6 +19,7 @@ from ml.estimators.session import SessionModel, session_model
 from ml.estimators.steps import read_steps
 from ml.model.card import QuantityReport, Report
 from ml.model.classifier import Classifier
+from ml.model.forest import Forest
 from ml.model.labelling import Labelling, decision_of
 from ml.tables.dataset import Target
 from ml.tables.headers import Limits
@@ -155,6 +156,8 @@ def _check_sense(model: SessionModel, rows: NDArray[np.float64], report: Report 
 def _outside(model: SessionModel, rows: NDArray[np.float64]) -> str:
     """Return the title of a feature whose test rows lie beyond all thresholds, if those of most features do."""
     forest, outside, compared = model.folded, list[str](), 0
+    if not isinstance(forest, Forest):
+        return ""
     for place, feature in enumerate(model.features):
         thresholds = forest.threshold[(forest.feature == place) & np.isfinite(forest.threshold)]
         values = rows[:, place][~np.isnan(rows[:, place])]

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
-from ml.estimators.trees import forest_from
+from ml.estimators.session import predictor_from
 from ml.model import decision_table
 from ml.model.card import CrossValidation, Decision, Interval, QuantityReport, Recipe, Report
-from ml.model.classifier import compile_forest, lowest_of
-from ml.model.cuts import Cuts
+from ml.model.evaluators import Rows, compile_predictor, inputs_of
 from ml.model.labelling import Labelling
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training.measuring import Split, answers_of, interval_of, measure, r2_of
@@ -224,17 +223,17 @@ def importance(trained: Trained, *, progress: Progress = silent) -> NDArray[np.f
     That is how much of the accuracy, or of R², is lost on average when the feature's values are shuffled (Breiman,
     "Random Forests", 2001): the numbers of scikit-learn's `permutation_importance`, but the compiled forest answers.
     """
-    forest = forest_from(trained.estimator)
-    rows = trained.split.test_rows[:IMPORTANCE_ROWS].astype(np.float32)
+    predictor = predictor_from(trained.estimator)
+    dtype, used = inputs_of(predictor)
+    rows = trained.split.test_rows[:IMPORTANCE_ROWS].astype(dtype)
     true = trained.split.test_outcomes[:IMPORTANCE_ROWS]
     labels = trained.target.labels
-    cuts = Cuts(forest, lowest_of(trained.features))
-    evaluator = compile_forest(
-        forest, cuts, labels=labels, decision=trained.decision, max_cells=decision_table.MAX_CELLS
+    evaluator = compile_predictor(
+        predictor, trained.features, labels=labels, decision=trained.decision, max_cells=decision_table.MAX_CELLS
     )
     seed = np.random.RandomState(trained.recipe.seed if trained.recipe else 0).randint(2**31)
 
-    def score(rows: NDArray[np.float32]) -> float:
+    def score(rows: Rows) -> float:
         batch = evaluator.predict_batch(rows)
         if labels:
             return float(np.mean(batch.indices == true))
@@ -242,8 +241,8 @@ def importance(trained: Trained, *, progress: Progress = silent) -> NDArray[np.f
 
     whole = score(rows)
     lost = np.zeros(len(trained.features))
-    # A feature that no tree asks for changes no answer.
-    for done, feature in enumerate(cuts.features):
+    # A feature that is not asked for changes no answer.
+    for done, feature in enumerate(used):
         own, order = rows[:, feature].copy(), np.arange(len(rows))
         random, scores = np.random.RandomState(seed), []
         for _ in range(SHUFFLES):
@@ -252,7 +251,7 @@ def importance(trained: Trained, *, progress: Progress = silent) -> NDArray[np.f
             scores.append(score(rows))
         lost[feature] = np.mean(whole - np.array(scores))
         rows[:, feature] = own
-        progress("importance", done + 1, len(cuts.features))
+        progress("importance", done + 1, len(used))
     return lost
 
 
