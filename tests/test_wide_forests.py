@@ -35,6 +35,7 @@ from ml.model.walk import Walk
 from ml.tables.dataset import Dataset, Feature
 from ml.tables.numbers import LARGEST
 from ml.training import fitting, writing
+from ml.training.importance import importance
 from tests import builders
 from tests.conftest import output_of
 from web.app import create_app
@@ -301,7 +302,7 @@ def test_the_importance_of_features_is_scikit_learns(table: tuple[Rows, NDArray[
     expected = permutation_importance(
         trained.estimator, trained.split.test_rows, trained.split.test_classes, n_repeats=5, random_state=seed
     ).importances_mean
-    assert np.array_equal(fitting.importance(trained), expected)
+    assert np.array_equal(importance(trained), expected)
     assert [feature.importance for feature in writing.model_of(trained).card.features] == expected.tolist()
 
 
@@ -384,7 +385,7 @@ def test_a_tree_without_a_single_cut_is_a_table_of_one_cell() -> None:
 
     compiled = DecisionTable(forest, Cuts(forest))
 
-    assert np.array_equal(compiled.answers, stump.predict_proba(rows[:1]))
+    assert np.array_equal(compiled.sums, stump.predict_proba(rows[:1]))
     assert compiled.outcome(wide[0].tolist()) == 0
     assert compiled.outcomes(wide.astype(np.float32)).tolist() == [0] * 20
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
-from ml.model.explain import between
 
 MAX_PLANE_ROWS = 16_384
 
@@ -77,7 +76,7 @@ def _side(model: Classifier, feature: int, row: Sequence[float], *, most: int) -
         positions = np.arange(choices, dtype=np.float32)
         return _Side(positions[:-1] + np.float32(0.5), positions, exact=True)
     lowest = int(model.cuts.has_missing[feature])
-    cuts, values = model.cuts.values[feature][lowest:], between(model, feature, row)[lowest:]
+    cuts, values = model.cuts.values[feature][lowest:], model.cuts.between(feature, row[feature])[lowest:]
     kept = _thinned(len(cuts), most)
     return _Side(cuts[kept], values[[*kept, -1]], exact=len(kept) == len(cuts))
 

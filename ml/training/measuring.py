@@ -39,8 +39,12 @@ class Split:
 
 def answers_of(estimator: Any, rows: NDArray[np.float64], labelling: Labelling) -> NDArray[np.float64]:
     """Return the class index or the quantity that a fitted estimator predicts for each row."""
-    if labelling.labels:
+    if labelling.positive is not None:
         return labelling.indices(estimator.predict_proba(rows)).astype(np.float64)
+    if labelling.labels:
+        # The classes are sorted.
+        indices: NDArray[np.float64] = np.searchsorted(estimator.classes_, estimator.predict(rows)).astype(np.float64)
+        return indices
     values: NDArray[np.float64] = estimator.predict(rows)
     return values
 

@@ -18,13 +18,18 @@ from ml.model import classifier, modelfile
 from ml.model.card import Card, CrossValidation, Quantity, TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.design import Design
+from ml.model.evaluators import compile_predictor, inputs_of
 from ml.model.forest import Forest
 from ml.model.linear import Linear
+from ml.model.links import LINKS
 from ml.model.modelfile import ModelFile
-from ml.model.scores import ULPS, Scores
+from ml.model.scores import ULPS
+from ml.model.total import Link
 from ml.tables.dataset import Feature
 from ml.training import history
-from ml.training.fitting import Progress, Trained, importance, silent
+from ml.training.fitting import Progress, Trained, silent
+from ml.training.importance import importance
+from ml.training.measuring import answers_of
 
 REFERENCE_ROWS = 300
 GOLDEN_TEST_ROWS = 100
@@ -33,6 +38,8 @@ GOLDEN_THRESHOLD_ROWS = 156
 GOLDEN_GAPS = 0.25
 # Of a linear model, which the library answers one by one.
 MAX_SINGLE_ROWS = 1_000
+# NumPy adds up fewer numbers than eight one after the other, more of them in pairs.
+IN_ORDER_CLASSES = 7
 
 
 def model_of(
@@ -47,6 +54,8 @@ def model_of(
     rng = np.random.default_rng(trained.recipe.seed if trained.recipe else 0)
     rows = golden_rows(predictor, trained, rng=rng)
     chosen = np.sort(rng.permutation(len(trained.split.train_rows))[: REFERENCE_ROWS if keep_samples else 0])
+    answers = outputs_of(trained.estimator, rows, singly=isinstance(predictor, Linear))
+    sums = _sums(predictor, rows, trained)
     card = Card(
         name=trained.name,
         source=trained.source,
@@ -66,8 +75,8 @@ def model_of(
         card=card,
         predictor=predictor,
         golden_rows=rows,
-        golden_sums=_sums(predictor, rows, n_labels=len(trained.target.labels)),
-        golden_answers=outputs_of(trained.estimator, rows, singly=isinstance(predictor, Linear)),
+        golden_sums=sums,
+        golden_answers=answers,
         reference_rows=trained.split.train_rows[chosen],
         reference_outcomes=trained.split.train_outcomes[chosen],
     )
@@ -92,10 +101,12 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
         is_linear = loaded.scores is not None
         rows = trained.split.test_rows[: MAX_SINGLE_ROWS if is_linear else None]
         expected = outputs_of(trained.estimator, rows, singly=is_linear)
-        answers = loaded.predict_batch(rows).outputs
+        answers = loaded.predict_batch(rows)
         one_by_one = np.array([one.probabilities or (one.value,) for one in map(loaded.predict, rows.tolist())])
         allowed = ULPS * np.spacing(np.abs(expected)) if is_linear else 0.0
-        if not (np.all(np.abs(answers - expected) <= allowed) and np.array_equal(one_by_one, answers)):
+        is_same = np.all(np.abs(answers.outputs - expected) <= allowed) and np.array_equal(one_by_one, answers.outputs)
+        labels = answers_of(trained.estimator, rows, trained.labelling)
+        if not is_same or (loaded.labels and np.any(answers.indices != labels)):
             raise TrainingError(f"{path}: the model read back gives other answers than scikit-learn")
         history.keep(path)
 
@@ -113,11 +124,17 @@ def outputs_of(estimator: Any, rows: NDArray[np.float64], *, singly: bool = Fals
     """
     if singly:
         return np.concatenate([outputs_of(estimator, row[None]) for row in rows])
-    if hasattr(estimator, "classes_"):
-        probabilities: NDArray[np.float64] = estimator.predict_proba(rows)
-        return probabilities
-    values: NDArray[np.float64] = estimator.predict(rows)
-    return values[:, None]
+    if not hasattr(estimator, "classes_"):
+        values: NDArray[np.float64] = estimator.predict(rows)
+        return values[:, None]
+    by_column: dict[str, Link] = {"HistGradientBoostingClassifier": "softmax", "AdaBoostClassifier": "samme"}
+    link = by_column.get(type(estimator).__name__)
+    if link and len(estimator.classes_) > IN_ORDER_CLASSES:
+        # They keep the scores of many rows column by column, and add up their powers in another order than those of
+        # one row: the answers to one row are what is promised.
+        return LINKS[link](np.ascontiguousarray(estimator.decision_function(rows))).astype(np.float64, copy=False)
+    probabilities: NDArray[np.float64] = estimator.predict_proba(rows)
+    return probabilities
 
 
 def golden_rows(predictor: Forest | Linear, trained: Trained, *, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -163,8 +180,15 @@ def _predictor(trained: Trained) -> Forest | Linear:
     return replace(predictor, means=matrix.mean(axis=0))
 
 
-def _sums(predictor: Forest | Linear, rows: NDArray[np.float64], *, n_labels: int) -> NDArray[np.float64]:
-    return Scores(predictor, n_labels).sums(rows) if isinstance(predictor, Linear) else np.empty((0, 0))
+def _sums(predictor: Forest | Linear, rows: NDArray[np.float64], trained: Trained) -> NDArray[np.float64]:
+    """Return the sums that the answers to golden rows are made of; none where the answers have the same bits anyway."""
+    if isinstance(predictor, Forest) and predictor.total.is_exact:
+        return np.empty((0, 0))
+    dtype, _ = inputs_of(predictor)
+    evaluator = compile_predictor(
+        predictor, trained.features, labels=trained.target.labels, max_cells=0, compiles=False
+    )
+    return evaluator.sums(rows.astype(dtype)).astype(np.float64)
 
 
 def _others(feature: Feature, estimator: Any) -> list[float]:

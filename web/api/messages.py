@@ -55,7 +55,7 @@ class ValueInterval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to one sample; probabilities are by label and bit-identical to scikit-learn's."""
+    """The answer to one sample; probabilities are by label, and those of the library that fitted the model."""
 
     model: ModelName
     sample: dict[str, Value]
@@ -65,7 +65,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuantityAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to one sample; the value is bit-identical to scikit-learn's."""
+    """The answer to one sample; the value is that of the library that fitted the model."""
 
     model: ModelName
     sample: dict[str, Value]

@@ -88,7 +88,7 @@ def describe(model: Classifier, settings: Settings) -> Json:
         "info": {
             "title": f"Live prediction: {model.name}",
             "version": model.version,
-            "description": f"{model.card.estimator} of {model.card.trees} trees{_target(model)}. {model.card.source}.",
+            "description": f"{_method(model)}{_target(model)}. {model.card.source}.",
         },
         "servers": [{"url": "./"}],
         "paths": {
@@ -105,6 +105,11 @@ def describe(model: Classifier, settings: Settings) -> Json:
             "securitySchemes": components.security_schemes(settings),
         },
     }
+
+
+def _method(model: Classifier) -> str:
+    card = model.card
+    return f"{card.estimator} of {card.trees} trees" if card.trees else card.estimator
 
 
 def _target(model: Classifier) -> str:
