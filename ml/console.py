@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 
 from ml.errors import DatasetError, MLError, ModelFileError
 from ml.model import modelfile
-from ml.model.card import Card, QuantityReport, Report, TrainedFeature
+from ml.model.card import Card, Decision, QuantityReport, Recipe, Report, TrainedFeature
+from ml.model.changes import Change, Explanation, Range
 from ml.model.classifier import Classifier
-from ml.model.explain import Change, Explanation, Range
 from ml.tables.dataset import Target
 from ml.tables.headers import listed
 from ml.tables.numbers import shown_number
@@ -93,7 +93,8 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
     trees = "1 tree" if card.trees == 1 else f"{card.trees} trees"
     yield f"{card.name}, version {version}"
     yield f"data       {card.source}"
-    yield f"estimator  {card.estimator}, {trees}"
+    yield f"estimator  {card.estimator}, {trees}" if card.trees else f"estimator  {card.estimator}"
+    yield f"exactness  {promise_of(card)}"
     if card.recipe is not None:
         recipe = card.recipe
         depth = "no bound" if recipe.max_depth is None else str(recipe.max_depth)
@@ -101,6 +102,8 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
         yield f"recipe     seed {recipe.seed}, depth {depth}, leaf {recipe.min_samples_leaf}, classes {weights}"
     yield f"libraries  {', '.join(f'{name} {number}' for name, number in sorted(card.libraries.items()))}"
     yield f"labels     {', '.join(card.labels)}" if card.labels else f"quantity   {quantity_name(card.target)}"
+    if card.decision is not None:
+        yield f"decision   {decision_text(card.decision)}"
     yield "features"
     for feature in card.features:
         gaps = ", may be missing" if feature.has_gaps else ""
@@ -109,6 +112,31 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
             continue
         span = _with_unit(f"{shown_number(feature.low)} to {shown_number(feature.high)}", feature)
         yield f"  {feature.key}: {span} in training, for example {shown_number(feature.example)}{gaps}"
+
+
+def decision_text(decision: Decision) -> str:
+    """Return what a decision says, as a part of a sentence."""
+    return f"{decision.positive} where its probability is at least {shown_number(decision.threshold)}"
+
+
+def estimator_lines(recipe: Recipe) -> Iterator[str]:
+    """Yield which estimator is fitted, and why where that is the default."""
+    yield f"  estimator {recipe.estimator}"
+    if recipe.estimator == Recipe().estimator:
+        yield "    the default: it takes gaps and words, needs no tuning, and its answers are exact on every machine;"
+        yield "    --estimator hist-gradient-boosting is often more accurate on large tables, and faster to fit"
+
+
+def promise_of(card: Card) -> str:
+    """Return what is the same as the library's on every machine."""
+    if card.promise == "bits":
+        return "its answers have the library's bits on every machine"
+    if card.promise == "linear":
+        return "its answers are within 4 units in the last place of the library's to one row"
+    return (
+        "the scores of its trees have the library's bits on every machine; what exp() makes of them differs by at most "
+        "4 units in the last place where another processor or C library computes it"
+    )
 
 
 def quantity_name(target: Target) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from ml.training import history
 
 DEFAULT_PATH = Path("model.npz")
 LONGEST_SEED = 10
+ESTIMATORS = ("random-forest", "extra-trees", "decision-tree", "hist-gradient-boosting", "gradient-boosting")
+# What scikit-learn itself takes where nothing is said, if that is not the same for all.
+DEPTHS = {"gradient-boosting": 3}
+LEAVES = {"hist-gradient-boosting": 20}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,19 +40,20 @@ def parser() -> argparse.ArgumentParser:
     _add_reading(train)
     recipe = Recipe()
     train.add_argument(
-        "--estimator", choices=("random-forest", "extra-trees", "decision-tree"), default=recipe.estimator,
-        help="scikit-learn estimator to fit, whose answers are kept to the last bit; default: %(default)s",
+        "--estimator", choices=ESTIMATORS, default=recipe.estimator,
+        help=f"scikit-learn estimator to fit: {', '.join(ESTIMATORS)}; default: %(default)s", metavar="NAME",
     )  # fmt: skip
     train.add_argument(
         "--trees", type=_count, default=recipe.n_estimators, metavar="N",
         help="number of trees (n_estimators); default: %(default)s",
     )  # fmt: skip
     train.add_argument(
-        "--depth", type=_count, metavar="N", help="maximum depth of a tree (max_depth); default: no maximum"
-    )
+        "--depth", type=_count, metavar="N",
+        help="maximum depth of a tree (max_depth); default: no maximum; of gradient-boosting 3",
+    )  # fmt: skip
     train.add_argument(
-        "--leaf", type=_count, default=recipe.min_samples_leaf, metavar="N",
-        help="minimum number of rows in a leaf (min_samples_leaf); default: %(default)s",
+        "--leaf", type=_count, metavar="N",
+        help="minimum number of rows in a leaf (min_samples_leaf); default: 1; of hist-gradient-boosting 20",
     )  # fmt: skip
     train.add_argument(
         "--seed", type=_seed, default=recipe.seed, metavar="N",
@@ -62,6 +68,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="balance the class weights (class_weight); default: all rows weigh the same",
     )
+    train.add_argument(
+        "--threshold", type=_threshold, metavar="[CLASS=]SHARE",
+        help="of two classes, the least probability with which this one, or else the second, is the answer; default: "
+        "the most probable class is",
+    )  # fmt: skip
     train.add_argument(
         "--no-samples",
         action="store_true",
@@ -116,6 +127,19 @@ def parser() -> argparse.ArgumentParser:
     )
     choice.add_argument("--list", action="store_true", help="list the kept files, and restore none")
     return whole
+
+
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """Return the recipe that the options of `train` stand for."""
+    return Recipe(
+        estimator=options.estimator,
+        n_estimators=options.trees,
+        max_depth=options.depth or DEPTHS.get(options.estimator),
+        min_samples_leaf=options.leaf or LEAVES.get(options.estimator, 1),
+        seed=options.seed,
+        test_size=options.test_size,
+        balanced_class_weight=options.balanced,
+    )
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
@@ -196,6 +220,17 @@ def _share(text: str) -> float:
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
     return share
+
+
+def _threshold(text: str) -> tuple[str | None, float]:
+    label, equals, share = text.rpartition("=")
+    try:
+        threshold = number_of(share)
+    except NotANumber:
+        threshold = math.nan
+    if not 0 <= threshold <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a probability from 0 to 1, or CLASS= and one")
+    return label if equals else None, threshold
 
 
 def _limits(text: str) -> tuple[str, Limits]:

@@ -62,6 +62,8 @@ function step() {
 function fill(parameters) {
   for (const field of fields) field.put(parameters.get(field.key) ?? field.start);
   for (const view of views) view.value = parameters.get(view.name) ?? view.dataset.start;
+  if (parameters.has("pin")) pin.value = parameters.get("pin");
+  showPin(parameters.has("pin"));
 }
 
 form.addEventListener(
@@ -160,6 +162,22 @@ document.addEventListener("click", (event) => {
     navigator.clipboard.writeText(text).then(() => showCopied(copy));
   }
 });
+// A pinned sample is kept in the form, and so in the address; the service compares it with the present one.
+const pinButton = document.getElementById("pin");
+const pin = document.querySelector("input[name=pin]");
+pinButton.hidden = false;
+pinButton.addEventListener("click", () => {
+  step();
+  pin.value = query(fields.map(({ key, text }) => [key, text]));
+  showPin(pin.disabled);
+  changed();
+});
+
+function showPin(isPinned) {
+  pin.disabled = !isPinned;
+  pinButton.textContent = pinButton.dataset[isPinned ? "unpin" : "pin"];
+}
+
 // The answer and the values that it is for, as one writes them in a mail.
 function resultText() {
   const values = fields.map(({ title, text, unit }) => `${title} ${text} ${unit}`.trim());

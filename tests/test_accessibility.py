@@ -157,7 +157,8 @@ def contrast(one: str, other: str) -> float:
 # The colors of the map's regions and of the lines below the fields, as #rrggbb: mixed ones have a name in no notation.
 FILLS = """() => {
   const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const shown = [...document.querySelectorAll(".regions path, .line > rect")].map((part) => getComputedStyle(part).fill);
+  const parts = [...document.querySelectorAll(".regions path, .line > rect")];
+  const shown = parts.map((part) => getComputedStyle(part).fill);
   return [...new Set(shown)].map((fill) => {
     context.fillStyle = fill;
     context.fillRect(0, 0, 1, 1);

@@ -23,7 +23,7 @@ FLOORS = (
     {"ml.errors"},
     {"ml.tables"},
     {"ml.model"},
-    {"ml.scored"},
+    {"ml.scored", "ml.estimators"},
     {"ml.training", "ml.score"},
     {"ml.console", "ml"},
     {"ml.options"},

@@ -22,8 +22,8 @@ import ml
 from ml import console
 from ml.model import classifier, explain
 from ml.model.card import Recipe
+from ml.model.changes import Change, Direction, Explanation, Range
 from ml.model.classifier import Classifier
-from ml.model.explain import Change, Explanation, Range
 from ml.model.plane import Plane, plane
 from ml.tables.headers import Limits
 from ml.training.fitting import Trained
@@ -565,7 +565,7 @@ def test_an_edge_is_told_by_its_shorter_number(model: Classifier, row: list[floa
     [("rises above", "rises above 2 cm"), ("rises to", "rises to 2 cm or more"), ("falls to", "falls to 2 cm or below"),
      ("falls below", "falls below 2 cm")],
 )  # fmt: skip
-def test_a_change_is_told_in_each_direction(model: Classifier, direction: explain.Direction, told: str) -> None:
+def test_a_change_is_told_in_each_direction(model: Classifier, direction: Direction, told: str) -> None:
     change = Change("petal_width", direction, 2.0, 2.1, "other", 0.1)
 
     assert console.change_line(change, model.features[3]) == f"becomes other when petal width {told}"

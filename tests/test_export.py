@@ -21,8 +21,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix
 from sklearn.model_selection import train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 import ml
@@ -39,6 +38,8 @@ X_train, X_test, y_train, y_test = train_test_split(
 )
 NAMES = tuple(f"{name} (g)" for name in WINE.feature_names)
 TEXT = np.array(["été <1>", 'two "2"', "zwei; drei"])
+
+SPARSE = OneHotEncoder().fit_transform(X_test)
 
 
 def forest(labels: Any = None, **parameters: Any) -> Any:
@@ -137,7 +138,7 @@ def test_every_classifier_made_of_trees_is_exported(tmp_path: Path, kind: Any) -
     [
         GradientBoostingClassifier(n_estimators=2), AdaBoostClassifier(n_estimators=2),
         BaggingClassifier(n_estimators=2),
-        LogisticRegression(max_iter=10_000), make_pipeline(StandardScaler(), RandomForestClassifier(2)),
+        LogisticRegression(max_iter=10_000),
     ],
     ids=lambda kind: type(kind).__name__,
 )  # fmt: skip
@@ -162,20 +163,30 @@ def altered(value: float) -> NDArray[np.float64]:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "too few names": ({"feature_names": NAMES[:-1]}, "the forest has 13 features, and needs as many different names"),
-    "a name twice": ({"feature_names": [*NAMES[:-1], "Alcohol [%]"]}, "needs as many different names"),
+    "too few names": ({"feature_names": NAMES[:-1]}, "feature_names has 12 names, but the model was fitted on 13"),
+    "a name twice": ({"feature_names": [*NAMES[:-1], "Alcohol [%]"]}, r"has 'alcohol \(g\)' and 'Alcohol"),
+    "no names": ({"feature_names": None}, "feature_names is missing: neither the model nor X_test has names"),
+    "numbers as names": ({"feature_names": range(13)}, r"feature_names\[0\] is 0: a name in words is needed"),
+    "a name missing": ({"feature_names": [*NAMES[:4], None, *NAMES[5:]]}, r"feature_names\[4\] is None: a name"),
     "other columns": ({"X_test": X_test[:, :5]}, r"X_test has the shape \(\d+, 5\), not \(n, 13\) with rows"),
     "one row": ({"X_test": X_test[0]}, "X_test has the shape"),
     "no rows": ({"X_test": X_test[:0], "y_test": y_test[:0]}, "X_test has the shape"),
-    "fewer classes than rows": ({"y_test": y_test[:-1]}, "y_test does not have one of the forest's classes for"),
-    "a class that it does not know": ({"y_test": y_test + 1}, "y_test does not have one of the forest's classes"),
-    "classes as text": ({"y_test": y_test.astype(str)}, "y_test does not have one of the forest's classes"),
+    "sparse rows": ({"X_test": SPARSE}, r"X_test is a sparse matrix: give its rows as a table, X_test.toarray\(\)"),
+    "fewer classes than rows": ({"y_test": y_test[:-1]}, r"y_test has the shape \(124,\), but X_test has 125 rows"),
+    "classes as a column": ({"y_test": y_test[:, None]}, r"y_test has the shape \(125, 1\), a table of one column"),
+    "a class that it does not know": ({"y_test": y_test + 1}, r"y_test has 3 in row \d+, which is not one of the"),
+    "classes as text": ({"y_test": y_test.astype(str)}, r"y_test has '\d' in row 0.*it is a word, and the model was"),
     "infinity": ({"X_test": altered(np.inf)}, "X_test has a value that is not a finite 32-bit float"),
     "more than a float32": ({"X_test": altered(1e39)}, "X_test has a value that is not a finite 32-bit float"),
     "training rows of another shape": ({"X_train": X_train[:, :2], "y_train": y_train}, "X_train has the shape"),
-    "training classes missing": ({"X_train": X_train, "y_train": y_train[1:]}, "y_train does not have one"),
+    "training classes missing": ({"X_train": X_train, "y_train": y_train[1:]}, "y_train has the shape"),
     "limits below the rows": ({"limits": {"alcohol": Limits(0, 1)}}, "'?alcohol'?"),
 }  # fmt: skip
+
+
+def test_encoded_labels_are_named_where_the_model_was_fitted_on_words(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"y_test has \d in row 0, .* it is encoded, and the model was"):
+        export(forest(TEXT), tmp_path)
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -211,7 +222,6 @@ def test_a_forest_that_was_fitted_in_parallel_is_exported(tmp_path: Path) -> Non
 
 
 NOT_YET: dict[str, dict[str, Any]] = {
-    "classes as a column": {"y_test": y_test[:, None]},
     "rows of text": {"X_test": [["a"] * 13], "y_test": [0]},
     "ragged rows": {"X_test": [[1.0] * 13, [1.0]], "y_test": [0, 1]},
     "limits of no feature": {"limits": {"alcohool": Limits(0, 20)}},

@@ -18,7 +18,6 @@ from sklearn.ensemble import (
     BaggingClassifier,
     ExtraTreesClassifier,
     GradientBoostingClassifier,
-    HistGradientBoostingClassifier,
     IsolationForest,
     RandomForestClassifier,
     VotingClassifier,
@@ -28,6 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 from ml.errors import ForestError
+from ml.estimators.trees import forest_from
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
 from ml.model.forest import LEAF, MAX_DEPTH, Forest
@@ -83,7 +83,7 @@ def chain(depth: int) -> Forest:
 
 def table_of(forest: Forest) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     table = DecisionTable(forest, Cuts(forest))
-    return lambda rows: table.answers[table.outcomes(rows.astype(np.float32))]
+    return lambda rows: table.sums[table.outcomes(rows.astype(np.float32))] / forest.n_trees
 
 
 def test_the_small_forest_is_one() -> None:
@@ -237,7 +237,7 @@ ACCEPTED = {
 def test_a_classifier_of_trees_is_taken_over_with_its_probabilities(kind: str) -> None:
     estimator = clone(ACCEPTED[kind]).fit(ROWS, CLASSES)
 
-    forest = Forest.from_estimator(estimator)
+    forest = forest_from(estimator)
 
     rows = np.concatenate([ROWS, np.random.default_rng(0).uniform(0, 8, (2_000, 4))])
     assert np.array_equal(table_of(forest)(rows), estimator.predict_proba(rows))
@@ -249,8 +249,8 @@ def test_a_classifier_of_trees_is_taken_over_with_its_probabilities(kind: str) -
 
 
 def test_labels_that_are_text_give_the_same_forest_as_their_numbers() -> None:
-    numbers = Forest.from_estimator(RandomForestClassifier(3, random_state=0).fit(ROWS, CLASSES))
-    texts = Forest.from_estimator(RandomForestClassifier(3, random_state=0).fit(ROWS, np.array([*"abc"])[CLASSES]))
+    numbers = forest_from(RandomForestClassifier(3, random_state=0).fit(ROWS, CLASSES))
+    texts = forest_from(RandomForestClassifier(3, random_state=0).fit(ROWS, np.array([*"abc"])[CLASSES]))
 
     assert np.array_equal(texts.threshold, numbers.threshold)
     assert np.array_equal(texts.values, numbers.values)
@@ -260,18 +260,15 @@ REFUSED = {
     "a linear model": LogisticRegression(max_iter=1_000),
     "a constant": DummyClassifier(),
     "a pipeline": make_pipeline(DecisionTreeClassifier()),
-    "gradient boosting": GradientBoostingClassifier(n_estimators=2),
-    "histogram boosting": HistGradientBoostingClassifier(max_iter=2),
     "an isolation forest": IsolationForest(n_estimators=2),
 }
 
-# These are made of decision tree classifiers, but their probabilities are not the plain mean of the trees'.
+# These hold trees or are made like ensembles of them, but their answers are no sums of leaves.
 NOT_MEANS = {
-    "boosted trees, which vote by weight": AdaBoostClassifier(
-        DecisionTreeClassifier(max_depth=2, random_state=0), n_estimators=3, random_state=0
-    ),
-    "bagged trees on some of the features": BaggingClassifier(
-        DecisionTreeClassifier(), n_estimators=3, max_features=2, random_state=0
+    "boosted linear models": AdaBoostClassifier(LogisticRegression(), n_estimators=3),
+    "bagged forests": BaggingClassifier(RandomForestClassifier(2), n_estimators=3),
+    "boosted trees that start with another model": GradientBoostingClassifier(
+        n_estimators=2, init=LogisticRegression(max_iter=1_000)
     ),
     "a vote by weight": VotingClassifier(
         [("a", DecisionTreeClassifier(max_depth=1)), ("b", DecisionTreeClassifier())], voting="soft", weights=[1, 2]
@@ -284,21 +281,21 @@ def test_another_estimator_is_refused_by_name(kind: str) -> None:
     estimator = clone(REFUSED[kind]).fit(ROWS, CLASSES)
 
     with pytest.raises(ForestError, match=f"{type(estimator).__name__} is not a fitted classifier"):
-        Forest.from_estimator(estimator)
+        forest_from(estimator)
 
 
 @pytest.mark.parametrize("kind", NOT_MEANS)
-def test_trees_whose_mean_is_not_the_answer_are_refused_by_name(kind: str) -> None:
+def test_an_ensemble_whose_answer_is_no_sum_of_leaves_is_refused_by_name(kind: str) -> None:
     estimator = clone(NOT_MEANS[kind]).fit(ROWS, CLASSES)
 
     with pytest.raises(ForestError, match=type(estimator).__name__):
-        Forest.from_estimator(estimator)
+        forest_from(estimator)
 
 
 @pytest.mark.parametrize("estimator", [RandomForestClassifier(), DecisionTreeClassifier(), ExtraTreesClassifier()])
 def test_a_classifier_that_is_not_fitted_is_refused(estimator: Any) -> None:
     with pytest.raises(ForestError, match=f"{type(estimator).__name__} is not a fitted"):
-        Forest.from_estimator(estimator)
+        forest_from(estimator)
 
 
 @pytest.mark.parametrize("estimator", [RandomForestClassifier(2), DecisionTreeClassifier()])
@@ -306,10 +303,10 @@ def test_a_classifier_with_two_outputs_is_refused(estimator: Any) -> None:
     estimator.fit(ROWS, np.column_stack([CLASSES, CLASSES]))
 
     with pytest.raises(ForestError, match="more than one output"):
-        Forest.from_estimator(estimator)
+        forest_from(estimator)
 
 
 @pytest.mark.parametrize("stranger", [None, 5, "forest", object()])
 def test_something_else_is_refused(stranger: object) -> None:
     with pytest.raises(ForestError, match="is not a fitted classifier"):
-        Forest.from_estimator(stranger)
+        forest_from(stranger)

@@ -21,7 +21,7 @@ from babel.support import NullTranslations
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from ml.model.card import Card, CrossValidation, Recipe, Report
+from ml.model.card import Card, CrossValidation, Decision, Recipe, Report
 from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
@@ -232,7 +232,9 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
                 row, model.cuts.ranks_of(row), model.predict(row), messages, axes=axes, goal=goal
             )
             yield fragment.decode()
-        yield fragments.explanation(row).decode()
+        pinned = [feature.high if not feature.choices else 0.0 for feature in model.features]
+        pin = urlencode({f.key: field_text(f, value, to) for f, value in zip(model.features, pinned, strict=True)})
+        yield fragments.explanation(row, pin=pin).decode()
     yield page(fragment, messages, row)
     first, second, third, *_ = [*good, "‹other›", "‹other›"]
     wrong: list[dict[str, object]] = [
@@ -284,8 +286,10 @@ def shown() -> tuple[Bracketing, list[str]]:
     )
     words, quantity = mixed_model(is_quantity=False), mixed_model(is_quantity=True)
     useless = {"mean_absolute_error": 2.0, "baseline_error": 1.0, "train_rows": None}
+    decided = msgspec.structs.replace(words.card, decision=Decision(positive="‹yes›", threshold=0.25))
     mixed = [
-        (words, words.card), (quantity, quantity.card), (mixed_model(is_quantity=True, has_gaps=False), None),
+        (words, words.card), (words, decided), (quantity, quantity.card),
+        (mixed_model(is_quantity=True, has_gaps=False), None),
         (quantity, reported(quantity.card, **useless)),
     ]  # fmt: skip
     found = list(states_of(with_card(small, small.card), to))
@@ -328,8 +332,8 @@ NAMES = {
 SEEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "aria-valuetext", "label", "placeholder",
         "summary", "title"}  # fmt: skip
 READ = {"data-decimal", "data-example", "data-feature", "data-features", "data-gap", "data-header", "data-key",
-        "data-kind", "data-label", "data-mark", "data-marks", "data-other", "data-plot", "data-set", "data-share", "data-start",
-        "data-state", "data-step", "data-thousands", "data-value", "data-x", "data-x-high", "data-x-low",
+        "data-kind", "data-label", "data-mark", "data-marks", "data-other", "data-plot", "data-set", "data-share",
+        "data-start", "data-state", "data-step", "data-thousands", "data-value", "data-x", "data-x-high", "data-x-low",
         "data-x-step", "data-y", "data-y-high", "data-y-low", "data-y-step"}  # fmt: skip
 LETTER = re.compile(r"[^\W\d_]")
 DESCRIPTIONS = {"description", "og:description", "og:title"}

@@ -25,6 +25,7 @@ from ml.model.explain import explain
 from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
 from ml.training.fitting import Trained
+from ml.training.importance import importance
 from ml.training.measuring import COVERAGE, RESIDUALS, interval_of
 
 Rows = NDArray[np.float64]
@@ -94,7 +95,7 @@ def test_importance_and_cross_validation_are_scikit_learns() -> None:
     trained = fitting.fit(dataset, RECIPE)
     parts = trained.split
 
-    found, scores = fitting.importance(trained), fitting.cross_validate(dataset, RECIPE, folds=5)
+    found, scores = importance(trained), fitting.cross_validate(dataset, RECIPE, folds=5)
 
     expected = permutation_importance(
         trained.estimator, parts.test_rows, parts.test_outcomes, n_repeats=5, random_state=0

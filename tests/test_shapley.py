@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
-from ml.model.forest import LEAF
-from ml.model.shapley import Contributions, contributions
+from ml.model.contributions import contributions
+from ml.model.forest import LEAF, Forest
+from ml.model.shapley import Contributions
 from tests.conftest import EVALUATORS
 from tests.pipelines import sample_of
 from tests.test_explain import digits  # noqa: F401  # a fixture
@@ -22,12 +23,17 @@ from tests.test_mixed_tables import oracle
 TOLERANCE = 1e-12
 
 
+def forest_of(model: Classifier) -> Forest:
+    assert isinstance(model.predictor, Forest)
+    return model.predictor
+
+
 def expected(model: Classifier, ranks: Sequence[int], known: frozenset[int]) -> NDArray[np.float64]:
     """Return the mean answer where only some features are known: the weight of training rows decides the others."""
-    forest, cuts = model.forest, model.cuts
+    forest, cuts = forest_of(model), model.cuts
     assert forest.covers is not None
     leaf_of = np.cumsum(forest.feature == LEAF) - 1
-    total = np.zeros(forest.n_outputs)
+    total: NDArray[np.float64] = np.zeros(forest.n_outputs)
     for root in forest.roots.tolist():
         waiting = [(root, 1.0)]
         while waiting:
@@ -48,7 +54,7 @@ def by_definition(model: Classifier, row: Sequence[float]) -> NDArray[np.float64
     ranks, n = model.cuts.ranks_of(row), len(row)
     coalitions = [frozenset(c) for size in range(n + 1) for c in itertools.combinations(range(n), size)]
     worth = {known: expected(model, ranks, known) for known in coalitions}
-    values = np.zeros((n, model.forest.n_outputs))
+    values = np.zeros((n, forest_of(model).n_outputs))
     for feature in range(n):
         for known in coalitions:
             if feature not in known:
@@ -59,7 +65,7 @@ def by_definition(model: Classifier, row: Sequence[float]) -> NDArray[np.float64
 
 @pytest.mark.parametrize("compiles", [False, True], ids=["NumPy", "compiled"])
 def test_contributions_are_the_shapley_values_of_all_coalitions(model: Classifier, *, compiles: bool) -> None:
-    made = Contributions(model.forest, model.cuts, compiles=compiles)
+    made = Contributions(forest_of(model), model.cuts, compiles=compiles)
 
     for row in model.reference_rows[::40].tolist():
         assert made.of(model.cuts.ranks_of(row)) == pytest.approx(by_definition(model, row), abs=TOLERANCE)
@@ -71,22 +77,22 @@ def test_contributions_are_the_shapley_values_of_all_coalitions(model: Classifie
 def test_base_and_contributions_are_the_answer(kind: str, evaluator: str, *, quantity: bool) -> None:
     found = oracle(kind, 0, "random-forest", quantity=quantity)
     model = found.model(evaluator)
-    scale = max(1.0, float(np.abs(model.forest.values).max()))
+    scale = max(1.0, float(np.abs(forest_of(model).values).max()))
 
     for cells in found.questions(np.random.default_rng(0), 5).tolist():
         row = model.validator.row(sample_of(cells))
-        divided = contributions(model, row)
-        assert divided is not None
-        base, values = divided
         answer = model.predict(row)
-        outputs = [answer.value] if quantity else answer.probabilities
-        assert base + values.sum(axis=0) == pytest.approx(outputs, abs=TOLERANCE * scale)
+        for index, output in enumerate([answer.value] if quantity else answer.probabilities):
+            divided = contributions(model, row, index)
+            assert divided is not None
+            assert divided.scale == ("quantity" if quantity else "probability")
+            assert divided.base + math.fsum(divided.values) == pytest.approx(output, abs=TOLERANCE * scale)
 
 
 def test_a_feature_that_no_tree_uses_adds_nothing(digits: Classifier) -> None:  # noqa: F811
     unused = [feature for feature, size in enumerate(digits.cuts.sizes) if not size]
-    divided = contributions(digits, [feature.example for feature in digits.features])
+    divided = contributions(digits, [feature.example for feature in digits.features], 0)
 
     assert unused
     assert divided is not None
-    assert not divided[1][unused].any()
+    assert not any(divided.values[feature] for feature in unused)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+from ml.estimators.trees import forest_from
 from ml.model import decision_table
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
@@ -60,20 +61,20 @@ def rows_around(forest: Forest, rng: np.random.Generator) -> NDArray[np.float64]
 
 @given(estimator=estimators(), seed=st.integers(0, 100))
 def test_the_table_of_any_small_forest_has_scikit_learns_probabilities(estimator: Any, seed: int) -> None:
-    forest = Forest.from_estimator(estimator)
+    forest = forest_from(estimator)
     compiled = DecisionTable(forest, Cuts(forest))
     rows = rows_around(forest, np.random.default_rng(seed))
     expected = estimator.predict_proba(rows)
 
     outcomes = compiled.outcomes(rows.astype(np.float32))
 
-    assert np.array_equal(compiled.answers[outcomes], expected)
+    assert np.array_equal(compiled.sums[outcomes] / forest.n_trees, expected)
     assert [compiled.outcome(row) for row in rows.tolist()] == outcomes.tolist()
 
 
 @given(estimator=estimators())
 def test_every_outcome_of_a_table_is_the_answer_of_some_cell(estimator: Any) -> None:
-    forest = Forest.from_estimator(estimator)
+    forest = forest_from(estimator)
     cuts = Cuts(forest)
     compiled = DecisionTable(forest, cuts)
     corners = [np.append(values, np.float32(3e38)) for values in cuts.values]
@@ -81,7 +82,7 @@ def test_every_outcome_of_a_table_is_the_answer_of_some_cell(estimator: Any) -> 
 
     outcomes = compiled.outcomes(cells)
 
-    assert np.array_equal(np.unique(outcomes), np.arange(len(compiled.answers)))
+    assert np.array_equal(np.unique(outcomes), np.arange(len(compiled.sums)))
 
 
 def test_no_rows_have_no_outcomes() -> None:

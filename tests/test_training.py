@@ -226,7 +226,7 @@ def with_last_bit_changed(model: ModelFile) -> ModelFile:
 
 def with_swapped_leaves(model: ModelFile) -> ModelFile:
     leaves = model.forest.values[:, ::-1]
-    return replace(model, forest=replace(model.forest, values=np.ascontiguousarray(leaves)))
+    return replace(model, predictor=replace(model.forest, values=np.ascontiguousarray(leaves)))
 
 
 ALTERED = {"a golden probability's last bit": with_last_bit_changed, "all leaves": with_swapped_leaves}

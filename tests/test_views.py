@@ -29,7 +29,7 @@ def view_of(model: Classifier, sample: Mapping[str, object]) -> PredictionView:
     except InvalidSample as error:
         return answers.invalid_view(error, model.features, ENGLISH)
     messages = answers.messages_of(model.validator.notes(row), row, model.features, ENGLISH)
-    return answers.answer_view(model.predict(row), model.labels, messages, ENGLISH)
+    return answers.answer_view(model.predict(row), model.card, messages, ENGLISH)
 
 
 def page_of(model: Classifier, texts: Mapping[str, str]) -> PageView:

@@ -21,18 +21,21 @@ from starlette.testclient import TestClient
 
 import ml
 from ml.errors import DatasetError, ForestError
+from ml.estimators.trees import forest_from
 from ml.model import classifier, decision_table, explain, modelfile
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier, compile_forest
+from ml.model.classifier import Classifier
 from ml.model.compiled import Compiled
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
+from ml.model.evaluators import compile_forest
 from ml.model.forest import LEAF, Forest
 from ml.model.sample import InvalidSample
 from ml.model.walk import Walk
 from ml.tables.dataset import Dataset, Feature
 from ml.tables.numbers import LARGEST
 from ml.training import fitting, writing
+from ml.training.importance import importance
 from tests import builders
 from tests.conftest import output_of
 from web.app import create_app
@@ -140,7 +143,7 @@ def evaluators_of(forest: Forest) -> dict[str, tuple[type, dict[str, Any]]]:
 def test_every_evaluator_has_scikit_learns_probabilities_to_the_last_bit(name: str) -> None:
     case = CASES[name]
     estimator = case.fitted()
-    forest = Forest.from_estimator(estimator)
+    forest = forest_from(estimator)
     rows = probing_rows(estimator, case.table[0], n=1_500)
     with np.errstate(invalid="ignore", over="ignore"):
         expected = estimator.predict_proba(rows)
@@ -149,7 +152,7 @@ def test_every_evaluator_has_scikit_learns_probabilities_to_the_last_bit(name: s
 
     assert len(evaluators) >= 2
     for kind, limits in evaluators.values():
-        evaluator = classifier.compile_forest(forest, Cuts(forest), labels=labels, **{"max_cells": 1_000_000} | limits)
+        evaluator = compile_forest(forest, Cuts(forest), labels=labels, **{"max_cells": 1_000_000} | limits)
         assert type(getattr(evaluator, "_trees", None) or evaluator._table) is kind  # type: ignore[attr-defined]  # one of the two
         batch = evaluator.predict_batch(rows.astype(np.float32))
         assert np.array_equal(batch.probabilities.view(np.uint64), expected.view(np.uint64)), kind
@@ -161,7 +164,7 @@ def test_every_evaluator_has_scikit_learns_probabilities_to_the_last_bit(name: s
 
 def test_the_cases_are_what_their_names_say() -> None:
     names = ["digits", "64 leaves", "65 leaves", "some trees of one leaf", "all trees of one leaf", "deep", "wine"]
-    forests = {name: Forest.from_estimator(CASES[name].fitted()) for name in names}
+    forests = {name: forest_from(CASES[name].fitted()) for name in names}
 
     def leaves(name: str) -> NDArray[np.int64]:
         return np.add.reduceat(forests[name].feature == -1, forests[name].roots, dtype=np.int64)
@@ -227,7 +230,7 @@ def dataset_of(table: tuple[Rows, NDArray[np.intp]]) -> Dataset:
 
 
 def same_trees(one: Any, other: Any) -> bool:
-    first, second = Forest.from_estimator(one), Forest.from_estimator(other)
+    first, second = forest_from(one), forest_from(other)
     names = ("roots", "feature", "threshold", "left", "right", "values")
     return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in names)
 
@@ -299,7 +302,7 @@ def test_the_importance_of_features_is_scikit_learns(table: tuple[Rows, NDArray[
     expected = permutation_importance(
         trained.estimator, trained.split.test_rows, trained.split.test_classes, n_repeats=5, random_state=seed
     ).importances_mean
-    assert np.array_equal(fitting.importance(trained), expected)
+    assert np.array_equal(importance(trained), expected)
     assert [feature.importance for feature in writing.model_of(trained).card.features] == expected.tolist()
 
 
@@ -363,7 +366,7 @@ def test_a_forest_over_any_number_of_features_has_scikit_learns_probabilities(
     rng = np.random.default_rng(seed)
     narrow, classes = random_table(60, min(n_informative, n_features), 3, seed=seed)
     estimator = RandomForestClassifier(n_trees, max_depth=depth, random_state=seed).fit(narrow, classes)
-    forest, rows = widened(Forest.from_estimator(estimator), narrow, n_features, rng=rng)
+    forest, rows = widened(forest_from(estimator), narrow, n_features, rng=rng)
     forest.check()
     expected = estimator.predict_proba(narrow)
 
@@ -378,11 +381,11 @@ def test_a_forest_over_any_number_of_features_has_scikit_learns_probabilities(
 def test_a_tree_without_a_single_cut_is_a_table_of_one_cell() -> None:
     rows, classes = random_table(20, 3, 2, seed=0)
     stump = DecisionTreeClassifier(min_samples_leaf=20).fit(rows, classes)
-    forest, wide = widened(Forest.from_estimator(stump), rows, 100, rng=np.random.default_rng(0))
+    forest, wide = widened(forest_from(stump), rows, 100, rng=np.random.default_rng(0))
 
     compiled = DecisionTable(forest, Cuts(forest))
 
-    assert np.array_equal(compiled.answers, stump.predict_proba(rows[:1]))
+    assert np.array_equal(compiled.sums, stump.predict_proba(rows[:1]))
     assert compiled.outcome(wide[0].tolist()) == 0
     assert compiled.outcomes(wide.astype(np.float32)).tolist() == [0] * 20
 
@@ -390,7 +393,7 @@ def test_a_tree_without_a_single_cut_is_a_table_of_one_cell() -> None:
 def test_the_labels_along_features_and_over_planes_are_those_of_the_forest() -> None:
     narrow, classes = random_table(60, 3, 3, seed=1)
     estimator = RandomForestClassifier(5, max_depth=2, random_state=0).fit(narrow, classes)
-    forest, rows = widened(Forest.from_estimator(estimator), narrow, 100, rng=np.random.default_rng(1))
+    forest, rows = widened(forest_from(estimator), narrow, 100, rng=np.random.default_rng(1))
     cuts = Cuts(forest)
     compiled = compile_forest(forest, cuts, labels=["a", "b", "c"], max_cells=10**6)
     assert compiled.grid is not None

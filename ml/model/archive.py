@@ -111,13 +111,17 @@ def _check_end(content: bytes) -> None:
         )
 
 
-def array(name: str, encoded: bytes, *, dtype: str, ndim: int) -> NDArray[Any]:
-    """Return the array in an `.npy` member without ever allocating what its header merely claims."""
+def array(name: str, encoded: bytes, *, dtype: str, ndim: int, has_order: bool = False) -> NDArray[Any]:
+    """Return the array in an `.npy` member without ever allocating what its header merely claims.
+
+    Args:
+        has_order: whether it may be stored column after column.
+    """
     header = _NPY_HEADER.match(encoded)
     if header is None or int.from_bytes(encoded[8:10], "little") != header.end() - 10:
         raise ModelFileError(f"{name} is not an array as a model file has it: {shown(encoded[:80])}")
     found, order = header[1].decode("latin1"), header[2]
-    if found != dtype or order != b"False":
+    if found != dtype or (order != b"False" and not has_order):
         raise ModelFileError(f"{name} holds {shown(found)}, not {dtype} in C order")
     shape = tuple(int(size) for size in header[3].split(b",") if size.strip())
     if len(shape) != ndim:
@@ -125,4 +129,4 @@ def array(name: str, encoded: bytes, *, dtype: str, ndim: int) -> NDArray[Any]:
     body = memoryview(encoded)[header.end() :]
     if math.prod(shape) * np.dtype(dtype).itemsize != len(body) or max(shape) > len(encoded):
         raise ModelFileError(f"{name} has shape {shown(shape)}, which does not fit its {len(body)} bytes")
-    return np.frombuffer(body, dtype=dtype).reshape(shape)
+    return np.frombuffer(body, dtype=dtype).reshape(shape, order="C" if order == b"False" else "F")

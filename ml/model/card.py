@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Iterable
@@ -10,6 +11,8 @@ from typing import Literal
 import msgspec
 
 from ml.errors import ModelFileError
+from ml.model.linear import Formula
+from ml.model.total import Total
 from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature, Shape, Target
 from ml.tables.numbers import LARGEST
 
@@ -60,7 +63,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     fraction of rows to measure on; `balanced_class_weight` weighs each class as if all had the same number of rows.
     """
 
-    estimator: Literal["random-forest", "extra-trees", "decision-tree"] = "random-forest"
+    estimator: Literal[
+        "random-forest", "extra-trees", "decision-tree", "hist-gradient-boosting", "gradient-boosting"
+    ] = "random-forest"
     n_estimators: int = msgspec.field(name="trees", default=100)
     max_depth: int | None = msgspec.field(name="depth", default=None)
     min_samples_leaf: int = msgspec.field(name="leaf", default=1)
@@ -129,12 +134,21 @@ class Quantity(msgspec.Struct, frozen=True, kw_only=True):
     interval: Interval
 
 
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The label of two that is given where its probability is at least `threshold`; else it is the other one."""
+
+    positive: str
+    threshold: float
+
+
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything about a model but its trees.
 
     `libraries` are the versions that trained it, `recipe` reproduces it, and `data_digest` is the SHA-256 of the table
     it was trained on; the last two are None for a model that was fitted elsewhere. `picture` is that of the data set.
-    `quantity` is None for a classifier, and only for one.
+    `quantity` is None for a classifier, and only for one. `total` is the arithmetic of the library's trees,
+    `formula` that of a linear model, which has no trees; `steps` are those
+    of a pipeline in front of the estimator, in plain words; `decision` is None where the library's own rule decides.
     """
 
     name: str
@@ -149,11 +163,38 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     data_digest: str | None
     picture: tuple[Shape, ...] = ()
     quantity: Quantity | None = None
+    total: Total = msgspec.field(default_factory=Total)
+    formula: Formula | None = None
+    steps: tuple[str, ...] = ()
+    decision: Decision | None = None
+
+    @property
+    def promise(self) -> Literal["bits", "scores", "linear"]:
+        """What is the library's own to the last bit on every machine: answers, or only the scores they are made of.
+
+        Neither of these are those of a linear model: its answers are within 4 ulp of the library's to one row.
+        """
+        if self.formula is not None:
+            return "linear"
+        return "bits" if self.total.is_exact else "scores"
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The class names in the order of the classes; none for a quantity."""
         return self.target.labels
+
+    @property
+    def interface(self) -> str:
+        """12 hex digits that two models share when they take the same samples and give the same labels."""
+        features = [
+            (
+                feature.key, feature.title, feature.unit, feature.header, feature.minimum, feature.maximum,
+                feature.choices, feature.is_closed, feature.has_gaps, feature.markers, feature.decimal,
+                feature.thousands,
+            )
+            for feature in self.features
+        ]  # fmt: skip
+        return hashlib.sha256(msgspec.json.encode((features, self.target))).hexdigest()[:12]
 
     def check(self) -> None:
         """Refuse a card that no model can have.
@@ -166,7 +207,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ModelFileError(f"the card needs 1 to {MAX_FEATURES} features with different keys")
         self._check_target()
         target = self.target
-        texts = [self.name, self.source, target.title, target.unit, *target.labels]
+        if self.decision and not (
+            len(self.labels) == 2 and self.decision.positive in self.labels and 0 <= self.decision.threshold <= 1
+        ):
+            raise ModelFileError("the decision does not name one of two labels and a threshold from 0 to 1")
+        texts = [self.name, self.source, target.title, target.unit, *target.labels, *self.steps]
         texts += itertools.chain.from_iterable(map(_texts, self.features))
         if any(len(text) > MAX_TEXT for text in texts):
             raise ModelFileError(f"the card has a text of more than {MAX_TEXT} characters")

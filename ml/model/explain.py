@@ -1,5 +1,7 @@
 """Explanations of an answer: its ranges and its nearest change, computed exactly from the compiled model.
 
+What is here is for forests; `ml.model.borders` has the same for models without cuts.
+
 A forest's answer along one feature can change only at that feature's cuts. One row between each two neighboring cuts,
 all else held, is therefore enough for one feature, and the combinations of two features' rows for their plane.
 """
@@ -8,14 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from ml.model import borders
+from ml.model.changes import Change, Direction, Explanation, Range
 from ml.model.classifier import Classifier
 from ml.model.thresholds import edge, number, shortest
 from ml.tables.numbers import LARGEST
@@ -23,58 +24,6 @@ from ml.tables.numbers import LARGEST
 MAX_ROWS = 4_096
 # Rows of many features are long: this many numbers take 16 MB as float64, and a fraction of a second to answer.
 MAX_VALUES = 2_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """The values of one feature for which the label stays, all other features held.
-
-    It stays for `low < value <= high`; None is no end. `searched_all` is False when the search was limited, and the
-    label may stay beyond the ends as well. A category has the positions of the choices for which it stays instead.
-    Where the row has no value, a number has no ends, and is not searched.
-    """
-
-    feature: str
-    low: float | None
-    high: float | None
-    searched_all: bool
-    choices: tuple[int, ...] = ()
-
-
-Direction = Literal["rises above", "rises to", "falls to", "falls below", "is"]
-
-
-class Change(msgspec.Struct, frozen=True):
-    """The nearest change of a single feature that changes the label.
-
-    The page needs one with every key: a struct is made in a tenth of the time of a frozen dataclass.
-
-    Attributes:
-        feature: its key.
-        direction: the movement of the value: past `threshold`, or to it. Of the last number before the change and the
-            first one after it, the shorter one is the threshold. A category *is* another choice.
-        value: a short number beyond the threshold that gives the new label; the position of the choice.
-        label: the new label.
-        distance: from the sample to the threshold, as a fraction of the feature's training range; 1 to another choice
-            (Gower, "A general coefficient of similarity", 1971).
-    """
-
-    feature: str
-    direction: Direction
-    threshold: float
-    value: float
-    label: str
-    distance: float
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """The ranges in which the label of one row stays, feature by feature, and the nearest change of the label."""
-
-    label: str
-    ranges: tuple[Range, ...]
-    nearest: Change | None
-    searched_all: bool
 
 
 def explain(
@@ -88,6 +37,8 @@ def explain(
             and on very wide ones it leaves out the least important features.
         goal: of a quantity, what a change has to reach, or to fall below; it has a range and a change with one only.
     """
+    if model.scores is not None:
+        return borders.explain(model, row, goal=goal)
     ends = _ends(model, row, max_rows=max_rows, goal=goal)
     ranges = []
     for feature, found in enumerate(ends):
@@ -123,6 +74,8 @@ def nearest_change(
         max_rows, goal: as for `explain`.
         ranks: those of the row among the model's cuts, where they are known already.
     """
+    if model.scores is not None:
+        return borders.nearest_change(model, row, goal=goal)
     if model.grid is not None and True not in model.cuts.has_missing:
         bounds = model.cuts.bounds
         ranks = ranks or model.cuts.ranks_of(row)
@@ -212,9 +165,9 @@ def _searched(
     spans = _spans(model, ranks, max_rows=min(max_rows, MAX_VALUES // len(ranks)))
     starts = np.cumsum([0, *(last - first + 1 for first, last in spans.values())]).tolist()
     # The row itself comes last.
-    rows = np.tile(np.array(row, dtype=np.float32), (starts[-1] + 1, 1))
+    rows = np.tile(np.array(row, dtype=model.cuts.dtype), (starts[-1] + 1, 1))
     for start, (feature, (first, last)) in zip(starts, spans.items(), strict=False):
-        rows[start : start + last - first + 1, feature] = between(model, feature, row)[first : last + 1]
+        rows[start : start + last - first + 1, feature] = model.cuts.between(feature, row[feature])[first : last + 1]
     batch = model.predict_batch(rows)
     labels = (batch.indices if goal is None else batch.values >= goal).tolist()
     lines = {feature: labels[start:stop] for feature, (start, stop) in zip(spans, pairwise(starts), strict=True)}
@@ -262,14 +215,6 @@ def _spans(model: Classifier, ranks: Sequence[int], *, max_rows: int) -> dict[in
             break
         spans[feature] = (first, last)
     return spans
-
-
-def between(model: Classifier, feature: int, row: Sequence[float]) -> NDArray[np.float32]:
-    """Return one value of each interval between the feature's cuts: the interval's last one, -inf for no value."""
-    cuts = model.cuts.values[feature]
-    if not len(cuts):
-        return np.array([row[feature]], dtype=np.float32)
-    return np.append(cuts, np.nextafter(cuts[-1], np.float32(np.inf)))
 
 
 def _change(model: Classifier, feature: int, *, value: float, rank: int, label: str) -> Change | None:

@@ -1,19 +1,28 @@
-"""A forest of decision trees as flat arrays: taken from scikit-learn, checked, independent of it afterwards."""
+"""A forest of decision trees as flat arrays: checked, and independent of the library that fitted it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ForestError
+from ml.model.total import Total
 
 LEAF = -1
 MAX_DEPTH = 1_000
 # Leaf probabilities are fractions of training weights; their sum carries a rounding error of a few ulps.
 SUM_TOLERANCE = 1e-9
+# A set's number stands in a node of compiled code as a float32.
+MAX_SETS = 2**24
+# The cells of a category: no value, a word that is not among the choices, and each choice.
+NO_VALUE_CELL, UNKNOWN_CELL, FIRST_CHOICE_CELL = 0, 1, 2
+MAX_CELLS = 256
+# No sum of leaves may overflow, or be too large for exp().
+LARGEST_SUM = {True: 1e38, False: 1e300}
+LARGEST_EXPONENT = 700.0
 
 
 @dataclass(frozen=True)
@@ -24,13 +33,22 @@ class Forest:
         n_features: how many values a row has.
         roots: shape (n_trees,), int32: the first node of each tree.
         feature: shape (n_nodes,), int32: the feature that a node compares, or `LEAF`.
-        threshold: shape (n_nodes,), float64: a row goes left where float32(value) <= threshold. 0 at leaves.
+        threshold: shape (n_nodes,), float64: a row goes left where value <= threshold. 0 at leaves.
         left, right: shape (n_nodes,), int32: child nodes, or `LEAF`.
-        values: shape (n_leaves, n_outputs), float64: one row per leaf, in the order of the nodes: the probability of
+        values: shape (n_leaves, n_sums), float64: one row a leaf, in the order of the nodes: what it adds to each sum;
+            with `output_of`, shape (n_leaves, 1). Without another `total`, the sums are means: the probability of
             each label, or one quantity.
         missing_left: shape (n_nodes,), bool: whether a row without a value goes left. A threshold of infinity sends
             every value left, so that a node can tell rows without one apart.
         covers: shape (n_nodes,), float64: the weight of the training rows that came by; None in a file of format 1.
+        set_of: shape (n_nodes,), int32: the set of a node that compares a category by its cells, or -1; None if no node
+            does. Such a node has the threshold 0, and `missing_left` is False; then all nodes of its feature have sets.
+        sets: shape (n_sets, 4), uint64: bit c % 64 of word c // 64 says whether cell c goes left. The cells are 0 for
+            no value, 1 for a word that is not among the choices, and 2 + i for choice i.
+        init: shape (n_sums,), float64: where the sums start; None for 0.
+        output_of: shape (n_trees,), int32: the sum that the tree's leaves, which have one value each, are added to;
+            None if a leaf has a value for each sum.
+        total: how the sums are made, in which type values are compared, and how the sums become the answer.
     """
 
     n_features: int
@@ -42,54 +60,46 @@ class Forest:
     values: NDArray[np.float64]
     missing_left: NDArray[np.bool_]
     covers: NDArray[np.float64] | None = None
+    set_of: NDArray[np.int32] | None = None
+    sets: NDArray[np.uint64] | None = None
+    init: NDArray[np.float64] | None = None
+    output_of: NDArray[np.int32] | None = None
+    total: Total = field(default_factory=Total)
 
     @property
     def n_trees(self) -> int:
         return len(self.roots)
 
     @property
+    def n_sums(self) -> int:
+        """The number of sums that the leaves are added to."""
+        return int(self.values.shape[1]) if self.output_of is None or self.init is None else len(self.init)
+
+    @property
     def n_outputs(self) -> int:
-        return int(self.values.shape[1])
+        """The number of answers: one for each label, or one quantity."""
+        return self.total.n_answers(self.n_sums)
 
-    @classmethod
-    def from_estimator(cls, estimator: Any) -> Forest:
-        """Take the trees out of a fitted scikit-learn forest, extra-trees or single decision tree.
+    @property
+    def divisor(self) -> float:
+        """What the sums are divided by."""
+        return float(self.n_trees) if self.total.link == "mean" else self.total.divisor
 
-        Raises:
-            ForestError: the estimator is not one of these, is not fitted, or predicts more than one output.
-        """
-        # By name: other ensembles hold decision trees too, but weigh them or show each some of the features only.
-        kinds = ("RandomForest", "ExtraTrees", "DecisionTree", "ExtraTree")
-        known = {kind + task for kind in kinds for task in ("Classifier", "Regressor")}
-        is_known = not known.isdisjoint(kind.__name__ for kind in type(estimator).__mro__)
-        trees: list[Any] = [getattr(e, "tree_", None) for e in getattr(estimator, "estimators_", [estimator])]
-        if not is_known or not all(hasattr(tree, "children_left") for tree in trees):
-            raise ForestError(
-                f"{type(estimator).__name__} is not a fitted classifier or regressor made of decision trees"
-            )
-        if getattr(estimator, "n_outputs_", 1) != 1:
-            raise ForestError("an estimator with more than one output is not supported")
-        sizes = [tree.node_count for tree in trees]
-        roots = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
-        left, right = (
-            np.concatenate([np.where(c < 0, LEAF, c + root) for c, root in zip(children, roots, strict=True)])
-            for children in ([t.children_left for t in trees], [t.children_right for t in trees])
-        )
-        is_leaf = left == LEAF
-        values = np.concatenate([tree.value[:, 0, :] for tree in trees])
-        forest = cls(
-            n_features=int(estimator.n_features_in_),
-            roots=roots,
-            feature=np.where(is_leaf, LEAF, np.concatenate([t.feature for t in trees])).astype(np.int32),
-            threshold=np.where(is_leaf, 0.0, np.concatenate([t.threshold for t in trees])).astype(np.float64),
-            left=left.astype(np.int32),
-            right=right.astype(np.int32),
-            values=np.ascontiguousarray(values[is_leaf], dtype=np.float64),
-            missing_left=np.concatenate([t.missing_go_to_left for t in trees]).astype(bool) & ~is_leaf,
-            covers=np.concatenate([t.weighted_n_node_samples for t in trees]).astype(np.float64),
-        )
-        forest.check(is_quantity=not hasattr(estimator, "classes_"))
-        return forest
+    @property
+    def dtype(self) -> type[np.floating[Any]]:
+        """The type in which values are compared."""
+        return np.float32 if self.total.single_values else np.float64
+
+    def starts(self) -> NDArray[np.floating[Any]]:
+        """Return where the sums start, shape (n_sums,), in the type of the sums."""
+        init = np.zeros(self.n_sums) if self.init is None else self.init
+        return init.astype(np.float32 if self.total.single_sums else np.float64)
+
+    def set_features(self) -> tuple[int, ...]:
+        """Return the features that are compared by sets, ascending."""
+        if self.set_of is None:
+            return ()
+        return tuple(np.unique(self.feature[self.set_of >= 0]).tolist())
 
     def check(self, *, is_quantity: bool = False) -> None:
         """Check that the arrays are trees, so that evaluating them ends and stays inside them.
@@ -104,7 +114,9 @@ class Forest:
         inner = self.feature != LEAF
         self._check_nodes(inner)
         self._check_children(inner)
-        self._check_leaves(inner, is_quantity=is_quantity)
+        self._check_sets(inner)
+        self._check_leaves(is_quantity=is_quantity)
+        self._check_sums()
         self.levels()
 
     def _check_shapes(self) -> None:
@@ -118,7 +130,7 @@ class Forest:
         ]:
             if shape != (n_nodes,):
                 raise ForestError(f"{name} has shape {shape}, not ({n_nodes},)")
-        if self.feature.ndim != 1 or self.roots.ndim != 1 or self.values.ndim != 2 or self.n_outputs < 1:
+        if self.feature.ndim != 1 or self.roots.ndim != 1 or self.values.ndim != 2 or self.values.shape[1] < 1:
             raise ForestError("nodes, roots or leaf values have the wrong number of dimensions")
         if (
             not self.n_trees
@@ -153,12 +165,50 @@ class Forest:
         if np.any(parents != expected):
             raise ForestError("a node does not have exactly one parent")
 
-    def _check_leaves(self, inner: NDArray[np.bool_], *, is_quantity: bool) -> None:
-        if len(self.values) != len(inner) - int(inner.sum()):
+    def _check_sets(self, inner: NDArray[np.bool_]) -> None:
+        if self.set_of is None or self.sets is None:
+            if self.set_of is not None or self.sets is not None:
+                raise ForestError("set_of and sets go together")
+            return
+        has_set = self.set_of >= 0
+        if self.set_of.shape != inner.shape or self.sets.ndim != 2 or self.sets.shape[1] != MAX_CELLS // 64:
+            raise ForestError(f"set_of or sets have the wrong shape: {self.set_of.shape} and {self.sets.shape}")
+        if np.any(self.set_of < -1) or np.any(self.set_of >= len(self.sets)) or len(self.sets) > MAX_SETS:
+            raise ForestError(f"a node has a set outside 0 to {len(self.sets) - 1}, or there are too many sets")
+        if np.any(has_set & (~inner | (self.threshold != 0) | self.missing_left)):
+            raise ForestError("a leaf has a set, or a node has a set and a threshold")
+        if np.any(np.isin(self.feature[inner & ~has_set], self.set_features())):
+            raise ForestError("a feature is compared by sets and by thresholds")
+
+    def _check_sums(self) -> None:
+        if self.output_of is not None and (
+            self.init is None
+            or self.values.shape[1] != 1
+            or self.output_of.shape != self.roots.shape
+            or np.any((self.output_of < 0) | (self.output_of >= len(self.init)))
+        ):
+            raise ForestError("the trees do not have one sum each, or leaves not one value each")
+        if self.init is not None and (self.init.shape != (self.n_sums,) or not np.all(np.isfinite(self.init))):
+            raise ForestError("the sums do not start with one finite number each")
+        if not self.total.fits(self.n_sums):
+            raise ForestError(f"{self.n_sums} sums do not fit the link {self.total.link} or its divisor")
+        most = LARGEST_EXPONENT if self.total.link == "exp" else LARGEST_SUM[self.total.single_sums]
+        with np.errstate(over="ignore", invalid="ignore"):
+            # Of each tree its largest leaf.
+            first_leaves = np.searchsorted(np.flatnonzero(self.feature == LEAF), self.roots)
+            largest = np.maximum.reduceat(np.abs(self.values).max(axis=1), first_leaves)
+            total = largest.sum() + np.abs(self.starts()).max()
+        if not total <= most:
+            raise ForestError(f"a leaf is no number, or the sums of leaves can be larger than {most:g}")
+
+    def _check_leaves(self, *, is_quantity: bool) -> None:
+        if len(self.values) != np.count_nonzero(self.feature == LEAF):
             raise ForestError("there is not exactly one row of values for each leaf")
         if is_quantity:
             if self.n_outputs != 1 or not np.all(np.isfinite(self.values)):
                 raise ForestError("a leaf does not have one finite number")
+            return
+        if self.total.link != "mean":
             return
         if not np.all((self.values >= 0) & (self.values <= 1 + SUM_TOLERANCE)):
             raise ForestError("a leaf has a probability outside 0 to 1")

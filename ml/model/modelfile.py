@@ -19,10 +19,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import ForestError, ModelFileError
-from ml.model import archive, older
+from ml.errors import ModelFileError
+from ml.model import archive, arrays, older
 from ml.model.card import Card, shown
-from ml.model.forest import LEAF, Forest
+from ml.model.forest import Forest
+from ml.model.linear import Linear
 from ml.tables.numbers import LARGEST
 
 FORMAT = 2
@@ -32,24 +33,16 @@ MAX_CARD_BYTES = 16 * 2**20
 MAX_ROWS = 4_096
 
 _CARD = "card.json"
-# Type and number of dimensions of each array: first those of the forest, then the rest.
-_FOREST = {
-    "roots": ("<i4", 1),
-    "feature": ("<i4", 1),
-    "threshold": ("<f8", 1),
-    "left": ("<i4", 1),
-    "right": ("<i4", 1),
-    "values": ("<f8", 2),
-    "missing_left": ("|u1", 1),
-    "covers": ("<f8", 1),
-}
+# Type and number of dimensions of each array besides those of the predictor.
 _ROWS = {
     "golden_rows": ("<f8", 2),
+    "golden_sums": ("<f8", 2),
     "golden_answers": ("<f8", 2),
     "reference_rows": ("<f8", 2),
     "reference_outcomes": ("<f8", 1),
 }
-_ARRAYS = _FOREST | _ROWS
+# The arrays of each kind of model, of which a file has one.
+_KINDS = (arrays.FOREST | _ROWS, arrays.LINEAR | _ROWS)
 
 
 class _FormattedCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,17 +60,26 @@ class ModelFile:
 
     Attributes:
         golden_rows: shape (n_golden, n_features), float64.
+        golden_sums: shape (n_golden, n_sums), float64: the sums that the answers are made of; (0, 0) where the
+            answers themselves have the same bits on every machine.
         golden_answers: shape (n_golden, n_outputs), float64: scikit-learn's answers to the golden rows.
         reference_rows: shape (n_samples, n_features), float64: some training rows, for pictures and examples.
         reference_outcomes: shape (n_samples,), float64: the index of each reference row's true label, or its quantity.
     """
 
     card: Card
-    forest: Forest
+    predictor: Forest | Linear
     golden_rows: NDArray[np.float64]
+    golden_sums: NDArray[np.float64]
     golden_answers: NDArray[np.float64]
     reference_rows: NDArray[np.float64]
     reference_outcomes: NDArray[np.float64]
+
+    @property
+    def forest(self) -> Forest:
+        """The predictor, where it is a forest."""
+        assert isinstance(self.predictor, Forest)
+        return self.predictor
 
 
 def version_of(content: bytes) -> str:
@@ -91,14 +93,14 @@ def dump(model: ModelFile) -> bytes:
     Raises:
         ModelFileError: the model comes out of a file of format 1, which lacks what a file of today holds.
     """
-    if model.forest.covers is None:
-        raise ModelFileError(f"a model of format {older.FORMAT} cannot be written again: it has no covers")
-    arrays = {name: getattr(model.forest, name) for name in _FOREST}
-    arrays |= {name: getattr(model, name) for name in _ROWS}
-    card = msgspec.json.encode(_FormattedCard(format=FORMAT, card=model.card), order="deterministic")
-    members = {_CARD: msgspec.json.format(card)}
-    for name, (dtype, _) in _ARRAYS.items():
-        members[name + ".npy"] = archive.encoded(np.ascontiguousarray(arrays[name], dtype=dtype))
+    members = {_CARD: b"", **arrays.encoded(model.predictor)}
+    members |= {
+        f"{name}.npy": archive.encoded(np.ascontiguousarray(getattr(model, name), dtype=dtype))
+        for name, (dtype, _) in _ROWS.items()
+    }
+    card = arrays.described(model.card, model.predictor)
+    encoded = msgspec.json.encode(_FormattedCard(format=FORMAT, card=card), order="deterministic")
+    members[_CARD] = msgspec.json.format(encoded)
     return archive.dump(members)
 
 
@@ -185,54 +187,35 @@ def parse(content: bytes) -> ModelFile:
     Raises:
         ModelFileError: one sentence that names what is wrong.
     """
-    kinds = [{_CARD, *(name + ".npy" for name in names)} for names in (_ARRAYS, older.ARRAYS.values())]
+    kinds = [{_CARD, *(name + ".npy" for name in names)} for names in (*_KINDS, older.ARRAYS.values())]
     members = archive.parse(content, *kinds)
     number, card = _card(members[_CARD])
-    names = {name: name for name in _ARRAYS} if number == FORMAT else older.ARRAYS
-    if members.keys() != kinds[number != FORMAT]:
+    kind = _KINDS[card.formula is not None]
+    names = {name: name for name in kind} if number == FORMAT else older.ARRAYS
+    is_older_linear = number != FORMAT and card.formula is not None
+    if is_older_linear or members.keys() != {_CARD, *(name + ".npy" for name in names.values())}:
         raise ModelFileError(f"the archive's members are not those of format {number}")
-    arrays = {
-        name: archive.array(name, members[found + ".npy"], dtype=older.TYPES.get(found, _ARRAYS[name][0]),
-                            ndim=_ARRAYS[name][1])
-        for name, found in names.items()
+    found = {
+        name: archive.array(name, members[member + ".npy"], dtype=older.TYPES.get(member, kind[name][0]),
+                            ndim=kind[name][1], has_order=name == arrays.ORDERED)
+        for name, member in names.items()
     }  # fmt: skip
-    if (most := max(len(arrays[name]) for name in _ROWS)) > MAX_ROWS:
+    found.setdefault("golden_sums", np.empty((0, 0)))
+    if (most := max(len(found[name]) for name in _ROWS)) > MAX_ROWS:
         raise ModelFileError(f"the file holds {most} golden or reference rows, at most {MAX_ROWS} are read")
-    model = ModelFile(card=card, forest=_forest(arrays, card), **{name: arrays[name] for name in _ROWS})
+    model = ModelFile(card=card, predictor=arrays.predictor_of(found, card), **{name: found[name] for name in _ROWS})
     _check_rows(model)
     return model
 
 
-def _forest(arrays: dict[str, NDArray[Any]], card: Card) -> Forest:
-    given = {name: arrays[name] for name in _FOREST if name in arrays}
-    sides = given.get("missing_left", np.zeros_like(given["feature"]))
-    if np.any(sides > 1):
-        raise ModelFileError("missing_left has a value other than 0 and 1")
-    given["missing_left"] = sides != 0
-    forest = Forest(n_features=len(card.features), **given)
-    try:
-        forest.check(is_quantity=card.quantity is not None)
-    except ForestError as error:
-        raise ModelFileError(f"the forest is broken: {error}") from error
-    if card.labels and forest.n_outputs != len(card.labels):
-        raise ModelFileError(
-            f"leaves have {forest.n_outputs} probabilities, but the card has {len(card.labels)} labels"
-        )
-    if forest.n_trees != card.trees:
-        raise ModelFileError(f"the file holds {forest.n_trees} trees, but the card says {card.trees}")
-    # Below all values lies the cut that stands for no value, see ml/model/cuts.py.
-    lowest = np.array([0.0 if f.choices else -LARGEST if f.has_gaps else -np.inf for f in card.features])
-    below = forest.feature[forest.threshold < np.where(forest.feature == LEAF, -np.inf, lowest[forest.feature])]
-    if len(below):
-        raise ModelFileError(f"feature {shown(card.features[below[0]].key)}: a threshold below all of its values")
-    return forest
-
-
 def _check_rows(model: ModelFile) -> None:
-    n_features, n_outputs = len(model.card.features), model.forest.n_outputs
+    n_features, n_outputs = len(model.card.features), len(model.card.labels) or 1
+    has_sums = model.card.promise != "bits"
+    sums = (len(model.golden_rows), model.predictor.n_sums) if has_sums else (0, 0)
     n_golden, n_samples = len(model.golden_rows), len(model.reference_rows)
     checks: list[tuple[str, NDArray[Any], tuple[int, ...]]] = [
         ("golden_rows", model.golden_rows, (n_golden, n_features)),
+        ("golden_sums", model.golden_sums, sums),
         ("golden_answers", model.golden_answers, (n_golden, n_outputs)),
         ("reference_rows", model.reference_rows, (n_samples, n_features)),
         ("reference_outcomes", model.reference_outcomes, (n_samples,)),

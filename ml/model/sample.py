@@ -84,7 +84,7 @@ class Validator:
         self._readers = [reader_of(feature) for feature in features]
         limits = [
             (
-                -LARGEST if feature.minimum is None else max(feature.minimum, -LARGEST),
+                0.0 if feature.is_closed else -LARGEST if feature.minimum is None else max(feature.minimum, -LARGEST),
                 LARGEST if feature.maximum is None else min(feature.maximum, LARGEST),
             )
             for feature in features
@@ -97,7 +97,7 @@ class Validator:
         minima, maxima = zip(*limits, strict=True)
         self._double = np.array(minima), np.array(maxima)
         self._single = self._double[0].astype(np.float32), self._double[1].astype(np.float32)
-        self._may_lack = np.array([bool(feature.has_gaps or feature.choices) for feature in features])
+        self._may_lack = np.array([bool(f.has_gaps or (f.choices and not f.is_closed)) for f in features])
         self._some_may_lack = bool(self._may_lack.any())
 
     def row(self, sample: Mapping[str, object] | Sequence[object]) -> list[float]:
@@ -238,7 +238,7 @@ def _unread(feature: TrainedFeature, value: object, found: NotANumberCode) -> Fi
         return FieldError(feature.key, "missing", f"{title} is missing{way_out}")
     code: Code = "not_a_choice" if feature.choices else found
     what = "one of the choices" if feature.choices else "a number"
-    if isinstance(value, str | bool):
+    if isinstance(value, str | bool | int | float):
         return FieldError(feature.key, code, f"{title}: {short(value)!r} is not {what}", _plain(value))
     kind = "an object" if isinstance(value, Mapping) else "a list"
     return FieldError(feature.key, code, f"{title} must be {what}, not {kind}")

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model import compiled
-from ml.model.classifier import Classifier
 from ml.model.cuts import Cuts
 from ml.model.forest import LEAF, Forest
 
@@ -33,7 +32,7 @@ class Contributions:
     """Divides the answers of one forest among the features.
 
     Attributes:
-        base: shape (n_outputs,): the mean answer to the training rows.
+        base: shape (n_sums,): the mean sums of the training rows.
     """
 
     def __init__(self, forest: Forest, cuts: Cuts, *, compiles: bool = True) -> None:
@@ -52,52 +51,60 @@ class Contributions:
             nodes = level[~is_leaf[level]]
             for children in (forest.left, forest.right):
                 reach[children[nodes]] = reach[nodes] * self._share[children[nodes]]
-        self.base: Array = reach[is_leaf] @ forest.values / forest.n_trees
+        self._values = np.ascontiguousarray(forest.values, dtype=np.float64)
+        none = np.zeros(forest.n_trees, dtype=np.int32)
+        self._sum_of = none if forest.output_of is None else forest.output_of
+        tree_of = np.searchsorted(forest.roots, np.flatnonzero(is_leaf), side="right") - 1
+        self.base: Array = forest.starts().astype(np.float64)
+        for place in range(self._values.shape[1]):
+            self.base += np.bincount(
+                self._sum_of[tree_of] + place, reach[is_leaf] * self._values[:, place], minlength=forest.n_sums
+            )
+        self.base /= forest.divisor
         self._code = compiled.kernels() if compiles else None
         self._kept: list[_Paths] = []
 
     def of(self, ranks: Sequence[int]) -> Array:
-        """Return what each feature adds to the base, shape (n_features, n_outputs), for a row with these ranks."""
+        """Return what each feature adds to the base, shape (n_features, n_sums), for a row with these ranks."""
         forest = self._forest
         rank = np.array(ranks)[np.maximum(forest.feature, 0)]
         goes_left = (self._cuts.node_first <= rank) & (rank <= self._cuts.node_rank)
-        values = np.zeros((forest.n_features, forest.n_outputs))
+        if forest.set_of is not None and forest.sets is not None:
+            by_set = np.flatnonzero(forest.set_of >= 0)
+            cells = rank[by_set]
+            words = forest.sets[forest.set_of[by_set], cells // 64]
+            goes_left[by_set] = words >> (cells % 64).astype(np.uint64) & np.uint64(1) != 0
+        values = np.zeros((forest.n_features, forest.n_sums))
         if self._code is not None:
             points, weights = _rules(min(self._depth, forest.n_features))
             self._code.shapley(
                 forest.roots, forest.feature, forest.left, forest.right, self._share, goes_left, self._leaf,
-                forest.values, points, weights, self._depth, values,
+                self._values, self._sum_of, points, weights, self._depth, values,
             )  # fmt: skip
         else:
             for paths in self._kept or self._pieces():
                 paths.add(goes_left, values)
-        return values / forest.n_trees
+        return values / forest.divisor
 
     def _pieces(self) -> Iterator[_Paths]:
         leaves = np.flatnonzero(self._forest.feature == LEAF).astype(np.int32)
         leaves = leaves[self._parent[leaves] >= 0]  # that of a tree of one node says nothing of any feature
         size = max(1, _PIECE // max(1, self._depth))
         for start in range(0, len(leaves), size):
-            paths = _Paths(self._forest, self._parent, self._share, self._leaf, leaves[start : start + size])
+            some = leaves[start : start + size]
+            paths = _Paths(self._forest, self._parent, self._share, some, self._parts(some))
             if size >= len(leaves):
                 self._kept.append(paths)
             yield paths
 
-
-def contributions(model: Classifier, row: Sequence[float]) -> tuple[Array, Array] | None:
-    """Return the mean answer to the training rows, and what each feature adds to it in the answer to `row`.
-
-    Shapes (n_outputs,) and (n_features, n_outputs); together they are the answer. None for a model file of format 1,
-    which does not say how many training rows came by a node.
-    """
-    if model.forest.covers is None:
-        return None
-    made = model.made(_contributions_of)
-    return made.base, made.of(model.cuts.ranks_of(row))
-
-
-def _contributions_of(model: Classifier) -> Contributions:
-    return Contributions(model.forest, model.cuts, compiles=model.compiles)
+    def _parts(self, leaves: NDArray[np.int32]) -> Array:
+        """Return what leaves add to each sum, shape (n, n_sums)."""
+        tree_of = np.searchsorted(self._forest.roots, leaves, side="right") - 1
+        values = self._values[self._leaf[leaves]]
+        parts = np.zeros((len(leaves), self._forest.n_sums))
+        columns = self._sum_of[tree_of][:, None] + np.arange(values.shape[1])
+        np.put_along_axis(parts, columns, values, axis=1)
+        return parts
 
 
 class _Paths:
@@ -108,8 +115,8 @@ class _Paths:
         forest: Forest,
         parent: NDArray[np.int32],
         share: Array,
-        leaf: NDArray[np.int32],
         leaves: NDArray[np.int32],
+        values: Array,
     ) -> None:
         path = np.arange(len(leaves))
         steps = []
@@ -129,11 +136,11 @@ class _Paths:
         self._shares: Array = np.multiply.reduceat(shares[order], self._starts)
         self._path, self._feature = path[is_first], feature[is_first]
         self._path_starts = np.searchsorted(self._path, np.arange(len(leaves)))
-        self._values = forest.values[leaf[leaves]]
+        self._values = values
         self._points = int(np.bincount(self._path).max() + 1) // 2
 
     def add(self, goes_left: NDArray[np.bool_], values: Array) -> None:
-        """Add the effects of these paths to `values`, shape (n_features, n_outputs)."""
+        """Add the effects of these paths to `values`, shape (n_features, n_sums)."""
         passes = np.logical_and.reduceat(goes_left[self._nodes] == self._is_left, self._starts).astype(np.float64)
         effects = np.zeros(len(passes))
         for point, weight in zip(*_quadrature(self._points), strict=True):

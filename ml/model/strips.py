@@ -45,9 +45,7 @@ def strips(model: Classifier, row: Sequence[float]) -> list[Strip]:
         tried = range(len(feature.choices)) if feature.choices else found[1:]
         rows[start : start + len(tried), number] = tried
     batch = model.predict_batch(rows)
-    answers = (
-        batch.values if model.quantity else np.take_along_axis(batch.outputs, batch.indices[:, None], axis=1)[:, 0]
-    )
+    answers = batch.outputs[np.arange(len(rows)), batch.indices]  # of a quantity, that is the only one
     return [
         Strip(found, batch.indices[start : start + size].tolist(), answers[start : start + size].tolist())
         for found, start, size in zip(ends, starts, sizes, strict=False)

@@ -97,6 +97,8 @@ def _choice(positions: Mapping[str, float], feature: Feature, no_values: frozens
         return math.nan
     if not word:
         raise NotANumber("missing")
+    if feature.is_closed:
+        raise NotANumber("not_a_number")
     return UnknownWord(short(word))
 
 

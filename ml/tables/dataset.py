@@ -26,6 +26,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
         minimum, maximum: the limits that a sample must keep, in `unit`; None is no limit.
         titles: the title in other languages, by language code.
         choices: at most `MAX_CHOICES` different words; none for a number.
+        is_closed: whether a word that is not among the choices is an error, as it is for some steps of a pipeline.
         has_gaps: whether its column had cells without a value, so that a sample may lack it as well.
         markers: what stands in a table's cell for no value, besides nothing: NA or ?.
         decimal, thousands: the marks of its column's numbers in a table; thousands may have none.
@@ -39,6 +40,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     maximum: float | None = None
     titles: dict[str, str] = {}
     choices: tuple[str, ...] = ()
+    is_closed: bool = False
     has_gaps: bool = False
     markers: tuple[str, ...] = ()
     decimal: Literal[".", ","] = "."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,124 +9,161 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ml.errors import DatasetError
+from ml.estimators.frames import Frame, frame_of
+from ml.estimators.names import names_of
+from ml.estimators.outcomes import outcomes_of
+from ml.estimators.session import SessionModel, session_model
+from ml.estimators.steps import read_steps
+from ml.model.card import QuantityReport, Report
 from ml.model.classifier import Classifier
 from ml.model.forest import Forest
+from ml.model.labelling import Labelling, decision_of
 from ml.tables.dataset import Target
-from ml.tables.headers import Limits, feature_of
+from ml.tables.headers import Limits
 from ml.tables.numbers import LARGEST
 from ml.training.fitting import Trained, check_name, with_interval
 from ml.training.measuring import Split, answers_of, interval_of, measure
 from ml.training.writing import model_of, write
 
+# Of the features that are compared with at least two thresholds, the share for which all test rows lie beyond these.
+MOST_OUTSIDE = 0.5
+MIN_ROWS_TO_JUDGE = 10
+
 
 def export(
-    forest: Any,
-    X_test: ArrayLike,  # scikit-learn's word, in a session that speaks it
-    y_test: ArrayLike,
+    model: Any,
+    X_test: Any,  # scikit-learn's word, in a session that speaks it
+    y_test: Any,
     *,
-    feature_names: Sequence[str],
+    feature_names: Sequence[str] | None = None,
     path: Path | str,
-    X_train: ArrayLike | None = None,
-    y_train: ArrayLike | None = None,
+    X_train: Any = None,
+    y_train: Any = None,
     limits: Mapping[str, Limits] | None = None,
     name: str | None = None,
+    threshold: float | None = None,
+    positive: object = None,
+    insist: bool = False,
 ) -> Classifier:
-    """Write the model file of a forest fitted elsewhere, with the same checks, golden rows and report; without pickle.
+    """Write the model file of a model fitted elsewhere, with the same checks, golden rows and report; without pickle.
 
     Args:
-        forest: a fitted random forest, extra-trees or single decision tree of scikit-learn.
-        X_test: shape (n_rows, n_features): rows that it was not fitted on; NaN is no value.
-        y_test: shape (n_rows,): their classes, out of `forest.classes_`, or their quantities.
-        feature_names: one a column, as in a CSV file's header: `petal width (cm)`.
+        model: a fitted random forest, extra-trees or single decision tree of scikit-learn, alone, in a search
+            (GridSearchCV), or at the end of a Pipeline of steps that work on each column alone.
+        X_test: shape (n_rows, n_features): rows that it was not fitted on, as the model takes them: an array, or a
+            DataFrame of pandas or polars, whose names, words and gaps become those of the features.
+        y_test: shape (n_rows,): their classes, out of `model.classes_`, or their quantities.
+        feature_names: one a column, as in a CSV file's header: `petal width (cm)`; else the names of the columns.
         path: where the model file goes.
         X_train, y_train: the rows that it was fitted on, for the training ranges; else the test rows replace them.
         limits: limits by feature key.
         name: the model's name; else the file's name without its ending.
+        threshold: of two classes, the least probability with which `positive` is the answer; else the most probable
+            class is, or what a FixedThresholdClassifier or a TunedThresholdClassifierCV among the steps has decided.
+        positive: the class of the threshold; else the second one.
+        insist: write a model that looks as if it were given other rows than it was fitted on.
 
     Raises:
-        ForestError: the estimator is of another kind.
-        DatasetError: rows, classes and names do not fit the forest or each other.
+        ForestError: the model, or a step of it, is of another kind; the sentence names it.
+        DatasetError: rows, classes and names do not fit the model or each other.
         TrainingError: the file read back gives other probabilities.
+        ModelFileError: it cannot be written.
     """
     path = Path(path)
     check_name(name or path.stem)
-    features = tuple(feature_of(text, limits) for text in feature_names)
-    keys = {feature.key for feature in features}
-    trees = Forest.from_estimator(forest)
-    if trees.n_features != len(keys):
-        raise DatasetError(f"the forest has {forest.n_features_in_} features, and needs as many different names")
-    if unknown := sorted((limits or {}).keys() - keys):
-        raise DatasetError(f"limits for {unknown[0]!r}, which is not a feature")
     if (X_train is None) != (y_train is None):
         raise DatasetError("X_train and y_train go together")
-    if hasattr(forest, "n_jobs"):
-        # With several jobs scikit-learn adds the trees in whatever order they come, and the bits differ.
-        forest = copy.copy(forest).set_params(n_jobs=1)
-    test_rows, test_outcomes = _checked("X_test", X_test, "y_test", y_test, forest=forest)
-    train_rows, train_outcomes = test_rows, test_outcomes
-    if X_train is not None and y_train is not None:
-        train_rows, train_outcomes = _checked("X_train", X_train, "y_train", y_train, forest=forest)
-    has_gaps = np.asarray(np.isnan(np.concatenate([train_rows, test_rows])).any(axis=0))
-    # Only a row without a value goes right there, so the forest was fitted on some.
-    has_gaps[trees.feature[np.isposinf(trees.threshold)]] = True
-    features = tuple(
-        msgspec.structs.replace(feature, has_gaps=lacks)
-        for feature, lacks in zip(features, has_gaps.tolist(), strict=True)
-    )
-    parts = Split(train_rows, test_rows, train_outcomes, test_outcomes)
-    labels = tuple(str(label) for label in getattr(forest, "classes_", ()))
-    answers = answers_of(forest, test_rows)
+    frames = {"X_test": frame_of("X_test", X_test)}
+    names = names_of(model, frames["X_test"], feature_names)
+    if X_train is not None:
+        frames["X_train"] = frame_of("X_train", X_train)
+    frames = {name: names.arrange(frame, name) for name, frame in frames.items()}
+    fitted = session_model(read_steps(model, len(names.headers)), names, frames, limits)
+    keys = {feature.key for feature in fitted.features}
+    if unknown := sorted((limits or {}).keys() - keys):
+        raise DatasetError(f"limits for {unknown[0]!r}, which is not a feature")
+    test = _checked("X_test", frames["X_test"], "y_test", y_test, model=fitted)
+    train = _checked("X_train", frames["X_train"], "y_train", y_train, model=fitted) if X_train is not None else test
+    labels = tuple(str(label) for label in getattr(fitted, "classes_", ()))
+    decision = fitted.decision
+    if threshold is not None or positive is not None:
+        decision = decision_of(labels, 0.5 if threshold is None else threshold, positive)
+    answers = _answers(fitted, test[0], Labelling.by(labels, decision))
+    parts = Split(train[0], test[0], train[1], test[1])
     report = measure(answers, parts, n_labels=len(labels))
+    if not insist:
+        _check_sense(fitted, test[0], report)
     trained = Trained(
         name=name or path.stem,
-        source=f"fitted elsewhere, measured on {len(test_rows)} rows",
-        features=features,
+        source=f"fitted elsewhere, measured on {len(test[0])} rows",
+        features=fitted.features,
         target=Target(labels=labels),
-        estimator=forest,
+        estimator=fitted,
         split=parts,
-        report=msgspec.structs.replace(report, train_rows=None if X_train is None else len(train_rows)),
+        report=msgspec.structs.replace(report, train_rows=None if X_train is None else len(train[0])),
         interval=None,
         recipe=None,
         data_digest=None,
+        decision=decision,
     )
     if not labels:
         # Of the test rows, half make the interval and the others measure it.
-        made, measured = test_outcomes[::2] - answers[::2], slice(1, None, 2)
-        parts = Split(train_rows, test_rows[measured], train_outcomes, test_outcomes[measured])
+        made, measured = test[1][::2] - answers[::2], slice(1, None, 2)
+        parts = Split(train[0], test[0][measured], train[1], test[1][measured])
         trained = with_interval(replace(trained, split=parts), interval_of(made), answers[measured])
     return write(model_of(trained), path, trained=trained)
 
 
 def _checked(
-    rows_name: str, rows: ArrayLike, outcomes_name: str, outcomes: ArrayLike, *, forest: Any
+    rows_name: str, frame: Frame, outcomes_name: str, outcomes: Any, *, model: SessionModel
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return rows as float64, and classes as indices into `forest.classes_`, or quantities."""
-    try:
-        checked = np.asarray(rows, dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise DatasetError(f"{rows_name} is not a table of numbers: {error}") from error
-    if checked.ndim != 2 or checked.shape[1] != forest.n_features_in_ or not len(checked):
-        raise DatasetError(f"{rows_name} has the shape {checked.shape}, not (n, {forest.n_features_in_}) with rows")
-    if not np.all((np.abs(checked) <= LARGEST) | np.isnan(checked)):
+    """Return rows, and classes as positions in `model.classes_`, or quantities."""
+    rows = model.rows(frame)
+    if not np.all((np.abs(rows) <= LARGEST) | np.isnan(rows)):
         raise DatasetError(f"{rows_name} has a value that is not a finite 32-bit float")
-    given = np.asarray(outcomes)
-    if not hasattr(forest, "classes_"):
-        return checked, _quantities(outcomes_name, given, n_rows=len(checked))
-    position = {label: index for index, label in enumerate(forest.classes_.tolist())}
-    indices = [position.get(label, -1) for label in given.tolist()] if given.ndim == 1 else []
-    if len(indices) != len(checked) or -1 in indices:
-        raise DatasetError(f"{outcomes_name} does not have one of the forest's classes for each row of {rows_name}")
-    return checked, np.array(indices, dtype=np.float64)
+    classes = getattr(model, "classes_", np.empty(0)).tolist()
+    return rows, outcomes_of(outcomes_name, outcomes, n_rows=len(rows), rows_name=rows_name, classes=classes)
 
 
-def _quantities(name: str, given: NDArray[Any], *, n_rows: int) -> NDArray[np.float64]:
+def _answers(model: SessionModel, rows: NDArray[np.float64], labelling: Labelling) -> NDArray[np.float64]:
     try:
-        values = given.astype(np.float64)
-    except (ValueError, TypeError) as error:
-        raise DatasetError(f"{name} does not hold numbers: {error}") from error
-    if values.shape != (n_rows,) or not np.all(np.abs(values) <= LARGEST) or n_rows < 2:
-        raise DatasetError(f"{name} does not have a finite 32-bit float for each of at least two rows")
-    return values
+        return answers_of(model, rows, labelling)
+    except ValueError as error:
+        raise DatasetError(f"the model does not take X_test: {str(error).splitlines()[0]}") from error
+
+
+def _check_sense(model: SessionModel, rows: NDArray[np.float64], report: Report | QuantityReport) -> None:
+    """Raise a `DatasetError` if the model seems to be the last step of a pipeline alone, given rows as they were."""
+    way_out = "give the whole pipeline if this is its last step, or insist=True if it is meant"
+    outside = _outside(model, rows)
+    if outside:
+        raise DatasetError(
+            f"all values of {outside!r} in X_test, and of most other features, lie beyond all that the model compares "
+            f"them with, as if the steps before it were missing: {way_out}"
+        )
+    if isinstance(report, Report) and report.accuracy < report.baseline:
+        score = (
+            f"accuracy is {report.accuracy:.3f}, and always saying the most frequent class has {report.baseline:.3f}"
+        )
+        raise DatasetError(f"on X_test the model's {score}: {way_out}")
+    if isinstance(report, QuantityReport) and report.r2 < 0:
+        raise DatasetError(f"on X_test the model is worse than always saying the mean (R² {report.r2:.3f}): {way_out}")
+
+
+def _outside(model: SessionModel, rows: NDArray[np.float64]) -> str:
+    """Return the title of a feature whose test rows lie beyond all thresholds, if those of most features do."""
+    forest, outside, compared = model.folded, list[str](), 0
+    if not isinstance(forest, Forest):
+        return ""
+    for place, feature in enumerate(model.features):
+        thresholds = forest.threshold[(forest.feature == place) & np.isfinite(forest.threshold)]
+        values = rows[:, place][~np.isnan(rows[:, place])]
+        if feature.choices or len(np.unique(thresholds)) < 2 or len(values) < MIN_ROWS_TO_JUDGE:
+            continue
+        compared += 1
+        if values.min() > thresholds.max() or values.max() <= thresholds.min():
+            outside.append(feature.title)
+    return outside[0] if len(outside) > MOST_OUTSIDE * compared else ""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.card import Interval, QuantityReport, Report
+from ml.model.labelling import Labelling
 
 # The interval around a quantity holds the truth for this share of rows.
 COVERAGE = 0.9
@@ -36,10 +37,13 @@ class Split:
         return self.test_outcomes.astype(np.intp)
 
 
-def answers_of(estimator: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def answers_of(estimator: Any, rows: NDArray[np.float64], labelling: Labelling) -> NDArray[np.float64]:
     """Return the class index or the quantity that a fitted estimator predicts for each row."""
-    if hasattr(estimator, "classes_"):
-        indices: NDArray[np.float64] = estimator.predict_proba(rows).argmax(axis=1).astype(np.float64)
+    if labelling.positive is not None:
+        return labelling.indices(estimator.predict_proba(rows)).astype(np.float64)
+    if labelling.labels:
+        # The classes are sorted.
+        indices: NDArray[np.float64] = np.searchsorted(estimator.classes_, estimator.predict(rows)).astype(np.float64)
         return indices
     values: NDArray[np.float64] = estimator.predict(rows)
     return values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,20 +13,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError, TrainingError
+from ml.estimators.session import SessionModel, predictor_from
 from ml.model import classifier, modelfile
 from ml.model.card import Card, CrossValidation, Quantity, TrainedFeature
 from ml.model.classifier import Classifier
+from ml.model.design import Design
+from ml.model.evaluators import compile_predictor, inputs_of
 from ml.model.forest import Forest
+from ml.model.linear import Linear
+from ml.model.links import LINKS
 from ml.model.modelfile import ModelFile
+from ml.model.scores import ULPS
+from ml.model.total import Link
 from ml.tables.dataset import Feature
 from ml.training import history
-from ml.training.fitting import Progress, Trained, importance, silent
+from ml.training.fitting import Progress, Trained, silent
+from ml.training.importance import importance
+from ml.training.measuring import answers_of
 
 REFERENCE_ROWS = 300
 GOLDEN_TEST_ROWS = 100
 GOLDEN_THRESHOLD_ROWS = 156
 # The share of golden rows without a value of a feature that may lack one.
 GOLDEN_GAPS = 0.25
+# Of a linear model, which the library answers one by one.
+MAX_SINGLE_ROWS = 1_000
+# NumPy adds up fewer numbers than eight one after the other, more of them in pairs.
+IN_ORDER_CLASSES = 7
 
 
 def model_of(
@@ -35,15 +50,17 @@ def model_of(
     progress: Progress = silent,
 ) -> ModelFile:
     """Return the content of a model file; without `keep_samples` it has no training rows except the example."""
-    forest = Forest.from_estimator(trained.estimator)
+    predictor = _predictor(trained)
     rng = np.random.default_rng(trained.recipe.seed if trained.recipe else 0)
-    rows = golden_rows(forest, trained, rng=rng)
+    rows = golden_rows(predictor, trained, rng=rng)
     chosen = np.sort(rng.permutation(len(trained.split.train_rows))[: REFERENCE_ROWS if keep_samples else 0])
+    answers = outputs_of(trained.estimator, rows, singly=isinstance(predictor, Linear))
+    sums = _sums(predictor, rows, trained)
     card = Card(
         name=trained.name,
         source=trained.source,
-        estimator=type(trained.estimator).__name__,
-        trees=forest.n_trees,
+        estimator=type(getattr(trained.estimator, "final", trained.estimator)).__name__,
+        trees=predictor.n_trees if isinstance(predictor, Forest) else 0,
         features=_trained_features(trained, progress),
         target=trained.target,
         report=msgspec.structs.replace(trained.report, cross_validation=cross_validation),
@@ -52,12 +69,14 @@ def model_of(
         data_digest=trained.data_digest,
         picture=trained.picture,
         quantity=_quantity(trained),
+        decision=trained.decision,
     )
     return ModelFile(
         card=card,
-        forest=forest,
+        predictor=predictor,
         golden_rows=rows,
-        golden_answers=outputs_of(trained.estimator, rows),
+        golden_sums=sums,
+        golden_answers=answers,
         reference_rows=trained.split.train_rows[chosen],
         reference_outcomes=trained.split.train_outcomes[chosen],
     )
@@ -79,11 +98,15 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
             loaded = Classifier(modelfile.parse(content), modelfile.version_of(content))
         except ModelFileError as error:
             raise ModelFileError(f"{path} is not written: it could not be read back: {error}") from error
-        expected = outputs_of(trained.estimator, trained.split.test_rows)
-        answers = loaded.predict_batch(trained.split.test_rows)
-        predictions = map(loaded.predict, trained.split.test_rows.tolist())
-        one_by_one = np.array([one.probabilities or (one.value,) for one in predictions])
-        if not (np.array_equal(answers.outputs, expected) and np.array_equal(one_by_one, expected)):
+        is_linear = loaded.scores is not None
+        rows = trained.split.test_rows[: MAX_SINGLE_ROWS if is_linear else None]
+        expected = outputs_of(trained.estimator, rows, singly=is_linear)
+        answers = loaded.predict_batch(rows)
+        one_by_one = np.array([one.probabilities or (one.value,) for one in map(loaded.predict, rows.tolist())])
+        allowed = ULPS * np.spacing(np.abs(expected)) if is_linear else 0.0
+        is_same = np.all(np.abs(answers.outputs - expected) <= allowed) and np.array_equal(one_by_one, answers.outputs)
+        labels = answers_of(trained.estimator, rows, trained.labelling)
+        if not is_same or (loaded.labels and np.any(answers.indices != labels)):
             raise TrainingError(f"{path}: the model read back gives other answers than scikit-learn")
         history.keep(path)
 
@@ -93,37 +116,88 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
         return classifier.load(path)
 
 
-def outputs_of(estimator: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return scikit-learn's own answers: the probabilities of each label, or one quantity a row."""
-    if hasattr(estimator, "classes_"):
-        probabilities: NDArray[np.float64] = estimator.predict_proba(rows)
-        return probabilities
-    values: NDArray[np.float64] = estimator.predict(rows)
-    return values[:, None]
+def outputs_of(estimator: Any, rows: NDArray[np.float64], *, singly: bool = False) -> NDArray[np.float64]:
+    """Return scikit-learn's own answers: the probabilities of each label, or one quantity a row.
+
+    Args:
+        singly: to one row after the other: a batch of a linear model differs from them in the last bits.
+    """
+    if singly:
+        return np.concatenate([outputs_of(estimator, row[None]) for row in rows])
+    if not hasattr(estimator, "classes_"):
+        values: NDArray[np.float64] = estimator.predict(rows)
+        return values[:, None]
+    by_column: dict[str, Link] = {"HistGradientBoostingClassifier": "softmax", "AdaBoostClassifier": "samme"}
+    link = by_column.get(type(estimator).__name__)
+    if link and len(estimator.classes_) > IN_ORDER_CLASSES:
+        # They keep the scores of many rows column by column, and add up their powers in another order than those of
+        # one row: the answers to one row are what is promised.
+        return LINKS[link](np.ascontiguousarray(estimator.decision_function(rows))).astype(np.float64, copy=False)
+    probabilities: NDArray[np.float64] = estimator.predict_proba(rows)
+    return probabilities
 
 
-def golden_rows(forest: Forest, trained: Trained, *, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return rows to check a model file with: test rows, and rows whose values lie on the forest's thresholds.
+def golden_rows(predictor: Forest | Linear, trained: Trained, *, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return rows to check a model file with: test rows, and rows whose values lie on the thresholds of a forest.
 
-    Thresholds are where a wrong comparison or a missing cast to float32 shows; a feature that may lack a value lacks it
-    in some rows, and categories have each of their choices. Shape (n_golden, n_features).
+    Thresholds are where a wrong comparison or a missing cast to float32 shows; of other models they lie
+    anywhere. A feature that may lack a value lacks it in some rows, and categories have each of their choices. Shape
+    (n_golden, n_features).
     """
     parts = trained.split
     rows = [parts.test_rows[:GOLDEN_TEST_ROWS]]
     columns = []
     for position, feature in enumerate(trained.features):
-        thresholds = np.unique(forest.threshold[forest.feature == position])
-        thresholds = thresholds[np.isfinite(thresholds)]
+        thresholds = _thresholds(predictor, position)
         edges = np.concatenate([thresholds, np.nextafter(thresholds, np.inf), thresholds.astype(np.float32)])
         values = edges if len(edges) else parts.train_rows[:, position]
         if feature.choices:
             values = np.arange(len(feature.choices), dtype=np.float64)
         column = rng.choice(values, GOLDEN_THRESHOLD_ROWS)
-        if feature.choices or feature.has_gaps:
-            column[rng.random(GOLDEN_THRESHOLD_ROWS) < GOLDEN_GAPS] = np.nan
+        others = _others(feature, trained.estimator)
+        if others:
+            is_other = rng.random(GOLDEN_THRESHOLD_ROWS) < GOLDEN_GAPS
+            column[is_other] = np.resize(others, np.count_nonzero(is_other))
         columns.append(column)
     rows.append(np.column_stack(columns))
     return np.concatenate(rows)
+
+
+def _thresholds(predictor: Forest | Linear, position: int) -> NDArray[np.float64]:
+    """Return the thresholds of a feature; none of a model that has no trees."""
+    if isinstance(predictor, Linear):
+        return np.empty(0)
+    thresholds = predictor.threshold[predictor.feature == position]
+    return np.unique(thresholds[np.isfinite(thresholds)])
+
+
+def _predictor(trained: Trained) -> Forest | Linear:
+    """Return what was learned; of a linear model with the means of its columns in training."""
+    predictor = predictor_from(trained.estimator)
+    if not isinstance(predictor, Linear):
+        return predictor
+    matrix = Design(predictor.columns).matrix(trained.split.train_rows)
+    return replace(predictor, means=matrix.mean(axis=0))
+
+
+def _sums(predictor: Forest | Linear, rows: NDArray[np.float64], trained: Trained) -> NDArray[np.float64]:
+    """Return the sums that the answers to golden rows are made of; none where the answers have the same bits anyway."""
+    if isinstance(predictor, Forest) and predictor.total.is_exact:
+        return np.empty((0, 0))
+    dtype, _ = inputs_of(predictor)
+    evaluator = compile_predictor(
+        predictor, trained.features, labels=trained.target.labels, max_cells=0, compiles=False
+    )
+    return evaluator.sums(rows.astype(dtype)).astype(np.float64)
+
+
+def _others(feature: Feature, estimator: Any) -> list[float]:
+    """Return what a row can have besides numbers and choices: no value, and a word that is not among the choices."""
+    no_value = [math.nan] if feature.has_gaps else []
+    if not feature.choices or feature.is_closed:
+        return no_value
+    # An estimator that was fitted here knows no difference between both.
+    return [-1.0, *no_value] if isinstance(estimator, SessionModel) else [math.nan]
 
 
 def _quantity(trained: Trained) -> Quantity | None:

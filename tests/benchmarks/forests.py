@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits, make_classification
 from sklearn.ensemble import RandomForestClassifier
 
-from ml.model.classifier import compile_forest
+from ml.estimators.trees import forest_from
 from ml.model.cuts import Cuts
-from ml.model.forest import Forest
+from ml.model.evaluators import compile_forest
 
 from .in_process import BATCH_ROWS
 from .results import Bar, Ratio, Result, interleave
@@ -46,7 +46,7 @@ def measure(_subject: Subject, plan: Plan) -> list[Result]:
 def measured(what: str, table: NDArray[np.float64], classes: NDArray[np.intp], trees: int, plan: Plan) -> list[Result]:
     """Measure a forest of so many trees that learns a table."""
     estimator = RandomForestClassifier(trees, random_state=0, n_jobs=2).fit(table, classes).set_params(n_jobs=None)
-    forest = Forest.from_estimator(estimator)
+    forest = forest_from(estimator)
     evaluator = compile_forest(forest, Cuts(forest), labels=[*map(str, estimator.classes_)], max_cells=0)
     rng = np.random.default_rng(0)
     rows = table[rng.integers(0, len(table), BATCH_ROWS)].astype(np.float32)

@@ -113,10 +113,11 @@ def typed_value_of(feature: TrainedFeature) -> Json:
 
 
 def _words(feature: TrainedFeature) -> list[Json]:
-    """Return the schemas of a category's values: any word is taken, the choices are those that were seen."""
+    """Return the schemas of a category's values: mostly any word is taken, the choices are those that were seen."""
+    any_word = {"type": "string", "pattern": _NOT_BLANK, "description": "any other word: it was not seen in training"}
     return [
         {"enum": [*feature.choices]},
-        {"type": "string", "pattern": _NOT_BLANK, "description": "any other word: it was not seen in training"},
+        *([] if feature.is_closed else [any_word]),
         {"type": ["boolean", "number"], "description": "the word that is its JSON text, or says the same"},
     ]
 

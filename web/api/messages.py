@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from ml.model.card import Decision
 from ml.model.sample import FieldError, Note
 from web.problems import ProblemDetails
 
@@ -54,7 +55,7 @@ class ValueInterval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to one sample; probabilities are by label and bit-identical to scikit-learn's."""
+    """The answer to one sample; probabilities are by label, and those of the library that fitted the model."""
 
     model: ModelName
     sample: dict[str, Value]
@@ -64,7 +65,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuantityAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to one sample; the value is bit-identical to scikit-learn's."""
+    """The answer to one sample; the value is that of the library that fitted the model."""
 
     model: ModelName
     sample: dict[str, Value]
@@ -192,13 +193,19 @@ class ModelTarget(msgspec.Struct, frozen=True):
 
 
 class StreamModel(msgspec.Struct, frozen=True):
-    """The model as the stream announces it; a model of a quantity has no labels."""
+    """The model as the stream announces it; a model of a quantity has no labels.
+
+    Attributes:
+        decision: how the label follows from the probabilities of two labels; null where it is the most probable one.
+            Probabilities alone, in binary frames and tensors, are not changed by it.
+    """
 
     name: str
     version: str
     target: ModelTarget
     features: tuple[ModelFeature, ...]
     labels: tuple[str, ...]
+    decision: Decision | None
 
 
 class ModelFrame(msgspec.Struct, frozen=True, tag="model"):

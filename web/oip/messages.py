@@ -123,7 +123,10 @@ class TensorMetadata(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ModelMetadata(msgspec.Struct, kw_only=True, frozen=True):
-    """The model's inputs and outputs. `properties`: its features and labels in their order, each as a JSON array."""
+    """The model's inputs and outputs. `properties`, each as JSON: its features and labels in their order, and more.
+
+    With a `decision` the output `label` is its positive label where that has at least the threshold's probability.
+    """
 
     name: str
     versions: tuple[str, ...]

@@ -138,6 +138,7 @@ def _properties(model: Classifier) -> dict[str, object]:
         "choices": {feature.key: feature.choices for feature in model.features if feature.choices},
         "nullable": [feature.key for feature in model.features if feature.has_gaps],
         "target": {"title": target.title, "unit": target.unit},
+        "decision": model.card.decision,
     }
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ml.model.card import TrainedFeature
-from ml.model.classifier import Prediction
+from ml.model.card import Card, Decision, TrainedFeature
+from ml.model.evaluators import Prediction
 from ml.model.sample import FieldError, InvalidSample, Note
 from ml.model.values import no_value_text
 from ml.tables.numbers import is_half_typed
@@ -56,7 +56,8 @@ class PredictionView:
     """The fragment: an answer, an incomplete sample, or one with errors.
 
     `guess` says how many values the model has not seen the like of; it is empty for an answer that is none. `others`
-    and `rest` are the number of labels without a bar, as words, and their share.
+    and `rest` are the number of labels without a bar, as words, and their share; `decision`
+    says how the label follows from the probabilities; it is empty for the most probable label.
     """
 
     state: Literal["answer", "incomplete", "invalid"]
@@ -68,17 +69,16 @@ class PredictionView:
     rest: str = ""
     quantity: QuantityView | None = None
     guess: str = ""
+    decision: str = ""
     messages: Sequence[Message] = ()
     waiting_for: str = ""
 
 
-def answer_view(
-    prediction: Prediction, labels: Sequence[str], messages: Sequence[Message], to: Language
-) -> PredictionView:
+def answer_view(prediction: Prediction, card: Card, messages: Sequence[Message], to: Language) -> PredictionView:
     """Return the view of a label with its probabilities."""
     bars = [
         Bar(label, repr(share), to.percent(share), mark_of(index), hue_of(index), chosen=index == prediction.index)
-        for index, (label, share) in enumerate(zip(labels, prediction.probabilities, strict=True))
+        for index, (label, share) in enumerate(zip(card.labels, prediction.probabilities, strict=True))
     ]
     answer = PredictionView(
         "answer",
@@ -87,6 +87,7 @@ def answer_view(
         bars[prediction.index].percent,
         bars,
         guess=_guess(messages, to),
+        decision=decision_text(card.decision, to) if card.decision else "",
         messages=messages,
     )
     if len(bars) <= ORDERED_LABELS:
@@ -98,6 +99,15 @@ def answer_view(
         bars=bars[:LIKELIEST],
         others=to.ngettext("%(count)s other", "%(count)s others", len(left)),
         rest=to.percent(math.fsum(float(bar.share) for bar in left)),
+    )
+
+
+def decision_text(decision: Decision, to: Language) -> str:
+    """Return what a decision says."""
+    return to.gettext(
+        "%(label)s from a probability of %(threshold)s on",
+        label=decision.positive,
+        threshold=to.percent(decision.threshold),
     )
 
 
@@ -167,8 +177,11 @@ def _sentence(error: FieldError, feature: TrainedFeature | None, to: Language) -
 
 
 def _unread(error: FieldError, to: Language, *, title: str) -> str:
-    if error.code == "not_a_choice":  # an object or a list: any word is taken
-        return to.gettext("%(title)s must be one of the choices", title=title)
+    if error.code == "not_a_choice":
+        if error.value is None:  # an object or a list
+            return to.gettext("%(title)s must be one of the choices", title=title)
+        value = _as_given(error.value, to)
+        return to.gettext("%(title)s: “%(value)s” is not one of the choices", title=title, value=value)
     if error.value is None:  # the same
         return to.gettext("%(title)s must be a number", title=title)
     value = _as_given(error.value, to)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ml.model.card import TrainedFeature
-from ml.model.explain import Change
+from ml.model.changes import Change
 from web.page.fields import text_of
 from web.page.languages import Language
 

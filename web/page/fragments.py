@@ -11,8 +11,10 @@ from functools import lru_cache, partial
 
 from markupsafe import Markup
 
-from ml.model.classifier import Classifier, Prediction
-from ml.model.explain import Change, nearest_change
+from ml.model.changes import Change
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Prediction
+from ml.model.explain import nearest_change
 from ml.model.sample import InvalidSample, Note
 from ml.model.strips import MOST_PIECES
 from ml.tables.numbers import is_half_typed
@@ -24,6 +26,7 @@ from web.page.decision_map import Mapper
 from web.page.languages import Language
 from web.page.model_card import card_view
 from web.page.picture import Picture
+from web.page.pinned import PinnedView, pinned_view, row_of
 from web.page.quantities import quantity_scale
 from web.page.snippet_panel import CodeView
 from web.page.strips import strips_of
@@ -97,11 +100,12 @@ class Fragments:
         outcome: Outcome = "falls below" if prediction.value >= wanted else "reaches"
         return self._change(outcome, self._quantity.exact(wanted), _anywhere(change))
 
-    def explanation(self, row: Sequence[float]) -> bytes:
-        """Return the fragment that explains the answer to a row: why, and the lines below the fields."""
+    def explanation(self, row: Sequence[float], *, pin: str | None = None) -> bytes:
+        """Return the fragment that explains the answer to a row: why, the lines below the fields, and a pinned one."""
+        pinned = self._pinned(row, pin)
         why = why_of(self._model, row, self._model.predict(row), self._language)
         lines = strips_of(self._model, row, self._language)
-        return self._render("_explanation.html", why=why, fields=lines).encode()
+        return self._render("_explanation.html", why=why, pinned=pinned, fields=lines).encode()
 
     def axes(self, x: str | None, y: str | None) -> Axes:
         """Return the axes of the map with these feature keys, or default ones."""
@@ -131,6 +135,7 @@ class Fragments:
         address: str,
         code: CodeView,
         row: Sequence[float] | None,
+        pin: str | None = None,
     ) -> str:
         """Return the page with `texts` in its fields, and one of the fragments above.
 
@@ -154,7 +159,13 @@ class Fragments:
             card=self._card(),
             why=why,
             lines=lines,
+            pin=pin if row is not None and row_of(self._model, pin) else None,
+            pinned=None if row is None else self._pinned(row, pin),
         )
+
+    def _pinned(self, row: Sequence[float], pin: str | None) -> PinnedView | None:
+        pinned = row_of(self._model, pin)
+        return None if pinned is None else pinned_view(self._model, row, pinned, self._language)
 
     def _headline(self, prediction: Prediction) -> str:
         if self._quantity:
@@ -189,7 +200,7 @@ class Fragments:
         if self._quantity:
             view = answers.quantity_view(prediction.value, self._quantity, messages, self._language)
         else:
-            view = answers.answer_view(prediction, self._model.labels, messages, self._language)
+            view = answers.answer_view(prediction, self._model.card, messages, self._language)
         return outline("_prediction.html", self._language, prediction=view, strip=self._strip)
 
     def _render_change(self, outcome: Outcome, what: str, change: Change | None) -> bytes:

@@ -88,7 +88,7 @@ def describe(model: Classifier, settings: Settings) -> Json:
         "info": {
             "title": f"Live prediction: {model.name}",
             "version": model.version,
-            "description": f"{model.card.estimator} of {model.card.trees} trees{_target(model)}. {model.card.source}.",
+            "description": f"{_method(model)}{_target(model)}. {model.card.source}.",
         },
         "servers": [{"url": "./"}],
         "paths": {
@@ -107,10 +107,22 @@ def describe(model: Classifier, settings: Settings) -> Json:
     }
 
 
+def _method(model: Classifier) -> str:
+    card = model.card
+    return f"{card.estimator} of {card.trees} trees" if card.trees else card.estimator
+
+
 def _target(model: Classifier) -> str:
     target = model.card.target
     unit = f" in {target.unit}" if target.unit else ""
     return f"; predicts {target.title}{unit}" if target.title else ""
+
+
+def _label(model: Classifier) -> str:
+    """Return how the label follows from the probabilities."""
+    if decision := model.card.decision:
+        return f"{decision.positive} where its probability is at least {decision.threshold!r}, else the other label"
+    return "the most probable label; of several, the first"
 
 
 def _schemas(model: Classifier, settings: Settings) -> Json:
@@ -126,7 +138,7 @@ def _schemas(model: Classifier, settings: Settings) -> Json:
         if model.quantity:
             schemas[name] = of_quantity | {"title": name}
         elif "label" in schemas[name]["properties"]:
-            schemas[name]["properties"]["label"] = {"enum": list(model.labels)}
+            schemas[name]["properties"]["label"] = {"enum": list(model.labels), "description": _label(model)}
     return {
         **schemas,
         "Sample": {"anyOf": [ref("NamedSample"), ref("OrderedSample")]},

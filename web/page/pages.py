@@ -33,11 +33,13 @@ from web.service import service_of
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 EXAMPLE_ADDRESS = "http://127.0.0.1/"
 # Fields that are options of the view, not measurements.
-OPTIONS = ("lang", "map-x", "map-y", "goal")
+OPTIONS = ("lang", "map-x", "map-y", "pin", "goal")
 
 
 class ViewOptions(NamedTuple):
-    """Options of the view: its language, the `lang` of the address, the features of the map, and the goal.
+    """Options of the view: its language, the `lang` of the address, the features of the map, the goal, and a query.
+
+    The query is that of a pinned sample.
 
     A named tuple, because one is made for each request, and a frozen dataclass takes three times as long.
     """
@@ -47,6 +49,7 @@ class ViewOptions(NamedTuple):
     map_x: str | None
     map_y: str | None
     goal: str | None = None
+    pin: str | None = None
 
 
 async def page(request: Request) -> Response:
@@ -142,6 +145,7 @@ def page_response(
         address=address,
         code=panel,
         row=row,
+        pin=options.pin,
     )
     headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
     return Content(content.encode(), status=status, headers=headers)
@@ -199,7 +203,7 @@ def split_off(
     """Return the measurements among a request's fields, and the options of its view."""
     asked: dict[str, str] = {}
     measurements: dict[str, object] = {**fields}
-    if "lang" in fields or "map-x" in fields or "map-y" in fields or "goal" in fields:
+    if "lang" in fields or "map-x" in fields or "map-y" in fields or "goal" in fields or "pin" in fields:
         asked = {name: fields[name] for name in model.made(options_of) if name in fields}
         measurements = {key: value for key, value in fields.items() if key not in asked}
     language = languages.known(asked["lang"]) if "lang" in asked else None
@@ -208,7 +212,9 @@ def split_off(
         language = languages.language(languages.SOURCE)
     elif language is None:
         language = languages.preferred(header_of(scope, b"accept-language"))
-    return measurements, ViewOptions(language, lang, asked.get("map-x"), asked.get("map-y"), asked.get("goal"))
+    return measurements, ViewOptions(
+        language, lang, asked.get("map-x"), asked.get("map-y"), asked.get("goal"), asked.get("pin")
+    )
 
 
 def options_of(model: Classifier) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier, Prediction
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Prediction
 from ml.model.sample import InvalidSample
 from web.page.languages import Language
 from web.page.quantities import QuantityScale, quantity_scale
@@ -49,43 +49,44 @@ def row_of(model: Classifier, pin: str | None) -> list[float] | None:
 
 def pinned_view(model: Classifier, row: Sequence[float], pinned: Sequence[float], to: Language) -> PinnedView:
     """Return the comparison of a row with a pinned one."""
-    scale = quantity_scale(model.card, to)
+    scale, features = quantity_scale(model.card, to), model.features
     differing = [at for at, (one, other) in enumerate(zip(row, pinned, strict=True)) if _differs(one, other)]
-    features = model.features
     same = [to.title(feature) for at, feature in enumerate(features) if at not in differing]
-    now, then = model.predict(row), model.predict(pinned)
-    alone = [(at, model.predict([*row[:at], pinned[at], *row[at + 1 :]])) for at in differing]
+    mostly = _mostly(model, row, pinned, differing) if len(differing) > 1 else None
     return PinnedView(
-        now=_answer(now, scale, to),
-        pinned=_answer(then, scale, to),
+        now=_answer(model.predict(row), scale, to),
+        pinned=_answer(model.predict(pinned), scale, to),
         differences=[
-            Difference(to.title(features[at]), value_of(features[at], row[at], to), value_of(features[at], pinned[at], to))
+            Difference(to.title(feature), value_of(feature, row[at], to), value_of(feature, pinned[at], to))
             for at in differing
+            for feature in [features[at]]
         ],
         same=to.listed(same) if same else "",
-        sentence=_sentence(now, then, alone, features, pinned, scale, to) if len(alone) > 1 else "",
+        sentence=""
+        if mostly is None
+        else to.gettext(
+            "Mostly %(title)s: with the pinned %(value)s alone this would be %(answer)s.",
+            title=to.title(features[mostly[0]]),
+            value=value_of(features[mostly[0]], pinned[mostly[0]], to),
+            answer=_answer(mostly[1], scale, to),
+        ),
     )
 
 
-def _sentence(
-    now: Prediction, then: Prediction, alone: Sequence[tuple[int, Prediction]],
-    features: Sequence[TrainedFeature], pinned: Sequence[float], scale: QuantityScale | None, to: Language,
-) -> str:  # fmt: skip
-    """Return what the difference does that alone brings the answer nearest to the pinned one."""
-    if scale is not None:
-        at, answer = min(alone, key=lambda one: abs(one[1].value - then.value))
-        is_nearer = abs(answer.value - then.value) < abs(now.value - then.value)
-    else:
-        at, answer = max(alone, key=lambda one: one[1].probabilities[then.index])
-        is_nearer = answer.probabilities[then.index] > now.probabilities[then.index]
-    if not is_nearer:
-        return ""
-    return to.gettext(
-        "Mostly %(title)s: with the pinned %(value)s alone this would be %(answer)s.",
-        title=to.title(features[at]),
-        value=value_of(features[at], pinned[at], to),
-        answer=_answer(answer, scale, to),
-    )
+def _mostly(
+    model: Classifier, row: Sequence[float], pinned: Sequence[float], differing: Sequence[int]
+) -> tuple[int, Prediction] | None:
+    """Return the difference that alone brings the answer nearest to the pinned one, and that answer."""
+    now, then = model.predict(row), model.predict(pinned)
+
+    def distance(answer: Prediction) -> float:
+        if model.quantity:
+            return abs(answer.value - then.value)
+        return -answer.probabilities[then.index]
+
+    alone = [(at, model.predict([*row[:at], pinned[at], *row[at + 1 :]])) for at in differing]
+    found = min(alone, key=lambda one: distance(one[1]))
+    return found if distance(found[1]) < distance(now) else None
 
 
 def _answer(prediction: Prediction, scale: QuantityScale | None, to: Language) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier, Prediction
-from ml.model.shapley import contributions
+from ml.model.classifier import Classifier
+from ml.model.contributions import Divided, contributions, is_divisible
+from ml.model.evaluators import Prediction
 from web.page.decision_map import hue_of
 from web.page.fields import text_of
 from web.page.languages import Language, with_unit
@@ -34,68 +35,81 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class WhyView:
-    """From the mean answer to this one; `hue` is the CSS class of the label's hue, empty for a quantity."""
+    """From the mean answer to this one; `hue` is the CSS class of the label's hue, empty for a quantity.
+
+    With `is_log` the numbers are log odds, or the logarithm of a quantity.
+    """
 
     answer: str
     start: str
     end: str
     hue: str
-    is_quantity: bool
+    is_log: bool
     reasons: Sequence[Reason]
 
 
 def why_of(model: Classifier, row: Sequence[float], prediction: Prediction, to: Language) -> WhyView | None:
-    """Return the reasons of an answer, the strongest first; None where the model file does not tell."""
-    found = contributions(model, row)
+    """Return the reasons of an answer, the strongest first; None where the model does not tell."""
+    found = contributions(model, row, prediction.index)
     if found is None:
         return None
-    base, values = float(found[0][prediction.index]), found[1][:, prediction.index].tolist()
-    scale = quantity_scale(model.card, to)
+    scale, values = _Scale(found, quantity_scale(model.card, to), to), found.values
     order = sorted(range(len(values)), key=lambda at: -abs(values[at]))
     shown = order[:SHOWN_REASONS] if len(order) > SHOWN_REASONS + 1 else order
     left = order[len(shown) :]
     rest = math.fsum(values[at] for at in left)
     longest = max([abs(values[at]) for at in shown] + [abs(rest)]) or 1.0
-    reasons = [
-        _reason(to.title(feature), value_of(feature, row[at], to), values[at], longest=longest, scale=scale, to=to)
-        for at in shown
-        for feature in [model.features[at]]
-    ]
+
+    def reason(title: str, value: str, added: float) -> Reason:
+        width = abs(added) / longest * WIDTH / 2
+        x = WIDTH / 2 - (width if added < 0 else 0)
+        return Reason(title, value, f"{x:.1f}", f"{width:.1f}", is_against=added < 0, text=scale.added(added))
+
+    features = model.features
+    reasons = [reason(to.title(features[at]), value_of(features[at], row[at], to), values[at]) for at in shown]
     if left:
         title = to.ngettext("%(count)s other feature", "%(count)s other features", len(left))
-        reasons.append(_reason(title, "", rest, longest=longest, scale=scale, to=to))
-    if scale is not None:
-        end = prediction.value
-        return WhyView("", scale.number(base), scale.text(end), "", is_quantity=True, reasons=reasons)
-    end = prediction.probabilities[prediction.index]
-    hue = hue_of(prediction.index)
-    return WhyView(prediction.label, to.percent(base), to.percent(end), hue, is_quantity=False, reasons=reasons)
+        reasons.append(reason(title, "", rest))
+    return WhyView(
+        answer=prediction.label,
+        start=scale.whole(found.base),
+        end=scale.whole(found.base + math.fsum(values)),
+        hue=hue_of(prediction.index) if model.labels else "",
+        is_log=scale.is_log,
+        reasons=reasons,
+    )
+
+
+class _Scale:
+    """Writes the numbers of one explanation."""
+
+    def __init__(self, found: Divided, quantity: QuantityScale | None, to: Language) -> None:
+        self.is_log = found.scale.startswith("log")
+        self._quantity = None if self.is_log else quantity
+        self._to = to
+
+    def whole(self, value: float) -> str:
+        """Return a base or an answer as text."""
+        if self.is_log:
+            return self._to.number(round(value, 2) + 0.0)
+        return self._quantity.text(value) if self._quantity else self._to.percent(min(max(value, 0.0), 1.0))
+
+    def added(self, value: float) -> str:
+        """Return what a feature adds as text with its sign; of a probability in percentage points."""
+        if self._quantity:
+            text = self._quantity.number(value)
+        else:
+            text = self._to.number(round(value, 2) if self.is_log else round(100 * value, 1) + 0.0)
+        return text if text.startswith("−") or not text.strip("0.,") else f"+{text}"
 
 
 def count_of(model: Classifier) -> int:
-    """Return the number of lines of reasons; 0 for a model file that does not tell."""
-    if model.forest.covers is None:
-        return 0
-    return min(len(model.features), SHOWN_REASONS + 1)
+    """Return the number of lines of reasons; 0 for a model that does not tell."""
+    return min(len(model.features), SHOWN_REASONS + 1) if is_divisible(model) else 0
 
 
 def value_of(feature: TrainedFeature, value: float, to: Language) -> str:
+    """Return a value of a row as its field would have it, with its unit."""
     if math.isnan(value):
         return to.gettext("unknown")
     return with_unit(text_of(feature, value, to), feature.unit)
-
-
-def _reason(
-    title: str, value: str, added: float, *, longest: float, scale: QuantityScale | None, to: Language
-) -> Reason:
-    half = WIDTH / 2
-    width = abs(added) / longest * half
-    number = to.number(round(100 * added, 1) + 0.0) if scale is None else scale.number(added)
-    return Reason(
-        title=title,
-        value=value,
-        x=f"{half - width if added < 0 else half:.1f}",
-        width=f"{width:.1f}",
-        is_against=added < 0,
-        text=number if number.startswith("−") or not number.strip("0.,") else f"+{number}",
-    )

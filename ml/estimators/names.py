@@ -1,0 +1,104 @@
+"""The names of a model's inputs: those that it was fitted with, those of the table, and those that are given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ml.errors import DatasetError
+from ml.estimators.frames import Frame
+from ml.tables.headers import key_of, listed
+
+
+@dataclass(frozen=True)
+class Names:
+    """The inputs of a model, in the order in which it was fitted.
+
+    Attributes:
+        fitted: their names in tables of the session; none if the tables are arrays.
+        headers: their names for people, as in a CSV file's header.
+        places: of an array: where its columns stand that are the inputs; those of a DataFrame are found by name.
+    """
+
+    fitted: tuple[Any, ...]
+    headers: tuple[str, ...]
+    places: tuple[int, ...]
+
+    def arrange(self, frame: Frame, name: str) -> Frame:
+        """Return a table with its columns in the order of the inputs.
+
+        Raises:
+            DatasetError: it lacks a column; the sentence names the first one.
+        """
+        if frame.names and self.fitted:
+            for wanted in self.fitted:
+                if wanted not in frame.names:
+                    has = listed(map(str, frame.names))
+                    raise DatasetError(
+                        f"{name} has no column {wanted!r}, with which the model was fitted; it has {has}"
+                    )
+            return frame.take([frame.names.index(wanted) for wanted in self.fitted])
+        if len(frame.columns) != len(self.places):
+            shape = (len(frame.columns[0]), len(frame.columns))
+            raise DatasetError(f"{name} has the shape {shape}, not (n, {len(self.places)}) with rows")
+        return frame.take(self.places)
+
+
+def names_of(model: Any, frame: Frame, given: Sequence[str] | None) -> Names:
+    """Return the names of a fitted model's inputs; those that were given in another order are put right.
+
+    Args:
+        model: as it was fitted, with the names that it knows.
+        frame: the test rows.
+        given: names for people, in the order of the inputs; None takes those of the model or the table.
+
+    Raises:
+        DatasetError: names are missing, are no words, or contradict each other; the sentence names the first one.
+    """
+    known = tuple(getattr(model, "feature_names_in_", ()))
+    n_inputs = len(known) or getattr(model, "n_features_in_", len(frame.columns))
+    fitted = known or (frame.names if len(frame.names) == n_inputs else ())
+    if given is None and not fitted:
+        raise DatasetError("feature_names is missing: neither the model nor X_test has names, as it is an array")
+    headers = list(fitted if given is None else given)
+    where = "feature_names" if given is not None else "feature_names_in_" if known else "X_test.columns"
+    for place, header in enumerate(headers):
+        if not isinstance(header, str) or not header.strip():
+            raise DatasetError(f"{where}[{place}] is {header!r}: a name in words is needed, such as 'age (years)'")
+    if len(headers) != n_inputs:
+        raise DatasetError(f"feature_names has {len(headers)} names, but the model was fitted on {n_inputs} columns")
+    _check_different(headers, where)
+    places = [*range(n_inputs)]
+    if given is not None and fitted:
+        order = _order(headers, [str(name) for name in fitted])
+        headers = [headers[place] for place in order]
+        places = places if frame.names else order
+    return Names(tuple(fitted if frame.names else ()), tuple(headers), tuple(places))
+
+
+def _check_different(headers: Sequence[str], where: str) -> None:
+    keys = [key_of(header) for header in headers]
+    key, count = Counter(keys).most_common(1)[0]
+    if count > 1:
+        first, second = [header for header, own in zip(headers, keys, strict=True) if own == key][:2]
+        raise DatasetError(f"{where} has {first!r} and {second!r}, which are one name, {key!r}, without unit and case")
+
+
+def _order(headers: Sequence[str], fitted: Sequence[str]) -> list[int]:
+    """Return where among the headers the name of each fitted column stands; other names stand for those in their place.
+
+    Raises:
+        DatasetError: a header is the name of another column than that in its place.
+    """
+    keys, known = [key_of(header) for header in headers], [key_of(name) for name in fitted]
+    if sorted(keys) == sorted(known):
+        return [keys.index(key) for key in known]
+    for place, (key, own) in enumerate(zip(keys, known, strict=True)):
+        if key != own and key in known:
+            raise DatasetError(
+                f"feature_names[{place}] is {headers[place]!r}, but the model was fitted with {fitted[place]!r} there, "
+                f"and has {fitted[known.index(key)]!r} as its column {known.index(key)}"
+            )
+    return [*range(len(headers))]

@@ -1,0 +1,145 @@
+"""A fitted model of a session that answers rows: the oracle of its own export."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.errors import DatasetError
+from ml.estimators.coding import Cells, Coding, cells_of_words
+from ml.estimators.divisions import lowest_of
+from ml.estimators.folding import fold
+from ml.estimators.frames import Frame, is_gap
+from ml.estimators.linear import is_linear, linear_from
+from ml.estimators.names import Names
+from ml.estimators.paths import Reading
+from ml.estimators.probing import Inputs, inputs_of, transformed
+from ml.estimators.trees import forest_from
+from ml.model.forest import Forest
+from ml.model.linear import Linear
+from ml.tables.dataset import Feature
+from ml.tables.headers import Limits, feature_of
+
+
+class SessionModel:
+    """A fitted model with its steps, asked with rows as a model file has them.
+
+    Attributes:
+        final: the estimator behind the steps, with one job: with several, scikit-learn adds trees in any order.
+        features: the inputs that have an influence, with choices and gaps.
+        columns: what the final estimator sees of them.
+        folded: its forest, or its scores, on the features.
+        classes_: of a classifier.
+        decision: of a classifier that decides by a threshold.
+    """
+
+    def __init__(self, reading: Reading, coding: Coding, inputs: Inputs) -> None:
+        self.final = reading.final
+        if "n_jobs" in getattr(self.final, "get_params", dict)():
+            self.final = copy.copy(self.final).set_params(n_jobs=1)
+        self.features, self.columns = inputs.features, inputs.columns
+        self.decision = reading.decision
+        self._reading, self._coding = reading, coding
+        self.folded: Forest | Linear = (
+            linear_from(self.final, self.columns)
+            if is_linear(self.final)
+            else fold(forest_from(self.final), self.columns, self.features)
+        )
+        if hasattr(self.final, "classes_"):
+            self.classes_ = self.final.classes_
+
+    def steps(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Return what the steps do, in one word each, and the keys of the features that they do it to."""
+        key_of = {cells.place: f.key for cells, f in zip(self._coding.cells, self.features, strict=True)}
+        steps = [(s.kind, tuple(key_of[place] for place in s.inputs if place in key_of)) for s in self._reading.steps]
+        return [(kind, keys) for kind, keys in steps if keys]
+
+    def rows(self, frame: Frame) -> NDArray[np.float64]:
+        """Return the rows of a table of the session, shape (n_rows, n_features)."""
+        return self._coding.rows(frame)
+
+    def predict_proba(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the model's own probabilities, shape (n_rows, n_classes)."""
+        return np.asarray(self._asked("predict_proba", rows), dtype=np.float64)
+
+    def predict(self, rows: NDArray[np.float64]) -> NDArray[Any]:
+        """Return the model's own labels or quantities, shape (n_rows,)."""
+        return np.asarray(self._asked("predict", rows))
+
+    def _asked(self, method: str, rows: NDArray[np.float64]) -> Any:
+        with warnings.catch_warnings():
+            # That words are unknown is known.
+            warnings.simplefilter("ignore")
+            return getattr(self.final, method)(transformed(self._reading, self._coding.table(rows)))
+
+
+def predictor_from(estimator: Any) -> Forest | Linear:
+    """Return what a fitted estimator has learned: a model of a session has it already, on its features.
+
+    Raises:
+        ForestError: it is of a kind that is not read.
+    """
+    return estimator.folded if isinstance(estimator, SessionModel) else forest_from(estimator)
+
+
+def session_model(
+    reading: Reading, names: Names, frames: Mapping[str, Frame], limits: Mapping[str, Limits] | None
+) -> SessionModel:
+    """Return a fitted model as it answers rows.
+
+    Args:
+        frames: tables of the session by the names that messages give them, their columns in the order of the inputs.
+        limits: of the features, by key.
+
+    Raises:
+        DatasetError, ForestError: columns or steps cannot be features.
+    """
+    used = sorted({path.feature for path in reading.paths})
+    first = next(iter(frames.values()))
+    cells = [_cells(place, str(names.headers[place]), reading, list(frames.items())) for place in used]
+    coding = Coding(first, cells)
+    features = [feature_of(names.headers[place], limits) for place in used]
+    rows = coding.rows(first)
+    lacking = {place for f in frames.values() for place, c in enumerate(coding.rows(f).T) if np.isnan(c).any()}
+    inputs = inputs_of(reading, coding, features, rows, lacking=lacking)
+    return SessionModel(reading, coding, replace(inputs, features=_with_domains(inputs)))
+
+
+def _with_domains(inputs: Inputs) -> tuple[Feature, ...]:
+    """Return the features with the limits that their functions set: a logarithm has no value below its start."""
+    lows = [lowest_of(inputs.columns, place) for place in range(len(inputs.features))]
+    return tuple(
+        feature if low is None or (feature.minimum is not None and feature.minimum >= low)
+        else msgspec.structs.replace(feature, minimum=low)
+        for feature, low in zip(inputs.features, lows, strict=True)
+    )  # fmt: skip
+
+
+def _cells(place: int, header: str, reading: Reading, frames: Sequence[tuple[str, Frame]]) -> Cells:
+    """Return the coding of one input: a category if an encoder knows its words or it is true or false."""
+    gap = reading.gaps.get(place, np.nan)
+    words = reading.words.get(place)
+    for name, frame in frames:
+        column = frame.columns[place]
+        present = [value for value in column.tolist() if not is_gap(value)] if column.dtype.kind == "O" else []
+        if column.dtype.kind == "b" or (present and all(isinstance(value, bool | np.bool_) for value in present)):
+            words = words or [False, True]
+        elif present and words is None:
+            raise DatasetError(
+                f"column {header!r} of {name} holds {present[0]!r}, which is no number, and no step makes a number of "
+                "it: OneHotEncoder or OrdinalEncoder in a Pipeline would"
+            )
+        if column.dtype.kind == "O":
+            gap = next(filter(is_gap, column.tolist()), gap)
+    if words:
+        return cells_of_words(place, header, words, gap=gap)
+    if place in reading.markers:
+        raise reading.markers[place]
+    return Cells(place)

@@ -1,0 +1,220 @@
+"""The scores of a linear model or naive Bayes, and the answers that a link makes of them.
+
+Scores are computed as the library computes those of one row: the same product of BLAS, row by row, so that a batch has
+the bits that its rows have alone. Libraries are not so: a batch of scikit-learn's differs from its rows in the last
+bits, as another product does.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.model.design import Column, Design
+from ml.model.linear import Linear
+
+Values = NDArray[np.float64]
+# Probabilities of another machine, or of another version of NumPy, may differ by so much.
+ULPS = 4
+# Operations that make a polynomial of the first degree.
+SCALING = {"subtract", "divide", "multiply", "add", "fill"}
+_EPS = sys.float_info.epsilon
+
+
+class Scores:
+    """Evaluates a linear model.
+
+    Args:
+        n_labels: 0 for a quantity.
+    """
+
+    def __init__(self, linear: Linear, n_labels: int) -> None:
+        self._linear = linear
+        self._n_labels = n_labels
+        self._design = Design(linear.columns)
+        self._is_plain = [*linear.columns] == [Column(feature=place) for place in range(len(linear.columns))]
+        width = linear.n_sums
+        if linear.link == "calibrated":
+            width = 1 if n_labels == 2 else n_labels
+        # As the library has them: its product is one with the transposed coefficients of each model, in their order.
+        order: Literal["C", "F"] = "C" if linear.coefficients.flags.c_contiguous else "F"
+        self._members = [
+            (
+                np.array(linear.coefficients[start : start + width], order=order).T,
+                linear.intercept[start : start + width],
+            )
+            for start in range(0, linear.n_sums, width)
+        ]
+        self._answers = {
+            "identity": _identity,
+            "expit": _expit_pairs,
+            "softmax": _softmax,
+            "one_vs_rest": _one_vs_rest,
+            "calibrated": self._calibrated,
+            "posterior": _posterior,
+        }[linear.link]
+
+    def sums(self, rows: Values) -> Values:
+        """Return the scores, shape (n, n_sums), of rows, shape (n, n_features)."""
+        matrix = np.ascontiguousarray(rows) if self._is_plain else self._design.matrix(rows)
+        if self._linear.link == "posterior":
+            return self._log_joint(matrix)
+        stacked = matrix[:, None, :]
+        parts = [np.matmul(stacked, weights)[:, 0, :] + intercept for weights, intercept in self._members]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _log_joint(self, matrix: Values) -> Values:
+        """Return the logarithms of share times density, in scikit-learn's order of operations."""
+        linear, sums = self._linear, np.empty((len(matrix), self._linear.n_sums))
+        for place, (means, variances) in enumerate(zip(linear.coefficients, linear.variances, strict=True)):
+            density = -0.5 * np.sum(np.log(2.0 * np.pi * variances))
+            density = density - 0.5 * np.sum(((matrix - means) ** 2) / variances, axis=1)
+            sums[:, place] = linear.intercept[place] + density
+        return sums
+
+    def answers(self, sums: Values) -> Values:
+        """Return the probabilities, shape (n, n_labels), or quantities, shape (n, 1), of scores."""
+        return self._answers(sums)
+
+    def indices(self, sums: Values, answers: Values) -> NDArray[np.intp]:
+        """Return the index of the label that the library predicts, shape (n,)."""
+        if self._linear.link == "expit":
+            return (sums[:, 0] > 0).astype(np.intp)
+        decides = answers if self._linear.link == "calibrated" else sums
+        indices: NDArray[np.intp] = decides.argmax(axis=1)
+        return indices
+
+    def _calibrated(self, sums: Values) -> Values:
+        total = np.zeros((len(sums), self._n_labels))
+        shares = _expit(-(self._linear.calibration[:, 0] * sums + self._linear.calibration[:, 1]))
+        width = 1 if self._n_labels == 2 else self._n_labels
+        for start in range(0, sums.shape[1], width):
+            member = shares[:, start : start + width]
+            total += np.column_stack([1.0 - member, member]) if width == 1 else _divided(member)
+        return total / len(self._members)
+
+    def is_closed(self, feature: int) -> bool:
+        """Return whether scores are polynomials along a number, and decide on the label: see `roots`."""
+        own = [column for column in self._linear.columns if column.feature == feature]
+        return self._linear.link != "calibrated" and all(
+            not column.is_missing and {operation.name for operation in column.operations} <= SCALING for column in own
+        )
+
+    def roots(
+        self, row: Values, features: NDArray[np.intp], low: Values, span: Values, *, level: float
+    ) -> tuple[NDArray[np.intp], Values]:
+        """Return where two scores are level along numbers, all others held: shapes (n_roots,) and (n_roots,).
+
+        Args:
+            features: positions of numbers along which scores are polynomials.
+            low, span: shape (n,): where each of them is searched.
+            level: by how much the second of two scores, or the only one, decides.
+
+        Returns:
+            positions in `features`, and values between `low` and `low + span`.
+        """
+        rows = np.tile(row, (3 * len(features), 1))
+        for point in range(3):
+            rows[np.arange(len(features)) * 3 + point, features] = low + span * (point / 2)
+        sums = self.sums(rows).reshape(len(features), 3, -1)
+        if sums.shape[2] == 1:
+            gaps = sums - level
+        elif sums.shape[2] == 2:
+            gaps = sums[:, :, 1:] - sums[:, :, :1] - level
+        else:
+            own = int(self.sums(row[None])[0].argmax())
+            gaps = sums[:, :, own, None] - np.delete(sums, own, axis=2)
+        first, middle, last = gaps[:, 0], gaps[:, 1], gaps[:, 2]
+        square = 2 * (first - 2 * middle + last) if self._linear.link == "posterior" else np.zeros_like(first)
+        shares = _roots(square, last - first - square, first)
+        places, _, _ = found = np.nonzero((shares >= 0) & (shares <= 1))
+        return places, low[places] + shares[found] * span[places]
+
+    def fits(self, rows: Values, sums: Values, answers: Values) -> NDArray[np.bool_]:
+        """Return whether each row has these scores and answers, as far as machines agree on them, shape (n,).
+
+        Another machine adds in another order. So scores may differ by its rounding, and answers from what the link
+        makes of these scores by `ULPS`; the logarithm in Bayes' rule rounds as its score does.
+        """
+        has_scores = np.abs(self.sums(rows) - sums) <= self.error_of(rows)
+        allowed = ULPS * _EPS * np.abs(answers).max(axis=1, keepdims=True)
+        if self._linear.link == "posterior":
+            allowed = allowed * (1 + np.abs(sums).max(axis=1, keepdims=True))
+        has_answers = np.abs(self.answers(sums) - answers) <= allowed
+        fits: NDArray[np.bool_] = np.all(has_scores, axis=1) & np.all(has_answers, axis=1)
+        return fits
+
+    def error_of(self, rows: Values) -> Values:
+        """Return how far scores of another order of operations may be from these, shape (n, n_sums).
+
+        Each of n additions rounds by at most half a unit in the last place of what was added so far (Higham, "Accuracy
+        and stability of numerical algorithms", 2002, section 3.1).
+        """
+        matrix = np.abs(self._design.matrix(rows))
+        linear = self._linear
+        if linear.link == "posterior":
+            parts = ((matrix[:, None, :] + np.abs(linear.coefficients)) ** 2 / linear.variances).sum(axis=2)
+            parts += np.abs(np.log(2.0 * np.pi * linear.variances)).sum(axis=1)
+        else:
+            parts = matrix @ np.abs(linear.coefficients).T
+        error: Values = 2 * (len(linear.columns) + 2) * _EPS * (parts + np.abs(linear.intercept))
+        return error
+
+
+def _roots(square: Values, slope: Values, start: Values) -> Values:
+    """Return the roots of polynomials, one more axis of 2; NaN and infinities where there is none.
+
+    Without the difference of like numbers (Press et al., "Numerical recipes", 2007, section 5.6).
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        half = -0.5 * (slope + np.copysign(np.sqrt(slope**2 - 4 * square * start), slope))
+        return np.stack([half / square, start / half], axis=-1)
+
+
+def _identity(sums: Values) -> Values:
+    return sums
+
+
+def _expit(sums: Values) -> Values:
+    """Return 1 / (1 + exp(-x)) with the exp() of the C library, as `scipy.special.expit` does."""
+    exp, least = math.exp, -math.log(np.finfo(np.float64).max)
+    shares = [1.0 / (1.0 + exp(-value)) if value >= least else 0.0 for value in sums.ravel().tolist()]
+    return np.array(shares, dtype=np.float64).reshape(sums.shape)
+
+
+def _expit_pairs(sums: Values) -> Values:
+    second = _expit(sums)
+    return np.column_stack([1 - second, second])
+
+
+def _softmax(sums: Values) -> Values:
+    powers = np.exp(sums - sums.max(axis=1, keepdims=True))
+    shares: Values = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _one_vs_rest(sums: Values) -> Values:
+    return _divided(_expit(sums))
+
+
+def _divided(shares: Values) -> Values:
+    """Return shares that sum to 1; all are alike where none is above 0."""
+    total = shares.sum(axis=1, keepdims=True)
+    alike = np.full_like(shares, 1 / shares.shape[1])
+    divided: Values = np.divide(shares, total, out=alike, where=total != 0)
+    return divided
+
+
+def _posterior(sums: Values) -> Values:
+    """Return exp(sum - log of the sum of all exp(sum)), in the order of `scipy.special.logsumexp`."""
+    greatest = sums.max(axis=1, keepdims=True)
+    is_greatest = sums == greatest
+    count = is_greatest.sum(axis=1, keepdims=True, dtype=np.float64)
+    others = np.exp(np.where(is_greatest, -np.inf, sums) - greatest).sum(axis=1, keepdims=True)
+    logarithm = np.log1p(np.where(others == 0, others, others / count)) + np.log(count) + greatest
+    powers: Values = np.exp(sums - logarithm)
+    return powers

@@ -1,0 +1,425 @@
+"""Linear models and naive Bayes: the library's answers, their files, and where their answers change."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import (
+    ElasticNet,
+    Lasso,
+    LinearRegression,
+    LogisticRegression,
+    LogisticRegressionCV,
+    Perceptron,
+    Ridge,
+    RidgeClassifier,
+    SGDClassifier,
+)
+from sklearn.model_selection import FixedThresholdClassifier, train_test_split
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+
+import ml
+from ml.errors import ForestError, MLError, ModelFileError
+from ml.model import modelfile
+from ml.model.classifier import Classifier
+from ml.model.design import Column, Operation
+from ml.model.explain import explain, nearest_change
+from ml.model.linear import Linear
+from ml.model.modelfile import ModelFile
+from ml.tables.headers import Limits
+from tests.conftest import put
+from tests.test_modelfile import DIGEST_BYTES
+
+Rows = NDArray[np.float64]
+TABLES = {"iris": load_iris, "cancer": load_breast_cancer, "digits": load_digits}
+# That a fit has not converged, or names what will be no argument, is no matter here.
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore::FutureWarning")
+CLASSIFIERS: dict[str, Callable[[], Any]] = {
+    "logistic": lambda: LogisticRegression(max_iter=50),
+    "scaled logistic": lambda: make_pipeline(StandardScaler(), LogisticRegression()),
+    "logistic with folds": lambda: make_pipeline(MinMaxScaler(), LogisticRegressionCV(Cs=3, cv=3)),
+    "log loss": lambda: make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss", random_state=0)),
+    "calibrated": lambda: make_pipeline(StandardScaler(), CalibratedClassifierCV(LinearSVC(random_state=0), cv=3)),
+    "calibrated as one": lambda: CalibratedClassifierCV(RidgeClassifier(), cv=3, ensemble=False),
+    "bayes": GaussianNB,
+    "scaled bayes": lambda: make_pipeline(StandardScaler(), GaussianNB()),
+}  # fmt: skip
+REGRESSORS: dict[str, Callable[[], Any]] = {
+    "ridge": Ridge,
+    "lasso": lambda: make_pipeline(StandardScaler(), Lasso()),
+    "elastic net": lambda: ElasticNet(alpha=0.01),
+    "least squares": lambda: make_pipeline(MinMaxScaler(), LinearRegression()),
+}
+ULPS = 4
+
+
+def near(X: Rows, n: int = 150) -> Rows:
+    """Return rows of a table, and as many that are spread around them."""
+    rng = np.random.default_rng(0)
+    rows = X[rng.integers(0, len(X), n)]
+    return np.concatenate([rows, rows + rng.normal(size=rows.shape) * X.std(axis=0) * 2])
+
+
+def export(estimator: Any, X: Rows, y: Any, path: Path, **more: Any) -> Classifier:
+    names = [f"f{number}" for number in range(X.shape[1])]
+    return ml.export(estimator, X, y, path=path / "linear.npz", **{"feature_names": names, "insist": True, **more})
+
+
+def outputs_of(model: Classifier, rows: Rows) -> Rows:
+    return np.array([one.probabilities or (one.value,) for one in map(model.predict, rows.tolist())])
+
+
+def singly(answer: Callable[[Rows], Any], rows: Rows) -> Rows:
+    """Return the library's answers to one row after the other."""
+    answers = np.concatenate([answer(row[None]) for row in rows])
+    return answers.reshape(len(rows), -1)
+
+
+# The library's answers.
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_probabilities_are_within_4_ulp_of_the_librarys_to_one_row(kind: str, table: str, tmp_path: Path) -> None:
+    X, y = TABLES[table](return_X_y=True)
+    estimator, rows = CLASSIFIERS[kind]().fit(X, y), near(X)
+
+    model = export(estimator, X, y, tmp_path)
+
+    expected = singly(estimator.predict_proba, rows)
+    found = outputs_of(model, rows)
+    assert np.all(np.abs(found - expected) <= ULPS * np.spacing(np.maximum(found, expected)))
+    assert model.card.promise == "linear"
+    batch = model.predict_batch(rows)
+    assert np.array_equal(batch.outputs, found), "a batch has the bits of its rows"
+    assert [one.probabilities for one in model.predict_each(rows)] == [tuple(row) for row in found.tolist()]
+    labels = singly(estimator.predict, rows)[:, 0]
+    assert [model.labels[index] for index in batch.indices] == [str(label) for label in labels]
+    assert [model.predict(row).label for row in rows[:50].tolist()] == [str(label) for label in labels[:50]]
+
+
+@pytest.mark.parametrize("kind", REGRESSORS)
+def test_quantities_are_within_4_ulp_of_the_librarys_to_one_row(kind: str, tmp_path: Path) -> None:
+    X, y = load_diabetes(return_X_y=True, scaled=False)
+    estimator, rows = REGRESSORS[kind]().fit(X, y), near(X)
+
+    model = export(estimator, X, y, tmp_path)
+
+    expected, found = singly(estimator.predict, rows), outputs_of(model, rows)
+    assert np.all(np.abs(found - expected) <= ULPS * np.spacing(np.abs(expected)))
+    assert np.array_equal(model.predict_batch(rows).outputs, found)
+    assert model.quantity is not None
+
+
+def words(n: int = 400) -> tuple[Any, NDArray[Any]]:
+    """Return a table of a word that may be missing, a number that may be, and a number; and a class."""
+    import pandas as pd
+
+    rng = np.random.default_rng(3)
+    colour = rng.choice(np.array(["red", "green", "blue", None], dtype=object), n)
+    age, size = rng.normal(50, 10, n), rng.normal(size=n)
+    y = np.where((colour == "red") * 1.0 + age / 40 + size > 1.5, "yes", "no")
+    age[rng.random(n) < 0.2] = np.nan
+    return pd.DataFrame({"colour": colour, "age": age, "size": size}), y
+
+
+def mixed(final: Any) -> Any:
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    steps = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["colour"]),
+        (numbers, ["age"]),
+        remainder="passthrough",
+    )
+    return make_pipeline(steps, final)
+
+
+@pytest.mark.parametrize(
+    "final",
+    [LogisticRegression(), GaussianNB(), CalibratedClassifierCV(LinearSVC(), cv=3)],
+    ids=lambda one: type(one).__name__,
+)
+def test_words_gaps_and_unknown_words_are_answered_as_by_the_pipeline(final: Any, tmp_path: Path) -> None:
+    import pandas as pd
+
+    X, y = words()
+    estimator = mixed(final).fit(X, y)
+
+    model = ml.export(estimator, X, y, path=tmp_path / "m.npz")
+
+    samples = [[c, a, s] for c in ("red", "blue", "mauve", None) for a in (None, 20.0, 77.5) for s in (-2.0, 0.25)]
+    rows = [model.validator.row(sample) for sample in samples]
+    found = np.array([model.predict(row).probabilities for row in rows])
+    frames = [pd.DataFrame({"colour": [c], "age": [np.nan if a is None else a], "size": [s]}) for c, a, s in samples]
+    expected = np.concatenate([estimator.predict_proba(frame) for frame in frames])
+    assert np.all(np.abs(found - expected) <= ULPS * np.spacing(np.maximum(found, expected)))
+    assert np.array_equal(model.predict_batch(np.array(rows)).outputs, found)
+
+
+def test_a_threshold_decides_on_the_label_of_a_linear_model(tmp_path: Path) -> None:
+    X, y = load_breast_cancer(return_X_y=True)
+    fixed = FixedThresholdClassifier(CLASSIFIERS["scaled logistic"](), threshold=0.9, pos_label=1).fit(X, y)
+
+    model = export(fixed, X, y, tmp_path)
+
+    assert [model.labels[index] for index in model.predict_batch(X).indices] == [str(k) for k in fixed.predict(X)]
+    changed = nearest_change(model, X[0].tolist())
+    assert changed is not None
+    assert (
+        label_with(model, X[0], changed.feature, changed.value) == changed.label != model.predict(X[0].tolist()).label
+    )
+
+
+@pytest.mark.parametrize(
+    ("estimator", "said"),
+    [
+        (RidgeClassifier(), r"RidgeClassifier has no probabilities: fit CalibratedClassifierCV\(RidgeClassifier"),
+        (LinearSVC(), "LinearSVC has no probabilities"),
+        (Perceptron(), "Perceptron has no probabilities"),
+        (SGDClassifier(), "SGDClassifier with loss='hinge' is not supported alone: fit it with loss='log_loss'"),
+        (CalibratedClassifierCV(LinearSVC(), method="isotonic", cv=3), "method='sigmoid' is"),
+        (CalibratedClassifierCV(DecisionTreeClassifier(), cv=3), "around DecisionTreeClassifier is not supported"),
+    ],
+)
+def test_what_has_no_probabilities_is_refused_with_what_would_work(estimator: Any, said: str, tmp_path: Path) -> None:
+    X, y = load_iris(return_X_y=True)
+
+    with pytest.raises(ForestError, match=said):
+        export(estimator.fit(X, y), X, y, tmp_path)
+
+
+# Where the answer changes.
+
+
+def label_with(model: Classifier, row: Rows, feature: str, value: float) -> str:
+    changed = row.copy()
+    changed[[one.key for one in model.features].index(feature)] = value
+    return model.predict(changed.tolist()).label
+
+
+@pytest.mark.parametrize("kind", ["logistic", "scaled logistic", "log loss", "calibrated", "bayes", "scaled bayes"])
+@pytest.mark.parametrize("table", ["iris", "cancer"])
+def test_the_nearest_change_is_the_one_that_a_search_finds(kind: str, table: str, tmp_path: Path) -> None:
+    X, y = TABLES[table](return_X_y=True)
+    model = export(CLASSIFIERS[kind]().fit(X, y), X, y, tmp_path)
+
+    for row in X[:: len(X) // 12]:
+        found = nearest_change(model, row.tolist())
+        searched = searched_distance(model, row)
+        assert (found is None) == (searched is None)
+        if found is not None and searched is not None:
+            assert (
+                label_with(model, row, found.feature, found.value) == found.label != model.predict(row.tolist()).label
+            )
+            assert searched - 1 / 500 <= found.distance <= searched + 0.02, "a short number lies a little beyond"
+
+
+def searched_distance(model: Classifier, row: Rows, steps: int = 1_000) -> float | None:
+    """Return the distance of the nearest of many values of each feature that has another label."""
+    own, least = model.predict(row.tolist()).index, np.inf
+    for place, feature in enumerate(model.features):
+        values = np.linspace(min(feature.low, row[place]), max(feature.high, row[place]), steps)
+        rows = np.tile(row, (steps, 1))
+        rows[:, place] = values
+        differs = model.predict_batch(rows).indices != own
+        least = min([least, *np.abs(values[differs] - row[place]) / model.spans[place]])
+    return None if np.isinf(least) else float(least)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "bayes", "calibrated"])
+def test_the_ranges_are_those_in_which_the_label_stays(kind: str, tmp_path: Path) -> None:
+    X, y = load_iris(return_X_y=True)
+    model = export(CLASSIFIERS[kind]().fit(X, y), X, y, tmp_path)
+
+    for row in X[::17]:
+        own = model.predict(row.tolist()).label
+        for feature, found in zip(model.features, explain(model, row.tolist()).ranges, strict=True):
+            step = 1e-4 * (feature.high - feature.low)
+            for end, outwards in ((found.low, -1), (found.high, 1)):
+                if end is not None:
+                    assert label_with(model, row, feature.key, end - outwards * step) == own
+                    assert label_with(model, row, feature.key, end + outwards * step) != own
+
+
+def test_a_quantity_reaches_a_goal_at_the_root_of_its_line(tmp_path: Path) -> None:
+    X, y = load_diabetes(return_X_y=True, scaled=False)
+    model = export(Ridge().fit(X, y), X, y, tmp_path)
+    row = X[0].tolist()
+    goal = model.predict(row).value + 10
+
+    changed = nearest_change(model, row, goal=goal)
+
+    assert changed is not None
+    moved = [*row]
+    moved[[one.key for one in model.features].index(changed.feature)] = changed.value
+    assert 0 <= model.predict(moved).value - goal < 1.5
+    assert nearest_change(model, row) is None
+
+
+def test_a_change_keeps_the_limits_of_its_feature(tmp_path: Path) -> None:
+    X, y = load_iris(return_X_y=True)
+    fitted = LogisticRegression().fit(X, y)
+    row = X[0].tolist()
+    free = nearest_change(export(fitted, X, y, tmp_path), row)
+    assert free is not None
+
+    held = {free.feature: Limits(0.0, 100.0) if free.direction == "falls to" else Limits(0.0, free.value - 1e-3)}
+    X, y = X[X[:, int(free.feature[1])] < free.value], y[X[:, int(free.feature[1])] < free.value]
+    bounded = nearest_change(export(fitted, X, y, tmp_path, limits=held), row)
+
+    assert bounded is None or bounded.feature != free.feature or bounded.value <= free.value - 1e-3
+
+
+def test_words_change_the_answer_too(tmp_path: Path) -> None:
+    X, y = words()
+    model = ml.export(mixed(LogisticRegression()).fit(X, y), X, y, path=tmp_path / "m.npz")
+
+    found = [nearest_change(model, model.validator.row([colour, 50.0, -0.4])) for colour in ("red", "green", None)]
+
+    assert {change.direction for change in found if change} >= {"is"} or all(found)
+    for colour, change in zip(("red", "green", None), found, strict=True):
+        assert change is not None
+        row = np.array(model.validator.row([colour, 50.0, -0.4]))
+        assert label_with(model, row, change.feature, change.value) == change.label
+
+
+# The file.
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    X, y = load_iris(return_X_y=True)
+    X_train, _, y_train, _ = train_test_split(X, y, random_state=0)
+    path = tmp_path_factory.mktemp("linear")
+    export(make_pipeline(StandardScaler(), LogisticRegression()).fit(X_train, y_train), X, y, path)
+    return modelfile.parse((path / "linear.npz").read_bytes())
+
+
+def predictor(model: ModelFile) -> Linear:
+    assert isinstance(model.predictor, Linear)
+    return model.predictor
+
+
+def loaded(model: ModelFile) -> Classifier:
+    return Classifier(modelfile.parse(modelfile.dump(model)), "0" * 12)
+
+
+def test_a_file_has_what_was_written(linear: ModelFile) -> None:
+    again = modelfile.parse(modelfile.dump(linear))
+
+    one, other = predictor(linear), predictor(again)
+    assert (one.columns, one.link) == (other.columns, other.link)
+    for name in ("coefficients", "intercept", "means", "calibration", "variances"):
+        assert np.array_equal(getattr(one, name), getattr(other, name))
+    assert one.coefficients.flags.f_contiguous == other.coefficients.flags.f_contiguous
+    assert modelfile.dump(again) == modelfile.dump(linear)
+    assert linear.card.trees == 0
+
+
+def changed(**changes: Any) -> Callable[[ModelFile], ModelFile]:
+    return lambda model: replace(model, predictor=replace(predictor(model), **changes))
+
+
+def column_of(**changes: Any) -> tuple[Column, ...]:
+    plain = [Column(feature=place) for place in range(4)]
+    return (msgspec.structs.replace(plain[0], **changes), *plain[1:])
+
+
+IMPOSSIBLE = [
+    (changed(coefficients=np.zeros((3, 5))), r"coefficients has shape \(3, 5\), not \(3, 4\)"),
+    (changed(coefficients=np.full((3, 4), np.nan)), "coefficients has a value that is not finite"),
+    (changed(coefficients=np.full((3, 4), np.inf)), "coefficients has a value that is not finite"),
+    (changed(coefficients=np.zeros((0, 4)), intercept=np.zeros(0)), "0 scores with the link softmax"),
+    (changed(intercept=np.zeros(2)), "intercept has shape"),
+    (changed(means=np.zeros(3)), "means has shape"),
+    (changed(calibration=np.zeros((3, 2))), "calibration has shape"),
+    (changed(variances=np.ones((3, 4))), "variances has shape"),
+    (changed(link="expit"), "3 scores with the link expit do not make 3 answers"),
+    (changed(link="identity"), "do not make 3 answers"),
+    (changed(link="posterior"), "variances has shape"),
+    (changed(link="posterior", variances=np.zeros((3, 4))), "a variance is not positive"),
+    (changed(link="posterior", variances=-np.ones((3, 4))), "a variance is not positive"),
+    (changed(columns=column_of(feature=4)), "a feature that the model does not have"),
+    (changed(columns=column_of(feature=-1)), "a feature that the model does not have"),
+    (changed(columns=column_of(table=(0.0, 1.0))), "has not a value for each choice"),
+    (changed(columns=column_of(operations=(Operation("log"),))), "a step has no finite value somewhere"),
+    (changed(columns=column_of(operations=(Operation("exp"),))), "a step has no finite value"),
+    (changed(columns=column_of(operations=(Operation("divide", (0.0,)),))), "no finite value"),
+    (changed(columns=column_of(operations=(Operation("multiply", (1e300,)),))), "no finite value|so large"),
+    (changed(columns=()), "coefficients has shape"),
+    (changed(coefficients=np.full((3, 4), 3e38)), "golden row|so large"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "said"), IMPOSSIBLE)
+def test_an_impossible_file_is_refused(change: Callable[[ModelFile], ModelFile], said: str, linear: ModelFile) -> None:
+    with pytest.raises(ModelFileError, match=said):
+        loaded(change(linear))
+
+
+@pytest.mark.parametrize("name", ["coefficients", "intercept"])
+def test_a_file_with_other_scores_is_refused(name: str, linear: ModelFile) -> None:
+    array = getattr(predictor(linear), name)
+
+    with pytest.raises(ModelFileError, match="golden row"):
+        loaded(changed(**{name: array * (1 + 1e-9)})(linear))
+
+
+def test_a_file_of_another_machine_is_taken(linear: ModelFile) -> None:
+    sums = linear.golden_sums * (1 + 2 * np.finfo(np.float64).eps)
+    answers = linear.golden_answers * (1 + np.finfo(np.float64).eps)
+
+    assert loaded(replace(linear, golden_sums=sums, golden_answers=answers)).labels
+
+
+@given(at=st.floats(0, 1), bit=st.integers(0, 7))
+def test_a_file_with_any_bit_turned_is_refused_or_gives_its_answers(
+    at: float, bit: int, linear: ModelFile, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = bytearray(modelfile.dump(linear))
+    content[int(at * (len(content) - DIGEST_BYTES - 1))] ^= 1 << bit
+    path = tmp_path_factory.mktemp("turned") / "m.npz"
+    put(signed(bytes(content)), path)
+
+    try:
+        model = Classifier(modelfile.parse(path.read_bytes()), "0" * 12)
+    except MLError:
+        return
+    assert np.all(np.isfinite(model.predict_batch(linear.golden_rows).outputs))
+
+
+def signed(content: bytes) -> bytes:
+    import hashlib
+
+    return content[:-DIGEST_BYTES] + hashlib.sha256(content[:-DIGEST_BYTES]).hexdigest().encode()
+
+
+def test_the_members_are_those_of_one_kind_of_model(linear: ModelFile, tmp_path: Path) -> None:
+    put(modelfile.dump(linear), tmp_path / "m.npz")
+    with zipfile.ZipFile(tmp_path / "m.npz") as opened:
+        names = set(opened.namelist())
+
+    assert names == {"card.json"} | {
+        f"{name}.npy"
+        for name in (
+            "coefficients", "intercept", "means", "calibration", "variances", "golden_rows", "golden_sums",
+            "golden_answers", "reference_rows", "reference_outcomes",
+        )
+    }  # fmt: skip
