@@ -14,6 +14,7 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.scored import BadRow, Part, Predict, ScoredRows
 from ml.tables.dialect import Dialect
+from ml.tables.encoding import understood
 from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.headers import MAX_COLUMNS
 from ml.tables.layout import Name, OtherAnswers, Place, added_columns, name_of, positions_of
@@ -183,7 +184,7 @@ class Scorer:
             if self._table is not None:
                 yield from self._table.parts(block)
                 continue
-            (header,) = block.rows
+            header = [*map(understood, block.rows[0])]
             if len(header) > MAX_COLUMNS:
                 raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
             names: list[Name] = []

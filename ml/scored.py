@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import add
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +32,7 @@ MAX_ODD_ROWS = 128
 _KEPT_CHARACTERS = 2**22
 _CELL_CHARACTERS = 20
 _KEPT_NOTES = 2**10
+ODD_BYTES = "bytes here and below that are not UTF-8 are read as Windows-1252"
 
 Predict = Callable[[Classifier, NDArray[np.float64]], list[Prediction]]
 
@@ -189,8 +191,15 @@ class ScoredRows:
 
     def parts(self, block: Block) -> Iterator[Part]:
         """Yield the parts that a block of rows becomes."""
-        texts = self._writer.texts(block.rows) if block.texts is None else block.texts
-        return self._parts(block.rows, texts, block.lines)
+        rows, texts = block.rows, block.texts
+        if texts is None:
+            texts = self._writer.texts(rows)
+        self._odd_lines: set[int] = set()
+        if not is_utf_8("".join(texts)):
+            self._odd_lines = {line for line, text in zip(block.lines, texts, strict=True) if not is_utf_8(text)}
+            rows = [[*map(understood, cells)] for cells in rows]
+            texts = self._writer.texts(rows)
+        return self._parts(rows, texts, block.lines)
 
     def _parts(self, rows: Rows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
         place = self.place
@@ -198,11 +207,9 @@ class ScoredRows:
         if set(map(len, rows)) == {place.width}:
             columns = list(zip(*rows, strict=True))
             cells: list[Sequence[str]] = [columns[position] for position in place.positions]
-            if not is_utf_8("".join(texts)):
-                cells = [[*map(understood, column)] for column in cells]
             values = self._reader.many(cells)
         if values is not None:
-            notes = self._notes(rows, values)
+            notes = self._notes(rows, values, lines)
             self._writer.guard_columns(rows, texts, self._others)
             ends = list(map(self._tail_of, predictions := self._predict(self._model, values)))
             for index, note in notes.items():
@@ -233,7 +240,7 @@ class ScoredRows:
                 raise DatasetError(f"line {line}: {len(cells)} columns, at most {MAX_COLUMNS} are read")
         good = [rows[index] for index in values]
         array = np.array([*values.values()])
-        notes = self._notes(good, array) if good else {}
+        notes = self._notes(good, array, [lines[index] for index in values]) if good else {}
         self._writer.guard_rows(rows, texts)
         ends = {index: self._blank_end(rows, texts, index, row.message) for index, row in bad.items()}
         if good:
@@ -244,16 +251,20 @@ class ScoredRows:
     def _row(self, cells: list[str]) -> list[float]:
         if len(cells) != self.place.width:
             raise DatasetError(f"{len(cells)} columns, the header has {self.place.width}")
-        return self._reader.one([understood(cells[position]) for position in self.place.positions])
+        return self._reader.one([cells[position] for position in self.place.positions])
 
-    def _notes(self, rows: Rows, values: NDArray[np.float64]) -> dict[int, str]:
+    def _notes(self, rows: Rows, values: NDArray[np.float64], lines: Sequence[int]) -> dict[int, str]:
         """Return the notes about each row that has some, by its index."""
         outside = (values < self._low) | (values > self._high)
         found: dict[int, list[str]] = {}
         for index, feature in np.argwhere(outside).tolist() if outside.any() else ():
             is_word = bool(self._model.features[feature].choices)
-            cell = understood(rows[index][self.place.positions[feature]]) if is_word else ""
+            cell = rows[index][self.place.positions[feature]] if is_word else ""
             found.setdefault(index, []).append(self._note_of(feature, values[index, feature].item(), cell))
+        if self._odd_lines and not self.place.has_odd_bytes:
+            for first in itertools.islice((at for at, line in enumerate(lines) if line in self._odd_lines), 1):
+                self.place = msgspec.structs.replace(self.place, has_odd_bytes=True)
+                found.setdefault(first, []).append(ODD_BYTES)
         return {index: "; ".join(notes) for index, notes in found.items()}
 
     def _note(self, feature: int, value: float, cell: str) -> str:

@@ -20,7 +20,7 @@ from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.score import MAX_PART_CELLS, Scored, Scorer, score
-from ml.scored import MAX_ODD_ROWS, BadRow
+from ml.scored import MAX_ODD_ROWS, ODD_BYTES, BadRow
 from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.layout import added_columns
 from ml.tables.reading import read_dataset
@@ -292,11 +292,21 @@ def test_a_dash_reads_standard_input_and_writes_standard_output(model_path: Path
     assert os.listdir(tmp_path) == []
 
 
-def test_bytes_that_are_no_text_pass_through(model_path: Path, tmp_path: Path) -> None:
-    done = run(model_path, "-", "--out", "-", cwd=tmp_path, stdin=f"{HEADER},né\n{GOOD},é\n".encode("latin-1"))
+def test_a_table_in_another_encoding_comes_back_in_utf_8_and_it_is_said(model_path: Path, tmp_path: Path) -> None:
+    table = f"{HEADER},né\n{GOOD},é\n{GOOD},è\n"
+    noted = f"{VERSICOLOR[:-1]}{ODD_BYTES},"
 
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.decode("latin-1") == f"{HEADER},né,{ADDED}\n{GOOD},é,{VERSICOLOR}\n"
+    done = run(model_path, "-", "--out", "-", cwd=tmp_path, stdin=table.encode("cp1252"))
+    named = run(model_path, "-", "--encoding", "cp1252", cwd=tmp_path, stdin=table.encode("cp1252"))
+    utf_16 = run(model_path, "-", cwd=tmp_path, stdin=table.encode("utf-16"))
+
+    assert done.stdout.decode() == f"{HEADER},né,{ADDED}\n{GOOD},é,{noted}\n{GOOD},è,{VERSICOLOR}\n"
+    assert done.stderr.decode().splitlines() == [
+        "bytes that are not UTF-8, the first on line 1, are read as Windows-1252: --encoding names another encoding"
+    ]
+    assert named.stdout.decode() == f"{HEADER},né,{ADDED}\n{GOOD},é,{VERSICOLOR}\n{GOOD},è,{VERSICOLOR}\n"
+    assert named.stderr == b""
+    assert (utf_16.stdout, utf_16.stderr.decode()) == (named.stdout, "the text is UTF-16\n")
 
 
 def test_strict_stops_at_the_first_bad_row_and_leaves_no_file(model_path: Path, tmp_path: Path) -> None:

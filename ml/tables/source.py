@@ -9,7 +9,7 @@ from io import BufferedReader
 from typing import Any
 
 from ml.errors import DatasetError
-from ml.tables.encoding import TextDecoder
+from ml.tables.encoding import TextDecoder, encoding_said
 from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.rows import Block
 from ml.tables.table import Bounds
@@ -26,7 +26,7 @@ class Source:
     Attributes:
         has_header: whether the first row has names; else the columns are `column_1` and so on.
         has_sheet: whether it is an Excel file: then `blocks` has its rows, else `read` its text.
-        inferred: what was inferred of a sheet or left out, once all of its rows have come.
+        inferred: what was inferred or left out, once all rows have come.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class Source:
             self._start = b""
             if text := self._decoder.decode(content):
                 return text
-        return self._decoder.decode(b"", final=True)
+        text = self._decoder.decode(b"", final=True)
+        self.inferred = encoding_said(self._decoder)
+        return text
 
     def blocks(self) -> Iterator[Block]:
         """Yield the header of a sheet, and then its rows.
