@@ -181,9 +181,6 @@ class ScoredRows:
             not (feature.choices or feature.has_gaps or feature.unit or feature.thousands) for feature in model.features
         ]
         self._others = sorted(set(range(place.width)) - set(itertools.compress(place.positions, plain)))
-        # A category has no range; what is below its first choice was not seen in training.
-        self._low = np.array([0.0 if feature.choices else feature.low for feature in model.features])
-        self._high = np.array([np.inf if feature.choices else feature.high for feature in model.features])
         # Predictions of a decision table are shared objects: writing out floats once each is a third of all work.
         kept = _KEPT_CHARACTERS // (_CELL_CHARACTERS * place.added)
         self._tail_of = lru_cache(kept)(self._tail)
@@ -255,7 +252,7 @@ class ScoredRows:
 
     def _notes(self, rows: Rows, values: NDArray[np.float64], lines: Sequence[int]) -> dict[int, str]:
         """Return the notes about each row that has some, by its index."""
-        outside = (values < self._low) | (values > self._high)
+        outside = self._model.validator.outside(values)
         found: dict[int, list[str]] = {}
         for index, feature in np.argwhere(outside).tolist() if outside.any() else ():
             is_word = bool(self._model.features[feature].choices)

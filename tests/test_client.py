@@ -99,7 +99,8 @@ def expected(model: Classifier, sample: Any) -> Outcome:
     except InvalidSample as error:
         return Refused(str(error), error.errors)
     answer = model.predict(row)
-    return Prediction(answer.label, dict(zip(model.labels, answer.probabilities, strict=True)), model.version)
+    probabilities = dict(zip(model.labels, answer.probabilities, strict=True))
+    return Prediction(answer.label, probabilities, model.version, notes=model.validator.notes(row))
 
 
 def different_rows(n_rows: int, *, seed: int = 0) -> list[list[float]]:

@@ -94,6 +94,11 @@ class Validator:
             for feature, read, (low, high) in zip(features, self._readers, limits, strict=True)
         ]
         self._ranges = [(feature.low, feature.high) for feature in features]
+        # Below the positions of all choices are the words that are none of them.
+        self._training_range = (
+            np.array([0.0 if feature.choices else feature.low for feature in features]),
+            np.array([math.inf if feature.choices else feature.high for feature in features]),
+        )
         minima, maxima = zip(*limits, strict=True)
         self._double = np.array(minima), np.array(maxima)
         self._single = self._double[0].astype(np.float32), self._double[1].astype(np.float32)
@@ -164,6 +169,11 @@ class Validator:
         return tuple(
             note for value, feature in zip(row, self.features, strict=True) if (note := note_of(feature, value))
         )
+
+    def outside(self, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return for each value of many rows whether there is a note about it; the shape is that of the rows."""
+        lows, highs = self._training_range
+        return np.asarray((rows < lows) | (rows > highs))
 
     def _by_key(self, sample: Mapping[str, object]) -> tuple[Mapping[str, object], list[FieldError]]:
         """Return a sample with keys in place of headers, and an error for each feature that has both names in it."""
@@ -236,9 +246,13 @@ def _unread(feature: TrainedFeature, value: object, found: NotANumberCode) -> Fi
     if found == "missing":
         way_out = f"; {no_value_text(feature)} says that it has no value" if feature.has_gaps else ""
         return FieldError(feature.key, "missing", f"{title} is missing{way_out}")
-    code: Code = "not_a_choice" if feature.choices else found
     what = "one of the choices" if feature.choices else "a number"
-    if isinstance(value, str | bool):
+    if found == "not_finite":
+        return FieldError(feature.key, found, f"{title}: a number beyond all others is not {what}", _plain(value))
+    code: Code = "not_a_choice" if feature.choices else found
+    if isinstance(value, bool):
+        return FieldError(feature.key, code, f"{title}: {short(value)} is not {what}", value)
+    if isinstance(value, str):
         return FieldError(feature.key, code, f"{title}: {short(value)!r} is not {what}", _plain(value))
     kind = "an object" if isinstance(value, Mapping) else "a list"
     return FieldError(feature.key, code, f"{title} must be {what}, not {kind}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -82,6 +83,12 @@ def contents_of(
 def is_marker_of_numbers(text: str) -> bool:
     """Tell whether a text stands for no value beside numbers."""
     return len(text) <= _MARKER_CHARACTERS and text.casefold() in NUMBER_MARKERS
+
+
+@cache
+def marker_spellings() -> Set[str]:
+    """Return the texts that stand for no value beside numbers, as most tables spell them."""
+    return WORD_MARKERS.union(NUMBER_MARKERS, map(str.upper, NUMBER_MARKERS), map(str.capitalize, NUMBER_MARKERS))
 
 
 def _plain(column: Column, texts: Sequence[str], *, has_types: bool, missing: Collection[str]) -> Contents | None:
