@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from ml.tables.contents import is_marker_of_numbers
-from ml.tables.dataset import Feature
+from ml.tables.dataset import BOOLEANS, Feature
 from ml.tables.headers import composed
 from ml.tables.numbers import (
     MAX_NUMBER_CHARACTERS,
@@ -22,9 +22,6 @@ from ml.tables.numbers import (
 # In a row, a word that is not among the choices: below all positions, as no value is, see `ml.model.cuts`.
 UNKNOWN = -1.0
 NO_VALUE_TEXTS = ("NA", "?", "-", "none")
-# The texts of JSON's false and true, as a table may write them.
-BOOLEANS = (("false", "no", "f", "n", "0"), ("true", "yes", "t", "y", "1"))
-
 
 Reader = Callable[[object], float]
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 MAX_TEXT = 1_000
 # The most words of a category; a model knows no difference between rarer ones.
 MAX_CHOICES = 254
+# The texts of false and true, as a table may write them.
+BOOLEANS = (("false", "no", "f", "n", "0"), ("true", "yes", "t", "y", "1"))
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True):
