@@ -62,7 +62,7 @@ def score(
     """
     has_header = source.has_header if isinstance(source, Source) else True
     scorer = Scorer(model, guarded=guarded, strict=strict, marks=marks, has_header=has_header)
-    if isinstance(source, Source) and source.has_sheet:
+    if isinstance(source, Source) and source.has_blocks:
         parts = itertools.chain.from_iterable(map(scorer.take, source.blocks()))
     else:
         texts = iter(lambda: source.read(BLOCK_CHARACTERS), "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import resource
 import subprocess
@@ -290,6 +291,36 @@ def test_a_dash_reads_standard_input_and_writes_standard_output(model_path: Path
 
     assert (done.returncode, done.stdout.decode()) == (0, ANSWERS)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", ["array", "lines", "indented"])
+def test_json_records_are_scored_as_the_same_table_is(
+    model_path: Path, tmp_path: Path, form: str, encoding: str
+) -> None:
+    records = [
+        {"note": "é", "petal_width": 1.3, "sepal_length": "5.6", "sepal_width": 2.7, "petal_length": 4.2},
+        {"sepal_length": 5.6, "sepal_width": None, "petal_length": 4.2, "petal_width": True},
+    ]
+    text = "\n".join(map(json.dumps, records)) if form == "lines" else json.dumps(records)
+    text = json.dumps(records, indent=2) if form == "indented" else text
+
+    done = run(model_path, "-", cwd=tmp_path, stdin=text.encode(encoding))
+
+    header, first, second = done.stdout.decode().splitlines()
+    assert header.startswith("note,petal_width,sepal_length,sepal_width,petal_length,predicted_label")
+    assert first == f"é,1.3,5.6,2.7,4.2,{VERSICOLOR}"
+    assert second == ",true,5.6,,4.2,,,,,,sepal width is missing; petal width: 'true' is not a number"
+    assert "2 JSON records" in done.stderr.decode().splitlines()
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '[{"a": [1]}]', '{"a": 1', "[]", '{"x": 1}'])
+def test_json_without_rows_of_the_features_is_refused(model_path: Path, tmp_path: Path, text: str) -> None:
+    done = run(model_path, "-", cwd=tmp_path, stdin=text.encode())
+
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"error: ")
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_a_table_in_another_encoding_comes_back_in_utf_8_and_it_is_said(model_path: Path, tmp_path: Path) -> None:

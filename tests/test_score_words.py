@@ -276,3 +276,18 @@ def test_a_table_without_a_header_is_scored_as_it_was_trained(tmp_path: Path) ->
     assert header[:4] == ["column_1", "column_2", "column_3", "predicted_label"]
     assert [row[:3] for row in rows] == [line.split(",") for line in table.read_text().splitlines()]
     assert {row[3] for row in rows} == {"a", "b"}
+
+
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("yes", "no"), ("1", "0"), ("T", "F")])
+def test_booleans_of_a_spreadsheet_or_of_json_are_the_choices_that_say_so(tmp_path: Path, yes: str, no: str) -> None:
+    lines = ["x,on,kind", *(f"{n % 7}.5,{(yes, no)[n % 2]},{'ab'[n % 2]}" for n in range(60))]
+    model = trained(tmp_path, "on.csv", "\n".join(lines))
+
+    if model.features[1].choices:
+        scored = rows_of(model, f"x,on\n1.5,{yes}\n1.5,TRUE\n1.5,true\n1.5,{no}\n1.5,FALSE\n1.5,false\n1.5,tRUE\n")
+
+        assert [row["prediction_notes"] for row in scored[:6]] == [""] * 6
+        assert (
+            len({row["probability_a"] for row in scored[:3]}) == len({row["probability_a"] for row in scored[3:6]}) == 1
+        )
+        assert scored[6]["prediction_notes"] == "on: 'tRUE' was not seen in training"

@@ -266,6 +266,14 @@ FORMS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson", "application/jsonl"])
+def test_json_is_refused_with_the_way_it_can_go(client: TestClient, kind: str) -> None:
+    answer = client.post("/score", content=b'[{"sepal_length": 5.6}]', headers={"Content-Type": kind})
+
+    sentence = 'JSON is no table: send it to /predict as {"samples": […]}, or save it as CSV'
+    assert problem_of(answer) == (415, sentence)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_without_one_whole_file_is_refused(client: TestClient, form: str) -> None:
     body, status, detail = FORMS[form]

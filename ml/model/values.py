@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from ml.tables.contents import is_marker_of_numbers
-from ml.tables.dataset import BOOLEANS, Feature
+from ml.tables.dataset import Feature, boolean_text
 from ml.tables.headers import composed
 from ml.tables.numbers import (
     MAX_NUMBER_CHARACTERS,
@@ -119,20 +119,13 @@ def _choice(positions: Mapping[str, float], feature: Feature, no_values: frozens
 def _plain_text(value: float, feature: Feature) -> str:
     """Return the choice that a JSON number or boolean is, or else its JSON text."""
     if isinstance(value, bool):
-        return _boolean_text(feature, is_true=value)
+        return boolean_text(feature.choices, is_true=value)
     number = number_of(value)
     # Digits beyond those of any word would be refused by str() where there are thousands of them.
     if not math.isfinite(number):
         raise NotANumber("not_finite")
     text = shown_number(number)
     return text if text in feature.choices else repr(number) if repr(number) in feature.choices else text
-
-
-def _boolean_text(feature: Feature, *, is_true: bool) -> str:
-    """Return the choice that is this boolean, where a column's two choices are one pair of `BOOLEANS`, or its text."""
-    by_lower = {choice.lower(): choice for choice in feature.choices}
-    pair = next((pair for pair in zip(*BOOLEANS, strict=True) if by_lower.keys() == {*pair}), ("false", "true"))
-    return by_lower.get(pair[is_true], pair[is_true])
 
 
 def short(value: object) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.tables.contents import is_marker_of_numbers, marker_spellings
-from ml.tables.dataset import Feature
+from ml.tables.dataset import Feature, boolean_text
 from ml.tables.headers import composed
 from ml.tables.marks import Marks, Written, both_readings, number_in, same_unit, written
 from ml.tables.numbers import MAX_NUMBER_CHARACTERS, NotANumber, is_digits, plain_numbers, shown_number
@@ -43,6 +43,12 @@ class CellReader:
         known = () if feature.choices else marker_spellings()
         self._gaps = frozenset(("", *gaps, *known)) if feature.has_gaps else frozenset[str]()
         self._positions = {choice: float(position) for position, choice in enumerate(feature.choices)}
+        # As JSON and spreadsheets write booleans, whatever the training table had.
+        if len(feature.choices) == 2:
+            for text, is_true in (("true", True), ("TRUE", True), ("false", False), ("FALSE", False)):
+                choice = boolean_text(feature.choices, is_true=is_true)
+                if choice in feature.choices:
+                    self._positions.setdefault(text, self._positions[choice])
 
     def read(self, cells: Sequence[str]) -> NDArray[np.float64] | None:
         """Return the values of cells, shape (n,); None if one of them is wrong, or has to be looked at by itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,6 +46,13 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     markers: tuple[str, ...] = ()
     decimal: Literal[".", ","] = "."
     thousands: str = ""
+
+
+def boolean_text(choices: Collection[str], *, is_true: bool) -> str:
+    """Return the choice that is this boolean, where both choices are one pair of `BOOLEANS`, or else its JSON text."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    pair = next((pair for pair in zip(*BOOLEANS, strict=True) if by_lower.keys() == {*pair}), ("false", "true"))
+    return by_lower.get(pair[is_true], pair[is_true])
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):

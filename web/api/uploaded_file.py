@@ -39,6 +39,8 @@ class UploadedFile:
         if header_of(scope, b"content-encoding") not in (b"", b"identity"):
             raise Problem(415, "a compressed body is not read")
         media_type, parameters = content_type_of(scope)
+        if media_type == b"application/json" or media_type.endswith((b"+json", b"ndjson", b"jsonl")):
+            raise Problem(415, 'JSON is no table: send it to /predict as {"samples": […]}, or save it as CSV')
         if media_type not in (b"text/csv", EXCEL, b"multipart/form-data"):
             raise Problem(415, "send text/csv, an Excel file, or multipart/form-data with the field file")
         self.charset = parameters.get(b"charset", b"")
