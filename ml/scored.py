@@ -188,6 +188,17 @@ class ScoredRows:
 
     def parts(self, block: Block) -> Iterator[Part]:
         """Yield the parts that a block of rows becomes."""
+        return self._parts(*self._decoded(block), block.lines)
+
+    def passed_over(self, block: Block, note: str) -> Part:
+        """Return the part of a block of one row that has no values."""
+        rows, texts = self._decoded(block)
+        self._writer.guard_rows(rows, texts)
+        new = [""] * (self.place.added - 2)
+        return Part(f"{texts[0]}{self.place.dialect.written}{self._writer.row([*new, note, ''])}\n", 0)
+
+    def _decoded(self, block: Block) -> tuple[Rows, list[str]]:
+        """Return rows and their texts in which all bytes are characters."""
         rows, texts = block.rows, block.texts
         if texts is None:
             texts = self._writer.texts(rows)
@@ -196,7 +207,7 @@ class ScoredRows:
             self._odd_lines = {line for line, text in zip(block.lines, texts, strict=True) if not is_utf_8(text)}
             rows = [[*map(understood, cells)] for cells in rows]
             texts = self._writer.texts(rows)
-        return self._parts(rows, texts, block.lines)
+        return rows, texts
 
     def _parts(self, rows: Rows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
         place = self.place

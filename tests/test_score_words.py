@@ -291,3 +291,46 @@ def test_booleans_of_a_spreadsheet_or_of_json_are_the_choices_that_say_so(tmp_pa
             len({row["probability_a"] for row in scored[:3]}) == len({row["probability_a"] for row in scored[3:6]}) == 1
         )
         assert scored[6]["prediction_notes"] == "on: 'tRUE' was not seen in training"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A row of units below the header, which training takes for units."""
+    lines = ["temp,mass,kind", "°C,(kg),", *(f"{n % 30}.5,{n % 11},{'ab'[n % 2]}" for n in range(60))]
+    return trained(tmp_path_factory.mktemp("units"), "units.csv", "\n".join(lines))
+
+
+@pytest.mark.parametrize("units", ["°C,(kg)", "°C,", "°C,kilos", ",kg"])
+def test_a_row_of_units_is_kept_and_noted_instead_of_being_an_error(measured: Classifier, units: str) -> None:
+    table = f"temp,mass\n{units}\n7.5,3\n"
+    sink = io.StringIO(newline="")
+    scored = score(measured, io.StringIO(table, newline=""), sink, on_bad=lambda _bad: None, strict=True)
+
+    assert (scored.rows, scored.bad) == (1, 0)
+    _, first, second = sink.getvalue().splitlines()
+    assert first == f'{units},,,,"a row of units, not of values",'
+    assert second == rows_text(measured, "temp,mass\n7.5,3\n")[1]
+
+
+def rows_text(model: Classifier, table: str) -> list[str]:
+    sink = io.StringIO(newline="")
+    score(model, io.StringIO(table, newline=""), sink, on_bad=lambda _bad: None)
+    return sink.getvalue().splitlines()
+
+
+def test_rows_of_types_and_roles_are_kept_and_noted(measured: Classifier) -> None:
+    table = "temp\tmass\tkind\ncontinuous\tc\td\n\t\tclass\n7.5\t3\ta\n\t\tclass\n"
+
+    notes = [line.split("\t")[-2:] for line in rows_text(measured, table)[1:]]
+
+    assert notes[:3] == [["a row of types, not of values", ""], ["a row of roles, not of values", ""], ["", ""]]
+    assert notes[3] == ["", "temp is missing; mass is missing"]
+
+
+@pytest.mark.parametrize("row", ["x,y", "°C,3", "7.5,kg", "hot,kg and more than a unit"])
+def test_another_first_row_is_no_row_of_units(measured: Classifier, row: str) -> None:
+    assert rows_of(measured, f"temp,mass\n{row}\n")[0]["prediction_error"] != ""
+
+
+def test_only_the_row_below_the_header_has_units(measured: Classifier) -> None:
+    assert rows_of(measured, "temp,mass\n7.5,3\n°C,kg\n")[1]["prediction_error"] != ""
