@@ -127,7 +127,7 @@ def _respond(
     channel = service.metrics.json if representation == "json" else service.metrics.fragment
     headers = headers_of(representation, tag, model, lang=options.language.code)
     try:
-        row = model.validator.row(sample)
+        row, may_have_notes = model.validator.read(sample)
     except InvalidSample as error:
         channel.errors(error.errors)
         if representation == "json":
@@ -139,7 +139,7 @@ def _respond(
     ranks = model.cuts.ranks_of(row)
     prediction = model.predict(row, ranks=ranks)
     channel.one(model, row, prediction, started)
-    notes = model.validator.notes(row)
+    notes = model.validator.notes(row) if may_have_notes else ()
     if representation == "json":
         content = encoder_of(model).answer(row, prediction, notes)
     else:

@@ -17,13 +17,7 @@ from numpy.typing import NDArray
 from ml.errors import MLError
 from ml.model.card import TrainedFeature
 from ml.model.values import UNKNOWN, Reader, Repeated, no_value_text, reader_of, short
-from ml.tables.numbers import (
-    LARGEST,
-    NotANumber,
-    NotANumberCode,
-    number_of,
-    shown_number,
-)
+from ml.tables.numbers import LARGEST, NotANumber, NotANumberCode, number_of, shown_number
 
 Code = NotANumberCode | Literal["not_a_choice", "out_of_bounds", "unknown_feature", "named_twice"]
 NoteCode = Literal["outside_training_range", "unknown_choice"]
@@ -89,16 +83,13 @@ class Validator:
             )
             for feature in features
         ]
-        self._columns = [
-            (*_quick(feature, read), low, high)
-            for feature, read, (low, high) in zip(features, self._readers, limits, strict=True)
-        ]
-        self._ranges = [(feature.low, feature.high) for feature in features]
         # Below the positions of all choices are the words that are none of them.
-        self._training_range = (
-            np.array([0.0 if feature.choices else feature.low for feature in features]),
-            np.array([math.inf if feature.choices else feature.high for feature in features]),
-        )
+        ranges = [(0.0, math.inf) if feature.choices else (feature.low, feature.high) for feature in features]
+        self._columns = [
+            (*_quick(feature, read), *span, *limit)
+            for feature, read, span, limit in zip(features, self._readers, ranges, limits, strict=True)
+        ]
+        self._training_range = np.array(ranges).T
         minima, maxima = zip(*limits, strict=True)
         self._double = np.array(minima), np.array(maxima)
         self._single = self._double[0].astype(np.float32), self._double[1].astype(np.float32)
@@ -106,7 +97,11 @@ class Validator:
         self._some_may_lack = bool(self._may_lack.any())
 
     def row(self, sample: Mapping[str, object] | Sequence[object]) -> list[float]:
-        """Return the sample as a row in the order of the features.
+        """Return the sample as a row; see `read`."""
+        return self.read(sample)[0]
+
+    def read(self, sample: Mapping[str, object] | Sequence[object]) -> tuple[list[float], bool]:
+        """Return the sample as a row in the order of the features, and whether there may be notes about it.
 
         A number is a finite float; a category is the position of its choice, or an `UnknownWord`; no value, where the
         feature may lack it, is NaN.
@@ -118,18 +113,21 @@ class Validator:
             InvalidSample: with one error for each feature that is missing, wrong or unknown.
         """
         row: list[float] = []
+        may_have_notes = False
         # A valid sample is read in one pass; any other is read again to find all of its errors, or a unit in its text.
         if len(sample) == len(self._columns):
             try:
                 values = [sample[key] for key in self.keys] if isinstance(sample, Mapping) else sample
-                for value, (plain, read, low, high) in zip(values, self._columns, strict=True):
+                for value, (plain, read, low, high, minimum, maximum) in zip(values, self._columns, strict=True):
                     number = value if type(value) is plain else read(value)
-                    if not low <= number <= high and not (math.isnan(number) and self._may_lack[len(row)]):
-                        break
+                    if not low <= number <= high:
+                        if not minimum <= number <= maximum and not (math.isnan(number) and self._may_lack[len(row)]):
+                            break
+                        may_have_notes = True
                     row.append(number)
             except (KeyError, NotANumber):
                 pass
-        return row if len(row) == len(self._columns) else self._read_again(sample)
+        return (row, may_have_notes) if len(row) == len(self._columns) else (self._read_again(sample), True)
 
     def _read_again(self, sample: Mapping[str, object] | Sequence[object]) -> list[float]:
         if not isinstance(sample, Mapping):
@@ -161,7 +159,7 @@ class Validator:
 
     def notes(self, row: Sequence[float]) -> tuple[Note, ...]:
         """Return a note for each value outside the range of the training rows; mostly there is none."""
-        for value, (low, high) in zip(row, self._ranges, strict=True):
+        for value, (_, _, low, high, _, _) in zip(row, self._columns, strict=True):
             if not low <= value <= high:
                 break
         else:

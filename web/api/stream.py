@@ -200,11 +200,12 @@ async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metr
     try:
         request = decoder.decode_frame(text, max_values=settings.max_samples * len(model.features))
         if request.sample is not UNSET and request.samples is UNSET:
-            row = model.validator.row(decoder.decode_sample(request.sample))
+            row, may_have_notes = model.validator.read(decoder.decode_sample(request.sample))
             started = perf_counter()
             prediction = model.predict(row)
             metrics.stream.one(model, row, prediction, started)
-            return encoder_of(model).frame(request.id, prediction, model.validator.notes(row))
+            notes = model.validator.notes(row) if may_have_notes else ()
+            return encoder_of(model).frame(request.id, prediction, notes)
         return await _batch_reply(request, model, settings, metrics)
     except InvalidSample as error:
         request_id, problem = request.id, Problem(422, str(error), error.errors)
