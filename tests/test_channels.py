@@ -249,10 +249,12 @@ def test_a_typed_number_is_read_by_the_marks_of_its_column_on_every_channel(tmp_
         read = said_by_every_channel(client, {"income": text, "rate": "3,5"})
         table = client.post("/score", content=f"income;rate\n{text};3,5\n", headers={"Content-Type": "text/csv"})
         number = post(client, sample={"income": 5.079, "rate": 3.5})
+        fragment = client.get("/predict", params={"income": text, "rate": "3,5"}, headers={"HX-Request": "true"})
 
     number_read = GERMAN[text]
     assert read == [number_read and {"income": number_read, "rate": 3.5}] * 3
     assert ("income: " in table.text) == (number_read is None)
+    assert ("not a number" in fragment.text) == (text == "5.0791"), "5.07 is the beginning of a number"
     assert number["sample"]["income"] == 5.079
 
 

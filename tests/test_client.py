@@ -58,7 +58,7 @@ from web.client.errors import (
 )
 from web.client.queue import BATCH_SAMPLES, CALL_BATCHES, FRAMES_IN_FLIGHT
 from web.client.replies import Outcome, Prediction, Refused
-from web.client.samples import Samples
+from web.client.samples import Samples, encode
 from web.client.stream import Stream
 
 T = TypeVar("T")
@@ -128,6 +128,14 @@ def test_predictions_come_in_the_order_of_the_samples_and_to_the_last_bit(
     outcomes = run(outcomes_of(server.url, rows))
 
     assert outcomes == [expected(model, row) for row in rows]
+
+
+@pytest.mark.parametrize("sample", [[1, math.inf], {"a": -math.inf}, np.array([np.nan, np.inf], np.float32)], ids=str)
+def test_an_infinite_number_is_no_missing_value(sample: Any) -> None:
+    with pytest.raises(ValueError, match="a sample cannot hold an infinite number: JSON has none"):
+        encode(sample)
+
+    assert encode([math.nan, None, "inf", 1.5]) == b'[null,null,"inf",1.5]'
 
 
 def test_samples_are_mappings_sequences_arrays_or_text_as_typed(server: Server, model: Classifier) -> None:

@@ -62,7 +62,9 @@ def ask(websocket: Any, frame: str) -> Any:
 def prediction_of(model: Classifier, row: list[float]) -> dict[str, Any]:
     prediction = model.predict(row)
     probabilities = dict(zip(model.labels, prediction.probabilities, strict=True))
-    return {"type": "prediction", "label": prediction.label, "probabilities": probabilities, "version": model.version}
+    answer = {"type": "prediction", "label": prediction.label, "probabilities": probabilities, "version": model.version}
+    notes = model.validator.notes(row)
+    return answer | ({"notes": msgspec.to_builtins(notes)} if notes else {})
 
 
 # --- what it says
@@ -129,7 +131,8 @@ def test_values_outside_the_training_range_are_noted(client: TestClient, model: 
         one = ask(websocket, json.dumps({"id": 1, "sample": outside}))
         many = ask(websocket, json.dumps({"id": 2, "samples": [ROW, outside, ROW, [9.5, *ROW[1:]]]}))
 
-    assert one == prediction_of(model, outside) | {"id": 1, "notes": notes}
+    assert one == prediction_of(model, outside) | {"id": 1}
+    assert one["notes"] == notes
     assert [note["feature"] for note in notes] == ["sepal_length", "petal_width"]
     assert many["notes"] == [notes[0] | {"samples": [1, 3]}, notes[1] | {"samples": [1]}]
 
