@@ -64,7 +64,7 @@ def prediction_of(model: Classifier, row: list[float]) -> dict[str, Any]:
     probabilities = dict(zip(model.labels, prediction.probabilities, strict=True))
     answer = {"type": "prediction", "label": prediction.label, "probabilities": probabilities, "version": model.version}
     notes = model.validator.notes(row)
-    return answer | ({"notes": msgspec.to_builtins(notes)} if notes else {})
+    return answer | ({"notes": [msgspec.to_builtins(note) for note in notes]} if notes else {})
 
 
 # --- what it says
