@@ -185,8 +185,8 @@ def _score(options: argparse.Namespace) -> None:
         console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
 
 
-# Bytes that are not UTF-8 pass through as they are: a cell that nobody needs is no reason to stop.
-_TEXT: dict[str, str] = {"errors": "surrogateescape", "newline": ""}
+# A character that no text can have is no reason to stop.
+_TEXT: dict[str, str] = {"errors": "replace", "newline": ""}
 
 
 class _Input(io.FileIO):

@@ -99,9 +99,9 @@ def parser() -> argparse.ArgumentParser:
     # argparse knows "-1" and "-.5" as numbers, but takes "-1e3" and "-,5" for options.
     predict._negative_number_matcher = re.compile(r"-[0-9.,]")
 
-    scoring = commands.add_parser("score", help="add label and probabilities to the rows of a CSV file")
+    scoring = commands.add_parser("score", help="add label and probabilities to the rows of a table")
     scoring.add_argument("model", type=Path, help="model file")
-    scoring.add_argument("rows", metavar="TABLE", help="CSV or Excel file to score; -: standard input")
+    scoring.add_argument("rows", metavar="TABLE", help="CSV, Excel or JSON file to score; -: standard input")
     scoring.add_argument("--out", default="-", metavar="CSV", help="CSV file to write; default: -, standard output")
     _add_marks(scoring)
     _add_file(scoring)

@@ -14,7 +14,9 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.scored import BadRow, Part, Predict, ScoredRows
 from ml.tables.dialect import Dialect
+from ml.tables.encoding import understood
 from ml.tables.files import BLOCK_CHARACTERS
+from ml.tables.header_rows import header_row_of
 from ml.tables.headers import MAX_COLUMNS
 from ml.tables.layout import Name, OtherAnswers, Place, added_columns, name_of, positions_of
 from ml.tables.marks import Marks
@@ -61,7 +63,7 @@ def score(
     """
     has_header = source.has_header if isinstance(source, Source) else True
     scorer = Scorer(model, guarded=guarded, strict=strict, marks=marks, has_header=has_header)
-    if isinstance(source, Source) and source.has_sheet:
+    if isinstance(source, Source) and source.has_blocks:
         parts = itertools.chain.from_iterable(map(scorer.take, source.blocks()))
     else:
         texts = iter(lambda: source.read(BLOCK_CHARACTERS), "")
@@ -82,7 +84,8 @@ class Scorer:
 
     The columns of the features may stand in any order and with any others between them. The new ones, at the end, are
     `added_columns`. A row without an answer keeps its place: its new cells are empty but for the last, which says why;
-    cells beyond those of the header come after that one. Blank lines are left out.
+    cells beyond those of the header come after that one. Blank lines are left out. A row of units or types below the
+    header keeps its place, too, and a note says what it is.
 
     Args:
         max_cells: the most cells in a part, so that one takes about as long as another.
@@ -119,6 +122,8 @@ class Scorer:
         self._strict = strict
         self._marks = marks
         self._table: ScoredRows | None = None
+        # What stands above the next row, as long as that may belong to the header.
+        self._above = "header" if has_header and place is None else ""
         # A model that knows what to do with no value at all answers such a row; else the file may just end with some.
         keep_separators = all(feature.has_gaps for feature in model.features)
         self._reader = RowReader(
@@ -181,9 +186,9 @@ class Scorer:
     def _score(self, blocks: Iterator[Block]) -> Iterator[Part]:
         for block in blocks:
             if self._table is not None:
-                yield from self._table.parts(block)
+                yield from self._below_header(self._table, block) if self._above else self._table.parts(block)
                 continue
-            (header,) = block.rows
+            header = [*map(understood, block.rows[0])]
             if len(header) > MAX_COLUMNS:
                 raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
             names: list[Name] = []
@@ -199,6 +204,19 @@ class Scorer:
             self._go_on(Place(1, dialect, len(header), positions, len(added), answers, self._marks))
             yield Part(RowWriter(dialect.written, guarded=self._guarded).row([*header, *added]) + "\n", 0)
 
+    def _below_header(self, table: ScoredRows, block: Block) -> Iterator[Part]:
+        """Yield the parts of the first rows, of which some may belong to the header."""
+        positions = table.place.positions
+        while self._above and block.rows:
+            row = [*map(understood, block.rows[0])]
+            cells = [row[position] for position in positions if len(row) == table.place.width]
+            self._above = header_row_of(self._model.features, cells, row, self._above) if cells else ""
+            if self._above:
+                yield table.passed_over(_slice(block, 0, 1), f"a row of {self._above}, not of values")
+                block = _slice(block, 1, None)
+        if block.rows:
+            yield from table.parts(block)
+
     def _go_on(self, place: Place) -> None:
         n_features, n_added = len(self._model.features), len(added_columns((), self._model.labels))
         expected = (self._model.made(_answers_of), n_features, n_added)
@@ -207,6 +225,11 @@ class Scorer:
         writer = RowWriter(place.dialect.written, guarded=self._guarded)
         self._table = ScoredRows(self._model, place, writer, self._predict, strict=self._strict)
         self._reader.max_rows = max(1, min(self._max_cells // (place.width + place.added), self._model.slice_rows))
+
+
+def _slice(block: Block, start: int, end: int | None) -> Block:
+    part = slice(start, end)
+    return Block(block.rows[part], block.lines[part], None if block.texts is None else block.texts[part])
 
 
 def _answers_of(model: Classifier) -> str:

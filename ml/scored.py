@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import add
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +33,7 @@ MAX_ODD_ROWS = 128
 _KEPT_CHARACTERS = 2**22
 _CELL_CHARACTERS = 20
 _KEPT_NOTES = 2**10
+ODD_BYTES = "bytes here and below that are not UTF-8 are read as Windows-1252"
 
 Predict = Callable[[Classifier, NDArray[np.float64]], list[Prediction]]
 
@@ -180,9 +182,6 @@ class ScoredRows:
             not (feature.choices or feature.has_gaps or feature.unit or feature.thousands) for feature in model.features
         ]
         self._others = sorted(set(range(place.width)) - set(itertools.compress(place.positions, plain)))
-        # A category has no range; what is below its first choice was not seen in training.
-        self._low = np.array([0.0 if feature.choices else feature.low for feature in model.features])
-        self._high = np.array([np.inf if feature.choices else feature.high for feature in model.features])
         # Predictions of a decision table are shared objects: writing out floats once each is a third of all work.
         kept = _KEPT_CHARACTERS // (_CELL_CHARACTERS * place.added)
         self._tail_of = lru_cache(kept)(self._tail)
@@ -190,8 +189,26 @@ class ScoredRows:
 
     def parts(self, block: Block) -> Iterator[Part]:
         """Yield the parts that a block of rows becomes."""
-        texts = self._writer.texts(block.rows) if block.texts is None else block.texts
-        return self._parts(block.rows, texts, block.lines)
+        return self._parts(*self._decoded(block), block.lines)
+
+    def passed_over(self, block: Block, note: str) -> Part:
+        """Return the part of a block of one row that has no values."""
+        rows, texts = self._decoded(block)
+        self._writer.guard_rows(rows, texts)
+        new = [""] * (self.place.added - 2)
+        return Part(f"{texts[0]}{self.place.dialect.written}{self._writer.row([*new, note, ''])}\n", 0)
+
+    def _decoded(self, block: Block) -> tuple[Rows, list[str]]:
+        """Return rows and their texts in which all bytes are characters."""
+        rows, texts = block.rows, block.texts
+        if texts is None:
+            texts = self._writer.texts(rows)
+        self._odd_lines: set[int] = set()
+        if not is_utf_8("".join(texts)):
+            self._odd_lines = {line for line, text in zip(block.lines, texts, strict=True) if not is_utf_8(text)}
+            rows = [[*map(understood, cells)] for cells in rows]
+            texts = self._writer.texts(rows)
+        return rows, texts
 
     def _parts(self, rows: Rows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
         place = self.place
@@ -199,11 +216,9 @@ class ScoredRows:
         if set(map(len, rows)) == {place.width}:
             columns = list(zip(*rows, strict=True))
             cells: list[Sequence[str]] = [columns[position] for position in place.positions]
-            if not is_utf_8("".join(texts)):
-                cells = [[*map(understood, column)] for column in cells]
             values = self._reader.many(cells)
         if values is not None:
-            notes = self._notes(rows, values)
+            notes = self._notes(rows, values, lines)
             self._writer.guard_columns(rows, texts, self._others)
             ends = list(map(self._tail_of, predictions := self._predict(self._model, values)))
             for index, note in notes.items():
@@ -234,7 +249,7 @@ class ScoredRows:
                 raise DatasetError(f"line {line}: {len(cells)} columns, at most {MAX_COLUMNS} are read")
         good = [rows[index] for index in values]
         array = np.array([*values.values()])
-        notes = self._notes(good, array) if good else {}
+        notes = self._notes(good, array, [lines[index] for index in values]) if good else {}
         self._writer.guard_rows(rows, texts)
         ends = {index: self._blank_end(rows, texts, index, row.message) for index, row in bad.items()}
         if good:
@@ -245,16 +260,20 @@ class ScoredRows:
     def _row(self, cells: list[str]) -> list[float]:
         if len(cells) != self.place.width:
             raise DatasetError(f"{len(cells)} columns, the header has {self.place.width}")
-        return self._reader.one([understood(cells[position]) for position in self.place.positions])
+        return self._reader.one([cells[position] for position in self.place.positions])
 
-    def _notes(self, rows: Rows, values: NDArray[np.float64]) -> dict[int, str]:
+    def _notes(self, rows: Rows, values: NDArray[np.float64], lines: Sequence[int]) -> dict[int, str]:
         """Return the notes about each row that has some, by its index."""
-        outside = (values < self._low) | (values > self._high)
+        outside = self._model.validator.outside(values)
         found: dict[int, list[str]] = {}
         for index, feature in np.argwhere(outside).tolist() if outside.any() else ():
             is_word = bool(self._model.features[feature].choices)
-            cell = understood(rows[index][self.place.positions[feature]]) if is_word else ""
+            cell = rows[index][self.place.positions[feature]] if is_word else ""
             found.setdefault(index, []).append(self._note_of(feature, values[index, feature].item(), cell))
+        if self._odd_lines and not self.place.has_odd_bytes:
+            for first in itertools.islice((at for at, line in enumerate(lines) if line in self._odd_lines), 1):
+                self.place = msgspec.structs.replace(self.place, has_odd_bytes=True)
+                found.setdefault(first, []).append(ODD_BYTES)
         return {index: "; ".join(notes) for index, notes in found.items()}
 
     def _note(self, feature: int, value: float, cell: str) -> str:

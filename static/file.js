@@ -40,6 +40,7 @@ class Run {
   points = []; // every so many rows with an answer: the label's index or the quantity, and the values
   versions = new Set();
   #read = 0; // bytes of the file
+  #hasAnswers = false;
   #resume = "";
   #parts = [];
   #kept = []; // smaller ones, for the next part
@@ -61,8 +62,10 @@ class Run {
     return this.ended !== undefined;
   }
 
+  // Nothing, while a file is read only once all of it is there, as an Excel file is.
   get share() {
-    return this.state === "done" ? 1 : this.#read / this.file.size || 0;
+    if (this.state === "done") return 1;
+    return this.#hasAnswers && !this.#read && !this.isOver ? null : this.#read / this.file.size || 0;
   }
 
   end(state, reason = "") {
@@ -140,6 +143,7 @@ class Run {
   #take({ read, resume, rows, bad, errors, counts, values, points, version, done }) {
     this.#keep();
     this.#read = read;
+    this.#hasAnswers = true;
     this.#resume = resume;
     this.#retryMs = FIRST_RETRY_MS;
     this.state = "begin";
@@ -213,7 +217,8 @@ function show() {
   const seconds = ((run.ended ?? performance.now()) - run.began) / 1000;
   part("status").textContent = statusOf(run);
   part("reason").textContent = run.reason;
-  part("progress").value = run.share;
+  if (run.share === null) part("progress").removeAttribute("value");
+  else part("progress").value = run.share;
   part("rows").textContent = shown(run.rows);
   part("rate").textContent = shown(run.rows / Math.max(seconds, 0.01));
   part("bad").textContent = shown(run.bad);

@@ -20,7 +20,8 @@ export function numberIn(text, { unit, thousands, decimal }) {
   }
   if (thousands && bare.includes(thousands)) {
     const [first, ...threes] = bare.split(decimal)[0].replace(/^[+\-\u2212]/, "").split(thousands);
-    if (first && first.length <= 3 && threes.every((three) => three.length === 3)) bare = bare.replaceAll(thousands, "");
+    if (!first || first.length > 3 || threes.some((three) => three.length !== 3)) return NaN;
+    bare = bare.replaceAll(thousands, "");
   }
   return numberOf(bare);
 }

@@ -55,6 +55,9 @@ _TEXTS = {
 }
 TABLES = {name: text.encode() for name, text in _TEXTS.items()} | {
     "bytes that are no text": f"{HEADER},n\udce9\n{GOOD},\udcff\n\udcfe,1,1,1,2\n".encode(errors="surrogateescape"),
+    "bytes that are no text, after rows without": f"{HEADER},n\n".encode()
+    + f"{GOOD},a\n".encode() * 9_000
+    + f"?,1,1,1,é\n{GOOD},é\n{GOOD},é\n".encode("latin-1") * 3_000,
     "UTF-16": f"\ufeff日本,{HEADER}\n".encode("utf-16-le") + f"日本𝄞é,{GOOD}\n".encode("utf-16-le") * 5_000,
     "UTF-16 the other way": f"\ufeff{HEADER},n\r\n{GOOD},é\r\n".encode("utf-16-be"),
     "UTF-16 without a mark, and half a letter": f"{HEADER},n\n{GOOD},".encode("utf-16-le") + b"\x00\xd8,\x00\n\x00x",
@@ -88,4 +91,4 @@ def guarded(model: Classifier, content: bytes) -> bytes:
     source = Source(io.BufferedReader(io.BytesIO(content)))
     sink = io.StringIO(newline="")
     score(model, source, sink, on_bad=lambda _bad: None, guarded=True)
-    return sink.getvalue().encode(errors="surrogateescape")
+    return sink.getvalue().encode()

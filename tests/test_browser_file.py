@@ -225,10 +225,18 @@ def test_an_excel_file_comes_back_as_csv(open_page: Open, model: Classifier) -> 
     content = io.BytesIO()
     book.save(content)
     page = open_page()
+    page.evaluate(
+        """() => {
+            const bar = document.getElementById("file-progress");
+            window.states = new Set();
+            new MutationObserver(() => states.add(bar.position)).observe(bar, { attributes: true });
+        }"""
+    )
 
     choose(page, content.getvalue(), "rows.xlsx")
     expect_end(page)
 
+    assert page.evaluate("[...states]")[-2:] == [-1, 1], "the bar shows work without an end, and then the end"
     expect(page.locator("#file-rows")).to_have_text("301")
     expect(page.locator("#file-list li")).to_have_text(["Line 302: sepal length is missing"])
     assert downloaded(page) == guarded(model, content.getvalue())

@@ -23,8 +23,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
+from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.values import no_value_text
+from ml.tables.reading import read_dataset
+from ml.training import fitting, writing
 from ml.training.writing import outputs_of
 from tests import small_tables
 from tests.conftest import ROOT, Server, parse_html, run_server
@@ -193,6 +196,78 @@ def test_an_unknown_word_is_echoed_and_noted_alone_and_in_a_batch(penguins: Test
     assert alone["notes"] == [note]
     assert [item["notes"] for item in batch["predictions"]] == [[], [note]]
     assert batch["predictions"][1]["probabilities"] == alone["probabilities"]
+
+
+def test_the_stream_notes_unknown_words_and_values_outside_the_training_range(penguins: TestClient) -> None:
+    nowhere, elsewhere = ({**PENGUIN, "island": word} for word in ("Nowhere", "Elsewhere"))
+    heavy = PENGUIN | {"body_mass": 90_000.0}
+    notes = [post(penguins, sample=sample)["notes"][0] for sample in (nowhere, elsewhere, heavy)]
+
+    with penguins.websocket_connect("/stream") as stream:
+        stream.receive_json()
+        for request in ({"sample": nowhere}, {"samples": [heavy, PENGUIN, nowhere, heavy, elsewhere, nowhere]}):
+            stream.send_json(request)
+        alone, batch = stream.receive_json(), stream.receive_json()
+
+    assert alone["notes"] == notes[:1]
+    places = ([2, 5], [4], [0, 3])
+    assert batch["notes"] == [note | {"samples": at} for note, at in zip(notes, places, strict=True)]
+
+
+def said_by_every_channel(client: TestClient, sample: Json) -> list[Json | None]:
+    """Return a sample of texts as it is read in JSON, in a form and in a query, None if it is refused there.
+
+    The stream is held to answer what JSON answers.
+    """
+    asks_for_json = {"Accept": "application/json"}
+    with client.websocket_connect("/stream") as stream:
+        stream.receive_json()
+        stream.send_json({"sample": sample})
+        streamed = stream.receive_json()
+    answers = [
+        post(client, sample=sample),
+        client.post("/predict", data=sample, headers=asks_for_json).json(),
+        client.get("/predict", params=sample, headers=asks_for_json).json(),
+    ]
+    assert streamed.get("probabilities") == answers[0].get("probabilities")
+    errors = streamed.get("error", {}).get("errors")
+    assert [answer.get("errors") for answer in answers] == [errors] * 3
+    return [answer.get("sample") for answer in answers]
+
+
+GERMAN = {"5.079": 5079.0, "5079": 5079.0, "5.079,5": 5079.5, "5,079": 5.079, "5,1": 5.1, "5.07": None, "5.0791": None}
+
+
+@pytest.mark.parametrize("text", GERMAN)
+def test_a_typed_number_is_read_by_the_marks_of_its_column_on_every_channel(tmp_path: Path, text: str) -> None:
+    rows = [f"{1 + n % 9}.{100 + n};{n % 30},5;{'no' if n % 9 < 4 else 'yes'}" for n in range(90)]
+    (tmp_path / "german.csv").write_text("\n".join(["income;rate;kind", *rows]))
+    trained = fitting.fit(read_dataset(tmp_path / "german.csv").dataset, Recipe(n_estimators=3))
+    writing.write(writing.model_of(trained), tmp_path / "german.npz", trained=trained)
+
+    with TestClient(create_app(Settings(model_file=tmp_path / "german.npz"))) as client:
+        read = said_by_every_channel(client, {"income": text, "rate": "3,5"})
+        table = client.post("/score", content=f"income;rate\n{text};3,5\n", headers={"Content-Type": "text/csv"})
+        number = post(client, sample={"income": 5.079, "rate": 3.5})
+        fragment = client.get("/predict", params={"income": text, "rate": "3,5"}, headers={"HX-Request": "true"})
+
+    number_read = GERMAN[text]
+    assert read == [number_read and {"income": number_read, "rate": 3.5}] * 3
+    assert ("income: " in table.text) == (number_read is None)
+    assert ("not a number" in fragment.text) == (text == "5.0791"), "5.07 is the beginning of a number"
+    assert number["sample"]["income"] == 5.079
+
+
+@pytest.mark.parametrize("text", ["NA", "unknown", "n/a", "?"])
+def test_no_value_is_said_by_any_marker_of_numbers_on_every_channel(penguins: TestClient, text: str) -> None:
+    sample = {key: str(value) for key, value in PENGUIN.items()} | {"bill_length": text}
+
+    read = said_by_every_channel(penguins, sample)
+    header, row = ",".join(sample), ",".join(sample.values())
+    table = penguins.post("/score", content=f"{header}\n{row}\n", headers={"Content-Type": "text/csv"})
+
+    assert read == [PENGUIN | {"bill_length": None}] * 3
+    assert table.text.splitlines()[1].endswith(",,")
 
 
 def test_true_and_false_are_the_choices_that_say_so(tmp_path: Path) -> None:

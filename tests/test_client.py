@@ -58,7 +58,7 @@ from web.client.errors import (
 )
 from web.client.queue import BATCH_SAMPLES, CALL_BATCHES, FRAMES_IN_FLIGHT
 from web.client.replies import Outcome, Prediction, Refused
-from web.client.samples import Samples
+from web.client.samples import Samples, encode
 from web.client.stream import Stream
 
 T = TypeVar("T")
@@ -99,7 +99,8 @@ def expected(model: Classifier, sample: Any) -> Outcome:
     except InvalidSample as error:
         return Refused(str(error), error.errors)
     answer = model.predict(row)
-    return Prediction(answer.label, dict(zip(model.labels, answer.probabilities, strict=True)), model.version)
+    probabilities = dict(zip(model.labels, answer.probabilities, strict=True))
+    return Prediction(answer.label, probabilities, model.version, notes=model.validator.notes(row))
 
 
 def different_rows(n_rows: int, *, seed: int = 0) -> list[list[float]]:
@@ -127,6 +128,14 @@ def test_predictions_come_in_the_order_of_the_samples_and_to_the_last_bit(
     outcomes = run(outcomes_of(server.url, rows))
 
     assert outcomes == [expected(model, row) for row in rows]
+
+
+@pytest.mark.parametrize("sample", [[1, math.inf], {"a": -math.inf}, np.array([np.nan, np.inf], np.float32)], ids=str)
+def test_an_infinite_number_is_no_missing_value(sample: Any) -> None:
+    with pytest.raises(ValueError, match="a sample cannot hold an infinite number: JSON has none"):
+        encode(sample)
+
+    assert encode([math.nan, None, "inf", 1.5]) == b'[null,null,"inf",1.5]'
 
 
 def test_samples_are_mappings_sequences_arrays_or_text_as_typed(server: Server, model: Classifier) -> None:
@@ -1192,6 +1201,18 @@ def start_command(url: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]
 
 def table_of(rows: Sequence[Sequence[object]], *, header: str = HEADER) -> bytes:
     return "".join([header + "\n", *(",".join(map(str, row)) + "\n" for row in rows)]).encode()
+
+
+def test_the_options_of_a_file_reach_the_service(server: Server) -> None:
+    header, text = "sepal_length;sepal_width;petal_length;petal_width;é\n", "1.005;2,7;4,2;1,3;é\n"
+
+    options = ["--encoding", "cp1252", "--decimal", ",", "--thousands", "."]
+    read = run_command(server.url, "-", *options, text=(header + text).encode("cp1252"))
+    wrong = run_command(server.url, "-", "--encoding", "zlib", text=text.encode())
+
+    row = read.stdout.decode().splitlines()[1]
+    assert row.startswith("1.005;2,7;4,2;1,3;é;versicolor;0.0;0.99;0.01;sepal length is outside the training range")
+    assert wrong.stderr.decode() == "error: there is no encoding called 'zlib', or it is not read here\n"
 
 
 def test_a_file_of_100_000_rows_comes_out_as_scored_without_a_server(

@@ -274,7 +274,8 @@ OTHER = [str(number % 7) for number in range(60)]
 LEFT_OUT: dict[str, tuple[str, list[str], str]] = {
     "row numbers": ("n", [str(number) for number in range(1, 61)], "row numbers, 1 to 60"),
     "row numbers in another order": ("n", [str(60 - number) for number in range(60)], "row numbers, 1 to 60"),
-    "no name": ("", [f"r{number}" for number in range(60)], "an identifier, another one in each row"),
+    "no name": ("", [f"r{number}" for number in range(60)], "another value in each row, and its column has no name"),
+    "a number without a name": ("", [str(7 * n) for n in range(60)], "another value in each row, and its column"),
     "numbers by their name": ("PassengerId", [str(7 * number) for number in range(60)], "an identifier"),
     "words by their name": ("customer_id", [f"{number}-XY" for number in range(60)], "an identifier"),
     "one number": ("x", ["5"] * 60, "every row has 5"),

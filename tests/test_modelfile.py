@@ -893,6 +893,12 @@ BROKEN_CARDS: dict[str, tuple[Callable[[Card], object], str]] = {
     "a range above the maximum": (feature(maximum=2.5), "do not fit together"),
     "quantiles in disorder": (feature(quantiles=[2.0, 1.0]), "quantiles are not ascending"),
     "a minimum that is text": (feature(minimum="0"), "the card is not valid"),
+    "thousands of words": (feature(thousands="or so"), "'or so' is no mark between thousands"),
+    "one mark for both": (feature(thousands="."), "'.' is no mark between thousands"),
+    "limits of a category": (
+        feature(choices=["a"], counts=[1], minimum=0.0, low=0.0, high=0.0, example=0.0, quantiles=[0.0] * 11),
+        "is a category, and has limits",
+    ),
     "an unknown field": (lambda card: card.update(future=1), "the card is not valid"),
     "a missing field": (lambda card: card.pop("name"), "the card is not valid"),
     "a precision too few": (lambda card: card["report"]["precision"].pop(), "report"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import resource
 import subprocess
@@ -20,7 +21,7 @@ from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.score import MAX_PART_CELLS, Scored, Scorer, score
-from ml.scored import MAX_ODD_ROWS, BadRow
+from ml.scored import MAX_ODD_ROWS, ODD_BYTES, BadRow
 from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.layout import added_columns
 from ml.tables.reading import read_dataset
@@ -292,11 +293,51 @@ def test_a_dash_reads_standard_input_and_writes_standard_output(model_path: Path
     assert os.listdir(tmp_path) == []
 
 
-def test_bytes_that_are_no_text_pass_through(model_path: Path, tmp_path: Path) -> None:
-    done = run(model_path, "-", "--out", "-", cwd=tmp_path, stdin=f"{HEADER},né\n{GOOD},é\n".encode("latin-1"))
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", ["array", "lines", "indented"])
+def test_json_records_are_scored_as_the_same_table_is(
+    model_path: Path, tmp_path: Path, form: str, encoding: str
+) -> None:
+    records = [
+        {"note": "é", "petal_width": 1.3, "sepal_length": "5.6", "sepal_width": 2.7, "petal_length": 4.2},
+        {"sepal_length": 5.6, "sepal_width": None, "petal_length": 4.2, "petal_width": True},
+    ]
+    text = "\n".join(map(json.dumps, records)) if form == "lines" else json.dumps(records)
+    text = json.dumps(records, indent=2) if form == "indented" else text
 
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.decode("latin-1") == f"{HEADER},né,{ADDED}\n{GOOD},é,{VERSICOLOR}\n"
+    done = run(model_path, "-", cwd=tmp_path, stdin=text.encode(encoding))
+
+    header, first, second = done.stdout.decode().splitlines()
+    assert header.startswith("note,petal_width,sepal_length,sepal_width,petal_length,predicted_label")
+    assert first == f"é,1.3,5.6,2.7,4.2,{VERSICOLOR}"
+    assert second == ",true,5.6,,4.2,,,,,,sepal width is missing; petal width: 'true' is not a number"
+    assert "2 JSON records" in done.stderr.decode().splitlines()
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '[{"a": [1]}]', '{"a": 1', "[]", '{"x": 1}'])
+def test_json_without_rows_of_the_features_is_refused(model_path: Path, tmp_path: Path, text: str) -> None:
+    done = run(model_path, "-", cwd=tmp_path, stdin=text.encode())
+
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"error: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_table_in_another_encoding_comes_back_in_utf_8_and_it_is_said(model_path: Path, tmp_path: Path) -> None:
+    table = f"{HEADER},né\n{GOOD},é\n{GOOD},è\n"
+    noted = f"{VERSICOLOR[:-1]}{ODD_BYTES},"
+
+    done = run(model_path, "-", "--out", "-", cwd=tmp_path, stdin=table.encode("cp1252"))
+    named = run(model_path, "-", "--encoding", "cp1252", cwd=tmp_path, stdin=table.encode("cp1252"))
+    utf_16 = run(model_path, "-", cwd=tmp_path, stdin=table.encode("utf-16"))
+
+    assert done.stdout.decode() == f"{HEADER},né,{ADDED}\n{GOOD},é,{noted}\n{GOOD},è,{VERSICOLOR}\n"
+    assert done.stderr.decode().splitlines() == [
+        "bytes that are not UTF-8, the first on line 1, are read as Windows-1252: --encoding names another encoding"
+    ]
+    assert named.stdout.decode() == f"{HEADER},né,{ADDED}\n{GOOD},é,{VERSICOLOR}\n{GOOD},è,{VERSICOLOR}\n"
+    assert named.stderr == b""
+    assert (utf_16.stdout, utf_16.stderr.decode()) == (named.stdout, "the text is UTF-16\n")
 
 
 def test_strict_stops_at_the_first_bad_row_and_leaves_no_file(model_path: Path, tmp_path: Path) -> None:

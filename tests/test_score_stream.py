@@ -143,8 +143,8 @@ def outcome(model: Classifier, table: bytes) -> tuple[bytes, str]:
     try:
         score(model, source, sink, on_bad=lambda _bad: None, guarded=True)
     except DatasetError as error:
-        return sink.getvalue().encode(errors="surrogateescape"), str(error).encode(errors="replace").decode()
-    return sink.getvalue().encode(errors="surrogateescape"), ""
+        return sink.getvalue().encode(), str(error).encode(errors="replace").decode()
+    return sink.getvalue().encode(), ""
 
 
 @given(
@@ -359,6 +359,35 @@ def test_the_query_names_the_marks_and_a_file_that_goes_on_keeps_them(client: Te
     converse(client, content, [len(content), 0], answer)
 
     assert answer.table.decode() == sink.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "utf-16", "utf-16-be", "shift_jis", "gb18030"])
+def test_a_file_in_an_encoding_that_is_named_goes_on_at_the_byte_that_was_read(
+    client: TestClient, model: Classifier, encoding: str
+) -> None:
+    table = f"{HEADER},примечание\n" + f"{GOOD},жук\n" * 300
+    content = table.encode(encoding)
+    answer, cut = Answer(), 2 * len(content) // 3
+    with client.websocket_connect(f"/score?encoding={encoding}") as websocket:
+        websocket.send_bytes(content[:cut])
+        take(websocket, answer)
+    with client.websocket_connect(f"/score?encoding={encoding}") as websocket:
+        websocket.send_text(answer.resume)
+        for part in (content[answer.read :], b""):
+            websocket.send_bytes(part)
+            take(websocket, answer)
+
+    assert 0 < answer.read == len(content)
+    assert answer.table == guarded(model, table.encode())
+
+
+def test_a_query_that_names_no_encoding_is_refused_after_the_model_is_announced(client: TestClient) -> None:
+    with client.websocket_connect("/score?encoding=zlib") as websocket:
+        websocket.send_bytes(b"x")
+        announced, refused = websocket.receive_json(), websocket.receive_json()
+
+    assert (announced["type"], refused["error"]["status"]) == ("model", 400)
+    assert refused["error"]["detail"] == "there is no encoding called 'zlib', or it is not read here"
 
 
 def test_strict_ends_a_file_at_the_first_row_without_an_answer(client: TestClient, model: Classifier) -> None:

@@ -276,3 +276,61 @@ def test_a_table_without_a_header_is_scored_as_it_was_trained(tmp_path: Path) ->
     assert header[:4] == ["column_1", "column_2", "column_3", "predicted_label"]
     assert [row[:3] for row in rows] == [line.split(",") for line in table.read_text().splitlines()]
     assert {row[3] for row in rows} == {"a", "b"}
+
+
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("yes", "no"), ("1", "0"), ("T", "F")])
+def test_booleans_of_a_spreadsheet_or_of_json_are_the_choices_that_say_so(tmp_path: Path, yes: str, no: str) -> None:
+    lines = ["x,on,kind", *(f"{n % 7}.5,{(yes, no)[n % 2]},{'ab'[n % 2]}" for n in range(60))]
+    model = trained(tmp_path, "on.csv", "\n".join(lines))
+
+    if model.features[1].choices:
+        scored = rows_of(model, f"x,on\n1.5,{yes}\n1.5,TRUE\n1.5,true\n1.5,{no}\n1.5,FALSE\n1.5,false\n1.5,tRUE\n")
+
+        assert [row["prediction_notes"] for row in scored[:6]] == [""] * 6
+        assert (
+            len({row["probability_a"] for row in scored[:3]}) == len({row["probability_a"] for row in scored[3:6]}) == 1
+        )
+        assert scored[6]["prediction_notes"] == "on: 'tRUE' was not seen in training"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A row of units below the header, which training takes for units."""
+    lines = ["temp,mass,kind", "°C,(kg),", *(f"{n % 30}.5,{n % 11},{'ab'[n % 2]}" for n in range(60))]
+    return trained(tmp_path_factory.mktemp("units"), "units.csv", "\n".join(lines))
+
+
+@pytest.mark.parametrize("units", ["°C,(kg)", "°C,", "°C,kilos", ",kg"])
+def test_a_row_of_units_is_kept_and_noted_instead_of_being_an_error(measured: Classifier, units: str) -> None:
+    table = f"temp,mass\n{units}\n7.5,3\n"
+    sink = io.StringIO(newline="")
+    scored = score(measured, io.StringIO(table, newline=""), sink, on_bad=lambda _bad: None, strict=True)
+
+    assert (scored.rows, scored.bad) == (1, 0)
+    _, first, second = sink.getvalue().splitlines()
+    assert first == f'{units},,,,"a row of units, not of values",'
+    assert second == rows_text(measured, "temp,mass\n7.5,3\n")[1]
+
+
+def rows_text(model: Classifier, table: str) -> list[str]:
+    sink = io.StringIO(newline="")
+    score(model, io.StringIO(table, newline=""), sink, on_bad=lambda _bad: None)
+    return sink.getvalue().splitlines()
+
+
+def test_rows_of_types_and_roles_are_kept_and_noted(measured: Classifier) -> None:
+    table = "temp\tmass\tkind\ncontinuous\tc\td\n\t\tclass\n7.5\t3\ta\n\t\tclass\n"
+
+    notes = [line.split("\t")[-2:] for line in rows_text(measured, table)[1:]]
+
+    assert notes[:3] == [["a row of types, not of values", ""], ["a row of roles, not of values", ""], ["", ""]]
+    assert notes[3] == ["", "temp is missing; mass is missing"]
+
+
+@pytest.mark.parametrize("row", ["x,y", "°C,3", "7.5,kg", "hot,kg and more than a unit"])
+def test_another_first_row_is_no_row_of_units(measured: Classifier, row: str) -> None:
+    assert rows_of(measured, f"temp,mass\n{row}\n")[0]["prediction_error"] != ""
+
+
+def test_only_the_row_below_the_header_has_units(measured: Classifier) -> None:
+    assert rows_of(measured, "temp,mass\n7.5,3\n°C,kg\n")[1]["prediction_error"] != ""

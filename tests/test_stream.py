@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from starlette.applications import Starlette
@@ -45,6 +46,10 @@ WRONG_FRAMES = [
     ('{"id": 5, "sample": [], "samples": []}', 422), ('{"id": 5, "sample": []}', 422), ('{"id": 5, "sample": {}}', 422),
     ('{"id": 5, "sample": [1, 1, 1, 1, 1]}', 422), ('{"id": 5, "sample": [1e999, 1, 1, 1]}', 422),
     ('{"id": 5, "sample": [1' + "0" * 400 + ", 1, 1, 1]}", 422), ('{"id": 5, "samples": [[1, 1, 1, "x"]]}', 422),
+    ('{"id": 5, "sample": [1, 1, 1, 1], "sample": [1, 1, 1, 2]}', 422),
+    ('{"id": 5, "sample": [1, 1, 1, 1], "s\\u0061mple": [1, 1, 1, 2]}', 422),
+    ('{"id": 5, "samples": "x", "samples": [["1", "\\"", 1, 2]]}', 422),
+    ('{"id": 5, "samples": [], "samples": []}', 422),
     ('{"id": 5, "samples": [' + ",".join(["1"] * 10_001) + "]}", 413),
 ]  # fmt: skip
 
@@ -57,7 +62,9 @@ def ask(websocket: Any, frame: str) -> Any:
 def prediction_of(model: Classifier, row: list[float]) -> dict[str, Any]:
     prediction = model.predict(row)
     probabilities = dict(zip(model.labels, prediction.probabilities, strict=True))
-    return {"type": "prediction", "label": prediction.label, "probabilities": probabilities, "version": model.version}
+    answer = {"type": "prediction", "label": prediction.label, "probabilities": probabilities, "version": model.version}
+    notes = model.validator.notes(row)
+    return answer | ({"notes": [msgspec.to_builtins(note) for note in notes]} if notes else {})
 
 
 # --- what it says
@@ -100,6 +107,34 @@ def test_samples_are_answered_by_label(client: TestClient, model: Classifier) ->
         },
         "version": model.version,
     }
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '{"id": "\\"sample\\"", "sample": [5.6, 2.7, 4.2, 1.3]}',
+        '{"id": {"id": "samples"}, "sample": {"sepal_length": "5.6", "sepal_width": 2.7, "petal_length": 4.2, '
+        '"petal\\u005fwidth": 1.3}}',
+        '{"id": ["sample", "sample"], "samples": [["5.6", "2.7", "4.2", "1.3"]]}',
+    ],
+)
+def test_a_member_in_an_id_or_a_sample_is_none_of_the_frame(client: TestClient, frame: str) -> None:
+    with open_stream(client) as websocket:
+        assert ask(websocket, frame)["type"].startswith("prediction")
+
+
+def test_values_outside_the_training_range_are_noted(client: TestClient, model: Classifier) -> None:
+    outside = [9.5, 2.7, 4.2, 9.0]
+    notes = [msgspec.to_builtins(note) for note in model.validator.notes(outside)]
+
+    with open_stream(client) as websocket:
+        one = ask(websocket, json.dumps({"id": 1, "sample": outside}))
+        many = ask(websocket, json.dumps({"id": 2, "samples": [ROW, outside, ROW, [9.5, *ROW[1:]]]}))
+
+    assert one == prediction_of(model, outside) | {"id": 1}
+    assert one["notes"] == notes
+    assert [note["feature"] for note in notes] == ["sepal_length", "petal_width"]
+    assert many["notes"] == [notes[0] | {"samples": [1, 3]}, notes[1] | {"samples": [1]}]
 
 
 @pytest.mark.parametrize("encoded", IDS)

@@ -103,6 +103,35 @@ def test_labels_that_differ_by_case_space_or_zeros_are_one_and_it_is_said(
     assert any(sentence in said for said in reading.inferred)
 
 
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [
+        (["1", "True", "yes", "0", "False", "no"], "'True', 'yes', '1' may mean the same, but are different classes"),
+        (["1", "True", "yes", "0", "False", "no"], "'False', 'no', '0' may mean the same"),
+        (["Y", "y", "yes", "n"], "'yes', 'Y' may mean the same"),
+        (["5", "5.0", "x"], "'5', '5.0' may mean the same"),
+    ],
+)
+def test_classes_that_may_be_one_are_pointed_out(texts: list[str], sentence: str) -> None:
+    reading = read({"x": [*map(str, range(0, 120, 2))], "y": (texts * 60)[:60]})
+
+    assert any(sentence in said for said in reading.inferred), reading.inferred
+
+
+def test_choices_that_may_be_one_are_pointed_out() -> None:
+    reading = read({"sex": ["Male", "male", "F", "female"] * 15, "y": ["a", "b", "c"] * 20})
+
+    hint = "'Male', 'male' may mean the same, but are different choices: write them in one way"
+    assert [said for said in reading.inferred if hint in said]
+
+
+@pytest.mark.parametrize("texts", [["0", "1", "2"], ["a", "c", "g", "t"], ["no", "yes"], ["n", "y", "z"], ["f", "m"]])
+def test_other_classes_are_not(texts: list[str]) -> None:
+    reading = read({"x": [*map(str, range(0, 120, 2))], "y": (texts * 60)[:60]})
+
+    assert not [said for said in reading.inferred if "may mean the same" in said]
+
+
 @pytest.mark.parametrize("marker", ["", "NA", "?"])
 def test_rows_without_a_target_are_left_out_and_told(marker: str) -> None:
     reading = read({"x": X, "y": ["a", "b", marker] * 20})

@@ -79,7 +79,7 @@ NUMBERS = ("0", "1", "1.5", "2", "10.0")
 @pytest.mark.parametrize(
     ("value", "position"),
     [(0, 0), (0.0, 0), (-0.0, None), (1, 1), (1.0, 1), (1.5, 2), (2, 3), (10, 4), (10.0, 4), ("10.0", 4), (3, None),
-     ("1.0", None), (10**400, None), (-(10**400), None), (10**5_000, None), (math.inf, None), (1e39, None)],
+     ("1.0", None), (1e39, None)],
     ids=lambda value: str(value)[:20] if isinstance(value, str | float) else str(type(value).__name__),
 )  # fmt: skip
 def test_a_json_number_is_the_choice_that_is_written_like_it(value: float | str, position: int | None) -> None:
@@ -159,19 +159,45 @@ def test_there_always_is_a_text_for_no_value(markers: tuple[str, ...], choices: 
         assert read("another word", has_gaps=True, markers=markers, choices=choices) == UNKNOWN
 
 
+@pytest.mark.parametrize("text", ["NA", "na", "NaN", " n/a ", "unknown", "None", "#N/A", "\u2013", "--"])
+def test_what_stands_for_no_value_in_most_tables_does_so_for_a_number(text: str) -> None:
+    assert math.isnan(read(text, has_gaps=True, markers=("?",)))
+    assert read(text, has_gaps=True, markers=("?",), choices=SPECIES) == UNKNOWN
+    assert error_of(text).code == "not_a_number"
+
+
+@pytest.mark.parametrize("text", ["-", "."])
+def test_the_beginning_of_a_number_is_no_missing_value_unless_its_column_says_so(text: str) -> None:
+    assert error_of(text, has_gaps=True).code == "not_a_number"
+    assert math.isnan(read(text, has_gaps=True, markers=(text,)))
+
+
+def test_a_boolean_is_shown_as_json_has_it() -> None:
+    assert error_of(True) == FieldError("x", "not_a_number", "the x: true is not a number", True)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, 10**400])
+def test_a_number_beyond_all_others_is_no_word(number: float) -> None:
+    error = error_of(number, choices=SPECIES, has_gaps=True)
+
+    assert (error.code, error.message) == ("not_finite", "the x: a number beyond all others is not one of the choices")
+
+
 # Marks and units.
 
 
 @pytest.mark.parametrize(
     ("text", "number"),
     [("1,781", 1781.0), ("1,234,567.5", 1234567.5), ("-1,781", -1781.0), ("\u22121,781.25", -1781.25), ("1781", 1781.0),
-     ("12,781", 12781.0), ("0.5", 0.5), ("1,78", 1.78), ("1781,5", 1781.5), (" 1,781 ", 1781.0)],
+     ("12,781", 12781.0), ("0.5", 0.5), (" 1,781 ", 1781.0)],
 )  # fmt: skip
 def test_thousands_marks_are_read_where_the_column_had_them(text: str, number: float) -> None:
     assert read(text, thousands=",") == number
 
 
-@pytest.mark.parametrize("text", ["1,781,1", "1,234.567,890", "1,,781", ",781,000", "1,234.5,6", "12,34,567"])
+@pytest.mark.parametrize(
+    "text", ["1,781,1", "1,234.567,890", "1,,781", ",781,000", "1,234.5,6", "12,34,567", "1,78", "1781,5"]
+)
 def test_marks_that_do_not_divide_a_number_in_threes_are_refused(text: str) -> None:
     assert error_of(text, thousands=",").code == "not_a_number"
 
@@ -197,7 +223,7 @@ def test_without_thousands_marks_a_comma_is_a_decimal_mark() -> None:
 def test_the_features_own_unit_may_stand_by_its_number(text: str, unit: str, number: float) -> None:
     assert read(text, unit=unit) == number
     assert read(text, unit=unit, has_gaps=True) == number
-    assert read(text, unit=unit, thousands=",", minimum=-10.0) == number
+    assert read(text, unit=unit, thousands="'", minimum=-10.0) == number
 
 
 def test_marks_and_a_unit_are_read_together() -> None:

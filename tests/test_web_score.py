@@ -155,6 +155,35 @@ def test_the_query_names_the_marks_of_the_table(client: TestClient, model: Class
     assert "the decimal mark is . or ," in wrong.json()["detail"]
 
 
+@pytest.mark.parametrize("encoding", ["cp1251", "utf-16", "utf-16-be", "shift_jis", "utf-8-sig", "GB18030"])
+def test_a_table_in_an_encoding_that_is_named_comes_back_in_utf_8(
+    client: TestClient, model: Classifier, encoding: str
+) -> None:
+    table = f"{HEADER},примечание\n" + f"{GOOD},жук\n" * 3_000
+    content = table.encode(encoding)
+
+    by_query = client.post(f"/score?encoding={encoding}", content=content, headers=CSV)
+    by_charset = client.post("/score", content=content, headers={"Content-Type": f"text/csv; charset={encoding}"})
+
+    assert by_query.content == by_charset.content == expected(model, table)
+    assert by_query.headers["content-type"] == "text/csv; charset=utf-8; header=present"
+
+
+@pytest.mark.parametrize("name", ["none", "zlib", "punycode", "utf-7", "x" * 1_000, "cp99999", "\udcff"])
+def test_an_encoding_that_is_not_read_is_refused(client: TestClient, name: str) -> None:
+    answer = client.post("/score", params={"encoding": name.encode(errors="replace")}, content=TABLE, headers=CSV)
+
+    status, detail = problem_of(answer)
+    assert (status, detail.startswith("there is no encoding called ")) == (400, True)
+    assert len(detail) < 200
+
+
+def test_text_that_is_not_of_the_encoding_named_is_refused(client: TestClient) -> None:
+    answer = client.post("/score?encoding=ascii", content=f"{HEADER},é\n{GOOD},x\n".encode(), headers=CSV)
+
+    assert problem_of(answer) == (422, "line 1: byte 0xc3 is not ascii text")
+
+
 def test_fields_around_the_file_are_passed_over(client: TestClient, model: Classifier) -> None:
     before = part("5.6", 'form-data; name="sepal_length"')
     other = part("a,b\n", 'form-data; name="other"; filename="other.csv"', "Content-Type: text/csv")
@@ -237,6 +266,14 @@ FORMS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson", "application/jsonl"])
+def test_json_is_refused_with_the_way_it_can_go(client: TestClient, kind: str) -> None:
+    answer = client.post("/score", content=b'[{"sepal_length": 5.6}]', headers={"Content-Type": kind})
+
+    sentence = 'JSON is no table: send it to /predict as {"samples": […]}, or save it as CSV'
+    assert problem_of(answer) == (415, sentence)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_without_one_whole_file_is_refused(client: TestClient, form: str) -> None:
     body, status, detail = FORMS[form]
@@ -249,7 +286,7 @@ def test_a_form_without_one_whole_file_is_refused(client: TestClient, form: str)
     [
         ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
         ({"Content-Type": ""}, 415),
-        ({"Content-Type": "text/csv; charset=latin-1"}, 415),
+        ({"Content-Type": "text/csv; charset=utf-7"}, 415),
         (CSV | {"Content-Encoding": "gzip"}, 415),
         ({"Content-Type": "multipart/form-data"}, 400),
         ({"Content-Type": f"multipart/form-data; boundary={'x' * 300}"}, 400),

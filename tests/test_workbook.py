@@ -22,6 +22,7 @@ from ml.__main__ import main
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.tables.files import read_table
+from ml.tables.sheet import MAX_ROWS
 from ml.tables.table import Bounds, Table
 from tests.conftest import ROOT
 from tests.tables import GOOD, HEADER, guarded
@@ -194,6 +195,19 @@ def test_a_file_that_unpacks_to_too_much_is_refused_before_it_is_read(tmp_path: 
 
     assert message == "larger than 67108864 bytes, unpacked"
     assert time.process_time() - started < 1
+
+
+@pytest.mark.slow
+def test_rows_without_a_value_are_read_up_to_a_limit(tmp_path: Path) -> None:
+    content, end = workbook([["a", "b"], [1, 2]]), b"</sheetData>"
+
+    def with_blank(n_rows: int) -> bytes:
+        rows = b'<row r="9"/>' * n_rows + end
+        return changed(content, "xl/worksheets/sheet1.xml", lambda xml: xml.replace(end, rows))
+
+    assert columns_of(read(tmp_path, with_blank(10_000))) == {"a": ["1"], "b": ["2"]}
+    message = f"row 9: more than {MAX_ROWS} rows without a value: delete them"
+    assert error_of(tmp_path, with_blank(MAX_ROWS + 1)) == message
 
 
 def test_a_tree_that_no_memory_holds_ends_the_process_that_reads_it_and_nothing_else(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def _respond(
     channel = service.metrics.json if representation == "json" else service.metrics.fragment
     headers = headers_of(representation, tag, model, lang=options.language.code)
     try:
-        row = model.validator.row(sample)
+        row, may_have_notes = model.validator.read(sample)
     except InvalidSample as error:
         channel.errors(error.errors)
         if representation == "json":
@@ -140,7 +140,7 @@ def _respond(
     prediction = model.predict(row, ranks=ranks)
     is_settled = representation == "json" or header_of(scope, b"x-input") != b"unsettled"
     channel.one(model, row, prediction, started, is_settled=is_settled)
-    notes = model.validator.notes(row)
+    notes = model.validator.notes(row) if may_have_notes else ()
     if representation == "json":
         content = encoder_of(model).answer(row, prediction, notes)
     else:

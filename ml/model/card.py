@@ -14,6 +14,7 @@ from ml.errors import ModelFileError
 from ml.model.linear import Formula
 from ml.model.total import Total
 from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature, Shape, Target
+from ml.tables.marks import THOUSANDS
 from ml.tables.numbers import LARGEST
 
 MAX_FEATURES = 10_000
@@ -276,7 +277,11 @@ def _check_feature(feature: TrainedFeature) -> None:
         raise ModelFileError(f"{name}: limits, training range and example do not fit together")
     if list(feature.quantiles) != sorted(feature.quantiles):
         raise ModelFileError(f"{name}: the quantiles are not ascending")
+    if feature.thousands not in ("", *THOUSANDS) or feature.thousands == feature.decimal:
+        raise ModelFileError(f"{name}: {shown(feature.thousands)!r} is no mark between thousands")
     choices = feature.choices
+    if choices and not feature.minimum is feature.maximum is None:
+        raise ModelFileError(f"{name} is a category, and has limits: only numbers have some")
     if len(choices) > MAX_CHOICES or len(set(choices)) != len(choices) or not all(choices):
         raise ModelFileError(f"{name} does not have at most {MAX_CHOICES} different choices")
     counts, is_known = feature.counts, not choices or (feature.low >= 0 and feature.high < len(choices))

@@ -17,13 +17,7 @@ from numpy.typing import NDArray
 from ml.errors import MLError
 from ml.model.card import TrainedFeature
 from ml.model.values import UNKNOWN, Reader, Repeated, no_value_text, reader_of, short
-from ml.tables.numbers import (
-    LARGEST,
-    NotANumber,
-    NotANumberCode,
-    number_of,
-    shown_number,
-)
+from ml.tables.numbers import LARGEST, NotANumber, NotANumberCode, number_of, shown_number
 
 Code = NotANumberCode | Literal["not_a_choice", "out_of_bounds", "unknown_feature", "named_twice"]
 NoteCode = Literal["outside_training_range", "unknown_choice"]
@@ -89,11 +83,13 @@ class Validator:
             )
             for feature in features
         ]
+        # Below the positions of all choices are the words that are none of them.
+        ranges = [(0.0, math.inf) if feature.choices else (feature.low, feature.high) for feature in features]
         self._columns = [
-            (*_quick(feature, read), low, high)
-            for feature, read, (low, high) in zip(features, self._readers, limits, strict=True)
+            (*_quick(feature, read), *span, *limit)
+            for feature, read, span, limit in zip(features, self._readers, ranges, limits, strict=True)
         ]
-        self._ranges = [(feature.low, feature.high) for feature in features]
+        self._training_range = np.array(ranges).T
         minima, maxima = zip(*limits, strict=True)
         self._double = np.array(minima), np.array(maxima)
         self._single = self._double[0].astype(np.float32), self._double[1].astype(np.float32)
@@ -101,7 +97,11 @@ class Validator:
         self._some_may_lack = bool(self._may_lack.any())
 
     def row(self, sample: Mapping[str, object] | Sequence[object]) -> list[float]:
-        """Return the sample as a row in the order of the features.
+        """Return the sample as a row; see `read`."""
+        return self.read(sample)[0]
+
+    def read(self, sample: Mapping[str, object] | Sequence[object]) -> tuple[list[float], bool]:
+        """Return the sample as a row in the order of the features, and whether there may be notes about it.
 
         A number is a finite float; a category is the position of its choice, or an `UnknownWord`; no value, where the
         feature may lack it, is NaN.
@@ -113,18 +113,21 @@ class Validator:
             InvalidSample: with one error for each feature that is missing, wrong or unknown.
         """
         row: list[float] = []
+        may_have_notes = False
         # A valid sample is read in one pass; any other is read again to find all of its errors, or a unit in its text.
         if len(sample) == len(self._columns):
             try:
                 values = [sample[key] for key in self.keys] if isinstance(sample, Mapping) else sample
-                for value, (plain, read, low, high) in zip(values, self._columns, strict=True):
+                for value, (plain, read, low, high, minimum, maximum) in zip(values, self._columns, strict=True):
                     number = value if type(value) is plain else read(value)
-                    if not low <= number <= high and not (math.isnan(number) and self._may_lack[len(row)]):
-                        break
+                    if not low <= number <= high:
+                        if not minimum <= number <= maximum and not (math.isnan(number) and self._may_lack[len(row)]):
+                            break
+                        may_have_notes = True
                     row.append(number)
             except (KeyError, NotANumber):
                 pass
-        return row if len(row) == len(self._columns) else self._read_again(sample)
+        return (row, may_have_notes) if len(row) == len(self._columns) else (self._read_again(sample), True)
 
     def _read_again(self, sample: Mapping[str, object] | Sequence[object]) -> list[float]:
         if not isinstance(sample, Mapping):
@@ -156,7 +159,7 @@ class Validator:
 
     def notes(self, row: Sequence[float]) -> tuple[Note, ...]:
         """Return a note for each value outside the range of the training rows; mostly there is none."""
-        for value, (low, high) in zip(row, self._ranges, strict=True):
+        for value, (_, _, low, high, _, _) in zip(row, self._columns, strict=True):
             if not low <= value <= high:
                 break
         else:
@@ -164,6 +167,11 @@ class Validator:
         return tuple(
             note for value, feature in zip(row, self.features, strict=True) if (note := note_of(feature, value))
         )
+
+    def outside(self, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return for each value of many rows whether there is a note about it; the shape is that of the rows."""
+        lows, highs = self._training_range
+        return np.asarray((rows < lows) | (rows > highs))
 
     def _by_key(self, sample: Mapping[str, object]) -> tuple[Mapping[str, object], list[FieldError]]:
         """Return a sample with keys in place of headers, and an error for each feature that has both names in it."""
@@ -236,9 +244,13 @@ def _unread(feature: TrainedFeature, value: object, found: NotANumberCode) -> Fi
     if found == "missing":
         way_out = f"; {no_value_text(feature)} says that it has no value" if feature.has_gaps else ""
         return FieldError(feature.key, "missing", f"{title} is missing{way_out}")
-    code: Code = "not_a_choice" if feature.choices else found
     what = "one of the choices" if feature.choices else "a number"
-    if isinstance(value, str | bool | int | float):
+    if found == "not_finite":
+        return FieldError(feature.key, found, f"{title}: a number beyond all others is not {what}", _plain(value))
+    code: Code = "not_a_choice" if feature.choices else found
+    if isinstance(value, bool):
+        return FieldError(feature.key, code, f"{title}: {short(value)} is not {what}", value)
+    if isinstance(value, str | int | float):
         return FieldError(feature.key, code, f"{title}: {short(value)!r} is not {what}", _plain(value))
     kind = "an object" if isinstance(value, Mapping) else "a list"
     return FieldError(feature.key, code, f"{title} must be {what}, not {kind}")

@@ -7,16 +7,21 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from ml.tables.dataset import Feature
+from ml.tables.contents import is_marker_of_numbers
+from ml.tables.dataset import Feature, boolean_text
 from ml.tables.headers import composed
-from ml.tables.numbers import MAX_NUMBER_CHARACTERS, NotANumber, number_of, shown_number, without_marks
+from ml.tables.numbers import (
+    MAX_NUMBER_CHARACTERS,
+    NotANumber,
+    is_half_typed,
+    number_of,
+    shown_number,
+    without_marks,
+)
 
 # In a row, a word that is not among the choices: below all positions, as no value is, see `ml.model.cuts`.
 UNKNOWN = -1.0
 NO_VALUE_TEXTS = ("NA", "?", "-", "none")
-# The texts of JSON's false and true, as a table may write them.
-BOOLEANS = (("false", "no", "f", "n", "0"), ("true", "yes", "t", "y", "1"))
-
 
 Reader = Callable[[object], float]
 
@@ -51,6 +56,14 @@ def reader_of(feature: Feature) -> Reader:
     return number_of
 
 
+def is_number_of(feature: Feature, text: str) -> bool:
+    """Tell whether text is a number as a person types it for a feature."""
+    try:
+        return math.isfinite(reader_of(feature)(text)) and not feature.choices
+    except NotANumber:
+        return False
+
+
 def no_value_text(feature: Feature) -> str:
     """Return the text that stands for no value where a person types one: NA, if that is no choice."""
     texts = itertools.chain(feature.markers, NO_VALUE_TEXTS, map("none {}".format, itertools.count(2)))
@@ -73,6 +86,9 @@ def _number(feature: Feature, no_values: frozenset[str], value: object) -> float
     try:
         return number_of(without_marks(value, unit="", **marks) if feature.thousands else value)
     except NotANumber:
+        # What may be the beginning of a number is none of the markers that people type.
+        if feature.has_gaps and is_marker_of_numbers(value.strip()) and not is_half_typed(value):
+            return math.nan
         if not feature.unit:
             raise
         return number_of(without_marks(value, unit=feature.unit, **marks))
@@ -105,24 +121,19 @@ def _choice(positions: Mapping[str, float], feature: Feature, no_values: frozens
 def _plain_text(value: float, feature: Feature) -> str:
     """Return the choice that a JSON number or boolean is, or else its JSON text."""
     if isinstance(value, bool):
-        return _boolean_text(feature, is_true=value)
+        return boolean_text(feature.choices, is_true=value)
     number = number_of(value)
     # Digits beyond those of any word would be refused by str() where there are thousands of them.
     if not math.isfinite(number):
-        return str(number)
+        raise NotANumber("not_finite")
     text = shown_number(number)
     return text if text in feature.choices else repr(number) if repr(number) in feature.choices else text
 
 
-def _boolean_text(feature: Feature, *, is_true: bool) -> str:
-    """Return the choice that is this boolean, where a column's two choices are one pair of `BOOLEANS`, or its text."""
-    by_lower = {choice.lower(): choice for choice in feature.choices}
-    pair = next((pair for pair in zip(*BOOLEANS, strict=True) if by_lower.keys() == {*pair}), ("false", "true"))
-    return by_lower.get(pair[is_true], pair[is_true])
-
-
 def short(value: object) -> str:
     """Return a value as text that is not longer than a number, for a message."""
+    if isinstance(value, bool):
+        return str(value).lower()  # as JSON writes it
     # str() of an int of more than 4,300 digits raises; repr of what float() makes of it does not.
     text = repr(number_of(value)) if type(value) is int else str(value)
     return text if len(text) <= MAX_NUMBER_CHARACTERS else text[:MAX_NUMBER_CHARACTERS] + "…"

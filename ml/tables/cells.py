@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.tables.dataset import Feature
+from ml.tables.contents import is_marker_of_numbers, marker_spellings
+from ml.tables.dataset import Feature, boolean_text
 from ml.tables.headers import composed
 from ml.tables.marks import Marks, Written, both_readings, number_in, same_unit, written
 from ml.tables.numbers import MAX_NUMBER_CHARACTERS, NotANumber, is_digits, plain_numbers, shown_number
@@ -25,7 +26,8 @@ class CellReader:
     A number with the other decimal mark is read too where it can mean nothing else: 5,6 but not 4,200.
 
     Args:
-        gaps: texts that stand for no value; they count only where the feature may have none.
+        gaps: texts that stand for no value, besides those that do among numbers; they count only where the feature may
+            have none.
         marks: those of this table, if somebody has said them; then no others are read.
 
     Attributes:
@@ -38,8 +40,15 @@ class CellReader:
         self.is_plain = not feature.choices and self.marks == Marks()
         self._feature = feature
         self._is_said = marks is not None
-        self._gaps = {"", *gaps} if feature.has_gaps else frozenset[str]()
+        known = () if feature.choices else marker_spellings()
+        self._gaps = frozenset(("", *gaps, *known)) if feature.has_gaps else frozenset[str]()
         self._positions = {choice: float(position) for position, choice in enumerate(feature.choices)}
+        # As JSON and spreadsheets write booleans, whatever the training table had.
+        if len(feature.choices) == 2:
+            for text, is_true in (("true", True), ("TRUE", True), ("false", False), ("FALSE", False)):
+                choice = boolean_text(feature.choices, is_true=is_true)
+                if choice in feature.choices:
+                    self._positions.setdefault(text, self._positions[choice])
 
     def read(self, cells: Sequence[str]) -> NDArray[np.float64] | None:
         """Return the values of cells, shape (n,); None if one of them is wrong, or has to be looked at by itself."""
@@ -67,6 +76,8 @@ class CellReader:
         if not text:
             raise NotANumber("missing")
         found = written(text)
+        if found is None and self._gaps and is_marker_of_numbers(text):
+            return math.nan
         if found is None or (found.unit and not same_unit(found.unit, self._feature.unit)):
             raise NotANumber("not_a_number")
         return self._number(text, found)

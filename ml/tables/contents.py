@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.tables.headers import Column, composed
+from ml.tables.dataset import BOOLEANS
+from ml.tables.headers import Column, composed, listed
 from ml.tables.marks import Evidence, Marks, Written, evidence_of, number_in, same_unit, written
-from ml.tables.numbers import MAX_NUMBER_CHARACTERS
+from ml.tables.numbers import MAX_NUMBER_CHARACTERS, is_digits, number_of, shown_number
+from ml.tables.rows import shown
 
 # Texts that stand for no value where all others in the column are numbers, without regard to case.
 NUMBER_MARKERS = {
@@ -22,6 +26,7 @@ NUMBER_MARKERS = {
 # Among words the others may be words themselves: None is the name of a class in some tables, - is that of a sign.
 WORD_MARKERS = {"NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "Null", "?", "<NA>", "#N/A"}
 _MARKER_CHARACTERS = 8
+_SHOWN_GROUPS = 3
 # A number with a point that may as well divide thousands.
 _OPEN_POINT = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 
@@ -82,6 +87,33 @@ def contents_of(
 def is_marker_of_numbers(text: str) -> bool:
     """Tell whether a text stands for no value beside numbers."""
     return len(text) <= _MARKER_CHARACTERS and text.casefold() in NUMBER_MARKERS
+
+
+@cache
+def marker_spellings() -> Set[str]:
+    """Return the texts that stand for no value beside numbers, as most tables spell them."""
+    return WORD_MARKERS.union(NUMBER_MARKERS, map(str.upper, NUMBER_MARKERS), map(str.capitalize, NUMBER_MARKERS))
+
+
+def alike(words: Iterable[str], what: str) -> list[str]:
+    """Return a sentence for each of the first groups of words that may be one: they differ in case or space, or are
+    the same number or the same truth, as 1 and yes are.
+
+    Args:
+        what: they are in the model, in the plural.
+    """
+    spelled: dict[str, list[str]] = {}
+    for word in words:
+        key = shown_number(number_of(word)) if is_digits(word) else " ".join(word.casefold().split())
+        spelled.setdefault(key, []).append(word)
+    groups = [group for group in spelled.values() if len(group) > 1]
+    for texts in BOOLEANS:
+        found = [spelled[text] for text in texts if text in spelled]
+        groups += [[*itertools.chain.from_iterable(found)]] if len(found) > 1 else []
+    return [
+        f"{listed(map(shown, group))} may mean the same, but are different {what}: write them in one way"
+        for group in groups[:_SHOWN_GROUPS]
+    ]
 
 
 def _plain(column: Column, texts: Sequence[str], *, has_types: bool, missing: Collection[str]) -> Contents | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 MAX_TEXT = 1_000
 # The most words of a category; a model knows no difference between rarer ones.
 MAX_CHOICES = 254
+# The texts of false and true, as a table may write them.
+BOOLEANS = (("false", "no", "f", "n", "0"), ("true", "yes", "t", "y", "1"))
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +48,13 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     markers: tuple[str, ...] = ()
     decimal: Literal[".", ","] = "."
     thousands: str = ""
+
+
+def boolean_text(choices: Collection[str], *, is_true: bool) -> str:
+    """Return the choice that is this boolean, where both choices are one pair of `BOOLEANS`, or else its JSON text."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    pair = next((pair for pair in zip(*BOOLEANS, strict=True) if by_lower.keys() == {*pair}), ("false", "true"))
+    return by_lower.get(pair[is_true], pair[is_true])
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):

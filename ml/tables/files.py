@@ -14,7 +14,7 @@ from typing import IO
 from ml.errors import DatasetError
 from ml.tables.columns import Columns
 from ml.tables.dialect import SEPARATORS
-from ml.tables.encoding import TextDecoder
+from ml.tables.encoding import TextDecoder, encoding_said
 from ml.tables.filekind import START_BYTES, Kind, is_json, kind_of
 from ml.tables.header_rows import named_classes, without_header_rows
 from ml.tables.parquet import read_parquet
@@ -159,14 +159,7 @@ def _blocks(first: str, texts: Iterator[str], reader: RowReader) -> Iterator[Blo
 
 def _inferred(reader: RowReader, decoder: TextDecoder, columns: Columns) -> list[str]:
     assert reader.dialect is not None  # there is a header
-    inferred = [f"separated by {SEPARATORS[reader.dialect.separator]}", *reader.inferred]
-    if decoder.encoding.startswith("utf-16"):
-        inferred.append("the text is UTF-16")
-    if decoder.first_odd_line:
-        inferred.append(
-            f"bytes that are not UTF-8, the first on line {decoder.first_odd_line}, are read as Windows-1252: "
-            "--encoding names another encoding"
-        )
+    inferred = [f"separated by {SEPARATORS[reader.dialect.separator]}", *reader.inferred, *encoding_said(decoder)]
     if reader.blank_lines:
         inferred.append(f"blank lines left out: {reader.blank_lines}")
     if columns.blank_rows:

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
+from ml.tables.dataset import Feature
+from ml.tables.marks import same_unit, written
 from ml.tables.numbers import is_number, number_of
 from ml.tables.rows import shown
 from ml.tables.table import TEXT, Table
@@ -78,6 +80,32 @@ def without_header_rows(table: Table) -> Table:
     table = _without_blank_columns(table)
     _refuse_missing_header(table)
     return _without_types(table) or _without_units(table) or table
+
+
+def header_row_of(features: Sequence[Feature], cells: Sequence[str], row: Sequence[str], above: str) -> str:
+    """Return what a row of a table to be scored has instead of values: `units`, `types`, `roles`, or nothing.
+
+    Training leaves such rows out by all of the rows below; here one is known by what the model knows.
+
+    Args:
+        cells: those of the features, in their order.
+        row: all cells.
+        above: the row above: `header`, or `types`, below which roles may stand.
+    """
+    if above == "types":
+        return "roles" if any(row) and all(_ROLES.fullmatch(cell.strip().lower()) for cell in row) else ""
+    kind = ""
+    for feature, cell in zip(features, cells, strict=True):
+        text = cell.strip()
+        if feature.choices or text.lower() in _NO_VALUE:
+            continue
+        if feature.unit and same_unit(text.strip("()[]"), feature.unit):
+            kind = "units"
+        elif text.lower() in _TYPES:
+            kind = kind or "types"
+        elif len(text) > _UNIT_CHARACTERS or written(text) is not None:
+            return ""
+    return kind
 
 
 def _without_blank_columns(table: Table) -> Table:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.tables.contents import WORD_MARKERS, Contents
+from ml.tables.contents import WORD_MARKERS, Contents, alike
 from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature
 from ml.tables.headers import Column, Limits, listed
 from ml.tables.marks import Marks
@@ -186,7 +186,7 @@ class Kinds:
             key=column.key, title=column.title, unit=column.unit, header=column.header, choices=choices,
             has_gaps=n_gaps > 0, markers=used,
         )  # fmt: skip
-        said = [_named(feature), _choices_said(choices), *_gaps_said(feature, n_gaps)]
+        said = [_named(feature), _choices_said(choices), *_gaps_said(feature, n_gaps), *alike(choices, "choices")]
         if len(present) > len(ranked):
             rest = len(codes) - n_gaps - chosen
             said.append(f"the most frequent of {len(present)}; {rows(rest)} with others count as no value")
@@ -215,7 +215,7 @@ def _reason_against_number(column: Column, different: NDArray[np.float64], n_row
     low, high = different[0], different[-1]
     if high - low == n_rows - 1:
         return f"row numbers, {shown_number(float(low))} to {shown_number(float(high))}"
-    return "an identifier, another one in each row" if _names_identifier(column.header) else ""
+    return _named_identifier(column.header)
 
 
 def _reason_against_words(column: Column, texts: Sequence[str], n_rows: int, n_gaps: int, n_chosen: int) -> str:
@@ -230,8 +230,8 @@ def _reason_against_words(column: Column, texts: Sequence[str], n_rows: int, n_g
         return f"every row has {shown(texts[0])}"
     if all(map(_DATE_OR_TIME.fullmatch, texts)):
         return f"dates or times, as {shown(texts[0])}"
-    if len(texts) == n_given and _names_identifier(column.header):
-        return "an identifier, another one in each row"
+    if len(texts) == n_given and (reason := _named_identifier(column.header)):
+        return reason
     if len(texts) == n_given > FEW_ALL_DIFFERENT:
         return f"text, another one in each row, as {shown(texts[0])}"
     if len(texts) > FEW and (len(texts) > MOSTLY_DIFFERENT * n_given or n_chosen < WORTH_CHOOSING * n_given):
@@ -239,9 +239,13 @@ def _reason_against_words(column: Column, texts: Sequence[str], n_rows: int, n_g
     return ""
 
 
-def _names_identifier(header: str) -> bool:
+def _named_identifier(header: str) -> str:
+    """Return why a column of this name has no use where each row has another value; or nothing."""
+    if _BY_PLACE.fullmatch(header):
+        return "another value in each row, and its column has no name"
     key = re.sub(r"\W+", "_", header.casefold()).strip("_")
-    return key in _IDENTIFIERS or bool(_IDENTIFIER.fullmatch(header) or _BY_PLACE.fullmatch(header))
+    is_named = key in _IDENTIFIERS or _IDENTIFIER.fullmatch(header)
+    return "an identifier, another one in each row" if is_named else ""
 
 
 def _named(feature: Feature) -> str:

@@ -34,6 +34,7 @@ class Place(msgspec.Struct, frozen=True):
         added: how many new columns there are.
         answers: 12 hex digits that two models share when they have the same features and labels.
         marks: those of the table's numbers, if somebody has said them.
+        has_odd_bytes: whether rows before had bytes that are not UTF-8, and one of them says so.
 
     Raises:
         DatasetError: no table can have such a place.
@@ -46,6 +47,7 @@ class Place(msgspec.Struct, frozen=True):
     added: int
     answers: str
     marks: Marks | None = None
+    has_odd_bytes: bool = False
 
     def __post_init__(self) -> None:
         """Check what would break the scoring of the next row: a place may come from anybody."""

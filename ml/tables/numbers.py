@@ -68,15 +68,20 @@ def is_digits(text: str) -> bool:
 
 
 def without_marks(text: str, *, unit: str, decimal: str, thousands: str) -> str:
-    """Return text without the unit before or behind a number, and without thousands marks that divide it in threes."""
+    """Return text without the unit before or behind a number, and without the thousands marks that divide it in threes.
+
+    Raises:
+        NotANumber: the mark divides something else: 5.07 where 5.079 is five thousand.
+    """
     text = text.strip()
     if unit:
         text = text.removesuffix(unit).removeprefix(unit).strip()
     if thousands and thousands in text:
         whole, mark, fraction = text.partition(decimal)
         first, *threes = whole.lstrip("+-\u2212").split(thousands)
-        if 1 <= len(first) <= 3 and all(len(three) == 3 for three in threes):
-            return whole.replace(thousands, "") + mark + fraction
+        if not (1 <= len(first) <= 3 and all(len(three) == 3 for three in threes)):
+            raise NotANumber("not_a_number")
+        return whole.replace(thousands, "") + mark + fraction
     return text
 
 

@@ -84,6 +84,11 @@ def main() -> None:
         _write(Piece(error=f"the Excel file cannot be read: {error or type(error).__name__}", is_last=True))
 
 
+def cpu_s_of(size: int) -> int:
+    """Return the seconds of processor time that a file of so many bytes may take: five times what most of them take."""
+    return 10 + size // 2**21
+
+
 def _bound(options: Options) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (options.cpu_s, options.cpu_s + 1))
     try:
@@ -103,8 +108,9 @@ def _pieces(file: BinaryIO, options: Options, openpyxl: Any) -> Iterator[Piece]:
     with zipfile.ZipFile(file) as archive:
         _check(archive, options)
     book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-    sheet, inferred = _chosen(book, options.sheet)
-    reading = _Sheet(book, sheet)
+    blank = iter(range(MAX_ROWS))
+    sheet, inferred = _chosen(book, options.sheet, blank)
+    reading = _Sheet(book, sheet, blank)
     rows: list[list[str]] = []
     lines: list[int] = []
     n_cells = n_characters = came = 0
@@ -128,8 +134,12 @@ def _pieces(file: BinaryIO, options: Options, openpyxl: Any) -> Iterator[Piece]:
 def _check(archive: zipfile.ZipFile, options: Options) -> None:
     """Refuse what would take too much to read, by the sizes that the archive states: it gives no more than these."""
     members = archive.infolist()
-    if sum(member.file_size for member in members) > options.max_bytes:
+    size = sum(member.file_size for member in members)
+    if size > options.max_bytes:
         raise DatasetError(f"larger than {options.max_bytes} bytes, unpacked")
+    cpu_s = cpu_s_of(size)
+    if cpu_s < options.cpu_s:
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     for member in members:
         name = member.filename
         if name.endswith((".xml", ".rels")):
@@ -158,16 +168,16 @@ def _refuse_document_type(prolog: bytes, name: str) -> None:
         raise DatasetError(f"{shown(name)} in it has no element in its first {_PROLOG_BYTES} bytes")
 
 
-def _chosen(book: Any, name: str | None) -> tuple[Any, list[str]]:
+def _chosen(book: Any, name: str | None, blank: Iterator[int]) -> tuple[Any, list[str]]:
     """Return the sheet of a name, or the first one that has cells, and what to say about the others."""
     sheets = {sheet.title: sheet for sheet in book.worksheets}
     if name is not None:
         if name not in sheets:
             raise DatasetError(f"no sheet is called {shown(name)}: {listed(sheets)}")
         return sheets[name], []
-    full = [sheet for sheet in sheets.values() if sheet.sheet_state == "visible" and _has_cells(book, sheet)]
+    full = [sheet for sheet in sheets.values() if sheet.sheet_state == "visible" and _has_cells(book, sheet, blank)]
     # A sheet with one row is no table, but a cover.
-    full.sort(key=lambda sheet: not _has_cells(book, sheet, rows=2))
+    full.sort(key=lambda sheet: not _has_cells(book, sheet, blank, rows=2))
     if not full:
         raise DatasetError("no sheet of the Excel file has cells")
     inferred = [f"sheet {shown(full[0].title)}"] if len(sheets) > 1 else []
@@ -177,17 +187,22 @@ def _chosen(book: Any, name: str | None) -> tuple[Any, list[str]]:
     return full[0], inferred
 
 
-def _has_cells(book: Any, sheet: Any, *, rows: int = 1) -> bool:
+def _has_cells(book: Any, sheet: Any, blank: Iterator[int], *, rows: int = 1) -> bool:
     """Tell whether a sheet has at least so many rows with cells."""
-    return len([*islice(_Sheet(book, sheet).rows(), rows)]) == rows
+    return len([*islice(_Sheet(book, sheet, blank).rows(), rows)]) == rows
 
 
 class _Sheet:
-    """The cells of one sheet."""
+    """The cells of one sheet.
 
-    def __init__(self, book: Any, sheet: Any) -> None:
+    Args:
+        blank: gives a number for each row without a value that may still be read, of any sheet.
+    """
+
+    def __init__(self, book: Any, sheet: Any, blank: Iterator[int]) -> None:
         from openpyxl.worksheet._reader import FORMULA_TAG, WorkSheetParser
 
+        self._blank = blank
         self._errors: list[str] = []
         self._n_errors = self._n_formulas = 0
         counted = self
@@ -227,6 +242,8 @@ class _Sheet:
                     raise DatasetError(f"row {line}: a row of more than {MAX_ROW_CHARACTERS} characters")
                 if cells:
                     yield line, cells
+                elif next(self._blank, None) is None:
+                    raise DatasetError(f"row {line}: more than {MAX_ROWS} rows without a value: delete them")
 
     def inferred(self) -> list[str]:
         """Return what was left out, one sentence each."""

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.tables.contents import WORD_MARKERS, Contents
+from ml.tables.contents import WORD_MARKERS, Contents, alike
 from ml.tables.dataset import MAX_TEXT, Target
 from ml.tables.headers import Column, find, key_of, listed, one_line
 from ml.tables.kinds import ordered
@@ -159,6 +159,7 @@ def _classes(
         f"class column: {one_line(column.header)}{why}{hint}",
         "classes: " + ", ".join(f"{one_line(names[key])} ({rows(sizes[key])})" for key in _in_order(names, labels)),
         *(_merged(names[key], spelled) for key, spelled in spellings.items() if len(spelled) > 1),
+        *alike(labels, "classes"),
         *_left_out(len(contents.codes) - n_given),
     ]
     if lone:

@@ -9,16 +9,16 @@ from types import MappingProxyType
 
 import msgspec
 import numpy as np
-from msgspec import Raw, UnsetType, structs
+from msgspec import UNSET, Raw, UnsetType, structs
 from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Batch
-from ml.model.sample import MAX_ERRORS, InvalidSample
+from ml.model.sample import MAX_ERRORS, InvalidSample, Note, note_of
 from ml.model.values import UNKNOWN
 from web.api.decoder import decode_sample
 from web.api.encoder import encoded, encoder_of, intervals_of
-from web.api.messages import PredictionsFrame, QuantitiesFrame
+from web.api.messages import PredictionsFrame, QuantitiesFrame, SamplesNote
 from web.metrics.channel import Channel, outcomes_of
 from web.problems import Problem, SampleError
 
@@ -107,14 +107,23 @@ async def encode_answers(
 
 
 async def encode_frame(
-    model: Classifier, rows: NDArray[np.float64], request_id: Raw | UnsetType, channel: Channel
+    model: Classifier,
+    rows: NDArray[np.float64],
+    request_id: Raw | UnsetType,
+    channel: Channel,
+    *,
+    unknown: Mapping[int, Sequence[float]] = MappingProxyType({}),
 ) -> str:
-    """Return the stream's reply to rows, shape (n, n_features): a list of values or one a label, in their order."""
+    """Return the stream's reply to rows, shape (n, n_features): a list of values or one a label, in their order.
+
+    `unknown` are the rows with unknown words, as `read` returns them.
+    """
     answers = await predict(model, rows, channel)
     channel.many(model, rows, outcomes_of(model, answers))
+    notes = await _notes(model, rows, unknown) or UNSET
     if model.quantity:
         values, interval = answers.values, model.quantity.interval
-        reply = QuantitiesFrame(request_id, encoded(values), intervals_of(values, interval), model.version)
+        reply = QuantitiesFrame(request_id, encoded(values), intervals_of(values, interval), model.version, notes)
         return msgspec.json.encode(reply).decode()
     labels = [model.labels[index] for index in answers.indices.tolist()]
     columns: dict[str, Raw] = {}
@@ -122,5 +131,23 @@ async def encode_frame(
         columns[label] = encoded(answers.probabilities[:, index])
         if len(rows) > VALUES_A_SLICE:
             await asyncio.sleep(0)
-    frame = PredictionsFrame(request_id, labels, columns, model.version)
+    frame = PredictionsFrame(request_id, labels, columns, model.version, notes)
     return msgspec.json.encode(frame).decode()
+
+
+async def _notes(
+    model: Classifier, rows: NDArray[np.float64], unknown: Mapping[int, Sequence[float]]
+) -> list[SamplesNote]:
+    """Return the notes about rows, each with the indices of its rows, in the order of the features."""
+    outside = model.validator.outside(rows)
+    found: dict[Note, list[int]] = {}
+    for at in np.flatnonzero(outside.any(axis=0)).tolist():
+        feature, indices = model.features[at], np.flatnonzero(outside[:, at]).tolist()
+        for number, index in enumerate(indices if feature.choices else indices[:1]):
+            note = note_of(feature, unknown[index][at] if feature.choices else rows[index, at].item())
+            assert note is not None  # it is outside
+            found.setdefault(note, []).extend([index] if feature.choices else indices)
+            if number % VALUES_A_SLICE == VALUES_A_SLICE - 1:
+                await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    return [SamplesNote(**structs.asdict(note), samples=indices) for note, indices in found.items()]

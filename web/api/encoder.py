@@ -53,9 +53,11 @@ class Encoder:
         encoded_notes = msgspec.json.encode(notes) if notes else b"[]"
         return b"".join((self._start, sample, b",", self._members(prediction), b',"notes":', encoded_notes, b"}"))
 
-    def frame(self, request_id: Raw | UnsetType, prediction: Prediction) -> str:
+    def frame(self, request_id: Raw | UnsetType, prediction: Prediction, notes: Sequence[Note] = ()) -> str:
         """Return the stream's reply to a sample."""
         end = self._frame_end(prediction)
+        if notes:
+            end = f'{end[:-1]},"notes":{msgspec.json.encode(notes).decode()}}}'
         if request_id is UNSET:
             return f'{{"type":"prediction",{end}'
         return f'{{"type":"prediction","id":{str(request_id, "utf-8")},{end}'

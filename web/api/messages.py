@@ -104,6 +104,13 @@ class PredictionFrame(msgspec.Struct, frozen=True, tag="prediction"):
     label: str
     probabilities: dict[str, float]
     version: str
+    notes: Sequence[Note] | UnsetType = UNSET  # where there are any, here and below
+
+
+class SamplesNote(Note, frozen=True, kw_only=True):
+    """A note about a value of some samples of many, with their indices."""
+
+    samples: list[int]
 
 
 class PredictionsFrame(msgspec.Struct, frozen=True, tag="predictions"):
@@ -113,6 +120,7 @@ class PredictionsFrame(msgspec.Struct, frozen=True, tag="predictions"):
     labels: list[str]
     probabilities: dict[str, _Numbers]
     version: str
+    notes: Sequence[SamplesNote] | UnsetType = UNSET
 
 
 class QuantityFrame(msgspec.Struct, frozen=True, tag="prediction"):
@@ -122,6 +130,7 @@ class QuantityFrame(msgspec.Struct, frozen=True, tag="prediction"):
     value: float
     interval: ValueInterval
     version: str
+    notes: Sequence[Note] | UnsetType = UNSET
 
 
 class Intervals(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +148,7 @@ class QuantitiesFrame(msgspec.Struct, frozen=True, tag="predictions"):
     values: _Numbers
     interval: Intervals
     version: str
+    notes: Sequence[SamplesNote] | UnsetType = UNSET
 
 
 class ErrorFrame(msgspec.Struct, frozen=True, tag="error"):
@@ -161,7 +171,7 @@ class ModelFeature(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         header: of its column in the training table; a sample may name the feature by it.
         titles: the title in other languages, by language code.
-        choices: the words that were seen in training; any other word is unknown, and a note on HTTP.
+        choices: the words that were seen in training; any other word is unknown, with a note.
         nullable: whether a sample may lack the value: null.
         minimum, maximum: the limits that a sample must keep; null is no limit.
         low, high, quantiles: the span and the 0 %, 10 %, ... 100 % quantiles of the training rows; a category has none.

@@ -149,10 +149,12 @@ def _score(model: Classifier, settings: Settings) -> Json:
         "description": (
             "The table comes back as CSV, while it is sent if it is text, with new columns at its end: "
             f"{', '.join(added)}, {notes} on the values, and {why}, which says why a row has no answer. The header "
-            "names the features, in any order; other columns are kept. Numbers are read by the marks of training, or "
-            "by those that the query names, as decimal=, and thousands=. do. If the file turns out to be no table "
-            "after rows were answered, a last row says why and the connection ends without the end of the answer."
+            "names the features, in any order; other columns are kept. Numbers are read by the marks of training, "
+            "unless the query names others; the answer is UTF-8, whatever the encoding of the file is. If the file "
+            "turns out to be no table after rows were answered, a last row says why and the connection ends without "
+            "the end of the answer."
         ),
+        "parameters": _table_options(),
         "requestBody": {
             "required": True,
             "content": {
@@ -211,6 +213,14 @@ def _binary(model: Classifier) -> str:
     )
 
 
+def _table_options() -> list[Json]:
+    return [_option("decimal", ","), _option("thousands", "."), _option("encoding", "windows-1252")]
+
+
+def _option(name: str, example: str) -> Json:
+    return {"name": name, "in": "query", "schema": {"type": "string"}, "example": example}
+
+
 def _score_stream() -> Json:
     frames = [ref(name) for name in ("ModelFrame", "RowsFrame", "ErrorFrame")]
     return {
@@ -223,7 +233,7 @@ def _score_stream() -> Json:
             "connection; with retry_after_s the file goes on after so many seconds. With strict=1 a row without an "
             "answer ends the file."
         ),
-        "parameters": [{"name": "strict", "in": "query", "schema": {"type": "string"}, "example": "1"}],
+        "parameters": [*_table_options(), _option("strict", "1")],
         "responses": {
             "101": {
                 "description": "The websocket is open.",

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.scored import Part
-from web.api.scoring import Scoring, Uploads, encoded, marks_in, unusable
+from web.api.scoring import Scoring, Uploads, encoded, encoding_in, marks_in, unusable
 from web.api.stream import upgrade_required
 from web.api.upload import Body, too_large
 from web.api.uploaded_file import UploadedFile
@@ -49,8 +49,12 @@ class Score:
     async def _answer(self, scope: Scope, body: Body) -> None:
         service = service_of(scope)
         file = UploadedFile(scope, body)
-        marks = marks_in(query_of(scope))
-        with closing(Scoring(service.model, self._uploads, service.metrics.score, marks=marks)) as scoring:
+        query = query_of(scope)
+        scoring = Scoring(
+            service.model, self._uploads, service.metrics.score,
+            marks=marks_in(query), encoding=encoding_in(query, file.charset),
+        )  # fmt: skip
+        with closing(scoring):
             await self._score(scope, body, file, scoring)
 
     async def _score(self, scope: Scope, body: Body, file: UploadedFile, scoring: Scoring) -> None:

@@ -7,9 +7,10 @@ that was not followed by such a frame, sends the newest `resume` as a text frame
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -22,10 +23,10 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
 from ml.scored import BadRow, Part
+from ml.tables.encoding import encoding_named
 from ml.tables.layout import OtherAnswers, Place
-from ml.tables.marks import Marks
 from web.api.messages import ErrorFrame, RowError, RowsFrame, ValueSummary
-from web.api.scoring import Scoring, Uploads, encoded, marks_in, shown, unusable
+from web.api.scoring import Scoring, Uploads, encoded, encoding_in, marks_in, shown, unusable
 from web.api.stream import announcement
 from web.problems import Problem, too_many
 from web.requests import query_of
@@ -46,7 +47,7 @@ DONE, REFUSED, TRY_AGAIN_LATER = 1000, 1008, 1013
 class _Resume(msgspec.Struct, frozen=True):
     read: Annotated[int, Meta(ge=0, le=2**53)]
     place: Place
-    encoding: Literal["utf-8", "utf-16-le", "utf-16-be"]
+    encoding: Annotated[str, Meta(max_length=20)]
 
 
 class ScoreStream:
@@ -62,9 +63,7 @@ class ScoreStream:
             await websocket.accept(headers=[(b"x-request-id", scope["state"]["request_id"].encode())])
             with service.metrics.socket():
                 try:
-                    query = query_of(scope)
-                    strict, marks = query.get("strict") == "1", marks_in(query)
-                    file = _File(service, self._uploads, websocket, strict=strict, marks=marks)
+                    file = _File(service, self._uploads, websocket, query_of(scope))
                     await file.announce()
                     with self._uploads.entered():
                         await file.answer()
@@ -82,14 +81,11 @@ async def _refuse(websocket: WebSocket, problem: Problem) -> None:
 class _File:
     """One file on one connection."""
 
-    def __init__(
-        self, service: Service, uploads: Uploads, websocket: WebSocket, *, strict: bool, marks: Marks | None
-    ) -> None:
+    def __init__(self, service: Service, uploads: Uploads, websocket: WebSocket, query: Mapping[str, str]) -> None:
         self._service = service
         self._uploads = uploads
         self._websocket = websocket
-        self._strict = strict
-        self._marks = marks
+        self._query = query
         self._model: Classifier | None = None  # that was announced
         self._answers = _Answers(service.model)
 
@@ -98,7 +94,8 @@ class _File:
 
         Raises:
             Problem: 413, the file is too large; 422, it is no table of the model's features; 409, the model now has
-                others; 429, there are too many frames; 400, a frame is of another kind, or resumes nothing.
+                others; 429, there are too many frames; 400, a frame is of another kind, or resumes nothing, or the
+                query names marks or an encoding that there are not.
         """
         client = self._websocket.client
         address = client.host if client else ""
@@ -144,9 +141,10 @@ class _File:
     def _begin(self, model: Classifier, text: str | None) -> Scoring:
         resume = _resume_of(text) if text else None
         return Scoring(
-            model, self._uploads, self._service.metrics.score, strict=self._strict, marks=self._marks,
+            model, self._uploads, self._service.metrics.score,
+            strict=self._query.get("strict") == "1", marks=marks_in(self._query), encoding=encoding_in(self._query),
             place=resume.place if resume else None, start=resume.read if resume else 0,
-            encoding=resume.encoding if resume else "", on_answers=self._take,
+            found=resume.encoding if resume else "", on_answers=self._take,
         )  # fmt: skip
 
     def _take(self, rows: NDArray[np.float64], outcomes: NDArray[Any]) -> None:
@@ -186,7 +184,9 @@ def _resume_of(text: str) -> _Resume:
     try:
         if len(text) > MAX_RESUME_CHARACTERS:
             raise DatasetError("the text that resumes a file is too long")
-        return msgspec.json.decode(text, type=_Resume)
+        resume = msgspec.json.decode(text, type=_Resume)
+        encoding_named(resume.encoding)
+        return resume
     except (msgspec.MsgspecError, UnicodeError, RecursionError, DatasetError) as error:
         raise Problem(400, "the text resumes no file: send the resume of the last rows as it came") from error
 

@@ -16,7 +16,7 @@ from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.score import Scorer
 from ml.scored import Part
-from ml.tables.encoding import TextDecoder
+from ml.tables.encoding import TextDecoder, encoding_named
 from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.layout import Place
 from ml.tables.marks import Marks, marks_named
@@ -29,6 +29,7 @@ from web.settings import Settings
 # Text that is looked at in one go, and cells that leave in one go: each takes about a millisecond.
 SLICE_CHARACTERS = 2**14
 SLICE_CELLS = 2**12
+_UTF_8 = (b"", b"utf-8", b"utf8", b"us-ascii")
 
 OnAnswers = Callable[[NDArray[np.float64], NDArray[Any]], object]
 """Is called with rows that were answered, shape (n, n_features), and their outcomes (`web.metrics.channel`)."""
@@ -84,7 +85,9 @@ class Scoring:
     Text is scored as it comes, an Excel file when all of it has come. It is closed when it is no longer needed.
 
     Args:
-        place, start, encoding: go on there, and with the byte of the file, counted from 0, at which that row starts.
+        place, start, found: go on there, with the byte of the file, counted from 0, at which that row starts, in the
+            encoding that was found out.
+        encoding: of text; empty finds it out.
         strict, marks: as for `Scorer`.
         on_answers: is told each row that has an answer.
 
@@ -105,6 +108,7 @@ class Scoring:
         *,
         place: Place | None = None,
         start: int = 0,
+        found: str = "",
         encoding: str = "",
         strict: bool = False,
         marks: Marks | None = None,
@@ -117,7 +121,7 @@ class Scoring:
         self._scorer = Scorer(
             model, max_cells=SLICE_CELLS, guarded=True, strict=strict, place=place, marks=marks, predict=self._predict
         )
-        self._decoder = TextDecoder.going_on(encoding) if encoding else TextDecoder()
+        self._decoder = TextDecoder(encoding, found=found)
         self._start = b""  # of a file that may be of either kind
         self._is_text = place is not None
         self._workbook: Workbook | None = None
@@ -251,9 +255,23 @@ def marks_in(query: Mapping[str, str]) -> Marks | None:
         raise Problem(400, str(error)) from error
 
 
+def encoding_in(query: Mapping[str, str], charset: bytes = b"") -> str:
+    """Return the encoding that a query names for its table, or else the charset of its content type; empty for none.
+
+    Raises:
+        Problem: 400, there is no such encoding; 415, no such charset.
+    """
+    name = query.get("encoding", "")
+    try:
+        # A table that is called UTF-8 may be in another encoding all the same: that is the default of many programs.
+        return encoding_named(name) or ("" if charset.lower() in _UTF_8 else encoding_named(charset.decode("latin-1")))
+    except DatasetError as error:
+        raise Problem(400 if name else 415, str(error)) from error
+
+
 def encoded(text: str) -> bytes:
-    """Return the bytes of the table's text, which may hold bytes that are not UTF-8."""
-    return text.encode(errors="surrogateescape")
+    """Return the bytes of the table's text: UTF-8, whatever the encoding of the file is."""
+    return text.encode(errors="replace")
 
 
 def unusable(error: DatasetError) -> Problem:

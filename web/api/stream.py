@@ -200,11 +200,12 @@ async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metr
     try:
         request = decoder.decode_frame(text, max_values=settings.max_samples * len(model.features))
         if request.sample is not UNSET and request.samples is UNSET:
-            row = model.validator.row(decoder.decode_sample(request.sample))
+            row, may_have_notes = model.validator.read(decoder.decode_sample(request.sample))
             started = perf_counter()
             prediction = model.predict(row)
             metrics.stream.one(model, row, prediction, started)
-            return encoder_of(model).frame(request.id, prediction)
+            notes = model.validator.notes(row) if may_have_notes else ()
+            return encoder_of(model).frame(request.id, prediction, notes)
         return await _batch_reply(request, model, settings, metrics)
     except InvalidSample as error:
         request_id, problem = request.id, Problem(422, str(error), error.errors)
@@ -220,8 +221,8 @@ async def _batch_reply(request: StreamRequest, model: Classifier, settings: Sett
         raise Problem(422, 'a frame has either "sample" or "samples"')
     if len(request.samples) > settings.max_samples:
         raise Problem(413, f"{len(request.samples)} samples in one frame, at most {settings.max_samples} are allowed")
-    rows, _ = await batch.read(model, request.samples)
-    return await batch.encode_frame(model, rows, request.id, metrics.stream)
+    rows, unknown = await batch.read(model, request.samples)
+    return await batch.encode_frame(model, rows, request.id, metrics.stream, unknown=unknown)
 
 
 async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> Message:

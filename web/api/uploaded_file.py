@@ -17,7 +17,6 @@ FIELD = b"file"
 EXCEL = b"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 # Of a form that are read in one go: it may have a part in every 50 bytes, which take some 5 ms.
 FORM_BYTES = 2**12
-_CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
 _PLAIN = (b"", b"binary", b"8bit", b"7bit")
 
 
@@ -28,6 +27,7 @@ class UploadedFile:
 
     Attributes:
         name: what the client calls it, once its first byte has been read; may be empty.
+        charset: of the content type; empty if it names none.
 
     Raises:
         Problem: on construction: 415, the body is of another kind, or compressed; 400, its form has no boundary.
@@ -39,10 +39,11 @@ class UploadedFile:
         if header_of(scope, b"content-encoding") not in (b"", b"identity"):
             raise Problem(415, "a compressed body is not read")
         media_type, parameters = content_type_of(scope)
+        if media_type == b"application/json" or media_type.endswith((b"+json", b"ndjson", b"jsonl")):
+            raise Problem(415, 'JSON is no table: send it to /predict as {"samples": […]}, or save it as CSV')
         if media_type not in (b"text/csv", EXCEL, b"multipart/form-data"):
             raise Problem(415, "send text/csv, an Excel file, or multipart/form-data with the field file")
-        if parameters.get(b"charset", b"utf-8").lower() not in _CHARSETS:
-            raise Problem(415, "a file is UTF-8")
+        self.charset = parameters.get(b"charset", b"")
         self._form = _Form(parameters.get(b"boundary", b"")) if media_type == b"multipart/form-data" else None
 
     async def chunks(self) -> AsyncIterator[bytes]:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ml.console import file_name, open_standard_streams, printable
 from ml.errors import MLError
 from ml.tables.files import refuse_same_file
+from ml.tables.marks import THOUSANDS
 from web.client.errors import ClientError
 from web.client.file import File, Rows
 from web.settings import Settings, SettingsError
@@ -57,9 +58,17 @@ def _parser() -> argparse.ArgumentParser:
         "--token", default="", help="what the service wants of programs; default: API_TOKEN, which others do not see"
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    stream = commands.add_parser("stream", help="add label and probabilities to the rows of a CSV file or a pipe")
+    stream = commands.add_parser("stream", help="add label and probabilities to the rows of a table or a pipe")
     stream.add_argument("rows", metavar="CSV", help="- reads standard input")
     stream.add_argument("--out", default="-", metavar="FILE", help="default: -, standard output")
+    stream.add_argument("--encoding", default="", help="encoding of text; default: what the file tells")
+    stream.add_argument(
+        "--decimal", choices=(".", ","), default="", help="decimal mark of all numbers; default: that of each column"
+    )
+    stream.add_argument(
+        "--thousands", choices=THOUSANDS, default="", metavar="MARK",
+        help="mark between thousands in all numbers; default: each column's own",
+    )  # fmt: skip
     stream.add_argument("--strict", action="store_true", help="stop at the first row that has no answer")
     stream.add_argument(
         "--give-up",
@@ -89,7 +98,10 @@ async def _stream(options: argparse.Namespace) -> None:
     descriptor = sys.stdin.fileno() if options.rows == "-" else os.open(options.rows, os.O_RDONLY)
     refuse_same_file(options.rows, options.out)
     token = options.token or Settings.from_environment().api_token
-    file = File(options.url, token=token, strict=options.strict, give_up_s=options.give_up, on_lost=tell_lost)
+    file = File(
+        options.url, token=token, strict=options.strict, encoding=options.encoding, decimal=options.decimal,
+        thousands=options.thousands, give_up_s=options.give_up, on_lost=tell_lost,
+    )  # fmt: skip
     status = os.fstat(descriptor)
     with _sink(options.out) as sink, _bar(sink) as bar:
         progress = _Progress(bar, size_bytes=status.st_size if stat.S_ISREG(status.st_mode) else 0)

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 import msgspec
 from websockets.asyncio.client import ClientConnection
@@ -46,6 +47,7 @@ class File:
     Args:
         url, token, on_lost: as for `Stream`.
         strict: a row without an answer is an error.
+        encoding, decimal, thousands: those of the file; empty leaves it to the service to find them out.
         give_up_s: seconds without any answer after which it ends; inf never gives up.
 
     Raises:
@@ -58,10 +60,15 @@ class File:
         *,
         token: str = "",
         strict: bool = False,
+        encoding: str = "",
+        decimal: str = "",
+        thousands: str = "",
         give_up_s: float = math.inf,
         on_lost: Callable[[str, float], object] = lambda _reason, _delay_s: None,
     ) -> None:
-        self._address = Address(url, token=token, path="score?strict=1" if strict else "score")
+        said = {"strict": "1" * strict, "encoding": encoding, "decimal": decimal, "thousands": thousands}
+        query = urlencode({name: text for name, text in said.items() if text})
+        self._address = Address(url, token=token, path=f"score?{query}" if query else "score")
         self._waiting = Waiting(give_up_s)
         self._on_lost = on_lost
         self._has_been_there = False

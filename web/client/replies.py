@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from ml.model.sample import FieldError
-from web.api.messages import ModelFrame, ValueInterval
+from ml.model.sample import FieldError, Note
+from web.api.messages import ModelFrame, SamplesNote, ValueInterval
 
 # Statuses that ask for a later retry of the same request, in an error frame as in a handshake.
 LATER = frozenset({408, 429, 503})
@@ -23,6 +23,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
         label, probabilities: the most probable class, and the probability of each; empty for a quantity.
         version: of the model that gave the answer.
         value, interval: the quantity, and where the truth lies for most samples; None for a class.
+        notes: about values outside the training range, and words that were not seen in training.
     """
 
     label: str
@@ -30,6 +31,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     version: str
     value: float | None = None
     interval: ValueInterval | None = None
+    notes: tuple[Note, ...] = ()
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -66,6 +68,7 @@ class PredictionReply(msgspec.Struct, frozen=True, tag="prediction"):
     probabilities: dict[str, float] = {}
     value: float | None = None
     interval: ValueInterval | None = None
+    notes: tuple[Note, ...] = ()
 
 
 class IntervalsReply(msgspec.Struct, frozen=True):
@@ -85,6 +88,7 @@ class PredictionsReply(msgspec.Struct, frozen=True, tag="predictions"):
     probabilities: dict[str, list[float]] = {}
     values: list[float] = []
     interval: IntervalsReply | None = None
+    notes: list[SamplesNote] = []
 
 
 class ErrorReply(msgspec.Struct, frozen=True, tag="error"):
@@ -124,8 +128,24 @@ def predictions_of(
     Raises:
         ValueError: there are more or fewer, or one is not what such a model can answer.
     """
-    if not labels:
-        return _quantities(reply, count)
+    predictions = _classes(reply, count, labels) if labels else _quantities(reply, count)
+    if not reply.notes:
+        return predictions
+    if isinstance(reply, PredictionReply):
+        return [msgspec.structs.replace(predictions[0], notes=reply.notes)]
+    notes: dict[int, list[Note]] = {}
+    for note in reply.notes:
+        for index in note.samples:
+            notes.setdefault(index, []).append(Note(note.feature, note.code, note.message))
+    if not 0 <= min(notes, default=0) <= max(notes, default=0) < count:
+        raise ValueError(f"a note about sample {max(notes)} of {count}")
+    return [
+        msgspec.structs.replace(prediction, notes=tuple(notes[index])) if index in notes else prediction
+        for index, prediction in enumerate(predictions)
+    ]
+
+
+def _classes(reply: PredictionReply | PredictionsReply, count: int, labels: Collection[str]) -> list[Prediction]:
     if isinstance(reply, PredictionReply):
         _check([reply.label], {label: [value] for label, value in reply.probabilities.items()}, count, labels)
         return [Prediction(reply.label, reply.probabilities, reply.version)]
@@ -137,7 +157,7 @@ def predictions_of(
     ]
 
 
-def _quantities(reply: PredictionReply | PredictionsReply, count: int) -> Sequence[Prediction]:
+def _quantities(reply: PredictionReply | PredictionsReply, count: int) -> list[Prediction]:
     intervals: list[ValueInterval] = []
     if isinstance(reply, PredictionReply):
         values = [] if reply.value is None else [reply.value]

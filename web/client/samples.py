@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from typing import Any
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from web.client.replies import Refused
@@ -49,7 +51,13 @@ def encode(sample: Sample) -> bytes:
     Raises:
         TypeError, ValueError, RecursionError: it holds something that JSON cannot say.
     """
-    return msgspec.json.encode(sample, enc_hook=_plain)
+    encoded = msgspec.json.encode(sample, enc_hook=_plain)
+    # An infinite number becomes null as well, and would be taken for no value.
+    if b"null" in encoded and not isinstance(sample, msgspec.Raw):
+        values = sample.values() if isinstance(sample, Mapping) else sample
+        if any(isinstance(value, float | np.floating) and math.isinf(value) for value in values):
+            raise ValueError("a sample cannot hold an infinite number: JSON has none")
+    return encoded
 
 
 def _plain(value: object) -> object:

@@ -6,8 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ml.model.values import BOOLEANS
-from ml.tables.dataset import Feature
+from ml.tables.dataset import BOOLEANS, Feature
 
 Numbers = NDArray[Any]
 # Booleans and texts, None for no value.

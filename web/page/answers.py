@@ -10,7 +10,7 @@ from typing import Literal
 from ml.model.card import Card, Decision, TrainedFeature
 from ml.model.evaluators import Prediction
 from ml.model.sample import FieldError, InvalidSample, Note
-from ml.model.values import no_value_text
+from ml.model.values import is_number_of, no_value_text
 from ml.tables.numbers import is_half_typed
 from web.page.axes import step_of
 from web.page.decision_map import hue_of, mark_of
@@ -259,5 +259,10 @@ def _is_unfinished(error: FieldError, feature: TrainedFeature | None) -> bool:
     if error.code != "not_a_number" or not isinstance(value, str):
         return False
     return is_half_typed(value) or (
-        feature is not None and feature.has_gaps and no_value_text(feature).startswith(value.strip())
+        feature is not None
+        and (
+            (feature.has_gaps and no_value_text(feature).startswith(value.strip()))
+            # 5.0 on the way to 5.079, which is 5079 where a point divides thousands.
+            or any(bool(feature.thousands) and is_number_of(feature, value.strip() + zeros) for zeros in ("0", "00"))
+        )
     )
