@@ -23,7 +23,7 @@ from ml.model.forest import LEAF, Forest
 MAX_CELLS = 1_000_000
 # Painting takes one float64 a cell and label, and as much again while distinct outcomes are found.
 MAX_SUMS = 10_000_000
-# Every tree paints every cell once: 43 million paintings take 0.1 s for Iris.
+# Every tree paints every cell once: 43 million paintings take 0.03 s for Iris.
 MAX_PAINTINGS = 200_000_000
 
 
@@ -159,8 +159,10 @@ _Stretch = tuple[int, int, bool]
 
 def _paint(forest: Forest, cuts: Cuts) -> NDArray[np.float64]:
     """Return the sum of leaf values by output and cell: shape (n_outputs, *cells along each feature with cuts)."""
-    axis_of = {feature: axis for axis, feature in enumerate(cuts.features)}
-    whole: list[_Stretch] = [(0, len(cuts.values[feature]) + 1, False) for feature in cuts.features]
+    # The features with few nodes last: most boxes are whole along them, so that NumPy adds to long runs of memory.
+    order = sorted(cuts.features, key=lambda feature: -np.count_nonzero(forest.feature == feature))
+    axis_of = {feature: axis for axis, feature in enumerate(order)}
+    whole: list[_Stretch] = [(0, len(cuts.values[feature]) + 1, False) for feature in order]
     sums = np.zeros((forest.n_outputs, *(stop for _, stop, _ in whole)))
     boxes: dict[int, list[_Stretch]] = {int(root): whole for root in forest.roots}
     leaves = iter(forest.values.tolist())
@@ -181,7 +183,7 @@ def _paint(forest: Forest, cuts: Cuts) -> NDArray[np.float64]:
             for output, value in enumerate(values):
                 if value:  # adding 0.0 changes no bit
                     sums[output, ...][where] += value
-    return sums
+    return sums.transpose(0, *(1 + axis_of[feature] for feature in cuts.features))
 
 
 def _divided(box: _Stretch, first: int, rank: int) -> tuple[_Stretch, _Stretch]:
