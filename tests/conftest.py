@@ -48,10 +48,8 @@ EVALUATORS: dict[str, dict[str, Any]] = {
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 # How long an example takes says more about what else the machine does than about the service; fixtures of Hypothesis's
 # tests may serve all examples. `make test` has the same examples in each run, `make audit` many others.
-UNTIMED = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=50
-)
-settings.register_profile("quick", UNTIMED, derandomize=True)
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+settings.register_profile("quick", UNTIMED, derandomize=True, max_examples=25)
 settings.register_profile("thorough", UNTIMED, max_examples=1_000)
 settings.load_profile("quick")
 
