@@ -68,4 +68,4 @@ def test_rows_of_all_lengths_around_a_block_have_the_same_answers(model_path: Pa
     expected = np.array([model.predict(row).probabilities for row in rows.tolist()])
 
     for n in (0, 1, 7, 8, 9, 63, 64, 65, 127, 128, 129, 200):
-        assert np.array_equal(model.predict_batch(rows[:n]).probabilities, expected[:n])
+        assert np.array_equal(model.predict_batch(rows[:n]).outputs, expected[:n])

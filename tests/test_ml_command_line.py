@@ -61,7 +61,7 @@ def test_train_writes_one_file_and_says_that_it_agrees(training_run: tuple[Path,
 def test_a_trained_file_answers_like_scikit_learn(training_run: tuple[Path, str], trained: Trained) -> None:
     model = classifier.load(training_run[0] / "model.npz")
 
-    answers = model.predict_batch(trained.split.test_rows).probabilities
+    answers = model.predict_batch(trained.split.test_rows).outputs
 
     assert (answers == trained.estimator.predict_proba(trained.split.test_rows)).all()
 
