@@ -50,6 +50,7 @@ def test_where_nothing_can_be_compiled_numpy_answers_the_same_and_a_warning_says
     assert "evaluated by NumPy, which is slower" in said
 
 
+@pytest.mark.slow
 def test_code_is_compiled_once_for_all_processes_that_share_a_cache(model_path: Path, tmp_path: Path) -> None:
     first = loaded(model_path, NUMBA_CACHE_DIR=str(tmp_path))
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
