@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The tests start hundreds of processes, and each would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: serve check test bench crowd audit format messages clean
 

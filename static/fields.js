@@ -25,6 +25,18 @@ class Field {
     this.known = null; // what stood there before it was set to unknown
   }
 
+  get text() {
+    return this.control.value;
+  }
+
+  set text(text) {
+    this.control.value = text;
+  }
+
+  get initial() {
+    return this.control.defaultValue;
+  }
+
   get isGap() {
     return this.gap !== undefined && this.text.trim() === this.gap;
   }
@@ -89,18 +101,6 @@ class Field {
 }
 
 class NumberField extends Field {
-  get text() {
-    return this.control.value;
-  }
-
-  set text(text) {
-    this.control.value = text;
-  }
-
-  get initial() {
-    return this.control.defaultValue;
-  }
-
   // As the service reads it; NaN for anything else.
   get position() {
     return numberIn(this.text, this.format);
@@ -162,18 +162,6 @@ class SearchField extends ChoiceField {
   constructor(element, mark) {
     super(element, mark);
     this.choices = Array.from(this.control.list.options, ({ value }) => value).filter((value) => value !== this.gap);
-  }
-
-  get text() {
-    return this.control.value;
-  }
-
-  set text(text) {
-    this.control.value = text;
-  }
-
-  get initial() {
-    return this.control.defaultValue;
   }
 }
 

@@ -48,10 +48,8 @@ EVALUATORS: dict[str, dict[str, Any]] = {
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 # How long an example takes says more about what else the machine does than about the service; fixtures of Hypothesis's
 # tests may serve all examples. `make test` has the same examples in each run, `make audit` many others.
-UNTIMED = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=50
-)
-settings.register_profile("quick", UNTIMED, derandomize=True)
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+settings.register_profile("quick", UNTIMED, derandomize=True, max_examples=25)
 settings.register_profile("thorough", UNTIMED, max_examples=1_000)
 settings.load_profile("quick")
 
@@ -348,12 +346,14 @@ def parse_html(html: str) -> Element:
 COMMANDS = """
 import json, os, runpy, sys, traceback
 import numpy, msgspec, tqdm, scipy.sparse, sklearn.datasets, sklearn.ensemble, sklearn.model_selection, sklearn.tree
-import ml.console, ml.options, ml.score, ml.training.exporting, ml.training.history, ml.training.iris
+import ml.__main__
+
+del sys.modules["ml.__main__"]  # run_module warns of a module that is loaded already
 
 for line in sys.stdin:
     order = json.loads(line)
     if not (child := os.fork()):
-        for number, path in enumerate([os.devnull, order["out"], order["err"]]):
+        for number, path in enumerate([order["in"], order["out"], order["err"]]):
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
         os.chdir(order["cwd"])
         sys.argv[1:] = order["arguments"]
@@ -379,7 +379,7 @@ class CommandShell:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self, arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    def run(self, arguments: Sequence[str], *, cwd: Path, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-c", COMMANDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -390,12 +390,13 @@ class CommandShell:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with tempfile.TemporaryDirectory() as folder:
-            out, err = Path(folder, "out"), Path(folder, "err")
-            order = {"arguments": arguments, "cwd": str(cwd), "out": str(out), "err": str(err)}
+            streams = {name: Path(folder, name) for name in ("in", "out", "err")}
+            streams["in"].write_bytes(stdin)
+            order = {"arguments": arguments, "cwd": str(cwd)} | {name: str(path) for name, path in streams.items()}
             print(json.dumps(order), file=self._process.stdin, flush=True)
             status = int(self._process.stdout.readline())
-            texts = [path.read_bytes().decode().replace("\r\n", "\n") for path in (out, err)]
-        return subprocess.CompletedProcess(["python", "-m", "ml", *arguments], status, *texts)
+            written = [streams[name].read_bytes() for name in ("out", "err")]
+        return subprocess.CompletedProcess(["python", "-m", "ml", *arguments], status, *written)
 
     def close(self) -> None:
         if self._process is not None:
@@ -414,9 +415,16 @@ def _end_of_commands() -> Iterator[None]:
     _shell.close()
 
 
+def run_on(stdin: bytes, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run python -m ml on a standard input, elsewhere than in the project, with warnings as errors."""
+    return _shell.run(list(map(str, arguments)), cwd=cwd, stdin=stdin)
+
+
 def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run python -m ml elsewhere than in the project, with warnings as errors."""
-    return _shell.run(list(map(str, arguments)), cwd)
+    """Run python -m ml on nothing, as `run_on` does, and return what it printed as text."""
+    done = run_on(b"", *arguments, cwd=cwd)
+    texts = [written.decode().replace("\r\n", "\n") for written in (done.stdout, done.stderr)]
+    return subprocess.CompletedProcess(done.args, done.returncode, *texts)
 
 
 def output_of(*arguments: str | Path, cwd: Path) -> str:

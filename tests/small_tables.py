@@ -28,7 +28,13 @@ def penguins() -> Dataset:
     mass = (3_700 + 600 * (species == 1) + 300 * sex + chance.normal(0, 200, N_ROWS)).round()
     sex[::11] = bill[5::13] = np.nan
     features = (
-        Feature(key="island", title="island", header="Island", choices=("Biscoe", "Dream", "Torgersen")),
+        Feature(
+            key="island",
+            title="island",
+            header="Island",
+            choices=("Biscoe", "Dream", "Torgersen"),
+            titles={"es": "isla"},
+        ),
         Feature(key="sex", title="sex", header="sex", choices=("female", "male"), has_gaps=True, markers=("NA",)),
         Feature(key="bill_length", title="bill length", header="Bill length (mm)", unit="mm", has_gaps=True),
         Feature(key="body_mass", title="body mass", header="Body mass (g)", unit="g", minimum=0.0),
@@ -81,7 +87,75 @@ def distances() -> Dataset:
     )
 
 
-DATASETS = {make.__name__: make for make in (penguins, answers, prices, distances)}
+def cars(n: int = 400) -> Dataset:
+    """Miles per gallon by words, numbers and gaps."""
+    rng = np.random.default_rng(6)
+    fuel, drive, maker = rng.choice(3, n, p=[0.6, 0.3, 0.1]), rng.integers(0, 2, n), rng.integers(0, 9, n)
+    weight = np.round(rng.normal(1450, 280, n) / 10) * 10
+    power = np.round(weight * 0.08 + rng.normal(size=n) * 15)
+    mpg = 62 - 0.02 * weight - 0.04 * power + np.array([0, 6, 16])[fuel] - 2 * drive + (maker % 3) + rng.normal(size=n)
+    power[rng.random(n) < 0.1] = np.nan
+    makers = ("Audi", "BMW", "Citroën", "Dacia", "Fiat", "Ford", "Škoda", "Toyota", "Volkswagen")
+    return Dataset(
+        name="cars",
+        source="Made up",
+        features=(
+            Feature(key="fuel", title="fuel", header="fuel", choices=("petrol", "diesel", "electric")),
+            Feature(key="all_wheels", title="all-wheel drive", header="all wheels", choices=("False", "True")),
+            Feature(key="maker", title="maker", header="maker", choices=makers, has_gaps=True, markers=("?",)),
+            Feature(key="weight", title="weight", unit="kg", header="weight (kg)", thousands=","),
+            _number("power", "kW", has_gaps=True),
+        ),
+        target=Target(title="consumption", unit="mpg"),
+        rows=np.column_stack([fuel, drive, maker, weight, power]).astype(float),
+        outcomes=np.round(mpg, 1),
+    )
+
+
+def crops(n: int = 600) -> Dataset:
+    """Ten columns with twenty words each, all of which may lack a value, and five labels."""
+    rng = np.random.default_rng(3)
+    codes = rng.integers(0, 20, (n, 10)).astype(float)
+    score = codes[:, 0] / 2 + 3 * (codes[:, 1] > 9) + 2 * (codes[:, 3] < 5) + rng.normal(size=n)
+    codes[rng.random(codes.shape) < 0.1] = np.nan
+    titles = ["region", "soil", "seed", "farmer", "tractor", "method", "previous crop", "treatment", "store", "buyer"]
+    return Dataset(
+        name="crops",
+        source="Made up",
+        features=tuple(
+            Feature(key=title.replace(" ", "_"), title=title, header=title, has_gaps=True, markers=("?",),
+                    choices=tuple(f"{title.split()[0]} {chr(97 + code)}" for code in range(20)))
+            for title in titles
+        ),
+        target=Target(title="grade", labels=("A", "B", "C", "D", "E")),
+        rows=codes,
+        outcomes=np.asarray(np.clip(score // 3, 0, 4), dtype=np.float64),
+    )  # fmt: skip
+
+
+def spectra(n: int = 400) -> Dataset:
+    """Thirty numbers, some of them named as programs name them, and ten labels."""
+    rng = np.random.default_rng(4)
+    label = rng.integers(0, 10, n)
+    rows = np.round(rng.normal(size=(n, 30)) + np.outer(label, rng.random(30)) * 0.5, 4) * np.logspace(-2, 4, 30)
+    return Dataset(
+        name="spectra",
+        source="Made up",
+        features=tuple(_number(f"band {number} mean", "nm" if number % 2 else "") for number in range(1, 31)),
+        target=Target(title="material", labels=tuple(f"material {chr(97 + k)}" for k in range(10))),
+        rows=rows,
+        outcomes=label.astype(float),
+    )
+
+
+def _number(title: str, unit: str, *, has_gaps: bool = False) -> Feature:
+    header = f"{title} ({unit})" if unit else title
+    return Feature(key=title.replace(" ", "_"), title=title, unit=unit, header=header, has_gaps=has_gaps)
+
+
+# One of each kind: classes and quantities, with and without words.
+KINDS = ("penguins", "answers", "prices", "distances")
+DATASETS = {make.__name__: make for make in (penguins, answers, prices, distances, cars, crops, spectra)}
 
 
 @cache
@@ -93,3 +167,9 @@ def trained(name: str) -> fitting.Trained:
 def written(name: str, folder: Path) -> Classifier:
     """Write the model of a data set to a file in a folder, `penguins.npz` for example, and load it."""
     return writing.write(writing.model_of(trained(name)), folder / f"{name}.npz", trained=trained(name))
+
+
+def file_of(name: str, folder: Path) -> Path:
+    """Write such a file and return its path."""
+    written(name, folder)
+    return folder / f"{name}.npz"

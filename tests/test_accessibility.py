@@ -16,7 +16,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 
 from ml.tables.dataset import Feature
 from ml.training import fitting, writing
-from tests import mixed
+from tests import small_tables
 from tests.browser import EXAMPLE, Open, expect_state, field, needs_chromium
 from tests.builders import dataset_of
 from tests.conftest import Server, run_server
@@ -125,7 +125,7 @@ def test_axe_finds_nothing_with_many_features_and_long_labels(open_page: Open, m
 
 @pytest.mark.parametrize("name", ["penguins", "cars", "crops"])
 def test_axe_finds_nothing_with_words_gaps_and_quantities(open_page: Open, tmp_path: Path, name: str) -> None:
-    model = mixed.write(name, tmp_path)
+    model = small_tables.file_of(name, tmp_path)
     with run_server(tmp_path / "log.txt", MODEL_FILE=str(model)) as server:
         page = open_page(url=server.url, sample={}, viewport=NARROW, reduced_motion="reduce")
         assert violations_in_both_schemes(page) == []

@@ -100,7 +100,7 @@ def test_train_writes_what_scikit_learn_answers(trained_here: tuple[Path, str], 
     trained = fitting.fit(read_dataset(measurements, Options(target="species")).dataset, Recipe(n_estimators=12))
 
     rows = trained.split.test_rows
-    assert np.array_equal(model.predict_batch(rows).probabilities, trained.estimator.predict_proba(rows))
+    assert np.array_equal(model.predict_batch(rows).outputs, trained.estimator.predict_proba(rows))
     assert (model.name, model.labels) == ("measurements", ("common", "less common", "rare <é>"))
     assert model.features[0].minimum == -9
 
@@ -139,7 +139,7 @@ def test_every_option_of_train_reaches_scikit_learn(measurements: Path, tmp_path
     }
     forest = ExtraTreesClassifier(7, max_depth=3, min_samples_leaf=2, random_state=5, class_weight=weights)
     forest.fit(split.train_rows, split.train_classes)
-    assert np.array_equal(model.predict_batch(dataset.rows).probabilities, forest.predict_proba(dataset.rows))
+    assert np.array_equal(model.predict_batch(dataset.rows).outputs, forest.predict_proba(dataset.rows))
 
 
 def test_a_useless_model_is_warned_of(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_binary_frames_of_a_mebibyte_never_block_another_client(digits_server: S
 
     answered = answered_meanwhile(digits_server, threading.Thread(target=send))
 
-    expected = digits.predict_batch(rows).probabilities.astype("<f4").tobytes()
+    expected = digits.predict_batch(rows).outputs.astype("<f4").tobytes()
     assert replies == [expected] * 8
     meanwhile = [sum(start < when < end for when in answered) for start, end in spans]
     assert sorted(meanwhile)[len(meanwhile) // 2] >= 2, meanwhile

@@ -129,7 +129,7 @@ def test_a_batch_in_slices_is_the_batch_as_a_whole(model: Classifier, n_slices: 
 
     whole = model.predict_batch(rows)
     assert np.array_equal(answers.indices, whole.indices)
-    assert np.array_equal(answers.probabilities, whole.probabilities)
+    assert np.array_equal(answers.outputs, whole.outputs)
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 5_000])

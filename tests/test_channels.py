@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
@@ -57,7 +57,7 @@ def samples_of(model: Classifier, rows: NDArray[np.float64]) -> list[Json]:
     return [{f.key: f.shown(value) for f, value in zip(model.features, row, strict=True)} for row in rows.tolist()]
 
 
-@pytest.fixture(scope="module", params=small_tables.DATASETS)
+@pytest.fixture(scope="module", params=small_tables.KINDS)
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp(request.param)
     model = small_tables.written(request.param, folder)
@@ -697,7 +697,6 @@ def test_the_table_command_adds_what_the_command_line_adds(service: Service, run
 ODD = st.sampled_from([None, "Nowhere", "", "5,5", 1e30, -1.0, 0, True, "NA", "?", "male", "Dream", "yes", "D", 44.5])
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_channel_gives_the_same_bits_or_the_same_errors(service: Service, data: st.DataObject) -> None:
     """The one rule: whatever a sample has, channels agree to the last bit on its answer, and on what is wrong."""

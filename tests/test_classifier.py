@@ -48,15 +48,15 @@ def test_a_batch_has_an_index_and_probabilities_for_each_row(evaluator: Classifi
     batch = evaluator.predict_batch(np.array([ROW] * 3))
 
     assert batch.indices.tolist() == [1, 1, 1]
-    assert batch.probabilities.shape == (3, 3)
-    assert batch.probabilities.dtype == np.float64
+    assert batch.outputs.shape == (3, 3)
+    assert batch.outputs.dtype == np.float64
 
 
 def test_an_empty_batch_has_no_answers(evaluator: Classifier) -> None:
     batch = evaluator.predict_batch(np.empty((0, 4)))
 
     assert batch.indices.shape == (0,)
-    assert batch.probabilities.shape == (0, 3)
+    assert batch.outputs.shape == (0, 3)
 
 
 @given(
@@ -70,34 +70,34 @@ def test_a_batch_equals_its_rows_one_by_one(evaluator: Classifier, rows: NDArray
     one_by_one = [evaluator.predict(row) for row in rows.tolist()]
 
     assert batch.indices.tolist() == [prediction.index for prediction in one_by_one]
-    assert list(map(tuple, batch.probabilities.tolist())) == [prediction.probabilities for prediction in one_by_one]
+    assert list(map(tuple, batch.outputs.tolist())) == [prediction.probabilities for prediction in one_by_one]
 
 
 def test_a_batch_larger_than_any_slice_equals_its_parts(evaluator: Classifier) -> None:
     rows = np.random.default_rng(0).uniform(0, 8, (5_001, 4))
 
-    whole = evaluator.predict_batch(rows).probabilities
+    whole = evaluator.predict_batch(rows).outputs
 
-    parts = [evaluator.predict_batch(rows[start : start + 701]).probabilities for start in range(0, len(rows), 701)]
+    parts = [evaluator.predict_batch(rows[start : start + 701]).outputs for start in range(0, len(rows), 701)]
     assert np.array_equal(whole, np.concatenate(parts))
 
 
 def test_rows_of_any_memory_layout_have_the_same_answers(evaluator: Classifier) -> None:
     rows = np.random.default_rng(0).uniform(0, 8, (100, 4))
-    expected = evaluator.predict_batch(rows).probabilities
+    expected = evaluator.predict_batch(rows).outputs
 
     for same in (np.asfortranarray(rows), np.repeat(rows, 2, axis=0)[::2], rows[::-1][::-1], rows.astype(np.float32)):
-        assert np.array_equal(evaluator.predict_batch(same).probabilities, expected)
+        assert np.array_equal(evaluator.predict_batch(same).outputs, expected)
 
 
 def test_answers_do_not_depend_on_an_array_that_is_changed_later(evaluator: Classifier) -> None:
     rows = np.array([ROW])
     first = evaluator.predict_batch(rows)
-    expected = first.probabilities.copy()
+    expected = first.outputs.copy()
 
-    first.probabilities[:] = 0.0
+    first.outputs[:] = 0.0
 
-    assert np.array_equal(evaluator.predict_batch(rows).probabilities, expected)
+    assert np.array_equal(evaluator.predict_batch(rows).outputs, expected)
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 5])
@@ -116,12 +116,12 @@ def test_rows_that_have_no_answer_stay_inside_the_trees_and_leave_other_rows_alo
     evaluator: Classifier, model: Classifier
 ) -> None:
     rows = np.random.default_rng(0).uniform(0, 8, (300, 4))
-    expected = evaluator.predict_batch(rows).probabilities
+    expected = evaluator.predict_batch(rows).outputs
     rows[::7], rows[1::7, 2], rows[2::7, 3] = np.nan, np.nan, np.inf
     is_good = np.asarray(np.isfinite(rows).all(axis=1))
 
     for some in (slice(None), slice(0, 9), slice(0, 1)):
-        found = evaluator.predict_batch(rows[some]).probabilities
+        found = evaluator.predict_batch(rows[some]).outputs
         assert np.array_equal(found[is_good[some]], expected[some][is_good[some]])
         assert np.allclose(found.sum(axis=1), 1, rtol=0, atol=1e-9)
     for row in rows[:9].tolist():

@@ -884,7 +884,7 @@ def test_an_answer_that_the_model_cannot_give_ends_the_stream(announcement: str,
         return str(raised.value)
 
     told = run(attempt())
-    assert "answered as no prediction service would: " in told
+    assert "sent what no prediction service sends: " in told
     assert sentence in told
 
 
@@ -913,7 +913,7 @@ def test_an_answer_that_makes_no_sense_ends_the_stream(announcement: str, reply:
                 await outcomes_of(url, [GOOD])
         return str(raised.value)
 
-    assert "answered as no prediction service would" in run(attempt())
+    assert "sent what no prediction service sends" in run(attempt())
 
 
 def test_an_answer_nobody_asked_for_ends_the_stream(announcement: str) -> None:

@@ -50,6 +50,7 @@ def test_where_nothing_can_be_compiled_numpy_answers_the_same_and_a_warning_says
     assert "evaluated by NumPy, which is slower" in said
 
 
+@pytest.mark.slow
 def test_code_is_compiled_once_for_all_processes_that_share_a_cache(model_path: Path, tmp_path: Path) -> None:
     first = loaded(model_path, NUMBA_CACHE_DIR=str(tmp_path))
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
@@ -68,4 +69,4 @@ def test_rows_of_all_lengths_around_a_block_have_the_same_answers(model_path: Pa
     expected = np.array([model.predict(row).probabilities for row in rows.tolist()])
 
     for n in (0, 1, 7, 8, 9, 63, 64, 65, 127, 128, 129, 200):
-        assert np.array_equal(model.predict_batch(rows[:n]).probabilities, expected[:n])
+        assert np.array_equal(model.predict_batch(rows[:n]).outputs, expected[:n])

@@ -13,7 +13,7 @@ import pytest
 from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.values import UnknownWord
-from tests import mixed
+from tests import small_tables
 from web.page.axes import LEAST_LEFT as LEFT
 from web.page.axes import PLOT_HEIGHT, RIGHT, TOP, axes_of, default_axes, step_of
 from web.page.decision_map import MARKS, NOWHERE, DecisionMap, Mapper, Region, hue_of, mark_of, sureness_of
@@ -237,7 +237,7 @@ def other_features(model: Classifier, features: Sequence[TrainedFeature]) -> Cla
 
 @pytest.fixture(scope="module", params=["penguins", "crops", "cars"])
 def odd_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    return mixed.model_of(request.param, tmp_path_factory.mktemp(request.param))
+    return small_tables.written(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def test_a_choice_is_a_band_in_which_the_answer_is_the_models(odd_model: Classifier) -> None:

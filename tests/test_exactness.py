@@ -66,8 +66,8 @@ def bits(probabilities: NDArray[np.float64]) -> NDArray[np.uint64]:
 
 def assert_same_in_batches(model: Classifier, rows: NDArray[Any], expected: Rows) -> None:
     answers = model.predict_batch(rows)
-    assert answers.probabilities.dtype == np.float64
-    assert np.array_equal(bits(answers.probabilities), bits(expected))
+    assert answers.outputs.dtype == np.float64
+    assert np.array_equal(bits(answers.outputs), bits(expected))
     assert np.array_equal(answers.indices, expected.argmax(axis=1))
 
 
@@ -293,7 +293,7 @@ def test_a_tie_goes_to_the_first_label_as_in_scikit_learn(
     trained: Trained, model: Classifier, thresholds: list[Rows]
 ) -> None:
     rows = cells(thresholds, np.random.default_rng(7))
-    probabilities = model.predict_batch(rows).probabilities
+    probabilities = model.predict_batch(rows).outputs
     best = probabilities.max(axis=1, keepdims=True)
     tied = rows[(probabilities == best).sum(axis=1) > 1][:5_000]
     assert len(tied), "no cell has a tie, so this shows nothing"

@@ -72,7 +72,7 @@ def test_labels_are_those_of_the_forest(tmp_path: Path, labels: NDArray[Any], sh
     assert model.labels == shown
     answers = [model.labels[index] for index in model.predict_batch(X_test).indices]
     assert answers == [str(label) for label in fitted.predict(X_test)]
-    assert np.array_equal(model.predict_batch(X_test).probabilities, fitted.predict_proba(X_test))
+    assert np.array_equal(model.predict_batch(X_test).outputs, fitted.predict_proba(X_test))
 
 
 def test_the_file_is_as_one_that_was_trained_here(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_every_classifier_made_of_trees_is_exported(tmp_path: Path, kind: Any) -
     model = export(fitted, tmp_path)
 
     assert model.card.estimator == type(kind).__name__
-    assert np.array_equal(model.predict_batch(X_test).probabilities, fitted.predict_proba(X_test))
+    assert np.array_equal(model.predict_batch(X_test).outputs, fitted.predict_proba(X_test))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_forest_that_was_fitted_in_parallel_is_exported(tmp_path: Path) -> Non
         model = export(fitted, tmp_path)
         assert fitted.n_jobs == 4
         in_order = fitted.set_params(n_jobs=1).predict_proba(X_test)
-        assert np.array_equal(model.predict_batch(X_test).probabilities, in_order)
+        assert np.array_equal(model.predict_batch(X_test).outputs, in_order)
 
 
 NOT_YET: dict[str, dict[str, Any]] = {

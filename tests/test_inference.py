@@ -342,7 +342,7 @@ def test_many_rows_in_json_are_read_in_pieces(
 
     expected = model.predict_batch(rows)
     assert labels == [model.labels[index] for index in expected.indices]
-    assert probabilities.tobytes() == expected.probabilities.tobytes()
+    assert probabilities.tobytes() == expected.outputs.tobytes()
 
 
 def test_many_rows_let_others_have_a_turn(model: Classifier) -> None:

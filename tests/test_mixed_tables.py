@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -66,6 +67,7 @@ def outcomes_of(columns: list[Column], rng: np.random.Generator) -> NDArray[np.f
     return np.asarray(parts.sum(axis=1) + rng.normal(0, 0.3, len(codes)))
 
 
+@cache
 def oracle(kind: str, seed: int, estimator: Estimator, *, quantity: bool) -> Oracle:
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     columns = table_of(kind, rng)

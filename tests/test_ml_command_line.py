@@ -58,18 +58,10 @@ def test_train_writes_one_file_and_says_that_it_agrees(training_run: tuple[Path,
     assert f"model.npz: version {version}, read back, and all 30 test rows give scikit-learn's probabilities" in printed
 
 
-def test_train_twice_writes_the_same_bytes(training_run: tuple[Path, str], tmp_path: Path) -> None:
-    directory, _ = training_run
-
-    output_of("train", "--out", tmp_path / "again.npz", cwd=tmp_path)
-
-    assert (tmp_path / "again.npz").read_bytes() == (directory / "model.npz").read_bytes()
-
-
 def test_a_trained_file_answers_like_scikit_learn(training_run: tuple[Path, str], trained: Trained) -> None:
     model = classifier.load(training_run[0] / "model.npz")
 
-    answers = model.predict_batch(trained.split.test_rows).probabilities
+    answers = model.predict_batch(trained.split.test_rows).outputs
 
     assert (answers == trained.estimator.predict_proba(trained.split.test_rows)).all()
 

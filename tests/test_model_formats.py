@@ -79,7 +79,7 @@ def test_a_file_of_format_1_gives_the_same_answers(old: bytes, trained: Trained)
 
     model, now = serve(old), serve(modelfile.dump(writing.model_of(trained)))
 
-    assert np.array_equal(model.predict_batch(rows).probabilities, trained.estimator.predict_proba(rows))
+    assert np.array_equal(model.predict_batch(rows).outputs, trained.estimator.predict_proba(rows))
     assert model.predict(rows[0].tolist()).probabilities == now.predict(rows[0].tolist()).probabilities
     assert model.labels == now.labels == ("setosa", "versicolor", "virginica")
     assert model.card.report == now.card.report
@@ -122,7 +122,7 @@ def test_random_corruption_of_a_file_of_format_1_is_refused_or_harmless(old: byt
         assert sentence.isprintable()
         return "served" if model else "refused"
 
-    assert tally(one() for _ in range(200))["refused"] > 50
+    assert tally(one() for _ in range(60))["refused"] > 15
 
 
 # Format 2.
@@ -273,4 +273,4 @@ def test_random_corruption_is_refused_or_harmless(request: pytest.FixtureRequest
         name, content = rng.choice(members)
         return outcome(with_member(good, name, corrupted(content, rng)), good=good)
 
-    assert tally(one() for _ in range(400))["refused"] > 100
+    assert tally(one() for _ in range(150))["refused"] > 40

@@ -1028,10 +1028,10 @@ def test_random_corruption_of_the_archive_is_refused_or_harmless(good: bytes) ->
     directory = good.index(CENTRAL)
 
     counts = tally(
-        outcome(signed(corrupted(good, rng, start=rng.choice([0, directory]))), good=good) for _ in range(3_000)
+        outcome(signed(corrupted(good, rng, start=rng.choice([0, directory]))), good=good) for _ in range(1_000)
     )
 
-    assert counts["refused"] > 1_500
+    assert counts["refused"] > 500
 
 
 @pytest.mark.slow
@@ -1040,9 +1040,9 @@ def test_random_corruption_of_a_member_is_refused_or_harmless(good: bytes, name:
     rng = random.Random(name)
     member = dict(members_of(good))[name]
 
-    counts = tally(outcome(with_member(good, name, corrupted(member, rng)), good=good) for _ in range(300))
+    counts = tally(outcome(with_member(good, name, corrupted(member, rng)), good=good) for _ in range(100))
 
-    assert counts["refused"] > 30
+    assert counts["refused"] > 10
 
 
 @pytest.mark.slow
@@ -1054,10 +1054,10 @@ def test_random_corruption_of_an_arrays_header_is_refused_or_harmless(good: byte
 
     counts = tally(
         outcome(with_member(good, f"{name}.npy", corrupted(member[:length].rstrip(), rng) + member[length:]), good=good)
-        for _ in range(200)
+        for _ in range(70)
     )
 
-    assert counts["refused"] > 100
+    assert counts["refused"] > 35
 
 
 EXTREMES = (0, 1, -1, -2, 2, 3, 7, 8, 2**31 - 1, -(2**31), 0.5, 1e-320, 5.0, 1e38, -1e38, 1e39, 1e300, np.nan, np.inf)
@@ -1081,9 +1081,9 @@ def test_random_elements_of_an_array_are_refused_or_harmless(good: bytes, booste
             changed[rng.randrange(len(changed))] = value
         return outcome(with_arrays(good, **{name: changed.reshape(array.shape)}), good=good)
 
-    counts = tally(one() for _ in range(150))
+    counts = tally(one() for _ in range(50))
 
-    assert counts["refused"] > 10
+    assert counts["refused"] > 3
 
 
 def fits(value: float, dtype: np.dtype[Any]) -> bool:

@@ -18,7 +18,7 @@ from ml.model import classifier
 from ml.model.card import Card, Interval, Quantity, QuantityReport
 from ml.model.classifier import Classifier
 from ml.tables.dataset import Target
-from tests import mixed
+from tests import small_tables
 from tests.conftest import Element, parse_html
 from web.app import create_app
 from web.page.languages import NO_BREAK, THIN_NO_BREAK, language
@@ -33,7 +33,7 @@ HTMX = {"HX-Request": "true"}
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return mixed.write("cars", tmp_path_factory.mktemp("cars"))
+    return small_tables.file_of("cars", tmp_path_factory.mktemp("cars"))
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from ml.tables.reading import read_dataset
 from ml.tables.rows import MAX_ROW_CHARACTERS
 from ml.tables.written import guard
 from ml.training import fitting, writing
+from tests.conftest import run_on
 
 ROOT = Path(__file__).parent.parent
 HEADER = "sepal length,sepal width,petal length,petal width"
@@ -261,12 +262,8 @@ def test_any_text_is_scored_or_refused(model: Classifier, text: str, with_header
     assert len(rows_of(sink.getvalue())) == result.rows + 1, "each row is still one row for who reads it next"
 
 
-def run(*arguments: str | Path, cwd: Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "ml", "score", *map(str, arguments)], input=stdin, cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}, capture_output=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+def run(*arguments: str | Path, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return run_on(stdin, "score", *arguments, cwd=cwd)
 
 
 TABLE = f"{HEADER}\n{GOOD}\n?,1,1,1\n"

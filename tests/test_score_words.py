@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.__main__ import main
@@ -147,7 +147,6 @@ cells = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=100)
 @given(table=st.lists(cells.filter(lambda row: any(map(str.strip, row))), min_size=1, max_size=12))
 def test_a_table_is_scored_as_its_rows_are_one_by_one(german: Classifier, table: list[tuple[str, str, str]]) -> None:
     header = "Income;temp (°C);island\n"
@@ -180,7 +179,6 @@ column = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=200)
 @given(columns=st.lists(column, min_size=1, max_size=4))
 def test_cells_of_the_training_table_are_read_as_in_training(columns: list[list[str]]) -> None:
     header = (*(f"c{number} (x)" for number in range(len(columns))), "kind")
@@ -247,7 +245,7 @@ def test_scored_rows_have_the_bits_of_the_forest(german: Classifier) -> None:
 
     # NA stands for no value in this column of words.
     values = np.array([[a, b, np.nan if c == 2 else c] for a, b, c in rows])
-    expected = german.predict_batch(values).probabilities
+    expected = german.predict_batch(values).outputs
     assert [[float(row["probability_no"]), float(row["probability_yes"])] for row in scored] == expected.tolist()
 
 

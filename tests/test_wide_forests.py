@@ -155,7 +155,7 @@ def test_every_evaluator_has_scikit_learns_probabilities_to_the_last_bit(name: s
         evaluator = compile_forest(forest, Cuts(forest), labels=labels, **{"max_cells": 1_000_000} | limits)
         assert type(getattr(evaluator, "_trees", None) or evaluator._table) is kind  # type: ignore[attr-defined]  # one of the two
         batch = evaluator.predict_batch(rows.astype(np.float32))
-        assert np.array_equal(batch.probabilities.view(np.uint64), expected.view(np.uint64)), kind
+        assert np.array_equal(batch.outputs.view(np.uint64), expected.view(np.uint64)), kind
         assert np.array_equal(batch.indices, expected.argmax(axis=1))
         for row, probabilities in zip(rows[250:550].tolist(), expected[250:550].tolist(), strict=True):
             # float64 values, as they are typed: the cast is part of the comparison.
@@ -197,7 +197,7 @@ def test_digits_go_from_a_file_to_an_answer(tmp_path: Path) -> None:
         answers = model.predict_each(DIGITS[0][:50])
         assert len(model.features) == 64
         assert model.labels == tuple("0123456789")
-        assert np.array_equal(model.predict_batch(DIGITS[0]).probabilities, expected)
+        assert np.array_equal(model.predict_batch(DIGITS[0]).outputs, expected)
         assert [answer.probabilities for answer in answers] == [tuple(p) for p in expected[:50]]
         assert model.slice_rows >= 1
 
@@ -374,7 +374,7 @@ def test_a_forest_over_any_number_of_features_has_scikit_learns_probabilities(
     labels = ["a", "b", "c"]
     for max_cells, compiles in [(decision_table.MAX_CELLS, True), (0, True), (0, False)]:
         compiled = compile_forest(forest, cuts, labels=labels, max_cells=max_cells, compiles=compiles)
-        assert np.array_equal(compiled.predict_batch(rows.astype(np.float32)).probabilities, expected)
+        assert np.array_equal(compiled.predict_batch(rows.astype(np.float32)).outputs, expected)
         assert compiled.predict(rows[0].tolist()).probabilities == tuple(expected[0])
 
 
@@ -443,4 +443,4 @@ def test_a_small_tree_over_many_features_is_exported(tmp_path: Path) -> None:
     names = [f"f{number}" for number in range(70)]
     model = ml.export(tree, rows, classes, feature_names=names, path=tmp_path / "tree.npz")
 
-    assert np.array_equal(model.predict_batch(rows).probabilities, tree.predict_proba(rows))
+    assert np.array_equal(model.predict_batch(rows).outputs, tree.predict_proba(rows))

@@ -24,7 +24,7 @@ from ml.model.forest import LEAF, Forest
 MAX_CELLS = 1_000_000
 # Painting takes one float64 a cell and label, and as much again while distinct outcomes are found.
 MAX_SUMS = 10_000_000
-# Every tree paints every cell once: 43 million paintings take 0.1 s for Iris.
+# Every tree paints every cell once: 43 million paintings take 0.03 s for Iris.
 MAX_PAINTINGS = 200_000_000
 
 
@@ -153,8 +153,10 @@ _Ranks = tuple[tuple[int, int], ...]
 
 def _paint(forest: Forest, cuts: Cuts) -> NDArray[np.floating[Any]]:
     """Return the sums of leaf values by cell: shape (n_sums, *cells along each feature with cuts)."""
-    axis_of = {feature: axis for axis, feature in enumerate(cuts.features)}
-    whole: list[_Ranks] = [((0, len(cuts.values[feature]) + 1),) for feature in cuts.features]
+    # The features with few nodes last: most boxes are whole along them, so that NumPy adds to long runs of memory.
+    order = sorted(cuts.features, key=lambda feature: -np.count_nonzero(forest.feature == feature))
+    axis_of = {feature: axis for axis, feature in enumerate(order)}
+    whole: list[_Ranks] = [((0, len(cuts.values[feature]) + 1),) for feature in order]
     starts = forest.starts()
     sums = np.empty((len(starts), *(stop for ((_, stop),) in whole)), dtype=starts.dtype)
     sums[...] = starts.reshape(-1, *[1] * len(whole))
@@ -177,7 +179,7 @@ def _paint(forest: Forest, cuts: Cuts) -> NDArray[np.floating[Any]]:
             for output, value in enumerate(values, first):
                 if value:  # adding 0.0 changes no bit
                     sums[output, ...][where] += value
-    return sums
+    return sums.transpose(0, *(1 + axis_of[feature] for feature in cuts.features))
 
 
 def _left_ranks(forest: Forest, cuts: Cuts, node: int) -> _Ranks:

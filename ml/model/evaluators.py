@@ -60,11 +60,6 @@ class Batch:
     outputs: NDArray[np.float64]
 
     @property
-    def probabilities(self) -> NDArray[np.float64]:
-        """The probabilities of each label, shape (n, n_labels)."""
-        return self.outputs
-
-    @property
     def values(self) -> NDArray[np.float64]:
         """The quantity of each row, shape (n,)."""
         return self.outputs[:, 0]

@@ -50,7 +50,7 @@ def measured(what: str, table: NDArray[np.float64], classes: NDArray[np.intp], t
     evaluator = compile_forest(forest, Cuts(forest), labels=[*map(str, estimator.classes_)], max_cells=0)
     rng = np.random.default_rng(0)
     rows = table[rng.integers(0, len(table), BATCH_ROWS)].astype(np.float32)
-    if not np.array_equal(evaluator.predict_batch(rows).probabilities, estimator.predict_proba(rows)):
+    if not np.array_equal(evaluator.predict_batch(rows).outputs, estimator.predict_proba(rows)):
         raise WrongAnswer(f"{what}: other probabilities than scikit-learn's")
     name = f"{what}, {len(forest.values):,} leaves"
     return _compared(name, rows, evaluator, list(_rivals(estimator)), plan)

@@ -66,7 +66,7 @@ def verify(subject: Subject, *, n: int = BATCH_ROWS) -> None:
     rows = subject.rows[:n]
     expected = subject.estimator.predict_proba(np.array(rows))
     one_by_one = np.array([subject.model.predict(row).probabilities for row in rows])
-    batch = subject.model.predict_batch(np.array(rows)).probabilities
+    batch = subject.model.predict_batch(np.array(rows)).outputs
     if not (np.array_equal(one_by_one, expected) and np.array_equal(batch, expected)):
         raise WrongAnswer("the classifier gives other probabilities than scikit-learn")
 

@@ -390,7 +390,7 @@ def _frames(visitor: Visitor, rows: Rows) -> None:
 def _binary_frame(visitor: Visitor, rows: Rows) -> None:
     content = np.array(rows, dtype="<f4")
     announced, reply = visitor.send(content.tobytes())
-    expected = visitor.model(announced).predict_batch(content).probabilities
+    expected = visitor.model(announced).predict_batch(content).outputs
     if reply != expected.astype("<f4").tobytes():
         raise WrongAnswer(f"binary stream: {rows} got {reply!r} from version {announced}")
 

@@ -73,7 +73,7 @@ def _encode_samples(subject: Subject, rows: Sequence[list[float]], number: int) 
 def _samples_show(subject: Subject, rows: Sequence[list[float]], number: int, reply: str | bytes) -> bool:
     answer, batch = msgspec.json.decode(reply), subject.model.predict_batch(np.array(rows))
     labels = [subject.model.labels[index] for index in batch.indices]
-    probabilities = dict(zip(subject.model.labels, batch.probabilities.T.tolist(), strict=True))
+    probabilities = dict(zip(subject.model.labels, batch.outputs.T.tolist(), strict=True))
     return bool(answer["id"] == number and answer["labels"] == labels and answer["probabilities"] == probabilities)
 
 
@@ -82,7 +82,7 @@ def _encode_binary(subject: Subject, rows: Sequence[list[float]], number: int) -
 
 
 def _binary_shows(subject: Subject, rows: Sequence[list[float]], number: int, reply: str | bytes) -> bool:
-    expected = subject.model.predict_batch(np.array(rows, dtype=np.float32)).probabilities
+    expected = subject.model.predict_batch(np.array(rows, dtype=np.float32)).outputs
     return reply == expected.astype("<f4").tobytes()
 
 

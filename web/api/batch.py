@@ -128,7 +128,7 @@ async def encode_frame(
     labels = [model.labels[index] for index in answers.indices.tolist()]
     columns: dict[str, Raw] = {}
     for index, label in enumerate(model.labels):
-        columns[label] = encoded(answers.probabilities[:, index])
+        columns[label] = encoded(answers.outputs[:, index])
         if len(rows) > VALUES_A_SLICE:
             await asyncio.sleep(0)
     frame = PredictionsFrame(request_id, labels, columns, model.version, notes)

@@ -1,6 +1,6 @@
-"""The client's command line: a file goes to the service, and comes out with predictions.
+"""The client's command line: `stream` sends a file to the service and writes it with predictions added.
 
-A row of a pipe is answered before the next one is there; a file goes as fast as both ends can.
+A row from a pipe is answered before the next one is there.
 """
 
 from __future__ import annotations
@@ -39,28 +39,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asyncio.run(_stream(options))
     except (ClientError, MLError, SettingsError) as error:
-        _tell(f"error: {error}")
+        _warn(f"error: {error}")
         return 1
     except BrokenPipeError:
-        return 0  # who reads our output has seen enough, as in `... | head`
+        return 0  # the reader of our output has ended, as in `... | head`
     except OSError as error:
-        _tell(f"error: {error.filename or file_name(options.rows, 'input')}: {error.strerror}")
+        _warn(f"error: {error.filename or file_name(options.rows, 'input')}: {error.strerror}")
         return 1
     except KeyboardInterrupt:
-        return 130  # as shells tell it: 128 and the number of the signal
+        return 130  # the convention of shells: 128 and the number of the signal
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m web.client", description="Use a prediction service from a shell.")
-    parser.add_argument("url", metavar="URL", help="where the service is, e.g. http://127.0.0.1:8000")
+    parser.add_argument("url", metavar="URL", help="address of the service, e.g. http://127.0.0.1:8000")
     parser.add_argument(
-        "--token", default="", help="what the service wants of programs; default: API_TOKEN, which others do not see"
+        "--token",
+        default="",
+        help="token of the service for programs; default: the variable API_TOKEN, which other users cannot see",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    stream = commands.add_parser("stream", help="add label and probabilities to the rows of a table or a pipe")
-    stream.add_argument("rows", metavar="CSV", help="- reads standard input")
-    stream.add_argument("--out", default="-", metavar="FILE", help="default: -, standard output")
+    stream = commands.add_parser("stream", help="add predictions to the rows of a table")
+    stream.add_argument("rows", metavar="TABLE", help="CSV or Excel file to score; -: standard input")
+    stream.add_argument("--out", default="-", metavar="FILE", help="CSV file to write; default: -, standard output")
     stream.add_argument("--encoding", default="", help="encoding of text; default: what the file tells")
     stream.add_argument(
         "--decimal", choices=(".", ","), default="", help="decimal mark of all numbers; default: that of each column"
@@ -69,13 +71,13 @@ def _parser() -> argparse.ArgumentParser:
         "--thousands", choices=THOUSANDS, default="", metavar="MARK",
         help="mark between thousands in all numbers; default: each column's own",
     )  # fmt: skip
-    stream.add_argument("--strict", action="store_true", help="stop at the first row that has no answer")
+    stream.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
     stream.add_argument(
         "--give-up",
         type=_seconds,
         default=GIVE_UP_S,
         metavar="SECONDS",
-        help="end when the service answers nothing, or has no room, for so long; inf: never; default: %(default)g",
+        help="end after so many seconds without an answer or room at the service; inf: never; default: %(default)g",
     )
     return parser
 
@@ -91,8 +93,8 @@ def _seconds(text: str) -> float:
 
 
 async def _stream(options: argparse.Namespace) -> None:
-    def tell_lost(reason: str, delay_s: float) -> None:
-        _tell(f"{reason}; going on in {delay_s:.1f} s")
+    def warn_lost(reason: str, delay_s: float) -> None:
+        _warn(f"{reason}; going on in {delay_s:.1f} s")
 
     # Never closed: an error ends the process.
     descriptor = sys.stdin.fileno() if options.rows == "-" else os.open(options.rows, os.O_RDONLY)
@@ -100,7 +102,7 @@ async def _stream(options: argparse.Namespace) -> None:
     token = options.token or Settings.from_environment().api_token
     file = File(
         options.url, token=token, strict=options.strict, encoding=options.encoding, decimal=options.decimal,
-        thousands=options.thousands, give_up_s=options.give_up, on_lost=tell_lost,
+        thousands=options.thousands, give_up_s=options.give_up, on_lost=warn_lost,
     )  # fmt: skip
     status = os.fstat(descriptor)
     with _sink(options.out) as sink, _bar(sink) as bar:
@@ -119,44 +121,44 @@ def _bar(sink: Sink) -> tqdm[NoReturn]:
     return tqdm(unit=" rows", disable=True if os.isatty(sink.descriptor) else None)
 
 
-def _tell(message: str) -> None:
+def _warn(message: str) -> None:
     tqdm.write(printable(message), file=sys.stderr)  # above the bar, where there is one
 
 
 class _Progress:
-    """What is said while a file is on its way: a bar, and the rows without an answer."""
+    """The progress of a file: a bar, and the rows without an answer."""
 
     def __init__(self, bar: tqdm[NoReturn], *, size_bytes: int) -> None:
         self._bar = bar
         self._size_bytes = size_bytes
-        self._rows = self._bad = self._told = 0
+        self._rows = self._bad = self._n_shown = 0
 
     def add(self, rows: Rows) -> None:
-        """Take rows that were written."""
+        """Count rows that were written."""
         self._rows += rows.rows
         self._bad += rows.bad
-        for error in rows.errors[: SHOWN_BAD_ROWS - self._told]:
-            self._told += 1
-            _tell(f"line {error.line}: {error.message}")
+        for error in rows.errors[: SHOWN_BAD_ROWS - self._n_shown]:
+            self._n_shown += 1
+            _warn(f"line {error.line}: {error.message}")
         if self._size_bytes and rows.read:
             self._bar.total = round(self._rows * self._size_bytes / rows.read)  # exact at the end
         self._bar.update(rows.rows)
 
     def finish(self) -> None:
-        """Say how many rows were left blank, if any were."""
+        """Print how many rows were left blank, if any were."""
         if self._bad:
-            _tell(f"{self._bad} of {self._rows} rows have no answer and were left blank")
+            _warn(f"{self._bad} of {self._rows} rows have no answer and were left blank")
 
 
 class Source:
-    """Where a file is read from; one that has to be waited for does not hold up anything else."""
+    """An input; waiting for a pipe does not block the event loop."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._may_wait = _may_wait(descriptor)
 
     async def read(self) -> bytes:
-        """Return what is there, once there is something; no bytes at the end."""
+        """Return up to `READ_BYTES`, once there are some; no bytes at the end."""
         if self._may_wait:
             loop = asyncio.get_running_loop()
             await _ready(self._descriptor, select.POLLIN, loop.add_reader, loop.remove_reader)
@@ -164,9 +166,10 @@ class Source:
 
 
 class Sink:
-    """Where answers are written; one that has to wait for its reader does not hold up anything else.
+    """An output; waiting for the reader of a pipe does not block the event loop.
 
-    An error in writing has the name of the output.
+    Args:
+        name: that of the output, for errors.
     """
 
     def __init__(self, descriptor: int, name: str) -> None:

@@ -1,4 +1,4 @@
-"""A file on its way over the websocket /score: its bytes go out, and come back as a table. Knows nothing of tables."""
+"""A file that is sent over the websocket /score and comes back as a table. Knows nothing of tables."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Take = Callable[[Rows], Awaitable[object]]
 
 
 class File:
-    """One file. Over however many connections it goes: no row is lost, and none comes twice.
+    """One file: over any number of connections no row is lost, and none comes twice.
 
     Args:
         url, token, on_lost: as for `Stream`.
@@ -71,13 +71,13 @@ class File:
         self._address = Address(url, token=token, path=f"score?{query}" if query else "score")
         self._waiting = Waiting(give_up_s)
         self._on_lost = on_lost
-        self._has_been_there = False
+        self._has_connected = False
         self._slice_bytes = MAX_SLICE_BYTES
-        # How to go on: the text that the service gave, the bytes that are answered, and those that are not.
+        # For the next connection: the text that resumes the file, the bytes that are answered, and those that are not.
         self._resume = ""
         self._answered_bytes = 0
         self._unanswered = bytearray()
-        self._is_whole = False
+        self._is_read = False
 
     async def score(self, read: Read, take: Take) -> None:
         """Send what `read` returns until that is empty, and have `take` write what comes back.
@@ -89,10 +89,10 @@ class File:
         """
         while True:
             try:
-                await self._connect_and_converse(read, take)
+                await self._converse(read, take)
                 return
             except ConnectionFailed as error:
-                if not (self._has_been_there or isinstance(error, Busy)):
+                if not (self._has_connected or isinstance(error, Busy)):
                     raise  # an address that does not answer is more often wrong than about to come up
                 self._waiting.lost()
                 asked_s = error.retry_after_s if isinstance(error, Busy) else 0.0
@@ -100,9 +100,9 @@ class File:
                 self._on_lost(str(error), delay_s)
             await asyncio.sleep(delay_s)
 
-    async def _connect_and_converse(self, read: Read, take: Take) -> None:
+    async def _converse(self, read: Read, take: Take) -> None:
         connection, announced = await self._address.open()
-        self._has_been_there = True
+        self._has_connected = True
         self._waiting.connected(is_idle=not self._unanswered)
         self._slice_bytes = min(MAX_SLICE_BYTES, announced.limits.max_frame_bytes)
         self._frames_unanswered = 0
@@ -131,15 +131,15 @@ class File:
             again, size = bytes(self._unanswered), self._slice_bytes
             for start in range(0, len(again), size):
                 await send(again[start : start + size])
-            while not self._is_whole:
+            while not self._is_read:
                 content = await read()
                 self._unanswered += content
-                self._is_whole = not content
+                self._is_read = not content
                 for start in range(0, len(content), size):
                     await send(content[start : start + size])
             await send(b"")
         except ConnectionClosed:
-            pass  # whoever receives says so, after what is being written is written
+            pass  # `_receive` raises it, after what is being written is written
 
     async def _receive(self, connection: ClientConnection, take: Take, room: asyncio.Semaphore) -> None:
         table: list[bytes] = []
@@ -151,7 +151,7 @@ class File:
                 case RowsFrame():
                     await take(Rows(b"".join(table), message.rows, message.bad, message.errors, message.read))
                     table.clear()
-                    self._go_on_after(message)
+                    self._acknowledge(message)
                     room.release()
                     if message.done:
                         return
@@ -160,7 +160,7 @@ class File:
                         raise Busy(f"{self._address}: {problem.detail}", retry_after_s=problem.retry_after_s)
                     raise (ModelReplaced if problem.status == 409 else DatasetError)(problem.detail)
 
-    def _go_on_after(self, rows: RowsFrame) -> None:
+    def _acknowledge(self, rows: RowsFrame) -> None:
         self._resume = rows.resume
         del self._unanswered[: rows.read - self._answered_bytes]
         self._answered_bytes = rows.read
@@ -174,4 +174,4 @@ class File:
         except ConnectionClosed as error:
             raise self._address.loss(error) from error
         except msgspec.MsgspecError as error:
-            raise NotUnderstood(f"{self._address} answered as no prediction service would: {error}") from error
+            raise NotUnderstood(f"{self._address} sent what no prediction service sends: {error}") from error

@@ -38,8 +38,8 @@ class Stream:
     time.
 
     Args:
-        url: where the service is: http, https, ws or wss, with a path prefix if it has one.
-        token: what the service wants of programs, if it wants something; sent to its own address alone.
+        url: address of the service: http, https, ws or wss, with a path prefix if it has one.
+        token: that of the service for programs, if it has one; sent to its own address alone.
         give_up_s: seconds without any answer after which the stream ends with an error: while samples wait for one, or
             there is no connection. 0 ends it with its connection, and never because of silence; None never gives up.
         on_lost: is called, each time before waiting for a connection, with why there is none and the seconds to wait.
@@ -118,7 +118,7 @@ class Stream:
                     yield outcome
 
     async def batches(self, samples: Samples) -> AsyncGenerator[list[Outcome]]:
-        """Yield what `predict` does, but list by list as answers arrive: for whoever writes them somewhere."""
+        """Yield the same as `predict`, in lists, as answers arrive."""
         if self._failure:
             raise self._failure
         call = Call(self._queue)
@@ -141,7 +141,7 @@ class Stream:
             del self._calls[call]
 
     async def _run(self) -> None:
-        """Keep the conversation going over one connection after the other."""
+        """Send and receive over one connection after the other."""
         try:
             while True:
                 lost = await self._converse(self._connection)
@@ -201,7 +201,7 @@ class Stream:
                     continue
                 self._queue.settle(reply)
             except ValueError as error:
-                raise NotUnderstood(f"{self._address} answered as no prediction service would: {error}") from error
+                raise NotUnderstood(f"{self._address} sent what no prediction service sends: {error}") from error
             if isinstance(reply, ErrorReply) and reply.error.status in LATER:
                 self._waiting.postpone(reply.error.detail, reply.error.retry_after_s)
             else:
