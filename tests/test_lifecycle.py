@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -369,6 +370,29 @@ def test_workers_end_when_their_supervisor_is_gone(path: Path, tmp_path: Path) -
         assert close_code(stream) == 1012
         while is_open(server):
             pass
+
+
+def test_folders_of_killed_services_are_removed_by_the_next_start_and_no_others(path: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    others = shared / "metrics-of-others"
+    others.mkdir(parents=True)
+    variables: dict[str, Any] = {"MODEL_FILE": str(path), "WEB_CONCURRENCY": "2", "TMPDIR": str(shared)}
+    with run_server(tmp_path / "1.txt", **variables) as killed, run_server(tmp_path / "2.txt", **variables) as running:
+        wait_for(killed, "serves", times=2)
+        wait_for(running, "serves", times=2)
+        first, second = workers_of(killed)
+        for pid in (killed.process.pid, first, second):
+            os.kill(pid, signal.SIGKILL)
+        killed.process.wait()
+        left = set(shared.glob("metrics-*"))
+        with run_server(tmp_path / "3.txt", **variables) as server:
+            wait_for(server, "serves", times=2)
+            now = set(shared.glob("metrics-*"))
+
+    assert len(left) == 3
+    assert len(now & left) == 2
+    assert len(now) == 3
+    assert set(shared.glob("metrics-*")) == {others}
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
