@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: serve check test bench crowd audit format messages clean
 
 serve: $(VENV)/serve.installed
-	$(BIN)/python -m web
+	trap '' HUP; exec $(BIN)/python -m web
 
 check: $(VENV)/test.installed
 	$(BIN)/ruff check .

@@ -31,6 +31,7 @@ from tests.conftest import (
     put,
     response_to,
     run_server,
+    start_server,
     wait_until_ready,
 )
 
@@ -300,6 +301,21 @@ def test_hangups_at_any_moment_of_a_start_do_no_harm(path: Path, tmp_path: Path)
 
     assert status == 0
     assert "ended by signal 1" not in log.read_text()
+
+
+def test_a_hangup_while_python_itself_starts_does_no_harm(path: Path, tmp_path: Path) -> None:
+    server = start_server(tmp_path / "log.txt", free_port(), {"MODEL_FILE": str(path)})
+    try:
+        while Path(f"/proc/{server.process.pid}/comm").read_text() == "sh\n":
+            pass  # the shell is still on its way to Python
+        server.process.send_signal(signal.SIGHUP)
+        wait_until_ready(server)
+        server.process.send_signal(signal.SIGTERM)
+        status = server.process.wait(20)
+    finally:
+        server.process.kill()
+
+    assert status == 0
 
 
 def test_a_worker_that_stands_still_is_named_and_replaced(path: Path, tmp_path: Path) -> None:
