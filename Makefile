@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: serve check test bench crowd audit format messages clean
 
 serve: $(VENV)/serve.installed
-	$(BIN)/python -m web
+	trap '' HUP; exec $(BIN)/python -m web
 
 check: $(VENV)/test.installed
 	$(BIN)/ruff check .

@@ -113,15 +113,17 @@ class Run {
     this.#unanswered = 0;
     if (this.#resume) socket.send(this.#resume);
     for (let at = this.#read; ; at += this.#sliceBytes) {
-      const slice = await this.file.slice(at, at + this.#sliceBytes).arrayBuffer().catch(() => null);
+      // Sent as a blob: as a buffer each slice would stay in the page's memory until that is cleared.
+      const slice = this.file.slice(at, at + this.#sliceBytes);
+      const first = await slice.slice(0, 1).arrayBuffer().catch(() => null);
       if (socket.readyState !== WebSocket.OPEN) return;
-      if (!slice || (!slice.byteLength && at < this.file.size)) {
+      if (!first || first.byteLength < Math.min(slice.size, 1)) {
         input.value = ""; // else the same file could not be chosen again
         this.end("unreadable");
         return;
       }
       socket.send(slice);
-      if (!slice.byteLength) return; // which is the end
+      if (!slice.size) return; // which is the end
       this.#unanswered++;
       while (this.#unanswered >= MOST_UNANSWERED) await new Promise((resolve) => (this.#onAnswer = resolve));
     }

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from html.parser import HTMLParser
@@ -174,10 +174,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@contextlib.contextmanager
-def run_server(log: Path, *, port: int | None = None, **environment: str) -> Iterator[Server]:
-    """Run the Procfile's web command on a free port of the loopback interface until the block ends."""
-    port = port or free_port()
+def start_server(log: Path, port: int, environment: Mapping[str, str]) -> Server:
+    """Start the Procfile's web command on a port of the loopback interface."""
     command = next(
         line.removeprefix("web:").strip()
         for line in (ROOT / "Procfile").read_text().splitlines()
@@ -194,7 +192,14 @@ def run_server(log: Path, *, port: int | None = None, **environment: str) -> Ite
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    server = Server(process, port, log)
+    return Server(process, port, log)
+
+
+@contextlib.contextmanager
+def run_server(log: Path, *, port: int | None = None, **environment: str) -> Iterator[Server]:
+    """Run the Procfile's web command on a free port of the loopback interface until the block ends."""
+    server = start_server(log, port or free_port(), environment)
+    process = server.process
     try:
         wait_until_ready(server)
         yield server

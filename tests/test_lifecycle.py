@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -30,6 +31,7 @@ from tests.conftest import (
     put,
     response_to,
     run_server,
+    start_server,
     wait_until_ready,
 )
 
@@ -301,6 +303,21 @@ def test_hangups_at_any_moment_of_a_start_do_no_harm(path: Path, tmp_path: Path)
     assert "ended by signal 1" not in log.read_text()
 
 
+def test_a_hangup_while_python_itself_starts_does_no_harm(path: Path, tmp_path: Path) -> None:
+    server = start_server(tmp_path / "log.txt", free_port(), {"MODEL_FILE": str(path)})
+    try:
+        while Path(f"/proc/{server.process.pid}/comm").read_text() == "sh\n":
+            pass  # the shell is still on its way to Python
+        server.process.send_signal(signal.SIGHUP)
+        wait_until_ready(server)
+        server.process.send_signal(signal.SIGTERM)
+        status = server.process.wait(20)
+    finally:
+        server.process.kill()
+
+    assert status == 0
+
+
 def test_a_worker_that_stands_still_is_named_and_replaced(path: Path, tmp_path: Path) -> None:
     server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2", WORKER_TIMEOUT_S="3")
     with server_of as server:
@@ -369,6 +386,29 @@ def test_workers_end_when_their_supervisor_is_gone(path: Path, tmp_path: Path) -
         assert close_code(stream) == 1012
         while is_open(server):
             pass
+
+
+def test_folders_of_killed_services_are_removed_by_the_next_start_and_no_others(path: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    others = shared / "metrics-of-others"
+    others.mkdir(parents=True)
+    variables: dict[str, Any] = {"MODEL_FILE": str(path), "WEB_CONCURRENCY": "2", "TMPDIR": str(shared)}
+    with run_server(tmp_path / "1.txt", **variables) as killed, run_server(tmp_path / "2.txt", **variables) as running:
+        wait_for(killed, "serves", times=2)
+        wait_for(running, "serves", times=2)
+        first, second = workers_of(killed)
+        for pid in (killed.process.pid, first, second):
+            os.kill(pid, signal.SIGKILL)
+        killed.process.wait()
+        left = set(shared.glob("metrics-*"))
+        with run_server(tmp_path / "3.txt", **variables) as server:
+            wait_for(server, "serves", times=2)
+            now = set(shared.glob("metrics-*"))
+
+    assert len(left) == 3
+    assert len(now & left) == 2
+    assert len(now) == 3
+    assert set(shared.glob("metrics-*")) == {others}
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

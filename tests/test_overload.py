@@ -312,6 +312,24 @@ def test_broken_requests_are_counted_and_have_an_id_and_few_lines_in_the_log(mod
     assert len(lines) < 100
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\na:" + b"b" * 70_000, HANDSHAKE.replace(b": 13", b": 9")],
+    ids=["nonsense", "long head", "handshake"],
+)
+def test_broken_requests_count_for_the_rate(model_path: Path, tmp_path: Path, broken: bytes) -> None:
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), RATE_LIMIT="5/minute") as server:
+        statuses = []
+        for content in [broken] * 6 + [LIVE]:
+            with opened(server, source="127.0.0.2") as connection:
+                connection.sendall(content)
+                statuses.append(response_of(connection)[0])
+        assert is_served(server)
+
+    assert statuses == [statuses[0]] * 5 + [429, 429]
+    assert statuses[0] in (400, 426, 431)
+
+
 # --- memory
 
 

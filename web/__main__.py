@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import fcntl
 import logging.config
 import os
 import resource
@@ -36,6 +37,8 @@ SPARE_FILES = 100
 # The number of this option in malloc.h, and from how many bytes on a block is large.
 M_MMAP_THRESHOLD = -3
 LARGE_BLOCK_BYTES = 262_144
+# The file in a folder of shared metrics that is locked for as long as its service runs.
+LOCK_NAME = "supervisor.lock"
 
 logger = logging.getLogger("web")
 
@@ -135,17 +138,34 @@ def supervise(settings: Settings, listening: Sequence[socket.socket]) -> int:
 
 @contextlib.contextmanager
 def metrics_folder() -> Iterator[list[str]]:
-    """Make the folder in which processes share their metrics; yield the options for them, none without a folder."""
-    try:
-        folder = tempfile.mkdtemp(prefix="metrics-")
-    except OSError as error:
-        logger.warning("no folder for shared metrics, each process reports its own: %s", error)
-        yield []
-        return
-    try:
+    """Make the folder in which processes share their metrics; yield the options for them, none without a folder.
+
+    The folders of killed services are removed.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = tempfile.mkdtemp(prefix="metrics-")
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            # The system gives the lock back when this process ends, however it does.
+            lock = stack.enter_context(Path(folder, LOCK_NAME).open("wb"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            logger.warning("no folder for shared metrics, each process reports its own: %s", error)
+            yield []
+            return
+        _remove_left_folders(Path(folder).parent)
         yield ["--metrics-folder", folder]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left_folders(parent: Path) -> None:
+    """Remove the folders of this user's services that have ended without removing them."""
+    for path in parent.glob(f"metrics-*/{LOCK_NAME}"):
+        with contextlib.suppress(OSError):
+            if path.parent.lstat().st_uid == path.lstat().st_uid == os.geteuid():
+                # Of a service that is just starting nothing is lost: its processes make a missing folder again.
+                with path.open("rb") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path.parent)
 
 
 def allow_files(number: int) -> None:
