@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, expect
@@ -39,7 +40,7 @@ def test_lines_and_reasons_follow_what_is_typed(open_page: Open, model: Classifi
         ((_, pieces),) = view.lines
         assert drawn(page, number) == [(piece.x, piece.css_classes) for piece in pieces]
     assert len(strips(model, row)) == 4
-    assert page.title().startswith(prediction.label)
+    expect(page).to_have_title(re.compile(f"^{prediction.label} "))
 
 
 def test_a_wrong_value_leaves_the_last_answer_in_sight_but_out_of_reach(open_page: Open, model: Classifier) -> None:
