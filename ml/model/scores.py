@@ -8,6 +8,7 @@ bits, as another product does.
 from __future__ import annotations
 
 import math
+import sys
 from typing import Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ Values = NDArray[np.float64]
 ULPS = 4
 # Operations that make a polynomial of the first degree.
 SCALING = {"subtract", "divide", "multiply", "add", "fill"}
-_EPS = float(np.finfo(np.float64).eps)
+_EPS = sys.float_info.epsilon
 
 
 class Scores:
@@ -207,7 +208,7 @@ def _identity(sums: Values) -> Values:
 
 def _expit(sums: Values) -> Values:
     """Return 1 / (1 + exp(-x)) with the exp() of the C library, as `scipy.special.expit` does."""
-    exp, least = math.exp, -math.log(np.finfo(np.float64).max)
+    exp, least = math.exp, -math.log(sys.float_info.max)
     shares = [1.0 / (1.0 + exp(-value)) if value >= least else 0.0 for value in sums.ravel().tolist()]
     return np.array(shares, dtype=np.float64).reshape(sums.shape)
 
