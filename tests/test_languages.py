@@ -23,8 +23,10 @@ from starlette.testclient import TestClient
 
 from ml.model.card import Card, CrossValidation, Decision, Recipe, Report
 from ml.model.classifier import Classifier
+from ml.model.linear import Formula
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
+from ml.model.total import Total
 from ml.model.values import Repeated, UnknownWord
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training import fitting, iris, writing
@@ -287,10 +289,21 @@ def shown() -> tuple[Bracketing, list[str]]:
     words, quantity = mixed_model(is_quantity=False), mixed_model(is_quantity=True)
     useless = {"mean_absolute_error": 2.0, "baseline_error": 1.0, "train_rows": None}
     decided = msgspec.structs.replace(words.card, decision=Decision(positive="‹yes›", threshold=0.25))
+    linear = [
+        (model, msgspec.structs.replace(model.card, trees=0, formula=formula))
+        for model, formula in [
+            (quantity, Formula(link="identity", columns=())),
+            (words, Formula(link="expit", columns=())),
+            (words, Formula(link="calibrated", columns=())),
+            (words, Formula(link="posterior", columns=())),
+        ]
+    ]
     mixed = [
+        *linear,
         (words, words.card), (words, decided), (quantity, quantity.card),
         (mixed_model(is_quantity=True, has_gaps=False), None),
         (quantity, reported(quantity.card, **useless)),
+        *((model, msgspec.structs.replace(model.card, total=Total(link="softmax"))) for model in (words, quantity)),
     ]  # fmt: skip
     found = list(states_of(with_card(small, small.card), to))
     for model, card in [

@@ -15,6 +15,8 @@ from ml.errors import ModelFileError
 from ml.model import decision_table, modelfile
 from ml.model.card import Card
 from ml.model.evaluators import Batch, ByTree, Prediction, Rows, compile_predictor, cuts_of
+from ml.model.forest import Forest
+from ml.model.labelling import Labelling
 from ml.model.linear import Linear
 from ml.model.modelfile import ModelFile
 from ml.model.sample import Validator
@@ -65,7 +67,8 @@ class Classifier:
         self._n_features = len(self.features)
         self.interface = model.card.interface
         self.predictor = model.predictor
-        self.scores = Scores(model.predictor, len(self.labels)) if isinstance(model.predictor, Linear) else None
+        labelling = Labelling.by(self.labels, self.card.decision)
+        self.scores = Scores(model.predictor, labelling) if isinstance(model.predictor, Linear) else None
         self.cuts = cuts_of(model.predictor, self.features)
         self._evaluator = compile_predictor(
             model.predictor,
@@ -134,8 +137,9 @@ class Classifier:
     def _fits(self, model: ModelFile, outputs: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which golden rows have the answers that they should have, shape (n,)."""
         rows, expected, predictor = model.golden_rows, model.golden_answers, model.predictor
-        if isinstance(predictor, Linear):
-            return Scores(predictor, len(self.labels)).fits(rows, model.golden_sums, expected)
+        if self.scores is not None:
+            return self.scores.fits(rows, model.golden_sums, expected)
+        assert isinstance(predictor, Forest)
         total, allowed = predictor.total, np.zeros((1, 1))
         if not total.is_exact:
             if not np.array_equal(self._evaluator.sums(self._cast(rows)), model.golden_sums):
@@ -154,7 +158,7 @@ class Classifier:
         for number, row in enumerate(rows.tolist()):
             answer = self.predict(row)
             if not is_right[number] or (answer.probabilities or (answer.value,)) != tuple(outputs[number].tolist()):
-                raise ModelFileError(f"golden row {number} gives another answer than scikit-learn gave")
+                raise ModelFileError(f"golden row {number} gives another answer than the library gave")
 
 
 def load(

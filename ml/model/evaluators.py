@@ -225,7 +225,7 @@ def compile_predictor(
         cuts: those of a forest, if they are known already.
     """
     if isinstance(predictor, Linear):
-        return ByScores(Scores(predictor, len(labels)), Labelling.by(labels, decision))
+        return ByScores(Scores(predictor, Labelling.by(labels, decision)), labels)
     cuts = cuts or Cuts(predictor, features)
     return compile_forest(predictor, cuts, labels=labels, max_cells=max_cells, compiles=compiles, decision=decision)
 
@@ -233,9 +233,9 @@ def compile_predictor(
 class ByScores:
     """A linear model or naive Bayes: its scores are computed for each row."""
 
-    def __init__(self, scores: Scores, labelling: Labelling) -> None:
+    def __init__(self, scores: Scores, labels: Sequence[str]) -> None:
         self._scores = scores
-        self._labelling = labelling
+        self._labels = labels
         self.grid: LabelGrid | None = None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
@@ -244,12 +244,10 @@ class ByScores:
     def predict_batch(self, rows: Rows) -> Batch:
         sums = self._scores.sums(rows.astype(np.float64, copy=False))
         outputs = self._scores.answers(sums)
-        if self._labelling.positive is not None:
-            return Batch(self._labelling.indices(outputs), outputs)
         return Batch(self._scores.indices(sums, outputs), outputs)
 
     def predict_each(self, rows: Rows) -> list[Prediction]:
-        return each(self.predict_batch(rows), self._labelling.labels)
+        return each(self.predict_batch(rows), self._labels)
 
     def sums(self, rows: Rows) -> NDArray[np.floating[Any]]:
         return self._scores.sums(rows.astype(np.float64, copy=False))

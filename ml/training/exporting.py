@@ -51,7 +51,7 @@ def export(
     """Write the model file of a model fitted elsewhere, with the same checks, golden rows and report; without pickle.
 
     Args:
-        model: a fitted random forest, extra-trees or single decision tree of scikit-learn, alone, in a search
+        model: a fitted ensemble of trees, linear model or naive Bayes of scikit-learn, alone, in a search
             (GridSearchCV), or at the end of a Pipeline of steps that work on each column alone.
         X_test: shape (n_rows, n_features): rows that it was not fitted on, as the model takes them: an array, or a
             DataFrame of pandas or polars, whose names, words and gaps become those of the features.
@@ -95,7 +95,9 @@ def export(
     parts = Split(train[0], test[0], train[1], test[1])
     report = measure(answers, parts, n_labels=len(labels))
     if not insist:
-        _check_sense(fitted, test[0], report)
+        # A threshold may cost accuracy on purpose.
+        alone = answers if decision is None else _answers(fitted, test[0], Labelling(labels))
+        _check_sense(fitted, test[0], measure(alone, parts, n_labels=len(labels)))
     trained = Trained(
         name=name or path.stem,
         source=f"fitted elsewhere, measured on {len(test[0])} rows",

@@ -24,7 +24,7 @@ from ml.model.linear import Linear
 from ml.model.links import LINKS
 from ml.model.modelfile import ModelFile
 from ml.model.scores import ULPS
-from ml.model.total import Link
+from ml.model.total import Link, Total
 from ml.tables.dataset import Feature
 from ml.training import history
 from ml.training.fitting import Progress, Trained, silent
@@ -70,6 +70,7 @@ def model_of(
         picture=trained.picture,
         quantity=_quantity(trained),
         decision=trained.decision,
+        total=predictor.total if isinstance(predictor, Forest) else Total(),
     )
     return ModelFile(
         card=card,
