@@ -376,7 +376,7 @@ def text_of(element: Element) -> str:
 
 def unmarked(text: str) -> str:
     """Return what is left of a text without messages and the model's own words."""
-    text = re.sub(r"‹[^‹›]*›|SHA-256 0+…", "", text)
+    text = re.sub(r"‹[^‹›]*›|SHA-256 0+…|(?<=\d)e[-−+]?\d+", "", text)
     while (shorter := re.sub(r"⟦[^⟦⟧]*⟧", "", text)) != text:
         text = shorter
     return " ".join(text.split())
