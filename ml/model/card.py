@@ -130,6 +130,16 @@ class Quantity(msgspec.Struct, frozen=True, kw_only=True):
     interval: Interval
 
 
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of a pipeline in front of the estimator: what it does, in one word, and the keys of its features.
+
+    The words are those of `ml.estimators.columnwise`, as `fill_median` or `one_hot`; the page says them in sentences.
+    """
+
+    kind: str
+    features: tuple[str, ...]
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The label of two that is given where its probability is at least `threshold`; else it is the other one."""
 
@@ -143,7 +153,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `libraries` are the versions that trained it, `recipe` reproduces it, and `data_digest` is the SHA-256 of the table
     it was trained on; the last two are None for a model that was fitted elsewhere. `picture` is that of the data set.
     `quantity` is None for a classifier, and only for one. `total` is the arithmetic of the library; `steps` are those
-    of a pipeline in front of the estimator, in plain words; `decision` is None where the library's own rule decides.
+    of a pipeline in front of the estimator; `decision` is None where the library's own rule decides.
     """
 
     name: str
@@ -159,7 +169,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     picture: tuple[Shape, ...] = ()
     quantity: Quantity | None = None
     total: Total = Total()
-    steps: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
     decision: Decision | None = None
 
     @property
@@ -187,7 +197,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             len(self.labels) == 2 and self.decision.positive in self.labels and 0 <= self.decision.threshold <= 1
         ):
             raise ModelFileError("the decision does not name one of two labels and a threshold from 0 to 1")
-        texts = [self.name, self.source, target.title, target.unit, *target.labels, *self.steps]
+        if not {key for step in self.steps for key in step.features} <= {*keys}:
+            raise ModelFileError("a step works on a feature that the model does not have")
+        kinds = (step.kind for step in self.steps)
+        texts = [self.name, self.source, target.title, target.unit, *target.labels, *kinds]
         texts += itertools.chain.from_iterable(map(_texts, self.features))
         if any(len(text) > MAX_TEXT for text in texts):
             raise ModelFileError(f"the card has a text of more than {MAX_TEXT} characters")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ml.errors import DatasetError
 from ml.estimators.trees import forest_from
 from ml.model import decision_table
-from ml.model.card import CrossValidation, Interval, QuantityReport, Recipe, Report
+from ml.model.card import CrossValidation, Interval, QuantityReport, Recipe, Report, Step
 from ml.model.classifier import compile_forest, lowest_of
 from ml.model.cuts import Cuts
 from ml.tables.dataset import Dataset, Feature, Shape, Target
@@ -54,6 +54,7 @@ class Trained:
     recipe: Recipe | None
     data_digest: str | None
     picture: tuple[Shape, ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
 def check_name(name: str) -> None:

@@ -54,6 +54,7 @@ def model_of(
         libraries={name: version(name) for name in ("scikit-learn", "numpy")},
         data_digest=trained.data_digest,
         picture=trained.picture,
+        steps=trained.steps,
         quantity=_quantity(trained),
     )
     return ModelFile(
