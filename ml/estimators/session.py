@@ -64,6 +64,10 @@ class SessionModel:
         """Return the model's own labels or quantities, shape (n_rows,)."""
         return np.asarray(self._asked("predict", rows))
 
+    def decision_function(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the model's own scores, shape (n_rows,) or (n_rows, n_classes)."""
+        return np.asarray(self._asked("decision_function", rows))
+
     def _asked(self, method: str, rows: NDArray[np.float64]) -> Any:
         with warnings.catch_warnings():
             # That words are unknown is known.
