@@ -14,7 +14,7 @@ from ml.model import classifier
 from ml.model.classifier import Classifier
 from tests import passengers
 from tests.conftest import EVALUATORS, parse_html
-from tests.passengers import PIPELINES, TABLE, TEST, questions
+from tests.passengers import PIPELINES, TEST, questions
 from web.app import create_app
 from web.settings import Settings
 
@@ -28,10 +28,17 @@ class Exported:
     def __init__(self, name: str, folder: Path) -> None:
         self.path = folder / "passengers.npz"
         self.pipeline, true = passengers.fitted(name)
-        self.model: Classifier = ml.export(self.pipeline, TABLE[TEST], true[TEST], path=self.path)
+        self.table = passengers.table_of(name)
+        self.model: Classifier = ml.export(self.pipeline, self.table[TEST], true[TEST], path=self.path)
+
+    def taken(self, table: Any) -> Any:
+        """Return a table with the types that the pipeline was fitted on."""
+        kinds = self.table.dtypes
+        return table[[*self.table.columns]].astype(kinds[kinds == "category"].to_dict())
 
     def expected(self, table: Any) -> Any:
         """Return what the pipeline itself says of a table."""
+        table = self.taken(table)
         if self.model.labels:
             return self.pipeline.predict_proba(table)
         return self.pipeline.predict(table)[:, None]
@@ -46,7 +53,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_a_file_answers_as_the_pipeline_does(exported: Exported) -> None:
     samples, table = questions(exported.model, exported.path, N_ROWS)
     expected = exported.expected(table)
-    labels = exported.pipeline.predict(table)
+    labels = exported.pipeline.predict(exported.taken(table))
     for options in EVALUATORS.values():
         model = classifier.load(exported.path, **options)
         rows = [model.validator.row(sample) for sample in samples]

@@ -69,6 +69,7 @@ def model_of(
         picture=trained.picture,
         steps=trained.steps,
         quantity=_quantity(trained),
+        total=forest.total,
     )
     return ModelFile(
         card=card,
