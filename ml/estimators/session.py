@@ -116,7 +116,8 @@ def _cells(place: int, header: str, reading: Reading, frames: Sequence[tuple[str
         column = frame.columns[place]
         present = [value for value in column.tolist() if not is_gap(value)] if column.dtype.kind == "O" else []
         if column.dtype.kind == "b" or (present and all(isinstance(value, bool | np.bool_) for value in present)):
-            words = words or [False, True]
+            # Some encoders know them as 0 and 1.
+            words = [*map(bool, words or (False, True))]
         elif present and words is None:
             raise DatasetError(
                 f"column {header!r} of {name} holds {present[0]!r}, which is no number, and no step makes a number of "
