@@ -148,6 +148,32 @@ def test_words_without_a_step_are_named(tmp_path: Path) -> None:
         ml.export(numbers, TABLE[["fare", "sex"]][TEST], LABELS[TEST], path=tmp_path / "p.npz")
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("sex", "other", r"X_test has a word that its encoder does not know in column 'sex', row 7, .*handle_unknown"),
+        ("sex", np.nan, r"X_test has no value in column 'sex', row 7, which the steps refuse: SimpleImputer would"),
+    ],
+)
+def test_test_rows_that_the_steps_refuse_are_named(tmp_path: Path, column: str, value: Any, message: str) -> None:
+    pipeline, true = fitted("words without a way out, numbers as words, true and false")
+    table = TABLE[TEST].copy()
+    table.loc[table.index[7], column] = value
+
+    with pytest.raises(DatasetError, match=message):
+        ml.export(pipeline, table, true[TEST], path=tmp_path / "p.npz")
+
+
+def test_a_forest_that_was_fitted_with_gaps_takes_them_even_if_the_test_rows_have_none(tmp_path: Path) -> None:
+    rows = X_train.copy()
+    rows[COLUMNS[0]] = rows[COLUMNS[0]].where(y_train != 1)
+    model = RandomForestClassifier(20, random_state=0).fit(rows, y_train)
+
+    features = export(model, tmp_path, insist=True).features
+
+    assert [feature.has_gaps for feature in features] == [True, *[False] * 12]
+
+
 # Models given other rows than they were fitted on
 
 

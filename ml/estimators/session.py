@@ -21,6 +21,7 @@ from ml.estimators.names import Names
 from ml.estimators.paths import Reading
 from ml.estimators.probing import Inputs, inputs_of, transformed
 from ml.estimators.trees import forest_from
+from ml.model.forest import LEAF, Forest
 from ml.tables.dataset import Feature
 from ml.tables.headers import Limits, feature_of
 
@@ -40,9 +41,11 @@ class SessionModel:
         self.final = reading.final
         if "n_jobs" in getattr(self.final, "get_params", dict)():
             self.final = copy.copy(self.final).set_params(n_jobs=1)
-        self.features, self.columns = inputs.features, inputs.columns
+        self.columns = inputs.columns
         self._reading, self._coding = reading, coding
-        self.folded = fold(forest_from(self.final), self.columns, self.features)
+        forest = forest_from(self.final)
+        self.features = _with_gaps(inputs, forest)
+        self.folded = fold(forest, self.columns, self.features)
         if hasattr(self.final, "classes_"):
             self.classes_ = self.final.classes_
 
@@ -96,6 +99,17 @@ def session_model(
     lacking = {place for f in frames.values() for place, c in enumerate(coding.rows(f).T) if np.isnan(c).any()}
     inputs = inputs_of(reading, coding, features, rows, lacking=lacking)
     return SessionModel(reading, coding, replace(inputs, features=_with_domains(inputs)))
+
+
+def _with_gaps(inputs: Inputs, forest: Forest) -> tuple[Feature, ...]:
+    """Return the features, those of which the trees can tell no value apart as ones that may lack it."""
+    # Only a row without a value goes right at a threshold above all values, so the trees were fitted on some.
+    seen = np.unique(forest.feature[np.isposinf(forest.threshold) & (forest.feature != LEAF)]).tolist()
+    lacking = {inputs.columns[place].feature for place in seen if inputs.columns[place].is_feature}
+    return tuple(
+        msgspec.structs.replace(feature, has_gaps=feature.has_gaps or place in lacking)
+        for place, feature in enumerate(inputs.features)
+    )
 
 
 def _with_domains(inputs: Inputs) -> tuple[Feature, ...]:
