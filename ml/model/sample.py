@@ -239,7 +239,8 @@ def _unread(feature: TrainedFeature, value: object, found: NotANumberCode) -> Fi
     code: Code = "not_a_choice" if feature.choices else found
     what = "one of the choices" if feature.choices else "a number"
     if isinstance(value, str | bool | int | float):
-        return FieldError(feature.key, code, f"{title}: {short(value)!r} is not {what}", _plain(value))
+        text = value if isinstance(value, str | bool) else shown_number(number_of(value))
+        return FieldError(feature.key, code, f"{title}: {short(text)!r} is not {what}", _plain(value))
     kind = "an object" if isinstance(value, Mapping) else "a list"
     return FieldError(feature.key, code, f"{title} must be {what}, not {kind}")
 
