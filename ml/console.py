@@ -100,6 +100,8 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
         depth = "no bound" if recipe.max_depth is None else str(recipe.max_depth)
         weights = "balanced" if recipe.balanced_class_weight else "as they come"
         yield f"recipe     seed {recipe.seed}, depth {depth}, leaf {recipe.min_samples_leaf}, classes {weights}"
+    for step in card.steps:
+        yield f"step       {step.kind}: {listed(step.features)}"
     yield f"libraries  {', '.join(f'{name} {number}' for name, number in sorted(card.libraries.items()))}"
     yield f"labels     {', '.join(card.labels)}" if card.labels else f"quantity   {quantity_name(card.target)}"
     if card.decision is not None:

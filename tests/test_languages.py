@@ -21,7 +21,7 @@ from babel.support import NullTranslations
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from ml.model.card import Card, CrossValidation, Decision, Recipe, Report
+from ml.model.card import Card, CrossValidation, Decision, Recipe, Report, Step
 from ml.model.classifier import Classifier
 from ml.model.linear import Formula
 from ml.model.modelfile import ModelFile
@@ -287,6 +287,11 @@ def shown() -> tuple[Bracketing, list[str]]:
         cross_validation=CrossValidation(folds=5, mean=0.5, deviation=0.1),
     )
     words, quantity = mixed_model(is_quantity=False), mixed_model(is_quantity=True)
+    stepped = msgspec.structs.replace(
+        words.card,
+        steps=(Step(kind="fill_mean", features=("f4", "f5")), Step(kind="‹kind›", features=("f0",))),
+        features=tuple(msgspec.structs.replace(one, is_closed=bool(one.choices)) for one in words.card.features),
+    )
     useless = {"mean_absolute_error": 2.0, "baseline_error": 1.0, "train_rows": None}
     decided = msgspec.structs.replace(words.card, decision=Decision(positive="‹yes›", threshold=0.25))
     linear = [
@@ -300,7 +305,7 @@ def shown() -> tuple[Bracketing, list[str]]:
     ]
     mixed = [
         *linear,
-        (words, words.card), (words, decided), (quantity, quantity.card),
+        (words, words.card), (words, decided), (words, stepped), (quantity, quantity.card),
         (mixed_model(is_quantity=True, has_gaps=False), None),
         (quantity, reported(quantity.card, **useless)),
         *((model, msgspec.structs.replace(model.card, total=Total(link="softmax"))) for model in (words, quantity)),

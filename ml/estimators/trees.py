@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ml.errors import ForestError
 from ml.estimators import histogram
-from ml.model.forest import LEAF, Forest
+from ml.model.forest import LEAF, SUM_TOLERANCE, Forest
 from ml.model.total import Total
 
 
@@ -35,7 +35,14 @@ def forest_from(estimator: Any) -> Forest:
 
 def _mean(estimator: Any) -> Forest:
     trees = _trees_of(estimator, getattr(estimator, "estimators_", [estimator]))
-    return _joined(trees, [tree.value[:, 0, :] for tree in trees], estimator)
+    values = [tree.value[:, 0, :] for tree in trees]
+    return _joined(trees, [*map(_shares, values)] if hasattr(estimator, "classes_") else values, estimator)
+
+
+def _shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probabilities of nodes; those of older libraries hold counts, which these divide in this way."""
+    totals = values.sum(axis=1, keepdims=True)
+    return values if np.allclose(totals, 1, rtol=0, atol=SUM_TOLERANCE) else values / totals
 
 
 def _boosted(estimator: Any) -> Forest:
@@ -93,6 +100,7 @@ def _bagging(estimator: Any) -> Forest:
     trees = _trees_of(estimator, estimator.estimators_)
     values = [tree.value[:, 0, :] for tree in trees]
     if hasattr(estimator, "classes_"):
+        values = [*map(_shares, values)]
         whole = [np.zeros((len(value), len(estimator.classes_))) for value in values]
         for filled, value, one in zip(whole, values, estimator.estimators_, strict=True):
             filled[:, one.classes_.astype(np.intp)] = value
@@ -154,7 +162,11 @@ def _joined(
         left=left.astype(np.int32),
         right=right.astype(np.int32),
         values=np.ascontiguousarray(np.concatenate(values)[is_leaf], dtype=np.float64),
-        missing_left=np.concatenate([t.missing_go_to_left for t in trees]).astype(bool) & ~is_leaf,
+        # Before scikit-learn 1.3, trees know no missing values.
+        missing_left=np.concatenate(
+            [np.asarray(getattr(t, "missing_go_to_left", np.zeros(t.node_count)), dtype=bool) for t in trees]
+        )
+        & ~is_leaf,
         covers=np.concatenate([t.weighted_n_node_samples for t in trees]).astype(np.float64),
         **more,
     )

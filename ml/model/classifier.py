@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,8 +67,8 @@ class Classifier:
         self.reference_rows = model.reference_rows
         self.reference_outcomes = model.reference_outcomes
         self._n_features = len(self.features)
-        self.interface = model.card.interface
         self.predictor = model.predictor
+        self.interface = _interface_of(model.card)
         labelling = Labelling.by(self.labels, self.card.decision)
         self.scores = Scores(model.predictor, labelling) if isinstance(model.predictor, Linear) else None
         self.cuts = cuts_of(model.predictor, self.features)
@@ -159,6 +161,17 @@ class Classifier:
             answer = self.predict(row)
             if not is_right[number] or (answer.probabilities or (answer.value,)) != tuple(outputs[number].tolist()):
                 raise ModelFileError(f"golden row {number} gives another answer than the library gave")
+
+
+def _interface_of(card: Card) -> str:
+    features = [
+        (
+            feature.key, feature.title, feature.unit, feature.header, feature.minimum, feature.maximum,
+            feature.choices, feature.is_closed, feature.has_gaps, feature.markers, feature.decimal, feature.thousands,
+        )
+        for feature in card.features
+    ]  # fmt: skip
+    return hashlib.sha256(msgspec.json.encode((features, card.target))).hexdigest()[:12]
 
 
 def load(

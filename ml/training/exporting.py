@@ -17,7 +17,7 @@ from ml.estimators.names import names_of
 from ml.estimators.outcomes import outcomes_of
 from ml.estimators.session import SessionModel, session_model
 from ml.estimators.steps import read_steps
-from ml.model.card import QuantityReport, Report
+from ml.model.card import QuantityReport, Report, Step
 from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.labelling import Labelling, decision_of
@@ -110,6 +110,7 @@ def export(
         recipe=None,
         data_digest=None,
         decision=decision,
+        steps=tuple(Step(kind=kind, features=keys) for kind, keys in fitted.steps()),
     )
     if not labels:
         # Of the test rows, half make the interval and the others measure it.

@@ -68,6 +68,7 @@ def model_of(
         libraries={name: version(name) for name in ("scikit-learn", "numpy")},
         data_digest=trained.data_digest,
         picture=trained.picture,
+        steps=trained.steps,
         quantity=_quantity(trained),
         decision=trained.decision,
         total=predictor.total if isinstance(predictor, Forest) else Total(),
@@ -129,7 +130,7 @@ def outputs_of(estimator: Any, rows: NDArray[np.float64], *, singly: bool = Fals
         values: NDArray[np.float64] = estimator.predict(rows)
         return values[:, None]
     by_column: dict[str, Link] = {"HistGradientBoostingClassifier": "softmax", "AdaBoostClassifier": "samme"}
-    link = by_column.get(type(estimator).__name__)
+    link = by_column.get(type(getattr(estimator, "final", estimator)).__name__)
     if link and len(estimator.classes_) > IN_ORDER_CLASSES:
         # They keep the scores of many rows column by column, and add up their powers in another order than those of
         # one row: the answers to one row are what is promised.
