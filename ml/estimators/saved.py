@@ -10,26 +10,41 @@ import numpy as np
 from ml.errors import ForestError, ModelFileError
 from ml.estimators.trees import forest_from
 from ml.importing import files
-from ml.importing.imported import Imported, Inputs, Progress
+from ml.importing.imported import Imported, Inputs, Progress, silent
+from ml.model import modelfile
 from ml.model.card import MAX_FEATURES, shown
 
+# Twice the text of a million leaves. What is made of a file in memory is a few times its size.
+MAX_FILE_BYTES = 2**29
 
-def read_model(path: Path, *, progress: Progress) -> Imported:
-    """Return the model in a file of another library.
+
+def read_model(path: Path, *, progress: Progress = silent) -> Imported:
+    """Return the model in a file of XGBoost, LightGBM, CatBoost or skops.
 
     Raises:
-        ModelFileError: it cannot be read, or something in it is not supported.
+        ModelFileError: it is none of these, is damaged, or something in it is not supported.
     """
-    found = files.read(path, progress=progress)
+    content = modelfile.read(path, max_bytes=MAX_FILE_BYTES)
+    try:
+        return model_in(content, progress=progress)
+    except (ForestError, ModelFileError) as error:
+        raise ModelFileError(f"{path}: {error}") from error
+
+
+def model_in(content: bytes, *, progress: Progress = silent) -> Imported:
+    """Return the model in these bytes.
+
+    Raises:
+        ForestError, ModelFileError: as above.
+    """
+    found = files.parse(content, progress)
     if isinstance(found, Imported):
         return found
     try:
         return _saved(found)
-    except (ForestError, ModelFileError) as error:
-        raise ModelFileError(f"{path}: {error}") from error
     # What is not as scikit-learn writes it fails somewhere in the reading of it.
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ModelFileError(f"{path}: the estimator in it is damaged: {shown(error)}") from error
+        raise ModelFileError(f"the estimator in the file is damaged: {shown(error)}") from error
 
 
 def _saved(found: Any) -> Imported:

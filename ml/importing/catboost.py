@@ -189,7 +189,11 @@ def _compared(
     border = array([split.border for split in splits], f"{name}: border", np.float64)
     if np.any((feature < 0) | (feature >= inputs.n_features)):
         raise ModelFileError(f"{name}: a split compares a feature outside 0 to {inputs.n_features - 1}")
-    return feature, border.astype(np.float32).astype(np.float64), ~np.array(inputs.is_above)[feature]
+    with np.errstate(over="ignore"):
+        border = border.astype(np.float32).astype(np.float64)
+    if not np.all(np.isfinite(border)):
+        raise ModelFileError(f"{name}: a border is too large for a float32")
+    return feature, border, ~np.array(inputs.is_above)[feature]
 
 
 def _oblivious(tree: _Oblivious, name: str, inputs: Inputs, n_sums: int) -> Iterator[Tree]:

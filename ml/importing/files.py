@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ml.errors import ForestError, ModelFileError
+from ml.errors import ModelFileError
 from ml.importing import catboost, lightgbm, skops, xgboost
 from ml.importing.imported import Imported, Progress
-from ml.model import modelfile
 
-# Twice the text of a million leaves. What is made of a file in memory is a few times its size.
-MAX_FILE_BYTES = 2**29
 _FIRST_BYTES = 4_096
-
-
-def silent(_done: int, _all: int) -> None:
-    """Show nothing."""
-
-
-def read(path: Path, *, progress: Progress = silent) -> Imported | skops.Saved:
-    """Return the model in a file of XGBoost, LightGBM or CatBoost, or the object in one of skops.
-
-    Raises:
-        ModelFileError: it is none of these, is damaged, or something in it is not supported.
-    """
-    content = modelfile.read(path, max_bytes=MAX_FILE_BYTES)
-    try:
-        return parse(content, progress=progress)
-    except (ModelFileError, ForestError) as error:
-        raise ModelFileError(f"{path}: {error}") from error
 
 
 def _saved(found: object) -> skops.Saved:
@@ -37,8 +15,12 @@ def _saved(found: object) -> skops.Saved:
     return found
 
 
-def parse(content: bytes, *, progress: Progress = silent) -> Imported | skops.Saved:
-    """Return the model in these bytes; errors are those of `read`."""
+def parse(content: bytes, progress: Progress) -> Imported | skops.Saved:
+    """Return the model in a file of XGBoost, LightGBM or CatBoost, or the object in one of skops.
+
+    Raises:
+        ForestError, ModelFileError: it is none of these, is damaged, or something in it is not supported.
+    """
     start = content[:_FIRST_BYTES].lstrip()
     if content.startswith(b"PK"):
         return _saved(skops.read(content))

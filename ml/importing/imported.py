@@ -22,6 +22,10 @@ Progress = Callable[[int, int], None]
 """Is called with the number of trees that were read, and that of all."""
 
 
+def silent(_done: int, _all: int) -> None:
+    """Show nothing."""
+
+
 @dataclass(frozen=True)
 class Tree:
     """The nodes of one tree, in any order: the root is the first, and children are places among these nodes.

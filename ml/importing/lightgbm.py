@@ -187,9 +187,9 @@ def _tree(members: Mapping[str, str], name: str, inputs: Inputs, lacks: NDArray[
     def both(of_inner: NDArray[Any], of_leaves: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([of_inner, of_leaves])
 
+    value = column("leaf_value", np.float64, n_leaves)
     leaves, no_child = np.zeros(n_leaves), np.zeros(n_leaves, dtype=np.int64)
     if not n_inner:
-        value = column("leaf_value", np.float64, 1)
         return Tree(np.array([LEAF]), leaves, no_child, no_child, leaves > 0, value, leaves + 1)
     feature, kinds = column("split_feature", np.int64, n_inner), column("decision_type", np.int64, n_inner)
     given = _listed(members, "threshold", name, float)
@@ -213,7 +213,7 @@ def _tree(members: Mapping[str, str], name: str, inputs: Inputs, lacks: NDArray[
         left=both(left, no_child),
         right=both(right, no_child),
         missing_left=both(missing_left, leaves > 0),
-        value=both(np.zeros(n_inner), column("leaf_value", np.float64, n_leaves)),
+        value=both(np.zeros(n_inner), value),
         cover=both(*counts),
         set_of=both(set_of, no_child - 1),
         sets=sets,

@@ -253,6 +253,9 @@ def _words(encoding: Any, position: int) -> tuple[str, ...] | None:
         return tuple(f"{number:g}" if isinstance(number, float) else str(number) for number in numbers.tolist()) or None
     letters = array(encoding.get("values", []), "values", np.int64).astype(np.uint8).tobytes()
     ends = array(encoding["offsets"], "offsets", np.int64).tolist()
+    if not letters.isascii():
+        # XGBoost counts characters where it should count bytes, and cuts off the end of the text.
+        return None
     if any(not 0 <= start <= end <= len(letters) for start, end in itertools.pairwise(ends)):
         raise ModelFileError(f"the categories of feature {position} lie outside their text")
     return tuple(letters[a:b].decode("utf-8", "replace") for a, b in itertools.pairwise(ends)) or None

@@ -55,7 +55,9 @@ def tree_of(given: dict[str, Any], number: int, inputs: Inputs) -> Tree:
         return array(given.get(key), f"{name}: {key}", dtype, n)
 
     right, index = column("right_children", np.int64), column("split_indices", np.int64)
-    condition = column("split_conditions", np.float64).astype(np.float32)
+    with np.errstate(over="ignore"):
+        # What is too large becomes infinite, and is refused as a leaf.
+        condition = column("split_conditions", np.float64).astype(np.float32)
     default_left = column("default_left", np.int64) != 0
     inner = left >= 0
     if np.any(inner & ((index < 0) | (index >= inputs.n_features))):
