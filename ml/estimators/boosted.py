@@ -63,7 +63,8 @@ class Boosted:
         """Return the class or the quantity of each row, shape (n_rows,)."""
         if not hasattr(self, "classes_"):
             return self._asked(rows)
-        return self.predict_proba(rows).argmax(axis=1)
+        labels: NDArray[Any] = self.predict_proba(rows).argmax(axis=1)
+        return labels
 
     def _asked(self, rows: Any) -> NDArray[Any]:
         if type(self.booster).__module__.startswith("lightgbm"):
@@ -72,7 +73,7 @@ class Boosted:
 
 
 def as_estimator(model: Any) -> Any:
-    """Return a model that answers as an estimator of scikit-learn does: a booster is wrapped, others are as they are."""
+    """Return a model as an estimator of scikit-learn: a booster is wrapped, others are as they are."""
     if type(model).__name__ != "Booster" or hasattr(model, "predict_proba"):
         return model
     imported = imported_from(model)
