@@ -21,10 +21,9 @@ from ml import console, score
 from ml.errors import DatasetError, MLError
 from ml.estimators.saved import read_model
 from ml.model import classifier
-from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.explain import explain
-from ml.options import parser
+from ml.options import parser, recipe_of
 from ml.scored import BadRow
 from ml.tables.dataset import Dataset
 from ml.tables.files import read_table, refuse_same_file
@@ -75,15 +74,8 @@ def _read(options: argparse.Namespace) -> Dataset:
 
 def _train(options: argparse.Namespace) -> None:
     dataset = _read(options)
-    recipe = Recipe(
-        estimator=options.estimator,
-        n_estimators=options.trees,
-        max_depth=options.depth,
-        min_samples_leaf=options.leaf,
-        seed=options.seed,
-        test_size=options.test_size,
-        balanced_class_weight=options.balanced,
-    )
+    recipe = recipe_of(options)
+    console.write_lines(console.estimator_lines(recipe))
     with _Progress() as progress:
         trained = fitting.fit(dataset, recipe, progress=progress.show)
         folds = fitting.cross_validate(dataset, recipe, progress=progress.show)
@@ -97,7 +89,8 @@ def _train(options: argparse.Namespace) -> None:
         f"{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
         f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
     )
-    console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
+    command = f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"
+    console.write_lines(["", done, console.promise_of(loaded.card), command])
 
 
 class _Progress:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from ml.errors import DatasetError, MLError, ModelFileError
 from ml.importing.imported import Imported
 from ml.model import modelfile
-from ml.model.card import Card, QuantityReport, Report, TrainedFeature
+from ml.model.card import Card, QuantityReport, Recipe, Report, TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.explain import Change, Explanation, Range
 from ml.tables.dataset import Target
@@ -98,6 +98,7 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
     yield f"{card.name}, version {version}"
     yield f"data       {card.source}"
     yield f"estimator  {card.estimator}, {trees}"
+    yield f"exactness  {promise_of(card)}"
     if card.recipe is not None:
         recipe = card.recipe
         depth = "no bound" if recipe.max_depth is None else str(recipe.max_depth)
@@ -113,6 +114,24 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
             continue
         span = _with_unit(f"{shown_number(feature.low)} to {shown_number(feature.high)}", feature)
         yield f"  {feature.key}: {span} in training, for example {shown_number(feature.example)}{gaps}"
+
+
+def estimator_lines(recipe: Recipe) -> Iterator[str]:
+    """Yield which estimator is fitted, and why where that is the default."""
+    yield f"  estimator {recipe.estimator}"
+    if recipe.estimator == Recipe().estimator:
+        yield "    the default: it takes gaps and words, needs no tuning, and its answers are exact on every machine;"
+        yield "    --estimator hist-gradient-boosting is often more accurate on large tables, and faster to fit"
+
+
+def promise_of(card: Card) -> str:
+    """Return what is the same as the library's on every machine."""
+    if card.promise == "bits":
+        return "its answers have the library's bits on every machine"
+    return (
+        "the scores of its trees have the library's bits on every machine; what exp() makes of them differs by at most "
+        "4 units in the last place where another processor or C library computes it"
+    )
 
 
 def quantity_name(target: Target) -> str:

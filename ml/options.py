@@ -14,6 +14,10 @@ from ml.training import history
 
 DEFAULT_PATH = Path("model.npz")
 LONGEST_SEED = 10
+ESTIMATORS = ("random-forest", "extra-trees", "decision-tree", "hist-gradient-boosting", "gradient-boosting")
+# What scikit-learn itself takes where nothing is said, if that is not the same for all.
+DEPTHS = {"gradient-boosting": 3}
+LEAVES = {"hist-gradient-boosting": 20}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,19 +39,20 @@ def parser() -> argparse.ArgumentParser:
     _add_reading(train)
     recipe = Recipe()
     train.add_argument(
-        "--estimator", choices=("random-forest", "extra-trees", "decision-tree"), default=recipe.estimator,
-        help="scikit-learn estimator to fit, whose answers are kept to the last bit; default: %(default)s",
+        "--estimator", choices=ESTIMATORS, default=recipe.estimator,
+        help=f"scikit-learn estimator to fit: {', '.join(ESTIMATORS)}; default: %(default)s", metavar="NAME",
     )  # fmt: skip
     train.add_argument(
         "--trees", type=_count, default=recipe.n_estimators, metavar="N",
         help="number of trees (n_estimators); default: %(default)s",
     )  # fmt: skip
     train.add_argument(
-        "--depth", type=_count, metavar="N", help="maximum depth of a tree (max_depth); default: no maximum"
-    )
+        "--depth", type=_count, metavar="N",
+        help="maximum depth of a tree (max_depth); default: no maximum; of gradient-boosting 3",
+    )  # fmt: skip
     train.add_argument(
-        "--leaf", type=_count, default=recipe.min_samples_leaf, metavar="N",
-        help="minimum number of rows in a leaf (min_samples_leaf); default: %(default)s",
+        "--leaf", type=_count, metavar="N",
+        help="minimum number of rows in a leaf (min_samples_leaf); default: 1; of hist-gradient-boosting 20",
     )  # fmt: skip
     train.add_argument(
         "--seed", type=_seed, default=recipe.seed, metavar="N",
@@ -143,6 +148,19 @@ def parser() -> argparse.ArgumentParser:
     )
     choice.add_argument("--list", action="store_true", help="list the kept files, and restore none")
     return whole
+
+
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """Return the recipe that the options of `train` stand for."""
+    return Recipe(
+        estimator=options.estimator,
+        n_estimators=options.trees,
+        max_depth=options.depth or DEPTHS.get(options.estimator),
+        min_samples_leaf=options.leaf or LEAVES.get(options.estimator, 1),
+        seed=options.seed,
+        test_size=options.test_size,
+        balanced_class_weight=options.balanced,
+    )
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
-from ml.model.classifier import Classifier, Prediction
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Prediction
 from ml.model.sample import FieldError, InvalidSample, note_of
 from ml.model.values import UnknownWord, no_value_text, short
 from ml.tables.cells import UNKNOWN, CellReader, OpenNumber, comma_numbers

@@ -18,7 +18,6 @@ from sklearn.ensemble import (
     BaggingClassifier,
     ExtraTreesClassifier,
     GradientBoostingClassifier,
-    HistGradientBoostingClassifier,
     IsolationForest,
     RandomForestClassifier,
     VotingClassifier,
@@ -84,7 +83,7 @@ def chain(depth: int) -> Forest:
 
 def table_of(forest: Forest) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     table = DecisionTable(forest, Cuts(forest))
-    return lambda rows: table.answers[table.outcomes(rows.astype(np.float32))]
+    return lambda rows: table.sums[table.outcomes(rows.astype(np.float32))] / forest.n_trees
 
 
 def test_the_small_forest_is_one() -> None:
@@ -261,18 +260,15 @@ REFUSED = {
     "a linear model": LogisticRegression(max_iter=1_000),
     "a constant": DummyClassifier(),
     "a pipeline": make_pipeline(DecisionTreeClassifier()),
-    "gradient boosting": GradientBoostingClassifier(n_estimators=2),
-    "histogram boosting": HistGradientBoostingClassifier(max_iter=2),
     "an isolation forest": IsolationForest(n_estimators=2),
 }
 
-# These are made of decision tree classifiers, but their probabilities are not the plain mean of the trees'.
+# These hold trees or are made like ensembles of them, but their answers are no sums of leaves.
 NOT_MEANS = {
-    "boosted trees, which vote by weight": AdaBoostClassifier(
-        DecisionTreeClassifier(max_depth=2, random_state=0), n_estimators=3, random_state=0
-    ),
-    "bagged trees on some of the features": BaggingClassifier(
-        DecisionTreeClassifier(), n_estimators=3, max_features=2, random_state=0
+    "boosted linear models": AdaBoostClassifier(LogisticRegression(), n_estimators=3),
+    "bagged forests": BaggingClassifier(RandomForestClassifier(2), n_estimators=3),
+    "boosted trees that start with another model": GradientBoostingClassifier(
+        n_estimators=2, init=LogisticRegression(max_iter=1_000)
     ),
     "a vote by weight": VotingClassifier(
         [("a", DecisionTreeClassifier(max_depth=1)), ("b", DecisionTreeClassifier())], voting="soft", weights=[1, 2]
@@ -289,7 +285,7 @@ def test_another_estimator_is_refused_by_name(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", NOT_MEANS)
-def test_trees_whose_mean_is_not_the_answer_are_refused_by_name(kind: str) -> None:
+def test_an_ensemble_whose_answer_is_no_sum_of_leaves_is_refused_by_name(kind: str) -> None:
     estimator = clone(NOT_MEANS[kind]).fit(ROWS, CLASSES)
 
     with pytest.raises(ForestError, match=type(estimator).__name__):

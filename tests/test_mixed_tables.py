@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ml.model.card import Recipe
-from ml.model.classifier import compile_forest, lowest_of
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
+from ml.model.evaluators import compile_forest
 from ml.model.forest import LEAF
 from tests.conftest import EVALUATORS
 from tests.pipelines import Column, Oracle, numbers, oracle_of, sample_of, words
@@ -142,7 +142,7 @@ def test_the_questions_show_on_which_side_of_a_node_a_row_without_a_value_goes(k
     rows = np.array([model.validator.row(sample_of(cells)) for cells in table.tolist()])
     other = replace(forest, missing_left=~forest.missing_left & (forest.feature != LEAF))
 
-    turned = compile_forest(other, Cuts(other, lowest_of(model.features)), labels=LABELS, max_cells=10**6)
+    turned = compile_forest(other, Cuts(other, model.features), labels=LABELS, max_cells=10**6)
 
     differs = (turned.predict_batch(rows.astype(np.float32)).outputs != model.predict_batch(rows).outputs).any(axis=1)
     assert differs.mean() > 0.1

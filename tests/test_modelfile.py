@@ -29,12 +29,14 @@ from sklearn.ensemble import RandomForestClassifier
 
 from ml.errors import ModelFileError
 from ml.model import classifier, modelfile
-from ml.model.card import MAX_SHAPES
+from ml.model.card import MAX_SHAPES, Recipe
 from ml.model.classifier import Classifier
 from ml.model.forest import LEAF, MAX_DEPTH
 from ml.model.modelfile import FORMAT, ModelFile
-from ml.training import writing
+from ml.tables.dataset import Feature
+from ml.training import fitting, writing
 from ml.training.fitting import Trained
+from tests.builders import dataset_of
 
 DIGEST_BYTES = 64
 CARD = "card.json"
@@ -42,6 +44,8 @@ ARRAYS = (
     "roots", "feature", "threshold", "left", "right", "values", "missing_left", "covers", "set_of", "sets", "init",
     "output_of", "golden_rows", "golden_sums", "golden_answers", "reference_rows", "reference_outcomes",
 )  # fmt: skip
+# What a forest without sets and sums of its own lacks, and a boosted one with categories has.
+BOOSTED = ("set_of", "sets", "init", "output_of", "golden_sums")
 
 # Reading refuses without taking more memory than this beyond the file itself.
 MEMORY_BYTES = 8 * 2**20
@@ -62,6 +66,22 @@ def small(trained: Trained) -> ModelFile:
 @pytest.fixture(scope="module")
 def good(small: ModelFile) -> bytes:
     return modelfile.dump(small)
+
+
+@pytest.fixture(scope="module")
+def boosted() -> bytes:
+    """The file of a small boosted model of a category and a number, both of which may lack a value."""
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.integers(0, 5, 120).astype(float), rng.normal(size=120)])
+    classes = (rows[:, 0] % 3 + (rows[:, 1] > 0)) % 3
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    features = [
+        Feature(key="kind", title="kind", choices=tuple("abcde"), has_gaps=True),
+        Feature(key="size", title="size", has_gaps=True),
+    ]
+    table = dataset_of(rows, classes, features=features, labels=["x", "y", "z"])
+    recipe = Recipe(estimator="hist-gradient-boosting", n_estimators=3, min_samples_leaf=5)
+    return modelfile.dump(writing.model_of(fitting.fit(table, recipe)))
 
 
 def serve(content: bytes) -> Classifier:
@@ -193,8 +213,8 @@ def test_another_forest_gives_other_bytes_and_another_version(trained: Trained, 
     assert modelfile.version_of(other) != modelfile.version_of(good)
 
 
-def test_a_file_read_and_written_again_has_the_same_bytes(good: bytes, model_path: Path) -> None:
-    for content in (good, model_path.read_bytes()):
+def test_a_file_read_and_written_again_has_the_same_bytes(good: bytes, boosted: bytes, model_path: Path) -> None:
+    for content in (good, boosted, model_path.read_bytes()):
         assert modelfile.dump(modelfile.parse(content)) == content
 
 
@@ -202,7 +222,8 @@ def test_a_file_gives_back_what_was_put_in(good: bytes, small: ModelFile) -> Non
     model = modelfile.parse(good)
 
     assert model.card == small.card
-    for name in ARRAYS:
+    assert [getattr(model.forest, name) for name in BOOSTED[:-1]] == [None] * 4
+    for name in set(ARRAYS) - set(BOOSTED):
         whole, expected = (model, small) if hasattr(small, name) else (model.forest, small.forest)
         assert np.array_equal(getattr(whole, name), getattr(expected, name)), name
         assert getattr(whole, name).dtype == getattr(expected, name).dtype, name
@@ -692,7 +713,8 @@ def test_arrays_of_different_lengths_are_refused_by_name(good: bytes, name: str)
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_an_array_with_another_number_of_dimensions_is_refused_by_name(good: bytes, name: str) -> None:
+def test_an_array_with_another_number_of_dimensions_is_refused_by_name(good: bytes, boosted: bytes, name: str) -> None:
+    good = boosted if name in BOOSTED else good
     array = arrays_of(good)[name]
 
     for other in (array.reshape(-1)[0].reshape(()), array[None], array[..., None]):
@@ -708,7 +730,7 @@ def test_an_empty_forest_is_refused(good: bytes) -> None:
 def test_a_forest_for_other_labels_than_the_cards_is_refused(good: bytes) -> None:
     two = np.tile([0.5, 0.5], (len(arrays_of(good)["values"]), 1))
 
-    assert "leaves have 2 probabilities, but the card has 3 labels" in refused(with_arrays(good, values=two))
+    assert "the forest gives 2 probabilities, but the card has 3 labels" in refused(with_arrays(good, values=two))
 
 
 def test_another_number_of_trees_than_the_cards_is_refused(good: bytes) -> None:
@@ -1037,7 +1059,12 @@ EXTREMES = (0, 1, -1, -2, 2, 3, 7, 8, 2**31 - 1, -(2**31), 0.5, 1e-320, 5.0, 1e3
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ARRAYS)
-def test_random_elements_of_an_array_are_refused_or_harmless(good: bytes, name: str) -> None:
+@pytest.mark.parametrize("kind", ["forest", "boosted"])
+def test_random_elements_of_an_array_are_refused_or_harmless(good: bytes, boosted: bytes, kind: str, name: str) -> None:
+    if kind == "boosted":
+        good = boosted
+    elif name in BOOSTED:
+        pytest.skip("it has none")
     rng = random.Random(name)
     array = arrays_of(good)[name]
 
@@ -1108,3 +1135,90 @@ def test_random_values_in_the_card_are_refused_or_harmless(good: bytes) -> None:
     counts = tally(one(path, value) for path, value in everywhere)
 
     assert counts["refused"] > len(everywhere) / 2
+
+
+# Boosted models: sums, links and sets.
+
+
+def test_the_exp_of_another_machine_makes_no_good_model_refused(boosted: bytes) -> None:
+    answers = arrays_of(boosted)["golden_answers"]
+    rng = np.random.default_rng(0)
+    elsewhere = answers + rng.integers(-2, 3, answers.shape) * np.spacing(answers)
+
+    assert serve(with_arrays(boosted, golden_answers=elsewhere)).labels == ("x", "y", "z")
+
+
+def test_golden_answers_that_are_further_off_are_refused(boosted: bytes) -> None:
+    answers = arrays_of(boosted)["golden_answers"]
+
+    assert "golden row 7" in refused(with_element(boosted, "golden_answers", (7, 0), answers[7, 0] + 1e-14))
+
+
+def test_a_golden_sum_with_another_last_bit_is_refused(boosted: bytes) -> None:
+    sums = arrays_of(boosted)["golden_sums"]
+
+    sentence = refused(with_element(boosted, "golden_sums", (3, 1), np.nextafter(sums[3, 1], np.inf)))
+
+    assert "other sums" in sentence
+
+
+def with_total(content: bytes, **changes: Any) -> bytes:
+    return with_card(content, lambda whole: whole["card"]["total"].update(changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"link": "sigmoid"}, "link"),
+        ({"link": "expit"}, "3 sums do not fit the link expit"),
+        ({"label_by": "positive"}, "3 sums do not fit"),
+        ({"divisor": 0.0}, "divisor"),
+        ({"divisor": -1.0}, "divisor"),
+        ({"divisor": 3.0}, "golden row"),
+        ({"link": "samme"}, "golden row"),
+        ({"single_sums": True}, "other sums"),
+        ({"link": "identity"}, "golden_sums has shape"),
+        ({"link": "exp"}, "golden row"),
+    ],
+    ids=str,
+)
+def test_an_arithmetic_that_does_not_fit_is_refused(boosted: bytes, changes: dict[str, Any], sentence: str) -> None:
+    assert sentence in refused(with_total(boosted, **changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("values", np.inf, "a leaf is no number, or the sums of leaves can be larger"),
+        ("values", 1e301, "the sums of leaves can be larger"),
+        ("init", np.nan, "do not start with one finite number"),
+        ("output_of", 3, "one sum each"),
+        ("output_of", -1, "one sum each"),
+        ("set_of", 2**30, "a node has a set outside"),
+        ("set_of", -2, "a node has a set outside"),
+    ],
+)
+def test_sums_and_sets_that_lead_outside_are_refused(boosted: bytes, name: str, value: float, sentence: str) -> None:
+    array = arrays_of(boosted)[name]
+
+    assert sentence in refused(with_element(boosted, name, (0,) * array.ndim, value))
+
+
+def test_a_set_at_a_leaf_and_a_set_of_a_number_are_refused(boosted: bytes) -> None:
+    arrays = arrays_of(boosted)
+    leaf, number = np.flatnonzero(arrays["feature"] == LEAF)[0], np.flatnonzero(arrays["feature"] == 1)[0]
+
+    assert "a leaf has a set" in refused(with_element(boosted, "set_of", leaf, 0))
+    assert "a set and a threshold" in refused(with_element(boosted, "set_of", number, 0))
+
+
+def test_a_set_of_a_feature_without_choices_is_refused(boosted: bytes) -> None:
+    def change(whole: Card) -> None:
+        whole["card"]["features"][0].update(choices=[], counts=[])
+
+    assert "is compared by sets, but has no choices" in refused(with_card(boosted, change))
+
+
+def test_sets_and_the_sets_of_nodes_go_together(boosted: bytes) -> None:
+    assert "go together" in refused(with_arrays(boosted, sets=np.empty((0, 4), dtype="<u8")))
+    assert "one sum each" in refused(with_arrays(boosted, init=np.empty(0)))

@@ -22,7 +22,8 @@ from playwright.sync_api import Browser, expect
 
 from ml.model import classifier
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier, Prediction
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Prediction
 from ml.tables.dataset import Feature
 from ml.training import fitting, writing
 from tests import small_tables

@@ -24,10 +24,11 @@ from ml.errors import DatasetError, ForestError
 from ml.estimators.trees import forest_from
 from ml.model import classifier, decision_table, explain, modelfile
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier, compile_forest
+from ml.model.classifier import Classifier
 from ml.model.compiled import Compiled
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
+from ml.model.evaluators import compile_forest
 from ml.model.forest import LEAF, Forest
 from ml.model.sample import InvalidSample
 from ml.model.walk import Walk
@@ -150,7 +151,7 @@ def test_every_evaluator_has_scikit_learns_probabilities_to_the_last_bit(name: s
 
     assert len(evaluators) >= 2
     for kind, limits in evaluators.values():
-        evaluator = classifier.compile_forest(forest, Cuts(forest), labels=labels, **{"max_cells": 1_000_000} | limits)
+        evaluator = compile_forest(forest, Cuts(forest), labels=labels, **{"max_cells": 1_000_000} | limits)
         assert type(getattr(evaluator, "_trees", None) or evaluator._table) is kind  # type: ignore[attr-defined]  # one of the two
         batch = evaluator.predict_batch(rows.astype(np.float32))
         assert np.array_equal(batch.probabilities.view(np.uint64), expected.view(np.uint64)), kind
@@ -383,7 +384,7 @@ def test_a_tree_without_a_single_cut_is_a_table_of_one_cell() -> None:
 
     compiled = DecisionTable(forest, Cuts(forest))
 
-    assert np.array_equal(compiled.answers, stump.predict_proba(rows[:1]))
+    assert np.array_equal(compiled.sums, stump.predict_proba(rows[:1]))
     assert compiled.outcome(wide[0].tolist()) == 0
     assert compiled.outcomes(wide.astype(np.float32)).tolist() == [0] * 20
 

@@ -61,7 +61,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     fraction of rows to measure on; `balanced_class_weight` weighs each class as if all had the same number of rows.
     """
 
-    estimator: Literal["random-forest", "extra-trees", "decision-tree"] = "random-forest"
+    estimator: Literal[
+        "random-forest", "extra-trees", "decision-tree", "hist-gradient-boosting", "gradient-boosting"
+    ] = "random-forest"
     n_estimators: int = msgspec.field(name="trees", default=100)
     max_depth: int | None = msgspec.field(name="depth", default=None)
     min_samples_leaf: int = msgspec.field(name="leaf", default=1)
@@ -158,7 +160,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     data_digest: str | None
     picture: tuple[Shape, ...] = ()
     quantity: Quantity | None = None
-    total: Total = Total()
+    total: Total = msgspec.field(default_factory=Total)
     steps: tuple[str, ...] = ()
     decision: Decision | None = None
 

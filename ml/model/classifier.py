@@ -3,157 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError
-from ml.model import compiled, decision_table, modelfile
+from ml.model import decision_table, modelfile
 from ml.model.card import Card
-from ml.model.compiled import Compiled
-from ml.model.cuts import BELOW_CHOICES, Cuts
-from ml.model.decision_table import DecisionTable, LabelGrid
-from ml.model.forest import Forest
+from ml.model.cuts import Cuts
+from ml.model.evaluators import Batch, Prediction, Rows, compile_forest
 from ml.model.modelfile import ModelFile
 from ml.model.sample import Validator
-from ml.model.walk import Walk
-from ml.tables.dataset import Feature
 
 # A batch is divided into slices that take about this long each, so that a server can answer others in between.
 SLICE_S = 0.002
 MAX_SLICE_ROWS = 65_536
 _TIMED_ROWS = 512
+# Probabilities that exp() makes may differ so much from those of another machine.
+EXP_ULPS = 4
 
 Made = TypeVar("Made")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
-    """The answer to one row.
-
-    Predictions of a decision table are shared: the same outcome is the same object, so data derived from it, such as
-    its JSON, can be cached under the object itself.
-
-    Attributes:
-        index: the position of the label among the model's labels; 0 for a quantity.
-        label: the most probable label; of several, the first. A quantity has none.
-        probabilities: one float64 a label, bit-identical to scikit-learn's `predict_proba`; none for a quantity.
-        value: the quantity, bit-identical to scikit-learn's `predict`; NaN for a class.
-    """
-
-    index: int
-    label: str
-    probabilities: tuple[float, ...]
-    value: float = math.nan
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The answers to n rows.
-
-    Attributes:
-        indices: shape (n,): the position of each row's label among the model's labels; 0 for a quantity.
-        outputs: shape (n, n_labels), float64: the probabilities; or shape (n, 1): the quantity.
-    """
-
-    indices: NDArray[np.intp]
-    outputs: NDArray[np.float64]
-
-    @property
-    def probabilities(self) -> NDArray[np.float64]:
-        """The probabilities of each label, shape (n, n_labels)."""
-        return self.outputs
-
-    @property
-    def values(self) -> NDArray[np.float64]:
-        """The quantity of each row, shape (n,)."""
-        return self.outputs[:, 0]
-
-
-class Evaluator(Protocol):
-    """A compiled forest. All evaluators give the same bits; they differ in speed and in the forests that fit.
-
-    Attributes:
-        grid: the label of each cell of a decision table; None for other evaluators and more labels than a byte names.
-    """
-
-    grid: LabelGrid | None
-
-    def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
-        """Return the answer to one row of float64 values, whose ranks among the cuts may be known already."""
-
-    def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
-        """Return the answers to rows, shape (n, n_features), as arrays."""
-
-    def predict_each(self, rows: NDArray[np.float32]) -> list[Prediction]:
-        """Return the answers to rows, shape (n, n_features), one object a row."""
-
-
-class _ByCell:
-    """A decision table, its answers made once."""
-
-    def __init__(self, table: DecisionTable, labels: Sequence[str]) -> None:
-        self._table = table
-        self._indices: NDArray[np.intp] = table.answers.argmax(axis=1)
-        self.grid = table.label_grid(self._indices) if 0 < len(labels) <= LabelGrid.MAX_LABELS else None
-        self._predictions = [prediction_of(outputs, labels) for outputs in table.answers.tolist()]
-
-    def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
-        return self._predictions[self._table.outcome(row, ranks)]
-
-    def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
-        outcomes = self._table.outcomes(rows)
-        return Batch(self._indices.take(outcomes), self._table.answers.take(outcomes, axis=0))
-
-    def predict_each(self, rows: NDArray[np.float32]) -> list[Prediction]:
-        predictions = self._predictions
-        return [predictions[outcome] for outcome in self._table.outcomes(rows).tolist()]
-
-
-class _ByTree:
-    """A forest with too many cells, its trees evaluated for each row."""
-
-    def __init__(self, trees: Compiled | Walk, labels: Sequence[str]) -> None:
-        self._trees = trees
-        self._labels = labels
-        self.grid: LabelGrid | None = None
-
-    def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
-        return prediction_of(self._trees.one(row, ranks).tolist(), self._labels)
-
-    def predict_batch(self, rows: NDArray[np.float32]) -> Batch:
-        outputs = self._trees.batch(rows)
-        return Batch(outputs.argmax(axis=1), outputs)
-
-    def predict_each(self, rows: NDArray[np.float32]) -> list[Prediction]:
-        return [prediction_of(outputs, self._labels) for outputs in self._trees.batch(rows).tolist()]
-
-
-def prediction_of(outputs: Sequence[float], labels: Sequence[str]) -> Prediction:
-    """Return the prediction with these outputs: probabilities by label, or without labels one quantity."""
-    if not labels:
-        return Prediction(0, "", (), outputs[0])
-    # list.index and max: the first of several, as argmax gives it.
-    index = outputs.index(max(outputs))
-    return Prediction(index, labels[index], tuple(outputs))
-
-
-def compile_forest(
-    forest: Forest, cuts: Cuts, *, labels: Sequence[str], max_cells: int, compiles: bool = True
-) -> Evaluator:
-    """Return the fastest evaluator that the forest fits into; only `compiles` lets it be compiled code."""
-    if DecisionTable.fits(forest, cuts, max_cells):
-        return _ByCell(DecisionTable(forest, cuts), labels)
-    kernels = compiled.kernels() if compiles else None
-    return _ByTree(Compiled(forest, cuts, kernels) if kernels else Walk(forest, cuts), labels)
 
 
 class Classifier:
@@ -188,13 +63,13 @@ class Classifier:
         self.reference_outcomes = model.reference_outcomes
         self._n_features = len(self.features)
         self.interface = _interface_of(model.card)
-        self.cuts = Cuts(model.forest, lowest_of(self.features))
+        self.cuts = Cuts(model.forest, self.features)
         self._evaluator = compile_forest(
             model.forest, self.cuts, labels=self.labels, max_cells=max_cells, compiles=compiles
         )
         self.grid = self._evaluator.grid
         self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]
-        self._replay(model.golden_rows, model.golden_answers)
+        self._replay(model)
         self.slice_rows = self._measure_slice(model.golden_rows)
         self._made: dict[Callable[[Classifier], Any], Any] = {}
 
@@ -222,7 +97,7 @@ class Classifier:
         """Return the answers to rows as the validator has them: the same bits as `predict` gives one by one.
 
         Args:
-            rows: shape (n, n_features). float64 is cast to float32, as scikit-learn does.
+            rows: shape (n, n_features). They are cast to the type in which the model's library compares values.
 
         Raises:
             ValueError: the array does not have one column for each feature.
@@ -233,33 +108,35 @@ class Classifier:
         """Return the prediction of each of many rows; arguments and errors are those of `predict_batch`."""
         return self._evaluator.predict_each(self._cast(rows))
 
-    def _cast(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float32]:
+    def _cast(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> Rows:
         if rows.ndim != 2 or rows.shape[1] != self._n_features:
             raise ValueError(f"rows have the shape (n, {self._n_features}), not {rows.shape}")
-        return rows.astype(np.float32, copy=False)
+        return rows.astype(self.cuts.dtype, copy=False)
 
     def _measure_slice(self, rows: NDArray[np.float64]) -> int:
-        timed = np.resize(rows, (_TIMED_ROWS, self._n_features)).astype(np.float32)
+        timed = self._cast(np.resize(rows, (_TIMED_ROWS, self._n_features)))
         self._evaluator.predict_batch(timed)
         start = time.perf_counter()
         self._evaluator.predict_batch(timed)
         seconds_a_row = (time.perf_counter() - start) / _TIMED_ROWS
         return min(max(1, int(SLICE_S / seconds_a_row)), MAX_SLICE_ROWS)
 
-    def _replay(self, rows: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
-        batch = self.predict_batch(rows).outputs
+    def _replay(self, model: ModelFile) -> None:
+        """Answer the golden rows: what is promised to have the same bits on every machine must have them."""
+        rows, expected = model.golden_rows, model.golden_answers
+        outputs = self.predict_batch(rows).outputs
+        total, allowed = model.forest.total, np.zeros((1, 1))
+        if not total.is_exact:
+            if not np.array_equal(self._evaluator.sums(self._cast(rows)), model.golden_sums):
+                raise ModelFileError("the golden rows have other sums of leaves than the library gave")
+            # Another machine's exp() may differ in the last bits.
+            epsilon = np.finfo(np.float32 if total.single_sums else np.float64).eps
+            allowed = EXP_ULPS * epsilon * np.abs(expected).max(axis=1, keepdims=True)
+        is_right: NDArray[np.bool_] = np.all(np.abs(outputs - expected) <= allowed, axis=1)
         for number, row in enumerate(rows.tolist()):
             answer = self.predict(row)
-            outputs = answer.probabilities if self.labels else (answer.value,)
-            if not outputs == tuple(expected[number]) == tuple(batch[number]):
+            if not is_right[number] or (answer.probabilities or (answer.value,)) != tuple(outputs[number].tolist()):
                 raise ModelFileError(f"golden row {number} gives another answer than scikit-learn gave")
-
-
-def lowest_of(features: Sequence[Feature]) -> dict[int, float]:
-    """Return a number below all values of each feature that may lack one, by position: see `Cuts`."""
-    lowest = {True: BELOW_CHOICES, False: -math.inf}
-    may_lack = {position: feature for position, feature in enumerate(features) if feature.choices or feature.has_gaps}
-    return {position: lowest[bool(feature.choices)] for position, feature in may_lack.items()}
 
 
 def _interface_of(card: Card) -> str:

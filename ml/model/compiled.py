@@ -11,11 +11,12 @@ import threading
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.cuts import BELOW_CHOICES, Cuts, cut_below
+from ml.model.cuts import BELOW_CHOICES, Cuts, cut_of
 from ml.model.forest import LEAF, Forest
 from ml.model.masks import masks_of
 
@@ -52,18 +53,23 @@ class Compiled:
 
     def __init__(self, forest: Forest, cuts: Cuts, code: ModuleType) -> None:
         self._code = code
-        self._n_trees = forest.n_trees
-        self._shape = (forest.n_outputs,)
+        self._starts = forest.starts()
+        self._dtype = forest.dtype
         # Numbers are cast in a third of the time that NumPy takes for a list of them.
-        self._pack_into = struct.Struct(f"{forest.n_features}f").pack_into
-        self._gaps = True if any(cuts.has_missing) else None
+        kind = "f" if self._dtype is np.float32 else "d"
+        self._pack_into = struct.Struct(f"{forest.n_features}{kind}").pack_into
+        gaps = True if any(cuts.has_missing) else None
+        # Copies, aligned and writable: code is compiled for each kind of array.
+        sets, output_of = (None if array is None else np.array(array) for array in (forest.sets, forest.output_of))
+        self._options = (gaps, sets, output_of)
         # Where -1 is a word that is not among the choices, and so no value.
         self._categories = list(cuts.categories)
         nodes, position = _nodes(forest)
-        # A copy, aligned and writable: code is compiled for each kind of array.
-        leaves = np.array(forest.values)
+        leaves = np.array(forest.values, dtype=self._starts.dtype)
         self._walked = (nodes, position[forest.roots].astype(np.int32), _leaf_of(forest, position), leaves)
-        self._block = min(max(BLOCK_BYTES // (4 * forest.n_features), MIN_BLOCK_ROWS), MAX_BLOCK_ROWS)
+        self._block = min(
+            max(BLOCK_BYTES // (np.dtype(self._dtype).itemsize * forest.n_features), MIN_BLOCK_ROWS), MAX_BLOCK_ROWS
+        )
         self._masked = masks_of(forest)
         self._warm(forest.n_features)
 
@@ -75,39 +81,37 @@ class Compiled:
         timer.start()
         try:
             self.one([0.0] * n_features)
-            self.batch(np.zeros((MASK_ROWS, n_features), dtype=np.float32))
+            self.batch(np.zeros((MASK_ROWS, n_features), dtype=self._dtype))
             if self._masked is not None:
-                self.batch(np.zeros((1, n_features), dtype=np.float32))
+                self.batch(np.zeros((1, n_features), dtype=self._dtype))
         finally:
             timer.cancel()
 
-    def one(self, row: Sequence[float], _ranks: Sequence[int] | None = None) -> NDArray[np.float64]:
-        """Return the answer to one row of float64 values, shape (n_outputs,)."""
-        sums, values = np.zeros(self._shape), np.empty(len(row), dtype=np.float32)
+    def one(self, row: Sequence[float], _ranks: Sequence[int] | None = None) -> NDArray[np.floating[Any]]:
+        """Return the sums of one row of float64 values, shape (n_sums,)."""
+        sums, values = self._starts.copy(), np.empty(len(row), dtype=self._dtype)
         self._pack_into(values.data, 0, *row)
         for feature in self._categories:
             if values[feature] <= BELOW_CHOICES:
                 values[feature] = np.nan
-        self._code.walk_one(*self._walked, values, sums, self._gaps)
-        sums /= self._n_trees
+        self._code.walk_one(*self._walked, values, sums, *self._options)
         return sums
 
-    def batch(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the answers to rows: shape (n, n_features) in, (n, n_outputs) out."""
+    def batch(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Return the sums of rows: shape (n, n_features) in, (n, n_sums) out."""
         if self._categories:
             rows = rows.copy()
             words = rows[:, self._categories]
-            rows[:, self._categories] = np.where(words <= BELOW_CHOICES, np.float32(np.nan), words)
+            rows[:, self._categories] = np.where(words <= BELOW_CHOICES, np.nan, words)
         if self._masked is not None and len(rows) >= MASK_ROWS:
             blocks = -(-len(rows) // self._code.BLOCK_ROWS) * self._code.BLOCK_ROWS
-            columns = np.zeros((rows.shape[1], blocks), dtype=np.float32)
+            columns = np.zeros((rows.shape[1], blocks), dtype=self._dtype)
             columns[:, : len(rows)] = rows.T
-            by_output = np.zeros((*self._shape, blocks))
+            by_output = np.repeat(self._starts[:, None], blocks, axis=1)
             self._code.masks(*self._masked, columns, by_output)
-            return np.ascontiguousarray(by_output[:, : len(rows)].T) / self._n_trees
-        sums = np.zeros((len(rows), *self._shape))
-        self._code.walk(*self._walked, np.ascontiguousarray(rows), sums, self._block, self._gaps)
-        sums /= self._n_trees
+            return np.ascontiguousarray(by_output[:, : len(rows)].T)
+        sums = np.repeat(self._starts[None], len(rows), axis=0)
+        self._code.walk(*self._walked, np.ascontiguousarray(rows), sums, self._block, *self._options)
         return sums
 
 
@@ -126,8 +130,9 @@ def _order(forest: Forest) -> NDArray[np.int64]:
 def _nodes(forest: Forest) -> tuple[NDArray[np.void], NDArray[np.int64]]:
     """Return compact nodes, and the position of each of the forest's nodes among them.
 
-    A node takes 8 bytes, so that more of them are in a cache: its left child is `children` nodes further on, its right
-    one beside that. A leaf has none, and every row goes left there.
+    A node takes 8 bytes, or 12 with a float64 threshold, so that more of them are in a cache: its left child is
+    `children` nodes further on, its right one beside that. A leaf has none, and every row goes left there. The
+    threshold of a node that has a set is its number.
     """
     order = _order(forest)
     position = np.empty(len(order), dtype=np.int64)
@@ -137,13 +142,17 @@ def _nodes(forest: Forest) -> tuple[NDArray[np.void], NDArray[np.int64]]:
     children[position[inner]] = position[forest.left[inner]] - position[inner]
     fits = children.max(initial=0) < 2**16
     nodes = np.zeros(
-        len(order), dtype=[("threshold", "<f4"), ("feature", "<u2"), ("children", "<u2" if fits else "<u4")]
+        len(order), dtype=[("threshold", forest.dtype), ("feature", "<u2"), ("children", "<u2" if fits else "<u4")]
     )
     nodes["children"] = children
     nodes["threshold"] = np.inf
-    nodes["threshold"][position[inner]] = cut_below(forest.threshold[inner])
-    goes_left = np.where((forest.feature == LEAF) | forest.missing_left, 0x8000, 0)
-    nodes["feature"] = (np.maximum(forest.feature, 0) | goes_left)[order]
+    nodes["threshold"][position[inner]] = cut_of(forest, inner)
+    marks = np.where((forest.feature == LEAF) | forest.missing_left, 0x8000, 0)
+    if forest.set_of is not None:
+        has_set = np.flatnonzero(forest.set_of >= 0)
+        nodes["threshold"][position[has_set]] = forest.set_of[has_set]
+        marks[has_set] |= 0x4000
+    nodes["feature"] = (np.maximum(forest.feature, 0) | marks)[order]
     return nodes, position
 
 

@@ -1,18 +1,19 @@
 """A forest compiled to an exact decision table.
 
 Between its cuts a forest is constant. With few features the cells between them can be listed: 26 x 26 x 30 x 21 for
-Iris. Painting each leaf's box into the cells in the order of the trees adds the same float64 numbers in the same order
-as scikit-learn does, so the sums, and the probabilities after one division, have the same bits. The cells share few
-distinct outcomes; an answer is one bisection a feature and one look-up.
+Iris. Painting each leaf's box into the cells in the order of the trees adds the same numbers in the same order as the
+library does, so the sums have the same bits. The cells share few distinct outcomes; an answer is one bisection a
+feature and one look-up.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, product
+from itertools import accumulate, pairwise, product
 from math import inf, prod
 from operator import mul
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +32,16 @@ class DecisionTable:
     """Outcomes by cell. Only features with cuts are axes: an array has 64 at most, a table can have many more columns.
 
     Attributes:
-        answers: shape (n_outcomes, n_outputs), float64: the distinct answers that the forest can give.
+        sums: shape (n_outcomes, n_sums): the distinct sums that the forest can give.
     """
 
     def __init__(self, forest: Forest, cuts: Cuts) -> None:
         self._cuts = cuts
         self._features = cuts.features
         sums = _paint(forest, cuts)
-        distinct, outcome = _distinct_columns(sums.reshape(forest.n_outputs, -1))
-        self.answers: NDArray[np.float64] = np.ascontiguousarray(distinct.T) / forest.n_trees
+        # As float64, which every float32 is.
+        distinct, outcome = _distinct_columns(sums.reshape(forest.n_sums, -1).astype(np.float64, copy=False))
+        self.sums: NDArray[np.floating[Any]] = np.ascontiguousarray(distinct.T, dtype=sums.dtype)
         self._outcome: NDArray[np.int32] = outcome.astype(np.int32)
         # Lists and a memoryview: reading one element of a NumPy array costs more than a bisection.
         self._strides = _strides(sums.shape[1:])
@@ -50,7 +52,7 @@ class DecisionTable:
     def fits(forest: Forest, cuts: Cuts, max_cells: int = MAX_CELLS) -> bool:
         """Return whether the table has at most `max_cells` and can be painted quickly."""
         cells = prod(size + 1 for size in cuts.sizes)
-        return cells <= max_cells and cells * forest.n_trees <= MAX_PAINTINGS and cells * forest.n_outputs <= MAX_SUMS
+        return cells <= max_cells and cells * forest.n_trees <= MAX_PAINTINGS and cells * forest.n_sums <= MAX_SUMS
 
     def outcome(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> int:
         """Return the outcome of one row of float64 values, whose ranks may be known already."""
@@ -66,7 +68,7 @@ class DecisionTable:
         """Return the label of each cell, given the label of each outcome: shape (n_outcomes,)."""
         return LabelGrid(indices.astype(np.uint8).take(self._outcome), [size + 1 for size in self._cuts.sizes])
 
-    def outcomes(self, rows: NDArray[np.float32]) -> NDArray[np.int32]:
+    def outcomes(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
         """Return the outcome of each row: shape (n_rows, n_features) in, (n_rows,) out."""
         cells = np.zeros(len(rows), dtype=np.int32)
         columns = np.ascontiguousarray(rows.T if len(self._features) == rows.shape[1] else rows[:, self._features].T)
@@ -153,50 +155,60 @@ def _strides(sizes: Sequence[int]) -> list[int]:
     return list(accumulate(reversed(sizes[1:]), mul, initial=1))[::-1] if sizes else []
 
 
-# The ranks of a box along one axis: from the first up to the last but one, and rank 0 as well if that is apart.
-_Stretch = tuple[int, int, bool]
+# The ranks of a box along one axis: ascending stretches, each from the first up to the last but one.
+_Ranks = tuple[tuple[int, int], ...]
 
 
-def _paint(forest: Forest, cuts: Cuts) -> NDArray[np.float64]:
-    """Return the sum of leaf values by output and cell: shape (n_outputs, *cells along each feature with cuts)."""
+def _paint(forest: Forest, cuts: Cuts) -> NDArray[np.floating[Any]]:
+    """Return the sums of leaf values by cell: shape (n_sums, *cells along each feature with cuts)."""
     axis_of = {feature: axis for axis, feature in enumerate(cuts.features)}
-    whole: list[_Stretch] = [(0, len(cuts.values[feature]) + 1, False) for feature in cuts.features]
-    sums = np.zeros((forest.n_outputs, *(stop for _, stop, _ in whole)))
-    boxes: dict[int, list[_Stretch]] = {int(root): whole for root in forest.roots}
+    whole: list[_Ranks] = [((0, len(cuts.values[feature]) + 1),) for feature in cuts.features]
+    starts = forest.starts()
+    sums = np.empty((len(starts), *(stop for ((_, stop),) in whole)), dtype=starts.dtype)
+    sums[...] = starts.reshape(-1, *[1] * len(whole))
+    boxes: dict[int, list[_Ranks]] = {int(root): whole for root in forest.roots}
+    trees = iter(np.repeat(np.arange(forest.n_trees), np.diff(np.append(forest.roots, len(forest.feature)))).tolist())
     leaves = iter(forest.values.tolist())
-    nodes = zip(
-        forest.feature.tolist(), cuts.node_first.tolist(), cuts.node_rank.tolist(),
-        forest.left.tolist(), forest.right.tolist(), strict=True,
-    )  # fmt: skip
-    for node, (feature, first, rank, left, right) in enumerate(nodes):
+    outputs = None if forest.output_of is None else forest.output_of.tolist()
+    left, right = forest.left.tolist(), forest.right.tolist()
+    for node, (feature, tree) in enumerate(zip(forest.feature.tolist(), trees, strict=True)):
         box = boxes.pop(node)
         if feature != LEAF:
             axis = axis_of[feature]
-            low, high = _divided(box[axis], first, rank)
-            boxes[left] = [*box[:axis], low, *box[axis + 1 :]]
-            boxes[right] = [*box[:axis], high, *box[axis + 1 :]]
+            low, high = _divided(box[axis], _left_ranks(forest, cuts, node))
+            boxes[left[node]] = [*box[:axis], low, *box[axis + 1 :]]
+            boxes[right[node]] = [*box[:axis], high, *box[axis + 1 :]]
             continue
+        first = 0 if outputs is None else outputs[tree]
         values = next(leaves)
-        for where in product(*map(_slices, box)):
-            for output, value in enumerate(values):
+        for where in product(*([slice(*stretch) for stretch in ranks] for ranks in box)):
+            for output, value in enumerate(values, first):
                 if value:  # adding 0.0 changes no bit
                     sums[output, ...][where] += value
     return sums
 
 
-def _divided(box: _Stretch, first: int, rank: int) -> tuple[_Stretch, _Stretch]:
-    """Return what of a stretch goes left, where first <= rank of the row <= rank of the node, and what goes right."""
-    start, stop, has_zero = box
-    middle = min(max(rank + 1, start), stop)
-    if not first:
-        return (start, middle, has_zero), (middle, stop, False)
-    has_zero = has_zero or start == 0
-    return (max(start, 1), max(middle, 1), False), (max(middle, 1), stop, has_zero)
+def _left_ranks(forest: Forest, cuts: Cuts, node: int) -> _Ranks:
+    """Return the ranks with which a row goes left at a node."""
+    number = -1 if forest.set_of is None else int(forest.set_of[node])
+    if number < 0 or forest.sets is None:
+        return ((int(cuts.node_first[node]), int(cuts.node_rank[node]) + 1),)
+    cells = range(cuts.sizes[forest.feature[node]] + 1)
+    words = forest.sets[number].tolist()
+    is_left = [words[cell >> 6] >> (cell & 63) & 1 for cell in cells]
+    edges = [cell for cell, (before, own) in enumerate(pairwise([0, *is_left, 0])) if before != own]
+    return tuple(zip(edges[::2], edges[1::2], strict=True))
 
 
-def _slices(stretch: _Stretch) -> list[slice]:
-    start, stop, has_zero = stretch
-    return [slice(0, 1), slice(start, stop)] if has_zero else [slice(start, stop)]
+def _divided(ranks: _Ranks, left: _Ranks) -> tuple[_Ranks, _Ranks]:
+    """Return what of some ranks goes left, and what goes right."""
+    right = pairwise([(0, 0), *left, (ranks[-1][1], 0)]) if ranks else ()
+    return _common(ranks, left), _common(ranks, [(before[1], after[0]) for before, after in right])
+
+
+def _common(ranks: _Ranks, others: Sequence[tuple[int, int]]) -> _Ranks:
+    found = [(max(start, first), min(stop, last)) for start, stop in ranks for first, last in others]
+    return tuple((start, stop) for start, stop in found if start < stop)
 
 
 def _distinct_columns(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:

@@ -14,7 +14,6 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
 from ml.model.thresholds import edge, number, shortest
@@ -212,9 +211,9 @@ def _searched(
     spans = _spans(model, ranks, max_rows=min(max_rows, MAX_VALUES // len(ranks)))
     starts = np.cumsum([0, *(last - first + 1 for first, last in spans.values())]).tolist()
     # The row itself comes last.
-    rows = np.tile(np.array(row, dtype=np.float32), (starts[-1] + 1, 1))
+    rows = np.tile(np.array(row, dtype=model.cuts.dtype), (starts[-1] + 1, 1))
     for start, (feature, (first, last)) in zip(starts, spans.items(), strict=False):
-        rows[start : start + last - first + 1, feature] = between(model, feature, row)[first : last + 1]
+        rows[start : start + last - first + 1, feature] = model.cuts.between(feature, row[feature])[first : last + 1]
     batch = model.predict_batch(rows)
     labels = (batch.indices if goal is None else batch.values >= goal).tolist()
     lines = {feature: labels[start:stop] for feature, (start, stop) in zip(spans, pairwise(starts), strict=True)}
@@ -262,14 +261,6 @@ def _spans(model: Classifier, ranks: Sequence[int], *, max_rows: int) -> dict[in
             break
         spans[feature] = (first, last)
     return spans
-
-
-def between(model: Classifier, feature: int, row: Sequence[float]) -> NDArray[np.float32]:
-    """Return one value of each interval between the feature's cuts: the interval's last one, -inf for no value."""
-    cuts = model.cuts.values[feature]
-    if not len(cuts):
-        return np.array([row[feature]], dtype=np.float32)
-    return np.append(cuts, np.nextafter(cuts[-1], np.float32(np.inf)))
 
 
 def _change(model: Classifier, feature: int, *, value: float, rank: int, label: str) -> Change | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class Forest:
     sets: NDArray[np.uint64] | None = None
     init: NDArray[np.float64] | None = None
     output_of: NDArray[np.int32] | None = None
-    total: Total = Total()
+    total: Total = field(default_factory=Total)
 
     @property
     def n_trees(self) -> int:
@@ -115,8 +115,8 @@ class Forest:
         self._check_nodes(inner)
         self._check_children(inner)
         self._check_sets(inner)
-        self._check_sums()
         self._check_leaves(is_quantity=is_quantity)
+        self._check_sums()
         self.levels()
 
     def _check_shapes(self) -> None:
@@ -132,8 +132,6 @@ class Forest:
                 raise ForestError(f"{name} has shape {shape}, not ({n_nodes},)")
         if self.feature.ndim != 1 or self.roots.ndim != 1 or self.values.ndim != 2 or self.values.shape[1] < 1:
             raise ForestError("nodes, roots or leaf values have the wrong number of dimensions")
-        if len(self.values) != np.count_nonzero(self.feature == LEAF):
-            raise ForestError("there is not exactly one row of values for each leaf")
         if (
             not self.n_trees
             or self.roots[0] != 0
@@ -204,8 +202,10 @@ class Forest:
             raise ForestError(f"a leaf is no number, or the sums of leaves can be larger than {most:g}")
 
     def _check_leaves(self, *, is_quantity: bool) -> None:
+        if len(self.values) != np.count_nonzero(self.feature == LEAF):
+            raise ForestError("there is not exactly one row of values for each leaf")
         if is_quantity:
-            if self.n_outputs != 1:
+            if self.n_outputs != 1 or not np.all(np.isfinite(self.values)):
                 raise ForestError("a leaf does not have one finite number")
             return
         if self.total.link != "mean":

@@ -1,6 +1,8 @@
 """Compiled loops over the trees of a forest. The only module that imports numba, and it is imported when needed.
 
-Nothing here reorders a sum: each row adds one tree after the other, as scikit-learn does, so the bits are its own.
+Nothing here reorders a sum: each row adds one tree after the other, as its library does, so the bits are its own. Code
+is compiled for the types that it meets: values and thresholds of float32 or float64, sums of either, and None where a
+forest has no gaps, sets, or sums by tree, whose branches are left out then.
 Everything runs without the interpreter's lock, and allocates what it needs, so that threads can share a forest.
 """
 
@@ -11,9 +13,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-# A node's feature is in the lower bits of `feature`; the highest one says that a row without a value goes left.
-FEATURE_BITS = 0x7FFF
+# A node's feature is in the lower bits of `feature`; the highest one says that a row without a value goes left, and the
+# one below it that `threshold` is the number of a set.
+FEATURE_BITS = 0x3FFF
+HAS_SET = 0x4000
 LEFT_IF_MISSING = 0x8000
+LAST_CHOICE = 253
 # So many trees go down with one row at once, and so many rows with one tree (`walk` says it eight times): while one
 # waits for memory, another compares.
 _TREES_AT_ONCE = 32
@@ -23,23 +28,48 @@ BLOCK_ROWS = 64
 
 
 @njit(inline="always")
-def _step(node: Any, value: Any, gaps: Any) -> Any:
+def _is_outside(words: Any, value: Any) -> Any:
+    """Return whether the cell of a category's value is not in a set of four words: see `Forest.sets`."""
+    cell = np.int64(0)
+    if value < 0:
+        cell = np.int64(1)
+    elif value == value:
+        cell = np.int64(min(value, LAST_CHOICE)) + 2
+    return (words[cell >> 6] >> np.uint64(cell & 63)) & np.uint64(1) == 0
+
+
+@njit(inline="always")
+def _step(node: Any, value: Any, gaps: Any, sets: Any) -> Any:
     """Return how many nodes further on a row goes, 0 at a leaf."""
     # What is not a number goes left: beyond a leaf, whose threshold is infinite, no row may go.
     right = value > node.threshold
     if gaps is not None and value != value:
         right = node.feature < LEFT_IF_MISSING
+    if sets is not None and node.feature & HAS_SET:
+        right = _is_outside(sets[np.int64(node.threshold)], value)
     return np.int64(node.children) + np.int64(right)
 
 
 @njit(nogil=True, boundscheck=False, error_model="numpy")
-def walk(nodes: Any, roots: Any, leaf_of: Any, leaves: Any, rows: Any, sums: Any, block: Any, gaps: Any) -> None:
-    """Add to `sums`, shape (n, n_outputs), the leaf values of all trees for rows, shape (n, n_features)."""
-    n, n_outputs = sums.shape
+def walk(
+    nodes: Any,
+    roots: Any,
+    leaf_of: Any,
+    leaves: Any,
+    rows: Any,
+    sums: Any,
+    block: Any,
+    gaps: Any,
+    sets: Any,
+    output_of: Any,
+) -> None:
+    """Add to `sums`, shape (n, n_sums), the leaf values of all trees for rows, shape (n, n_features)."""
+    n, n_values = len(sums), leaves.shape[1]
     for start in range(0, n, block):
         stop = min(start + block, n)
         for tree in range(len(roots)):
             root = np.int64(roots[tree])
+            first = 0 if output_of is None else output_of[tree]
             row = start
             while row + _ROWS_AT_ONCE <= stop:
                 a = b = c = d = e = f = g = h = root
@@ -47,36 +77,38 @@ def walk(nodes: Any, roots: Any, leaf_of: Any, leaves: Any, rows: Any, sums: Any
                 while moved:
                     one, two, three, four = nodes[a], nodes[b], nodes[c], nodes[d]
                     five, six, seven, eight = nodes[e], nodes[f], nodes[g], nodes[h]
-                    da = _step(one, rows[row, one.feature & FEATURE_BITS], gaps)
-                    db = _step(two, rows[row + 1, two.feature & FEATURE_BITS], gaps)
-                    dc = _step(three, rows[row + 2, three.feature & FEATURE_BITS], gaps)
-                    dd = _step(four, rows[row + 3, four.feature & FEATURE_BITS], gaps)
-                    de = _step(five, rows[row + 4, five.feature & FEATURE_BITS], gaps)
-                    df = _step(six, rows[row + 5, six.feature & FEATURE_BITS], gaps)
-                    dg = _step(seven, rows[row + 6, seven.feature & FEATURE_BITS], gaps)
-                    dh = _step(eight, rows[row + 7, eight.feature & FEATURE_BITS], gaps)
+                    da = _step(one, rows[row, one.feature & FEATURE_BITS], gaps, sets)
+                    db = _step(two, rows[row + 1, two.feature & FEATURE_BITS], gaps, sets)
+                    dc = _step(three, rows[row + 2, three.feature & FEATURE_BITS], gaps, sets)
+                    dd = _step(four, rows[row + 3, four.feature & FEATURE_BITS], gaps, sets)
+                    de = _step(five, rows[row + 4, five.feature & FEATURE_BITS], gaps, sets)
+                    df = _step(six, rows[row + 5, six.feature & FEATURE_BITS], gaps, sets)
+                    dg = _step(seven, rows[row + 6, seven.feature & FEATURE_BITS], gaps, sets)
+                    dh = _step(eight, rows[row + 7, eight.feature & FEATURE_BITS], gaps, sets)
                     a, b, c, d, e, f, g, h = a + da, b + db, c + dc, d + dd, e + de, f + df, g + dg, h + dh
                     moved = da | db | dc | dd | de | df | dg | dh
                 found = (leaf_of[a], leaf_of[b], leaf_of[c], leaf_of[d], leaf_of[e], leaf_of[f], leaf_of[g], leaf_of[h])
                 for position in range(_ROWS_AT_ONCE):
                     leaf = found[position]
-                    for output in range(n_outputs):
-                        sums[row + position, output] += leaves[leaf, output]
+                    for output in range(n_values):
+                        sums[row + position, first + output] += leaves[leaf, output]
                 row += _ROWS_AT_ONCE
             while row < stop:
                 a, moved = root, np.int64(1)
                 while moved:
                     one = nodes[a]
-                    moved = _step(one, rows[row, one.feature & FEATURE_BITS], gaps)
+                    moved = _step(one, rows[row, one.feature & FEATURE_BITS], gaps, sets)
                     a += moved
-                for output in range(n_outputs):
-                    sums[row, output] += leaves[leaf_of[a], output]
+                for output in range(n_values):
+                    sums[row, first + output] += leaves[leaf_of[a], output]
                 row += 1
 
 
 @njit(nogil=True, boundscheck=False, error_model="numpy")
-def walk_one(nodes: Any, roots: Any, leaf_of: Any, leaves: Any, row: Any, sums: Any, gaps: Any) -> None:
-    """Add to `sums`, shape (n_outputs,), the leaf values of all trees for one row, shape (n_features,)."""
+def walk_one(
+    nodes: Any, roots: Any, leaf_of: Any, leaves: Any, row: Any, sums: Any, gaps: Any, sets: Any, output_of: Any
+) -> None:
+    """Add to `sums`, shape (n_sums,), the leaf values of all trees for one row, shape (n_features,)."""
     at = np.empty(_TREES_AT_ONCE, dtype=np.int64)
     for first in range(0, len(roots), _TREES_AT_ONCE):
         width = min(_TREES_AT_ONCE, len(roots) - first)
@@ -87,35 +119,36 @@ def walk_one(nodes: Any, roots: Any, leaf_of: Any, leaves: Any, row: Any, sums: 
             moved = np.int64(0)
             for tree in range(width):
                 node = nodes[at[tree]]
-                step = _step(node, row[node.feature & FEATURE_BITS], gaps)
+                step = _step(node, row[node.feature & FEATURE_BITS], gaps, sets)
                 at[tree] += step
                 moved |= step
         for tree in range(width):
             leaf = leaf_of[at[tree]]
-            for output in range(len(sums)):
-                sums[output] += leaves[leaf, output]
+            place = 0 if output_of is None else output_of[first + tree]
+            for output in range(leaves.shape[1]):
+                sums[place + output] += leaves[leaf, output]
 
 
 @njit(nogil=True, boundscheck=False, error_model="numpy")
 def masks(
     first: Any, thresholds: Any, trees: Any, kept: Any, missing_first: Any, missing_trees: Any, missing_kept: Any,
-    positions: Any, width: Any, leaves: Any, columns: Any, sums: Any,
+    positions: Any, width: Any, leaves: Any, output_of: Any, columns: Any, sums: Any,
 ) -> None:  # fmt: skip
-    """Add to `sums`, shape (n_outputs, n), the leaf values of small trees for columns, shape (n_features, n).
+    """Add to `sums`, shape (n_sums, n), the leaf values of small trees for columns, shape (n_features, n).
 
     Each tree has one bit a leaf, from left to right. A value beyond a node's threshold rules out the leaves on the
     node's left: what it keeps is AND-ed for 64 rows at a time, and the lowest bit that is left is the leaf (Lucchese et
     al., "QuickScorer", SIGIR 2015). The nodes of a feature are ascending, those of feature j from `first[j]` on; n is a
     multiple of `BLOCK_ROWS`.
     """
-    n_outputs, n = sums.shape
+    n_values, n = leaves.shape[1], sums.shape[1]
     n_trees = len(leaves) // width
     bits = np.empty((n_trees, BLOCK_ROWS), dtype=kept.dtype)
     for start in range(0, n, BLOCK_ROWS):
         bits[:] = ~kept.dtype.type(0)
         for feature in range(len(first) - 1):
             values = columns[feature, start : start + BLOCK_ROWS]
-            most, lacks = np.float32(-np.inf), False
+            most, lacks = columns.dtype.type(-np.inf), False
             for row in range(BLOCK_ROWS):
                 most = max(most, values[row])
                 lacks |= values[row] != values[row]
@@ -132,9 +165,10 @@ def masks(
                     for row in range(BLOCK_ROWS):
                         line[row] = line[row] & mask if values[row] != values[row] else line[row]
         for tree in range(n_trees):
+            place = 0 if output_of is None else output_of[tree]
             for row in range(BLOCK_ROWS):
                 word = np.uint64(bits[tree, row])
                 lowest = word & (~word + np.uint64(1))
                 leaf = tree * width + positions[(lowest * np.uint64(0x03F79D71B4CB0A89)) >> np.uint64(58)]
-                for output in range(n_outputs):
-                    sums[output, start + row] += leaves[leaf, output]
+                for output in range(n_values):
+                    sums[place + output, start + row] += leaves[leaf, output]

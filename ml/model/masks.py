@@ -5,37 +5,37 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.cuts import cut_below
+from ml.model.cuts import cut_of
 from ml.model.forest import LEAF, Forest
 
 # One bit a leaf, in words of 32 or 64.
 MOST_LEAVES = 64
 DE_BRUIJN = 0x03F79D71B4CB0A89
-Arrays = tuple[NDArray[np.generic] | int, ...]
+Arrays = tuple[NDArray[np.generic] | int | None, ...]
 
 
 def masks_of(forest: Forest) -> Arrays | None:
-    """Return the arguments of the compiled loop that come before the rows; None if a tree has too many leaves."""
+    """Return the arguments of the compiled loop that come before the rows; None for large trees and ones with sets."""
     is_leaf = forest.feature == LEAF
     tree = np.searchsorted(forest.roots, np.arange(len(is_leaf)), side="right") - 1
     width = int(np.bincount(tree[is_leaf]).max())
-    if width > MOST_LEAVES:
+    if width > MOST_LEAVES or forest.set_of is not None:
         return None
     word = np.uint32 if width <= 32 else np.uint64
     start, count = _leaves_below(forest, is_leaf)
     inner = np.flatnonzero(~is_leaf)
     below = forest.left[inner]
     kept = ~(((np.uint64(1) << count[below].astype(np.uint64)) - np.uint64(1)) << start[below].astype(np.uint64))
-    leaves = np.zeros((forest.n_trees * width, forest.n_outputs))
+    leaves = np.zeros((forest.n_trees * width, forest.values.shape[1]), dtype=forest.starts().dtype)
     found = np.flatnonzero(is_leaf)
     leaves[tree[found] * width + start[found]] = forest.values
-    thresholds = cut_below(forest.threshold[inner])
+    thresholds = cut_of(forest, inner)
     nodes = _by_feature(forest, inner, np.lexsort((thresholds, forest.feature[inner])))
     missing = _by_feature(forest, inner, np.flatnonzero(~forest.missing_left[inner]))
     return (
         nodes[0], thresholds[nodes[1]], tree[inner][nodes[1]], kept[nodes[1]].astype(word),
         missing[0], tree[inner][missing[1]], kept[missing[1]].astype(word),
-        _positions(), width, leaves,
+        _positions(), width, leaves, forest.output_of,
     )  # fmt: skip
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
-from ml.model.explain import between
 
 MAX_PLANE_ROWS = 16_384
 
@@ -27,8 +27,8 @@ class Plane:
         exact: False when cuts were left out to keep the plane small.
     """
 
-    x_cuts: NDArray[np.float32]
-    y_cuts: NDArray[np.float32]
+    x_cuts: NDArray[np.floating[Any]]
+    y_cuts: NDArray[np.floating[Any]]
     indices: NDArray[np.integer]
     values: NDArray[np.float64] | None
     exact: bool
@@ -38,8 +38,8 @@ class Plane:
 class _Side:
     """One feature of a plane: its cuts, one value in each interval between them, and whether none was left out."""
 
-    cuts: NDArray[np.float32]
-    values: NDArray[np.float32]
+    cuts: NDArray[np.floating[Any]]
+    values: NDArray[np.floating[Any]]
     exact: bool
 
 
@@ -62,7 +62,7 @@ def plane(model: Classifier, row: Sequence[float], *, x: int, y: int, max_rows: 
         labels = model.grid.plane(model.cuts.ranks_of(row), x=x, y=y)
         columns, lines = (model.cuts.ranks(feature, side.values) for feature, side in ((x, across), (y, up)))
         return Plane(across.cuts, up.cuts, labels[lines][:, columns], None, exact)
-    rows = np.tile(np.array(row, dtype=np.float32), (len(across.values) * len(up.values), 1))
+    rows = np.tile(np.array(row, dtype=model.cuts.dtype), (len(across.values) * len(up.values), 1))
     rows[:, x] = np.tile(across.values, len(up.values))
     rows[:, y] = np.repeat(up.values, len(across.values))
     batch, shape = model.predict_batch(rows), (len(up.values), len(across.values))
@@ -76,7 +76,7 @@ def _side(model: Classifier, feature: int, row: Sequence[float], *, most: int) -
         positions = np.arange(choices, dtype=np.float32)
         return _Side(positions[:-1] + np.float32(0.5), positions, exact=True)
     lowest = int(model.cuts.has_missing[feature])
-    cuts, values = model.cuts.values[feature][lowest:], between(model, feature, row)[lowest:]
+    cuts, values = model.cuts.values[feature][lowest:], model.cuts.between(feature, row[feature])[lowest:]
     kept = _thinned(len(cuts), most)
     return _Side(cuts[kept], values[[*kept, -1]], exact=len(kept) == len(cuts))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -22,14 +23,15 @@ def shortest(low: float, high: float, *, near: float, step: float) -> float:
     return math.nextafter(low, math.inf) if near == low else high
 
 
-@lru_cache(4_096)
-def edge(cut: np.float32) -> tuple[float, bool]:
-    """Return the shorter of a cut and the float32 after it, 1.7 rather than 1.6999999, and whether it is the cut."""
-    own, after = number(cut), number(np.nextafter(cut, np.float32(np.inf)))
+# The same number as float32 and as float64 has different neighbors, and different decimals.
+@lru_cache(4_096, typed=True)
+def edge(cut: np.floating[Any]) -> tuple[float, bool]:
+    """Return the shorter of a cut and the next number, 1.7 rather than 1.6999999, and whether it is the cut."""
+    own, after = number(cut), number(np.nextafter(cut, type(cut)(np.inf)))
     return (after, False) if len(repr(after)) < len(repr(own)) else (own, True)
 
 
-@lru_cache(4_096)
-def number(cut: np.float32) -> float:
-    """Return a float32 cut as the shortest decimal that stands for it: 4.95, not 4.949999809."""
+@lru_cache(4_096, typed=True)
+def number(cut: np.floating[Any]) -> float:
+    """Return a cut as the shortest decimal that stands for it: 4.95, not 4.949999809."""
     return float(str(cut))

@@ -17,8 +17,8 @@ from ml.errors import DatasetError
 from ml.estimators.trees import forest_from
 from ml.model import decision_table
 from ml.model.card import CrossValidation, Interval, QuantityReport, Recipe, Report
-from ml.model.classifier import compile_forest, lowest_of
 from ml.model.cuts import Cuts
+from ml.model.evaluators import Rows, compile_forest
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training.measuring import Split, answers_of, interval_of, measure, r2_of
 
@@ -30,6 +30,8 @@ SHUFFLES = 5
 # Shuffling each of 64 features 5 times over more rows than this takes longer than fitting.
 IMPORTANCE_ROWS = 2_000
 TREES_A_STEP = 10
+# Those of which trees are added in steps, by the name of scikit-learn's class without its task.
+KINDS = {"random-forest": "RandomForest", "extra-trees": "ExtraTrees", "gradient-boosting": "GradientBoosting"}
 
 Progress = Callable[[str, int, int], None]
 """Is called with the name of the work, the number of finished steps, and that of all steps."""
@@ -121,9 +123,12 @@ def fit(dataset: Dataset, recipe: Recipe | None = None, *, progress: Progress = 
     """
     recipe = recipe or Recipe()
     check_name(dataset.name)
+    _check_estimator(dataset.features, recipe)
     parts = split(dataset, recipe)
-    labels = dataset.target.labels
-    estimator = _fit(parts.train_rows, parts.train_outcomes, recipe, labels=labels, progress=progress)
+    labels, features = dataset.target.labels, dataset.features
+    estimator = _fit(
+        parts.train_rows, parts.train_outcomes, recipe, features=features, labels=labels, progress=progress
+    )
     trained = Trained(
         name=dataset.name,
         source=dataset.source,
@@ -150,7 +155,7 @@ def _with_interval(trained: Trained, *, progress: Progress) -> Trained:
     folds = min(INTERVAL_FOLDS, len(rows))
     parts = KFold(n_splits=folds, shuffle=True, random_state=trained.recipe.seed)
     for done, (learn, rest) in enumerate(parts.split(rows), 1):
-        estimator = _fit(rows[learn], values[learn], trained.recipe, labels=())
+        estimator = _fit(rows[learn], values[learn], trained.recipe, features=trained.features, labels=())
         errors[rest] = values[rest] - estimator.predict(rows[rest])
         progress("interval", done, folds)
     return with_interval(trained, interval_of(errors), answers_of(trained.estimator, trained.split.test_rows))
@@ -183,7 +188,7 @@ def cross_validate(
         parts = KFold(n_splits=folds, shuffle=True, random_state=recipe.seed)
     scores = []
     for train, test in parts.split(dataset.rows, outcomes):
-        estimator = _fit(dataset.rows[train], outcomes[train], recipe, labels=labels)
+        estimator = _fit(dataset.rows[train], outcomes[train], recipe, features=dataset.features, labels=labels)
         scores.append(float(estimator.score(dataset.rows[test], outcomes[test])))
         progress(f"{folds}-fold cross-validation", len(scores), folds)
     return CrossValidation(folds=folds, mean=float(np.mean(scores)), deviation=float(np.std(scores)))
@@ -196,14 +201,14 @@ def importance(trained: Trained, *, progress: Progress = silent) -> NDArray[np.f
     "Random Forests", 2001): the numbers of scikit-learn's `permutation_importance`, but the compiled forest answers.
     """
     forest = forest_from(trained.estimator)
-    rows = trained.split.test_rows[:IMPORTANCE_ROWS].astype(np.float32)
+    rows = trained.split.test_rows[:IMPORTANCE_ROWS].astype(forest.dtype)
     true = trained.split.test_outcomes[:IMPORTANCE_ROWS]
     labels = trained.target.labels
-    cuts = Cuts(forest, lowest_of(trained.features))
+    cuts = Cuts(forest, trained.features)
     evaluator = compile_forest(forest, cuts, labels=labels, max_cells=decision_table.MAX_CELLS)
     seed = np.random.RandomState(trained.recipe.seed if trained.recipe else 0).randint(2**31)
 
-    def score(rows: NDArray[np.float32]) -> float:
+    def score(rows: Rows) -> float:
         batch = evaluator.predict_batch(rows)
         if labels:
             return float(np.mean(batch.indices == true))
@@ -225,11 +230,24 @@ def importance(trained: Trained, *, progress: Progress = silent) -> NDArray[np.f
     return lost
 
 
+def _check_estimator(features: Sequence[Feature], recipe: Recipe) -> None:
+    if recipe.estimator != "gradient-boosting":
+        return
+    for feature in features:
+        if feature.choices or feature.has_gaps:
+            what = "is a category" if feature.choices else "has gaps"
+            raise DatasetError(
+                f"gradient-boosting learns from numbers without gaps only, and {feature.title!r} {what}",
+                remedies=[("to use the one that takes both", ("--estimator", "hist-gradient-boosting"))],
+            )
+
+
 def _fit(
     rows: NDArray[np.float64],
     outcomes: NDArray[np.float64],
     recipe: Recipe,
     *,
+    features: Sequence[Feature],
     labels: Sequence[str],
     progress: Progress = silent,
 ) -> Any:
@@ -244,15 +262,25 @@ def _fit(
         "min_samples_leaf": recipe.min_samples_leaf,
         "random_state": recipe.seed,
     }
+    weights = None
     if recipe.balanced_class_weight and labels:
-        classes = np.unique(known)
-        weights = compute_class_weight("balanced", classes=classes, y=known)
-        shared["class_weight"] = dict(zip(classes.tolist(), weights, strict=True))
+        classes, of_rows = np.unique(known, return_inverse=True)
+        balanced = compute_class_weight("balanced", classes=classes, y=known)
+        if recipe.estimator == "gradient-boosting":
+            weights = balanced[of_rows]  # it knows weights of rows alone
+        else:
+            shared["class_weight"] = dict(zip(classes.tolist(), balanced, strict=True))
     if recipe.estimator == "decision-tree":
         return getattr(tree, f"DecisionTree{task}")(**shared).fit(rows, known)
-    kind = getattr(ensemble, {"random-forest": "RandomForest", "extra-trees": "ExtraTrees"}[recipe.estimator] + task)
+    if recipe.estimator == "hist-gradient-boosting":
+        categories = [place for place, feature in enumerate(features) if feature.choices]
+        kind = getattr(ensemble, f"HistGradientBoosting{task}")
+        # As many trees as the recipe says.
+        more = {"max_iter": recipe.n_estimators, "early_stopping": False, "categorical_features": categories or None}
+        return kind(**shared, **more).fit(rows, known)
+    kind = getattr(ensemble, KINDS[recipe.estimator] + task)
     estimator = kind(**shared, warm_start=True)
     for trees in [*range(TREES_A_STEP, recipe.n_estimators, TREES_A_STEP), recipe.n_estimators]:
-        estimator.set_params(n_estimators=trees).fit(rows, known)
+        estimator.set_params(n_estimators=trees).fit(rows, known, sample_weight=weights)
         progress("trees", trees, recipe.n_estimators)
     return estimator.set_params(warm_start=False)

@@ -39,7 +39,8 @@ class Split:
 def answers_of(estimator: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the class index or the quantity that a fitted estimator predicts for each row."""
     if hasattr(estimator, "classes_"):
-        indices: NDArray[np.float64] = estimator.predict_proba(rows).argmax(axis=1).astype(np.float64)
+        # The classes are sorted.
+        indices: NDArray[np.float64] = np.searchsorted(estimator.classes_, estimator.predict(rows)).astype(np.float64)
         return indices
     values: NDArray[np.float64] = estimator.predict(rows)
     return values

@@ -15,17 +15,24 @@ from ml.estimators.trees import forest_from
 from ml.model import classifier, modelfile
 from ml.model.card import Card, CrossValidation, Quantity, TrainedFeature
 from ml.model.classifier import Classifier
+from ml.model.cuts import Cuts
+from ml.model.evaluators import compile_forest
 from ml.model.forest import Forest
+from ml.model.links import LINKS
 from ml.model.modelfile import ModelFile
+from ml.model.total import Link
 from ml.tables.dataset import Feature
 from ml.training import history
 from ml.training.fitting import Progress, Trained, importance, silent
+from ml.training.measuring import answers_of
 
 REFERENCE_ROWS = 300
 GOLDEN_TEST_ROWS = 100
 GOLDEN_THRESHOLD_ROWS = 156
 # The share of golden rows without a value of a feature that may lack one.
 GOLDEN_GAPS = 0.25
+# NumPy adds up fewer numbers than eight one after the other, more of them in pairs.
+IN_ORDER_CLASSES = 7
 
 
 def model_of(
@@ -40,6 +47,12 @@ def model_of(
     rng = np.random.default_rng(trained.recipe.seed if trained.recipe else 0)
     rows = golden_rows(forest, trained, rng=rng)
     chosen = np.sort(rng.permutation(len(trained.split.train_rows))[: REFERENCE_ROWS if keep_samples else 0])
+    answers, sums = outputs_of(trained.estimator, rows), np.empty((0, 0))
+    if not forest.total.is_exact:
+        evaluator = compile_forest(
+            forest, Cuts(forest, trained.features), labels=trained.target.labels, max_cells=0, compiles=False
+        )
+        sums = evaluator.sums(rows.astype(forest.dtype)).astype(np.float64)
     card = Card(
         name=trained.name,
         source=trained.source,
@@ -58,8 +71,8 @@ def model_of(
         card=card,
         forest=forest,
         golden_rows=rows,
-        golden_sums=np.empty((0, 0)),
-        golden_answers=outputs_of(trained.estimator, rows),
+        golden_sums=sums,
+        golden_answers=answers,
         reference_rows=trained.split.train_rows[chosen],
         reference_outcomes=trained.split.train_outcomes[chosen],
     )
@@ -81,11 +94,12 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
             loaded = Classifier(modelfile.parse(content), modelfile.version_of(content))
         except ModelFileError as error:
             raise ModelFileError(f"{path} is not written: it could not be read back: {error}") from error
-        expected = outputs_of(trained.estimator, trained.split.test_rows)
-        answers = loaded.predict_batch(trained.split.test_rows)
-        predictions = map(loaded.predict, trained.split.test_rows.tolist())
-        one_by_one = np.array([one.probabilities or (one.value,) for one in predictions])
-        if not (np.array_equal(answers.outputs, expected) and np.array_equal(one_by_one, expected)):
+        rows = trained.split.test_rows
+        expected = outputs_of(trained.estimator, rows)
+        answers = loaded.predict_batch(rows)
+        one_by_one = np.array([one.probabilities or (one.value,) for one in map(loaded.predict, rows.tolist())])
+        is_same = np.array_equal(answers.outputs, expected) and np.array_equal(one_by_one, expected)
+        if not is_same or (loaded.labels and np.any(answers.indices != answers_of(trained.estimator, rows))):
             raise TrainingError(f"{path}: the model read back gives other answers than scikit-learn")
         history.keep(path)
 
@@ -97,11 +111,17 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
 
 def outputs_of(estimator: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return scikit-learn's own answers: the probabilities of each label, or one quantity a row."""
-    if hasattr(estimator, "classes_"):
-        probabilities: NDArray[np.float64] = estimator.predict_proba(rows)
-        return probabilities
-    values: NDArray[np.float64] = estimator.predict(rows)
-    return values[:, None]
+    if not hasattr(estimator, "classes_"):
+        values: NDArray[np.float64] = estimator.predict(rows)
+        return values[:, None]
+    by_column: dict[str, Link] = {"HistGradientBoostingClassifier": "softmax", "AdaBoostClassifier": "samme"}
+    link = by_column.get(type(estimator).__name__)
+    if link and len(estimator.classes_) > IN_ORDER_CLASSES:
+        # They keep the scores of many rows column by column, and add up their powers in another order than those of
+        # one row: the answers to one row are what is promised.
+        return LINKS[link](np.ascontiguousarray(estimator.decision_function(rows))).astype(np.float64, copy=False)
+    probabilities: NDArray[np.float64] = estimator.predict_proba(rows)
+    return probabilities
 
 
 def golden_rows(forest: Forest, trained: Trained, *, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from functools import partial
 
 import msgspec
 
-from ml.model.classifier import Prediction
+from ml.model.evaluators import Prediction
 
 from . import generator, load, server
 from .results import Bar, Result, interleave

@@ -15,8 +15,8 @@ from sklearn.datasets import load_breast_cancer, load_digits, make_classificatio
 from sklearn.ensemble import RandomForestClassifier
 
 from ml.estimators.trees import forest_from
-from ml.model.classifier import compile_forest
 from ml.model.cuts import Cuts
+from ml.model.evaluators import compile_forest
 
 from .in_process import BATCH_ROWS
 from .results import Bar, Ratio, Result, interleave

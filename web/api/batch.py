@@ -12,7 +12,8 @@ import numpy as np
 from msgspec import Raw, UnsetType, structs
 from numpy.typing import NDArray
 
-from ml.model.classifier import Batch, Classifier
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Batch
 from ml.model.sample import MAX_ERRORS, InvalidSample
 from ml.model.values import UNKNOWN
 from web.api.decoder import decode_sample

@@ -1,6 +1,6 @@
 """Predictions become JSON: one encoder a model keeps what does not change between answers.
 
-Predictions of a decision table are shared objects (see `ml.model.classifier.Prediction`), so their JSON is encoded once
+Predictions of a decision table are shared objects (see `ml.model.evaluators.Prediction`), so their JSON is encoded once
 and kept.
 """
 
@@ -15,7 +15,8 @@ from msgspec import UNSET, Raw, UnsetType
 from numpy.typing import NDArray
 
 from ml.model.card import Interval, TrainedFeature
-from ml.model.classifier import Classifier, Prediction
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Prediction
 from ml.model.sample import Note
 from web.api.messages import (
     Intervals,

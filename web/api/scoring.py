@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
-from ml.model.classifier import Classifier, Prediction
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Prediction
 from ml.score import Scorer
 from ml.scored import Part
 from ml.tables.encoding import TextDecoder

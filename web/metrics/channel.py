@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.classifier import Batch, Classifier, Prediction
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Batch, Prediction
 from ml.model.sample import FieldError
 from web.metrics.counts import WATCHED_ROWS
 from web.metrics.histogram import MODEL_BOUNDS, Histogram

@@ -11,7 +11,8 @@ from msgspec import UNSET, Raw
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from ml.model.classifier import Batch, Classifier
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Batch
 from web.oip.messages import (
     HEADER_LENGTH,
     InferenceOutput,

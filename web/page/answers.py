@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Prediction
+from ml.model.evaluators import Prediction
 from ml.model.sample import FieldError, InvalidSample, Note
 from ml.model.values import no_value_text
 from ml.tables.numbers import is_half_typed

@@ -11,7 +11,8 @@ from functools import lru_cache, partial
 
 from markupsafe import Markup
 
-from ml.model.classifier import Classifier, Prediction
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Prediction
 from ml.model.explain import Change, nearest_change
 from ml.model.sample import InvalidSample, Note
 from ml.tables.numbers import is_half_typed

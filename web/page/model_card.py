@@ -159,11 +159,18 @@ def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
         yield Fact(_("Digest of the data"), f"SHA-256 {card.data_digest[:DIGEST_CHARACTERS]}…")
     trees = language.ngettext("%(count)s tree", "%(count)s trees", card.trees)
     yield Fact(_("Method"), f"{card.estimator}, {trees}")
+    yield Fact(_("Exactness"), _exactness(card, language))
     if card.recipe:
         yield Fact(_("Parameters"), ", ".join(_recipe(card.recipe, language)))
     if card.libraries:
         yield Fact(_("Libraries"), ", ".join(f"{name} {release}" for name, release in card.libraries.items()))
     yield Fact(_("Version"), version)
+
+
+def _exactness(card: Card, language: Language) -> str:
+    if card.promise == "bits":
+        return language.gettext("answers have the library's bits")
+    return language.gettext("scores have the library's bits; other machines may round probabilities differently")
 
 
 def _recipe(recipe: Recipe, language: Language) -> Iterator[str]:
@@ -182,10 +189,7 @@ def _limits(card: Card, language: Language) -> Iterator[str]:
     """Yield a sentence about each limit of the model's use."""
     _, report = language.gettext, card.report
     if isinstance(report, QuantityReport):
-        yield _(
-            "It answers with the mean of training rows: never with a value beyond %(low)s and %(high)s.",
-            **_ends(card, language),
-        )
+        yield _value_limit(card, language)
     elif len(card.labels) <= NAMED_LABELS:
         known = _("The model knows only these classes: %(labels)s.", labels=", ".join(card.labels))
         yield known + " " + _("An input of any other kind is still given one of these labels.")
@@ -201,17 +205,35 @@ def _limits(card: Card, language: Language) -> Iterator[str]:
         yield _("So is one for a word that was not seen in training.")
     if isinstance(report, QuantityReport):
         yield _("The interval is equally wide for all predictions: too narrow for some of them, too wide for others.")
-    elif card.trees == 1:
-        share = _("A probability is the share of a class among the training rows at one leaf of its tree.")
-        yield share + " " + _("It is not calibrated: predictions with 80 %% need not be correct in 80 cases of 100.")
     else:
-        share = _("A probability is the mean of its %(trees)s trees' shares of training rows.", trees=card.trees)
-        yield share + " " + _("It is not calibrated: predictions with 80 %% need not be correct in 80 cases of 100.")
+        warning = _("It is not calibrated: predictions with 80 %% need not be correct in 80 cases of 100.")
+        yield _source_of_probability(card, language) + " " + warning
     yield _("It was tested on rows of one table. Predictions for another place, time or instrument may be worse.")
     if isinstance(report, Report):
         yield from _class_limits(report, language)
     elif report.mean_absolute_error >= report.baseline_error:
         yield _("Its test does not show that it is better than always predicting the median.")
+
+
+def _value_limit(card: Card, language: Language) -> str:
+    if card.total.link == "mean":
+        return language.gettext(
+            "It answers with the mean of training rows: never with a value beyond %(low)s and %(high)s.",
+            **_ends(card, language),
+        )
+    return language.gettext(
+        "It adds up its trees: an answer may lie beyond the values of the training rows, %(low)s and %(high)s.",
+        **_ends(card, language),
+    )
+
+
+def _source_of_probability(card: Card, language: Language) -> str:
+    _ = language.gettext
+    if card.total.link != "mean":
+        return _("A probability is made of the sum of its trees' scores.")
+    if card.trees == 1:
+        return _("A probability is the share of a class among the training rows at one leaf of its tree.")
+    return _("A probability is the mean of its %(trees)s trees' shares of training rows.", trees=card.trees)
 
 
 def _class_limits(report: Report, language: Language) -> Iterator[str]:

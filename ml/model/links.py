@@ -1,0 +1,117 @@
+"""What becomes of sums: one function a link, from sums, shape (n, n_sums), to answers, shape (n, n_answers).
+
+Each calls the exp() that its library calls, in that library's order: NumPy's and the one of the C library differ in the
+last bit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.model.total import Link
+
+Array = NDArray[np.floating[Any]]
+
+# The largest number whose exp() is finite.
+LARGEST_EXPONENT = 709.782712893384
+# XGBoost's own bound, src/common/math.h.
+LARGEST_SINGLE_EXPONENT = 88.7
+
+
+def _identity(sums: Array) -> Array:
+    return sums
+
+
+def _exp(sums: Array) -> Array:
+    powers: Array = np.exp(sums)
+    return powers
+
+
+def _expit(sums: Array) -> Array:
+    """Return 1 / (1 + exp(-sum)) as `scipy.special.expit` and LightGBM do, behind its complement."""
+    exp, least = math.exp, -LARGEST_EXPONENT
+    # exp() of more raises an error where C gives infinity.
+    shares = [1.0 / (1.0 + exp(-value)) if value >= least else 0.0 for value in sums[:, 0].tolist()]
+    return _pairs(np.array(shares))
+
+
+def _half_logit(sums: Array) -> Array:
+    return _expit(2 * sums)
+
+
+def _pairs(second: Array) -> Array:
+    pairs: Array = np.empty((len(second), 2), dtype=second.dtype)
+    np.subtract(1, second, out=pairs[:, 0])
+    pairs[:, 1] = second
+    return pairs
+
+
+def _softmax(sums: Array) -> Array:
+    """Return the softmax of each row as `sklearn.utils.extmath.softmax` does for one row."""
+    shares: Array = sums - sums.max(axis=1).reshape(-1, 1)
+    np.exp(shares, out=shares)
+    shares /= shares.sum(axis=1).reshape(-1, 1)
+    return shares
+
+
+def _samme(sums: Array) -> Array:
+    """Return the probabilities of AdaBoost (Zhu et al., "Multi-class AdaBoost", 2009, equation 15)."""
+    if sums.shape[1] == 1:
+        return _softmax(np.column_stack([-sums, sums]))
+    return _softmax(sums / (sums.shape[1] - 1))
+
+
+def _softmax_sequential(sums: Array) -> Array:
+    """Return the softmax of each row as LightGBM does: the exp() of the C library, added from left to right."""
+    shares = sums - sums.max(axis=1).reshape(-1, 1)
+    powers = np.array([math.exp(value) for value in shares.ravel().tolist()]).reshape(shares.shape)
+    shares = powers / np.add.accumulate(powers, axis=1)[:, -1:]
+    return shares
+
+
+@cache
+def _expf() -> Callable[[float], float]:
+    """Return the exp() of the C library for float32; where there is none, that for float64, rounded."""
+    try:
+        function: Any = ctypes.CDLL(ctypes.util.find_library("m")).expf
+    except (OSError, AttributeError):
+        return math.exp
+    function.restype, function.argtypes = ctypes.c_float, [ctypes.c_float]
+    return function  # type: ignore[no-any-return]  # ctypes has no types for functions
+
+
+def _expit_single(sums: Array) -> Array:
+    """Return XGBoost's sigmoid, all in float32 (`Sigmoid` in its src/common/math.h)."""
+    expf, most = _expf(), LARGEST_SINGLE_EXPONENT
+    powers = np.array([expf(min(-value, most)) for value in sums[:, 0].tolist()], dtype=np.float32)
+    return _pairs(np.float32(1) / (powers + np.float32(1) + np.float32(1e-16)))
+
+
+def _softmax_single(sums: Array) -> Array:
+    """Return XGBoost's softmax: exp() and quotient in float32, their sum in float64 (its src/common/math.h)."""
+    expf, shares = _expf(), sums - sums.max(axis=1).reshape(-1, 1)
+    powers = np.array([expf(value) for value in shares.ravel().tolist()], dtype=np.float32).reshape(shares.shape)
+    total = np.add.accumulate(powers.astype(np.float64), axis=1)[:, -1:]
+    return powers / total.astype(np.float32)
+
+
+LINKS: Mapping[Link, Callable[[Array], Array]] = {
+    "mean": _identity,
+    "identity": _identity,
+    "exp": _exp,
+    "expit": _expit,
+    "half_logit": _half_logit,
+    "softmax": _softmax,
+    "samme": _samme,
+    "softmax_sequential": _softmax_sequential,
+    "expit_single": _expit_single,
+    "softmax_single": _softmax_single,
+}
