@@ -375,4 +375,4 @@ def _depth_first(tree: Tree) -> Iterator[tuple[Tree, int, int]]:
         return place
 
     add(tree)
-    yield from (tuple(one) for one in found)  # type: ignore[misc]  # three each
+    yield from (tuple(one) for one in found)

@@ -47,9 +47,8 @@ def features_of(imported: Imported) -> list[Feature]:
 
 
 def answers(imported: Imported, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    labels = [f"label {number}" for number in range(imported.n_classes)]
-    model = ImportedModel(imported, features_of(imported), labels)
-    return model.predict_proba(rows) if labels else model.predict(rows)[:, None]
+    model = ImportedModel(imported, features_of(imported))
+    return model.predict_proba(rows) if imported.n_classes else model.predict(rows)[:, None]
 
 
 def trees_of(seed: int, *, words: bool = False, n: int = TREES) -> list[Tree]:
@@ -236,11 +235,11 @@ def test_catboost_brings_the_names_of_its_classes_and_says_the_second_above_zero
     tree = Oblivious(((0, 0.0),), (0.0, 1e-300))
     imported = read(files.catboost([tree], loss="Logloss", bias=0.0, labels=["no", "yes"]))
 
-    model = ImportedModel(imported, features_of(imported), imported.labels)
+    model = ImportedModel(imported, features_of(imported))
 
     assert imported.labels == ("no", "yes")
     # Both have the probability 0.5.
-    assert model.predict(np.array([[-1.0, 0.0], [1.0, 0.0]])).tolist() == ["no", "yes"]
+    assert model.predict(np.array([[-1.0, 0.0], [1.0, 0.0]])).tolist() == [0, 1]
 
 
 def test_a_forest_in_a_skops_file_answers_as_scikit_learn_adds() -> None:

@@ -32,8 +32,8 @@ OBJECTIVES: dict[str, Link] = {
 
 _CATEGORY, _DEFAULT_LEFT = 1, 2
 _NONE, _ZERO, _NAN = 0, 1, 2
-# What LightGBM takes for zero (kZeroThreshold in meta.h, a float32).
-_ZERO_REACH = float(np.float32(1e-35))
+# What LightGBM takes for zero: kZeroThreshold in meta.h, 1e-35 as a float32.
+_ZERO_REACH = 1.0000000180025095e-35
 _RANGE = re.compile(r"\[([^:\[\]]+):([^:\[\]]+)\]")
 
 

@@ -17,7 +17,7 @@ from ml.importing.imported import MAX_CODES, Imported
 from ml.model.card import QuantityReport, Report, shown
 from ml.model.classifier import Classifier
 from ml.model.cuts import Cuts
-from ml.model.evaluators import compile_forest
+from ml.model.evaluators import Batch, compile_forest
 from ml.model.forest import FIRST_CHOICE_CELL
 from ml.model.values import BOOLEANS
 from ml.tables.dataset import Dataset, Feature, Target
@@ -27,7 +27,7 @@ from ml.tables.reading import Options, dataset_of
 from ml.tables.table import Table
 from ml.tables.targets import target_column
 from ml.training.fitting import Progress, Trained, check_name, silent, with_interval
-from ml.training.measuring import Split, interval_of, measure
+from ml.training.measuring import Split, answers_of, interval_of, measure
 from ml.training.writing import model_of, write
 
 UNKNOWN_WORD = -1.0
@@ -38,31 +38,28 @@ class ImportedModel:
 
     Attributes:
         folded: its forest.
-        classes_: the labels of a classifier.
+        classes_: of a classifier, the positions of its labels.
     """
 
-    def __init__(self, imported: Imported, features: Sequence[Feature], labels: Sequence[str]) -> None:
-        self.library, self.name = imported.library, imported.estimator
-        self.features = tuple(features)
+    def __init__(self, imported: Imported, features: Sequence[Feature]) -> None:
         self.folded = imported.forest
-        if labels:
-            self.classes_ = np.array(labels)
-        cuts = Cuts(self.folded, self.features)
+        if imported.n_classes:
+            self.classes_ = np.arange(imported.n_classes)
+        cuts = Cuts(self.folded, features)
+        labels = [str(place) for place in range(imported.n_classes)]
         self._evaluator = compile_forest(self.folded, cuts, labels=labels, max_cells=0, compiles=False)
 
     def predict_proba(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the probability of each label, shape (n_rows, n_labels)."""
-        return self._evaluator.predict_batch(rows.astype(self.folded.dtype)).outputs
+        return self._batch(rows).outputs
 
     def predict(self, rows: NDArray[np.float64]) -> NDArray[Any]:
-        """Return the label or the quantity of each row, shape (n_rows,)."""
-        batch = self._evaluator.predict_batch(rows.astype(self.folded.dtype))
-        return self.classes_[batch.indices] if hasattr(self, "classes_") else batch.values
-
-    def indices(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the position of the label of each row, or its quantity, shape (n_rows,)."""
-        batch = self._evaluator.predict_batch(rows.astype(self.folded.dtype))
-        return batch.indices.astype(np.float64) if hasattr(self, "classes_") else batch.values
+        batch = self._batch(rows)
+        return batch.indices if hasattr(self, "classes_") else batch.values
+
+    def _batch(self, rows: NDArray[np.float64]) -> Batch:
+        return self._evaluator.predict_batch(rows.astype(self.folded.dtype))
 
 
 @dataclass(frozen=True)
@@ -88,8 +85,8 @@ def write_imported(
     """
     check_name(name)
     labels = found.target.labels
-    model = ImportedModel(imported, found.features, labels)
-    answers, rows, outcomes = model.indices(found.rows), found.rows, found.outcomes
+    model = ImportedModel(imported, found.features)
+    answers, rows, outcomes = answers_of(model, found.rows), found.rows, found.outcomes
     # For statistics a word that the model does not know is no value.
     is_unknown = np.array([bool(feature.choices) for feature in found.features]) & (rows == UNKNOWN_WORD)
     known = np.where(is_unknown, np.nan, rows)
@@ -114,7 +111,11 @@ def write_imported(
         made, measured = outcomes[::2] - answers[::2], slice(1, None, 2)
         parts = Split(known, rows[measured], outcomes, outcomes[measured])
         trained = with_interval(replace(trained, split=parts), interval_of(made), answers[measured])
-    return write(model_of(trained, progress=progress), path, trained=trained)
+    written = model_of(trained, progress=progress)
+    library, number = imported.library
+    libraries = {library: number, "numpy": np.__version__}
+    card = msgspec.structs.replace(written.card, estimator=imported.estimator, libraries=libraries)
+    return write(replace(written, card=card), path, trained=trained)
 
 
 def _check_sense(report: Report | QuantityReport) -> None:
