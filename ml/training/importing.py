@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ml.errors import DatasetError
 from ml.importing.imported import MAX_CODES, Imported
-from ml.model.card import QuantityReport, Report, shown
+from ml.model.card import QuantityReport, Report
 from ml.model.classifier import Classifier
 from ml.model.cuts import Cuts
 from ml.model.evaluators import Batch, compile_forest
@@ -24,6 +24,7 @@ from ml.tables.dataset import Dataset, Feature, Target
 from ml.tables.headers import Column, columns_of, composed, find, listed
 from ml.tables.numbers import NotANumber, number_of
 from ml.tables.reading import Options, dataset_of
+from ml.tables.rows import shown
 from ml.tables.table import Table
 from ml.tables.targets import target_column
 from ml.training.fitting import Progress, Trained, check_name, silent, with_interval
@@ -193,7 +194,7 @@ def _columns(imported: Imported, table: Table, options: Options) -> tuple[list[C
     if names:
         used = [find(name, columns) for name in names]
         rest = [column for column in columns if column not in used] or columns
-        target, _ = target_column(rest, options.target)
+        target, _ = target_column(columns if options.target else rest, options.target)
         if target in used:
             raise DatasetError(f"column {shown(target.header)} is a feature of the model: --target names another one")
         return columns, used, target
