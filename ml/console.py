@@ -128,10 +128,7 @@ def promise_of(card: Card) -> str:
     """Return what is the same as the library's on every machine."""
     if card.promise == "bits":
         return "its answers have the library's bits on every machine"
-    return (
-        "the scores of its trees have the library's bits on every machine; what exp() makes of them differs by at most "
-        "4 units in the last place where another processor or C library computes it"
-    )
+    return "its scores have the library's bits on every machine; probabilities differ by at most 4 ulp where exp() does"
 
 
 def quantity_name(target: Target) -> str:

@@ -106,9 +106,8 @@ def dump(model: ModelFile) -> bytes:
     arrays = {name: getattr(model.forest, name) for name in _FOREST}
     arrays |= {name: np.empty(shape) for name, shape in _OPTIONAL.items() if arrays[name] is None}
     arrays |= {name: getattr(model, name) for name in _ROWS}
-    card = msgspec.structs.replace(model.card, total=model.forest.total)
-    encoded = msgspec.json.encode(_FormattedCard(format=FORMAT, card=card), order="deterministic")
-    members = {_CARD: msgspec.json.format(encoded)}
+    card = msgspec.json.encode(_FormattedCard(format=FORMAT, card=model.card), order="deterministic")
+    members = {_CARD: msgspec.json.format(card)}
     for name, (dtype, _) in _ARRAYS.items():
         members[name + ".npy"] = archive.encoded(np.ascontiguousarray(arrays[name], dtype=dtype))
     return archive.dump(members)

@@ -66,6 +66,7 @@ def model_of(
         data_digest=trained.data_digest,
         picture=trained.picture,
         quantity=_quantity(trained),
+        total=forest.total,
     )
     return ModelFile(
         card=card,

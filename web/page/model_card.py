@@ -159,7 +159,7 @@ def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
         yield Fact(_("Digest of the data"), f"SHA-256 {card.data_digest[:DIGEST_CHARACTERS]}…")
     trees = language.ngettext("%(count)s tree", "%(count)s trees", card.trees)
     yield Fact(_("Method"), f"{card.estimator}, {trees}")
-    yield Fact(_("Exactness"), _exactness(card, language))
+    yield Fact(_("Agreement with the library"), _agreement(card, language))
     if card.recipe:
         yield Fact(_("Parameters"), ", ".join(_recipe(card.recipe, language)))
     if card.libraries:
@@ -167,7 +167,7 @@ def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
     yield Fact(_("Version"), version)
 
 
-def _exactness(card: Card, language: Language) -> str:
+def _agreement(card: Card, language: Language) -> str:
     if card.promise == "bits":
         return language.gettext("answers have the library's bits")
     return language.gettext("scores have the library's bits; other machines may round probabilities differently")
