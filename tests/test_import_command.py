@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import ml
 from ml.__main__ import main
 from ml.model import classifier
 from ml.model.card import QuantityReport, Report
@@ -225,3 +228,30 @@ def test_yes_and_no_are_one_and_zero_to_the_model(tmp_path: Path) -> None:
     assert model.features[0].choices == ("False", "True")
     assert isinstance(model.card.report, Report)
     assert model.card.report.accuracy == 1.0
+
+
+class Booster:
+    """What a booster of LightGBM has that an export needs."""
+
+    def model_to_string(self) -> str:
+        return files.lightgbm([BORDER], objective="binary sigmoid:1")
+
+    def predict(self, rows: Any) -> Any:
+        return 1 / (1 + np.exp(-np.where(np.asarray(rows)[:, 0] <= 0.5, -2.0, 2.0)))
+
+
+Booster.__module__ = "lightgbm.basic"
+
+
+def test_a_booster_of_a_session_is_exported_as_its_library_would_save_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", SimpleNamespace(__version__="4.7.0"))
+    rows = np.column_stack([np.linspace(0, 1, 20), np.zeros(20)])
+
+    model = ml.export(
+        Booster(), rows, (rows[:, 0] > 0.5).astype(int), feature_names=["length", "width"], path=tmp_path / "m.npz"
+    )
+
+    assert (model.card.estimator, model.card.libraries["lightgbm"], model.labels) == ("Booster", "4.7.0", ("0", "1"))
+    assert [model.predict([value, 0.0]).label for value in (0.5, 0.51)] == ["0", "1"]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ml.errors import ForestError
 from ml.estimators import histogram
+from ml.estimators.boosted import imported_from
 from ml.model.forest import LEAF, Forest
 from ml.model.total import Total
 
@@ -25,6 +26,8 @@ def forest_from(estimator: Any) -> Forest:
     if hasattr(estimator, "folded"):
         folded: Forest = estimator.folded
         return folded
+    if imported := imported_from(estimator):
+        return imported.forest
     # By name, so that nothing of scikit-learn is imported; heirs of these, such as imbalanced-learn's, count as them.
     names = [kind.__name__.removesuffix("Classifier").removesuffix("Regressor") for kind in type(estimator).__mro__]
     known = [READERS[name] for name in names if name in READERS]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ml.errors import DatasetError
+from ml.estimators.boosted import as_estimator
 from ml.estimators.trees import forest_from
 from ml.model.classifier import Classifier
 from ml.tables.dataset import Target
@@ -38,7 +39,8 @@ def export(
     """Write the model file of a forest fitted elsewhere, with the same checks, golden rows and report; without pickle.
 
     Args:
-        forest: a fitted random forest, extra-trees or single decision tree of scikit-learn.
+        forest: a fitted random forest, extra-trees or single decision tree of scikit-learn, or a classifier, regressor
+            or booster of XGBoost, LightGBM or CatBoost.
         X_test: shape (n_rows, n_features): rows that it was not fitted on; NaN is no value.
         y_test: shape (n_rows,): their classes, out of `forest.classes_`, or their quantities.
         feature_names: one a column, as in a CSV file's header: `petal width (cm)`.
@@ -54,6 +56,7 @@ def export(
     """
     path = Path(path)
     check_name(name or path.stem)
+    forest = as_estimator(forest)
     features = tuple(feature_of(text, limits) for text in feature_names)
     keys = {feature.key for feature in features}
     trees = forest_from(forest)

@@ -40,8 +40,8 @@ def answers_of(estimator: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]
     """Return the class index or the quantity that a fitted estimator predicts for each row."""
     if hasattr(estimator, "classes_"):
         # The classes are sorted.
-        indices: NDArray[np.float64] = np.searchsorted(estimator.classes_, estimator.predict(rows)).astype(np.float64)
-        return indices
+        indices: NDArray[np.intp] = np.searchsorted(estimator.classes_, np.ravel(estimator.predict(rows)))
+        return indices.astype(np.float64)
     values: NDArray[np.float64] = estimator.predict(rows)
     return values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError, TrainingError
+from ml.estimators.boosted import LIBRARIES, unwrapped
 from ml.estimators.trees import forest_from
 from ml.model import classifier, modelfile
 from ml.model.card import Card, CrossValidation, Quantity, TrainedFeature
-from ml.model.classifier import Classifier
+from ml.model.classifier import Classifier, allowed_error
 from ml.model.cuts import Cuts
 from ml.model.evaluators import compile_forest
 from ml.model.forest import Forest
@@ -56,13 +58,13 @@ def model_of(
     card = Card(
         name=trained.name,
         source=trained.source,
-        estimator=type(trained.estimator).__name__,
+        estimator=type(unwrapped(trained.estimator)).__name__,
         trees=forest.n_trees,
         features=_trained_features(trained, progress),
         target=trained.target,
         report=msgspec.structs.replace(trained.report, cross_validation=cross_validation),
         recipe=trained.recipe,
-        libraries={name: version(name) for name in ("scikit-learn", "numpy")},
+        libraries=_libraries(trained.estimator),
         data_digest=trained.data_digest,
         picture=trained.picture,
         quantity=_quantity(trained),
@@ -99,7 +101,8 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
         expected = outputs_of(trained.estimator, rows)
         answers = loaded.predict_batch(rows)
         one_by_one = np.array([one.probabilities or (one.value,) for one in map(loaded.predict, rows.tolist())])
-        is_same = np.array_equal(answers.outputs, expected) and np.array_equal(one_by_one, expected)
+        allowed = allowed_error(model.forest.total, expected)
+        is_same = np.all(np.abs(answers.outputs - expected) <= allowed) and np.array_equal(one_by_one, answers.outputs)
         if not is_same or (loaded.labels and np.any(answers.indices != answers_of(trained.estimator, rows))):
             raise TrainingError(f"{path}: the model read back gives other answers than scikit-learn")
         history.keep(path)
@@ -108,6 +111,14 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
         version = modelfile.save(model, path, check=prove)
         history.prune(path, version=version)
         return classifier.load(path)
+
+
+def _libraries(estimator: Any) -> dict[str, str]:
+    """Return the versions of the libraries that fitted an estimator."""
+    library = type(unwrapped(estimator)).__module__.partition(".")[0]
+    if library in LIBRARIES:
+        return {library: sys.modules[library].__version__, "numpy": np.__version__}
+    return {name: version(name) for name in ("scikit-learn", "numpy")}
 
 
 def outputs_of(estimator: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
