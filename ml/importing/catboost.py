@@ -121,16 +121,14 @@ def read(content: bytes, progress: Progress) -> Imported:
     if (link == "softmax_sequential") != (n_sums > 1) or len(labels) not in (0, n_classes):
         raise ModelFileError(f"{n_sums} sums and {len(labels)} classes do not fit the loss {loss}")
     given = file.oblivious_trees or file.trees
-    trees = read_trees(_trees(file, inputs, n_sums), len(given) * n_sums, progress)
-    output_of = tuple(number % n_sums for number in range(len(trees)))
+    trees = read_trees(_trees(file, inputs, n_sums), len(given), progress)
     if any(biases):
         # CatBoost adds the bias at the end: a tree of one leaf does.
-        trees += tuple(_leaf(bias) for bias in biases)
-        output_of += tuple(range(n_sums))
+        trees += (_leaf(biases),)
     forest = forest_of(
         trees,
         n_features=inputs.n_features,
-        output_of=output_of,
+        output_of=None,
         init=[0.0] * n_sums,
         total=Total(link=link, label_by=label_by),
         is_quantity=not n_classes,
@@ -174,7 +172,7 @@ def _trees(file: _File, inputs: Inputs, n_sums: int) -> Iterator[Tree]:
             tree = decoder.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ModelFileError(f"tree {number} cannot be read: {shown(error)}") from error
-        yield from read(tree, f"tree {number}", inputs, n_sums)
+        yield read(tree, f"tree {number}", inputs, n_sums)
 
 
 def _compared(
@@ -194,8 +192,8 @@ def _compared(
     return feature, border, ~np.array(inputs.is_above)[feature]
 
 
-def _oblivious(tree: _Oblivious, name: str, inputs: Inputs, n_sums: int) -> Iterator[Tree]:
-    """Yield a tree for each sum: level by level all nodes ask the same, the last split first.
+def _oblivious(tree: _Oblivious, name: str, inputs: Inputs, n_sums: int) -> Tree:
+    """Return a tree: level by level all nodes ask the same, the last split first.
 
     The leaf of a row is the number whose bits say which splits it is above of, the first split the lowest.
     """
@@ -212,20 +210,19 @@ def _oblivious(tree: _Oblivious, name: str, inputs: Inputs, n_sums: int) -> Iter
     covers = [np.maximum(weights, 0.0)]
     while len(covers[0]) > 1:
         covers.insert(0, covers[0].reshape(-1, 2).sum(axis=1))
-    for column in values.T:
-        yield Tree(
-            feature=np.concatenate([feature, np.full(n_leaves, LEAF)]),
-            threshold=np.concatenate([border, leaves]),
-            left=2 * places + 1,
-            right=2 * places + 2,
-            missing_left=np.concatenate([missing_left, leaves > 0]),
-            value=np.concatenate([np.zeros(n_leaves - 1), column]),
-            cover=np.concatenate(covers),
-        )
+    return Tree(
+        feature=np.concatenate([feature, np.full(n_leaves, LEAF)]),
+        threshold=np.concatenate([border, leaves]),
+        left=2 * places + 1,
+        right=2 * places + 2,
+        missing_left=np.concatenate([missing_left, leaves > 0]),
+        value=np.concatenate([np.zeros((n_leaves - 1, n_sums)), values]),
+        cover=np.concatenate(covers),
+    )
 
 
-def _nested(root: _Node, name: str, inputs: Inputs, n_sums: int) -> Iterator[Tree]:
-    """Yield a tree for each sum out of nodes that hold their children."""
+def _nested(root: _Node, name: str, inputs: Inputs, n_sums: int) -> Tree:
+    """Return a tree out of nodes that hold their children."""
     nodes, left, right, splits = [root], list[int](), list[int](), list[_Split]()
     for node in nodes:  # it grows
         is_leaf = node.split is None
@@ -246,15 +243,21 @@ def _nested(root: _Node, name: str, inputs: Inputs, n_sums: int) -> Iterator[Tre
     for place in reversed(range(len(nodes))):
         if inner[place]:
             covers[place] = covers[left[place]] + covers[right[place]]
-    for number in range(n_sums):
-        values = [0.0 if is_inner else one[number] for one, is_inner in zip(given, inner, strict=True)]
-        yield Tree(
-            feature=feature, threshold=threshold, left=np.array(left), right=np.array(right),
-            missing_left=missing_left, value=array(values, f"{name}: value", np.float64),
-            cover=np.maximum(array(covers, f"{name}: weight", np.float64), 0.0),
-        )  # fmt: skip
+    nothing = [0.0] * n_sums
+    values = [nothing if is_inner else one for one, is_inner in zip(given, inner, strict=True)]
+    flat = array([number for one in values for number in one], f"{name}: value", np.float64)
+    return Tree(
+        feature=feature,
+        threshold=threshold,
+        left=np.array(left),
+        right=np.array(right),
+        missing_left=missing_left,
+        value=flat.reshape(-1, n_sums),
+        cover=np.maximum(array(covers, f"{name}: weight", np.float64), 0.0),
+    )
 
 
-def _leaf(value: float) -> Tree:
+def _leaf(values: Sequence[float]) -> Tree:
     none, zeros = np.zeros(1, dtype=np.int64), np.zeros(1)
-    return Tree(none + LEAF, zeros, none, none, zeros > 0, array([value], "bias", np.float64), zeros + 1)
+    biases = array(values, "bias", np.float64)[None]
+    return Tree(none + LEAF, zeros, none, none, zeros > 0, biases, zeros + 1)

@@ -35,7 +35,7 @@ class Tree:
         threshold: a row goes left where its value is at most this.
         left, right: children; anything at leaves.
         missing_left: whether a row without a value goes left.
-        value: what a leaf adds to its sum; anything at other nodes.
+        value: what a leaf adds to its sum, or shape (n_nodes, n_sums): to each sum; anything at other nodes.
         cover: the weight of the training rows that came by.
         set_of: the index in `sets` of a node that compares a category, or -1.
         sets: which cells of a category go left, shape (n_sets, `MAX_CELLS`), bool.
@@ -152,7 +152,7 @@ def forest_of(
     trees: Sequence[Tree],
     *,
     n_features: int,
-    output_of: Sequence[int],
+    output_of: Sequence[int] | None,
     init: Sequence[float],
     total: Total,
     is_quantity: bool,
@@ -160,7 +160,7 @@ def forest_of(
     """Return trees as a forest: children after their parent, and without nodes that cannot be reached.
 
     Args:
-        output_of: the sum that each tree's leaves go to.
+        output_of: the sum that each tree's leaves go to; None if they have a value for each sum.
         init: where the sums start.
         total: how values are compared and sums become an answer.
 
@@ -192,13 +192,13 @@ def forest_of(
         threshold=np.where(is_compared, whole("threshold")[order], 0.0),
         left=np.where(inner, position[left[order]], LEAF).astype(np.int32),
         right=np.where(inner, position[right[order]], LEAF).astype(np.int32),
-        values=whole("value")[order][~inner][:, None],
+        values=whole("value")[order][~inner].reshape(np.count_nonzero(~inner), -1),
         missing_left=whole("missing_left")[order] & is_compared,
         covers=_positive(whole("cover")[order]),
         set_of=set_of.astype(np.int32) if len(sets) else None,
         sets=sets if len(sets) else None,
         init=np.array(init, dtype=np.float64),
-        output_of=np.array(output_of, dtype=np.int32),
+        output_of=None if output_of is None else np.array(output_of, dtype=np.int32),
         total=total,
     )
     forest.check(is_quantity=is_quantity)
