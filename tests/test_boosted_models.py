@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from ml.errors import DatasetError
 from ml.model import modelfile
@@ -17,7 +18,11 @@ from ml.model.explain import explain, nearest_change
 from ml.model.plane import plane
 from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, writing
+from ml.training.fitting import Trained
 from tests.builders import dataset_of
+from tests.conftest import open_stream
+from web.app import create_app
+from web.settings import Settings
 
 KINDS = tuple("abcdefg")
 LABELS = ("x", "y", "z")
@@ -37,12 +42,19 @@ def table(*, has_gaps: bool = True) -> Dataset:
     return dataset_of(rows, classes, features=features, labels=LABELS)
 
 
+RECIPE = Recipe(estimator="hist-gradient-boosting", n_estimators=8, min_samples_leaf=10)
+
+
+def written(path: Path, dataset: Dataset) -> Trained:
+    trained = fitting.fit(dataset, RECIPE)
+    writing.write(writing.model_of(trained), path, trained=trained)
+    return trained
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("boosted") / "model.npz"
-    recipe = Recipe(estimator="hist-gradient-boosting", n_estimators=8, min_samples_leaf=10)
-    trained = fitting.fit(table(), recipe)
-    writing.write(writing.model_of(trained), path, trained=trained)
+    written(path, table())
     return path
 
 
@@ -116,9 +128,7 @@ def test_each_cell_of_the_map_has_the_label_of_its_middle(model: Classifier) -> 
 
 
 def test_training_twice_gives_the_same_bytes(file: Path) -> None:
-    recipe = Recipe(estimator="hist-gradient-boosting", n_estimators=8, min_samples_leaf=10)
-
-    again = modelfile.dump(writing.model_of(fitting.fit(table(), recipe)))
+    again = modelfile.dump(writing.model_of(fitting.fit(table(), RECIPE)))
 
     assert again == file.read_bytes()
 
@@ -132,3 +142,37 @@ def test_gradient_boosting_refuses_gaps_and_categories_and_names_what_takes_them
     model = writing.model_of(fitting.fit(table(has_gaps=False), recipe))
     assert model.card.trees == 15
     assert model.card.promise == "scores"
+
+
+def test_json_and_stream_have_the_librarys_bits_and_labels(tmp_path: Path) -> None:
+    estimator = written(tmp_path / "model.npz", table()).estimator
+    rows = rows_of(400)
+    words: list[Any] = [None if np.isnan(kind) else "zz" if kind < 0 else KINDS[int(kind)] for kind, *_ in rows]
+    samples = [
+        [word, *(None if np.isnan(value) else value for value in row[1:])]
+        for word, row in zip(words, rows, strict=True)
+    ]
+    expected, labels = estimator.predict_proba(rows).tolist(), [LABELS[at] for at in estimator.predict(rows)]
+
+    with TestClient(create_app(Settings(model_file=tmp_path / "model.npz"))) as client:
+        answers = client.post("/predict", json={"samples": samples}).raise_for_status().json()["predictions"]
+        with open_stream(client) as stream:
+            replies = []
+            for sample in samples[:50]:
+                stream.send_json({"sample": sample})
+                replies.append(stream.receive_json())
+
+    assert [list(answer["probabilities"].values()) for answer in answers] == expected
+    assert [answer["label"] for answer in answers] == labels
+    assert [list(reply["probabilities"].values()) for reply in replies] == expected[:50]
+
+
+def test_a_binary_frame_is_answered_as_the_same_values_in_float64(tmp_path: Path) -> None:
+    estimator = written(tmp_path / "model.npz", table(has_gaps=False)).estimator
+    rows = np.random.default_rng(1).normal(size=(300, 3)).astype(np.float32)
+
+    with TestClient(create_app(Settings(model_file=tmp_path / "model.npz"))) as client, open_stream(client) as stream:
+        stream.send_bytes(rows.tobytes())
+        reply = np.frombuffer(stream.receive_bytes(), dtype="<f4").reshape(-1, 3)
+
+    assert np.array_equal(reply, estimator.predict_proba(rows.astype(np.float64)).astype(np.float32))

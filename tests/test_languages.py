@@ -25,6 +25,7 @@ from ml.model.card import Card, CrossValidation, Recipe, Report
 from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
+from ml.model.total import Total
 from ml.model.values import Repeated, UnknownWord
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training import fitting, iris, writing
@@ -283,6 +284,7 @@ def shown() -> tuple[Bracketing, list[str]]:
     mixed = [
         (words, words.card), (quantity, quantity.card), (mixed_model(is_quantity=True, has_gaps=False), None),
         (quantity, reported(quantity.card, **useless)),
+        *((model, msgspec.structs.replace(model.card, total=Total(link="softmax"))) for model in (words, quantity)),
     ]  # fmt: skip
     found = list(states_of(with_card(small, small.card), to))
     for model, card in [

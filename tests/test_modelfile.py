@@ -751,7 +751,7 @@ def test_a_golden_probability_that_is_wrong_in_its_last_bit_is_refused_by_number
 
     wrong = with_element(good, "golden_answers", (9, 1), np.nextafter(value, 2))
 
-    assert "golden row 9 gives another answer than scikit-learn gave" in refused(wrong)
+    assert "golden row 9 gives another answer than the library gave" in refused(wrong)
 
 
 def test_a_swapped_pair_of_leaves_is_refused(good: bytes) -> None:

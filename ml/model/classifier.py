@@ -134,7 +134,7 @@ class Classifier:
         for number, row in enumerate(rows.tolist()):
             answer = self.predict(row)
             if not is_right[number] or (answer.probabilities or (answer.value,)) != tuple(outputs[number].tolist()):
-                raise ModelFileError(f"golden row {number} gives another answer than scikit-learn gave")
+                raise ModelFileError(f"golden row {number} gives another answer than the library gave")
 
 
 def allowed_error(total: Total, expected: NDArray[np.float64]) -> NDArray[np.float64]:
