@@ -42,7 +42,7 @@ def assert_right(model: Classifier) -> None:
     assert [feature.key for feature in model.features] == KEYS
     samples = [dict(zip(KEYS, row, strict=True)) for row in X_test.to_numpy().tolist()]
     rows = np.array([model.validator.row(sample) for sample in samples])
-    assert np.array_equal(model.predict_batch(rows).probabilities, FOREST.predict_proba(X_test))
+    assert np.array_equal(model.predict_batch(rows).outputs, FOREST.predict_proba(X_test))
 
 
 @pytest.mark.parametrize(

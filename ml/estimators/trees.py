@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ml.errors import ForestError
 from ml.estimators import histogram
+from ml.estimators.boosted import imported_from
 from ml.model.forest import LEAF, SUM_TOLERANCE, Forest
 from ml.model.total import Total
 
@@ -17,9 +18,16 @@ from ml.model.total import Total
 def forest_from(estimator: Any) -> Forest:
     """Return the trees of a fitted scikit-learn ensemble or single tree, with the library's own arithmetic.
 
+    What has its forest already, folded into its features, gives it: a model of a session or of another library's file.
+
     Raises:
         ForestError: the estimator is not one of `READERS`, is not fitted, or is made in a way that is no sum of leaves.
     """
+    if hasattr(estimator, "folded"):
+        folded: Forest = estimator.folded
+        return folded
+    if imported := imported_from(estimator):
+        return imported.forest
     # By name, so that nothing of scikit-learn is imported; heirs of these, such as imbalanced-learn's, count as them.
     names = [kind.__name__.removesuffix("Classifier").removesuffix("Regressor") for kind in type(estimator).__mro__]
     known = [READERS[name] for name in names if name in READERS]

@@ -23,6 +23,7 @@ from ml.model.linear import Linear
 from ml.model.modelfile import ModelFile
 from ml.model.sample import Validator
 from ml.model.scores import Scores
+from ml.model.total import Total
 
 # A batch is divided into slices that take about this long each, so that a server can answer others in between.
 SLICE_S = 0.002
@@ -142,13 +143,10 @@ class Classifier:
         if self.scores is not None:
             return self.scores.fits(rows, model.golden_sums, expected)
         assert isinstance(predictor, Forest)
-        total, allowed = predictor.total, np.zeros((1, 1))
-        if not total.is_exact:
-            if not np.array_equal(self._evaluator.sums(self._cast(rows)), model.golden_sums):
-                raise ModelFileError("the golden rows have other sums of leaves than the library gave")
-            # Another machine's exp() may differ in the last bits.
-            epsilon = np.finfo(np.float32 if total.single_sums else np.float64).eps
-            allowed = EXP_ULPS * epsilon * np.abs(expected).max(axis=1, keepdims=True)
+        total = predictor.total
+        if not total.is_exact and not np.array_equal(self._evaluator.sums(self._cast(rows)), model.golden_sums):
+            raise ModelFileError("the golden rows have other sums of leaves than the library gave")
+        allowed = allowed_error(total, expected)
         is_right: NDArray[np.bool_] = np.all(np.abs(outputs - expected) <= allowed, axis=1)
         return is_right
 
@@ -161,6 +159,15 @@ class Classifier:
             answer = self.predict(row)
             if not is_right[number] or (answer.probabilities or (answer.value,)) != tuple(outputs[number].tolist()):
                 raise ModelFileError(f"golden row {number} gives another answer than the library gave")
+
+
+def allowed_error(total: Total, expected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return by how much answers may differ from the library's, shape (n, 1), since one exp() differs from another."""
+    if total.is_exact:
+        return np.zeros((1, 1))
+    epsilon = np.finfo(np.float32 if total.single_sums else np.float64).eps
+    error: NDArray[np.float64] = EXP_ULPS * epsilon * np.abs(expected).max(axis=1, keepdims=True)
+    return error
 
 
 def _interface_of(card: Card) -> str:

@@ -18,7 +18,7 @@ from ml.model.decision_table import DecisionTable, LabelGrid
 from ml.model.forest import LEAF, Forest
 from ml.model.labelling import Labelling
 from ml.model.linear import Linear
-from ml.model.links import LINKS
+from ml.model.links import LINKS, expit
 from ml.model.scores import Scores
 from ml.model.walk import Walk
 from ml.tables.dataset import Feature
@@ -106,6 +106,8 @@ class _Answers:
         self._divisor = forest.divisor
         self._label_by = forest.total.label_by
         self._link = LINKS[forest.total.link]
+        # Of one row: a tenth of the time of arrays.
+        self._is_pair = forest.total.link == "expit" and self._label_by in ("positive", "not_negative")
         self._is_plain = forest.total.is_exact and self._label_by == "answers"
 
     def of_rows(self, sums: NDArray[np.floating[Any]]) -> Batch:
@@ -123,6 +125,14 @@ class _Answers:
 
     def of_row(self, sums: NDArray[np.floating[Any]]) -> Prediction:
         """Return the answer of sums, shape (n_sums,)."""
+        if self._is_pair:
+            total = sums.item() / self._divisor
+            share = expit(total)
+            index = int(total > 0 if self._label_by == "positive" else total >= 0)
+            outputs = [1 - share, share]
+            if self._labelling.positive is not None:
+                index = self._labelling.index(outputs)
+            return prediction_of(index, outputs, self._labelling.labels)
         if not self._is_plain:
             return self.each(self.of_rows(sums[None]))[0]
         outputs = (sums / self._divisor).tolist()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
+from ml.estimators.boosted import as_estimator
 from ml.estimators.frames import Frame, frame_of
 from ml.estimators.names import names_of
 from ml.estimators.outcomes import outcomes_of
@@ -51,7 +52,8 @@ def export(
     """Write the model file of a model fitted elsewhere, with the same checks, golden rows and report; without pickle.
 
     Args:
-        model: a fitted ensemble of trees, linear model or naive Bayes of scikit-learn, alone, in a search
+        model: a fitted ensemble of trees, linear model or naive Bayes of scikit-learn, or a classifier,
+            regressor or booster of XGBoost, LightGBM or CatBoost, alone, in a search
             (GridSearchCV), or at the end of a Pipeline of steps that work on each column alone.
         X_test: shape (n_rows, n_features): rows that it was not fitted on, as the model takes them: an array, or a
             DataFrame of pandas or polars, whose names, words and gaps become those of the features.
@@ -74,6 +76,7 @@ def export(
     """
     path = Path(path)
     check_name(name or path.stem)
+    model = as_estimator(model)
     if (X_train is None) != (y_train is None):
         raise DatasetError("X_train and y_train go together")
     frames = {"X_test": frame_of("X_test", X_test)}
