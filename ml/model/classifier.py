@@ -136,7 +136,7 @@ class Classifier:
         for number, row in enumerate(rows.tolist()):
             answer = self.predict(row)
             if not is_right[number] or (answer.probabilities or (answer.value,)) != tuple(outputs[number].tolist()):
-                raise ModelFileError(f"golden row {number} gives another answer than scikit-learn gave")
+                raise ModelFileError(f"golden row {number} gives another answer than the library gave")
 
 
 def _interface_of(card: Card) -> str:

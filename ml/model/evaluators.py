@@ -15,7 +15,7 @@ from ml.model.compiled import Compiled
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable, LabelGrid
 from ml.model.forest import Forest
-from ml.model.links import LINKS
+from ml.model.links import LINKS, expit
 from ml.model.walk import Walk
 
 Rows = NDArray[np.floating[Any]]
@@ -95,6 +95,8 @@ class _Answers:
         self._divisor = forest.divisor
         self._label_by = forest.total.label_by
         self._link = LINKS[forest.total.link]
+        # Of one row: a tenth of the time of arrays.
+        self._is_pair = forest.total.link == "expit" and self._label_by in ("positive", "not_negative")
         self._is_plain = forest.total.is_exact and self._label_by == "answers"
 
     def of_rows(self, sums: NDArray[np.floating[Any]]) -> Batch:
@@ -110,6 +112,11 @@ class _Answers:
 
     def of_row(self, sums: NDArray[np.floating[Any]]) -> Prediction:
         """Return the answer of sums, shape (n_sums,)."""
+        if self._is_pair:
+            total = sums.item() / self._divisor
+            share = expit(total)
+            index = total > 0 if self._label_by == "positive" else total >= 0
+            return self._prediction(index, [1 - share, share])
         if not self._is_plain:
             return self.each(self.of_rows(sums[None]))[0]
         outputs = (sums / self._divisor).tolist()
