@@ -33,7 +33,9 @@ def forest_from(estimator: Any) -> Forest:
     known = [READERS[name] for name in names if name in READERS]
     is_fitted = any(hasattr(estimator, name) for name in ("tree_", "estimators_", "_predictors"))
     if not known or not is_fitted:
-        raise ForestError(f"{type(estimator).__name__} is not a fitted classifier or regressor made of decision trees")
+        works = "" if known else "; RandomForest, ExtraTrees, GradientBoosting and HistGradientBoosting would work"
+        name = type(estimator).__name__
+        raise ForestError(f"{name} is not a fitted classifier or regressor made of decision trees{works}")
     if getattr(estimator, "n_outputs_", 1) != 1:
         raise ForestError("an estimator with more than one output is not supported")
     forest = known[0](estimator)

@@ -63,7 +63,7 @@ class Compiled:
         output_of = None if forest.output_of is None else np.array(forest.output_of)
         self._by_sets = list(forest.set_features())
         # Of each set only the words that may be asked for, so that more of them are in a cache.
-        words = max((cuts.sizes[feature] // 64 + 1 for feature in self._by_sets), default=0)
+        words = max((cuts.sizes[feature] // 64 + 1 for feature in self._by_sets), default=1)
         self._last_choice = 64 * words - FIRST_CHOICE_CELL - 1
         sets = None if forest.sets is None else forest.sets[:, :words].copy()
         self._options = (gaps, sets, output_of)
