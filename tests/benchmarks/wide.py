@@ -40,15 +40,15 @@ SCORED_ROWS = 100_000
 def measure(subject: Subject, plan: Plan) -> list[Result]:
     """Measure breast cancer (30 features) and digits (64) against scikit-learn, and scoring against the csv module."""
     return [
-        *_predicting(_exported(subject, "breast-cancer", load_breast_cancer()), plan),
-        _loading(_exported(subject, "digits", load_digits()), plan),
+        *_predicting(exported(subject, "breast-cancer", load_breast_cancer()), plan),
+        _loading(exported(subject, "digits", load_digits()), plan),
         _words_and_gaps(plan),
         _explaining(subject, plan),
         _scoring(subject, plan),
     ]
 
 
-def _exported(subject: Subject, name: str, data: Any) -> Subject:
+def exported(subject: Subject, name: str, data: Any) -> Subject:
     """Return the subject with a forest of another table, and rows that spread over its training ranges."""
     train_rows, test_rows, train_classes, test_classes = train_test_split(data.data, data.target, random_state=0)
     forest = RandomForestClassifier(TREES, random_state=0).fit(train_rows, train_classes)
