@@ -179,13 +179,14 @@ class ScoredRows:
             not (feature.choices or feature.has_gaps or feature.unit or feature.thousands) for feature in model.features
         ]
         self._others = sorted(set(range(place.width)) - set(itertools.compress(place.positions, plain)))
+        self._has_choices = [bool(feature.choices) for feature in model.features]
         # A category has no range; what is below its first choice was not seen in training.
         self._low = np.array([0.0 if feature.choices else feature.low for feature in model.features])
         self._high = np.array([np.inf if feature.choices else feature.high for feature in model.features])
         # Predictions of a decision table are shared objects: writing out floats once each is a third of all work.
         kept = _KEPT_CHARACTERS // (_CELL_CHARACTERS * place.added)
         self._tail_of = lru_cache(kept)(self._tail)
-        self._note_of = lru_cache(_KEPT_NOTES)(self._note)
+        self._note_of = lru_cache(max(_KEPT_NOTES, len(model.features)))(self._note)
 
     def parts(self, block: Block) -> Iterator[Part]:
         """Yield the parts that a block of rows becomes."""
@@ -206,7 +207,7 @@ class ScoredRows:
             self._writer.guard_columns(rows, texts, self._others)
             ends = list(map(self._tail_of, predictions := self._predict(self._model, values)))
             for index, note in notes.items():
-                ends[index] = self._tail(predictions[index], note)
+                ends[index] = self._tail_of(predictions[index], note)
             yield Part("".join(map(add, texts, ends)), len(rows))
         elif len(rows) > MAX_ODD_ROWS:
             for at in range(0, len(rows), MAX_ODD_ROWS):
@@ -238,7 +239,7 @@ class ScoredRows:
         ends = {index: self._blank_end(rows, texts, index, row.message) for index, row in bad.items()}
         if good:
             for place, (index, prediction) in enumerate(zip(values, self._predict(self._model, array), strict=True)):
-                ends[index] = self._tail_of(prediction) if place not in notes else self._tail(prediction, notes[place])
+                ends[index] = self._tail_of(prediction, notes.get(place, ""))
         yield Part("".join(text + ends[index] for index, text in enumerate(texts)), len(rows), [*bad.values()])
 
     def _row(self, cells: list[str]) -> list[float]:
@@ -251,14 +252,14 @@ class ScoredRows:
         outside = (values < self._low) | (values > self._high)
         found: dict[int, list[str]] = {}
         for index, feature in np.argwhere(outside).tolist() if outside.any() else ():
-            is_word = bool(self._model.features[feature].choices)
-            cell = understood(rows[index][self.place.positions[feature]]) if is_word else ""
-            found.setdefault(index, []).append(self._note_of(feature, values[index, feature].item(), cell))
+            word = understood(rows[index][self.place.positions[feature]]) if self._has_choices[feature] else ""
+            found.setdefault(index, []).append(self._note_of(feature, word))
         return {index: "; ".join(notes) for index, notes in found.items()}
 
-    def _note(self, feature: int, value: float, cell: str) -> str:
-        word = UnknownWord(short(composed(cell.strip()))) if cell else value
-        note = note_of(self._model.features[feature], word)
+    def _note(self, feature: int, word: str) -> str:
+        """Return the note about a word that is not among the choices of a feature, or about any number outside."""
+        value = UnknownWord(short(composed(word.strip()))) if self._has_choices[feature] else math.inf
+        note = note_of(self._model.features[feature], value)
         return note.message if note else ""
 
     def _blank_end(self, rows: Rows, texts: list[str], index: int, message: str) -> str:
