@@ -11,7 +11,8 @@ from urllib.parse import unquote_plus
 
 import msgspec
 from python_multipart.multipart import parse_options_header
-from starlette.types import Scope
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
 
 from ml.model.values import Repeated
 from web.problems import Problem
@@ -65,6 +66,20 @@ def header_of(scope: Scope, name: bytes) -> bytes:
         if key == name:
             return bytes(value)
     return b""
+
+
+async def body_of(receive: Receive) -> bytes:
+    """Return the body of a request, which comes in one piece if it is short: Starlette takes 4 us for that.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+    pieces: list[bytes] = []
+    while (message := await receive())["type"] == "http.request":
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+    raise ClientDisconnect
 
 
 def content_type_of(scope: Scope) -> tuple[bytes, dict[bytes, bytes]]:

@@ -39,6 +39,7 @@ from web.oip.messages import (
 )
 from web.oip.outputs import outputs_of, requested_outputs, response_of
 from web.problems import Problem
+from web.requests import body_of
 from web.service import service_of
 from web.settings import Settings
 
@@ -178,7 +179,7 @@ def _model_of(request: Request) -> Classifier:
 
 async def _body(request: Request, max_bytes: int) -> bytes:
     """Return the body, inflated if it was compressed, which clients have an option for."""
-    body = await request.body()
+    body = await body_of(request.receive)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("identity", ""):
         return body
