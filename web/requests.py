@@ -84,7 +84,10 @@ async def body_of(receive: Receive) -> bytes:
 
 def content_type_of(scope: Scope) -> tuple[bytes, dict[bytes, bytes]]:
     """Return the media type of the body in lower case, and its parameters."""
-    media_type, parameters = parse_options_header(header_of(scope, b"content-type").decode("latin-1"))
+    header = header_of(scope, b"content-type")
+    if b";" not in header:  # as most do not have parameters
+        return header.strip().lower(), {}
+    media_type, parameters = parse_options_header(header.decode("latin-1"))
     return media_type.lower(), parameters
 
 
