@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ml.model.card import Recipe
-from ml.model.classifier import compile_forest, lowest_of
-from ml.model.cuts import Cuts
+from ml.model.classifier import compile_forest
+from ml.model.cuts import Cuts, lowest_of
 from ml.model.decision_table import DecisionTable
 from ml.model.forest import LEAF
 from tests.conftest import EVALUATORS

@@ -19,13 +19,13 @@ from ml.errors import ModelFileError
 from ml.model import compiled, decision_table, modelfile
 from ml.model.card import Card
 from ml.model.compiled import Compiled
-from ml.model.cuts import BELOW_CHOICES, Cuts
+from ml.model.cuts import Cuts, lowest_of
 from ml.model.decision_table import DecisionTable, LabelGrid
 from ml.model.forest import Forest
+from ml.model.lines import FindLines
 from ml.model.modelfile import ModelFile
 from ml.model.sample import Validator
 from ml.model.walk import Walk
-from ml.tables.dataset import Feature
 
 # A batch is divided into slices that take about this long each, so that a server can answer others in between.
 SLICE_S = 0.002
@@ -83,9 +83,11 @@ class Evaluator(Protocol):
 
     Attributes:
         grid: the label of each cell of a decision table; None for other evaluators and more labels than a byte names.
+        lines: returns the answers along each feature through a row, see `Compiled.lines`; None if it asks for rows.
     """
 
     grid: LabelGrid | None
+    lines: FindLines | None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         """Return the answer to one row of float64 values, whose ranks among the cuts may be known already."""
@@ -104,6 +106,7 @@ class _ByCell:
         self._table = table
         self._indices: NDArray[np.intp] = table.answers.argmax(axis=1)
         self.grid = table.label_grid(self._indices) if 0 < len(labels) <= LabelGrid.MAX_LABELS else None
+        self.lines: FindLines | None = None
         self._predictions = [prediction_of(outputs, labels) for outputs in table.answers.tolist()]
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
@@ -125,6 +128,7 @@ class _ByTree:
         self._trees = trees
         self._labels = labels
         self.grid: LabelGrid | None = None
+        self.lines: FindLines | None = trees.lines if isinstance(trees, Compiled) else None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         return prediction_of(self._trees.one(row, ranks).tolist(), self._labels)
@@ -164,7 +168,7 @@ class Classifier:
         interface: 12 hex digits that two models share when they take the same samples and give the same labels.
         quantity: what is known about a predicted quantity; None for a classifier.
         cuts: the values at which the answer can change, feature by feature.
-        grid: see `Evaluator`.
+        grid, lines: see `Evaluator`.
         spans: the width of the training range of each feature, never 0, as the unit of distances.
         slice_rows: the number of rows that `predict_batch` answers in about `SLICE_S` seconds, measured at the start.
     """
@@ -192,7 +196,7 @@ class Classifier:
         self._evaluator = compile_forest(
             model.forest, self.cuts, labels=self.labels, max_cells=max_cells, compiles=compiles
         )
-        self.grid = self._evaluator.grid
+        self.grid, self.lines = self._evaluator.grid, self._evaluator.lines
         self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]
         self._replay(model.golden_rows, model.golden_answers)
         self.slice_rows = self._measure_slice(model.golden_rows)
@@ -254,13 +258,6 @@ class Classifier:
             outputs = answer.probabilities if self.labels else (answer.value,)
             if not outputs == tuple(expected[number]) == tuple(batch[number]):
                 raise ModelFileError(f"golden row {number} gives another answer than scikit-learn gave")
-
-
-def lowest_of(features: Sequence[Feature]) -> dict[int, float]:
-    """Return a number below all values of each feature that may lack one, by position: see `Cuts`."""
-    lowest = {True: BELOW_CHOICES, False: -math.inf}
-    may_lack = {position: feature for position, feature in enumerate(features) if feature.choices or feature.has_gaps}
-    return {position: lowest[bool(feature.choices)] for position, feature in may_lack.items()}
 
 
 def _interface_of(card: Card) -> str:

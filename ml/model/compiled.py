@@ -11,12 +11,14 @@ import threading
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.cuts import BELOW_CHOICES, Cuts, cut_below
 from ml.model.forest import LEAF, Forest
+from ml.model.lines import Lines, intervals
 from ml.model.masks import masks_of
 
 # Rows of a block stay in a core's own cache while all trees look at them.
@@ -24,6 +26,8 @@ BLOCK_BYTES = 2**18
 MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 64, 4096
 # Fewer rows are not faster as bits.
 MASK_ROWS = 64
+# Leaf values that are added up for the answers along the features of a row: a millisecond for each million.
+MAX_LINE_VALUES = 4_000_000
 # After so long compiling is reported.
 SILENT_S = 0.5
 
@@ -40,7 +44,7 @@ def kernels() -> ModuleType | None:
         logger.warning("numba cannot be used (%s): large forests are evaluated by NumPy, which is slower", error)
         return None
     try:
-        for function in (kernels.walk, kernels.walk_one, kernels.masks):
+        for function in (kernels.walk, kernels.walk_one, kernels.masks, kernels.branches, kernels.along):
             function.enable_caching()
     except RuntimeError:
         logger.warning("compiled code cannot be kept: neither its own folder nor NUMBA_CACHE_DIR can be written to")
@@ -65,6 +69,7 @@ class Compiled:
         self._walked = (nodes, position[forest.roots].astype(np.int32), _leaf_of(forest, position), leaves)
         self._block = min(max(BLOCK_BYTES // (4 * forest.n_features), MIN_BLOCK_ROWS), MAX_BLOCK_ROWS)
         self._masked = masks_of(forest)
+        self._branch_room = 64 * self._n_trees
         self._warm(forest.n_features)
 
     def _warm(self, n_features: int) -> None:
@@ -109,6 +114,36 @@ class Compiled:
         self._code.walk(*self._walked, np.ascontiguousarray(rows), sums, self._block, self._gaps)
         sums /= self._n_trees
         return sums
+
+    def lines(self, row: Sequence[float]) -> Lines | None:
+        """Return the answers along each feature, the other values held; None where a row may lack a value, or where
+        that would take more than some milliseconds.
+
+        Of all cuts of a feature only those count that a tree meets on its way with this row. They are mostly few:
+        answers along all features of a row take as long as those to some hundred rows.
+        """
+        if self._gaps:
+            return None
+        features, trees, lows, highs, found, own = self._branches(np.array(row, dtype=np.float32))
+        starts, stops, lines = intervals(features, lows, highs, len(row), self._shape[0])
+        if lines.outputs.size * self._n_trees > MAX_LINE_VALUES:
+            return None
+        self._code.along(self._walked[-1], own, trees, starts, stops, found, lines.outputs)
+        np.divide(lines.outputs, self._n_trees, out=lines.outputs)
+        return lines
+
+    def _branches(self, row: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+        """Return what `kernels.branches` finds."""
+        nodes, roots, leaf_of, _ = self._walked
+        own = np.empty(self._n_trees, dtype=np.int32)
+        room = self._branch_room
+        features, trees, found = (np.empty(room, dtype=np.int32) for _ in range(3))
+        lows, highs = (np.empty(room, dtype=np.float32) for _ in range(2))
+        count = self._code.branches(nodes, roots, leaf_of, row, own, features, trees, lows, highs, found)
+        if count > room:
+            self._branch_room = count
+            return self._branches(row)
+        return features[:count], trees[:count], lows[:count], highs[:count], found[:count], own
 
 
 def _order(forest: Forest) -> NDArray[np.int64]:

@@ -18,6 +18,8 @@ LEFT_IF_MISSING = 0x8000
 # waits for memory, another compares.
 _TREES_AT_ONCE = 32
 _ROWS_AT_ONCE = 8
+# A tree's greatest depth (`ml.model.forest.MAX_DEPTH`), and one more.
+_DEEPEST = 1_001
 # Rows of `masks` that are looked at together.
 BLOCK_ROWS = 64
 
@@ -138,3 +140,84 @@ def masks(
                 leaf = tree * width + positions[(lowest * np.uint64(0x03F79D71B4CB0A89)) >> np.uint64(58)]
                 for output in range(n_outputs):
                     sums[output, start + row] += leaves[leaf, output]
+
+
+@njit(nogil=True, boundscheck=False, error_model="numpy")
+def branches(
+    nodes: Any, roots: Any, leaf_of: Any, row: Any, own: Any, features: Any, trees: Any, lows: Any, highs: Any,
+    found: Any,
+) -> Any:  # fmt: skip
+    """Find where each tree would lead if a single value of a row, shape (n_features,), were another one.
+
+    Writes the leaf of each tree into `own`, and for each other leaf that some value of a single feature leads to: the
+    feature, the tree, the thresholds between which the value then lies, above `lows` and up to `highs`, and the leaf.
+    Returns how many there are; only so many are written as fit.
+    """
+    # Between these the values of a feature lead to the present node.
+    least, most = np.full(len(row), -np.inf, np.float32), np.full(len(row), np.inf, np.float32)
+    waiting = np.empty(_DEEPEST, np.int64)
+    waiting_ends = np.empty((_DEEPEST, 2), np.float32)
+    count = 0
+    for tree in range(len(roots)):
+        at = np.int64(roots[tree])
+        while nodes[at].children:
+            node = nodes[at]
+            feature, threshold = node.feature & FEATURE_BITS, node.threshold
+            right = row[feature] > threshold
+            # The other side is for other values of this feature alone.
+            low, high = (least[feature], threshold) if right else (threshold, most[feature])
+            waiting[0], waiting_ends[0, 0], waiting_ends[0, 1] = at + node.children + np.int64(not right), low, high
+            depth = np.int64(low < high)
+            while depth:
+                below, low, high, depth = _descend(nodes, row, feature, waiting, waiting_ends, depth - 1)
+                if count < len(found):
+                    features[count], trees[count], lows[count], highs[count] = feature, tree, low, high
+                    found[count] = leaf_of[below]
+                count += 1
+            least[feature] = max(least[feature], threshold) if right else least[feature]
+            most[feature] = most[feature] if right else min(most[feature], threshold)
+            at += node.children + np.int64(right)
+        own[tree] = leaf_of[at]
+        least[:] = -np.inf
+        most[:] = np.inf
+    return count
+
+
+@njit(inline="always")
+def _descend(nodes: Any, row: Any, feature: Any, waiting: Any, ends: Any, depth: Any) -> Any:
+    """Return the leaf below a waiting node, with the values of a feature that lead there; the others wait."""
+    at, low, high = waiting[depth], ends[depth, 0], ends[depth, 1]
+    while nodes[at].children:
+        node = nodes[at]
+        child = at + node.children
+        if node.feature & FEATURE_BITS != feature:
+            at = child + np.int64(row[node.feature & FEATURE_BITS] > node.threshold)
+        elif node.threshold <= low:
+            at = child + 1
+        elif node.threshold >= high:
+            at = child
+        else:
+            waiting[depth], ends[depth, 0], ends[depth, 1] = child + 1, node.threshold, high
+            depth += 1
+            at, high = child, node.threshold
+    return at, low, high, depth
+
+
+@njit(nogil=True, boundscheck=False, error_model="numpy")
+def along(leaves: Any, own: Any, trees: Any, starts: Any, stops: Any, found: Any, sums: Any) -> None:
+    """Add to `sums`, shape (n, n_outputs), the leaf values of all trees in each of n intervals of one feature.
+
+    From the interval `starts[i]` up to before `stops[i]` the tree `trees[i]`, ascending, has the leaf `found[i]`;
+    elsewhere each tree has its own.
+    """
+    n, n_outputs = sums.shape
+    branch = 0
+    leaf = np.empty(n, np.int64)
+    for tree in range(len(own)):
+        leaf[:] = own[tree]
+        while branch < len(trees) and trees[branch] == tree:
+            leaf[starts[branch] : stops[branch]] = found[branch]
+            branch += 1
+        for interval in range(n):
+            for output in range(n_outputs):
+                sums[interval, output] += leaves[leaf[interval], output]

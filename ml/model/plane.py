@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
-from ml.model.explain import between
+from ml.model.ends import between
 
 MAX_PLANE_ROWS = 16_384
 

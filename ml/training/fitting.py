@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ml.errors import DatasetError
 from ml.model import decision_table
 from ml.model.card import CrossValidation, Interval, QuantityReport, Recipe, Report
-from ml.model.classifier import compile_forest, lowest_of
-from ml.model.cuts import Cuts
+from ml.model.classifier import compile_forest
+from ml.model.cuts import Cuts, lowest_of
 from ml.model.forest import Forest
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training.measuring import Split, answers_of, interval_of, measure, r2_of
