@@ -237,7 +237,7 @@ def test_every_explanation_of_words_and_gaps_is_right(kind: str, evaluator: str)
     for cells in found.questions(np.random.default_rng(0), 60).tolist():
         row = model.validator.row(sample_of(cells))
         assert_is_right(model, row, explain.explain(model, row))
-        assert explain.nearest_change(model, row) == explain.explain(model, row).nearest
+        assert explain.nearest_change(model, row)[0] == explain.explain(model, row).nearest
 
 
 @pytest.mark.parametrize("kind", MIXED)
@@ -251,7 +251,7 @@ def test_every_way_to_reach_a_quantity_is_right(kind: str, evaluator: str) -> No
         goal = model.quantity.quantiles[number % 11]
         row = model.validator.row(sample_of(cells))
         assert_is_right(model, row, explain.explain(model, row, goal=goal), goal=goal)
-        assert explain.nearest_change(model, row, goal=goal) == explain.explain(model, row, goal=goal).nearest
+        assert explain.nearest_change(model, row, goal=goal)[0] == explain.explain(model, row, goal=goal).nearest
 
 
 def test_without_a_goal_a_quantity_has_its_own_interval_and_no_change() -> None:
@@ -338,11 +338,12 @@ def test_of_changes_that_are_equally_near_that_of_the_first_feature_counts(
     without_grid = classifier.load(tmp_path / "model.npz", max_cells=0)
     assert (model.grid is None, without_grid.grid is None) == (False, True)
 
-    nearest = explain.nearest_change(model, row)
+    nearest, searched_all = explain.nearest_change(model, row)
 
     assert nearest is not None
     assert (nearest.feature, nearest.direction) == (feature, direction)
-    assert nearest == explain.nearest_change(without_grid, row) == explain.explain(model, row).nearest
+    assert searched_all
+    assert nearest == explain.nearest_change(without_grid, row)[0] == explain.explain(model, row).nearest
 
 
 def test_the_nearest_change_of_the_known_sample_is_a_short_number(model: Classifier) -> None:

@@ -109,8 +109,9 @@ def nearest_change(
     max_rows: int = MAX_ROWS,
     ranks: Sequence[int] | None = None,
     goal: float | None = None,
-) -> Change | None:
-    """Return the nearest change of a single feature that changes the label of `row`, or None.
+) -> tuple[Change | None, bool]:
+    """Return the nearest change of a single feature that changes the label of `row`, if one was found, and whether all
+    values were searched.
 
     Args:
         max_rows, goal: as for `explain`.
@@ -121,13 +122,16 @@ def nearest_change(
         ranks = ranks or model.cuts.ranks_of(row)
         found = model.grid.nearest_other(row, ranks, bounds=bounds, spans=model.spans)
         if found is None:
-            return None
+            return None, True
         feature, rank, label = found
         change = _change(model, feature, value=row[feature], rank=rank, label=model.labels[label])
         if change is not None:
-            return change
+            return change, True
     # Without a grid, or where limits forbid the nearest one, all changes are compared.
-    return _nearest(model, row, ends_of(model, row, max_rows=max_rows, goal=goal))
+    ends = ends_of(model, row, max_rows=max_rows, goal=goal)
+    # A number without a value has no end that could have been missed.
+    searched_all = all(end.searched_all or math.isnan(value) for value, end in zip(row, ends, strict=True))
+    return _nearest(model, row, ends), searched_all
 
 
 def _nearest(model: Classifier, row: Sequence[float], ends: Sequence[Ends]) -> Change | None:
