@@ -19,7 +19,7 @@ from ml.tables.encoding import TextDecoder
 from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.layout import Place
 from ml.tables.marks import Marks, marks_named
-from web.api.batch import in_thread
+from web.api import batch
 from web.api.upload import Spool, too_large
 from web.api.workbook import Workbook
 from web.metrics.channel import Channel, outcomes_of
@@ -45,6 +45,8 @@ class Uploads:
         self._max_table_bytes = settings.max_table_bytes
         self._most = settings.max_uploads
         self._open = 0
+        # One slice of one file in each turn of the event loop, however many there are.
+        self._turn = asyncio.Lock()
         # One process at a time reads a sheet.
         self._sheet_turn = asyncio.Lock()
 
@@ -66,6 +68,15 @@ class Uploads:
             yield
         finally:
             self._open -= 1
+
+    async def next_of(self, parts: Iterator[Part], *, in_thread: bool) -> Part | None:
+        """Return the next part, made in a thread or when it is this file's turn; None if there is none."""
+        if in_thread:
+            return await batch.in_thread(next, parts, None)
+        async with self._turn:
+            part = next(parts, None)
+            await asyncio.sleep(0)
+        return part
 
 
 class Scoring:
@@ -186,14 +197,14 @@ class Scoring:
     async def _finish_workbook(self, workbook: Workbook) -> AsyncIterator[Part]:
         async for block in workbook.blocks():
             yield Part("", 0)
-            async for part in self._parts(self._scorer.take(block), in_threads=True):
+            async for part in self._parts(self._scorer.take(block), in_thread=True):
                 yield part
 
     async def _finish_text(self) -> AsyncIterator[Part]:
         async for part in self._feed(self._decoder.decode(self._start, final=True)):
             yield part
         has_begun = self.place is not None
-        async for part in self._parts(self._scorer.finish(), in_threads=False):
+        async for part in self._parts(self._scorer.finish(), in_thread=False):
             if not has_begun and self.place is not None:
                 has_begun = True
                 self._keep_tail()
@@ -208,16 +219,16 @@ class Scoring:
         for start in range(0, len(text), PIECE_CHARACTERS):
             piece = text[start : start + PIECE_CHARACTERS]
             self._tail += piece
-            async for part in self._parts(self._scorer.feed(piece), in_threads=len(piece) > SLICE_CHARACTERS):
+            async for part in self._parts(self._scorer.feed(piece), in_thread=len(piece) > SLICE_CHARACTERS):
                 yield part
             self._keep_tail()
 
     def _keep_tail(self) -> None:
         self._tail = self._tail[len(self._tail) - self._scorer.held_characters :]
 
-    async def _parts(self, parts: Iterator[Part], *, in_threads: bool) -> AsyncIterator[Part]:
-        """Yield parts, each made in a thread or in a turn of the event loop, which then counts what is in it."""
-        while (part := await in_thread(next, parts, None) if in_threads else next(parts, None)) is not None:
+    async def _parts(self, parts: Iterator[Part], *, in_thread: bool) -> AsyncIterator[Part]:
+        """Yield parts, and count what is in them."""
+        while (part := await self._uploads.next_of(parts, in_thread=in_thread)) is not None:
             for model, rows, outcomes, seconds in self._answered:
                 self._channel.model_time(seconds)
                 self._channel.many(model, rows, outcomes)
@@ -226,8 +237,6 @@ class Scoring:
             for row in part.bad:
                 self._channel.errors(row.errors)
             yield part
-            if not in_threads:
-                await asyncio.sleep(0)
 
     def _predict(self, model: Classifier, rows: NDArray[np.float64]) -> list[Prediction]:
         started = perf_counter()
