@@ -53,10 +53,13 @@ def ends_of(model: Classifier, row: Sequence[float], *, max_rows: int, goal: flo
         return _all_ends(model, row, found, goal=goal)
     else:
         lines = _searched(model, row, ranks, max_rows=max_rows, goal=goal)
+    cuts = model.cuts
     return [
-        _choice_ends(model, feature, line, rank) if model.features[feature].choices
-        else _number_ends(line, rank, lowest=int(model.cuts.has_missing[feature]), size=model.cuts.sizes[feature])
-        for feature, (line, rank) in enumerate(zip(lines, ranks, strict=True))
+        _choice_ends(model, feature, line, rank) if trained.choices
+        else _number_ends(line, rank, lowest=int(has_missing), size=size)
+        for feature, (line, rank, trained, has_missing, size) in enumerate(
+            zip(lines, ranks, model.features, cuts.has_missing, cuts.sizes, strict=True)
+        )
     ]  # fmt: skip
 
 

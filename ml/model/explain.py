@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -17,8 +16,7 @@ from ml.tables.numbers import LARGEST
 MAX_ROWS = 4_096
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(msgspec.Struct, frozen=True):
     """The values of one feature for which the label stays, all other features held.
 
     It stays for `low < value <= high`; None is no end. `searched_all` is False when the search was limited, and the
@@ -59,8 +57,7 @@ class Change(msgspec.Struct, frozen=True):
     distance: float
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(msgspec.Struct, frozen=True):
     """The ranges in which the label of one row stays, feature by feature, and the nearest change of the label."""
 
     label: str
