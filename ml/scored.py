@@ -186,6 +186,7 @@ class ScoredRows:
         # Predictions of a decision table are shared objects: writing out floats once each is a third of all work.
         kept = _KEPT_CHARACTERS // (_CELL_CHARACTERS * place.added)
         self._tail_of = lru_cache(kept)(self._tail)
+        self._cell_of = lru_cache(_KEPT_NOTES)(lambda text: writer.row([text]))
         self._note_of = lru_cache(max(_KEPT_NOTES, len(model.features)))(self._note)
 
     def parts(self, block: Block) -> Iterator[Part]:
@@ -275,8 +276,11 @@ class ScoredRows:
         """Return the new cells of a row as text, with the separator in front and the end of the line."""
         quantity = self._model.quantity
         if quantity is None:
-            cells = [prediction.label, *map(repr, prediction.probabilities)]
+            numbers: Sequence[float] = prediction.probabilities
         else:
             value, interval = prediction.value, quantity.interval
-            cells = [repr(value), repr(value - interval.below), repr(value + interval.above)]
-        return self.place.dialect.written + self._writer.row([*cells, notes, ""]) + "\n"
+            numbers = value, value - interval.below, value + interval.above
+        # A number is written as it is in every dialect; a label or a note may need quotes.
+        label = () if quantity else (self._cell_of(prediction.label),)
+        separator = self.place.dialect.written
+        return separator + separator.join((*label, *map(repr, numbers), self._cell_of(notes), "\n"))
