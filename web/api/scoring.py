@@ -28,9 +28,9 @@ from web.settings import Settings
 
 # Text that is looked at in one go takes about a millisecond; more of it comes in larger pieces, each in a thread.
 SLICE_CHARACTERS = 2**14
-PIECE_CHARACTERS = 2**16
-# Cells that leave in one go: a thread keeps the interpreter while it reads their numbers, for half a millisecond.
-PART_CELLS = 2**13
+PIECE_CHARACTERS = 2**18
+# Cells that leave in one go: a thread keeps the interpreter while it reads their numbers, for a millisecond.
+PART_CELLS = 2**14
 
 OnAnswers = Callable[[NDArray[np.float64], NDArray[Any]], object]
 """Is called with rows that were answered, shape (n, n_features), and their outcomes (`web.metrics.channel`)."""
