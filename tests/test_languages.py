@@ -34,6 +34,7 @@ from web.app import create_app
 from web.page import languages, templates
 from web.page.answers import Message as Told
 from web.page.axes import default_axes
+from web.page.changes import ChangeView
 from web.page.fields import text_of as field_text
 from web.page.fragments import Fragments
 from web.page.languages import LOCALES, NO_BREAK, Language
@@ -303,6 +304,8 @@ def shown() -> tuple[Bracketing, list[str]]:
     for needs_token, sample in itertools.product((False, True), ({}, {"f0": "1", "f1": "1", "f2": "1"})):
         panel = panel_of(classifier, sample, to, needs_token=needs_token)
         found.append(templates.render("_code.html", to, code=panel))
+    found.append(templates.render("_change.html", to, change=ChangeView("label", ""), searched_all=False))
+    found.append(templates.render("_names.html", to, regions=(), exact=False))
     for status in statuses():
         view = problem_view(Problem(status, "told to programs").details, to)
         found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
