@@ -305,7 +305,7 @@ def shown() -> tuple[Bracketing, list[str]]:
         panel = panel_of(classifier, sample, to, needs_token=needs_token)
         found.append(templates.render("_code.html", to, code=panel))
     found.append(templates.render("_change.html", to, change=ChangeView("label", ""), searched_all=False))
-    found.append(templates.render("_names.html", to, regions=(), exact=False))
+    found.append(templates.render("_names.html", to, names=(), exact=False))
     for status in statuses():
         view = problem_view(Problem(status, "told to programs").details, to)
         found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
