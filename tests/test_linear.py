@@ -180,11 +180,10 @@ def test_a_threshold_decides_on_the_label_of_a_linear_model(tmp_path: Path) -> N
     model = export(fixed, X, y, tmp_path)
 
     assert [model.labels[index] for index in model.predict_batch(X).indices] == [str(k) for k in fixed.predict(X)]
-    changed, _ = nearest_change(model, X[0].tolist())
+    row = X[np.abs(fixed.predict_proba(X)[:, 1] - 0.9).argmin()]
+    changed, _ = nearest_change(model, row.tolist())
     assert changed is not None
-    assert (
-        label_with(model, X[0], changed.feature, changed.value) == changed.label != model.predict(X[0].tolist()).label
-    )
+    assert label_with(model, row, changed.feature, changed.value) == changed.label != model.predict(row.tolist()).label
 
 
 @pytest.mark.parametrize(
