@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The tests start hundreds of processes, and each would compile our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve check test bench crowd audit format messages clean
+.PHONY: serve check test bench crowd sessions audit format messages clean
 
 serve: $(VENV)/serve.installed
 	trap '' HUP; exec $(BIN)/python -m web
@@ -30,6 +30,10 @@ crowd: $(VENV)/test.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 		--target $(VENV)/crowd --requirement tests/crowd/packages.txt
 	$(BIN)/python -W ignore -m tests.crowd $(VENV)/crowd
+
+# Sessions with other versions of the libraries, each in an environment of its own.
+sessions: $(VENV)/test.installed
+	$(BIN)/python -m tests.sessions $(VENV)/sessions
 
 audit: $(VENV)/test.installed
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "long or hypothesis" --hypothesis-profile thorough

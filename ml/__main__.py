@@ -1,4 +1,4 @@
-"""The command line: python -m ml train | evaluate | predict | score | inspect | rollback."""
+"""The command line: python -m ml train | import | evaluate | predict | score | inspect | rollback."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ml import console, score
 from ml.errors import DatasetError, MLError
+from ml.estimators.saved import read_model
 from ml.model import classifier
 from ml.model.classifier import Classifier
 from ml.model.explain import explain
@@ -28,9 +29,9 @@ from ml.scored import BadRow
 from ml.tables.dataset import Dataset
 from ml.tables.files import read_table, refuse_same_file
 from ml.tables.marks import marks_named
-from ml.tables.reading import Options, read_dataset
+from ml.tables.reading import Options, as_text, read_dataset
 from ml.tables.source import Source
-from ml.training import fitting, history, iris, labelled, measuring, writing
+from ml.training import fitting, history, importing, iris, labelled, measuring, writing
 
 SHOWN_BAD_ROWS = 20
 
@@ -115,6 +116,32 @@ class _Progress:
             self._bar.close()
             self._bar = tqdm(desc=what, total=steps, delay=1, leave=False, disable=None)
         self._bar.update(done - self._bar.n)
+
+
+def _import(options: argparse.Namespace) -> None:
+    with _Progress() as progress:
+        imported = read_model(options.model, progress=lambda done, steps: progress.show("trees", done, steps))
+        console.write_lines(console.imported_lines(imported))
+        if options.data is None:
+            raise MLError(f"no model file is written: name a table with --data, so that {options.model} is measured")
+        table = read_table(options.data, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
+        wanted = Options(
+            target=options.target, drop=options.drop, limits=dict(options.limits), missing=options.missing,
+            decimal=options.decimal, thousands=options.thousands,
+        )  # fmt: skip
+        try:
+            found = importing.measurable(imported, table, wanted, file_name=options.data.name, labels=options.labels)
+        except DatasetError as error:
+            raise error.of(options.data) from error
+        console.write_lines([found.source, *(f"  {sentence}" for sentence in found.said)])
+        name = options.name or as_text(options.model.stem)
+        loaded = importing.write_imported(
+            imported, found, options.out, name=name, insist=options.insist, progress=progress.show
+        )
+    console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
+    console.write_lines(console.importance_lines(loaded.card))
+    done = f"{options.out}: version {loaded.version}, read back, and all rows give the same answers"
+    console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -262,6 +289,7 @@ def _rollback(options: argparse.Namespace) -> None:
 
 COMMANDS = {
     "train": _train,
+    "import": _import,
     "evaluate": _evaluate,
     "predict": _predict,
     "score": _score,

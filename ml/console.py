@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shlex
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from ml.errors import DatasetError, MLError, ModelFileError
+from ml.importing.imported import Imported
 from ml.model import modelfile
 from ml.model.card import Card, Decision, QuantityReport, Recipe, Report, TrainedFeature
 from ml.model.changes import Change, Explanation, Range
@@ -19,6 +21,8 @@ from ml.tables.dataset import Target
 from ml.tables.headers import listed
 from ml.tables.numbers import shown_number
 from ml.training.history import Kept
+
+SHOWN_RANGES = 20
 
 # What moves a cursor, sets a title, ends a line or turns the direction of text: control characters, separators of lines
 # and paragraphs, marks of direction. Halves of characters cannot be written at all.
@@ -100,6 +104,8 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
         depth = "no bound" if recipe.max_depth is None else str(recipe.max_depth)
         weights = "balanced" if recipe.balanced_class_weight else "as they come"
         yield f"recipe     seed {recipe.seed}, depth {depth}, leaf {recipe.min_samples_leaf}, classes {weights}"
+    for step in card.steps:
+        yield f"step       {step.kind}: {listed(step.features)}"
     yield f"libraries  {', '.join(f'{name} {number}' for name, number in sorted(card.libraries.items()))}"
     yield f"labels     {', '.join(card.labels)}" if card.labels else f"quantity   {quantity_name(card.target)}"
     if card.decision is not None:
@@ -133,15 +139,28 @@ def promise_of(card: Card) -> str:
         return "its answers have the library's bits on every machine"
     if card.promise == "linear":
         return "its answers are within 4 units in the last place of the library's to one row"
-    return (
-        "the scores of its trees have the library's bits on every machine; what exp() makes of them differs by at most "
-        "4 units in the last place where another processor or C library computes it"
-    )
+    return "its scores have the library's bits on every machine; probabilities differ by at most 4 ulp where exp() does"
 
 
 def quantity_name(target: Target) -> str:
     """Return what a predicted quantity is called, with its unit."""
     return f"{target.title or 'value'} ({target.unit})" if target.unit else target.title or "value"
+
+
+def imported_lines(imported: Imported) -> Iterator[str]:
+    """Yield what a file of another library says of itself."""
+    forest, inputs = imported.forest, imported.inputs
+    yield f"{imported.estimator}: {forest.n_trees} trees, {len(forest.values)} leaves, by {' '.join(imported.library)}"
+    if imported.n_classes:
+        yield f"  {imported.n_classes} classes" + (
+            f": {listed(imported.labels)}" if imported.labels else " without names"
+        )
+    names = f": {listed(inputs.names)}" if inputs.names else " without names"
+    yield f"  {inputs.n_features} feature{'s' * (inputs.n_features > 1)}{names}"
+    for place, (low, high) in itertools.islice(inputs.ranges.items(), SHOWN_RANGES):
+        name = inputs.names[place] if inputs.names else f"column {place + 1}"
+        yield f"  {name}: {shown_number(low)} to {shown_number(high)} in training"
+    yield from (f"  {sentence}" for sentence in imported.said)
 
 
 def report_lines(report: Report | QuantityReport, labels: Sequence[str]) -> Iterator[str]:

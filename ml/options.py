@@ -110,6 +110,33 @@ def parser() -> argparse.ArgumentParser:
         "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
     )
 
+    importing = commands.add_parser(
+        "import",
+        help="read a model of XGBoost, LightGBM, CatBoost or scikit-learn from its file, and write a model file",
+        description="Reads XGBoost's JSON or UBJSON, LightGBM's text, CatBoost's JSON, or an estimator of scikit-learn "
+        "saved by skops, as data: none of these libraries is needed. The rows of --data give ranges, examples, the "
+        "answers that the file is checked with at each start, and the report; without them the command says what the "
+        "file says of itself.",
+    )
+    importing.add_argument("model", type=Path, metavar="FILE", help="model file of another library")
+    importing.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="table with the features and what is true, best of rows not trained on",
+    )
+    importing.add_argument(
+        "--out", type=Path, default=DEFAULT_PATH, metavar="FILE", help="model file to write; default: %(default)s"
+    )
+    importing.add_argument(
+        "--labels", type=_names, default=(), metavar="A,B,...",
+        help="names of the classes in the order of the model's; default: those in the file, or else in the table",
+    )  # fmt: skip
+    importing.add_argument(
+        "--insist", action="store_true", help="write a model that is worse than always giving the most frequent answer"
+    )
+    _add_columns(importing)
+
     inspect = commands.add_parser("inspect", help="show the card of a model file")
     inspect.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="model file; default: %(default)s")
 
@@ -151,11 +178,7 @@ def _add_file(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--target", metavar="COLUMN",
-        help="name of the column to predict; default: one called class, target, label, species or outcome, else the "
-        "last one",
-    )  # fmt: skip
+    _add_columns(parser)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
         "--classes", action="store_const", const="classes", dest="kind", help="predict a class, be it a number"
@@ -165,12 +188,20 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         help="predict a number; default: where the column has many different ones",
     )  # fmt: skip
     parser.add_argument(
-        "--drop", action="append", default=[], metavar="COLUMN", help="name of a column to ignore; may be repeated"
-    )
-    parser.add_argument(
         "--keep", action="append", default=[], metavar="COLUMN",
         help="name of a column to learn from even if it looks like an identifier, text or dates; may be repeated",
     )  # fmt: skip
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target", metavar="COLUMN",
+        help="name of the column to predict; default: one called class, target, label, species or outcome, else the "
+        "last one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--drop", action="append", default=[], metavar="COLUMN", help="name of a column to ignore; may be repeated"
+    )
     parser.add_argument(
         "--missing", action="append", default=[], metavar="TEXT",
         help="text of a cell that stands for no value, besides NA, ? and the like; may be repeated",
@@ -192,6 +223,10 @@ def _add_marks(parser: argparse.ArgumentParser) -> None:
         "--thousands", choices=THOUSANDS, metavar="MARK",
         help="mark between thousands in all numbers; default: each column's own",
     )  # fmt: skip
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _count(text: str) -> int:

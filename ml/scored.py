@@ -24,7 +24,7 @@ from ml.tables.layout import Place
 from ml.tables.rows import Block
 from ml.tables.written import Rows, RowWriter
 
-# Of rows that have to be looked at one by one, a part has so many.
+# A part has so many rows that have to be looked at one by one.
 MAX_ODD_ROWS = 128
 # Answers that were written out are kept, as many as have about so many characters.
 _KEPT_CHARACTERS = 2**22

@@ -28,6 +28,7 @@ from ml.training import fitting, writing
 from tests.conftest import Element, Server, output_of, parse_html, run, run_server
 from web.api import batch
 from web.app import create_app
+from web.page.answers import LIKELIEST, ORDERED_LABELS
 from web.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -88,10 +89,23 @@ def test_train_tells_what_it_read_and_how_good_it_is(trained_here: tuple[Path, s
         "  'weight [kg]' is feature weight, in kg",
         "  'noise' is feature noise",
     ]
+    assert lines[7] == "  estimator random-forest"
+    assert lines[8].startswith("    the default: it takes gaps and words")
+    assert "its answers have the library's bits on every machine" in lines
     assert any(line.startswith("baseline   0.600 ") for line in lines)
     important = lines[lines.index("importance: accuracy lost on the test rows when a feature is shuffled") + 1 :]
     assert {important[0].split()[0], important[1].split()[0]} == {"petal_width", "weight"}
     assert not any(line.startswith("warning") for line in lines)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("hist-gradient-boosting", "Hist"), ("gradient-boosting", "")])
+def test_train_fits_the_estimator_that_is_asked_for(measurements: Path, tmp_path: Path, name: str, kind: str) -> None:
+    printed = output_of("train", measurements, "--estimator", name, "--trees", "5", "--out", "other.npz", cwd=tmp_path)
+
+    card = classifier.load(tmp_path / "other.npz").card
+    assert f"  estimator {name}" in printed.splitlines()
+    assert "its scores have the library's bits on every machine" in printed
+    assert (card.estimator, card.trees, card.promise) == (f"{kind}GradientBoostingClassifier", 15, "scores")
 
 
 def test_train_writes_what_scikit_learn_answers(trained_here: tuple[Path, str], measurements: Path) -> None:
@@ -429,7 +443,7 @@ def test_few_and_many_classes_have_a_row_each(tmp_path: Path, n_labels: int) -> 
         page = parse_html(client.get("/", params={"x": "1"}).text)
         answer = client.get("/predict", params={"x": "1"}, headers={"Accept": "application/json"}).json()
 
-    assert len(page.one(id="prediction").all("meter")) == n_labels
+    assert len(page.one(id="prediction").all("meter")) == (n_labels if n_labels <= ORDERED_LABELS else LIKELIEST)
     assert list(answer["probabilities"]) == list(model.labels)
     assert page.one(data_label="class 1")
     assert "None" not in page.text

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import RandomForestClassifier
 
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
@@ -73,8 +74,10 @@ def test_a_part_measures_everything_that_it_names(part: str, subject: Subject) -
 
 def test_a_forest_is_measured_beside_each_rival() -> None:
     data = load_breast_cancer()
+    estimator = RandomForestClassifier(3, random_state=0).fit(data.data, data.target)
+    plan = Plan(rounds=1, seconds=0.05, tool="python")
 
-    results = forests.measured("small", data.data, data.target, 3, Plan(rounds=1, seconds=0.05, tool="python"))
+    results = forests.measured("small", data.data, estimator, list(forests.rivals_of(estimator)), plan)
 
     assert len({result.what for result in results}) == len(results) >= 3
     assert all(result.number > 0 and result.ratio.median > 0 for result in results)

@@ -15,8 +15,11 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from starlette.testclient import TestClient
 from websockets.sync.client import connect
 
@@ -258,9 +261,10 @@ def test_the_export_writes_a_model_file(tmp_path: Path, monkeypatch: pytest.Monk
     (program,) = [block for block in blocks("python") if "ml.export" in block]
     rows = np.random.default_rng(0).random((60, 2))
     classes = np.where(rows[:, 0] > rows[:, 1], "wide", "high")
+    table = pd.DataFrame(rows, columns=["width (cm)", "height (cm)"])
     names = {
-        "forest": RandomForestClassifier(10).fit(rows[:40], classes[:40]),
-        "X_test": rows[40:],
+        "pipeline": make_pipeline(StandardScaler(), RandomForestClassifier(10)).fit(table[:40], classes[:40]),
+        "X_test": table[40:],
         "y_test": classes[40:],
     }
     monkeypatch.chdir(tmp_path)

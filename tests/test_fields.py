@@ -288,7 +288,7 @@ def test_hostile_words_are_text(tmp_path: Path) -> None:
         Feature(key="few", title="<i>few</i>", choices=evil, has_gaps=True, markers=('"><u>',)),
         Feature(key="many", title="many", choices=tuple(f"<s>{n}</s>" for n in range(15)), header='"><h1>'),
         Feature(key="some", title="some", choices=tuple(f"<p>{n}" for n in range(8))),
-        Feature(key="n", title="n", unit='"><em>', thousands='"', has_gaps=True, markers=('"',)),
+        Feature(key="n", title="n", unit='"><em>', thousands="'", has_gaps=True, markers=('"',)),
     )
     rng = np.random.default_rng(0)
     rows = np.column_stack([rng.integers(0, n, 90).astype(float) for n in (5, 15, 8, 3)])

@@ -7,17 +7,22 @@ in several ways, or a loop in a loop, takes seconds for one of them, in which no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, urlencode
 
 import pytest
 from starlette.applications import Starlette
 
+from ml.errors import DatasetError
+from ml.model.card import Recipe
+from ml.tables.reading import read_dataset
+from ml.training import fitting, writing
 from web.app import create_app
 from web.requests import bounded, qualities
 from web.settings import Settings
@@ -115,9 +120,33 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(scope="module")
 def service(runner: asyncio.Runner, model_path: Path) -> Iterator[Service]:
+    with serving(runner, model_path, QUERY) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def words_service(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of words, some with gaps, of a number with gaps and of another, and of a quantity with a goal."""
+    header = CARS.decode().rstrip() + ",price"
+    rows = [
+        f"maker {i % 40},{('petrol', 'diesel', 'NA')[i % 3]},{('yes', 'no')[i % 2]},"
+        f"{f'{900 + i % 70}.5' if i % 9 else '?'},{50 + i % 90},{i * 37 % 9001}.25"
+        for i in range(200)
+    ]
+    path = tmp_path_factory.mktemp("words") / "cars.csv"
+    path.write_text("\n".join([header, *rows]))
+    trained = fitting.fit(read_dataset(path).dataset, Recipe(n_estimators=5))
+    model = path.with_suffix(".npz")
+    writing.write(writing.model_of(trained), model, trained=trained)
+    with serving(runner, model, b"") as service:
+        yield service
+
+
+@contextlib.contextmanager
+def serving(runner: asyncio.Runner, path: Path, query: Text) -> Iterator[Service]:
     app = create_app(
         Settings(
-            model_file=model_path,
+            model_file=path,
             model_check_s=0,
             api_token=TOKEN[1].decode().split()[1],
             allowed_hosts=("a", "*.example.org"),
@@ -128,7 +157,7 @@ def service(runner: asyncio.Runner, model_path: Path) -> Iterator[Service]:
     lifespan: AbstractAsyncContextManager[Any] = app.router.lifespan_context(app)
     service = Service(app, runner.run(lifespan.__aenter__()))
     for wanted in (b"text/html", b"application/json"):  # what is made once
-        runner.run(service.http("GET", "/", (b"accept", wanted), query=QUERY))
+        runner.run(service.http("GET", "/", (b"accept", wanted), query=query))
     yield service
     runner.run(lifespan.__aexit__(None, None, None))
 
@@ -312,23 +341,112 @@ PLACES: dict[str, Place] = {
     "tensor numbers of a large request": quoted(body(INFER, JSON, TENSOR, b"]}]}"), lambda text: text * 6),
 }  # fmt: skip
 
+CAR = {"maker": "maker 1", "fuel": "petrol", "4x4": "yes", "weight": "905.5", "power": "60"}
+WORD_TENSOR = b'{"inputs":[{"name":"maker","shape":[1],"datatype":"BYTES","data":['
+CARS = b"maker,fuel,4x4,weight (kg),power\n"
+
+
+def field(key: str, path: str = "/predict", *headers: tuple[bytes, bytes]) -> Place:
+    others = urlencode({other: value for other, value in CAR.items() if other != key}).encode()
+    return query(path, others + b"&" + quote_from_bytes(key.encode()).encode() + b"=", *headers)
+
+
+def in_sample(key: str) -> Place:
+    others = json.dumps({other: value for other, value in CAR.items() if other != key})[:-1].encode()
+    return quoted(body("/predict", JSON, b'{"sample":' + others + b',"' + key.encode() + b'":', b"}}"), escaped)
+
+
+def in_query(name: str) -> Place:
+    """Return the place of a table's option."""
+
+    async def ask(service: Service, text: Text) -> float:
+        option = name.encode() + b"=" + quote_from_bytes(text, safe="").encode()
+        return await service.http("POST", "/score", (b"content-type", CSV), query=option, body=CARS)
+
+    return ask
+
+
+# The same where words, gaps and a quantity are read.
+WORDS: dict[str, Place] = {
+    **{f"{key} of the page": field(key, "/", PAGE) for key in CAR},
+    **{f"{key} of the fragment": field(key, "/predict", FRAGMENT) for key in CAR},
+    **{f"{key} of the snippets": field(key, "/code", FRAGMENT) for key in CAR},
+    **{f"{key} of a sample": in_sample(key) for key in (*CAR, "weight (kg)")},
+    "goal": field("goal", "/predict", FRAGMENT),
+    "axis": field("map-x", "/predict", FRAGMENT),
+    "a row": quoted(body("/predict", JSON, b'{"sample":["maker 1","petrol",', b',"1","2"]}'), escaped),
+    "samples": body("/predict", JSON, b'{"samples":[', b"]}"),
+    "a name of words": quoted(body("/predict", JSON, b'{"sample":{', b":1}}"), escaped),
+    "a tensor of words": quoted(
+        body("/v2/models/cars/infer", JSON, WORD_TENSOR, b"]}]}"),
+        escaped,
+    ),
+    **{
+        f"{what} in a table": quoted(body("/score", CSV, CARS + before, after), in_one_line)
+        for what, before, after in [
+            ("word", b"", b",petrol,yes,905.5,60\n"), ("yes or no", b"maker 1,petrol,", b",905.5,60\n"),
+            ("number that may be missing", b"maker 1,petrol,yes,", b",60\n"),
+        ]
+    },
+    "word in quotes": quoted(body("/score", CSV, CARS + b'"', b'",petrol,yes,905.5,60\n'), doubled),
+    "unit of a column": quoted(body("/score", CSV, CARS[:-1] + b",(", b")\nmaker 1,petrol,yes,1,2,3\n"), in_one_line),
+    "comment before a table": body("/score", CSV, b"# ", b"\n" + CARS + b"maker 1,petrol,yes,1,2\n"),
+    "table of another kind": body("/score", CSV, b"PK\3\4", b""),
+    **{f"{mark} of a table": in_query(mark) for mark in ("decimal", "thousands", "strict")},
+}  # fmt: skip
+
+# Files to train on: what stands before the text, and what after it.
+ROWS = b"".join(b"w%d,%d,%d\n" % (i % 3, i % 7, i % 2) for i in range(30))
+FILES = {
+    "a cell": (b"w,n,class\n", b",1,1\n" + ROWS), "a number": (b"w,n,class\nw1,", b",1\n" + ROWS),
+    "a label": (b"w,n,class\nw1,1,", b"\n" + ROWS), "a header": (b'"', b'",n,class\n' + ROWS),
+    "a unit": (b'w,"n (', b')",class\n' + ROWS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_no_text_takes_long_to_read_as_a_word(words_service: Service, runner: asyncio.Runner, name: str) -> None:
+    hold_quick(words_service, runner, WORDS[name], REPEATS[list(WORDS).index(name) % 4 :: 4])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", WORDS)
+def test_no_text_at_all_takes_long_to_read_as_a_word(words_service: Service, runner: asyncio.Runner, name: str) -> None:
+    hold_quick(words_service, runner, WORDS[name], REPEATS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_text_in_a_file_to_train_on_takes_long_to_read(tmp_path: Path, runner: asyncio.Runner, name: str) -> None:
+    async def read(_service: object, text: Text) -> float:
+        path = tmp_path / "table.csv"
+        # Of headers one long one, not many: a wide table may take its time.
+        path.write_bytes(FILES[name][0] + (doubled(text) if b'"' in FILES[name][1][:2] else text) + FILES[name][1])
+        started = time.process_time()
+        with contextlib.suppress(DatasetError):
+            read_dataset(path)
+        return time.process_time() - started
+
+    hold_quick(None, runner, read, REPEATS[list(FILES).index(name) % 4 :: 4])
+
 
 @pytest.mark.parametrize("name", PLACES)
 def test_no_text_takes_long_to_read(service: Service, runner: asyncio.Runner, name: str) -> None:
     # Places that one parser reads stand next to each other: each of four gets another quarter of the texts.
-    hold_quick(service, runner, name, REPEATS[list(PLACES).index(name) % 4 :: 4])
+    hold_quick(service, runner, PLACES[name], REPEATS[list(PLACES).index(name) % 4 :: 4])
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", PLACES)
 def test_no_text_at_all_takes_long_to_read(service: Service, runner: asyncio.Runner, name: str) -> None:
-    hold_quick(service, runner, name, REPEATS)
+    hold_quick(service, runner, PLACES[name], REPEATS)
 
 
 def hold_quick(
-    service: Service, runner: asyncio.Runner, name: str, repeats: Sequence[tuple[bytes, bytes, bytes]]
+    service: Any,
+    runner: asyncio.Runner,
+    place: Callable[[Any, Text], Coroutine[Any, Any, float]],
+    repeats: Sequence[tuple[bytes, bytes, bytes]],
 ) -> None:
-    place = PLACES[name]
     for before, unit, after in repeats:
         text = before + (unit * (SIZE // len(unit))) + after
         # The better of two: what else the process does at times is no fault of the text.

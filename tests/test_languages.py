@@ -21,10 +21,12 @@ from babel.support import NullTranslations
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from ml.model.card import Card, CrossValidation, Decision, Recipe, Report
+from ml.model.card import Card, CrossValidation, Decision, Recipe, Report, Step
 from ml.model.classifier import Classifier
+from ml.model.linear import Formula
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
+from ml.model.total import Total
 from ml.model.values import Repeated, UnknownWord
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training import fitting, iris, writing
@@ -285,12 +287,28 @@ def shown() -> tuple[Bracketing, list[str]]:
         cross_validation=CrossValidation(folds=5, mean=0.5, deviation=0.1),
     )
     words, quantity = mixed_model(is_quantity=False), mixed_model(is_quantity=True)
+    stepped = msgspec.structs.replace(
+        words.card,
+        steps=(Step(kind="fill_mean", features=("f4", "f5")), Step(kind="‹kind›", features=("f0",))),
+        features=tuple(msgspec.structs.replace(one, is_closed=bool(one.choices)) for one in words.card.features),
+    )
     useless = {"mean_absolute_error": 2.0, "baseline_error": 1.0, "train_rows": None}
     decided = msgspec.structs.replace(words.card, decision=Decision(positive="‹yes›", threshold=0.25))
+    linear = [
+        (model, msgspec.structs.replace(model.card, trees=0, formula=formula))
+        for model, formula in [
+            (quantity, Formula(link="identity", columns=())),
+            (words, Formula(link="expit", columns=())),
+            (words, Formula(link="calibrated", columns=())),
+            (words, Formula(link="posterior", columns=())),
+        ]
+    ]
     mixed = [
-        (words, words.card), (words, decided), (quantity, quantity.card),
+        *linear,
+        (words, words.card), (words, decided), (words, stepped), (quantity, quantity.card),
         (mixed_model(is_quantity=True, has_gaps=False), None),
         (quantity, reported(quantity.card, **useless)),
+        *((model, msgspec.structs.replace(model.card, total=Total(link="softmax"))) for model in (words, quantity)),
     ]  # fmt: skip
     found = list(states_of(with_card(small, small.card), to))
     for model, card in [
@@ -363,7 +381,7 @@ def text_of(element: Element) -> str:
 
 def unmarked(text: str) -> str:
     """Return what is left of a text without messages and the model's own words."""
-    text = re.sub(r"‹[^‹›]*›|SHA-256 0+…", "", text)
+    text = re.sub(r"‹[^‹›]*›|SHA-256 0+…|(?<=\d)e[-−+]?\d+", "", text)
     while (shorter := re.sub(r"⟦[^⟦⟧]*⟧", "", text)) != text:
         text = shorter
     return " ".join(text.split())

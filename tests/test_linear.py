@@ -35,6 +35,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
+from starlette.testclient import TestClient
 
 import ml
 from ml.errors import ForestError, MLError, ModelFileError
@@ -44,9 +45,12 @@ from ml.model.design import Column, Operation
 from ml.model.explain import explain, nearest_change
 from ml.model.linear import Linear
 from ml.model.modelfile import ModelFile
+from ml.model.plane import plane
 from ml.tables.headers import Limits
 from tests.conftest import put
 from tests.test_modelfile import DIGEST_BYTES
+from web.app import create_app
+from web.settings import Settings
 
 Rows = NDArray[np.float64]
 TABLES = {"iris": load_iris, "cancer": load_breast_cancer, "digits": load_digits}
@@ -180,11 +184,11 @@ def test_a_threshold_decides_on_the_label_of_a_linear_model(tmp_path: Path) -> N
     model = export(fixed, X, y, tmp_path)
 
     assert [model.labels[index] for index in model.predict_batch(X).indices] == [str(k) for k in fixed.predict(X)]
-    changed = nearest_change(model, X[0].tolist())
+    row = X[np.abs(fixed.predict_proba(X)[:, 1] - 0.9).argmin()]
+    changed = nearest_change(model, row.tolist())
     assert changed is not None
-    assert (
-        label_with(model, X[0], changed.feature, changed.value) == changed.label != model.predict(X[0].tolist()).label
-    )
+    assert changed.label != model.predict(row.tolist()).label
+    assert label_with(model, row, changed.feature, changed.value) == changed.label
 
 
 @pytest.mark.parametrize(
@@ -298,6 +302,83 @@ def test_words_change_the_answer_too(tmp_path: Path) -> None:
         assert change is not None
         row = np.array(model.validator.row([colour, 50.0, -0.4]))
         assert label_with(model, row, change.feature, change.value) == change.label
+
+
+def test_contributions_are_coefficients_times_values_less_means(tmp_path: Path) -> None:
+    X, y = load_breast_cancer(return_X_y=True)
+    estimator = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    model = export(estimator, X, y, tmp_path, X_train=X, y_train=y)
+    assert model.scores is not None
+
+    base, added = model.scores.contributions(X[7])
+
+    scaled = estimator[0].transform(X)
+    expected = estimator[-1].coef_[0] * (scaled[7] - scaled.mean(axis=0))
+    assert added[:, 0] == pytest.approx(expected, abs=1e-9)
+    assert base[0] == pytest.approx(estimator.decision_function(X).mean(), abs=1e-9)
+    assert base[0] + added.sum() == pytest.approx(estimator.decision_function(X[7:8])[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["scaled logistic", "bayes", "calibrated"])
+def test_the_map_has_the_labels_of_its_rows(kind: str, tmp_path: Path) -> None:
+    X, y = load_iris(return_X_y=True)
+    model = export(CLASSIFIERS[kind]().fit(X, y), X, y, tmp_path)
+
+    found = plane(model, X[60].tolist(), x=2, y=3)
+
+    rows = np.tile(X[60], (found.indices.size, 1))
+    across, up = (model.cuts.between(feature, 0.0) for feature in (2, 3))
+    rows[:, 2], rows[:, 3] = np.tile(across, len(up)), np.repeat(up, len(across))
+    assert np.array_equal(model.predict_batch(rows).indices, found.indices.ravel())
+    assert found.exact
+    assert {*found.indices.ravel().tolist()} >= {1, 2}
+
+
+# Every channel.
+
+
+def dataset(kind: str) -> tuple[Any, Any, Any]:
+    """Return a fitted estimator and its table: of two or ten labels, or a quantity; of words and gaps but for ten."""
+    if kind == "ten labels":
+        X, y = load_digits(return_X_y=True, as_frame=True)
+        return make_pipeline(StandardScaler(), GaussianNB(var_smoothing=1e-2)).fit(X, y), X, y
+    X, y = words()
+    if kind == "two labels":
+        return mixed(LogisticRegression()).fit(X, y), X, y
+    quantity = 3 * X["size"] + (y == "yes")
+    return mixed(Ridge()).fit(X, quantity), X, quantity
+
+
+@pytest.mark.parametrize("kind", ["two labels", "ten labels", "quantity"])
+def test_every_channel_answers_with_the_models_own_bits(kind: str, tmp_path: Path) -> None:
+    estimator, X, y = dataset(kind)
+    model = ml.export(estimator, X, y, path=tmp_path / "m.npz")
+    rows = model.reference_rows[:20]
+    features = model.features
+    samples = [[f.shown(value) for f, value in zip(features, row, strict=True)] for row in rows.tolist()]
+    expected = outputs_of(model, rows).tolist()
+
+    with TestClient(create_app(Settings(model_file=tmp_path / "m.npz"))) as client:
+        many = client.post("/predict", json={"samples": samples}).json()["predictions"]
+        single = [client.post("/predict", json={"sample": sample}).json() for sample in samples]
+        with client.websocket_connect("/stream") as stream:
+            stream.receive_json()
+            stream.send_json({"samples": samples})
+            streamed = stream.receive_json()
+        for path in ("/", "/?lang=es", "/docs", "/openapi.json", "/health/drift", "/v2/models/m", "/metrics"):
+            assert client.get(path).status_code == 200, path
+        for row in samples[:5]:
+            query = {f.key: "NA" if value is None else value for f, value in zip(features, row, strict=True)}
+            answer = client.get("/predict", params=query, headers={"HX-Request": "true"})
+            assert 'data-state="answer"' in answer.text
+            assert 'class="change"' in answer.text
+
+    def answers(items: list[dict[str, Any]]) -> list[list[float]]:
+        return [[*item["probabilities"].values()] if model.labels else [item["value"]] for item in items]
+
+    assert answers(many) == answers(single) == expected
+    columns = streamed["probabilities"].values() if model.labels else [streamed["values"]]
+    assert [list(row) for row in zip(*columns, strict=True)] == expected
 
 
 # The file.

@@ -751,7 +751,7 @@ def test_a_golden_probability_that_is_wrong_in_its_last_bit_is_refused_by_number
 
     wrong = with_element(good, "golden_answers", (9, 1), np.nextafter(value, 2))
 
-    assert "golden row 9 gives another answer than scikit-learn gave" in refused(wrong)
+    assert "golden row 9 gives another answer than the library gave" in refused(wrong)
 
 
 def test_a_swapped_pair_of_leaves_is_refused(good: bytes) -> None:
@@ -1228,3 +1228,15 @@ def test_a_set_of_a_feature_without_choices_is_refused(boosted: bytes) -> None:
 def test_sets_and_the_sets_of_nodes_go_together(boosted: bytes) -> None:
     assert "go together" in refused(with_arrays(boosted, sets=np.empty((0, 4), dtype="<u8")))
     assert "one sum each" in refused(with_arrays(boosted, init=np.empty(0)))
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_cells": 0}, {"max_cells": 0, "compiles": False}], ids=str)
+def test_sets_that_no_node_has_change_nothing(good: bytes, limits: dict[str, Any]) -> None:
+    nodes = len(arrays_of(good)["feature"])
+    unused = with_arrays(good, set_of=np.full(nodes, -1, dtype="<i4"), sets=np.ones((2, 4), dtype="<u8"))
+
+    model = Classifier(modelfile.parse(unused), "x", **limits)
+
+    assert np.array_equal(
+        model.predict_batch(arrays_of(good)["golden_rows"]).outputs, arrays_of(good)["golden_answers"]
+    )

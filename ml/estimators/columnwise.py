@@ -156,7 +156,8 @@ def _one_hot(step: Any, table: Table, reading: Reading, name: str) -> Table:
     return Table(tuple(paths), bool(getattr(step, "sparse_output", getattr(step, "sparse", False))))
 
 
-def _ordinal(step: Any, table: Table, reading: Reading, name: str) -> Table:
+def ordinal(step: Any, table: Table, reading: Reading, name: str) -> Table:
+    """Return the columns of an OrdinalEncoder."""
     _learn_words(step, table, reading, name)
     reading.note("ordinal", table.paths)
     return Table(tuple(replace(path, is_encoded=True) for path in table.paths))
@@ -187,6 +188,6 @@ READERS: dict[str, Reader] = {
     "KBinsDiscretizer": _bins,
     "FunctionTransformer": _function,
     "OneHotEncoder": _one_hot,
-    "OrdinalEncoder": _ordinal,
+    "OrdinalEncoder": ordinal,
     "TargetEncoder": _target,
 }

@@ -64,6 +64,10 @@ def _columns(estimator: Any) -> tuple[NDArray[np.intp], _Cells]:
     is_category = getattr(estimator, "is_categorical_", None)
     if is_category is None:
         return np.arange(estimator.n_features_in_), {}
+    if getattr(estimator, "_preprocessor", None) is None:
+        # Its columns are encoded already, see ml/estimators/steps.py.
+        cells = np.arange(FIRST_CHOICE_CELL, MAX_CELLS)
+        return np.arange(estimator.n_features_in_), {int(place): cells for place in np.flatnonzero(is_category)}
     # Categories come first there, encoded by the order of their values in training.
     order = np.concatenate([np.flatnonzero(is_category), np.flatnonzero(~is_category)])
     known = estimator._preprocessor.named_transformers_["encoder"].categories_

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import ForestError
+from ml.errors import DatasetError, ForestError
 from ml.estimators.coding import Cells, Coding
 from ml.estimators.paths import Reading
 from ml.model.design import Column, Design
@@ -62,6 +62,7 @@ def inputs_of(
         )
         for place, (feature, cells) in enumerate(zip(features, coding.cells, strict=True))
     )
+    _check_rows(probe, features, rows)
     columns = probe.columns()
     for name, part in (("test rows", rows[:COMPARED_ROWS]), ("choices", probe.known)):
         found, expected = Design(columns).matrix(part), probe.transform(part)
@@ -74,6 +75,21 @@ def inputs_of(
                 "steps say: steps that compute in float32 or look at several columns cannot be exported"
             )
     return Inputs(known, columns)
+
+
+def _check_rows(probe: _Probe, features: Sequence[Feature], rows: Rows) -> None:
+    """Raise a `DatasetError` for the first test row with something that the steps refuse."""
+    refused = [(place, np.isnan(rows[:, place]), "no value", "SimpleImputer") for place in sorted(probe.without_gaps)]
+    refused += [
+        (place, rows[:, place] < 0, "a word that its encoder does not know", "OneHotEncoder(handle_unknown='ignore')")
+        for place in sorted(probe.closed)
+    ]
+    for place, is_wrong, what, remedy in refused:
+        if is_wrong.any():
+            raise DatasetError(
+                f"X_test has {what} in column {features[place].title!r}, row {int(is_wrong.argmax())}, which the steps "
+                f"refuse: {remedy} would work"
+            )
 
 
 class _Probe:

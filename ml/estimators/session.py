@@ -22,7 +22,7 @@ from ml.estimators.names import Names
 from ml.estimators.paths import Reading
 from ml.estimators.probing import Inputs, inputs_of, transformed
 from ml.estimators.trees import forest_from
-from ml.model.forest import Forest
+from ml.model.forest import LEAF, Forest
 from ml.model.linear import Linear
 from ml.tables.dataset import Feature
 from ml.tables.headers import Limits, feature_of
@@ -44,14 +44,16 @@ class SessionModel:
         self.final = reading.final
         if "n_jobs" in getattr(self.final, "get_params", dict)():
             self.final = copy.copy(self.final).set_params(n_jobs=1)
-        self.features, self.columns = inputs.features, inputs.columns
-        self.decision = reading.decision
+        self.columns, self.decision = inputs.columns, reading.decision
         self._reading, self._coding = reading, coding
-        self.folded: Forest | Linear = (
-            linear_from(self.final, self.columns)
-            if is_linear(self.final)
-            else fold(forest_from(self.final), self.columns, self.features)
-        )
+        self.features = inputs.features
+        self.folded: Forest | Linear
+        if is_linear(self.final):
+            self.folded = linear_from(self.final, self.columns)
+        else:
+            forest = forest_from(self.final)
+            self.features = _with_gaps(inputs, forest)
+            self.folded = fold(forest, self.columns, self.features)
         if hasattr(self.final, "classes_"):
             self.classes_ = self.final.classes_
 
@@ -72,6 +74,10 @@ class SessionModel:
     def predict(self, rows: NDArray[np.float64]) -> NDArray[Any]:
         """Return the model's own labels or quantities, shape (n_rows,)."""
         return np.asarray(self._asked("predict", rows))
+
+    def decision_function(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the model's own scores, shape (n_rows,) or (n_rows, n_classes)."""
+        return np.asarray(self._asked("decision_function", rows))
 
     def _asked(self, method: str, rows: NDArray[np.float64]) -> Any:
         with warnings.catch_warnings():
@@ -112,6 +118,17 @@ def session_model(
     return SessionModel(reading, coding, replace(inputs, features=_with_domains(inputs)))
 
 
+def _with_gaps(inputs: Inputs, forest: Forest) -> tuple[Feature, ...]:
+    """Return the features, those of which the trees can tell no value apart as ones that may lack it."""
+    # Only a row without a value goes right at a threshold above all values, so the trees were fitted on some.
+    seen = np.unique(forest.feature[np.isposinf(forest.threshold) & (forest.feature != LEAF)]).tolist()
+    lacking = {inputs.columns[place].feature for place in seen if inputs.columns[place].is_feature}
+    return tuple(
+        msgspec.structs.replace(feature, has_gaps=feature.has_gaps or place in lacking)
+        for place, feature in enumerate(inputs.features)
+    )
+
+
 def _with_domains(inputs: Inputs) -> tuple[Feature, ...]:
     """Return the features with the limits that their functions set: a logarithm has no value below its start."""
     lows = [lowest_of(inputs.columns, place) for place in range(len(inputs.features))]
@@ -130,7 +147,8 @@ def _cells(place: int, header: str, reading: Reading, frames: Sequence[tuple[str
         column = frame.columns[place]
         present = [value for value in column.tolist() if not is_gap(value)] if column.dtype.kind == "O" else []
         if column.dtype.kind == "b" or (present and all(isinstance(value, bool | np.bool_) for value in present)):
-            words = words or [False, True]
+            # Some encoders know them as 0 and 1.
+            words = [*map(bool, words or (False, True))]
         elif present and words is None:
             raise DatasetError(
                 f"column {header!r} of {name} holds {present[0]!r}, which is no number, and no step makes a number of "

@@ -6,6 +6,7 @@ reading says is compared with what the steps themselves give, see `ml.estimators
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from ml.model.card import Decision
 from ml.model.design import Operation
 from ml.model.labelling import decision_of
 
+HISTOGRAMS = ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor")
 REMEDIES = {
     "PCA": "it mixes the columns; leave it out, a model made of trees does not need it",
     "TruncatedSVD": "it mixes the columns; leave it out, a model made of trees does not need it",
@@ -58,6 +60,8 @@ def read_steps(model: Any, n_inputs: int) -> Reading:
                     continue
                 table = _read(step, table, reading, name)
                 reading.transformers.append(step)
+        elif getattr(reading.final, "_preprocessor", None) is not None and kind_of(reading.final, HISTOGRAMS):
+            table = _encoded(table, reading)
         else:
             break
     reading.paths = table.paths
@@ -84,6 +88,19 @@ def threshold_of(estimator: Any) -> Decision:
     decision = decision_of([str(label) for label in estimator.classes_], float(threshold), positive)
     assert decision is not None
     return decision
+
+
+def _encoded(table: Table, reading: Reading) -> Table:
+    """Return the columns that a HistGradientBoosting makes of its own: the encoded categories first."""
+    model = reading.final
+    pairs = [*zip(table.paths, model.is_categorical_.tolist(), strict=True)]
+    encoder = model._preprocessor.named_transformers_["encoder"]
+    words = columnwise.ordinal(encoder, Table(tuple(path for path, is_word in pairs if is_word)), reading, "encoder")
+    reading.transformers.append(model._preprocessor)
+    # Afterwards it takes its columns as they are.
+    reading.final = copy.copy(model)
+    reading.final._preprocessor, reading.final.is_categorical_ = None, model._is_categorical_remapped
+    return Table((*words.paths, *(path for path, is_word in pairs if not is_word)))
 
 
 def _is_passed_by(step: Any) -> bool:

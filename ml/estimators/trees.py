@@ -10,22 +10,32 @@ from numpy.typing import NDArray
 
 from ml.errors import ForestError
 from ml.estimators import histogram
-from ml.model.forest import LEAF, Forest
+from ml.estimators.boosted import imported_from
+from ml.model.forest import LEAF, SUM_TOLERANCE, Forest
 from ml.model.total import Total
 
 
 def forest_from(estimator: Any) -> Forest:
     """Return the trees of a fitted scikit-learn ensemble or single tree, with the library's own arithmetic.
 
+    What has its forest already, folded into its features, gives it: a model of a session or of another library's file.
+
     Raises:
         ForestError: the estimator is not one of `READERS`, is not fitted, or is made in a way that is no sum of leaves.
     """
+    if hasattr(estimator, "folded"):
+        folded: Forest = estimator.folded
+        return folded
+    if imported := imported_from(estimator):
+        return imported.forest
     # By name, so that nothing of scikit-learn is imported; heirs of these, such as imbalanced-learn's, count as them.
     names = [kind.__name__.removesuffix("Classifier").removesuffix("Regressor") for kind in type(estimator).__mro__]
     known = [READERS[name] for name in names if name in READERS]
     is_fitted = any(hasattr(estimator, name) for name in ("tree_", "estimators_", "_predictors"))
     if not known or not is_fitted:
-        raise ForestError(f"{type(estimator).__name__} is not a fitted classifier or regressor made of decision trees")
+        works = "" if known else "; RandomForest, ExtraTrees, GradientBoosting and HistGradientBoosting would work"
+        name = type(estimator).__name__
+        raise ForestError(f"{name} is not a fitted classifier or regressor made of decision trees{works}")
     if getattr(estimator, "n_outputs_", 1) != 1:
         raise ForestError("an estimator with more than one output is not supported")
     forest = known[0](estimator)
@@ -35,7 +45,14 @@ def forest_from(estimator: Any) -> Forest:
 
 def _mean(estimator: Any) -> Forest:
     trees = _trees_of(estimator, getattr(estimator, "estimators_", [estimator]))
-    return _joined(trees, [tree.value[:, 0, :] for tree in trees], estimator)
+    values = [tree.value[:, 0, :] for tree in trees]
+    return _joined(trees, [*map(_shares, values)] if hasattr(estimator, "classes_") else values, estimator)
+
+
+def _shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probabilities of nodes; those of older libraries hold counts, which these divide in this way."""
+    totals = values.sum(axis=1, keepdims=True)
+    return values if np.allclose(totals, 1, rtol=0, atol=SUM_TOLERANCE) else values / totals
 
 
 def _boosted(estimator: Any) -> Forest:
@@ -93,6 +110,7 @@ def _bagging(estimator: Any) -> Forest:
     trees = _trees_of(estimator, estimator.estimators_)
     values = [tree.value[:, 0, :] for tree in trees]
     if hasattr(estimator, "classes_"):
+        values = [*map(_shares, values)]
         whole = [np.zeros((len(value), len(estimator.classes_))) for value in values]
         for filled, value, one in zip(whole, values, estimator.estimators_, strict=True):
             filled[:, one.classes_.astype(np.intp)] = value
@@ -154,7 +172,11 @@ def _joined(
         left=left.astype(np.int32),
         right=right.astype(np.int32),
         values=np.ascontiguousarray(np.concatenate(values)[is_leaf], dtype=np.float64),
-        missing_left=np.concatenate([t.missing_go_to_left for t in trees]).astype(bool) & ~is_leaf,
+        # Before scikit-learn 1.3, trees know no missing values.
+        missing_left=np.concatenate(
+            [np.asarray(getattr(t, "missing_go_to_left", np.zeros(t.node_count)), dtype=bool) for t in trees]
+        )
+        & ~is_leaf,
         covers=np.concatenate([t.weighted_n_node_samples for t in trees]).astype(np.float64),
         **more,
     )

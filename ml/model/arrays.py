@@ -62,10 +62,8 @@ def encoded(predictor: Forest | Linear) -> dict[str, bytes]:
 
 
 def described(card: Card, predictor: Forest | Linear) -> Card:
-    """Return the card with what a file says of the predictor beside its arrays."""
-    if isinstance(predictor, Forest):
-        return msgspec.structs.replace(card, total=predictor.total)
-    return msgspec.structs.replace(card, formula=predictor.formula)
+    """Return the card with what a file says of a linear model beside its arrays."""
+    return card if isinstance(predictor, Forest) else msgspec.structs.replace(card, formula=predictor.formula)
 
 
 def predictor_of(arrays: dict[str, NDArray[Any]], card: Card) -> Forest | Linear:

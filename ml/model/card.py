@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from collections.abc import Iterable
@@ -135,6 +134,16 @@ class Quantity(msgspec.Struct, frozen=True, kw_only=True):
     interval: Interval
 
 
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of a pipeline in front of the estimator: what it does, in one word, and the keys of its features.
+
+    The words are those of `ml.estimators.columnwise`, as `fill_median` or `one_hot`; the page says them in sentences.
+    """
+
+    kind: str
+    features: tuple[str, ...]
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The label of two that is given where its probability is at least `threshold`; else it is the other one."""
 
@@ -147,9 +156,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `libraries` are the versions that trained it, `recipe` reproduces it, and `data_digest` is the SHA-256 of the table
     it was trained on; the last two are None for a model that was fitted elsewhere. `picture` is that of the data set.
-    `quantity` is None for a classifier, and only for one. `total` is the arithmetic of the library's trees,
-    `formula` that of a linear model, which has no trees; `steps` are those
-    of a pipeline in front of the estimator, in plain words; `decision` is None where the library's own rule decides.
+    `quantity` is None for a classifier, and only for one. `total` is the arithmetic of the library's trees, `formula`
+    that of a linear model, which has none; `steps` are those of a pipeline in front of the estimator; `decision` is
+    None where the library's own rule decides.
     """
 
     name: str
@@ -166,7 +175,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     quantity: Quantity | None = None
     total: Total = msgspec.field(default_factory=Total)
     formula: Formula | None = None
-    steps: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
     decision: Decision | None = None
 
     @property
@@ -184,19 +193,6 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """The class names in the order of the classes; none for a quantity."""
         return self.target.labels
 
-    @property
-    def interface(self) -> str:
-        """12 hex digits that two models share when they take the same samples and give the same labels."""
-        features = [
-            (
-                feature.key, feature.title, feature.unit, feature.header, feature.minimum, feature.maximum,
-                feature.choices, feature.is_closed, feature.has_gaps, feature.markers, feature.decimal,
-                feature.thousands,
-            )
-            for feature in self.features
-        ]  # fmt: skip
-        return hashlib.sha256(msgspec.json.encode((features, self.target))).hexdigest()[:12]
-
     def check(self) -> None:
         """Refuse a card that no model can have.
 
@@ -212,7 +208,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             len(self.labels) == 2 and self.decision.positive in self.labels and 0 <= self.decision.threshold <= 1
         ):
             raise ModelFileError("the decision does not name one of two labels and a threshold from 0 to 1")
-        texts = [self.name, self.source, target.title, target.unit, *target.labels, *self.steps]
+        if not {key for step in self.steps for key in step.features} <= {*keys}:
+            raise ModelFileError("a step works on a feature that the model does not have")
+        kinds = (step.kind for step in self.steps)
+        texts = [self.name, self.source, target.title, target.unit, *target.labels, *kinds]
         texts += itertools.chain.from_iterable(map(_texts, self.features))
         if any(len(text) > MAX_TEXT for text in texts):
             raise ModelFileError(f"the card has a text of more than {MAX_TEXT} characters")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,10 +17,13 @@ from ml.errors import ModelFileError
 from ml.model import decision_table, modelfile
 from ml.model.card import Card
 from ml.model.evaluators import Batch, ByTree, Prediction, Rows, compile_predictor, cuts_of
+from ml.model.forest import Forest
+from ml.model.labelling import Labelling
 from ml.model.linear import Linear
 from ml.model.modelfile import ModelFile
 from ml.model.sample import Validator
 from ml.model.scores import Scores
+from ml.model.total import Total
 
 # A batch is divided into slices that take about this long each, so that a server can answer others in between.
 SLICE_S = 0.002
@@ -63,9 +68,10 @@ class Classifier:
         self.reference_rows = model.reference_rows
         self.reference_outcomes = model.reference_outcomes
         self._n_features = len(self.features)
-        self.interface = model.card.interface
         self.predictor = model.predictor
-        self.scores = Scores(model.predictor, len(self.labels)) if isinstance(model.predictor, Linear) else None
+        self.interface = _interface_of(model.card)
+        labelling = Labelling.by(self.labels, self.card.decision)
+        self.scores = Scores(model.predictor, labelling) if isinstance(model.predictor, Linear) else None
         self.cuts = cuts_of(model.predictor, self.features)
         self._evaluator = compile_predictor(
             model.predictor,
@@ -134,15 +140,13 @@ class Classifier:
     def _fits(self, model: ModelFile, outputs: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which golden rows have the answers that they should have, shape (n,)."""
         rows, expected, predictor = model.golden_rows, model.golden_answers, model.predictor
-        if isinstance(predictor, Linear):
-            return Scores(predictor, len(self.labels)).fits(rows, model.golden_sums, expected)
-        total, allowed = predictor.total, np.zeros((1, 1))
-        if not total.is_exact:
-            if not np.array_equal(self._evaluator.sums(self._cast(rows)), model.golden_sums):
-                raise ModelFileError("the golden rows have other sums of leaves than the library gave")
-            # Another machine's exp() may differ in the last bits.
-            epsilon = np.finfo(np.float32 if total.single_sums else np.float64).eps
-            allowed = EXP_ULPS * epsilon * np.abs(expected).max(axis=1, keepdims=True)
+        if self.scores is not None:
+            return self.scores.fits(rows, model.golden_sums, expected)
+        assert isinstance(predictor, Forest)
+        total = predictor.total
+        if not total.is_exact and not np.array_equal(self._evaluator.sums(self._cast(rows)), model.golden_sums):
+            raise ModelFileError("the golden rows have other sums of leaves than the library gave")
+        allowed = allowed_error(total, expected)
         is_right: NDArray[np.bool_] = np.all(np.abs(outputs - expected) <= allowed, axis=1)
         return is_right
 
@@ -154,7 +158,27 @@ class Classifier:
         for number, row in enumerate(rows.tolist()):
             answer = self.predict(row)
             if not is_right[number] or (answer.probabilities or (answer.value,)) != tuple(outputs[number].tolist()):
-                raise ModelFileError(f"golden row {number} gives another answer than scikit-learn gave")
+                raise ModelFileError(f"golden row {number} gives another answer than the library gave")
+
+
+def allowed_error(total: Total, expected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return by how much answers may differ from the library's, shape (n, 1), since one exp() differs from another."""
+    if total.is_exact:
+        return np.zeros((1, 1))
+    epsilon = np.finfo(np.float32 if total.single_sums else np.float64).eps
+    error: NDArray[np.float64] = EXP_ULPS * epsilon * np.abs(expected).max(axis=1, keepdims=True)
+    return error
+
+
+def _interface_of(card: Card) -> str:
+    features = [
+        (
+            feature.key, feature.title, feature.unit, feature.header, feature.minimum, feature.maximum,
+            feature.choices, feature.is_closed, feature.has_gaps, feature.markers, feature.decimal, feature.thousands,
+        )
+        for feature in card.features
+    ]  # fmt: skip
+    return hashlib.sha256(msgspec.json.encode((features, card.target))).hexdigest()[:12]
 
 
 def load(

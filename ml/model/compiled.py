@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.cuts import BELOW_CHOICES, Cuts, cut_of
-from ml.model.forest import LEAF, Forest
+from ml.model.forest import FIRST_CHOICE_CELL, LEAF, NO_VALUE_CELL, UNKNOWN_CELL, Forest
 from ml.model.masks import masks_of
 
 # Rows of a block stay in a core's own cache while all trees look at them.
@@ -60,7 +60,12 @@ class Compiled:
         self._pack_into = struct.Struct(f"{forest.n_features}{kind}").pack_into
         gaps = True if any(cuts.has_missing) else None
         # Copies, aligned and writable: code is compiled for each kind of array.
-        sets, output_of = (None if array is None else np.array(array) for array in (forest.sets, forest.output_of))
+        output_of = None if forest.output_of is None else np.array(forest.output_of)
+        self._by_sets = list(forest.set_features())
+        # Of each set only the words that may be asked for, so that more of them are in a cache.
+        words = max((cuts.sizes[feature] // 64 + 1 for feature in self._by_sets), default=1)
+        self._last_choice = 64 * words - FIRST_CHOICE_CELL - 1
+        sets = None if forest.sets is None else forest.sets[:, :words].copy()
         self._options = (gaps, sets, output_of)
         # Where -1 is a word that is not among the choices, and so no value.
         self._categories = list(cuts.categories)
@@ -90,6 +95,10 @@ class Compiled:
     def one(self, row: Sequence[float], _ranks: Sequence[int] | None = None) -> NDArray[np.floating[Any]]:
         """Return the sums of one row of float64 values, shape (n_sums,)."""
         sums, values = self._starts.copy(), np.empty(len(row), dtype=self._dtype)
+        if self._by_sets:
+            row = list(row)
+            for feature in self._by_sets:
+                row[feature] = _cell(row[feature], self._last_choice)
         self._pack_into(values.data, 0, *row)
         for feature in self._categories:
             if values[feature] <= BELOW_CHOICES:
@@ -103,6 +112,11 @@ class Compiled:
             rows = rows.copy()
             words = rows[:, self._categories]
             rows[:, self._categories] = np.where(words <= BELOW_CHOICES, np.nan, words)
+        if self._by_sets:
+            rows = rows.copy()
+            words = rows[:, self._by_sets]
+            cells = np.clip(words, -1, self._last_choice) + FIRST_CHOICE_CELL
+            rows[:, self._by_sets] = np.where(np.isnan(words), NO_VALUE_CELL, cells)
         if self._masked is not None and len(rows) >= MASK_ROWS:
             blocks = -(-len(rows) // self._code.BLOCK_ROWS) * self._code.BLOCK_ROWS
             columns = np.zeros((rows.shape[1], blocks), dtype=self._dtype)
@@ -113,6 +127,13 @@ class Compiled:
         sums = np.repeat(self._starts[None], len(rows), axis=0)
         self._code.walk(*self._walked, np.ascontiguousarray(rows), sums, self._block, *self._options)
         return sums
+
+
+def _cell(value: float, last_choice: int) -> float:
+    """Return the cell of a category's value: see `Forest.sets`."""
+    if value >= 0:
+        return min(value, last_choice) + FIRST_CHOICE_CELL
+    return UNKNOWN_CELL if value < 0 else NO_VALUE_CELL
 
 
 def _order(forest: Forest) -> NDArray[np.int64]:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
-from ml.model.design import Design
 from ml.model.forest import Forest
 from ml.model.linear import Linear
 from ml.model.shapley import Contributions
@@ -49,7 +47,8 @@ def contributions(model: Classifier, row: Sequence[float], index: int) -> Divide
             return None
         method: Method = "linear"
         scale: Scale = "quantity" if predictor.link == "identity" else "log_odds"
-        base, values = model.made(_Parts).of(row)
+        assert model.scores is not None
+        base, values = model.scores.contributions(np.array(row))
     else:
         if predictor.covers is None:
             return None
@@ -82,33 +81,3 @@ def _scale_of(forest: Forest) -> Scale:
 def _shapley_of(model: Classifier) -> Contributions:
     assert isinstance(model.predictor, Forest)
     return Contributions(model.predictor, model.cuts, compiles=model.compiles)
-
-
-class _Parts:
-    """The parts of a linear model's score, or of the logarithm of a density, against those of the means."""
-
-    def __init__(self, model: Classifier) -> None:
-        assert isinstance(model.predictor, Linear)
-        self._linear = linear = model.predictor
-        self._design = Design(linear.columns)
-        self._n_features = len(model.features)
-        self._feature = np.array([column.feature for column in linear.columns], dtype=np.intp)
-
-    def of(self, row: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the scores of the means, shape (n_sums,), and what each feature adds, shape (n_features, n_sums)."""
-        linear = self._linear
-        usual, own = self._parts(linear.means), self._parts(self._design.matrix(np.array([row]))[0])
-        added = np.zeros((self._n_features, linear.n_sums))
-        np.add.at(added, self._feature, (own - usual).T)
-        base = linear.intercept + usual.sum(axis=1)
-        if linear.link == "posterior":
-            base = base - 0.5 * np.log(2.0 * np.pi * linear.variances).sum(axis=1)
-        return base, added
-
-    def _parts(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what each column adds to each score, shape (n_sums, n_columns)."""
-        linear = self._linear
-        if linear.link == "posterior":
-            parts: NDArray[np.float64] = -0.5 * (columns - linear.coefficients) ** 2 / linear.variances
-            return parts
-        return linear.coefficients * columns

@@ -196,6 +196,15 @@ class EvenCuts(Cuts):
         self._columns = [cuts[:, None] for cuts in values]
         self._bounds = [cuts.tolist() for cuts in values]
 
+    def between(self, feature: int, value: float) -> NDArray[np.floating[Any]]:
+        """Return one value of each interval between the marks: the middle of a number's interval."""
+        marks = self.values[feature][np.isfinite(self.values[feature])]
+        if self._has_choices[feature] or len(marks) < 2:
+            return super().between(feature, value)
+        step = marks[1] - marks[0]
+        middles = np.append(marks, marks[-1] + step) - step / 2
+        return np.append(np.nan, middles) if self.has_missing[feature] else middles
+
     def ranks_of(self, row: Sequence[float]) -> list[int]:
         """Return a number for each value of one row of float64 that no other value has: its bits."""
         return [*struct.unpack(f"<{len(row)}q", struct.pack(f"<{len(row)}d", *row))]

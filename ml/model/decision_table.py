@@ -73,7 +73,8 @@ class DecisionTable:
         cells = np.zeros(len(rows), dtype=np.int32)
         columns = np.ascontiguousarray(rows.T if len(self._features) == rows.shape[1] else rows[:, self._features].T)
         for feature, column, stride in zip(self._features, columns, self._strides, strict=True):
-            cells += self._cuts.ranks(feature, column) * np.int32(stride)
+            # With its type said: NumPy 1 would take that of the ranks, a byte.
+            cells += np.multiply(self._cuts.ranks(feature, column), stride, dtype=np.int32)
         return self._outcome.take(cells)
 
 

@@ -171,7 +171,7 @@ class Forest:
                 raise ForestError("set_of and sets go together")
             return
         has_set = self.set_of >= 0
-        if self.set_of.shape != inner.shape or self.sets.ndim != 2 or self.sets.shape[1] != MAX_CELLS // 64:
+        if self.set_of.shape != inner.shape or self.sets.shape[1:] != (MAX_CELLS // 64,) or not len(self.sets):
             raise ForestError(f"set_of or sets have the wrong shape: {self.set_of.shape} and {self.sets.shape}")
         if np.any(self.set_of < -1) or np.any(self.set_of >= len(self.sets)) or len(self.sets) > MAX_SETS:
             raise ForestError(f"a node has a set outside 0 to {len(self.sets) - 1}, or there are too many sets")

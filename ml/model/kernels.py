@@ -2,7 +2,8 @@
 
 Nothing here reorders a sum: each row adds one tree after the other, as its library does, so the bits are its own. Code
 is compiled for the types that it meets: values and thresholds of float32 or float64, sums of either, and None where a
-forest has no gaps, sets, or sums by tree, whose branches are left out then.
+forest has no gaps, sets, or sums by tree, whose branches are left out then. Where a category is compared by sets, rows
+have the number of its cell (see `Forest.sets`): nothing here checks that it is one.
 Everything runs without the interpreter's lock, and allocates what it needs, so that threads can share a forest.
 """
 
@@ -18,7 +19,6 @@ from numba import njit
 FEATURE_BITS = 0x3FFF
 HAS_SET = 0x4000
 LEFT_IF_MISSING = 0x8000
-LAST_CHOICE = 253
 # So many trees go down with one row at once, and so many rows with one tree (`walk` says it eight times): while one
 # waits for memory, another compares.
 _TREES_AT_ONCE = 32
@@ -28,25 +28,19 @@ BLOCK_ROWS = 64
 
 
 @njit(inline="always")
-def _is_outside(words: Any, value: Any) -> Any:
-    """Return whether the cell of a category's value is not in a set of four words: see `Forest.sets`."""
-    cell = np.int64(0)
-    if value < 0:
-        cell = np.int64(1)
-    elif value == value:
-        cell = np.int64(min(value, LAST_CHOICE)) + 2
-    return (words[cell >> 6] >> np.uint64(cell & 63)) & np.uint64(1) == 0
-
-
-@njit(inline="always")
 def _step(node: Any, value: Any, gaps: Any, sets: Any) -> Any:
     """Return how many nodes further on a row goes, 0 at a leaf."""
     # What is not a number goes left: beyond a leaf, whose threshold is infinite, no row may go.
     right = value > node.threshold
     if gaps is not None and value != value:
         right = node.feature < LEFT_IF_MISSING
-    if sets is not None and node.feature & HAS_SET:
-        right = _is_outside(sets[np.int64(node.threshold)], value)
+    if sets is not None:
+        # Without a branch, which nobody could foresee: other nodes look at the first set.
+        has_set = node.feature & HAS_SET
+        number = np.int64(node.threshold) if has_set else np.int64(0)
+        cell = np.int64(value) if has_set else np.int64(0)
+        is_left = (sets[number, cell >> 6] >> np.uint64(cell & 63)) & np.uint64(1)
+        right = is_left == 0 if has_set else right
     return np.int64(node.children) + np.int64(right)
 
 

@@ -35,12 +35,14 @@ def _exp(sums: Array) -> Array:
     return powers
 
 
-def _expit(sums: Array) -> Array:
-    """Return 1 / (1 + exp(-sum)) as `scipy.special.expit` and LightGBM do, behind its complement."""
-    exp, least = math.exp, -LARGEST_EXPONENT
+def expit(value: float) -> float:
+    """Return 1 / (1 + exp(-value)) as `scipy.special.expit` and LightGBM do, with the exp() of the C library."""
     # exp() of more raises an error where C gives infinity.
-    shares = [1.0 / (1.0 + exp(-value)) if value >= least else 0.0 for value in sums[:, 0].tolist()]
-    return _pairs(np.array(shares))
+    return 1.0 / (1.0 + math.exp(-value)) if value >= -LARGEST_EXPONENT else 0.0
+
+
+def _expit(sums: Array) -> Array:
+    return _pairs(np.array([expit(value) for value in sums[:, 0].tolist()]))
 
 
 def _half_logit(sums: Array) -> Array:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from ml.model.classifier import Classifier
 
 MAX_PLANE_ROWS = 16_384
+# Of a model without trees.
+MAX_SCORES = 150_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ def plane(model: Classifier, row: Sequence[float], *, x: int, y: int, max_rows: 
 
     With more than `max_rows` cells, cuts are left out evenly, and the plane says that it is not exact.
     """
+    if model.scores is not None:
+        return _of_scores(model, row, x=x, y=y)
     sizes = [len(model.features[side].choices) or model.cuts.sizes[side] + 1 for side in (x, y)]
     reach = math.isqrt(max_rows)
     across, up = (
@@ -62,6 +66,20 @@ def plane(model: Classifier, row: Sequence[float], *, x: int, y: int, max_rows: 
     batch, shape = model.predict_batch(rows), (len(up.values), len(across.values))
     answers = batch.outputs[np.arange(len(rows)), batch.indices]  # of a quantity, that is the only one
     return Plane(across.cuts, up.cuts, batch.indices.reshape(shape), answers.reshape(shape), exact)
+
+
+def _of_scores(model: Classifier, row: Sequence[float], *, x: int, y: int) -> Plane:
+    """Return the plane of a model whose scores are sums of one part a feature: they are added, not looked up."""
+    scores = model.scores
+    assert scores is not None
+    most = math.isqrt(MAX_SCORES // (len(model.labels) or 1))
+    across, up = (_side(model, feature, row, most=most) for feature in (x, y))
+    values = (side.values.astype(np.float64) for side in (across, up))
+    sums = scores.plane(np.array(row, dtype=np.float64), x, next(values), y, next(values))
+    answers, shape = scores.answers(sums), (len(up.values), len(across.values))
+    indices = scores.indices(sums, answers)
+    answers = answers[np.arange(len(answers)), indices]
+    return Plane(across.cuts, up.cuts, indices.reshape(shape), answers.reshape(shape), across.exact and up.exact)
 
 
 def _side(model: Classifier, feature: int, row: Sequence[float], *, most: int) -> _Side:

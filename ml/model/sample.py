@@ -251,7 +251,8 @@ def _unread(feature: TrainedFeature, value: object, found: NotANumberCode) -> Fi
     if isinstance(value, bool):
         return FieldError(feature.key, code, f"{title}: {short(value)} is not {what}", value)
     if isinstance(value, str | int | float):
-        return FieldError(feature.key, code, f"{title}: {short(value)!r} is not {what}", _plain(value))
+        text = value if isinstance(value, str) else shown_number(number_of(value))
+        return FieldError(feature.key, code, f"{title}: {short(text)!r} is not {what}", _plain(value))
     kind = "an object" if isinstance(value, Mapping) else "a list"
     return FieldError(feature.key, code, f"{title} must be {what}, not {kind}")
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.design import Column, Design
+from ml.model.labelling import Labelling
 from ml.model.linear import Linear
 
 Values = NDArray[np.float64]
@@ -26,15 +27,12 @@ _EPS = sys.float_info.epsilon
 
 
 class Scores:
-    """Evaluates a linear model.
+    """Evaluates a linear model, whose answers have the labels that the labelling or else the library gives."""
 
-    Args:
-        n_labels: 0 for a quantity.
-    """
-
-    def __init__(self, linear: Linear, n_labels: int) -> None:
+    def __init__(self, linear: Linear, labelling: Labelling) -> None:
         self._linear = linear
-        self._n_labels = n_labels
+        self._labelling = labelling
+        self._n_labels = n_labels = len(labelling.labels)
         self._design = Design(linear.columns)
         self._is_plain = [*linear.columns] == [Column(feature=place) for place in range(len(linear.columns))]
         width = linear.n_sums
@@ -76,12 +74,41 @@ class Scores:
             sums[:, place] = linear.intercept[place] + density
         return sums
 
+    def plane(self, row: Values, x: int, xs: Values, y: int, ys: Values) -> Values:
+        """Return the scores over values of two features, all others held, shape (n_ys * n_xs, n_sums).
+
+        They are sums of parts, and so their last bits are not those of `sums`.
+        """
+        across, up = np.tile(row, (len(xs), 1)), np.tile(row, (len(ys), 1))
+        across[:, x], up[:, y] = xs, ys
+        rest = self.sums(up) - self.sums(row[None])
+        return (self.sums(across)[None] + rest[:, None]).reshape(-1, self._linear.n_sums)
+
+    def contributions(self, row: Values) -> tuple[Values, Values]:
+        """Return the scores of the mean of the training rows, and what each feature adds to them in those of `row`.
+
+        Of a linear model that is coefficient times value less mean. Shapes (n_sums,) and (n_features, n_sums); together
+        they are the scores, which are probabilities' log odds where the link is the logistic function.
+        """
+        linear, features = self._linear, [column.feature for column in self._linear.columns]
+        matrix = np.stack([self._design.matrix(row[None])[0], linear.means])
+        if linear.link == "posterior":
+            parts = -0.5 * (matrix[:, None, :] - linear.coefficients) ** 2 / linear.variances
+            constant = linear.intercept - 0.5 * np.log(2.0 * np.pi * linear.variances).sum(axis=1)
+        else:
+            parts, constant = matrix[:, None, :] * linear.coefficients, linear.intercept
+        added = np.zeros((len(row), linear.n_sums))
+        np.add.at(added, features, (parts[0] - parts[1]).T)
+        return constant + parts[1].sum(axis=1), added
+
     def answers(self, sums: Values) -> Values:
         """Return the probabilities, shape (n, n_labels), or quantities, shape (n, 1), of scores."""
         return self._answers(sums)
 
     def indices(self, sums: Values, answers: Values) -> NDArray[np.intp]:
-        """Return the index of the label that the library predicts, shape (n,)."""
+        """Return the index of the label of each answer, shape (n,)."""
+        if self._labelling.positive is not None:
+            return self._labelling.indices(answers)
         if self._linear.link == "expit":
             return (sums[:, 0] > 0).astype(np.intp)
         decides = answers if self._linear.link == "calibrated" else sums
@@ -181,7 +208,7 @@ def _identity(sums: Values) -> Values:
 
 def _expit(sums: Values) -> Values:
     """Return 1 / (1 + exp(-x)) with the exp() of the C library, as `scipy.special.expit` does."""
-    exp, least = math.exp, -math.log(np.finfo(np.float64).max)
+    exp, least = math.exp, -math.log(sys.float_info.max)
     shares = [1.0 / (1.0 + exp(-value)) if value >= least else 0.0 for value in sums.ravel().tolist()]
     return np.array(shares, dtype=np.float64).reshape(sums.shape)
 

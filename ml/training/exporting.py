@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
+from ml.estimators.boosted import as_estimator
 from ml.estimators.frames import Frame, frame_of
 from ml.estimators.names import names_of
 from ml.estimators.outcomes import outcomes_of
 from ml.estimators.session import SessionModel, session_model
 from ml.estimators.steps import read_steps
-from ml.model.card import QuantityReport, Report
+from ml.model.card import QuantityReport, Report, Step
 from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.labelling import Labelling, decision_of
@@ -51,7 +52,8 @@ def export(
     """Write the model file of a model fitted elsewhere, with the same checks, golden rows and report; without pickle.
 
     Args:
-        model: a fitted random forest, extra-trees or single decision tree of scikit-learn, alone, in a search
+        model: a fitted ensemble of trees, linear model or naive Bayes of scikit-learn, or a classifier,
+            regressor or booster of XGBoost, LightGBM or CatBoost, alone, in a search
             (GridSearchCV), or at the end of a Pipeline of steps that work on each column alone.
         X_test: shape (n_rows, n_features): rows that it was not fitted on, as the model takes them: an array, or a
             DataFrame of pandas or polars, whose names, words and gaps become those of the features.
@@ -74,6 +76,7 @@ def export(
     """
     path = Path(path)
     check_name(name or path.stem)
+    model = as_estimator(model)
     if (X_train is None) != (y_train is None):
         raise DatasetError("X_train and y_train go together")
     frames = {"X_test": frame_of("X_test", X_test)}
@@ -95,7 +98,9 @@ def export(
     parts = Split(train[0], test[0], train[1], test[1])
     report = measure(answers, parts, n_labels=len(labels))
     if not insist:
-        _check_sense(fitted, test[0], report)
+        # A threshold may cost accuracy on purpose.
+        alone = answers if decision is None else _answers(fitted, test[0], Labelling(labels))
+        _check_sense(fitted, test[0], measure(alone, parts, n_labels=len(labels)))
     trained = Trained(
         name=name or path.stem,
         source=f"fitted elsewhere, measured on {len(test[0])} rows",
@@ -108,6 +113,7 @@ def export(
         recipe=None,
         data_digest=None,
         decision=decision,
+        steps=tuple(Step(kind=kind, features=keys) for kind, keys in fitted.steps()),
     )
     if not labels:
         # Of the test rows, half make the interval and the others measure it.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
-from ml.model.card import CrossValidation, Decision, Interval, QuantityReport, Recipe, Report
+from ml.model.card import CrossValidation, Decision, Interval, QuantityReport, Recipe, Report, Step
 from ml.model.labelling import Labelling
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training.measuring import Split, answers_of, interval_of, measure
@@ -51,6 +51,7 @@ class Trained:
     data_digest: str | None
     picture: tuple[Shape, ...] = ()
     decision: Decision | None = None
+    steps: tuple[Step, ...] = ()
 
     @property
     def labelling(self) -> Labelling:

@@ -43,8 +43,8 @@ def answers_of(estimator: Any, rows: NDArray[np.float64], labelling: Labelling) 
         return labelling.indices(estimator.predict_proba(rows)).astype(np.float64)
     if labelling.labels:
         # The classes are sorted.
-        indices: NDArray[np.float64] = np.searchsorted(estimator.classes_, estimator.predict(rows)).astype(np.float64)
-        return indices
+        indices: NDArray[np.intp] = np.searchsorted(estimator.classes_, np.ravel(estimator.predict(rows)))
+        return indices.astype(np.float64)
     values: NDArray[np.float64] = estimator.predict(rows)
     return values
 

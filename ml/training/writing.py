@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError, TrainingError
+from ml.estimators.boosted import LIBRARIES, unwrapped
 from ml.estimators.session import SessionModel, predictor_from
 from ml.model import classifier, modelfile
 from ml.model.card import Card, CrossValidation, Quantity, TrainedFeature
-from ml.model.classifier import Classifier
+from ml.model.classifier import Classifier, allowed_error
 from ml.model.design import Design
 from ml.model.evaluators import compile_predictor, inputs_of
 from ml.model.forest import Forest
@@ -24,7 +26,7 @@ from ml.model.linear import Linear
 from ml.model.links import LINKS
 from ml.model.modelfile import ModelFile
 from ml.model.scores import ULPS
-from ml.model.total import Link
+from ml.model.total import Link, Total
 from ml.tables.dataset import Feature
 from ml.training import history
 from ml.training.fitting import Progress, Trained, silent
@@ -59,17 +61,19 @@ def model_of(
     card = Card(
         name=trained.name,
         source=trained.source,
-        estimator=type(getattr(trained.estimator, "final", trained.estimator)).__name__,
+        estimator=type(_final(trained.estimator)).__name__,
         trees=predictor.n_trees if isinstance(predictor, Forest) else 0,
         features=_trained_features(trained, progress),
         target=trained.target,
         report=msgspec.structs.replace(trained.report, cross_validation=cross_validation),
         recipe=trained.recipe,
-        libraries={name: version(name) for name in ("scikit-learn", "numpy")},
+        libraries=_libraries(trained.estimator),
         data_digest=trained.data_digest,
         picture=trained.picture,
+        steps=trained.steps,
         quantity=_quantity(trained),
         decision=trained.decision,
+        total=predictor.total if isinstance(predictor, Forest) else Total(),
     )
     return ModelFile(
         card=card,
@@ -103,7 +107,7 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
         expected = outputs_of(trained.estimator, rows, singly=is_linear)
         answers = loaded.predict_batch(rows)
         one_by_one = np.array([one.probabilities or (one.value,) for one in map(loaded.predict, rows.tolist())])
-        allowed = ULPS * np.spacing(np.abs(expected)) if is_linear else 0.0
+        allowed = ULPS * np.spacing(np.abs(expected)) if is_linear else allowed_error(model.card.total, expected)
         is_same = np.all(np.abs(answers.outputs - expected) <= allowed) and np.array_equal(one_by_one, answers.outputs)
         labels = answers_of(trained.estimator, rows, trained.labelling)
         if not is_same or (loaded.labels and np.any(answers.indices != labels)):
@@ -114,6 +118,19 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
         version = modelfile.save(model, path, check=prove)
         history.prune(path, version=version)
         return classifier.load(path)
+
+
+def _final(estimator: Any) -> Any:
+    """Return what is behind the steps of a fitted estimator, as its own library has it."""
+    return unwrapped(getattr(estimator, "final", estimator))
+
+
+def _libraries(estimator: Any) -> dict[str, str]:
+    """Return the versions of the libraries that fitted an estimator."""
+    library = type(_final(estimator)).__module__.partition(".")[0]
+    if library in LIBRARIES:
+        return {library: sys.modules[library].__version__, "numpy": np.__version__}
+    return {name: version(name) for name in ("scikit-learn", "numpy")}
 
 
 def outputs_of(estimator: Any, rows: NDArray[np.float64], *, singly: bool = False) -> NDArray[np.float64]:
@@ -128,7 +145,7 @@ def outputs_of(estimator: Any, rows: NDArray[np.float64], *, singly: bool = Fals
         values: NDArray[np.float64] = estimator.predict(rows)
         return values[:, None]
     by_column: dict[str, Link] = {"HistGradientBoostingClassifier": "softmax", "AdaBoostClassifier": "samme"}
-    link = by_column.get(type(estimator).__name__)
+    link = by_column.get(type(getattr(estimator, "final", estimator)).__name__)
     if link and len(estimator.classes_) > IN_ORDER_CLASSES:
         # They keep the scores of many rows column by column, and add up their powers in another order than those of
         # one row: the answers to one row are what is promised.

@@ -1,4 +1,4 @@
-"""Forests of every size against scikit-learn with one and two jobs, and ONNX Runtime with one thread."""
+"""Forests and boosted trees against scikit-learn with one and two jobs, and forests against ONNX Runtime as well."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_breast_cancer, load_digits, make_classification
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine, make_classification
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 
 from ml.estimators.trees import forest_from
 from ml.model.cuts import Cuts
@@ -24,36 +24,52 @@ from .subject import Plan, Subject, WrongAnswer
 
 ONE_AT_A_TIME = 512
 
-Rows = NDArray[np.float32]
+Rows = NDArray[np.floating[Any]]
 Call = Callable[[Rows], Any]
 
 
 @dataclass(frozen=True)
 class Rival:
-    """Something else that evaluates the forest: its name, and what answers a batch."""
+    """Something else that evaluates trees: its name, its answers to a batch, and how many times faster one row is."""
 
     name: str
     answer: Call
+    least: float = 1
 
 
 def measure(_subject: Subject, plan: Plan) -> list[Result]:
-    """Measure one row and batches of five forests; the answers are compared before."""
-    return [
-        result for what, table, classes, trees in _tables() for result in measured(what, table, classes, trees, plan)
-    ]
+    """Measure one row and batches of five forests and three boosted models; the answers are compared before."""
+    results = []
+    for what, table, classes, trees in _tables():
+        estimator = RandomForestClassifier(trees, random_state=0, n_jobs=2).fit(table, classes).set_params(n_jobs=None)
+        results += measured(what, table, estimator, list(rivals_of(estimator)), plan)
+    for what, table, estimator in _boosted():
+        results += measured(what, table, estimator, [Rival("scikit-learn", estimator.predict_proba, 10)], plan)
+    return results
 
 
-def measured(what: str, table: NDArray[np.float64], classes: NDArray[np.intp], trees: int, plan: Plan) -> list[Result]:
-    """Measure a forest of so many trees that learns a table."""
-    estimator = RandomForestClassifier(trees, random_state=0, n_jobs=2).fit(table, classes).set_params(n_jobs=None)
+def measured(what: str, table: NDArray[np.float64], estimator: Any, rivals: list[Rival], plan: Plan) -> list[Result]:
+    """Measure a fitted estimator on rows of its table beside its rivals, the first of which is its own library."""
     forest = forest_from(estimator)
     evaluator = compile_forest(forest, Cuts(forest), labels=[*map(str, estimator.classes_)], max_cells=0)
     rng = np.random.default_rng(0)
-    rows = table[rng.integers(0, len(table), BATCH_ROWS)].astype(np.float32)
-    if not np.array_equal(evaluator.predict_batch(rows).outputs, estimator.predict_proba(rows)):
+    rows = table[rng.integers(0, len(table), BATCH_ROWS)].astype(forest.dtype)
+    if not np.array_equal(evaluator.predict_batch(rows).outputs, rivals[0].answer(rows)):
         raise WrongAnswer(f"{what}: other probabilities than scikit-learn's")
-    name = f"{what}, {len(forest.values):,} leaves"
-    return _compared(name, rows, evaluator, list(_rivals(estimator)), plan)
+    return _compared(f"{what}, {len(forest.values):,} leaves", rows, evaluator, rivals, plan)
+
+
+def _boosted() -> Iterator[tuple[str, NDArray[np.float64], Any]]:
+    """Yield fitted estimators of 300 trees in all."""
+    cancer, wine = load_breast_cancer(), load_wine()
+    yield "gradient boosting, 300 trees", cancer.data, _fitted(GradientBoostingClassifier(), 300, cancer)
+    yield "histogram boosting, 300 trees", cancer.data, _fitted(HistGradientBoostingClassifier(), 300, cancer)
+    yield "histogram boosting, 3 x 100 trees", wine.data, _fitted(HistGradientBoostingClassifier(), 100, wine)
+
+
+def _fitted(estimator: Any, trees: int, data: Any) -> Any:
+    amount = "max_iter" if "max_iter" in estimator.get_params() else "n_estimators"
+    return estimator.set_params(random_state=0, **{amount: trees}).fit(data.data, data.target)
 
 
 def _tables() -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.intp], int]]:
@@ -65,7 +81,7 @@ def _tables() -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.intp], int]
     yield "500 features, 100 trees", *make_classification(4_000, 500, n_informative=40, random_state=0), 100
 
 
-def _rivals(estimator: Any) -> Iterator[Rival]:
+def rivals_of(estimator: Any) -> Iterator[Rival]:
     """Yield scikit-learn, and ONNX Runtime if it is installed: a requirement of this benchmark alone."""
     two_jobs = RandomForestClassifier(n_jobs=2)
     two_jobs.__dict__ |= estimator.__dict__ | {"n_jobs": 2}
@@ -106,7 +122,9 @@ def _compared(what: str, rows: Rows, evaluator: Any, rivals: list[Rival], plan: 
         ratio = Ratio.of(seconds, one)
         reference = f"{rival.name}, {median(seconds) * 1e6:,.1f} us"
         name = f"one row, {what}, beside {rival.name}"
-        results.append(Result(name, median(one) * 1e6, "us", ratio, reference, (Bar(ratio.median, 1, "times"),)))
+        results.append(
+            Result(name, median(one) * 1e6, "us", ratio, reference, (Bar(ratio.median, rival.least, "times"),))
+        )
     return results
 
 

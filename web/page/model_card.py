@@ -16,6 +16,7 @@ from web.page.languages import NO_BREAK, Language, with_unit
 from web.page.quality import Fact, Scale, accuracy_interval, accuracy_scale, class_quality, quantity_quality
 from web.page.quantities import QuantityScale, quantity_scale
 from web.page.residuals import Residuals, residuals_of
+from web.page.steps import steps_of
 
 # Names of more classes than this do not fit above their columns side by side.
 SIDE_BY_SIDE = 5
@@ -160,17 +161,19 @@ def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
         yield Fact(_("Digest of the data"), f"SHA-256 {card.data_digest[:DIGEST_CHARACTERS]}…")
     trees = language.ngettext("%(count)s tree", "%(count)s trees", card.trees)
     yield Fact(_("Method"), f"{card.estimator}, {trees}" if card.trees else card.estimator)
-    yield Fact(_("Exactness"), _exactness(card, language))
+    yield Fact(_("Agreement with the library"), _agreement(card, language))
     if card.decision:
         yield Fact(_("Decision"), decision_text(card.decision, language))
     if card.recipe:
         yield Fact(_("Parameters"), ", ".join(_recipe(card.recipe, language)))
+    if card.steps:
+        yield Fact(_("Steps before it"), "; ".join(steps_of(card, language)))
     if card.libraries:
         yield Fact(_("Libraries"), ", ".join(f"{name} {release}" for name, release in card.libraries.items()))
     yield Fact(_("Version"), version)
 
 
-def _exactness(card: Card, language: Language) -> str:
+def _agreement(card: Card, language: Language) -> str:
     if card.promise == "bits":
         return language.gettext("answers have the library's bits")
     if card.promise == "linear":

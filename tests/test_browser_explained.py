@@ -1,0 +1,92 @@
+"""What stands beside the answer, in a real browser: lines along the fields, reasons, a pinned sample."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qs, urlsplit
+
+from playwright.sync_api import Page, expect
+
+from ml.model.classifier import Classifier
+from ml.model.strips import strips
+from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium
+from web.page.languages import language
+from web.page.strips import strips_of
+
+pytestmark = needs_chromium
+
+
+def drawn(page: Page, number: int) -> list[tuple[str, str]]:
+    """Return start and look of each piece of the line of a field."""
+    found: list[tuple[str, str]] = page.evaluate(
+        "(id) => [...document.querySelectorAll(`#${id} > rect`)].map((one) => "
+        "[one.getAttribute('x').slice(0, -1), one.getAttribute('class')])",
+        f"f{number}-line",
+    )
+    return [(start, look) for start, look in found]
+
+
+def test_lines_and_reasons_follow_what_is_typed(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+
+    field(page).fill("2.1")
+    expect_answer(page, model, EXAMPLE | {"petal_width": "2.1"})
+
+    row = [float(text) for text in (EXAMPLE | {"petal_width": "2.1"}).values()]
+    prediction = model.predict(row)
+    expect(page.locator("#why p")).to_contain_text(f"Why {prediction.label}")
+    expect(page.locator("#why tbody th").filter(has_text="petal width")).to_contain_text("2.1")
+    for number, view in enumerate(strips_of(model, row, language("en")), 1):
+        ((_, pieces),) = view.lines
+        assert drawn(page, number) == [(piece.x, piece.css_classes) for piece in pieces]
+    assert len(strips(model, row)) == 4
+    expect(page).to_have_title(re.compile(f"^{prediction.label} "))
+
+
+def test_a_wrong_value_leaves_the_last_answer_in_sight_but_out_of_reach(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+
+    field(page).fill("abc")
+
+    last = page.locator("#prediction .last")
+    expect(last.locator(".bars dt").first).to_be_visible()
+    assert last.evaluate("(element) => element.inert")
+    expect(page.locator("#prediction > [data-state=invalid] > .headline")).to_have_text("No prediction")
+    field(page).fill("1.3")
+    expect_answer(page, model, EXAMPLE)
+    expect(last).to_have_count(0)
+
+
+def test_a_pinned_sample_is_compared_and_in_the_address(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+
+    page.get_by_role("button", name="Pin this").click()
+    field(page).fill("2.1")
+    expect_answer(page, model, EXAMPLE | {"petal_width": "2.1"})
+
+    table = page.locator("#pinned table")
+    expect(table.get_by_role("row").filter(has_text="petal width")).to_contain_text("1.3")
+    expect(table.get_by_role("row").filter(has_text="answer")).to_contain_text("versicolor")
+    page.wait_for_url(lambda url: "petal_width=2.1" in url and "pin=" in url)
+    pinned = parse_qs(urlsplit(page.url).query)["pin"][0]
+    assert {key: values[0] for key, values in parse_qs(pinned).items()} == EXAMPLE
+    page.reload()
+    expect(table).to_be_visible()
+    page.get_by_role("button", name="Unpin").click()
+    expect(table).to_have_count(0)
+    page.wait_for_url(lambda url: "pin=" not in url)
+
+
+def test_link_and_result_are_copied(open_page: Open) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+
+    page.get_by_role("button", name="Copy result").click()
+
+    expect(page.locator("[data-share=result]")).to_have_text("Copied")
+    text = page.evaluate("navigator.clipboard.readText()")
+    assert text.startswith("versicolor")
+    assert "petal width 1.3 cm" in text
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("[data-share=link]")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+    expect(page.locator("[data-share=link]")).to_have_text("Copy link")
