@@ -28,7 +28,7 @@ FLOORS = (
     {"ml.scored", "ml.estimators"},
     {"ml.training", "ml.score", "ml.batch"},
     {"ml.console", "ml"},
-    {"ml.options"},
+    {"ml.options", "ml.streams"},
     {"ml.__main__"},
     {"web", "web.settings", "web.logs", "web.problems"},
     {"web.requests"},
