@@ -63,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _read(options: argparse.Namespace) -> Dataset:
     if options.data is None:
-        dataset = iris.load()
-        console.write_lines([dataset.source])
+        console.write_lines([(dataset := iris.load()).source])
         return dataset
     wanted = Options(
         target=options.target, kind=options.kind, drop=options.drop, keep=options.keep, limits=dict(options.limits),
@@ -80,8 +79,7 @@ def _read(options: argparse.Namespace) -> Dataset:
 def _train(options: argparse.Namespace) -> None:
     dataset = _read(options)
     recipe = recipe_of(options)
-    positive, threshold = options.threshold or (None, None)
-    decision = decision_of(dataset.target.labels, threshold, positive)
+    decision = decision_of(dataset.target.labels, *reversed(options.threshold or (None, None)))
     console.write_lines(console.estimator_lines(recipe))
     with _Progress() as progress:
         trained = fitting.fit(dataset, recipe, decision=decision, progress=progress.show)
@@ -96,8 +94,8 @@ def _train(options: argparse.Namespace) -> None:
         f"{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
         f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
     )
-    command = f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"
-    console.write_lines(["", done, console.promise_of(loaded.card), command])
+    console.write_lines(["", done, console.promise_of(loaded.card)])
+    console.write_lines([f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
 
 
 class _Progress:

@@ -78,9 +78,9 @@ class ScoredRows:
         ]
         self._others = sorted(set(range(place.width)) - set(itertools.compress(place.positions, plain)))
         # Predictions of a decision table are shared objects: writing out floats once each is a third of all work.
-        kept = _KEPT_CHARACTERS // (_CELL_CHARACTERS * place.added)
-        self._tail_of = lru_cache(kept)(self._tail)
-        self._note_of = lru_cache(_KEPT_NOTES)(self._note)
+        self._tail_of = lru_cache(_KEPT_CHARACTERS // (_CELL_CHARACTERS * place.added))(self._tail)
+        self._cell_of = lru_cache(_KEPT_NOTES)(lambda text: writer.row([text]))
+        self._note_of = lru_cache(max(_KEPT_NOTES, len(model.features)))(self._note)
 
     def parts(self, block: Block) -> Iterator[Part]:
         """Yield the parts that a block of rows becomes."""
@@ -95,9 +95,8 @@ class ScoredRows:
 
     def _decoded(self, block: Block) -> tuple[Rows, list[str]]:
         """Return rows and their texts in which all bytes are characters."""
-        rows, texts = block.rows, block.texts
-        if texts is None:
-            texts = self._writer.texts(rows)
+        rows = block.rows
+        texts = self._writer.texts(rows) if block.texts is None else block.texts
         self._odd_lines: set[int] = set()
         if not is_utf_8("".join(texts)):
             self._odd_lines = {line for line, text in zip(block.lines, texts, strict=True) if not is_utf_8(text)}
@@ -110,14 +109,13 @@ class ScoredRows:
         values = None
         if set(map(len, rows)) == {place.width}:
             columns = list(zip(*rows, strict=True))
-            cells: list[Sequence[str]] = [columns[position] for position in place.positions]
-            values = self._reader.many(cells)
+            values = self._reader.many([columns[position] for position in place.positions])
         if values is not None:
             notes = self._notes(rows, values, lines)
             self._writer.guard_columns(rows, texts, self._others)
             ends = list(map(self._tail_of, predictions := self._predict(self._model, values)))
             for index, note in notes.items():
-                ends[index] = self._tail(predictions[index], note)
+                ends[index] = self._tail_of(predictions[index], note)
             yield Part("".join(map(add, texts, ends)), len(rows))
         elif len(rows) > MAX_ODD_ROWS:
             for at in range(0, len(rows), MAX_ODD_ROWS):
@@ -149,7 +147,7 @@ class ScoredRows:
         ends = {index: self._blank_end(rows, texts, index, row.message) for index, row in bad.items()}
         if good:
             for place, (index, prediction) in enumerate(zip(values, self._predict(self._model, array), strict=True)):
-                ends[index] = self._tail_of(prediction) if place not in notes else self._tail(prediction, notes[place])
+                ends[index] = self._tail_of(prediction, notes.get(place, ""))
         yield Part("".join(text + ends[index] for index, text in enumerate(texts)), len(rows), [*bad.values()])
 
     def _row(self, cells: list[str]) -> list[float]:
@@ -162,18 +160,18 @@ class ScoredRows:
         outside = self._model.validator.outside(values)
         found: dict[int, list[str]] = {}
         for index, feature in np.argwhere(outside).tolist() if outside.any() else ():
-            is_word = bool(self._model.features[feature].choices)
-            cell = rows[index][self.place.positions[feature]] if is_word else ""
-            found.setdefault(index, []).append(self._note_of(feature, values[index, feature].item(), cell))
+            word = rows[index][self.place.positions[feature]] if self._model.features[feature].choices else ""
+            found.setdefault(index, []).append(self._note_of(feature, word))
         if self._odd_lines and not self.place.has_odd_bytes:
             for first in itertools.islice((at for at, line in enumerate(lines) if line in self._odd_lines), 1):
                 self.place = msgspec.structs.replace(self.place, has_odd_bytes=True)
                 found.setdefault(first, []).append(ODD_BYTES)
         return {index: "; ".join(notes) for index, notes in found.items()}
 
-    def _note(self, feature: int, value: float, cell: str) -> str:
-        word = UnknownWord(short(composed(cell.strip()))) if cell else value
-        note = note_of(self._model.features[feature], word)
+    def _note(self, feature: int, word: str) -> str:
+        """Return the note about a word that is not among the choices of a feature, or about any number outside."""
+        trained = self._model.features[feature]
+        note = note_of(trained, UnknownWord(short(composed(word.strip()))) if trained.choices else math.inf)
         return note.message if note else ""
 
     def _blank_end(self, rows: Rows, texts: list[str], index: int, message: str) -> str:
@@ -187,10 +185,11 @@ class ScoredRows:
 
     def _tail(self, prediction: Prediction, notes: str = "") -> str:
         """Return the new cells of a row as text, with the separator in front and the end of the line."""
-        quantity = self._model.quantity
-        if quantity is None:
-            cells = [prediction.label, *map(repr, prediction.probabilities)]
-        else:
+        numbers: Sequence[float] = prediction.probabilities
+        if quantity := self._model.quantity:
             value, interval = prediction.value, quantity.interval
-            cells = [repr(value), repr(value - interval.below), repr(value + interval.above)]
-        return self.place.dialect.written + self._writer.row([*cells, notes, ""]) + "\n"
+            numbers = value, value - interval.below, value + interval.above
+        # A number is written as it is in every dialect; a label or a note may need quotes.
+        label = () if quantity else (self._cell_of(prediction.label),)
+        separator = self.place.dialect.written
+        return separator + separator.join((*label, *map(repr, numbers), self._cell_of(notes), "\n"))

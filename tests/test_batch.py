@@ -1,10 +1,12 @@
-"""Batches in slices: the same answers as one by one, and everybody else has a turn in between."""
+"""Batches in slices and in threads: the same answers as one by one, and everybody else has a turn meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,7 +14,9 @@ import numpy as np
 import pytest
 from msgspec import UNSET, Raw
 
+from ml.model import modelfile
 from ml.model.classifier import Classifier
+from ml.model.evaluators import Batch
 from ml.model.sample import MAX_ERRORS
 from web.api import batch
 from web.metrics.counters import Metrics
@@ -186,3 +190,59 @@ def test_others_have_a_turn_between_the_columns_of_a_large_frame(model: Classifi
     _, turns = asyncio.run(turns_during(batch.encode_frame(model, rows_of(MANY), UNSET, Metrics().stream)))
 
     assert len(model.labels) <= turns <= 100
+
+
+class _Watched(Classifier):
+    """A model that notes which threads ask it for batches."""
+
+    def __init__(self, path: Path) -> None:
+        self.askers: set[int] = set()
+        super().__init__(modelfile.parse(path.read_bytes()), "")
+        self.slice_rows = MANY // 20
+        self.askers.clear()
+
+    def predict_batch(self, rows: np.ndarray[Any, Any]) -> Batch:
+        self.askers.add(threading.get_ident())
+        return super().predict_batch(rows)
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_large_batch_is_predicted_beside_the_event_loop_and_a_small_one_in_it(
+    model_path: Path, is_large: bool
+) -> None:
+    model = _Watched(model_path)
+
+    asyncio.run(batch.predict(model, rows_of(model.slice_rows + is_large), Metrics().json))
+
+    assert (model.askers == {threading.get_ident()}) is not is_large
+    assert len(model.askers) == 1
+
+
+def test_the_event_loop_goes_on_while_a_thread_computes() -> None:
+    async def turns() -> bool:
+        is_free = threading.Event()
+        waiting = asyncio.create_task(batch.in_thread(is_free.wait, 60))
+        await asyncio.sleep(0)
+        is_free.set()
+        return await waiting
+
+    assert asyncio.run(turns())
+
+
+def test_who_has_left_is_not_computed_for() -> None:
+    computed: list[str] = []
+
+    async def leave() -> None:
+        is_free = threading.Event()
+        busy = [asyncio.create_task(batch.in_thread(is_free.wait, 60)) for _ in range(batch.MOST_THREADS)]
+        left = asyncio.create_task(batch.in_thread(computed.append, "who has left"))
+        stays = asyncio.create_task(batch.in_thread(computed.append, "who stays"))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.wait({left})
+        is_free.set()
+        await asyncio.gather(*busy, stays)
+
+    asyncio.run(leave())
+
+    assert computed == ["who stays"]

@@ -370,7 +370,7 @@ def test_reset_brings_the_first_sample_back(visit: Open, model: Classifier) -> N
 
 def test_the_nearest_change_is_told_and_a_button_applies_it(visit: Open, model: Classifier) -> None:
     page = visit()
-    change = nearest_change(model, [float(text) for text in EXAMPLE.values()])
+    change, _ = nearest_change(model, [float(text) for text in EXAMPLE.values()])
     assert change
 
     told = page.locator("#prediction .change")
@@ -385,7 +385,7 @@ def test_the_nearest_change_is_told_and_a_button_applies_it(visit: Open, model: 
 
 def test_a_change_made_by_keyboard_keeps_the_focus(visit: Open, model: Classifier) -> None:
     page = visit()
-    change = nearest_change(model, [float(text) for text in EXAMPLE.values()])
+    change, _ = nearest_change(model, [float(text) for text in EXAMPLE.values()])
     assert change
 
     button = page.locator("#prediction .change").get_by_role("button")

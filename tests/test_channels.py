@@ -532,7 +532,7 @@ def test_the_one_tensor_of_a_model_of_numbers_takes_nan_and_null_as_missing(tmp_
         ({"island": ("BOOL", ["Dream"])}, 'input "island", row 0: "Dream" is not an element of type BOOL'),
         ({"island": ("FP16X", [1])}, 'input "island" has the datatype "FP16X"; known are FP64'),
         ({"body_mass": ("BYTES", ["heavy"])}, "row 0: body mass: 'heavy' is not a number"),
-        ({"body_mass": ("BOOL", [True])}, "row 0: body mass: 'True' is not a number"),
+        ({"body_mass": ("BOOL", [True])}, "row 0: body mass: true is not a number"),
         ({"Island": ("BYTES", ["Dream"])}, 'inputs "island" and "Island" are the same feature'),
         ({"samples": ("FP64", [1])}, '"samples" cannot hold the words of this model; send one for each feature'),
     ],

@@ -63,6 +63,14 @@ def test_code_is_compiled_once_for_all_processes_that_share_a_cache(model_path: 
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == kept
 
 
+def test_compiled_code_is_loaded_without_linear_algebra_which_stays_importable(model_path: Path) -> None:
+    look = LOAD + "assert 'scipy.linalg' not in sys.modules\nimport scipy.linalg\n"
+
+    done = subprocess.run([sys.executable, "-c", look, str(model_path)], cwd=ROOT, capture_output=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_rows_of_all_lengths_around_a_block_have_the_same_answers(model_path: Path) -> None:
     model = classifier.load(model_path, max_cells=0)
     rows = np.random.default_rng(0).uniform(0, 8, (200, 4))

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,15 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits, load_wine
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 import ml
 from ml import console
-from ml.model import classifier, explain
+from ml.estimators.trees import forest_from
+from ml.model import classifier, compiled, ends, explain
 from ml.model.card import Recipe
 from ml.model.changes import Change, Direction, Explanation, Range
 from ml.model.classifier import Classifier
+from ml.model.cuts import Cuts
 from ml.model.plane import Plane, plane
 from ml.tables.headers import Limits
 from ml.training.fitting import Trained
@@ -234,7 +243,7 @@ def test_every_explanation_of_words_and_gaps_is_right(kind: str, evaluator: str)
     for cells in found.questions(np.random.default_rng(0), 60).tolist():
         row = model.validator.row(sample_of(cells))
         assert_is_right(model, row, explain.explain(model, row))
-        assert explain.nearest_change(model, row) == explain.explain(model, row).nearest
+        assert explain.nearest_change(model, row)[0] == explain.explain(model, row).nearest
 
 
 @pytest.mark.parametrize("kind", MIXED)
@@ -248,7 +257,7 @@ def test_every_way_to_reach_a_quantity_is_right(kind: str, evaluator: str) -> No
         goal = model.quantity.quantiles[number % 11]
         row = model.validator.row(sample_of(cells))
         assert_is_right(model, row, explain.explain(model, row, goal=goal), goal=goal)
-        assert explain.nearest_change(model, row, goal=goal) == explain.explain(model, row, goal=goal).nearest
+        assert explain.nearest_change(model, row, goal=goal)[0] == explain.explain(model, row, goal=goal).nearest
 
 
 def test_without_a_goal_a_quantity_has_its_own_interval_and_no_change() -> None:
@@ -335,11 +344,12 @@ def test_of_changes_that_are_equally_near_that_of_the_first_feature_counts(
     without_grid = classifier.load(tmp_path / "model.npz", max_cells=0)
     assert (model.grid is None, without_grid.grid is None) == (False, True)
 
-    nearest = explain.nearest_change(model, row)
+    nearest, searched_all = explain.nearest_change(model, row)
 
     assert nearest is not None
     assert (nearest.feature, nearest.direction) == (feature, direction)
-    assert nearest == explain.nearest_change(without_grid, row) == explain.explain(model, row).nearest
+    assert searched_all
+    assert nearest == explain.nearest_change(without_grid, row)[0] == explain.explain(model, row).nearest
 
 
 def test_the_nearest_change_of_the_known_sample_is_a_short_number(model: Classifier) -> None:
@@ -385,28 +395,83 @@ def test_a_forest_that_always_answers_the_same_has_no_change(tmp_path: Path) -> 
     assert lines[-1] == "no change of a single feature changes the answer"
 
 
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """The model of `digits`, evaluated without compiled code: it is asked for the rows of its search."""
+    data, path = load_digits(), tmp_path_factory.mktemp("walked")
+    forest = RandomForestClassifier(30, random_state=0).fit(data.data, data.target)
+    exported(forest, data.data[:300], data.target[:300], path)
+    return classifier.load(path / "model.npz", compiles=False)
+
+
 @pytest.mark.parametrize("max_rows", [1, 10, 100, 200, 400])
-def test_what_is_cut_short_is_still_right_and_says_so(digits: Classifier, max_rows: int) -> None:
+def test_what_is_cut_short_is_still_right_and_says_so(walked: Classifier, max_rows: int) -> None:
     row = load_digits().data[5].tolist()
 
-    found = explain.explain(digits, row, max_rows=max_rows)
+    found = explain.explain(walked, row, max_rows=max_rows)
 
     assert not found.searched_all
-    assert_is_right(digits, row, found)
-    assert any("(searched only near the sample)" in line for line in console.explanation_lines(found, digits.card))
+    assert_is_right(walked, row, found)
+    assert any("(searched only near the sample)" in line for line in console.explanation_lines(found, walked.card))
+
+
+def test_compiled_code_searches_everything_and_finds_what_rows_find(digits: Classifier, walked: Classifier) -> None:
+    for row in load_digits().data[5:15].tolist():
+        found = explain.explain(digits, row, max_rows=1)
+
+        assert found.searched_all
+        assert found == explain.explain(walked, row, max_rows=10_000)
+
+
+def test_a_line_that_would_take_too_long_is_searched_by_rows(
+    digits: Classifier, walked: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "MAX_LINE_VALUES", 10_000)
+    row = load_digits().data[5].tolist()
+
+    assert explain.explain(digits, row, max_rows=100) == explain.explain(walked, row, max_rows=100)
+
+
+@pytest.mark.parametrize(
+    "make", [
+        RandomForestClassifier, ExtraTreesClassifier, RandomForestRegressor,
+        GradientBoostingClassifier, HistGradientBoostingClassifier,
+    ]
+)  # fmt: skip
+@pytest.mark.parametrize(("n_trees", "n_features"), [(7, 5), (3, 40), (1, 1)])
+def test_the_answers_along_each_feature_are_those_to_its_rows(make: Any, n_trees: int, n_features: int) -> None:
+    rng = np.random.default_rng(n_features)
+    rows = rng.normal(size=(800, n_features)).round(1)
+    outcomes = rng.integers(0, 3, len(rows))
+    size = "max_iter" if make is HistGradientBoostingClassifier else "n_estimators"
+    estimator = make(max_features=1.0, random_state=0, **{size: n_trees}).fit(rows, outcomes)
+    forest, code = forest_from(estimator), compiled.kernels()
+    assert code is not None
+    trees = compiled.Compiled(forest, cuts := Cuts(forest), code)
+
+    for row in rows[:5].tolist():
+        lines = trees.lines(row)
+        assert lines is not None
+        for feature, (first, stop) in enumerate(pairwise(lines.first.tolist())):
+            along = np.append(cuts.values[feature], cuts.dtype(np.inf))
+            others = np.tile(np.array(row, dtype=cuts.dtype), (len(along), 1))
+            others[:, feature] = along
+            sums = lines.sums[first + feature : stop + feature + 1]
+            assert set(lines.cuts[first:stop]) <= set(cuts.values[feature])
+            assert np.array_equal(sums[np.searchsorted(lines.cuts[first:stop], along)], trees.batch(others))
 
 
 @pytest.mark.parametrize("max_rows", [1, 50, 200, 1_000])
 def test_the_rows_that_are_looked_at_are_bounded(digits: Classifier, max_rows: int) -> None:
     ranks = [0] * len(digits.features)
 
-    spans = explain._spans(digits, ranks, max_rows=max_rows)
+    spans = ends._spans(digits, ranks, max_rows=max_rows)
 
     assert sum(last - first + 1 for first, last in spans.values()) <= max(3, max_rows)
 
 
 def test_the_most_important_features_are_looked_at_when_there_is_room_for_few(digits: Classifier) -> None:
-    spans = explain._spans(digits, [0] * 64, max_rows=30)
+    spans = ends._spans(digits, [0] * 64, max_rows=30)
 
     used = [index for index, size in enumerate(digits.cuts.sizes) if size]
     least = min(digits.features[index].importance for index in spans)
@@ -419,15 +484,16 @@ def test_a_model_of_thousands_of_features_is_explained_in_bounded_memory(tmp_pat
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(8_000, 1_200))
     classes = rng.integers(0, 2, len(rows))
-    model = exported(ExtraTreeClassifier(random_state=0).fit(rows, classes), rows[:9], classes[:9], tmp_path)
+    exported(ExtraTreeClassifier(random_state=0).fit(rows, classes), rows[:9], classes[:9], tmp_path)
+    model = classifier.load(tmp_path / "model.npz", compiles=False)
     row = rows[0].tolist()
-    bound = explain.MAX_VALUES // len(row)
+    bound = ends.MAX_VALUES // len(row)
     assert sum(model.cuts.sizes) > bound
 
     found = explain.explain(model, row)
 
     assert not found.searched_all
-    spans = explain._spans(model, [0] * len(row), max_rows=bound)
+    spans = ends._spans(model, [0] * len(row), max_rows=bound)
     assert sum(last - first + 1 for first, last in spans.values()) <= bound
     for index in rng.permutation(len(row))[:15].tolist():
         assert_range_is_right(model, row, index, found.ranges[index])

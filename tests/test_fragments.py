@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 
+import ml
 from ml.model import classifier
 from ml.model.classifier import Classifier
 from ml.model.explain import nearest_change
@@ -78,7 +80,7 @@ def test_every_fragment_says_what_the_model_says(model: Classifier) -> None:
         assert html.one(data_state="answer").attributes["data-label"] == prediction.label
         shares = [float(meter.attributes["value"]) for meter in html.all("meter")]
         assert shares == list(prediction.probabilities)
-        change = nearest_change(model, row)
+        change, _ = nearest_change(model, row)
         buttons = html.all("button")
         assert [(b.attributes["data-set"], float(b.attributes["data-value"].replace("−", "-"))) for b in buttons] == (
             [(change.feature, change.value)] if change else []
@@ -152,3 +154,39 @@ def test_a_picture_of_impossible_lengths_stays_a_picture(model: Classifier) -> N
     sizes = Picture(model).sizes([1e30, -5.0, 0.0, 1e-30])
 
     assert all(0 < float(number) <= 50 for size in sizes for number in size.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "coarse"),
+    [
+        ("en", "(only nearby values were searched)", "borders are approximate"),
+        ("es", "(solo se buscó entre valores cercanos)", "los bordes son aproximados"),
+    ],
+)
+def test_a_search_and_a_map_that_are_cut_short_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str, coarse: str
+) -> None:
+    monkeypatch.setattr(fragments, "LEAST_ROWS", 20)
+    monkeypatch.setattr(fragments, "MOST_ROWS", 20)
+    rows = np.random.default_rng(0).uniform(0, 10, (300, 5))
+    forest = RandomForestClassifier(10, random_state=0).fit(rows, rows.sum(axis=1) > 25)
+    names = [f"f{number}" for number in range(5)]
+    ml.export(forest, rows, rows.sum(axis=1) > 25, feature_names=names, path=tmp_path / "model.npz")
+    loaded = {
+        compiles: classifier.load(tmp_path / "model.npz", max_cells=0, compiles=compiles) for compiles in (False, True)
+    }
+
+    shown = {
+        compiles: answer(Fragments(model, language(code)), model, rows[0].round(2).tolist(), (0, 1))
+        for compiles, model in loaded.items()
+    }
+
+    assert all(coarse in html for html in shown.values())
+    assert [said in shown[compiles] for compiles in (False, True)] == [True, False]
+
+
+def test_a_whole_search_and_an_exact_map_say_nothing_of_limits(model: Classifier) -> None:
+    html = answer(fragments_of(model, ENGLISH), model, rows_of(model, 1)[0], (3, 2))
+
+    assert "nearby" not in html
+    assert "approximate" not in html

@@ -200,7 +200,7 @@ def test_rows_that_cannot_be_measured_are_left_out_and_told(model: Classifier, p
     assert found.said == (
         "left out 2 rows of classes that the model does not know: Emperor",
         "left out 1 row without a value in 'species'",
-        "left out 1 row without an answer: line 7: body_mass_g: 'heavy' is not a number",
+        "left out 1 row without an answer: line 7: body mass g: 'heavy' is not a number",
     )
 
 

@@ -36,11 +36,13 @@ from web.app import create_app
 from web.page import languages, templates
 from web.page.answers import Message as Told
 from web.page.axes import default_axes
+from web.page.changes import ChangeView
 from web.page.fields import text_of as field_text
 from web.page.fragments import Fragments
 from web.page.languages import LOCALES, NO_BREAK, Language
 from web.page.snippet_panel import CodeView, code_view
 from web.page.views import problem_view
+from web.page.why import WhyView
 from web.problems import Problem
 from web.settings import Settings
 
@@ -321,6 +323,11 @@ def shown() -> tuple[Bracketing, list[str]]:
     for needs_token, sample in itertools.product((False, True), ({}, {"f0": "1", "f1": "1", "f2": "1"})):
         panel = panel_of(classifier, sample, to, needs_token=needs_token)
         found.append(templates.render("_code.html", to, code=panel))
+    for answer in ("‹yes›", ""):
+        view_of_logs = WhyView(answer, "1", "2", "", is_log=True, reasons=[])
+        found.append(templates.render("_why.html", to, why=view_of_logs))
+    found.append(templates.render("_change.html", to, change=ChangeView("label", ""), searched_all=False))
+    found.append(templates.render("_names.html", to, names=(), exact=False))
     for status in statuses():
         view = problem_view(Problem(status, "told to programs").details, to)
         found.append(templates.render("problem.html", to, problem=view, base="", start="./"))

@@ -185,7 +185,7 @@ def test_a_threshold_decides_on_the_label_of_a_linear_model(tmp_path: Path) -> N
 
     assert [model.labels[index] for index in model.predict_batch(X).indices] == [str(k) for k in fixed.predict(X)]
     row = X[np.abs(fixed.predict_proba(X)[:, 1] - 0.9).argmin()]
-    changed = nearest_change(model, row.tolist())
+    changed, _ = nearest_change(model, row.tolist())
     assert changed is not None
     assert changed.label != model.predict(row.tolist()).label
     assert label_with(model, row, changed.feature, changed.value) == changed.label
@@ -225,7 +225,7 @@ def test_the_nearest_change_is_the_one_that_a_search_finds(kind: str, table: str
     model = export(CLASSIFIERS[kind]().fit(X, y), X, y, tmp_path)
 
     for row in X[:: len(X) // 12]:
-        found = nearest_change(model, row.tolist())
+        found, _ = nearest_change(model, row.tolist())
         searched = searched_distance(model, row)
         assert (found is None) == (searched is None)
         if found is not None and searched is not None:
@@ -268,25 +268,25 @@ def test_a_quantity_reaches_a_goal_at_the_root_of_its_line(tmp_path: Path) -> No
     row = X[0].tolist()
     goal = model.predict(row).value + 10
 
-    changed = nearest_change(model, row, goal=goal)
+    changed, _ = nearest_change(model, row, goal=goal)
 
     assert changed is not None
     moved = [*row]
     moved[[one.key for one in model.features].index(changed.feature)] = changed.value
     assert 0 <= model.predict(moved).value - goal < 1.5
-    assert nearest_change(model, row) is None
+    assert nearest_change(model, row) == (None, True)
 
 
 def test_a_change_keeps_the_limits_of_its_feature(tmp_path: Path) -> None:
     X, y = load_iris(return_X_y=True)
     fitted = LogisticRegression().fit(X, y)
     row = X[0].tolist()
-    free = nearest_change(export(fitted, X, y, tmp_path), row)
+    free, _ = nearest_change(export(fitted, X, y, tmp_path), row)
     assert free is not None
 
     held = {free.feature: Limits(0.0, 100.0) if free.direction == "falls to" else Limits(0.0, free.value - 1e-3)}
     X, y = X[X[:, int(free.feature[1])] < free.value], y[X[:, int(free.feature[1])] < free.value]
-    bounded = nearest_change(export(fitted, X, y, tmp_path, limits=held), row)
+    bounded, _ = nearest_change(export(fitted, X, y, tmp_path, limits=held), row)
 
     assert bounded is None or bounded.feature != free.feature or bounded.value <= free.value - 1e-3
 
@@ -295,7 +295,7 @@ def test_words_change_the_answer_too(tmp_path: Path) -> None:
     X, y = words()
     model = ml.export(mixed(LogisticRegression()).fit(X, y), X, y, path=tmp_path / "m.npz")
 
-    found = [nearest_change(model, model.validator.row([colour, 50.0, -0.4])) for colour in ("red", "green", None)]
+    found = [nearest_change(model, model.validator.row([colour, 50.0, -0.4]))[0] for colour in ("red", "green", None)]
 
     assert {change.direction for change in found if change} >= {"is"} or all(found)
     for colour, change in zip(("red", "green", None), found, strict=True):

@@ -28,14 +28,6 @@ from tests.passengers import LABELS, TABLE, TEST, TRAIN, by_column, filled, fore
 
 TWO, THREE, QUANTITY = load_breast_cancer, load_wine, load_diabetes
 WORDS = "passengers"
-# Those that other parts of the work bring; a mark that is no longer true fails.
-NOT_YET = {
-    "LogisticRegression, two classes", "LogisticRegression, three classes", "LinearSVC, calibrated", "Ridge", "Lasso",
-    "ElasticNet", "LinearRegression", "GaussianNB", "scaler and LogisticRegression", "words and LogisticRegression",
-    "FixedThresholdClassifier", "TunedThresholdClassifierCV", "XGBClassifier", "XGBClassifier, three classes",
-    "XGBRegressor", "LGBMClassifier", "LGBMClassifier, three classes", "LGBMRegressor", "CatBoostClassifier",
-    "CatBoostRegressor",
-}  # fmt: skip
 
 
 def installed(package: str, kind: str, **parameters: Any) -> Any:
@@ -142,9 +134,6 @@ def exported(make: Callable[[], Any], kind: Any, path: Path) -> tuple[Any, Any, 
 @pytest.mark.parametrize("name", ESTIMATORS)
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:lbfgs failed")
 def test_an_estimator_of_a_notebook_is_exported(tmp_path: Path, name: str, request: pytest.FixtureRequest) -> None:
-    if name in NOT_YET:
-        request.applymarker(pytest.mark.xfail(raises=ml.errors.MLError, reason="not there yet", strict=True))
-
     estimator, model, test = exported(*ESTIMATORS[name], tmp_path)
 
     samples = test.astype(object).where(test.notna(), None).to_numpy() if hasattr(test, "columns") else test
@@ -170,4 +159,3 @@ def test_an_estimator_that_is_not_taken_is_named(tmp_path: Path, name: str) -> N
 
 def test_the_list_is_as_long_as_promised() -> None:
     assert len(ESTIMATORS) >= 40
-    assert set(ESTIMATORS) >= NOT_YET

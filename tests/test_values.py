@@ -14,6 +14,7 @@ from ml.model.card import TrainedFeature
 from ml.model.sample import FieldError, InvalidSample, Note, Validator
 from ml.model.values import UNKNOWN, UnknownWord, no_value_text
 from ml.tables.dataset import MAX_CHOICES, Feature
+from ml.tables.numbers import json_numbers, plain_numbers
 
 SPECIES = ("Adelie", "Chinstrap", "Gentoo", "été")
 
@@ -343,3 +344,24 @@ def test_there_are_as_many_choices_as_a_category_may_have() -> None:
     choices = tuple(map(str, range(MAX_CHOICES)))
 
     assert [read(choice, choices=choices) for choice in choices] == list(range(MAX_CHOICES))
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 10**40), min_size=1))
+def test_the_numbers_of_a_column_have_the_bits_that_float_gives(numbers: list[float]) -> None:
+    cells = [repr(number) for number in numbers]
+
+    read = json_numbers(cells)
+
+    assert read is not None
+    assert read.tolist() == [float(cell) for cell in cells]
+    both = plain_numbers([cells, cells[::-1]])
+    assert both is not None
+    assert both.tolist() == [[float(one), float(other)] for one, other in zip(cells, cells[::-1], strict=True)]
+
+
+@pytest.mark.parametrize(
+    "cell", ["", "1,5", "null", "true", "[1]", '"1"', "+5", ".5", "nan", "1e999", "\u0663", "\udcff"]
+)
+def test_a_cell_that_is_no_number_of_json_has_to_be_read_otherwise(cell: str) -> None:
+    assert json_numbers([cell]) is None
+    assert json_numbers(["1", cell, "2"]) is None

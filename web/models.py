@@ -28,9 +28,6 @@ from web.settings import ROOT, Settings
 SETTLE_S = 0.05
 # A file system that takes longer than this is logged: it may be a network file system that never answers.
 SLOW_S = 5.0
-# While a model is loaded, the event loop gets the interpreter back after so long instead of after 5 ms. Measured with a
-# client that asks every 5 ms while models load over and over: p99 5 ms, not 11.
-SWITCH_S = 0.0005
 
 logger = logging.getLogger("web")
 
@@ -245,14 +242,11 @@ class ModelWatcher:
             self._asked.clear()
             if self._is_over:
                 return
-            usual_s = sys.getswitchinterval()
-            sys.setswitchinterval(SWITCH_S)
             self._checking_since, self._checking_since_s = time.time(), time.monotonic()
             try:
                 change = self._file.check(even_if_unchanged=is_asked)
             finally:
                 self._checking_since_s = 0.0
-                sys.setswitchinterval(usual_s)
             if change is not None:
                 with suppress(RuntimeError):  # the loop is closed
                     self._loop.call_soon_threadsafe(self._deliver, change)

@@ -8,7 +8,6 @@ from time import perf_counter
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import request_response
 from starlette.types import Receive, Scope, Send
 
 from ml.model.sample import InvalidSample
@@ -28,7 +27,7 @@ from web.page.pages import (
     split_off,
 )
 from web.problems import Problem
-from web.requests import Representation, content_type_of, header_of, preferred_representation, query_of
+from web.requests import Representation, body_of, content_type_of, header_of, preferred_representation, query_of
 from web.responses import Content, entity_tag, headers_of, json_of
 from web.service import service_of
 
@@ -37,7 +36,7 @@ class Predict:
     """GET and POST /predict: one sample in the query, a form or JSON, or many in JSON."""
 
     def __init__(self, *, max_body_bytes: int, pending: Pending) -> None:
-        self._post = BodyLimit(request_response(_post), max_bytes=max_body_bytes, pending=pending)
+        self._post = BodyLimit(_post, max_bytes=max_body_bytes, pending=pending)
         self._page = Compressed(_get_page)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +64,13 @@ def _get(scope: Scope, representation: Representation) -> Response:
     return _respond(scope, fields, representation, options, tag=tag)
 
 
-async def _post(request: Request) -> Response:
+async def _post(scope: Scope, receive: Receive, send: Send) -> None:
+    # Starlette's `request_response` would look for errors here too, for 3 us.
+    response = await _answer(Request(scope, receive))
+    await response(scope, receive, send)
+
+
+async def _answer(request: Request) -> Response:
     refuse_compressed(request)
     content_type, _ = content_type_of(request.scope)
     if content_type in FORM_TYPES:
@@ -95,7 +100,7 @@ def _refuse_other_text(form: Mapping[str, str]) -> None:
 async def _answer_json(request: Request) -> Response:
     service = service_of(request.scope)
     model, most = service.model, service.settings.max_samples
-    body = decoder.decode_request(await request.body(), max_values=most * len(model.features))
+    body = decoder.decode_request(await body_of(request.receive), max_values=most * len(model.features))
     if (body.sample is msgspec.UNSET) == (body.samples is msgspec.UNSET):
         raise Problem(422, 'a request has either "sample" or "samples"')
     if body.sample is not msgspec.UNSET:

@@ -11,7 +11,8 @@ from urllib.parse import unquote_plus
 
 import msgspec
 from python_multipart.multipart import parse_options_header
-from starlette.types import Scope
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
 
 from ml.model.values import Repeated
 from web.problems import Problem
@@ -71,9 +72,26 @@ def header_of(scope: Scope, name: bytes) -> bytes:
     return b""
 
 
+async def body_of(receive: Receive) -> bytes:
+    """Return the body of a request, which comes in one piece if it is short: Starlette takes 4 us for that.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+    pieces: list[bytes] = []
+    while (message := await receive())["type"] == "http.request":
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+    raise ClientDisconnect
+
+
 def content_type_of(scope: Scope) -> tuple[bytes, dict[bytes, bytes]]:
     """Return the media type of the body in lower case, and its parameters."""
-    media_type, parameters = parse_options_header(header_of(scope, b"content-type").decode("latin-1"))
+    header = header_of(scope, b"content-type")
+    if b";" not in header:  # as most do not have parameters
+        return header.strip().lower(), {}
+    media_type, parameters = parse_options_header(header.decode("latin-1"))
     return media_type.lower(), parameters
 
 

@@ -151,11 +151,13 @@ def explain(model: Classifier, row: Sequence[float], *, goal: float | None) -> E
     return Explanation(model.predict(row).label, tuple(ranges), _nearest(model, row, borders), is_whole)
 
 
-def nearest_change(model: Classifier, row: Sequence[float], *, goal: float | None) -> Change | None:
-    """Return the nearest change of a single feature within its training range that changes the label of `row`."""
+def nearest_change(model: Classifier, row: Sequence[float], *, goal: float | None) -> tuple[Change | None, bool]:
+    """Return the nearest change of a single feature within its training range that changes the label of `row`, and that
+    all of that range was searched.
+    """
     if not model.labels and goal is None:
-        return None
-    return _nearest(model, row, Borders(model, row, goal))
+        return None, True
+    return _nearest(model, row, Borders(model, row, goal)), True
 
 
 def _shown(value: float | None) -> float | None:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import logging
 import struct
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.cuts import BELOW_CHOICES, Cuts, cut_of
 from ml.model.forest import FIRST_CHOICE_CELL, LEAF, NO_VALUE_CELL, UNKNOWN_CELL, Forest
+from ml.model.lines import Lines, intervals
 from ml.model.masks import masks_of
 
 # Rows of a block stay in a core's own cache while all trees look at them.
@@ -25,34 +28,63 @@ BLOCK_BYTES = 2**18
 MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 64, 4096
 # Fewer rows are not faster as bits.
 MASK_ROWS = 64
+# Leaf values that are added up for the answers along the features of a row: a millisecond for each million.
+MAX_LINE_VALUES = 4_000_000
 # After so long compiling is reported.
 SILENT_S = 0.5
 
 logger = logging.getLogger("ml")
 
 
+class Kernels(NamedTuple):
+    """The modules of compiled loops: those that answer rows, and those that explain an answer."""
+
+    rows: ModuleType
+    explanations: ModuleType
+
+
 @cache
-def kernels() -> ModuleType | None:
+def kernels() -> Kernels | None:
     """Return the compiled loops; None, and one warning, where nothing can be compiled."""
     try:
-        from ml.model import kernels
+        from ml.model import explanation_kernels, kernels
     # A host may lack the package, or forbid memory that is written and run (systemd's MemoryDenyWriteExecute).
     except (ImportError, OSError) as error:
         logger.warning("numba cannot be used (%s): large forests are evaluated by NumPy, which is slower", error)
         return None
     try:
-        for function in (kernels.walk, kernels.walk_one, kernels.masks, kernels.shapley):
+        for function in (
+            kernels.walk, kernels.walk_one, kernels.masks,
+            explanation_kernels.branches, explanation_kernels.along, explanation_kernels.shapley,
+        ):  # fmt: skip
             function.enable_caching()
     except RuntimeError:
         logger.warning("compiled code cannot be kept: neither its own folder nor NUMBA_CACHE_DIR can be written to")
-    return kernels
+    return Kernels(kernels, explanation_kernels)
+
+
+@contextmanager
+def _missing(module: str) -> Iterator[None]:
+    """Let a module that was not imported yet be none that can be imported.
+
+    The first function makes numba look for SciPy's linear algebra, which nothing here uses: 0.2 s and 20 MB.
+    """
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # as the import system has it
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 class Compiled:
     """Evaluates rows by walking down the trees in compiled code, and small trees of many rows by bits."""
 
-    def __init__(self, forest: Forest, cuts: Cuts, code: ModuleType) -> None:
+    def __init__(self, forest: Forest, cuts: Cuts, code: Kernels) -> None:
         self._code = code
+        self._n_trees = forest.n_trees
         self._starts = forest.starts()
         self._dtype = forest.dtype
         # Numbers are cast in a third of the time that NumPy takes for a list of them.
@@ -76,6 +108,7 @@ class Compiled:
             max(BLOCK_BYTES // (np.dtype(self._dtype).itemsize * forest.n_features), MIN_BLOCK_ROWS), MAX_BLOCK_ROWS
         )
         self._masked = masks_of(forest)
+        self._branch_room = 64 * self._n_trees
         self._warm(forest.n_features)
 
     def _warm(self, n_features: int) -> None:
@@ -85,10 +118,12 @@ class Compiled:
         timer.daemon = True
         timer.start()
         try:
-            self.one([0.0] * n_features)
+            with _missing("scipy.linalg"):
+                self.one([0.0] * n_features)
             self.batch(np.zeros((MASK_ROWS, n_features), dtype=self._dtype))
             if self._masked is not None:
                 self.batch(np.zeros((1, n_features), dtype=self._dtype))
+            self.lines([0.0] * n_features)
         finally:
             timer.cancel()
 
@@ -103,7 +138,7 @@ class Compiled:
         for feature in self._categories:
             if values[feature] <= BELOW_CHOICES:
                 values[feature] = np.nan
-        self._code.walk_one(*self._walked, values, sums, *self._options)
+        self._code.rows.walk_one(*self._walked, values, sums, *self._options)
         return sums
 
     def batch(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -118,15 +153,47 @@ class Compiled:
             cells = np.clip(words, -1, self._last_choice) + FIRST_CHOICE_CELL
             rows[:, self._by_sets] = np.where(np.isnan(words), NO_VALUE_CELL, cells)
         if self._masked is not None and len(rows) >= MASK_ROWS:
-            blocks = -(-len(rows) // self._code.BLOCK_ROWS) * self._code.BLOCK_ROWS
+            blocks = -(-len(rows) // self._code.rows.BLOCK_ROWS) * self._code.rows.BLOCK_ROWS
             columns = np.zeros((rows.shape[1], blocks), dtype=self._dtype)
             columns[:, : len(rows)] = rows.T
             by_output = np.repeat(self._starts[:, None], blocks, axis=1)
-            self._code.masks(*self._masked, columns, by_output)
+            self._code.rows.masks(*self._masked, columns, by_output)
             return np.ascontiguousarray(by_output[:, : len(rows)].T)
         sums = np.repeat(self._starts[None], len(rows), axis=0)
-        self._code.walk(*self._walked, np.ascontiguousarray(rows), sums, self._block, *self._options)
+        self._code.rows.walk(*self._walked, np.ascontiguousarray(rows), sums, self._block, *self._options)
         return sums
+
+    def lines(self, row: Sequence[float]) -> Lines | None:
+        """Return the sums along each feature, the other values held; None where a row may lack a value, as all do that
+        have words, or where that would take more than some milliseconds.
+
+        Of all cuts of a feature only those count that a tree meets on its way with this row. They are mostly few:
+        answers along all features of a row take as long as those to some hundred rows.
+        """
+        gaps, _, output_of = self._options
+        if gaps:
+            return None
+        features, trees, lows, highs, found, own = self._branches(np.array(row, dtype=self._dtype))
+        starts, stops, lines = intervals(features, lows, highs, len(row), self._starts)
+        leaves = self._walked[-1]
+        if len(lines.sums) * leaves.shape[1] * self._n_trees > MAX_LINE_VALUES:
+            return None
+        self._code.explanations.along(leaves, own, trees, starts, stops, found, output_of, lines.sums)
+        return lines
+
+    def _branches(self, row: NDArray[np.floating[Any]]) -> tuple[NDArray[Any], ...]:
+        """Return what `explanation_kernels.branches` finds."""
+        nodes, roots, leaf_of, _ = self._walked
+        own = np.empty(self._n_trees, dtype=np.int32)
+        room = self._branch_room
+        features, trees, found = (np.empty(room, dtype=np.int32) for _ in range(3))
+        lows, highs = (np.empty(room, dtype=self._dtype) for _ in range(2))
+        arrays = row, own, features, trees, lows, highs, found
+        count = self._code.explanations.branches(nodes, roots, leaf_of, *arrays)
+        if count > room:
+            self._branch_room = count
+            return self._branches(row)
+        return features[:count], trees[:count], lows[:count], highs[:count], found[:count], own
 
 
 def _cell(value: float, last_choice: int) -> float:

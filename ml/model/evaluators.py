@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from ml.model.decision_table import DecisionTable, LabelGrid
 from ml.model.forest import LEAF, Forest
 from ml.model.labelling import Labelling
 from ml.model.linear import Linear
+from ml.model.lines import Lines
 from ml.model.links import LINKS, expit
 from ml.model.scores import Scores
 from ml.model.walk import Walk
@@ -65,14 +66,20 @@ class Batch:
         return self.outputs[:, 0]
 
 
+FindLines = Callable[[Sequence[float]], tuple[Lines, Batch] | None]
+"""Returns the sums along each feature through a row, and their answers; None if that would take too long."""
+
+
 class Evaluator(Protocol):
     """A compiled forest. All evaluators give the same bits; they differ in speed and in the forests that fit.
 
     Attributes:
         grid: the label of each cell of a decision table; None for other evaluators and more labels than a byte names.
+        lines: finds the answers along each feature through a row; None where rows have to be asked for instead.
     """
 
     grid: LabelGrid | None
+    lines: FindLines | None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         """Return the answer to one row of float64 values, whose ranks among the cuts may be known already."""
@@ -150,6 +157,7 @@ class _ByCell:
         self._table = table
         self._answers = answers.of_rows(table.sums)
         self.grid = table.label_grid(self._answers.indices) if 0 < len(labels) <= LabelGrid.MAX_LABELS else None
+        self.lines: FindLines | None = None
         self._predictions = answers.each(self._answers)
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
@@ -174,6 +182,7 @@ class ByTree:
         self._trees = trees
         self._answers = answers
         self.grid: LabelGrid | None = None
+        self.lines: FindLines | None = self._lines if isinstance(trees, Compiled) else None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         return self._answers.of_row(self._trees.one(row, ranks))
@@ -186,6 +195,11 @@ class ByTree:
 
     def sums(self, rows: Rows) -> NDArray[np.floating[Any]]:
         return self._trees.batch(rows)
+
+    def _lines(self, row: Sequence[float]) -> tuple[Lines, Batch] | None:
+        assert isinstance(self._trees, Compiled)
+        lines = self._trees.lines(row)
+        return None if lines is None else (lines, self._answers.of_rows(lines.sums))
 
 
 def compile_forest(
@@ -247,6 +261,7 @@ class ByScores:
         self._scores = scores
         self._labels = labels
         self.grid: LabelGrid | None = None
+        self.lines: FindLines | None = None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         return self.predict_each(np.array([row], dtype=np.float64))[0]

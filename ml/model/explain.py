@@ -1,29 +1,21 @@
 """Explanations of an answer: its ranges and its nearest change, computed exactly from the compiled model.
 
 What is here is for forests; `ml.model.borders` has the same for models without cuts.
-
-A forest's answer along one feature can change only at that feature's cuts. One row between each two neighboring cuts,
-all else held, is therefore enough for one feature, and the combinations of two features' rows for their plane.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
-
-import msgspec
-import numpy as np
 
 from ml.model import borders
 from ml.model.changes import Change, Direction, Explanation, Range
 from ml.model.classifier import Classifier
+from ml.model.ends import Ends, ends_of
 from ml.model.thresholds import edge, number, shortest
 from ml.tables.numbers import LARGEST
 
 MAX_ROWS = 4_096
-# Rows of many features are long: this many numbers take 16 MB as float64, and a fraction of a second to answer.
-MAX_VALUES = 2_000_000
 
 
 def explain(
@@ -33,13 +25,14 @@ def explain(
 
     Args:
         row: as the validator returns it.
-        max_rows: at most about this many rows are evaluated; on wide models the search then stops short of the ends,
-            and on very wide ones it leaves out the least important features.
+        max_rows: at most about this many rows are evaluated, of models that cannot be searched as a whole (those with
+            gaps or words, and those that NumPy evaluates): the search then stops short of the ends, and in very wide
+            ones it leaves out the least important features.
         goal: of a quantity, what a change has to reach, or to fall below; it has a range and a change with one only.
     """
     if model.scores is not None:
         return borders.explain(model, row, goal=goal)
-    ends = _ends(model, row, max_rows=max_rows, goal=goal)
+    ends = ends_of(model, row, max_rows=max_rows, goal=goal)
     ranges = []
     for feature, found in enumerate(ends):
         cuts, lowest = model.cuts.values[feature], int(model.cuts.has_missing[feature])
@@ -67,8 +60,9 @@ def nearest_change(
     max_rows: int = MAX_ROWS,
     ranks: Sequence[int] | None = None,
     goal: float | None = None,
-) -> Change | None:
-    """Return the nearest change of a single feature that changes the label of `row`, or None.
+) -> tuple[Change | None, bool]:
+    """Return the nearest change of a single feature that changes the label of `row`, if one was found, and whether all
+    values were searched.
 
     Args:
         max_rows, goal: as for `explain`.
@@ -81,103 +75,19 @@ def nearest_change(
         ranks = ranks or model.cuts.ranks_of(row)
         found = model.grid.nearest_other(row, ranks, bounds=bounds, spans=model.spans)
         if found is None:
-            return None
+            return None, True
         feature, rank, label = found
         change = _change(model, feature, value=row[feature], rank=rank, label=model.labels[label])
         if change is not None:
-            return change
+            return change, True
     # Without a grid, or where limits forbid the nearest one, all changes are compared.
-    return _nearest(model, row, _ends(model, row, max_rows=max_rows, goal=goal))
+    ends = ends_of(model, row, max_rows=max_rows, goal=goal)
+    # A number without a value has no end that could have been missed.
+    searched_all = all(end.searched_all or math.isnan(value) for value, end in zip(row, ends, strict=True))
+    return _nearest(model, row, ends), searched_all
 
 
-class _Ends(msgspec.Struct, frozen=True):
-    """The ranks of the nearest intervals below and above a row's own, along one feature, in which the label differs.
-
-    Where there is none the label is None, and the rank is one beyond what was searched. A category has, instead, the
-    positions of the choices with the same label, and the most frequent choice with another one, and that label.
-    """
-
-    low: int
-    low_label: int | None
-    high: int
-    high_label: int | None
-    searched_all: bool
-    same: tuple[int, ...] = ()
-    other: tuple[int, int] | None = None
-
-
-# The labels along one feature, by rank, from the first of these ranks on.
-_Line = tuple[int, Sequence[int]]
-
-
-def _ends(model: Classifier, row: Sequence[float], *, max_rows: int, goal: float | None) -> list[_Ends]:
-    """Return the ends of the row's own label along each feature; without a goal, a quantity has none."""
-    ranks = model.cuts.ranks_of(row)
-    if model.grid is not None:
-        lines: list[_Line] = [(0, line) for line in model.grid.lines(ranks)]
-    elif model.labels or goal is not None:
-        lines = _searched(model, row, ranks, max_rows=max_rows, goal=goal)
-    else:
-        lines = [(rank, b"\0") for rank in ranks]
-    return [
-        _choice_ends(model, feature, line, rank) if model.features[feature].choices
-        else _number_ends(line, rank, lowest=int(model.cuts.has_missing[feature]), size=model.cuts.sizes[feature])
-        for feature, (line, rank) in enumerate(zip(lines, ranks, strict=True))
-    ]  # fmt: skip
-
-
-def _number_ends(line: _Line, rank: int, *, lowest: int, size: int) -> _Ends:
-    """Return the ends along a number with `size` cuts; `lowest` is its first rank that is not that of no value."""
-    first, labels = line
-    after = first + len(labels)
-    if rank < lowest:
-        return _Ends(lowest - 1, None, size + 1, None, searched_all=False)
-    own = labels[rank - first]
-    low = next((at for at in range(rank - 1, max(first, lowest) - 1, -1) if labels[at - first] != own), None)
-    high = next((at for at in range(rank + 1, after) if labels[at - first] != own), None)
-    return _Ends(
-        max(first, lowest) - 1 if low is None else low,
-        None if low is None else labels[low - first],
-        after if high is None else high,
-        None if high is None else labels[high - first],
-        searched_all=(low is not None or first <= lowest) and (high is not None or after > size),
-    )
-
-
-def _choice_ends(model: Classifier, feature: int, line: _Line, rank: int) -> _Ends:
-    """Return the choices of a category by their labels."""
-    trained, (first, labels) = model.features[feature], line
-    own = labels[rank - first]
-    places = [model.cuts.rank(feature, choice) - first for choice in range(len(trained.choices))]
-    found = {choice: labels[at] for choice, at in enumerate(places) if 0 <= at < len(labels)}
-    other = max((c for c, label in found.items() if label != own), key=trained.counts.__getitem__, default=None)
-    return _Ends(
-        -1, None, model.cuts.sizes[feature] + 1, None, searched_all=len(found) == len(places),
-        same=tuple(choice for choice, label in found.items() if label == own),
-        other=None if other is None else (other, found[other]),
-    )  # fmt: skip
-
-
-def _searched(
-    model: Classifier, row: Sequence[float], ranks: Sequence[int], *, max_rows: int, goal: float | None
-) -> list[_Line]:
-    """Return the searched line along each feature; where nothing is searched, the row's own interval."""
-    spans = _spans(model, ranks, max_rows=min(max_rows, MAX_VALUES // len(ranks)))
-    starts = np.cumsum([0, *(last - first + 1 for first, last in spans.values())]).tolist()
-    # The row itself comes last.
-    rows = np.tile(np.array(row, dtype=model.cuts.dtype), (starts[-1] + 1, 1))
-    for start, (feature, (first, last)) in zip(starts, spans.items(), strict=False):
-        rows[start : start + last - first + 1, feature] = model.cuts.between(feature, row[feature])[first : last + 1]
-    batch = model.predict_batch(rows)
-    labels = (batch.indices if goal is None else batch.values >= goal).tolist()
-    lines = {feature: labels[start:stop] for feature, (start, stop) in zip(spans, pairwise(starts), strict=True)}
-    return [
-        (spans[feature][0], lines[feature]) if feature in spans else (rank, labels[-1:])
-        for feature, rank in enumerate(ranks)
-    ]
-
-
-def _nearest(model: Classifier, row: Sequence[float], ends: Sequence[_Ends]) -> Change | None:
+def _nearest(model: Classifier, row: Sequence[float], ends: Sequence[Ends]) -> Change | None:
     """Return the nearest of the changes that the ends stand for and the limits allow."""
     found: list[tuple[float, int, int, int]] = []
     for feature, (value, end, bounds, span) in enumerate(zip(row, ends, model.cuts.bounds, model.spans, strict=True)):
@@ -195,26 +105,6 @@ def _nearest(model: Classifier, row: Sequence[float], ends: Sequence[_Ends]) -> 
         if change is not None:
             return change
     return None
-
-
-def _spans(model: Classifier, ranks: Sequence[int], *, max_rows: int) -> dict[int, tuple[int, int]]:
-    """Return the first and last interval to search, by feature: all of them if that takes at most `max_rows`."""
-    sizes = model.cuts.sizes
-    used = [feature for feature, size in enumerate(sizes) if size]
-    if sum(sizes) + len(used) <= max_rows:
-        return {feature: (0, sizes[feature]) for feature in used}
-    used.sort(key=lambda feature: -model.features[feature].importance)
-    reach = max(1, max_rows // (2 * len(used)))
-    spans: dict[int, tuple[int, int]] = {}
-    for feature in used:
-        first, last = max(0, ranks[feature] - reach), min(sizes[feature], ranks[feature] + reach)
-        if model.features[feature].choices:
-            first, last = 0, sizes[feature]
-        max_rows -= last - first + 1
-        if max_rows < 0 and spans:
-            break
-        spans[feature] = (first, last)
-    return spans
 
 
 def _change(model: Classifier, feature: int, *, value: float, rank: int, label: str) -> Change | None:

@@ -77,7 +77,7 @@ class Contributions:
         values = np.zeros((forest.n_features, forest.n_sums))
         if self._code is not None:
             points, weights = _rules(min(self._depth, forest.n_features))
-            self._code.shapley(
+            self._code.explanations.shapley(
                 forest.roots, forest.feature, forest.left, forest.right, self._share, goes_left, self._leaf,
                 self._values, self._sum_of, points, weights, self._depth, values,
             )  # fmt: skip

@@ -13,7 +13,7 @@ from ml.tables.contents import is_marker_of_numbers, marker_spellings
 from ml.tables.dataset import Feature, boolean_text
 from ml.tables.headers import composed
 from ml.tables.marks import Marks, Written, both_readings, number_in, same_unit, written
-from ml.tables.numbers import MAX_NUMBER_CHARACTERS, NotANumber, is_digits, plain_numbers, shown_number
+from ml.tables.numbers import MAX_NUMBER_CHARACTERS, NotANumber, is_digits, json_numbers, plain_numbers, shown_number
 
 _OPEN_COMMA = re.compile(r"^\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*$", re.MULTILINE)
 # In a row, a word that is not among the choices.
@@ -126,6 +126,8 @@ class CellReader:
                 return None
             cells = [cell.replace(",", ".") for cell in cells] if "," in whole else cells
         gaps = self._gaps.intersection(cells)
+        if not gaps and (plain := json_numbers(cells)) is not None:
+            return plain
         try:
             texts = (math.nan if cell in gaps else float(cell) for cell in cells) if gaps else map(float, cells)
             numbers = np.fromiter(texts, dtype=np.float64, count=len(cells))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,7 @@ MAX_NUMBER_CHARACTERS = 64
 _NUMBER = re.compile(r"[+-]?(?:[0-9]++[.,]?[0-9]*+|[.,][0-9]++)(?:[eE][+-]?[0-9]++)?")
 _HALF_TYPED = re.compile(r"[+-]?[.,]?|[+-]?(?:[0-9]++[.,]?[0-9]*+|[.,][0-9]++)[eE][+-]?")
 _MINUS_SIGN = "\u2212"
+_json_numbers = msgspec.json.Decoder(list[float])
 
 
 class NotANumber(ValueError):
@@ -112,13 +115,29 @@ def plain_numbers(columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | Non
     float() reads a plain number as `number_of` does, several times as fast; what it reads beyond that is sorted out:
     digits of other scripts, underscores and overlong text. Infinities and NaN are not.
     """
-    rows = np.empty((len(columns[0]), len(columns)))
-    try:
-        for number, column in enumerate(columns):
-            text = "".join(column)
-            if "_" in text or not text.isascii() or max(map(len, column)) > MAX_NUMBER_CHARACTERS:
-                return None
-            rows[:, number] = np.fromiter(map(float, column), dtype=np.float64, count=len(column))
-    except ValueError:
+    cells = [*itertools.chain.from_iterable(columns)]
+    if max(map(len, cells), default=0) > MAX_NUMBER_CHARACTERS:
         return None
-    return rows
+    numbers = json_numbers(cells)
+    if numbers is None:
+        text = "".join(cells)
+        if "_" in text or not text.isascii():
+            return None
+        try:
+            numbers = np.fromiter(map(float, cells), dtype=np.float64, count=len(cells))
+        except ValueError:
+            return None
+    return numbers.reshape(len(columns), -1).T
+
+
+def json_numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
+    """Return the numbers in cells that are all written as JSON has them, as most are; else None.
+
+    The bits are those of float(), in a quarter of its time.
+    """
+    try:
+        numbers = _json_numbers.decode(",".join(cells).join("[]"))
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+    # A cell with a comma is more than one.
+    return np.array(numbers) if len(numbers) == len(cells) else None

@@ -8,6 +8,7 @@ import sys
 
 from . import (
     attack,
+    batches,
     connections,
     endpoints,
     forests,
@@ -32,6 +33,7 @@ PARTS = {
     "stream": stream,
     "connections": connections,
     "attack": attack,
+    "batches": batches,
     "replace": replace,
     "start": start,
     "soak": soak,

@@ -96,12 +96,12 @@ def _result(kind: str, waits: Sequence[Waits], quiet: Sequence[Waits]) -> Result
     )
 
 
-def typed(running: server.Server, queries: Sequence[str], *, seconds: float) -> Waits:
-    """Let ten people type for this long."""
+def typed(running: server.Server, queries: Sequence[str], *, seconds: float, people: int = PEOPLE) -> Waits:
+    """Let people type for this long."""
 
     async def type_all() -> list[list[float]]:
-        people = [_type(running.port, queries[number::PEOPLE], number, seconds=seconds) for number in range(PEOPLE)]
-        return await asyncio.gather(*people)
+        typing = [_type(running.port, queries[number::people], number, seconds=seconds) for number in range(people)]
+        return await asyncio.gather(*typing)
 
     waits = sorted(wait for person in uvloop.run(type_all()) for wait in person)
     return Waits(waits[int(len(waits) * 0.99)], waits[-1], running.resident_mb())

@@ -61,9 +61,9 @@ def _json_shows(content: bytes, prediction: Prediction, subject: Subject) -> boo
 
 FORMS = (
     # With the map, the picture and the nearest change in it.
-    Form("GET fragment", "GET", {"HX-Request": "true"}, _fragment_shows, 0.30),
+    Form("GET fragment", "GET", {"HX-Request": "true"}, _fragment_shows, 0.33),
     Form("GET JSON", "GET", {"Accept": "application/json"}, _json_shows, 0.45),
-    Form("POST JSON", "POST", {"Content-Type": "application/json"}, _json_shows),
+    Form("POST JSON", "POST", {"Content-Type": "application/json"}, _json_shows, 0.40),
 )
 
 

@@ -1,11 +1,18 @@
-"""Many samples at once, in slices: between two slices the event loop serves other clients."""
+"""Many samples at once: their text in slices, between which the event loop serves other clients, and more predictions
+than a slice has beside the event loop, in threads.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import chain
 from time import perf_counter
 from types import MappingProxyType
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -13,7 +20,7 @@ from msgspec import UNSET, Raw, UnsetType, structs
 from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
-from ml.model.evaluators import Batch
+from ml.model.evaluators import Batch, Prediction
 from ml.model.sample import MAX_ERRORS, InvalidSample, Note, note_of
 from ml.model.values import UNKNOWN
 from web.api.decoder import decode_sample
@@ -22,6 +29,14 @@ from web.api.messages import PredictionsFrame, QuantitiesFrame, SamplesNote
 from web.metrics.channel import Channel, outcomes_of
 from web.problems import Problem, SampleError
 
+Rows = NDArray[np.float32] | NDArray[np.float64]
+Result = TypeVar("Result")
+
+# With more of them the event loop would wait longer for the interpreter's lock (see `web.app.SWITCH_S`).
+MOST_THREADS = 4
+# A thread is asked for so many slices at once, some 16 ms: between two pieces other clients have their turn, and the
+# work for a client that has left ends.
+SLICES_A_PIECE = 8
 # Reading a value takes some 0.3 us, writing one less: a slice stays near a millisecond.
 VALUES_A_SLICE = 4_096
 
@@ -64,18 +79,48 @@ def slices(model: Classifier, n_rows: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, n_rows, step))
 
 
-async def predict(model: Classifier, rows: NDArray[np.float64] | NDArray[np.float32], channel: Channel) -> Batch:
+@cache
+def threads() -> ThreadPoolExecutor:
+    """Return the threads of this process for what takes long: its large batches and files, which wait in one queue."""
+    return ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS), "batch")
+
+
+async def in_thread(function: Callable[..., Result], *arguments: object) -> Result:
+    """Return what a function returns, called beside the event loop when a thread is free.
+
+    Who is cancelled meanwhile leaves the queue; a call that has begun goes on to its end, so it takes milliseconds.
+    """
+    return await asyncio.get_running_loop().run_in_executor(threads(), function, *arguments)
+
+
+async def predict(model: Classifier, rows: Rows, channel: Channel) -> Batch:
     """Return the answers to rows, shape (n, n_features); the channel counts the time alone."""
-    parts = []
-    for start in range(0, max(1, len(rows)), model.slice_rows):
-        if start:
-            await asyncio.sleep(0)
-        started = perf_counter()
-        parts.append(model.predict_batch(rows[start : start + model.slice_rows]))
-        channel.model_time(started)
+    parts = await _answers(model, model.predict_batch, rows, channel)
     if len(parts) == 1:
         return parts[0]
     return Batch(np.concatenate([p.indices for p in parts]), np.concatenate([p.outputs for p in parts]))
+
+
+async def _answers(model: Classifier, function: Callable[[Rows], Result], rows: Rows, channel: Channel) -> list[Result]:
+    """Return the answers of a model's function to pieces of rows: to a small batch at once, else in threads."""
+    if len(rows) <= model.slice_rows:
+        started = perf_counter()
+        answers = function(rows)
+        channel.model_time(perf_counter() - started)
+        return [answers]
+    parts = []
+    step = model.slice_rows * SLICES_A_PIECE
+    for start in range(0, len(rows), step):
+        answers, seconds = await in_thread(_timed, function, rows[start : start + step])
+        channel.model_time(seconds)
+        parts.append(answers)
+    return parts
+
+
+def _timed(function: Callable[[Rows], Result], rows: Rows) -> tuple[Result, float]:
+    started = perf_counter()
+    answers = function(rows)
+    return answers, perf_counter() - started
 
 
 async def encode_answers(
@@ -91,16 +136,15 @@ async def encode_answers(
     """
     encoder, notes_of = encoder_of(model), model.validator.notes
     items: list[bytes] = []
+    predictions: list[Prediction] = [*chain.from_iterable(await _answers(model, model.predict_each, rows, channel))]
+    channel.many(model, rows, outcomes_of(model, predictions))
     for part in slices(model, len(rows)):
-        started = perf_counter()
-        predictions = model.predict_each(rows[part])
-        channel.model_time(started)
-        channel.many(model, rows[part], outcomes_of(model, predictions))
         listed: list[Sequence[float]] = rows[part].tolist()
         if unknown:
             listed = [unknown.get(index, row) for index, row in enumerate(listed, part.start)]
         items += [
-            encoder.batch_item(prediction, notes_of(row)) for prediction, row in zip(predictions, listed, strict=True)
+            encoder.batch_item(prediction, notes_of(row))
+            for prediction, row in zip(predictions[part], listed, strict=True)
         ]
         await asyncio.sleep(0)
     return encoder.batch(items)

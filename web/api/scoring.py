@@ -20,15 +20,18 @@ from ml.tables.encoding import TextDecoder, encoding_named
 from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.layout import Place
 from ml.tables.marks import Marks, marks_named
+from web.api import batch
 from web.api.upload import Spool, too_large
 from web.api.workbook import Workbook
 from web.metrics.channel import Channel, outcomes_of
 from web.problems import Problem
 from web.settings import Settings
 
-# Text that is looked at in one go, and cells that leave in one go: each takes about a millisecond.
+# Text that is looked at in one go takes about a millisecond; more of it comes in larger pieces, each in a thread.
 SLICE_CHARACTERS = 2**14
-SLICE_CELLS = 2**12
+PIECE_CHARACTERS = 2**18
+# Cells that leave in one go: a thread keeps the interpreter while it reads their numbers, for a millisecond.
+PART_CELLS = 2**14
 _UTF_8 = (b"", b"utf-8", b"utf8", b"us-ascii")
 
 OnAnswers = Callable[[NDArray[np.float64], NDArray[Any]], object]
@@ -68,15 +71,14 @@ class Uploads:
         finally:
             self._open -= 1
 
-    async def in_turn(self, parts: Iterator[Part]) -> AsyncIterator[Part]:
-        """Yield parts, each made when it is this file's turn; the event loop serves everybody else in between."""
-        while True:
-            async with self._turn:
-                part = next(parts, None)
-                await asyncio.sleep(0)
-            if part is None:
-                return
-            yield part
+    async def next_of(self, parts: Iterator[Part], *, in_thread: bool) -> Part | None:
+        """Return the next part, made in a thread or when it is this file's turn; None if there is none."""
+        if in_thread:
+            return await batch.in_thread(next, parts, None)
+        async with self._turn:
+            part = next(parts, None)
+            await asyncio.sleep(0)
+        return part
 
 
 class Scoring:
@@ -119,8 +121,10 @@ class Scoring:
         self._channel = channel
         self._on_answers = on_answers
         self._scorer = Scorer(
-            model, max_cells=SLICE_CELLS, guarded=True, strict=strict, place=place, marks=marks, predict=self._predict
+            model, max_cells=PART_CELLS, guarded=True, strict=strict, place=place, marks=marks, predict=self._predict
         )
+        # What a part's rows were answered, which is counted by the event loop.
+        self._answered: list[tuple[Classifier, NDArray[np.float64], NDArray[Any], float]] = []
         self._decoder = TextDecoder(encoding, found=found)
         self._start = b""  # of a file that may be of either kind
         self._is_text = place is not None
@@ -198,14 +202,14 @@ class Scoring:
     async def _finish_workbook(self, workbook: Workbook) -> AsyncIterator[Part]:
         async for block in workbook.blocks():
             yield Part("", 0)
-            async for part in self._in_turn(self._scorer.take(block)):
+            async for part in self._parts(self._scorer.take(block), in_thread=True):
                 yield part
 
     async def _finish_text(self) -> AsyncIterator[Part]:
         async for part in self._feed(self._decoder.decode(self._start, final=True)):
             yield part
         has_begun = self.place is not None
-        async for part in self._in_turn(self._scorer.finish()):
+        async for part in self._parts(self._scorer.finish(), in_thread=False):
             if not has_begun and self.place is not None:
                 has_begun = True
                 self._keep_tail()
@@ -217,18 +221,24 @@ class Scoring:
         return encoded(self.place.last_row(message, guarded=True)) if self.place else b""
 
     async def _feed(self, text: str) -> AsyncIterator[Part]:
-        for start in range(0, len(text), SLICE_CHARACTERS):
-            piece = text[start : start + SLICE_CHARACTERS]
+        for start in range(0, len(text), PIECE_CHARACTERS):
+            piece = text[start : start + PIECE_CHARACTERS]
             self._tail += piece
-            async for part in self._in_turn(self._scorer.feed(piece)):
+            async for part in self._parts(self._scorer.feed(piece), in_thread=len(piece) > SLICE_CHARACTERS):
                 yield part
             self._keep_tail()
 
     def _keep_tail(self) -> None:
         self._tail = self._tail[len(self._tail) - self._scorer.held_characters :]
 
-    async def _in_turn(self, parts: Iterator[Part]) -> AsyncIterator[Part]:
-        async for part in self._uploads.in_turn(parts):
+    async def _parts(self, parts: Iterator[Part], *, in_thread: bool) -> AsyncIterator[Part]:
+        """Yield parts, and count what is in them."""
+        while (part := await self._uploads.next_of(parts, in_thread=in_thread)) is not None:
+            for model, rows, outcomes, seconds in self._answered:
+                self._channel.model_time(seconds)
+                self._channel.many(model, rows, outcomes)
+                self._on_answers(rows, outcomes)
+            self._answered.clear()
             for row in part.bad:
                 self._channel.errors(row.errors)
             yield part
@@ -236,10 +246,7 @@ class Scoring:
     def _predict(self, model: Classifier, rows: NDArray[np.float64]) -> list[Prediction]:
         started = perf_counter()
         predictions = model.predict_each(rows)
-        self._channel.model_time(started)
-        outcomes = outcomes_of(model, predictions)
-        self._channel.many(model, rows, outcomes)
-        self._on_answers(rows, outcomes)
+        self._answered.append((model, rows, outcomes_of(model, predictions), perf_counter() - started))
         return predictions
 
 

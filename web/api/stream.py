@@ -11,12 +11,14 @@ from typing import NoReturn
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
+from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ml.model.classifier import Classifier
+from ml.model.evaluators import Batch
 from ml.model.sample import InvalidSample
 from web.api import batch, decoder
 from web.api.encoder import description_of, encoder_of
@@ -242,14 +244,25 @@ async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> 
         return _binary_error(UNSET, Problem(422, detail), metrics)
     rows = np.frombuffer(content, dtype="<f4").reshape(-1, len(model.features))
     answers = await batch.predict(model, rows, metrics.stream_binary)
-    outputs, outcomes = answers.outputs.astype("<f4"), outcomes_of(model, answers)
-    accepted = model.validator.accepts(rows)
+    # Of the largest frame that takes milliseconds as well.
+    is_large = len(rows) > model.slice_rows
+    outputs, accepted = (
+        await batch.in_thread(_packed, model, rows, answers) if is_large else _packed(model, rows, answers)
+    )
+    outcomes = outcomes_of(model, answers)
+    if accepted is not None:
+        rows, outcomes = rows[accepted], outcomes[accepted]
+    metrics.stream_binary.many(model, rows, outcomes)
+    return {"type": "websocket.send", "bytes": outputs}
+
+
+def _packed(model: Classifier, rows: NDArray[np.float32], answers: Batch) -> tuple[bytes, NDArray[np.bool_] | None]:
+    """Return the outputs for float32 rows, NaN where the validator refuses a row, and which it accepts; None is all."""
+    outputs, accepted = answers.outputs.astype("<f4"), model.validator.accepts(rows)
     if accepted.all():
-        metrics.stream_binary.many(model, rows, outcomes)
-    else:
-        outputs[~accepted] = np.nan
-        metrics.stream_binary.many(model, rows[accepted], outcomes[accepted])
-    return {"type": "websocket.send", "bytes": outputs.tobytes()}
+        return outputs.tobytes(), None
+    outputs[~accepted] = np.nan
+    return outputs.tobytes(), accepted
 
 
 def _first_category(model: Classifier) -> str:

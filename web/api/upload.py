@@ -18,7 +18,7 @@ logger = logging.getLogger("web")
 
 # How long an answer waits for its reader until the upload is read ahead.
 PATIENCE_S = 0.25
-READ_BYTES = 2**16
+READ_BYTES = 2**18
 
 
 class Spool:

@@ -89,9 +89,9 @@ class Channel:
                 self._count(label, count)
         self._inputs.watch(model, rows[:: -(-len(rows) // min(WATCHED_ROWS, self._inputs.most_rows))])
 
-    def model_time(self, started: float) -> None:
-        """Record the duration of the model's call for a slice of rows, which began at `started`."""
-        self._times.record(perf_counter() - started)
+    def model_time(self, seconds: float) -> None:
+        """Record the duration of the model's call for a slice of rows."""
+        self._times.record(seconds)
 
     def errors(self, errors: Iterable[FieldError]) -> None:
         """Count errors in samples."""

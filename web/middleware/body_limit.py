@@ -25,13 +25,12 @@ class BodyLimit:
         Raises:
             Problem: 413, the body is too long; 503, all bodies together are.
         """
-        too_long = Problem(413, f"the body has more than {self._max_bytes} bytes")
         declared = header_of(scope, b"content-length")
         if declared.isdigit():
             # int() refuses a number of thousands of digits, which is too large as well.
             length = int(declared[:20])
             if length > self._max_bytes:
-                raise too_long
+                raise self._too_long()
             if length <= _SHORT_BODY:
                 await self._app(scope, receive, send)
                 return
@@ -44,13 +43,16 @@ class BodyLimit:
             taken += size
             self._pending.take(size)
             if taken > self._max_bytes:
-                raise too_long
+                raise self._too_long()
             return message
 
         try:
             await self._app(scope, receive_counted, send)
         finally:
             self._pending.give_back(taken)
+
+    def _too_long(self) -> Problem:
+        return Problem(413, f"the body has more than {self._max_bytes} bytes")
 
 
 class Pending:

@@ -42,13 +42,13 @@ class Output:
         self._parameters = _without(requested.parameters, "binary_data")
         self._pieces: list[bytes] = []
 
-    def add(self, answers: Batch) -> None:
-        """Encode the answers to some rows."""
+    def add(self, answers: Batch, part: slice) -> None:
+        """Encode the answers to some of the rows."""
         if self._labels:
-            chosen = [self._labels[index] for index in answers.indices.tolist()]
+            chosen = [self._labels[index] for index in answers.indices[part].tolist()]
             self._pieces.append((b"" if self._binary else b",").join(chosen))
         else:
-            self._pieces.append(_floats(answers.outputs, binary=self._binary))
+            self._pieces.append(_floats(answers.outputs[part], binary=self._binary))
 
     def finish(self, n_rows: int) -> tuple[InferenceOutput, bytes]:
         """Return the tensor, and its binary data if it has some."""

@@ -10,7 +10,7 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from time import perf_counter
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -39,6 +39,7 @@ from web.oip.messages import (
 )
 from web.oip.outputs import outputs_of, requested_outputs, response_of
 from web.problems import Problem
+from web.requests import body_of
 from web.service import service_of
 from web.settings import Settings
 
@@ -151,16 +152,19 @@ async def _infer(request: Request) -> Response:
     columns = await tensors.read(message.inputs, binary, model.features, max_samples=service.settings.max_samples)
     n_rows = len(columns[0])
     channel = service.metrics.inference
-    for part in batch.slices(model, n_rows):
-        if part.start:
-            await asyncio.sleep(0)
-        rows = _valid_rows(model, columns, part)
-        started = perf_counter()
-        answers = model.predict_batch(rows)
-        channel.model_time(started)
+    parts = [*batch.slices(model, n_rows)]
+    pieces: list[NDArray[Any]] = []
+    for part in parts:
+        pieces.append(_valid_rows(model, columns, part))
+        await asyncio.sleep(0)
+    if pieces:
+        rows: batch.Rows = np.concatenate(pieces)
+        answers = await batch.predict(model, rows, channel)
         channel.many(model, rows, outcomes_of(model, answers))
+    for part in parts:
         for output in outputs:
-            output.add(answers)
+            output.add(answers, part)
+        await asyncio.sleep(0)
     return response_of(message, model, n_rows, outputs)
 
 
@@ -176,7 +180,7 @@ def _model_of(request: Request) -> Classifier:
 
 async def _body(request: Request, max_bytes: int) -> bytes:
     """Return the body, inflated if it was compressed, which clients have an option for."""
-    body = await request.body()
+    body = await body_of(request.receive)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("identity", ""):
         return body

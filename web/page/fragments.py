@@ -39,7 +39,7 @@ KEPT_ANSWERS = 4_096
 KEPT_CHANGES = 1_024
 KEPT_MAPS = 2_048
 KEPT_AXES = 16
-# A map and a search for the nearest change each evaluate some rows: this many, or those of a millisecond.
+# A map, and a search for the nearest change that needs rows, evaluate so many, or those of a slice.
 LEAST_ROWS, MOST_ROWS = 256, 4_096
 
 
@@ -49,7 +49,7 @@ class Fragments:
     def __init__(self, model: Classifier, language: Language) -> None:
         self._model = model
         self._language = language
-        self._max_rows = min(max(LEAST_ROWS, model.slice_rows // 2), MOST_ROWS)
+        self._max_rows = min(max(LEAST_ROWS, model.slice_rows), MOST_ROWS)
         self._is_quick = model.slice_rows >= MOST_PIECES * len(model.features)
         self._by_key = {feature.key: feature for feature in model.features}
         self._quantity = quantity_scale(model.card, language)
@@ -91,14 +91,14 @@ class Fragments:
     def _nearest(self, row: Sequence[float], ranks: Sequence[int], prediction: Prediction, goal: str | None) -> bytes:
         """Return the sentence about the nearest change: of the label, or with which a quantity reaches its goal."""
         if self._quantity is None:
-            change = nearest_change(self._model, row, max_rows=self._max_rows, ranks=ranks)
-            return self._change("label", "", _anywhere(change))
+            change, searched_all = nearest_change(self._model, row, max_rows=self._max_rows, ranks=ranks)
+            return self._change("label", "", _anywhere(change), searched_all)
         wanted = self._quantity.goal if goal is None else self._quantity.read(goal)
         if wanted is None:
-            return b"" if is_half_typed(goal) else self._change("no goal", "", None)
-        change = nearest_change(self._model, row, max_rows=self._max_rows, goal=wanted)
+            return b"" if is_half_typed(goal) else self._change("no goal", "", None, True)
+        change, searched_all = nearest_change(self._model, row, max_rows=self._max_rows, goal=wanted)
         outcome: Outcome = "falls below" if prediction.value >= wanted else "reaches"
-        return self._change(outcome, self._quantity.exact(wanted), _anywhere(change))
+        return self._change(outcome, self._quantity.exact(wanted), _anywhere(change), searched_all)
 
     def explanation(self, row: Sequence[float], *, pin: str | None = None) -> bytes:
         """Return the fragment that explains the answer to a row: why, the lines below the fields, and a pinned one."""
@@ -191,7 +191,7 @@ class Fragments:
                 regions=drawn.regions,
                 borders=drawn.borders,
             )
-            names = self._render("_names.html", names=drawn.names, chosen=chosen)
+            names = self._render("_names.html", names=drawn.names, chosen=chosen, exact=drawn.exact)
             parts = self._maps[key] = (regions.encode(), names.encode())
         x, y = [b"%d" % place for place in mapper.position(row)]
         return outline.fill((*parts, x, y, x, y))
@@ -203,10 +203,10 @@ class Fragments:
             view = answers.answer_view(prediction, self._model.card, messages, self._language)
         return outline("_prediction.html", self._language, prediction=view, strip=self._strip)
 
-    def _render_change(self, outcome: Outcome, what: str, change: Change | None) -> bytes:
+    def _render_change(self, outcome: Outcome, what: str, change: Change | None, searched_all: bool) -> bytes:
         feature = self._by_key[change.feature] if change else None
         view = change_view(outcome, what, change, feature, self._language)
-        return self._render("_change.html", change=view).encode()
+        return self._render("_change.html", change=view, searched_all=searched_all).encode()
 
     def _make_mapper(self, axes: tuple[int, int]) -> tuple[Mapper, Outline]:
         mapper = Mapper(self._model, self._language, x=axes[0], y=axes[1], max_rows=self._max_rows)

@@ -231,9 +231,9 @@ def posted_options(
 ) -> tuple[dict[str, object], ViewOptions]:
     """Return the result of `split_off` for a form; missing options come from its address: `/result?lang=es`."""
     model = service_of(request.scope).model
-    asked = query_of(request.scope)
-    addressed = {name: asked[name] for name in model.made(options_of) if name in asked}
-    return split_off(request.scope, {**addressed, **fields}, model, representation)
+    if asked := query_of(request.scope):
+        fields = {name: asked[name] for name in model.made(options_of) if name in asked} | {**fields}
+    return split_off(request.scope, fields, model, representation)
 
 
 def refuse_compressed(request: Request) -> None:

@@ -1,0 +1,168 @@
+"""Compiled loops over the trees of a forest that explain an answer: see `ml.model.kernels`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from ml.model.kernels import FEATURE_BITS
+
+# A tree's greatest depth (`ml.model.forest.MAX_DEPTH`), and one more.
+_DEEPEST = 1_001
+
+
+@njit(nogil=True, boundscheck=False, error_model="numpy")
+def shapley(
+    roots: Any, feature: Any, left: Any, right: Any, share: Any, goes_left: Any, leaf: Any, leaves: Any,
+    sum_of: Any, points: Any, weights: Any, depth: Any, values: Any,
+) -> None:  # fmt: skip
+    """Add to `values`, shape (n_features, n_sums), the Shapley values of all trees: see `ml.model.shapley`."""
+    n_features = len(values)
+    # By level: the node, how many of its children were visited, the place of its feature on the path, and what was
+    # known of that feature before.
+    node_at = np.empty(depth + 1, dtype=np.int64)
+    visited = np.empty(depth + 1, dtype=np.int8)
+    place_at = np.empty(depth + 1, dtype=np.int64)
+    passes_before, share_before = np.empty(depth + 1), np.empty(depth + 1)
+    # By place on the path.
+    features = np.empty(depth + 1, dtype=np.int64)
+    passes, shares = np.empty(depth + 1), np.empty(depth + 1)
+    place_of = np.full(n_features, -1, dtype=np.int64)
+    effects = np.empty(depth + 1)
+    for tree in range(len(roots)):
+        level, length = 0, 0
+        node_at[0], visited[0] = roots[tree], 0
+        while level >= 0:
+            node = node_at[level]
+            if feature[node] < 0:
+                _effects(points, weights, passes, shares, length, effects)
+                for place in range(length):
+                    for output in range(leaves.shape[1]):
+                        values[features[place], sum_of[tree] + output] += effects[place] * leaves[leaf[node], output]
+                level -= 1
+                continue
+            own = feature[node]
+            if visited[level] == 0:
+                place = place_of[own]
+                place_at[level] = place
+                if place < 0:
+                    place = length
+                    length += 1
+                    place_of[own], features[place] = place, own
+                    passes[place], shares[place] = 1.0, 1.0
+                passes_before[level], share_before[level] = passes[place], shares[place]
+            place = place_of[own]
+            if visited[level] == 2:
+                passes[place], shares[place] = passes_before[level], share_before[level]
+                if place_at[level] < 0:
+                    place_of[own] = -1
+                    length -= 1
+                level -= 1
+                continue
+            is_left = visited[level] == 0
+            child = left[node] if is_left else right[node]
+            passes[place] = passes_before[level] if goes_left[node] == is_left else 0.0
+            shares[place] = share_before[level] * share[child]
+            visited[level] += 1
+            level += 1
+            node_at[level], visited[level] = child, 0
+
+
+@njit(inline="always")
+def _effects(points: Any, weights: Any, passes: Any, shares: Any, length: Any, effects: Any) -> None:
+    """Set the effect of each feature of a path on the weight of its leaf."""
+    effects[:length] = 0.0
+    for point in range(points.shape[1]):
+        t, whole = points[length, point], weights[length, point]
+        if whole == 0.0:
+            break
+        for place in range(length):
+            whole *= t * passes[place] + (1 - t) * shares[place]
+        for place in range(length):
+            effects[place] += whole / (t * passes[place] + (1 - t) * shares[place])
+    for place in range(length):
+        effects[place] *= passes[place] - shares[place]
+
+
+@njit(nogil=True, boundscheck=False, error_model="numpy")
+def branches(
+    nodes: Any, roots: Any, leaf_of: Any, row: Any, own: Any, features: Any, trees: Any, lows: Any, highs: Any,
+    found: Any,
+) -> Any:  # fmt: skip
+    """Find where each tree would lead if a single value of a row, shape (n_features,), were another one.
+
+    Writes the leaf of each tree into `own`, and for each other leaf that some value of a single feature leads to: the
+    feature, the tree, the thresholds between which the value then lies, above `lows` and up to `highs`, and the leaf.
+    Returns how many there are; only so many are written as fit.
+    """
+    # Between these the values of a feature lead to the present node.
+    least, most = np.full(len(row), -np.inf, row.dtype), np.full(len(row), np.inf, row.dtype)
+    waiting = np.empty(_DEEPEST, np.int64)
+    waiting_ends = np.empty((_DEEPEST, 2), row.dtype)
+    count = 0
+    for tree in range(len(roots)):
+        at = np.int64(roots[tree])
+        while nodes[at].children:
+            node = nodes[at]
+            feature, threshold = node.feature & FEATURE_BITS, node.threshold
+            right = row[feature] > threshold
+            # The other side is for other values of this feature alone.
+            low, high = (least[feature], threshold) if right else (threshold, most[feature])
+            waiting[0], waiting_ends[0, 0], waiting_ends[0, 1] = at + node.children + np.int64(not right), low, high
+            depth = np.int64(low < high)
+            while depth:
+                below, low, high, depth = _descend(nodes, row, feature, waiting, waiting_ends, depth - 1)
+                if count < len(found):
+                    features[count], trees[count], lows[count], highs[count] = feature, tree, low, high
+                    found[count] = leaf_of[below]
+                count += 1
+            least[feature] = max(least[feature], threshold) if right else least[feature]
+            most[feature] = most[feature] if right else min(most[feature], threshold)
+            at += node.children + np.int64(right)
+        own[tree] = leaf_of[at]
+        least[:] = -np.inf
+        most[:] = np.inf
+    return count
+
+
+@njit(inline="always")
+def _descend(nodes: Any, row: Any, feature: Any, waiting: Any, ends: Any, depth: Any) -> Any:
+    """Return the leaf below a waiting node, with the values of a feature that lead there; the others wait."""
+    at, low, high = waiting[depth], ends[depth, 0], ends[depth, 1]
+    while nodes[at].children:
+        node = nodes[at]
+        child = at + node.children
+        if node.feature & FEATURE_BITS != feature:
+            at = child + np.int64(row[node.feature & FEATURE_BITS] > node.threshold)
+        elif node.threshold <= low:
+            at = child + 1
+        elif node.threshold >= high:
+            at = child
+        else:
+            waiting[depth], ends[depth, 0], ends[depth, 1] = child + 1, node.threshold, high
+            depth += 1
+            at, high = child, node.threshold
+    return at, low, high, depth
+
+
+@njit(nogil=True, boundscheck=False, error_model="numpy")
+def along(leaves: Any, own: Any, trees: Any, starts: Any, stops: Any, found: Any, output_of: Any, sums: Any) -> None:
+    """Add to `sums`, shape (n, n_sums), the leaf values of all trees in each of n intervals of one feature.
+
+    From the interval `starts[i]` up to before `stops[i]` the tree `trees[i]`, ascending, has the leaf `found[i]`;
+    elsewhere each tree has its own.
+    """
+    n, n_values = len(sums), leaves.shape[1]
+    branch = 0
+    leaf = np.empty(n, np.int64)
+    for tree in range(len(own)):
+        leaf[:] = own[tree]
+        while branch < len(trees) and trees[branch] == tree:
+            leaf[starts[branch] : stops[branch]] = found[branch]
+            branch += 1
+        place = 0 if output_of is None else output_of[tree]
+        for interval in range(n):
+            for output in range(n_values):
+                sums[interval, place + output] += leaves[leaf[interval], output]
