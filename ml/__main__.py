@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import io
-import os
 import shlex
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -26,6 +23,7 @@ from ml.model.explain import explain
 from ml.model.labelling import decision_of
 from ml.options import parser, recipe_of
 from ml.scored import BadRow
+from ml.streams import Input, sink_of
 from ml.tables.dataset import Dataset
 from ml.tables.files import read_table, refuse_same_file
 from ml.tables.marks import marks_named
@@ -49,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.complain(f"error: {error}")
         if isinstance(error, DatasetError):
             console.complain_more(error, sys.argv[1:] if arguments is None else arguments)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name != "sklearn":
+            raise
+        install = f"python -m pip install --requirement {Path(__file__).parent.parent / 'requirements.txt'}"
+        console.complain(f"error: scikit-learn is not installed, by which models are trained: {install}")
         return 1
     except KeyboardInterrupt:
         return 130  # the convention of shells: 128 and the number of the signal
@@ -195,8 +199,8 @@ def _score(options: argparse.Namespace) -> None:
             tqdm.write(console.printable(f"line {bad.line}: {bad.message}"), file=sys.stderr)
 
     with (
-        io.BufferedReader(_Input(options.rows)) as file,
-        _sink(options.out) as sink,
+        io.BufferedReader(Input(options.rows)) as file,
+        sink_of(options.out) as sink,
         tqdm(unit=" rows", disable=None) as bar,
     ):
         source = Source(file, encoding=options.encoding or "", sheet=options.sheet, has_header=options.has_header)
@@ -208,64 +212,6 @@ def _score(options: argparse.Namespace) -> None:
         console.complain(sentence)
     if scored.bad:
         console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
-
-
-# A character that no text can have is no reason to stop.
-_TEXT: dict[str, str] = {"errors": "replace", "newline": ""}
-
-
-class _Input(io.FileIO):
-    """A table that is read, or standard input where the name is `-`.
-
-    Raises:
-        DatasetError: it cannot be opened, or read.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._shown = console.file_name(name, "input")
-        try:
-            super().__init__(sys.stdin.fileno() if name == "-" else name, closefd=name != "-")
-        except OSError as error:
-            raise DatasetError(f"{self._shown}: {error.strerror}") from error
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        try:
-            return super().readinto(buffer)
-        except OSError as error:
-            raise DatasetError(f"{self._shown}: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def _sink(name: str) -> Iterator[TextIO]:
-    """Open the output; a file takes its name only when it is complete.
-
-    Raises:
-        DatasetError: it cannot be written.
-    """
-    try:
-        path = Path(name)
-        if name == "-" or (path.exists() and not path.is_file()):
-            # A pipe or a device is written to as it is: a file in its place would break it for everybody.
-            with open(
-                sys.stdout.fileno() if name == "-" else path, "w", encoding="utf-8", closefd=name != "-", **_TEXT
-            ) as file:  # type: ignore[call-overload]  # as above
-                yield file
-            return
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=path.name, suffix=".part", delete=False, encoding="utf-8", **_TEXT
-        ) as file:  # type: ignore[call-overload]  # as above
-            try:
-                yield file
-                file.flush()
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise DatasetError(f"{console.file_name(name, 'output')} cannot be written: {error.strerror}") from error
 
 
 def _inspect(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import add
@@ -13,17 +13,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.cells import CellsReader
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import FieldError, InvalidSample, note_of
-from ml.model.values import UnknownWord, no_value_text, short
-from ml.tables.cells import UNKNOWN, CellReader, OpenNumber, comma_numbers
+from ml.model.values import UnknownWord, short
 from ml.tables.encoding import is_utf_8, understood
 from ml.tables.headers import MAX_COLUMNS, composed
 from ml.tables.layout import Place
-from ml.tables.marks import Marks
-from ml.tables.numbers import NotANumber, number_of, plain_numbers
 from ml.tables.rows import Block
 from ml.tables.written import Rows, RowWriter
 
@@ -57,108 +55,6 @@ class Part:
     text: str
     rows: int
     bad: Sequence[BadRow] = ()
-
-
-class CellsReader:
-    """Reads the cells of rows as the numbers that a model is asked about.
-
-    Args:
-        marks: those of the table's numbers, if somebody has said them.
-    """
-
-    def __init__(self, model: Classifier, marks: Marks | None) -> None:
-        self._model = model
-        self._features = model.features
-        self._readers = [
-            CellReader(feature, gaps=(*feature.markers, no_value_text(feature)), marks=marks)
-            for feature in model.features
-        ]
-        self._is_said = marks is not None
-        self._is_plain = all(reader.is_plain for reader in self._readers)
-
-    def many(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
-        """Return the values of all rows, shape (n, n_features); None if they have to be looked at one by one.
-
-        Args:
-            columns: the cells of the features, feature by feature.
-        """
-        values = self._plain(columns) if self._is_plain else self._by_column(columns)
-        return values if values is not None and self._model.validator.accepts_all(values) else None
-
-    def _plain(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
-        values = plain_numbers(columns)
-        return comma_numbers(columns) if values is None and not self._is_said else values
-
-    def _by_column(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
-        read = []
-        for reader, cells in zip(self._readers, columns, strict=True):
-            column = reader.read(cells)
-            if column is None:
-                return None
-            read.append(column)
-        return np.column_stack(read)
-
-    def one(self, cells: Sequence[str]) -> list[float]:
-        """Return the values of one row.
-
-        Args:
-            cells: those of the features, in their order.
-
-        Raises:
-            InvalidSample: with one error for each cell that is wrong.
-        """
-        values: list[float] = []
-        errors: dict[str, FieldError] = {}
-        for feature, reader, cell in zip(self._features, self._readers, cells, strict=True):
-            try:
-                values.append(reader.value_of(cell))
-            except (NotANumber, OpenNumber) as error:
-                errors[feature.key] = _error_of(feature.key, feature.title, cell, error)
-                values.append(feature.example)  # so that the others are looked at as well
-        errors |= self._mixed_marks(cells, errors)
-        sample = [self._as_typed(index, value, cells[index]) for index, value in enumerate(values)]
-        try:
-            row = self._model.validator.row(sample)
-        except InvalidSample as error:
-            errors |= {found.feature: found for found in error.errors if found.feature not in errors}
-        if errors:
-            raise InvalidSample([errors[feature.key] for feature in self._features if feature.key in errors])
-        return row
-
-    def _mixed_marks(self, cells: Sequence[str], wrong: Container[str]) -> dict[str, FieldError]:
-        """Return an error for each number with another decimal mark than the model's, if the row has both."""
-        text = "\n".join(cells)
-        if "," not in text or "." not in text:
-            return {}
-        marks = [reader.decimal_mark_in(cell) for reader, cell in zip(self._readers, cells, strict=True)]
-        if len(set(marks) - {""}) < 2:
-            return {}
-        return {
-            feature.key: FieldError(
-                feature.key, "not_a_number",
-                f"{feature.title}: {short(cell)!r} has another decimal mark than the rest of the row", short(cell),
-            )
-            for feature, reader, mark, cell in zip(self._features, self._readers, marks, cells, strict=True)
-            if mark not in ("", reader.marks.decimal) and feature.key not in wrong
-        }  # fmt: skip
-
-    def _as_typed(self, index: int, value: float, cell: str) -> object:
-        """Return what the validator reads as this value; the cell's own text if it does, for its messages."""
-        feature = self._features[index]
-        if feature.choices:
-            return None if math.isnan(value) else cell if value == UNKNOWN else feature.choices[int(value)]
-        try:
-            return cell if number_of(cell) == value else value
-        except NotANumber:
-            return value
-
-
-def _error_of(key: str, title: str, cell: str, error: NotANumber | OpenNumber) -> FieldError:
-    if isinstance(error, OpenNumber):
-        return FieldError(key, "not_a_number", f"{title}: {error}", short(cell))
-    if error.code == "missing":
-        return FieldError(key, "missing", f"{title} is missing")
-    return FieldError(key, "not_a_number", f"{title}: {short(cell)!r} is not a number", short(cell))
 
 
 class ScoredRows:

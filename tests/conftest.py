@@ -174,19 +174,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(log: Path, port: int, environment: Mapping[str, str]) -> Server:
-    """Start the Procfile's web command on a port of the loopback interface."""
+def start_server(log: Path, port: int, environment: Mapping[str, str], *, python: str = sys.executable) -> Server:
+    """Start the Procfile's web command on a port of the loopback interface, by this Python or another one."""
     command = next(
         line.removeprefix("web:").strip()
         for line in (ROOT / "Procfile").read_text().splitlines()
         if line.startswith("web:")
     )
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
     variables = {**os.environ, "PATH": path, "HOST": "127.0.0.1", "PORT": str(port), "DRAIN_S": "0", **environment}
     with log.open("ab") as output:
         # The shell expands the command's variables as a Procfile runner's does, and then is the server itself.
         process = subprocess.Popen(
-            ["sh", "-c", command.replace("python -m", f"{shlex.quote(sys.executable)} -m")],
+            ["sh", "-c", command.replace("python -m", f"{shlex.quote(python)} -m")],
             cwd=ROOT,
             env=variables,
             stdout=output,
@@ -196,9 +196,11 @@ def start_server(log: Path, port: int, environment: Mapping[str, str]) -> Server
 
 
 @contextlib.contextmanager
-def run_server(log: Path, *, port: int | None = None, **environment: str) -> Iterator[Server]:
+def run_server(
+    log: Path, *, port: int | None = None, python: str = sys.executable, **environment: str
+) -> Iterator[Server]:
     """Run the Procfile's web command on a free port of the loopback interface until the block ends."""
-    server = start_server(log, port or free_port(), environment)
+    server = start_server(log, port or free_port(), environment, python=python)
     process = server.process
     try:
         wait_until_ready(server)

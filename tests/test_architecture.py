@@ -24,11 +24,11 @@ FLOORS = (
     {"ml.errors"},
     {"ml.tables"},
     {"ml.model"},
-    {"ml.scored", "ml.importing"},
-    {"ml.estimators"},
-    {"ml.training", "ml.score"},
+    {"ml.cells", "ml.importing"},
+    {"ml.scored", "ml.estimators"},
+    {"ml.training", "ml.score", "ml.batch"},
     {"ml.console", "ml"},
-    {"ml.options"},
+    {"ml.options", "ml.streams"},
     {"ml.__main__"},
     {"web", "web.settings", "web.logs", "web.problems"},
     {"web.requests"},
@@ -56,7 +56,12 @@ SERVER_PACKAGES = {"httptools", "websockets"}  # the parsers beneath uvicorn
 COMMAND_LINE_PACKAGES = {"tqdm"}  # progress on a terminal
 CLIENT_PACKAGES = {"websockets", "tqdm"}  # a program that streams to the server is none itself
 # What reads files that are no text; imported when there is such a file.
-READERS = {"ml/tables/sheet.py": {"openpyxl"}, "ml/tables/parquet.py": {"pyarrow"}}
+READERS = {
+    "ml/tables/sheet.py": {"openpyxl"},
+    "ml/tables/parquet.py": {"pyarrow"},
+    "ml/tables/typed.py": {"pyarrow"},
+    "ml/batch.py": {"pyarrow"},
+}
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 UNSAFE_CALLS = {
     "np.load", "numpy.load", "np.save", "np.savez", "np.fromfile", "eval", "exec", "__import__",

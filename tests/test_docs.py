@@ -141,11 +141,19 @@ def called(client: TestClient, act: Callable[[], object]) -> list[str]:
 
 
 def test_the_dependency_table_is_the_direct_requirements() -> None:
-    direct = (ROOT / "requirements.txt").read_text().split("# what these bring along")[0]
+    serving, all_of_it = (
+        [*re.findall(r"^([A-Za-z0-9_-]+)==", (ROOT / name).read_text().split("# what these bring along")[0], re.M)]
+        for name in ("web/requirements.txt", "requirements.txt")
+    )
 
-    listed = [name for row in table("Dependencies") for name in row[0].split(", ")]
+    rows = table("Dependencies")
 
-    assert sorted(listed) == sorted(re.findall(r"^([A-Za-z0-9_-]+)==", direct, flags=re.MULTILINE))
+    assert sorted(name for row in rows for name in row[0].split(", ")) == sorted([*serving, *all_of_it])
+    assert sorted(name for row in rows for name in row[0].split(", ") if row[1]) == sorted(serving)
+
+
+def test_what_heroku_installs_has_what_a_serving_host_installs() -> None:
+    assert "\n-r web/requirements.txt\n" in (ROOT / "requirements.txt").read_text()
 
 
 def test_the_make_commands_are_targets() -> None:

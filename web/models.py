@@ -99,7 +99,8 @@ async def train_if_missing(settings: Settings) -> None:
     output, _ = await process.communicate()
     if process.returncode:
         *_, last = ["", *output.decode(errors="replace").strip().splitlines()]
-        raise ModelFileError(f"training the built-in model failed: {last}")
+        reason = last.removeprefix("error: ")
+        raise ModelFileError(f"training the built-in model failed: {reason}; MODEL_FILE can name a file that is there")
 
 
 class WatchedFile:

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.cells import CellsReader
 from ml.errors import DatasetError
 from ml.model.card import QuantityReport, Report
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
-from ml.scored import CellsReader
 from ml.tables.contents import Contents, contents_of
 from ml.tables.headers import columns_of, find, listed
 from ml.tables.layout import name_of, positions_of

@@ -1,0 +1,283 @@
+"""A model for programs: one sample, or columns of many, whose answers are columns. Knows no files but the model's.
+
+What is added to a table is what `ml score` adds, under the same names. It imports pyarrow where it is given a table of
+it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.cells import CellsReader
+from ml.errors import DatasetError, ModelFileError
+from ml.model import classifier, modelfile
+from ml.model.card import Card, TrainedFeature
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Prediction
+from ml.model.sample import InvalidSample, note_of
+from ml.model.values import UnknownWord, reader_of, short
+from ml.tables.headers import composed
+from ml.tables.layout import added_columns, name_of, positions_of
+from ml.tables.typed import TypedColumn, typed_array, typed_arrow
+
+# So many rows of a table of Arrow are answered at once.
+_ROWS = 2**16
+# So many models stay in a process, the newest ones.
+_KEPT_MODELS = 4
+
+_loaded: dict[str, Model] = {}
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to n rows.
+
+    Attributes:
+        indices: shape (n,): the position of each row's label; -1 where there is no answer.
+        numbers: shape (n, n_numbers), float64: probabilities, or value and ends of the interval; NaN for no answer.
+        notes: shape (n,): text, or None.
+        errors: by row: why there is no answer.
+    """
+
+    indices: NDArray[np.intp]
+    numbers: NDArray[np.float64]
+    notes: NDArray[Any]
+    errors: Mapping[int, str]
+
+    def arrays(self, labels: Sequence[str]) -> list[NDArray[Any]]:
+        """Return the new columns; None, or NaN, where a row has nothing in them."""
+        words = [np.array([*labels, None], dtype=object)[self.indices]] if labels else []
+        errors = np.full(len(self.indices), None, dtype=object)
+        errors[[*self.errors]] = [*self.errors.values()]
+        return [*words, *self.numbers.T, self.notes, errors]
+
+    def arrow_arrays(self, labels: Sequence[str]) -> list[Any]:
+        """Return the new columns as arrays of pyarrow; null where a row has nothing in them."""
+        import pyarrow
+
+        *found, notes, errors = self.arrays(())
+        is_bad = self.indices < 0
+        words = pyarrow.array([*labels], pyarrow.string())
+        answers = [words.take(pyarrow.array(self.indices, mask=is_bad))] if labels else []
+        answers += [pyarrow.array(np.ascontiguousarray(column), mask=is_bad) for column in found]
+        return [*answers, *(pyarrow.array(column, pyarrow.string()) for column in (notes, errors))]
+
+
+class Model:
+    """A model that is ready to answer: what `ml.load` returns.
+
+    Attributes:
+        card: what is known about the model.
+        features: its inputs, in their order.
+        labels: the names of its classes; none for a quantity.
+        version: the first 12 hex digits of the SHA-256 of its file.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        self.card: Card = model.card
+        self.features: tuple[TrainedFeature, ...] = tuple(model.features)
+        self.labels = model.labels
+        self.version = model.version
+        self._classifier = model
+        self._reader = CellsReader(model, None)
+
+    def predict(self, sample: Mapping[str, object] | Sequence[object]) -> Prediction:
+        """Return the answer to one sample.
+
+        Args:
+            sample: values by the features' keys or headers, or in their order; text is read as a person types it.
+
+        Raises:
+            InvalidSample: with one error for each feature that is missing, wrong or unknown.
+        """
+        return self._classifier.predict(self._classifier.validator.row(sample))
+
+    def predict_batch(self, columns: Any) -> Any:
+        """Return the answers to many rows: a table of Arrow for one, else a dict of NumPy arrays.
+
+        They have the columns that `BatchScorer` adds.
+
+        Args:
+            columns: a table of pyarrow, or a mapping of arrays or lists, each of shape (n,); the features are found by
+                header or key. Null, None and NaN are no value; numbers in text are read as in the cells of a CSV file.
+
+        Raises:
+            DatasetError: a feature has no column, or two; a column has a type, or a length, that it cannot have.
+        """
+        if isinstance(columns, Mapping):
+            return self._answer_arrays(columns)
+        if _is_arrow_table(columns):
+            return self._answer_arrow(columns)
+        kind = f"{type(columns).__module__}.{type(columns).__name__}"
+        raise DatasetError(f"rows come in a pyarrow.Table or a mapping of column arrays, not in a {kind}")
+
+    def _answer_arrays(self, columns: Mapping[str, object]) -> dict[str, NDArray[Any]]:
+        names = [*columns]
+        lengths = {name: _length_of(columns[name], name) for name in names}
+        if len(set(lengths.values())) > 1:
+            raise DatasetError(f"the columns have different lengths: {lengths}")
+        used = [names[position] for position in self._positions(names)]
+        answers = self._answers([typed_array(columns[name], name) for name in used])
+        return dict(zip(self._added(names), answers.arrays(self.labels), strict=True))
+
+    def _answer_arrow(self, table: Any) -> Any:
+        import pyarrow
+
+        names: list[str] = table.column_names
+        positions = self._positions(names)
+        pieces = table.select(positions).to_batches(max_chunksize=_ROWS)
+        typed = [
+            [typed_arrow(column, names[position]) for position, column in zip(positions, piece.columns, strict=True)]
+            for piece in pieces
+        ]
+        empty = [TypedColumn(np.empty(0)) for _ in positions]
+        answered = [self._answers(columns).arrow_arrays(self.labels) for columns in typed or [empty]]
+        chunks = [pyarrow.chunked_array([*column]) for column in zip(*answered, strict=True)]
+        return pyarrow.table(chunks, names=self._added(names))
+
+    def _positions(self, names: Sequence[str]) -> list[int]:
+        return positions_of(self.features, [name_of(name, number) for number, name in enumerate(names, 1)])
+
+    def _added(self, names: Sequence[str]) -> list[str]:
+        return added_columns(names, self.labels)
+
+    def _answers(self, columns: Sequence[TypedColumn]) -> Answers:
+        """Return the answers to rows, given as one column a feature, in their order."""
+        values, is_right = self._reader.typed(columns)
+        errors: dict[int, str] = {}
+        for index in np.flatnonzero(~is_right).tolist():
+            try:
+                values[index] = self._reader.one([column.at(index) for column in columns])
+                is_right[index] = True
+            except InvalidSample as error:
+                errors[index] = str(error)
+        values[~is_right] = math.nan  # no notes about them
+        indices = np.full(len(values), -1, dtype=np.intp)
+        numbers = np.full((len(values), len(self.labels) or 3), math.nan)
+        if is_right.any():
+            batch = self._classifier.predict_batch(values[is_right])
+            indices[is_right] = batch.indices
+            numbers[is_right] = batch.outputs if self.labels else self._with_interval(batch.values)
+        return Answers(indices, numbers, self._notes(columns, values), errors)
+
+    def _with_interval(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        quantity = self._classifier.quantity
+        assert quantity is not None  # a model without labels has one
+        return np.column_stack([values, values - quantity.interval.below, values + quantity.interval.above])
+
+    def _notes(self, columns: Sequence[TypedColumn], values: NDArray[np.float64]) -> NDArray[Any]:
+        """Return the notes about each row as one text, shape (n,); None where there are none."""
+        outside = self._classifier.validator.outside(values)
+        notes = np.full(len(values), None, dtype=object)
+        for position in np.flatnonzero(outside.any(axis=0)).tolist():
+            rows = np.flatnonzero(outside[:, position])
+            found = self._notes_on(position, columns[position], rows)
+            has_some = notes[rows] != np.array(None, dtype=object)
+            found[has_some] = notes[rows[has_some]] + "; " + found[has_some]
+            notes[rows] = found
+        return notes
+
+    def _notes_on(self, position: int, column: TypedColumn, rows: NDArray[np.intp]) -> NDArray[Any]:
+        """Return the note about the value of each of these rows: a number outside, or a word not seen in training."""
+        feature = self.features[position]
+        if not feature.choices:
+            return np.full(len(rows), _message_of(feature, math.inf), dtype=object)
+        read = reader_of(feature)
+        values, codes = column.different()
+        used = np.unique(codes[rows]).tolist()
+        messages = np.full(len(values), None, dtype=object)
+        for code in used:
+            value = values[code]
+            is_text = isinstance(value, str)
+            messages[code] = _message_of(
+                feature, UnknownWord(short(composed(value.strip()))) if is_text else read(value)
+            )
+        return np.asarray(messages[codes[rows]])
+
+
+def _message_of(feature: TrainedFeature, value: float) -> str:
+    note = note_of(feature, value)
+    return note.message if note else ""
+
+
+class BatchScorer:
+    """Adds the columns of `ml score` to tables; a function that pickles, and loads its model once in each process.
+
+    Called with a table of pyarrow it returns one, called with a mapping of column arrays a dict; the columns that were
+    there stay as they are. See `Model.predict_batch` for its arguments and errors; a row that cannot be answered says
+    why in `prediction_error`.
+
+    Args:
+        source: the path of a model file, which every process must be able to read; or the bytes of one, which travel
+            with the scorer.
+
+    Attributes:
+        version: of the model; a process that finds another one at the path refuses it.
+
+    Raises:
+        ModelFileError: there is no such file, or it cannot be read; when called: it is damaged, or was replaced.
+    """
+
+    def __init__(self, source: str | Path | bytes) -> None:
+        self._source = source if isinstance(source, bytes) else Path(source).absolute()
+        self.version = modelfile.version_of(_content_of(self._source))
+
+    def __call__(self, columns: Any) -> Any:
+        added = self.model.predict_batch(columns)
+        if isinstance(columns, Mapping):
+            return {**columns, **added}
+        for name, column in zip(added.column_names, added.columns, strict=True):
+            columns = columns.append_column(name, column)
+        return columns
+
+    @property
+    def model(self) -> Model:
+        """The model, loaded by the first who asks for it in this process."""
+        with _loading:
+            if self.version not in _loaded:
+                content = _content_of(self._source)
+                if (found := modelfile.version_of(content)) != self.version:
+                    raise ModelFileError(
+                        f"{self._source!s} was replaced: it has version {found}, not {self.version} as when this "
+                        "scorer was made; make a new one"
+                    )
+                _loaded[self.version] = Model(Classifier(modelfile.parse(content), self.version))
+                for version in [*_loaded][:-_KEPT_MODELS]:
+                    del _loaded[version]
+            return _loaded[self.version]
+
+
+def load(path: str | Path) -> Model:
+    """Return the model in the file at `path`.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, crafted or newer; the sentence says what is wrong.
+    """
+    return Model(classifier.load(Path(path)))
+
+
+def _content_of(source: Path | bytes) -> bytes:
+    return source if isinstance(source, bytes) else modelfile.read(source)
+
+
+def _is_arrow_table(columns: object) -> bool:
+    # Who has a table of pyarrow has imported it.
+    pyarrow = sys.modules.get("pyarrow")
+    return pyarrow is not None and isinstance(columns, pyarrow.Table)
+
+
+def _length_of(column: object, name: str) -> int:
+    try:
+        return len(column)  # type: ignore[arg-type]  # what has no length is refused
+    except TypeError as error:
+        raise DatasetError(f"column {name!r} has no length: give an array or a list") from error

@@ -1,0 +1,72 @@
+"""What a command reads and writes: files, or standard input and output. Knows nothing of what is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from ml import console
+from ml.errors import DatasetError
+
+# A character that no text can have is no reason to stop.
+_TEXT: dict[str, str] = {"errors": "replace", "newline": ""}
+
+
+class Input(io.FileIO):
+    """A table that is read, or standard input where the name is `-`.
+
+    Raises:
+        DatasetError: it cannot be opened, or read.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._shown = console.file_name(name, "input")
+        try:
+            super().__init__(sys.stdin.fileno() if name == "-" else name, closefd=name != "-")
+        except OSError as error:
+            raise DatasetError(f"{self._shown}: {error.strerror}") from error
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise DatasetError(f"{self._shown}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def sink_of(name: str) -> Iterator[TextIO]:
+    """Open the output; a file takes its name only when it is complete.
+
+    Raises:
+        DatasetError: it cannot be written.
+    """
+    try:
+        path = Path(name)
+        if name == "-" or (path.exists() and not path.is_file()):
+            # A pipe or a device is written to as it is: a file in its place would break it for everybody.
+            with open(
+                sys.stdout.fileno() if name == "-" else path, "w", encoding="utf-8", closefd=name != "-", **_TEXT
+            ) as file:  # type: ignore[call-overload]  # as above
+                yield file
+            return
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=path.name, suffix=".part", delete=False, encoding="utf-8", **_TEXT
+        ) as file:  # type: ignore[call-overload]  # as above
+            try:
+                yield file
+                file.flush()
+                os.chmod(file.name, 0o644)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise DatasetError(f"{console.file_name(name, 'output')} cannot be written: {error.strerror}") from error

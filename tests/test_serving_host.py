@@ -1,0 +1,106 @@
+"""A host that only serves: what web/requirements.txt installs is small, serves any model, and says what it lacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+
+import ml
+from tests.conftest import ROOT, free_port, run_server, start_server
+
+MOST_MB = 200
+# What pip says where it cannot reach a registry.
+UNREACHABLE = re.compile(r"connection|timed out|name resolution|network is unreachable|proxy", re.IGNORECASE)
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The Python of an environment with web/requirements.txt and nothing else, not even pip."""
+    folder = tmp_path_factory.mktemp("host") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = str(folder / "bin" / "python")
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "--retries", "1"]
+    install = subprocess.run(
+        [*pip, "install", "--quiet", "--requirement", ROOT / "web" / "requirements.txt"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if install.returncode and UNREACHABLE.search(install.stderr) and os.environ.get("CI") != "true":
+        pytest.skip("the package registry cannot be reached, from which the environment of a host is installed")
+    assert install.returncode == 0, install.stderr
+    assert subprocess.run([*pip, "check"], capture_output=True, check=False).returncode == 0
+    return python
+
+
+def get(url: str, *, content: bytes | None = None, kind: str = "text/csv") -> str:
+    asked = urllib.request.Request(url, content, {"Content-Type": kind, "Accept": "application/json"})
+    with urllib.request.urlopen(asked, timeout=20) as response:
+        return str(response.read().decode())
+
+
+@pytest.mark.slow
+def test_what_a_serving_host_installs_is_small_and_trains_nothing(python: str) -> None:
+    (packages,) = Path(python).parent.parent.glob("lib/python*/site-packages")
+
+    size = int(subprocess.run(["du", "-sm", packages], capture_output=True, check=True).stdout.split()[0])
+
+    assert size <= MOST_MB
+    found = {path.name for path in packages.iterdir()}
+    assert not found & {"sklearn", "scipy", "numba", "llvmlite", "pyarrow", "pandas", "pip"}
+
+
+@pytest.mark.slow
+def test_a_serving_host_answers_people_programs_and_tables(python: str, model_path: Path, tmp_path: Path) -> None:
+    sample = {"sepal_length": 5.6, "sepal_width": 2.7, "petal_length": 4.2, "petal_width": 1.3}
+    table = f"{','.join(sample)}\n{','.join(map(str, sample.values()))}\n"
+
+    with run_server(tmp_path / "log.txt", python=python, MODEL_FILE=str(model_path)) as server:
+        page = urllib.request.urlopen(server.url, timeout=20).read().decode()
+        script = get(f"{server.url}/static/htmx-2.min.js")
+        answer = json.loads(
+            get(f"{server.url}/predict", content=json.dumps({"sample": sample}).encode(), kind="application/json")
+        )
+        scored = get(f"{server.url}/score", content=table.encode())
+
+    assert "setosa" in page
+    assert "htmx" in script
+    assert answer["label"] == "versicolor"
+    assert scored.splitlines()[1].startswith("5.6,2.7,4.2,1.3,versicolor,")
+
+
+@pytest.mark.slow
+def test_a_serving_host_evaluates_a_large_forest_without_a_compiler_and_says_so(python: str, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(400, 8))
+    classes = rows.sum(axis=1) > 0
+    forest = RandomForestClassifier(20, random_state=0).fit(rows[:300], classes[:300])
+    ml.export(
+        forest, rows[300:], classes[300:], feature_names=[f"x{n}" for n in range(8)], path=tmp_path / "wide.npz",
+        insist=True,
+    )  # fmt: skip
+
+    with run_server(tmp_path / "log.txt", python=python, MODEL_FILE=str(tmp_path / "wide.npz")) as server:
+        asked = json.dumps({"samples": rows[:50].tolist()}).encode()
+        answers = json.loads(get(f"{server.url}/predict", content=asked, kind="application/json"))["predictions"]
+
+    assert [[*answer["probabilities"].values()] for answer in answers] == forest.predict_proba(rows[:50]).tolist()
+    assert "numba cannot be used (No module named 'numba')" in server.log.read_text()
+
+
+@pytest.mark.slow
+def test_a_serving_host_without_a_model_file_says_what_would_make_one(python: str, tmp_path: Path) -> None:
+    server = start_server(tmp_path / "log.txt", free_port(), {"MODEL_FILE": str(tmp_path / "none.npz")}, python=python)
+
+    assert server.process.wait(60) != 0
+    log = server.log.read_text()
+    assert "training the built-in model failed: scikit-learn is not installed, by which models are trained: " in log
+    assert "python -m pip install --requirement" in log
+    assert "MODEL_FILE can name a file that is there" in log
+    assert "Traceback" not in log
