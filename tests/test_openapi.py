@@ -79,7 +79,7 @@ def test_the_document_says_what_a_request_may_have_and_when_to_send_it_again(mod
     schemas = openapi.describe(model, Settings())["components"]["schemas"]
 
     assert schemas["PredictRequest"]["additionalProperties"] is False
-    assert schemas["PredictRequest"]["properties"].keys() == {"sample", "samples"}
+    assert schemas["PredictRequest"]["properties"].keys() == {"sample", "samples", "explain"}
     assert schemas["ProblemDetails"]["properties"]["retry_after_s"]["type"] == "integer"
     assert "retry_after_s" not in schemas["ProblemDetails"]["required"]
     assert "additionalProperties" not in schemas["InferenceRequest"]

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from ml.model.sample import InvalidSample
 from web.api import batch, decoder
 from web.api.encoder import encoder_of
+from web.api.explain import NOT_MANY, explained
 from web.middleware.body_limit import BodyLimit, Pending
 from web.middleware.compression import Compressed
 from web.page.fragments import fragments_of
@@ -107,7 +108,15 @@ async def _answer_json(request: Request) -> Response:
         sample = decoder.decode_sample(body.sample)
         representation = preferred_representation(request.scope, default="json")
         _, options = posted_options(request, {}, representation)
-        return _respond(request.scope, sample, representation, options)
+        response = _respond(request.scope, sample, representation, options)
+        if body.explain is True and representation == "json" and response.status_code == 200:
+            row = model.validator.row(sample)
+            member = await explained(model, row, model.predict(row))
+            content = bytes(response.body)[:-1] + member + b"}"
+            return Content(content, status=200, headers=headers_of("json", b"", model))
+        return response
+    if body.explain is True:
+        raise Problem(422, NOT_MANY)
     assert body.samples is not msgspec.UNSET
     if len(body.samples) > most:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {most} are allowed")

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from ml.model.card import Decision
+from ml.model.contributions import Method, Scale
 from ml.model.sample import FieldError, Note
 from web.problems import ProblemDetails
 
@@ -26,11 +27,15 @@ Value = float | str | None
 
 
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a request: one sample or many, and no other members."""
+    """The body of a request: one sample or many, and no other members.
+
+    With `explain`, which goes with one sample, the answer says what each feature adds to it.
+    """
 
     # Samples stay encoded, so that a large request is taken in without decoding it all at once.
     sample: _Sample | UnsetType = UNSET
     samples: list[_Sample] | UnsetType = UNSET
+    explain: bool | UnsetType = UNSET
 
 
 class StreamRequest(PredictRequest, forbid_unknown_fields=True):
@@ -44,6 +49,15 @@ class ModelName(msgspec.Struct, frozen=True):
 
     name: str
     version: str
+
+
+class Contributions(msgspec.Struct, frozen=True, kw_only=True):
+    """What each feature adds to `base`: together they are the answer, in this scale (`ml.model.contributions`)."""
+
+    method: Method
+    scale: Scale
+    base: float
+    features: dict[str, float]
 
 
 class ValueInterval(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +76,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     probabilities: dict[str, float]
     notes: Sequence[Note]
+    contributions: Contributions | UnsetType = UNSET
 
 
 class QuantityAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +87,7 @@ class QuantityAnswer(msgspec.Struct, frozen=True, kw_only=True):
     value: float
     interval: ValueInterval
     notes: Sequence[Note]
+    contributions: Contributions | UnsetType = UNSET
 
 
 class BatchItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +121,7 @@ class PredictionFrame(msgspec.Struct, frozen=True, tag="prediction"):
     probabilities: dict[str, float]
     version: str
     notes: Sequence[Note] | UnsetType = UNSET  # where there are any, here and below
+    contributions: Contributions | UnsetType = UNSET
 
 
 class SamplesNote(Note, frozen=True, kw_only=True):
@@ -131,6 +148,7 @@ class QuantityFrame(msgspec.Struct, frozen=True, tag="prediction"):
     interval: ValueInterval
     version: str
     notes: Sequence[Note] | UnsetType = UNSET
+    contributions: Contributions | UnsetType = UNSET
 
 
 class Intervals(msgspec.Struct, frozen=True, kw_only=True):

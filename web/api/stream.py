@@ -22,6 +22,7 @@ from ml.model.evaluators import Batch
 from ml.model.sample import InvalidSample
 from web.api import batch, decoder
 from web.api.encoder import description_of, encoder_of
+from web.api.explain import NOT_MANY, explained
 from web.api.messages import SUBPROTOCOL, ErrorFrame, StreamLimits, StreamRequest
 from web.metrics.channel import outcomes_of
 from web.metrics.counters import Metrics
@@ -207,7 +208,10 @@ async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metr
             prediction = model.predict(row)
             metrics.stream.one(model, row, prediction, started)
             notes = model.validator.notes(row) if may_have_notes else ()
-            return encoder_of(model).frame(request.id, prediction, notes)
+            reply = encoder_of(model).frame(request.id, prediction, notes)
+            if request.explain is True:
+                reply = reply[:-1] + (await explained(model, row, prediction)).decode() + "}"
+            return reply
         return await _batch_reply(request, model, settings, metrics)
     except InvalidSample as error:
         request_id, problem = request.id, Problem(422, str(error), error.errors)
@@ -221,6 +225,8 @@ async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metr
 async def _batch_reply(request: StreamRequest, model: Classifier, settings: Settings, metrics: Metrics) -> str:
     if request.samples is UNSET or request.sample is not UNSET:
         raise Problem(422, 'a frame has either "sample" or "samples"')
+    if request.explain is True:
+        raise Problem(422, NOT_MANY)
     if len(request.samples) > settings.max_samples:
         raise Problem(413, f"{len(request.samples)} samples in one frame, at most {settings.max_samples} are allowed")
     rows, unknown = await batch.read(model, request.samples)
