@@ -236,9 +236,7 @@ class BatchScorer:
         added = self.model.predict_batch(columns)
         if isinstance(columns, Mapping):
             return {**columns, **added}
-        for name, column in zip(added.column_names, added.columns, strict=True):
-            columns = columns.append_column(name, column)
-        return columns
+        return with_columns(columns, added)
 
     @property
     def model(self) -> Model:
@@ -264,6 +262,13 @@ def load(path: str | Path) -> Model:
         ModelFileError: the file is missing, damaged, crafted or newer; the sentence says what is wrong.
     """
     return Model(classifier.load(Path(path)))
+
+
+def with_columns(table: Any, added: Any) -> Any:
+    """Return a table of Arrow with the columns of another one behind its own."""
+    for name, column in zip(added.column_names, added.columns, strict=True):
+        table = table.append_column(name, column)
+    return table
 
 
 def _content_of(source: Path | bytes) -> bytes:
