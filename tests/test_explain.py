@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits, load_wine
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     GradientBoostingClassifier,
@@ -23,6 +23,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 import ml
@@ -421,6 +422,26 @@ def test_compiled_code_searches_everything_and_finds_what_rows_find(digits: Clas
 
         assert found.searched_all
         assert found == explain.explain(walked, row, max_rows=10_000)
+
+
+@pytest.mark.parametrize(
+    "estimator", [
+        GradientBoostingClassifier(n_estimators=10, random_state=0),
+        HistGradientBoostingClassifier(max_iter=10, random_state=0),
+        FixedThresholdClassifier(RandomForestClassifier(10, random_state=0), threshold=0.8, pos_label=1),
+    ]
+)  # fmt: skip
+def test_compiled_code_knows_what_decides_on_the_label(estimator: Any, tmp_path: Path) -> None:
+    rows, classes = load_breast_cancer(return_X_y=True)
+    exported(estimator.fit(rows, classes), rows, classes, tmp_path)
+    by_lines, by_rows = (
+        classifier.load(tmp_path / "model.npz", max_cells=0, compiles=compiles) for compiles in (True, False)
+    )
+
+    for row in rows[:20].tolist():
+        assert by_lines.lines is not None
+        assert by_lines.lines(row) is not None
+        assert explain.explain(by_lines, row) == explain.explain(by_rows, row, max_rows=100_000)
 
 
 def test_a_line_that_would_take_too_long_is_searched_by_rows(

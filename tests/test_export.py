@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_wine
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import accuracy_score, confusion_matrix
@@ -133,6 +134,7 @@ def test_every_classifier_made_of_trees_is_exported(tmp_path: Path, kind: Any) -
     "kind",
     [
         SVC(), KNeighborsClassifier(), MLPClassifier(solver="lbfgs", max_iter=2_000),
+        QuadraticDiscriminantAnalysis(),
     ],
     ids=lambda kind: type(kind).__name__,
 )  # fmt: skip

@@ -85,9 +85,8 @@ def _sgd(estimator: Any) -> tuple[Link, Values, Values]:
 
 def _scores_of(estimator: Any) -> tuple[Values, Values]:
     """Return the coefficients, in their order in memory, and the intercepts."""
-    coefficients = np.array(estimator.coef_, dtype=np.float64, order="A")
-    if coefficients.ndim == 1:  # RidgeClassifier's, of two classes
-        coefficients = coefficients[None]
+    # Of two classes, some estimators have a row of coefficients, and some a plain array.
+    coefficients = np.atleast_2d(np.array(estimator.coef_, dtype=np.float64, order="A"))
     intercept = np.zeros(len(coefficients)) + np.asarray(estimator.intercept_, dtype=np.float64)
     return coefficients, intercept
 

@@ -1,4 +1,4 @@
-"""python -m tests.screenshots: take the README's pictures of the page, in light and dark and on a phone; and its card.
+"""python -m tests.screenshots: take the README's pictures of the page, of three tables and on a phone; and its card.
 
 The models are trained into a folder of their own, and the real server shows them to the real browser. The card is what
 other sites show beside a link to the page, whatever its model: it has made-up names.
@@ -22,13 +22,13 @@ from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, iris, writing
 from tests.browser import ARGUMENTS, CHROMIUM
 from tests.conftest import ROOT, run_server
+from tests.small_tables import cars, penguins
 
 FOLDER = Path(__file__).parent
 CARD = ROOT / "static" / "social.png"
 VALUES = ("6.1", "2.9", "4.9", "1.7")
 PICTURES: list[tuple[Path, Literal["light", "dark"], ViewportSize]] = [
     (FOLDER / "light.png", "light", {"width": 1120, "height": 860}),
-    (FOLDER / "dark.png", "dark", {"width": 1120, "height": 860}),
     (FOLDER / "phone.png", "light", {"width": 390, "height": 844}),
 ]
 CARD_SIZE: ViewportSize = {"width": 1200, "height": 630}
@@ -37,7 +37,7 @@ CARD_STYLE = """() => {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(`
     html { font-size: 14px; }
-    .languages, .examples, .file, .axes, .messages, .change { display: none !important; }
+    .languages, .examples, .file, .axes, .messages, .change, .why, .share { display: none !important; }
     .answer { padding-block-end: 0.5rem !important; max-block-size: none !important; overflow: hidden !important; }
     .answer { grid-template-rows: none !important; }
   `);
@@ -54,6 +54,11 @@ def main() -> None:
             for path, scheme, size in PICTURES:
                 page = browser.new_page(viewport=size, color_scheme=scheme, reduced_motion="reduce")
                 page.goto(address)
+                take(page, path)
+        for path, dataset in ((FOLDER / "words.png", penguins()), (FOLDER / "quantity.png", cars())):
+            with served(dataset, Path(folder)) as address:
+                page = browser.new_page(viewport=PICTURES[0][2], reduced_motion="reduce")
+                page.goto(address.partition("?")[0])
                 take(page, path)
         with served(renamed(flowers), Path(folder)) as address:
             page = browser.new_page(viewport=CARD_SIZE, color_scheme="light", reduced_motion="reduce")
@@ -79,7 +84,7 @@ def served(dataset: Dataset, folder: Path) -> Iterator[str]:
     path = folder / "model.npz"
     writing.write(writing.model_of(trained), path, trained=trained)
     with run_server(folder / "log.txt", MODEL_FILE=str(path)) as server:
-        sample = zip((feature.key for feature in dataset.features), VALUES, strict=True)
+        sample = zip((feature.key for feature in dataset.features), VALUES, strict=False)
         yield f"{server.url}/?{urlencode(list(sample))}"
 
 
