@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ml import console, score
+from ml.batch import Model
 from ml.errors import DatasetError, MLError
 from ml.estimators.saved import read_model
 from ml.model import classifier
@@ -22,8 +23,9 @@ from ml.model.classifier import Classifier
 from ml.model.explain import explain
 from ml.model.labelling import decision_of
 from ml.options import parser, recipe_of
+from ml.score_parquet import is_parquet, score_parquet
 from ml.scored import BadRow
-from ml.streams import Input, sink_of
+from ml.streams import Input, placed, sink_of
 from ml.tables.dataset import Dataset
 from ml.tables.files import read_table, refuse_same_file
 from ml.tables.marks import marks_named
@@ -190,14 +192,9 @@ def _score(options: argparse.Namespace) -> None:
     gc.disable()
     refuse_same_file(options.rows, options.out)
     model = classifier.load(options.model)
-    shown = 0
-
-    def tell(bad: BadRow) -> None:
-        nonlocal shown
-        shown += 1
-        if shown <= SHOWN_BAD_ROWS:
-            tqdm.write(console.printable(f"line {bad.line}: {bad.message}"), file=sys.stderr)
-
+    if is_parquet(options.rows):
+        _score_parquet(options, model)
+        return
     with (
         io.BufferedReader(Input(options.rows)) as file,
         sink_of(options.out) as sink,
@@ -205,11 +202,51 @@ def _score(options: argparse.Namespace) -> None:
     ):
         source = Source(file, encoding=options.encoding or "", sheet=options.sheet, has_header=options.has_header)
         scored = score.score(
-            model, source, sink, on_bad=tell, on_rows=bar.update,
+            model, source, sink, on_bad=_Shown("line"), on_rows=bar.update,
             guarded=options.guarded, strict=options.strict, marks=marks_named(options.decimal, options.thousands),
         )  # fmt: skip
     for sentence in source.inferred:
         console.complain(sentence)
+    _complain_of_blanks(scored)
+
+
+def _score_parquet(options: argparse.Namespace, model: Classifier) -> None:
+    if options.encoding or options.sheet or options.guarded or options.decimal or options.thousands:
+        raise DatasetError(
+            f"{options.rows} is a Parquet file, whose columns have types: --encoding, --sheet, --guarded, --decimal "
+            "and --thousands are for other tables"
+        )
+    path = Path(options.out)
+    if options.out == "-" or path.is_symlink() or (path.exists() and not path.is_file()):
+        raise DatasetError(f"name a file with --out: Parquet is not written to a link or a pipe, {options.out}")
+    try:
+        with placed(path) as sink, tqdm(unit=" rows", disable=None) as bar:
+
+            def show(rows: int, in_all: int) -> None:
+                bar.total = in_all
+                bar.update(rows)
+
+            rows = Path(options.rows)
+            scored = score_parquet(Model(model), rows, sink, on_bad=_Shown("row"), on_rows=show, strict=options.strict)
+    except OSError as error:
+        raise DatasetError(f"{options.out} cannot be written: {error.strerror or error}") from error
+    _complain_of_blanks(scored)
+
+
+class _Shown:
+    """Shows the first rows without an answer, above the bar."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._left = SHOWN_BAD_ROWS
+
+    def __call__(self, bad: BadRow) -> None:
+        if self._left:
+            self._left -= 1
+            tqdm.write(console.printable(f"{self._unit} {bad.line}: {bad.message}"), file=sys.stderr)
+
+
+def _complain_of_blanks(scored: score.Scored) -> None:
     if scored.bad:
         console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
 

@@ -66,7 +66,7 @@ class Answers:
         import pyarrow
 
         *found, notes, errors = self.arrays(())
-        is_bad = self.indices < 0
+        is_bad = self.indices < 0 if self.errors else None  # a mask costs time
         words = pyarrow.array([*labels], pyarrow.string())
         answers = [words.take(pyarrow.array(self.indices, mask=is_bad))] if labels else []
         answers += [pyarrow.array(np.ascontiguousarray(column), mask=is_bad) for column in found]
@@ -161,14 +161,19 @@ class Model:
                 is_right[index] = True
             except InvalidSample as error:
                 errors[index] = str(error)
+        if is_right.all():
+            return Answers(*self._right_answers(values), self._notes(columns, values), errors)
         values[~is_right] = math.nan  # no notes about them
         indices = np.full(len(values), -1, dtype=np.intp)
         numbers = np.full((len(values), len(self.labels) or 3), math.nan)
         if is_right.any():
-            batch = self._classifier.predict_batch(values[is_right])
-            indices[is_right] = batch.indices
-            numbers[is_right] = batch.outputs if self.labels else self._with_interval(batch.values)
+            indices[is_right], numbers[is_right] = self._right_answers(values[is_right])
         return Answers(indices, numbers, self._notes(columns, values), errors)
+
+    def _right_answers(self, values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Return the position of the label of each row, and its numbers, see `Answers`."""
+        batch = self._classifier.predict_batch(values)
+        return batch.indices, batch.outputs if self.labels else self._with_interval(batch.values)
 
     def _with_interval(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         quantity = self._classifier.quantity
@@ -236,9 +241,7 @@ class BatchScorer:
         added = self.model.predict_batch(columns)
         if isinstance(columns, Mapping):
             return {**columns, **added}
-        for name, column in zip(added.column_names, added.columns, strict=True):
-            columns = columns.append_column(name, column)
-        return columns
+        return with_columns(columns, added)
 
     @property
     def model(self) -> Model:
@@ -264,6 +267,13 @@ def load(path: str | Path) -> Model:
         ModelFileError: the file is missing, damaged, crafted or newer; the sentence says what is wrong.
     """
     return Model(classifier.load(Path(path)))
+
+
+def with_columns(table: Any, added: Any) -> Any:
+    """Return a table of Arrow with the columns of another one behind its own."""
+    for name, column in zip(added.column_names, added.columns, strict=True):
+        table = table.append_column(name, column)
+    return table
 
 
 def _content_of(source: Path | bytes) -> bytes:

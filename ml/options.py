@@ -101,8 +101,13 @@ def parser() -> argparse.ArgumentParser:
 
     scoring = commands.add_parser("score", help="add label and probabilities to the rows of a table")
     scoring.add_argument("model", type=Path, help="model file")
-    scoring.add_argument("rows", metavar="TABLE", help="CSV, Excel or JSON file to score; -: standard input")
-    scoring.add_argument("--out", default="-", metavar="CSV", help="CSV file to write; default: -, standard output")
+    scoring.add_argument("rows", metavar="TABLE", help="CSV, Excel, JSON or Parquet file to score; -: standard input")
+    scoring.add_argument(
+        "--out",
+        default="-",
+        metavar="FILE",
+        help="CSV file to write, of Parquet another one; default: -, standard output",
+    )
     _add_marks(scoring)
     _add_file(scoring)
     scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")

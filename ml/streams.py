@@ -55,18 +55,25 @@ def sink_of(name: str) -> Iterator[TextIO]:
             ) as file:  # type: ignore[call-overload]  # as above
                 yield file
             return
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=path.name, suffix=".part", delete=False, encoding="utf-8", **_TEXT
-        ) as file:  # type: ignore[call-overload]  # as above
-            try:
-                yield file
-                file.flush()
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        with placed(path, "w", encoding="utf-8", **_TEXT) as file:
+            yield file
     except BrokenPipeError:
         raise
     except OSError as error:
         raise DatasetError(f"{console.file_name(name, 'output')} cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def placed(path: Path, mode: str = "wb", **options: str) -> Iterator[Any]:
+    """Open a new file beside `path`, which takes its place when it is complete."""
+    with tempfile.NamedTemporaryFile(  # type: ignore[call-overload]  # the mode and its options belong together
+        mode, dir=path.parent, prefix=path.name, suffix=".part", delete=False, **options
+    ) as file:
+        try:
+            yield file
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise

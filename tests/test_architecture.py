@@ -27,6 +27,7 @@ FLOORS = (
     {"ml.cells", "ml.importing"},
     {"ml.scored", "ml.estimators"},
     {"ml.training", "ml.score", "ml.batch"},
+    {"ml.score_parquet"},
     {"ml.console", "ml"},
     {"ml.options", "ml.streams"},
     {"ml.__main__"},
@@ -61,6 +62,7 @@ READERS = {
     "ml/tables/parquet.py": {"pyarrow"},
     "ml/tables/typed.py": {"pyarrow"},
     "ml/batch.py": {"pyarrow"},
+    "ml/score_parquet.py": {"pyarrow"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 UNSAFE_CALLS = {
