@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 
-from ml.tables.contents import is_marker_of_numbers
+from ml.tables.contents import is_marker_of_numbers, marker_spellings
 from ml.tables.dataset import Feature, boolean_text
 from ml.tables.headers import composed
 from ml.tables.numbers import (
@@ -73,6 +73,12 @@ def no_value_text(feature: Feature) -> str:
 def no_value_texts(feature: Feature) -> tuple[str, ...]:
     """Return the texts that stand for no value in a sample; none where the feature always has one."""
     return tuple(dict.fromkeys((*feature.markers, no_value_text(feature)))) if feature.has_gaps else ()
+
+
+@cache
+def typed_gaps() -> frozenset[str]:
+    """Return the usual texts, in the usual spellings, that say for any number with gaps that it has no value."""
+    return frozenset(text for text in marker_spellings() if is_marker_of_numbers(text) and not is_half_typed(text))
 
 
 def _number(feature: Feature, no_values: frozenset[str], value: object) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml.model.card import TrainedFeature
-from ml.model.values import no_value_text, no_value_texts
+from ml.model.values import no_value_text, no_value_texts, typed_gaps
 from ml.tables.numbers import LARGEST, shown_number
 from web.api.messages import Value
 
@@ -132,7 +132,7 @@ def _numbers(feature: TrainedFeature) -> list[Json]:
     if _has_pattern(feature):
         kinds.append(ref("UnsignedNumberText" if feature.minimum == 0 else "NumberText"))
     if feature.has_gaps:
-        kinds.append({"enum": [*no_value_texts(feature)], "description": "no value"})
+        kinds.append({"enum": sorted({*no_value_texts(feature), *typed_gaps()}), "description": "no value"})
     return kinds
 
 

@@ -54,7 +54,7 @@ def encode(sample: Sample) -> bytes:
     encoded = msgspec.json.encode(sample, enc_hook=_plain)
     # An infinite number becomes null as well, and would be taken for no value.
     if b"null" in encoded and not isinstance(sample, msgspec.Raw):
-        values = sample.values() if isinstance(sample, Mapping) else sample
+        values = sample.values() if isinstance(sample, Mapping) else sample if isinstance(sample, Iterable) else ()
         if any(isinstance(value, float | np.floating) and math.isinf(value) for value in values):
             raise ValueError("a sample cannot hold an infinite number: JSON has none")
     return encoded
