@@ -182,14 +182,14 @@ def test_others_have_a_turn_between_the_slices_of_a_large_batch(model: Classifie
 
     _, turns = asyncio.run(turns_during(work()))
 
-    # Not one turn a row, or the batch would take for ever, and not only one at its end.
-    assert len(list(batch.slices(model, MANY))) - 1 <= turns <= 100
+    # Not only one turn at its end; while threads work there are as many as there is time for.
+    assert turns >= len(list(batch.slices(model, MANY))) - 1
 
 
 def test_others_have_a_turn_between_the_columns_of_a_large_frame(model: Classifier) -> None:
     _, turns = asyncio.run(turns_during(batch.encode_frame(model, rows_of(MANY), UNSET, Metrics().stream)))
 
-    assert len(model.labels) <= turns <= 100
+    assert turns >= len(model.labels)
 
 
 class _Watched(Classifier):
