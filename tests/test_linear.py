@@ -100,8 +100,11 @@ def singly(answer: Callable[[Rows], Any], rows: Rows) -> Rows:
 # The library's answers.
 
 
-@pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("kind", CLASSIFIERS)
+# Ten calibrated models of 64 columns take half a minute, and have what those of 30 columns have.
+PAIRS = [(kind, table) for kind in CLASSIFIERS for table in TABLES if (kind[:10], table) != ("calibrated", "digits")]
+
+
+@pytest.mark.parametrize(("kind", "table"), PAIRS)
 def test_probabilities_are_within_4_ulp_of_the_librarys_to_one_row(kind: str, table: str, tmp_path: Path) -> None:
     X, y = TABLES[table](return_X_y=True)
     estimator, rows = CLASSIFIERS[kind]().fit(X, y), near(X)
