@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import os
 import re
 import shutil
+import threading
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
@@ -147,3 +150,65 @@ def typed(page: Page) -> dict[str, str]:
         "Object.fromEntries([...document.querySelectorAll('#measurements .entry input')].map((i) => [i.name, i.value]))"
     )
     return inputs
+
+
+class Quiet(http.server.BaseHTTPRequestHandler):
+    """A handler that keeps connections open and does not log."""
+
+    protocol_version = "HTTP/1.1"
+
+    def reply(self, content: bytes, content_type: str, status: int = 200, *, length: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(length or len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serve(handler: type[Quiet]) -> Iterator[str]:
+    """Run a small server on a free port in a thread; yield its origin."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def moves_on_arrival(open_page: Open, server: Server, width: int) -> list[str]:
+    """Return what moves on a page whose connection stops after many a tag, each time until the page is painted.
+
+    Under load a browser stops there by itself, though the page is there at once.
+    """
+    painted = threading.Semaphore(0)
+
+    class Slow(Quiet):
+        def do_GET(self) -> None:
+            with urllib.request.urlopen(server.url + self.path) as response:
+                content, content_type = response.read(), response.headers["Content-Type"]
+            tags = re.compile(rb"<(?:body|a|button|div|label|p|svg)\b[^>]*>")
+            ends = [tag.end() for tag in tags.finditer(content)] if content_type.startswith("text/html") else []
+            self.reply(content[: ends[0]] if ends else content, content_type, length=len(content))
+            for start, end in zip(ends, [*ends[1:], len(content)], strict=True):
+                painted.acquire(timeout=10)
+                self.wfile.write(content[start:end])
+
+    with serve(Slow) as origin:
+        page = open_page(
+            url=origin, sample={}, wait_until="commit", viewport={"width": width, "height": 844}, complaint="net::ERR"
+        )
+        for _ in range(1000):
+            page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+            painted.release()
+            if page.evaluate("document.readyState") == "complete":
+                break
+        page.wait_for_load_state()
+        moves: list[str] = page.evaluate("shifts")
+        page.close()
+    return moves

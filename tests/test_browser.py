@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.server
 import random
 import re
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +21,18 @@ from ml.model import classifier
 from ml.model.classifier import Classifier
 from ml.tables.dataset import Feature
 from ml.training import fitting, writing
-from tests.browser import EXAMPLE, Open, expect_answer, expect_state, field, needs_chromium, typed
+from tests.browser import (
+    EXAMPLE,
+    Open,
+    Quiet,
+    expect_answer,
+    expect_state,
+    field,
+    moves_on_arrival,
+    needs_chromium,
+    serve,
+    typed,
+)
 from tests.builders import dataset_of
 from tests.conftest import Server, run_server
 from web.page.languages import language
@@ -567,30 +575,7 @@ def test_nothing_moves_and_nothing_sticks_out_in_any_state(open_page: Open, widt
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_moves_while_the_page_arrives(open_page: Open, server: Server, width: int) -> None:
-    painted = threading.Event()
-
-    class Slow(Quiet):
-        def do_GET(self) -> None:
-            with urllib.request.urlopen(server.url + self.path) as response:
-                content, content_type = response.read(), response.headers["Content-Type"]
-            before, answer, after = content.partition(b'<section class="answer"')
-            self.reply(before, content_type, length=len(content))
-            if answer:
-                painted.wait(10)
-                self.wfile.write(answer + after)
-
-    with serve(Slow) as origin:
-        page = open_page(
-            url=origin, sample={}, wait_until="commit", viewport={"width": width, "height": 844}, complaint="net::ERR"
-        )
-        expect(field(page)).to_be_visible()
-        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
-        painted.set()
-
-        expect_state(page, "answer")
-        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
-        assert page.evaluate("shifts") == []
-        page.close()
+    assert moves_on_arrival(open_page, server, width) == []
 
 
 def test_the_schemes_differ(open_page: Open) -> None:
@@ -682,22 +667,6 @@ def test_names_are_text_and_never_markup(open_page: Open, odd_server: Server, od
 # Small servers of other sites
 
 
-class Quiet(http.server.BaseHTTPRequestHandler):
-    """A handler that keeps connections open and does not log."""
-
-    protocol_version = "HTTP/1.1"
-
-    def reply(self, content: bytes, content_type: str, status: int = 200, *, length: int | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(length or len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 class Embedding:
     """A site of its own with its own htmx, which asks for the fragment at `target`."""
 
@@ -726,16 +695,3 @@ class Embedding:
                     self.reply(embedding.page().encode(), "text/html; charset=utf-8")
 
         return Handler
-
-
-@contextlib.contextmanager
-def serve(handler: type[Quiet]) -> Iterator[str]:
-    """Run a small server on a free port in a thread; yield its origin."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()

@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 from ml.model import classifier
 from ml.model.classifier import Classifier
 from tests import mixed
-from tests.browser import Open, needs_chromium
+from tests.browser import Open, moves_on_arrival, needs_chromium
 from tests.conftest import Server, run_server
 
 pytestmark = needs_chromium
@@ -305,3 +305,11 @@ def test_nothing_moves_and_nothing_sticks_out(
         page.locator("#f2").press("ArrowDown")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("shifts") == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["penguins", "cars"])
+def test_nothing_moves_while_words_and_goals_arrive(
+    open_page: Open, servers: dict[str, Server], name: str, width: int
+) -> None:
+    assert moves_on_arrival(open_page, servers[name], width) == []
