@@ -58,9 +58,10 @@ def test_samples_never_repeat_and_span_the_training_ranges(subject: Subject) -> 
 
 
 # Typing takes half a minute at the speed of fingers; tests/test_browser.py holds that its keys are answered.
-# tests/test_lifecycle.py has models replaced with fewer clients, tests/test_overload.py people during every attack.
+# tests/test_lifecycle.py has models replaced with fewer clients, tests/test_overload.py people during every attack, and
+# tests/test_batch.py that large batches leave the event loop to others.
 @pytest.mark.parametrize(
-    "part", [part for part in PARTS if part not in ("typing", "replace", "soak", "attack", "forests")]
+    "part", [part for part in PARTS if part not in ("typing", "replace", "soak", "attack", "forests", "batches")]
 )
 def test_a_part_measures_everything_that_it_names(part: str, subject: Subject) -> None:
     results = PARTS[part].measure(subject, Plan(rounds=1, seconds=0.05, tool="python"))

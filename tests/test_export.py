@@ -133,7 +133,7 @@ def test_every_classifier_made_of_trees_is_exported(tmp_path: Path, kind: Any) -
 @pytest.mark.parametrize(
     "kind",
     [
-        SVC(), KNeighborsClassifier(), MLPClassifier(solver="lbfgs", max_iter=2_000),
+        SVC(), KNeighborsClassifier(), MLPClassifier((2,), solver="lbfgs", max_iter=2_000),
         QuadraticDiscriminantAnalysis(),
     ],
     ids=lambda kind: type(kind).__name__,

@@ -104,7 +104,7 @@ ESTIMATORS: dict[str, tuple[Callable[[], Any], Any]] = {
 REFUSED: dict[str, tuple[Callable[[], Any], Any]] = {
     "SVC": (svm.SVC, TWO),
     "KNeighborsClassifier": (neighbors.KNeighborsClassifier, TWO),
-    "MLPClassifier": (lambda: neural_network.MLPClassifier(solver="lbfgs", max_iter=2_000), TWO),
+    "MLPClassifier": (lambda: neural_network.MLPClassifier((2,), solver="lbfgs", max_iter=2_000), TWO),
 }
 
 
