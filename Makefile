@@ -1,4 +1,5 @@
 # Two commands do everything: `make serve` and `make test`. `make check` is for while one works: under a minute.
+# Each process of the tests has one thread for linear algebra: together they have all cores.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,13 +16,13 @@ check: $(VENV)/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not server and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not server and not slow"
 
 test: $(VENV)/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 bench: $(VENV)/test.installed
 	$(BIN)/python -m tests.benchmarks
