@@ -26,6 +26,7 @@ const refusal = document.getElementById("refusal"); // of what was pasted
 
 const query = (entries) => new URLSearchParams(entries).toString();
 const typed = () => query(new FormData(form));
+const sample = () => query(fields.map(({ key, text }) => [key, text]));
 const fieldOf = (key) => fields.find((field) => field.key === key);
 const fieldAt = (element) => fields.find((field) => field.element === element.closest(".field"));
 
@@ -41,10 +42,11 @@ const views = goal ? [...selects, goal] : selects; // options of the view
 let lastAnswer = prediction.querySelector("[data-state=answer]");
 let isQuiet = true;
 let isSettled = false; // whether the next request is for what someone has entered
-let settled = answered; // the last such input
+let settled = sample(); // the last one
 let quietTimer = 0;
 let lateTimer = 0;
 let retryTimer = 0;
+let shownVersion = document.getElementById("version").textContent;
 let retryMs = FIRST_RETRY_MS;
 
 // Fields. Whatever changes them ends in `changed`, once.
@@ -62,8 +64,7 @@ function step() {
 function fill(parameters) {
   for (const field of fields) field.put(parameters.get(field.key) ?? field.start);
   for (const view of views) view.value = parameters.get(view.name) ?? view.dataset.start;
-  if (parameters.has("pin")) pin.value = parameters.get("pin");
-  showPin(parameters.has("pin"));
+  showPin(parameters.get(pin.name));
 }
 
 form.addEventListener(
@@ -155,31 +156,30 @@ document.addEventListener("click", (event) => {
       for (const field of fields) field.put(sample.get(field.key) ?? field.start);
     }
     changed();
-  } else if (copy) {
-    const { share } = copy.dataset;
-    if (share) settleNow();
-    const text = { link: location.href, result: resultText() }[share] ?? copy.parentElement.querySelector("code").textContent;
-    navigator.clipboard.writeText(text).then(() => showCopied(copy));
-  }
+  } else if (copy) navigator.clipboard.writeText(textToCopy(copy)).then(() => showCopied(copy));
 });
+
 // A pinned sample is kept in the form, and so in the address; the service compares it with the present one.
 const pinButton = document.getElementById("pin");
-const pin = document.querySelector("input[name=pin]");
+const pin = document.getElementById("pinned-sample");
 pinButton.hidden = false;
 pinButton.addEventListener("click", () => {
   step();
-  pin.value = query(fields.map(({ key, text }) => [key, text]));
-  showPin(pin.disabled);
+  showPin(pin.disabled ? sample() : null);
   changed();
 });
 
-function showPin(isPinned) {
-  pin.disabled = !isPinned;
-  pinButton.textContent = pinButton.dataset[isPinned ? "unpin" : "pin"];
+function showPin(pinned) {
+  pin.disabled = !pinned;
+  pin.value = pinned ?? "";
+  pinButton.textContent = pinButton.dataset[pinned ? "unpin" : "pin"];
 }
 
-// The answer and the values that it is for, as one writes them in a mail.
-function resultText() {
+// A program; or the address; or the answer and the values that it is for, as one writes them in a mail.
+function textToCopy({ dataset, parentElement }) {
+  if (!dataset.share) return parentElement.querySelector("code").textContent;
+  settleNow();
+  if (dataset.share === "link") return location.href;
   const values = fields.map(({ title, text, unit }) => `${title} ${text} ${unit}`.trim());
   return `${prediction.firstElementChild.dataset.title}: ${values.join(", ")}\n${location.href}`;
 }
@@ -329,10 +329,10 @@ function settle() {
 function speak() {
   if (!isQuiet || answered !== typed()) return;
   const { title, spoken } = prediction.firstElementChild.dataset;
-  document.title = document.title.replace(/^.* · |^/, title ? () => `${title} · ` : "");
+  document.title = [title, form.dataset.title].filter(Boolean).join(" · ");
   say(spoken);
-  if (answered === settled) return;
-  settled = answered;
+  if (sample() === settled) return;
+  settled = sample();
   isSettled = true;
   refresh();
 }
@@ -396,16 +396,23 @@ function retryNow() {
 const isOurModel = (xhr) => [null, form.dataset.features].includes(xhr.getResponseHeader("X-Model-Features"));
 
 async function renew(xhr) {
-  const version = document.getElementById("version");
-  const current = xhr.getResponseHeader("X-Model-Version") ?? version.textContent;
-  if (version.textContent === current) return;
-  version.textContent = current;
-  const page = new DOMParser().parseFromString(await (await fetch(addressOf(new FormData(form)))).text(), "text/html");
-  if (page.getElementById("measurements")?.dataset.features !== form.dataset.features) return; // replaced once more
-  for (const part of ["#card", ".examples", ".reserve"]) document.querySelector(part).replaceWith(page.querySelector(part));
-  for (const field of fields) field.renew(page.querySelector(`.field:has(#${field.control.id})`));
-  refresh();
+  const version = xhr.getResponseHeader("X-Model-Version") ?? shownVersion;
+  if (version === shownVersion) return;
+  const before = shownVersion;
+  shownVersion = version; // once
+  try {
+    const response = await fetch(addressOf(new FormData(form)));
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    if (page.getElementById("measurements")?.dataset.features !== form.dataset.features) throw new Error("another page");
+    for (const part of ["#card", ".examples", ".reserve", ".legend", "#version"])
+      document.querySelector(part)?.replaceWith(page.querySelector(part));
+    for (const field of fields) field.renew(page.getElementById(field.control.id).closest(".field"));
+  } catch {
+    shownVersion = before; // the next answer asks again
+    return;
+  }
   document.getElementById("renewed").hidden = false;
+  refresh();
 }
 
 form.addEventListener("input", () => {
@@ -481,6 +488,7 @@ function receive(event) {
   retryMs = FIRST_RETRY_MS;
   prediction.toggleAttribute("data-stale", false);
   connection.textContent = "";
+  document.getElementById("reload").hidden = true;
   renew(event.detail.xhr);
   showMessages();
   speak();

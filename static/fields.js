@@ -18,8 +18,6 @@ class Field {
     this.format = { unit: this.unit, thousands, decimal };
     // Where the language's mark divides the column's thousands, the column's own one is written.
     this.mark = thousands === mark ? decimal : mark;
-    this.low = Number(this.slider?.min);
-    this.high = Number(this.slider?.max);
     this.hint = document.getElementById(`${this.control.id}-hint`);
     this.toggle = element.querySelector(".unknown");
     this.known = null; // what stood there before it was set to unknown
@@ -80,13 +78,8 @@ class Field {
     const control = element.querySelector(`#${this.control.id}`) ?? element;
     Object.assign(this.control.dataset, control.dataset);
     this.start = this.control.dataset.start;
-    for (const name of [".range", ".slider"]) {
-      const [own, other] = [this.element, element].map((one) => one.querySelector(name));
-      if (own && name === ".range") own.replaceWith(other);
-      else if (own) for (const end of ["min", "max"]) own[end] = other[end];
-    }
-    this.low = Number(this.slider?.min);
-    this.high = Number(this.slider?.max);
+    this.element.querySelector(".range")?.replaceWith(element.querySelector(".range"));
+    if (this.slider) for (const end of ["min", "max"]) this.slider[end] = element.querySelector(".slider")[end];
     this.follow();
   }
 

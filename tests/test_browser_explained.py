@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shutil
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, expect
 
+from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.strips import strips
+from ml.training import fitting, iris, writing
 from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium
+from tests.conftest import run_server
 from web.page.languages import language
 from web.page.strips import strips_of
 
@@ -36,11 +42,12 @@ def test_lines_and_reasons_follow_what_is_typed(open_page: Open, model: Classifi
     prediction = model.predict(row)
     expect(page.locator("#why p")).to_contain_text(f"Why {prediction.label}")
     expect(page.locator("#why tbody th").filter(has_text="petal width")).to_contain_text("2.1")
-    for number, view in enumerate(strips_of(model, row, language("en")), 1):
+    for number, view in enumerate(strips_of(model, row, language("en"), scale=None), 1):
         ((_, pieces),) = view.lines
         assert drawn(page, number) == [(piece.x, piece.css_classes) for piece in pieces]
     assert len(strips(model, row)) == 4
-    expect(page).to_have_title(re.compile(f"^{prediction.label} "))
+    share = language("en").percent(prediction.probabilities[prediction.index])
+    expect(page).to_have_title(f"{prediction.label} {share} · iris · live prediction")
 
 
 def test_a_wrong_value_leaves_the_last_answer_in_sight_but_out_of_reach(open_page: Open, model: Classifier) -> None:
@@ -67,14 +74,14 @@ def test_a_pinned_sample_is_compared_and_in_the_address(open_page: Open, model: 
     table = page.locator("#pinned table")
     expect(table.get_by_role("row").filter(has_text="petal width")).to_contain_text("1.3")
     expect(table.get_by_role("row").filter(has_text="answer")).to_contain_text("versicolor")
-    page.wait_for_url(lambda url: "petal_width=2.1" in url and "pin=" in url)
-    pinned = parse_qs(urlsplit(page.url).query)["pin"][0]
+    page.wait_for_url(lambda url: "petal_width=2.1" in url and "pinned-sample=" in url)
+    pinned = parse_qs(urlsplit(page.url).query)["pinned-sample"][0]
     assert {key: values[0] for key, values in parse_qs(pinned).items()} == EXAMPLE
     page.reload()
     expect(table).to_be_visible()
     page.get_by_role("button", name="Unpin").click()
     expect(table).to_have_count(0)
-    page.wait_for_url(lambda url: "pin=" not in url)
+    page.wait_for_url(lambda url: "pinned-sample=" not in url)
 
 
 def test_link_and_result_are_copied(open_page: Open) -> None:
@@ -90,3 +97,44 @@ def test_link_and_result_are_copied(open_page: Open) -> None:
     expect(page.locator("[data-share=link]")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == page.url
     expect(page.locator("[data-share=link]")).to_have_text("Copy link")
+
+
+def test_the_model_is_renewed_in_place_even_if_the_first_try_fails(
+    open_page: Open, model_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.npz"
+    shutil.copy(model_path, path)
+    other = fitting.fit(iris.load(), Recipe(n_estimators=10, seed=3))
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(path)) as server:
+        page = open_page(url=server.url, sample={}, complaint="Failed to load resource|ERR_FAILED")
+        page.route(re.compile(r"/\?[^?]*$"), lambda route: route.abort(), times=1)
+        version = writing.write(writing.model_of(other), path, trained=other).version
+
+        for text in itertools.cycle(("1.4", "1.5")):
+            field(page).fill(text)
+            page.wait_for_url(f"**petal_width={text}")
+            if page.locator("#version").inner_text() == version:
+                break
+
+        expect(page.locator("#renewed")).to_be_visible()
+        expect(page.locator("#card")).to_contain_text("10 trees")
+        expect(page.locator("#card")).to_contain_text(version)
+        page.get_by_role("link", name="setosa", exact=True).click()
+        expect(page.locator("#prediction > [data-label=setosa]")).to_be_visible()
+
+
+def test_only_what_someone_settled_on_is_an_input_for_drift(open_page: Open, model: Classifier) -> None:
+    page = open_page()
+    inputs: list[str | None] = []
+    page.on("request", lambda r: inputs.append(r.headers.get("x-input", "settled")) if "/predict?" in r.url else None)
+
+    field(page).fill("")
+    for key in "1.7":
+        field(page).press(key)
+    page.wait_for_url("**petal_width=1.7")
+    page.locator("[name=map-x]").select_option("sepal_length")
+    page.wait_for_url("**map-x=sepal_length*")
+    expect_answer(page, model, EXAMPLE | {"petal_width": "1.7"})
+
+    assert inputs.count("settled") == 1
+    assert inputs.count("unsettled") >= 4

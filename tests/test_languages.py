@@ -23,6 +23,7 @@ from starlette.testclient import TestClient
 
 from ml.model.card import Card, CrossValidation, Decision, Recipe, Report, Step
 from ml.model.classifier import Classifier
+from ml.model.evaluators import Prediction
 from ml.model.linear import Formula
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
@@ -223,9 +224,19 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
     good: dict[str, object] = {**texts}
     panel = panel_of(model, good, to)
 
-    def page(fragment: bytes, messages: Sequence[Told] = (), row: Sequence[float] | None = None) -> str:
+    def page(
+        fragment: bytes, messages: Sequence[Told] = (), answered: tuple[Sequence[float], Prediction] | None = None
+    ) -> str:
         return fragments.page(
-            texts, fragment, messages, lang="en", axes=axes, goal=None, address="http://127.0.0.1/", code=panel, row=row
+            texts,
+            fragment,
+            messages,
+            lang="en",
+            axes=axes,
+            goal=None,
+            address="http://127.0.0.1/",
+            code=panel,
+            answered=answered,
         )
 
     odd = [UnknownWord("‹odd›") if feature.choices else 98.0 for feature in model.features]
@@ -239,7 +250,7 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
         pinned = [feature.high if not feature.choices else 0.0 for feature in model.features]
         pin = urlencode({f.key: field_text(f, value, to) for f, value in zip(model.features, pinned, strict=True)})
         yield fragments.explanation(row, pin=pin).decode()
-    yield page(fragment, messages, row)
+    yield page(fragment, messages, (row, model.predict(row)))
     first, second, third, *_ = [*good, "‹other›", "‹other›"]
     wrong: list[dict[str, object]] = [
         {}, {first: "-"}, {second: "-"}, {first: "", second: ""}, {first: "abc"}, {first: ["list"]}, {first: True},

@@ -52,7 +52,7 @@ def test_a_line_of_many_cuts_is_bounded(digits: Classifier) -> None:  # noqa: F8
 @pytest.mark.parametrize(("code", "words"), [("en", "along it the answer is"), ("es", "a lo largo de ella")])
 def test_a_line_is_said_in_words_and_covers_the_whole_width(model: Classifier, code: str, words: str) -> None:
     for row in model.reference_rows[::20].tolist():
-        for view, line in zip(strips_of(model, row, language(code)), strips(model, row), strict=True):
+        for view, line in zip(strips_of(model, row, language(code), scale=None), strips(model, row), strict=True):
             ((_, pieces),) = view.lines
             assert sum(float(piece.width) for piece in pieces) == pytest.approx(100, abs=0.2 * len(pieces))
             assert {model.labels[index] for index in line.indices} >= {

@@ -55,12 +55,14 @@ class Message:
 class PredictionView:
     """The fragment: an answer, an incomplete sample, or one with errors.
 
+    `title` is the answer in a few words, as the title of the page has it.
     `guess` says how many values the model has not seen the like of; it is empty for an answer that is none. `others`
     and `rest` are the number of labels without a bar, as words, and their share; `decision`
     says how the label follows from the probabilities; it is empty for the most probable label.
     """
 
     state: Literal["answer", "incomplete", "invalid"]
+    title: str = ""
     label: str = ""
     hue: str = ""
     percent: str = ""
@@ -74,6 +76,13 @@ class PredictionView:
     waiting_for: str = ""
 
 
+def answer_text(prediction: Prediction, scale: QuantityScale | None, to: Language) -> str:
+    """Return an answer in a few words: a label and its probability, or a quantity with its unit."""
+    if scale is not None:
+        return scale.text(prediction.value)
+    return f"{prediction.label} {to.percent(prediction.probabilities[prediction.index])}"
+
+
 def answer_view(prediction: Prediction, card: Card, messages: Sequence[Message], to: Language) -> PredictionView:
     """Return the view of a label with its probabilities."""
     bars = [
@@ -82,6 +91,7 @@ def answer_view(prediction: Prediction, card: Card, messages: Sequence[Message],
     ]
     answer = PredictionView(
         "answer",
+        answer_text(prediction, None, to),
         prediction.label,
         hue_of(prediction.index),
         bars[prediction.index].percent,
@@ -111,9 +121,12 @@ def decision_text(decision: Decision, to: Language) -> str:
     )
 
 
-def quantity_view(value: float, scale: QuantityScale, messages: Sequence[Message], to: Language) -> PredictionView:
+def quantity_view(
+    prediction: Prediction, scale: QuantityScale, messages: Sequence[Message], to: Language
+) -> PredictionView:
     """Return the view of a quantity."""
-    return PredictionView("answer", quantity=scale.view(value), guess=_guess(messages, to), messages=messages)
+    title, quantity = answer_text(prediction, scale, to), scale.view(prediction.value)
+    return PredictionView("answer", title, quantity=quantity, guess=_guess(messages, to), messages=messages)
 
 
 def _guess(notes: Sequence[Message], to: Language) -> str:

@@ -101,11 +101,23 @@ class Fragments:
         return self._change(outcome, self._quantity.exact(wanted), _anywhere(change), searched_all)
 
     def explanation(self, row: Sequence[float], *, pin: str | None = None) -> bytes:
-        """Return the fragment that explains the answer to a row: why, the lines below the fields, and a pinned one."""
-        pinned = self._pinned(row, pin)
-        why = why_of(self._model, row, self._model.predict(row), self._language)
-        lines = strips_of(self._model, row, self._language)
-        return self._render("_explanation.html", why=why, pinned=pinned, fields=lines).encode()
+        """Return the fragment that explains the answer to a row: why, the strips, and a pinned sample beside it."""
+        explained = self._explained(row, self._model.predict(row), pin)
+        return self._render("_explanation.html", **explained).encode()
+
+    def _explained(self, row: Sequence[float], prediction: Prediction, pin: str | None) -> dict[str, object]:
+        model, to, scale = self._model, self._language, self._quantity
+        return {
+            "why": why_of(model, row, prediction, to, scale=scale),
+            "strips": {strip.id: strip for strip in strips_of(model, row, to, scale=scale)},
+            "pinned": self._pinned(row, prediction, pin),
+        }
+
+    def _pinned(self, row: Sequence[float], prediction: Prediction, pin: str | None) -> PinnedView | None:
+        pinned = row_of(self._model, pin)
+        if pinned is None:
+            return None
+        return pinned_view(self._model, (row, prediction), pinned, self._language, scale=self._quantity)
 
     def axes(self, x: str | None, y: str | None) -> Axes:
         """Return the axes of the map with these feature keys, or default ones."""
@@ -134,43 +146,32 @@ class Fragments:
         goal: str | None,
         address: str,
         code: CodeView,
-        row: Sequence[float] | None,
+        answered: tuple[Sequence[float], Prediction] | None,
         pin: str | None = None,
     ) -> str:
         """Return the page with `texts` in its fields, and one of the fragments above.
 
-        A quick explanation of the answer to `row` is in it; any other one follows.
+        Args:
+            answered: the row and the answer of the fragment, if it has one. A quick explanation of it is in the page;
+                any other one follows.
         """
         view = views.page_view(
             self._model, texts, messages, self._language, lang=lang, axes=axes, goal=goal, address=address, code=code
         )
-        why, lines, headline = None, {}, ""
-        if row is not None:
-            prediction = self._model.predict(row)
-            headline = self._headline(prediction) + " · "
-            if self._is_quick:
-                why = why_of(self._model, row, prediction, self._language)
-                lines = {line.id: line for line in strips_of(self._model, row, self._language)}
+        explained: dict[str, object] = {"why": None, "strips": {}, "pinned": None}
+        if answered and self._is_quick:
+            explained = self._explained(*answered, pin)
+        elif answered:
+            explained["pinned"] = self._pinned(*answered, pin)
         return self._render(
             "page.html",
             page=view,
-            headline=headline,
+            answer=answers.answer_text(answered[1], self._quantity, self._language) if answered else "",
             fragment=Markup(fragment.decode()),  # noqa: S704  # it was rendered above
             card=self._card(),
-            why=why,
-            lines=lines,
-            pin=pin if row is not None and row_of(self._model, pin) else None,
-            pinned=None if row is None else self._pinned(row, pin),
+            pin=pin if explained["pinned"] else None,
+            **explained,
         )
-
-    def _pinned(self, row: Sequence[float], pin: str | None) -> PinnedView | None:
-        pinned = row_of(self._model, pin)
-        return None if pinned is None else pinned_view(self._model, row, pinned, self._language)
-
-    def _headline(self, prediction: Prediction) -> str:
-        if self._quantity:
-            return self._quantity.text(prediction.value)
-        return f"{prediction.label} {self._language.percent(max(prediction.probabilities))}"
 
     def _render_card(self) -> Markup:
         view = card_view(self._model.card, self._model.version, self._language)
@@ -198,7 +199,7 @@ class Fragments:
 
     def _render_answer(self, prediction: Prediction, messages: tuple[Message, ...]) -> Outline:
         if self._quantity:
-            view = answers.quantity_view(prediction.value, self._quantity, messages, self._language)
+            view = answers.quantity_view(prediction, self._quantity, messages, self._language)
         else:
             view = answers.answer_view(prediction, self._model.card, messages, self._language)
         return outline("_prediction.html", self._language, prediction=view, strip=self._strip)

@@ -33,7 +33,7 @@ from web.service import service_of
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 EXAMPLE_ADDRESS = "http://127.0.0.1/"
 # Fields that are options of the view, not measurements.
-OPTIONS = ("lang", "map-x", "map-y", "pin", "goal")
+OPTIONS = ("lang", "map-x", "map-y", "pinned-sample", "goal")
 
 
 class ViewOptions(NamedTuple):
@@ -112,7 +112,7 @@ def page_response(
     model = service.model
     fragments = fragments_of(model, options.language)
     axes = fragments.axes(options.map_x, options.map_y)
-    status, row = 200, None
+    status, answered = 200, None
     try:
         row = model.validator.row(sample)
         messages = fragments.messages_of(model.validator.notes(row), row)
@@ -121,6 +121,7 @@ def page_response(
         prediction = model.predict(row, ranks=ranks)
         service.metrics.page.one(model, row, prediction, started, is_settled=scope["method"] == "POST")
         fragment = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal)
+        answered = (row, prediction)
     except InvalidSample as error:
         service.metrics.page.errors(error.errors)
         view = fragments.invalid_view(error)
@@ -144,7 +145,7 @@ def page_response(
         goal=options.goal,
         address=address,
         code=panel,
-        row=row,
+        answered=answered,
         pin=options.pin,
     )
     headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
@@ -180,7 +181,8 @@ def example_page(model: Classifier, language: Language, *, needs_token: bool) ->
     try_axes(model, language)
     row = [feature.example for feature in model.features]
     ranks, messages = model.cuts.ranks_of(row), fragments.messages_of(model.validator.notes(row), row)
-    fragment = fragments.answer(row, ranks, model.predict(row, ranks=ranks), messages, axes=axes)
+    prediction = model.predict(row, ranks=ranks)
+    fragment = fragments.answer(row, ranks, prediction, messages, axes=axes)
     fragments.explanation(row)
     texts = _texts(model, _example_texts(model, language), language)
     panel = snippet_panel.code_view(model, row, address=EXAMPLE_ADDRESS, needs_token=needs_token, language=language)
@@ -193,7 +195,7 @@ def example_page(model: Classifier, language: Language, *, needs_token: bool) ->
         goal=None,
         address=EXAMPLE_ADDRESS,
         code=panel,
-        row=row,
+        answered=(row, prediction),
     )
 
 
@@ -203,7 +205,7 @@ def split_off(
     """Return the measurements among a request's fields, and the options of its view."""
     asked: dict[str, str] = {}
     measurements: dict[str, object] = {**fields}
-    if "lang" in fields or "map-x" in fields or "map-y" in fields or "goal" in fields or "pin" in fields:
+    if "lang" in fields or "map-x" in fields or "map-y" in fields or "goal" in fields or "pinned-sample" in fields:
         asked = {name: fields[name] for name in model.made(options_of) if name in fields}
         measurements = {key: value for key, value in fields.items() if key not in asked}
     language = languages.known(asked["lang"]) if "lang" in asked else None
@@ -212,15 +214,14 @@ def split_off(
         language = languages.language(languages.SOURCE)
     elif language is None:
         language = languages.preferred(header_of(scope, b"accept-language"))
-    return measurements, ViewOptions(
-        language, lang, asked.get("map-x"), asked.get("map-y"), asked.get("goal"), asked.get("pin")
-    )
+    named = (asked.get(name) for name in ("map-x", "map-y", "goal", "pinned-sample"))
+    return measurements, ViewOptions(language, lang, *named)
 
 
 def options_of(model: Classifier) -> tuple[str, ...]:
     """Return the names of options that are none of a feature; only a quantity has a goal.
 
-    The names of the map's fields have a hyphen, which no feature's key has; a feature may be called `lang` or `goal`.
+    Names with a hyphen are no feature's key; a feature may be called `lang` or `goal`.
     """
     names = OPTIONS if model.quantity else OPTIONS[:-1]
     return tuple(name for name in names if name not in model.made(_keys_of_names))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import InvalidSample
+from web.page.answers import answer_text
 from web.page.languages import Language
-from web.page.quantities import QuantityScale, quantity_scale
+from web.page.quantities import QuantityScale
 from web.page.why import value_of
 from web.requests import fields_of_text
 
@@ -47,52 +48,55 @@ def row_of(model: Classifier, pin: str | None) -> list[float] | None:
         return None
 
 
-def pinned_view(model: Classifier, row: Sequence[float], pinned: Sequence[float], to: Language) -> PinnedView:
-    """Return the comparison of a row with a pinned one."""
-    scale, features = quantity_scale(model.card, to), model.features
+def pinned_view(
+    model: Classifier,
+    answered: tuple[Sequence[float], Prediction],
+    pinned: Sequence[float],
+    to: Language,
+    *,
+    scale: QuantityScale | None,
+) -> PinnedView:
+    """Return the comparison of a row that was answered with a pinned one."""
+    (row, now), then, features = answered, model.predict(pinned), model.features
     differing = [at for at, (one, other) in enumerate(zip(row, pinned, strict=True)) if _differs(one, other)]
     same = [to.title(feature) for at, feature in enumerate(features) if at not in differing]
-    mostly = _mostly(model, row, pinned, differing) if len(differing) > 1 else None
+    sentence = ""
+    if len(differing) > 1 and (mostly := _mostly(model, answered, (pinned, then), differing)):
+        at, answer = mostly
+        sentence = to.gettext(
+            "Mostly %(title)s: with the pinned %(value)s alone this would be %(answer)s.",
+            title=to.title(features[at]),
+            value=value_of(features[at], pinned[at], to),
+            answer=answer_text(answer, scale, to),
+        )
     return PinnedView(
-        now=_answer(model.predict(row), scale, to),
-        pinned=_answer(model.predict(pinned), scale, to),
+        now=answer_text(now, scale, to),
+        pinned=answer_text(then, scale, to),
         differences=[
             Difference(to.title(feature), value_of(feature, row[at], to), value_of(feature, pinned[at], to))
-            for at in differing
-            for feature in [features[at]]
+            for at, feature in enumerate(features)
+            if at in differing
         ],
         same=to.listed(same) if same else "",
-        sentence=""
-        if mostly is None
-        else to.gettext(
-            "Mostly %(title)s: with the pinned %(value)s alone this would be %(answer)s.",
-            title=to.title(features[mostly[0]]),
-            value=value_of(features[mostly[0]], pinned[mostly[0]], to),
-            answer=_answer(mostly[1], scale, to),
-        ),
+        sentence=sentence,
     )
 
 
 def _mostly(
-    model: Classifier, row: Sequence[float], pinned: Sequence[float], differing: Sequence[int]
+    model: Classifier,
+    answered: tuple[Sequence[float], Prediction],
+    pinned: tuple[Sequence[float], Prediction],
+    differing: Sequence[int],
 ) -> tuple[int, Prediction] | None:
     """Return the difference that alone brings the answer nearest to the pinned one, and that answer."""
-    now, then = model.predict(row), model.predict(pinned)
+    (row, now), (other, then) = answered, pinned
 
     def distance(answer: Prediction) -> float:
-        if model.quantity:
-            return abs(answer.value - then.value)
-        return -answer.probabilities[then.index]
+        return abs(answer.value - then.value) if model.quantity else -answer.probabilities[then.index]
 
-    alone = [(at, model.predict([*row[:at], pinned[at], *row[at + 1 :]])) for at in differing]
+    alone = [(at, model.predict([*row[:at], other[at], *row[at + 1 :]])) for at in differing]
     found = min(alone, key=lambda one: distance(one[1]))
     return found if distance(found[1]) < distance(now) else None
-
-
-def _answer(prediction: Prediction, scale: QuantityScale | None, to: Language) -> str:
-    if scale is not None:
-        return scale.text(prediction.value)
-    return f"{prediction.label} {to.percent(prediction.probabilities[prediction.index])}"
 
 
 def _differs(one: float, other: float) -> bool:

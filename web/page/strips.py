@@ -13,7 +13,7 @@ from web.page.axes import step_of
 from web.page.decision_map import hue_of, mark_of, sureness_of
 from web.page.fields import control_of
 from web.page.languages import Language
-from web.page.quantities import QuantityScale, quantity_scale
+from web.page.quantities import QuantityScale
 
 # A piece that is narrower has no mark: so many hundredths of the line.
 LEAST_MARKED = 7.0
@@ -44,9 +44,10 @@ class StripView:
     said: str
 
 
-def strips_of(model: Classifier, row: Sequence[float], to: Language) -> Sequence[StripView]:
-    """Return the lines through a row, in the order of the features."""
-    scale = quantity_scale(model.card, to)
+def strips_of(
+    model: Classifier, row: Sequence[float], to: Language, *, scale: QuantityScale | None
+) -> Sequence[StripView]:
+    """Return the lines through a row, in the order of the features; a quantity has a scale."""
     views = []
     for number, (feature, strip) in enumerate(zip(model.features, strips(model, row), strict=True), 1):
         pieces = _pieces(feature, strip, scale)

@@ -63,7 +63,6 @@ class PageView:
 
     name: str
     question: str
-    target: str
     version: str
     description: str
     address: str
@@ -132,7 +131,6 @@ def page_view(
     return PageView(
         name=model.name,
         question=_question(model, to),
-        target=model.card.target.title,
         version=model.version,
         description=to.ngettext(
             "Type %(count)s measurement and see the prediction of the model %(name)s follow every key.",

@@ -13,7 +13,7 @@ from ml.model.evaluators import Prediction
 from web.page.decision_map import hue_of
 from web.page.fields import text_of
 from web.page.languages import Language, with_unit
-from web.page.quantities import QuantityScale, quantity_scale
+from web.page.quantities import QuantityScale
 
 # So many features are shown one by one, the others as a sum.
 SHOWN_REASONS = 4
@@ -48,12 +48,14 @@ class WhyView:
     reasons: Sequence[Reason]
 
 
-def why_of(model: Classifier, row: Sequence[float], prediction: Prediction, to: Language) -> WhyView | None:
+def why_of(
+    model: Classifier, row: Sequence[float], prediction: Prediction, to: Language, *, scale: QuantityScale | None
+) -> WhyView | None:
     """Return the reasons of an answer, the strongest first; None where the model does not tell."""
     found = contributions(model, row, prediction.index)
     if found is None:
         return None
-    scale, values = _Scale(found, quantity_scale(model.card, to), to), found.values
+    written, values = _Scale(found, scale, to), found.values
     order = sorted(range(len(values)), key=lambda at: -abs(values[at]))
     shown = order[:SHOWN_REASONS] if len(order) > SHOWN_REASONS + 1 else order
     left = order[len(shown) :]
@@ -63,7 +65,7 @@ def why_of(model: Classifier, row: Sequence[float], prediction: Prediction, to: 
     def reason(title: str, value: str, added: float) -> Reason:
         width = abs(added) / longest * WIDTH / 2
         x = WIDTH / 2 - (width if added < 0 else 0)
-        return Reason(title, value, f"{x:.1f}", f"{width:.1f}", is_against=added < 0, text=scale.added(added))
+        return Reason(title, value, f"{x:.1f}", f"{width:.1f}", is_against=added < 0, text=written.added(added))
 
     features = model.features
     reasons = [reason(to.title(features[at]), value_of(features[at], row[at], to), values[at]) for at in shown]
@@ -72,10 +74,10 @@ def why_of(model: Classifier, row: Sequence[float], prediction: Prediction, to: 
         reasons.append(reason(title, "", rest))
     return WhyView(
         answer=prediction.label,
-        start=scale.whole(found.base),
-        end=scale.whole(found.base + math.fsum(values)),
+        start=written.whole(found.base),
+        end=written.whole(found.base + math.fsum(values)),
         hue=hue_of(prediction.index) if model.labels else "",
-        is_log=scale.is_log,
+        is_log=written.is_log,
         reasons=reasons,
     )
 
