@@ -112,11 +112,9 @@ def write_imported(
         made, measured = outcomes[::2] - answers[::2], slice(1, None, 2)
         parts = Split(known, rows[measured], outcomes, outcomes[measured])
         trained = with_interval(replace(trained, split=parts), interval_of(made), answers[measured])
-    written = model_of(trained, progress=progress)
     library, number = imported.library
-    libraries = {library: number, "numpy": np.__version__}
-    card = msgspec.structs.replace(written.card, estimator=imported.estimator, libraries=libraries)
-    return write(replace(written, card=card), path, trained=trained)
+    written = model_of(trained, fitted_by=(imported.estimator, {library: number}), progress=progress)
+    return write(written, path, trained=trained)
 
 
 def _check_sense(report: Report | QuantityReport) -> None:
