@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.errors import DatasetError
 from ml.model.card import Interval, QuantityReport, Report
 from ml.model.classifier import Classifier
 from ml.model.labelling import Labelling
@@ -102,6 +103,21 @@ def report_of(model: Classifier, parts: Split) -> Report | QuantityReport:
     if model.quantity is None:
         return report
     return msgspec.structs.replace(report, covered=covered(model.quantity.interval, answers, parts.test_outcomes))
+
+
+def check_sense(report: Report | QuantityReport, way_out: str) -> None:
+    """Raise a `DatasetError` if a model knows less than one that always gives the most frequent class, or the mean."""
+    if isinstance(report, QuantityReport):
+        if report.r2 < 0:
+            raise DatasetError(
+                f"the model is worse on {report.test_rows} rows than always giving the mean (R² {report.r2:.3f}): "
+                f"{way_out}"
+            )
+    elif report.accuracy < report.baseline:
+        raise DatasetError(
+            f"the model has an accuracy of {report.accuracy:.3f} on {report.test_rows} rows, and always giving the "
+            f"most frequent class has {report.baseline:.3f}: {way_out}"
+        )
 
 
 def r2_of(answers: NDArray[np.float64], true: NDArray[np.float64]) -> float:
