@@ -19,8 +19,7 @@ from ml.model.cuts import Cuts
 from ml.model.evaluators import Batch, compile_forest
 from ml.model.forest import FIRST_CHOICE_CELL
 from ml.model.labelling import Labelling
-from ml.model.values import UNKNOWN
-from ml.tables.dataset import BOOLEANS, Dataset, Feature, Target
+from ml.tables.dataset import BOOLEANS, UNKNOWN, Dataset, Feature, Target
 from ml.tables.headers import Column, columns_of, composed, find, listed
 from ml.tables.numbers import NotANumber, number_of
 from ml.tables.reading import Options, dataset_of

@@ -28,7 +28,7 @@ from ml.model.links import LINKS
 from ml.model.modelfile import ModelFile
 from ml.model.scores import ULPS
 from ml.model.total import Link, Total
-from ml.tables.dataset import Feature
+from ml.tables.dataset import UNKNOWN, Feature
 from ml.training import history
 from ml.training.fitting import Progress, Trained, silent
 from ml.training.importance import importance
@@ -220,7 +220,7 @@ def _others(feature: Feature, estimator: Any) -> list[float]:
     if not feature.choices or feature.is_closed:
         return no_value
     # An estimator that was fitted here knows no difference between both.
-    return [-1.0, *no_value] if isinstance(estimator, SessionModel) else [math.nan]
+    return [UNKNOWN, *no_value] if isinstance(estimator, SessionModel) else [math.nan]
 
 
 def _quantity(trained: Trained) -> Quantity | None:
