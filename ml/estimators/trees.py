@@ -18,7 +18,7 @@ from ml.model.total import Total
 def forest_from(estimator: Any) -> Forest:
     """Return the trees of a fitted scikit-learn ensemble or single tree, with the library's own arithmetic.
 
-    What has its forest already, folded into its features, gives it: a model of a session or of another library's file.
+    What has its forest already, folded into its features, gives it: a booster, or a model of another library's file.
 
     Raises:
         ForestError: the estimator is not one of `READERS`, is not fitted, or is made in a way that is no sum of leaves.
