@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ml.estimators.divisions import Division, divisions
 from ml.estimators.splitting import split_nodes
 from ml.model.design import Column, cell_values, cells_of
-from ml.model.forest import FIRST_CHOICE_CELL, LEAF, MAX_CELLS, NO_VALUE_CELL, UNKNOWN_CELL, Forest
+from ml.model.forest import FIRST_CHOICE_CELL, LEAF, MAX_CELLS, NO_VALUE_CELL, UNKNOWN_CELL, Forest, packed
 from ml.tables.dataset import Feature
 
 Values = NDArray[np.float64]
@@ -179,4 +179,4 @@ def _words_of(sets: Sequence[Bits]) -> NDArray[np.uint64]:
     cells = np.zeros((len(sets), MAX_CELLS), dtype=bool)
     for line, bits in zip(cells, sets, strict=True):
         line[: len(bits)] = bits
-    return np.packbits(cells, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+    return packed(cells)

@@ -43,6 +43,12 @@ def forest_from(estimator: Any) -> Forest:
     return forest
 
 
+def lacking_in(forest: Forest) -> set[int]:
+    """Return the columns of which the trees can tell no value apart, since they were fitted on rows without one."""
+    # Only such a row goes right at a threshold above all values.
+    return set(forest.feature[np.isposinf(forest.threshold)].tolist())
+
+
 def _mean(estimator: Any) -> Forest:
     trees = _trees_of(estimator, getattr(estimator, "estimators_", [estimator]))
     values = [tree.value[:, 0, :] for tree in trees]
