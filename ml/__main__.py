@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
 from tqdm import tqdm
 
 from ml import console, score
@@ -161,10 +160,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             f"{options.model} was trained on another table, or on one read with other options ({model.card.source}): "
             "name it with --data, and give the options as for training; or name a table to measure it on without --data"
         )
-    parts = fitting.split(dataset, model.card.recipe)
-    batch = model.predict_batch(parts.test_rows)
-    answers = batch.indices.astype(np.float64) if model.labels else batch.values
-    report = measuring.measure(answers, parts, n_labels=len(model.labels))
+    report = measuring.report_of(model, fitting.split(dataset, model.card.recipe))
     console.write_lines(console.report_lines(report, model.labels))
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ml.model.classifier import Classifier
 from ml.model.sample import FieldError, InvalidSample
 from ml.model.values import no_value_text, reader_of, short
-from ml.tables.cells import UNKNOWN, CellReader, OpenNumber, comma_numbers
+from ml.tables.cells import CellReader, OpenNumber, comma_numbers
+from ml.tables.dataset import UNKNOWN
 from ml.tables.marks import Marks
 from ml.tables.numbers import NotANumber, number_of, plain_numbers
 from ml.tables.typed import TypedColumn

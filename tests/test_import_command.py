@@ -233,7 +233,10 @@ def test_yes_and_no_are_one_and_zero_to_the_model(tmp_path: Path) -> None:
 class Booster:
     """What a booster of LightGBM has that an export needs."""
 
+    n_saved = 0
+
     def model_to_string(self) -> str:
+        self.n_saved += 1
         return files.lightgbm([BORDER], objective="binary sigmoid:1")
 
     def predict(self, rows: Any) -> Any:
@@ -247,11 +250,12 @@ def test_a_booster_of_a_session_is_exported_as_its_library_would_save_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "lightgbm", SimpleNamespace(__version__="4.7.0"))
-    rows = np.column_stack([np.linspace(0, 1, 20), np.zeros(20)])
+    booster, rows = Booster(), np.column_stack([np.linspace(0, 1, 20), np.zeros(20)])
 
     model = ml.export(
-        Booster(), rows, (rows[:, 0] > 0.5).astype(int), feature_names=["length", "width"], path=tmp_path / "m.npz"
+        booster, rows, (rows[:, 0] > 0.5).astype(int), feature_names=["length", "width"], path=tmp_path / "m.npz"
     )
 
     assert (model.card.estimator, model.card.libraries["lightgbm"], model.labels) == ("Booster", "4.7.0", ("0", "1"))
     assert [model.predict([value, 0.0]).label for value in (0.5, 0.51)] == ["0", "1"]
+    assert booster.n_saved == 1, "a large one takes seconds to save and read"

@@ -272,6 +272,8 @@ def changed_learner(**changes: Any) -> dict[str, Any]:
 
 
 SCALED = {**files.catboost([Oblivious((), (1.0,))]), "scale_and_bias": [2, [0.0]]}
+LOGLOSS = files.catboost([Oblivious((), (1.0,))], loss="Logloss")
+DECIDED = {**LOGLOSS, "model_info": {**LOGLOSS["model_info"], "binclass_probability_threshold": "0.3"}}
 
 
 @pytest.mark.parametrize(
@@ -310,6 +312,7 @@ SCALED = {**files.catboost([Oblivious((), (1.0,))]), "scale_and_bias": [2, [0.0]
         (files.catboost([Oblivious((), (1.0,))], loss="PairLogit"), "loss PairLogit is not supported; these are: RMSE"),
         (files.catboost([Oblivious(((0, 1.0),), (1.0,))]), "leaf_values has 1 items, not 2"),
         (SCALED, "a scale of 2 is not supported"),
+        (DECIDED, "CatBoost's threshold of 0.3 is not supported: save the model after set_probability_threshold(None)"),
         (b"CBM1 and more", "a binary file of CatBoost: save it with save_model(path, format='json')"),
         (b"\x80\x04\x95 and more", "a pickle, which runs code when it is read"),
         (b"binf and more", "XGBoost's old binary format"),

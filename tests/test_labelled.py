@@ -123,13 +123,20 @@ def test_evaluate_measures_a_model_on_any_table_that_says_what_is_true(
     assert re.search(rf"^(accuracy|R²) +(0\.[5-9]|1\.0)\d\d on {N} test rows$", printed, re.MULTILINE)
 
 
-def test_evaluate_still_measures_the_split_of_the_training(models: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
-    path, printed = models["titanic"]
+@pytest.mark.parametrize(
+    ("name", "measures"), [("titanic", ["accuracy", "baseline"]), ("prices", ["R²", "error", "baseline", "interval"])]
+)
+def test_evaluate_still_measures_the_split_of_the_training(
+    models: dict[str, tuple[Path, str]], name: str, measures: list[str], tmp_path: Path
+) -> None:
+    path, printed = models[name]
+    options, _ = EXPECTED[name]
 
-    again = output_of("evaluate", path, "--data", path.with_suffix(".csv"), "--target", "Survived", cwd=tmp_path)
+    again = output_of("evaluate", path, "--data", path.with_suffix(".csv"), *options, cwd=tmp_path)
 
-    (line,) = re.findall("^accuracy .*", printed, re.MULTILINE)
-    assert line in again.splitlines()
+    lines = re.findall(rf"^(?:{'|'.join(measures)}) .*", printed, re.MULTILINE)
+    assert len(lines) == len(measures)
+    assert set(lines) <= set(again.splitlines())
 
 
 def test_the_command_that_an_error_proposes_works(tmp_path: Path) -> None:

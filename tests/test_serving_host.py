@@ -15,6 +15,8 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 import ml
+from ml.model import classifier
+from tests import library_files
 from tests.conftest import ROOT, free_port, run_server, start_server
 
 MOST_MB = 200
@@ -104,3 +106,20 @@ def test_a_serving_host_without_a_model_file_says_what_would_make_one(python: st
     assert "python -m pip install --requirement" in log
     assert "MODEL_FILE can name a file that is there" in log
     assert "Traceback" not in log
+
+
+@pytest.mark.slow
+def test_a_serving_host_reads_a_model_of_another_library(python: str, tmp_path: Path) -> None:
+    file = library_files.xgboost([library_files.Split(0, 0.5, -2.0, 2.0)], objective="binary:logistic")
+    (tmp_path / "plants.json").write_text(json.dumps(file, separators=(",", ":")))
+    rows = [f"{n / 10},{n},{'low' if n < 5 else 'high'}" for n in range(10)]
+    (tmp_path / "rows.csv").write_text("\n".join(["length (cm),width (cm),kind", *rows]) + "\n")
+
+    files = ["plants.json", "--data", "rows.csv", "--labels", "low,high", "--out", "plants.npz"]
+    importing = subprocess.run(
+        [python, "-m", "ml", "import", *files], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (importing.returncode, importing.stderr) == (0, "")
+    assert classifier.load(tmp_path / "plants.npz").card.libraries.keys() == {"xgboost", "numpy"}

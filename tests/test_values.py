@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ml.model.card import TrainedFeature
 from ml.model.sample import FieldError, InvalidSample, Note, Validator
-from ml.model.values import UNKNOWN, UnknownWord, no_value_text
-from ml.tables.dataset import MAX_CHOICES, Feature
+from ml.model.values import UnknownWord, no_value_text
+from ml.tables.dataset import MAX_CHOICES, UNKNOWN, Feature
 from ml.tables.numbers import json_numbers, plain_numbers
 
 SPECIES = ("Adelie", "Chinstrap", "Gentoo", "été")

@@ -72,6 +72,7 @@ class Booster:
     """A model without the methods and attributes of a scikit-learn estimator has them here: the oracle of its export.
 
     Attributes:
+        folded: its trees, which were read already.
         classes_: the numbers of the classes.
         n_features_in_: how many features it has.
         feature_names_in_: their names, where it knows them.
@@ -79,6 +80,7 @@ class Booster:
 
     def __init__(self, booster: Any, imported: Imported) -> None:
         self.booster = booster
+        self.folded = imported.forest
         self.n_features_in_ = imported.inputs.n_features
         if imported.inputs.names:
             self.feature_names_in_ = np.array(imported.inputs.names, dtype=object)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ml.errors import DatasetError
 from ml.estimators.frames import Frame, is_gap
-from ml.model.design import FIRST_CHOICE, cells_of
-from ml.tables.dataset import MAX_CHOICES
+from ml.model.design import cells_of
+from ml.model.forest import FIRST_CHOICE_CELL
+from ml.tables.dataset import MAX_CHOICES, UNKNOWN
 from ml.tables.headers import composed
 from ml.tables.numbers import shown_number
 
@@ -44,7 +45,7 @@ class Cells:
         if not self.words:
             return np.asarray(column, dtype=np.float64)
         position = {word: float(place) for place, word in enumerate(self.words)}
-        codes = [math.nan if is_gap(value) else position.get(value, -1.0) for value in column.tolist()]
+        codes = [math.nan if is_gap(value) else position.get(value, UNKNOWN) for value in column.tolist()]
         return np.array(codes, dtype=np.float64)
 
     def decoded(self, column: NDArray[np.float64]) -> NDArray[Any]:
@@ -58,7 +59,7 @@ class Cells:
         known[:] = values
         taken = known[cells]
         # Numbers and booleans stay such where all values are.
-        return np.array(taken.tolist()) if is_number and len(taken) and cells.min() >= FIRST_CHOICE else taken
+        return np.array(taken.tolist()) if is_number and len(taken) and cells.min() >= FIRST_CHOICE_CELL else taken
 
 
 def _unlike(words: Sequence[Any]) -> Any:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ml.estimators.divisions import Division, divisions
 from ml.estimators.splitting import split_nodes
-from ml.model.design import FIRST_CHOICE, NO_VALUE, UNKNOWN_WORD, Column, cell_values, cells_of
-from ml.model.forest import LEAF, MAX_CELLS, Forest
+from ml.model.design import Column, cell_values, cells_of
+from ml.model.forest import FIRST_CHOICE_CELL, LEAF, MAX_CELLS, NO_VALUE_CELL, UNKNOWN_CELL, Forest, packed
 from ml.tables.dataset import Feature
 
 Values = NDArray[np.float64]
@@ -163,11 +163,11 @@ class _Fold:
 
 def _division_of(bits: Bits, n_choices: int) -> Division | None:
     """Return the division by positions that sends the cells of a category the same ways; None if there is none."""
-    sides = bits[FIRST_CHOICE:].tolist()
+    sides = bits[FIRST_CHOICE_CELL:].tolist()
     turns = [position for position in range(1, n_choices) if sides[position] != sides[position - 1]]
-    if bits[NO_VALUE] != bits[UNKNOWN_WORD] or len(turns) > 1:
+    if bits[NO_VALUE_CELL] != bits[UNKNOWN_CELL] or len(turns) > 1:
         return None
-    return Division(tuple(turn - 0.5 for turn in turns), sides[0], bool(bits[NO_VALUE]))
+    return Division(tuple(turn - 0.5 for turn in turns), sides[0], bool(bits[NO_VALUE_CELL]))
 
 
 def _turned(division: Division) -> Division:
@@ -179,4 +179,4 @@ def _words_of(sets: Sequence[Bits]) -> NDArray[np.uint64]:
     cells = np.zeros((len(sets), MAX_CELLS), dtype=bool)
     for line, bits in zip(cells, sets, strict=True):
         line[: len(bits)] = bits
-    return np.packbits(cells, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+    return packed(cells)

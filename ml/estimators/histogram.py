@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ForestError
-from ml.model.forest import FIRST_CHOICE_CELL, LEAF, MAX_CELLS, Forest
+from ml.model.forest import FIRST_CHOICE_CELL, LEAF, MAX_CELLS, Forest, packed
 from ml.model.total import Total
 
 # Of each feature that is a category: the cells of its encoded categories.
@@ -100,7 +100,7 @@ def _sets(
         own = bits[first[node] + nodes["bitset_idx"][node]]
         known = cells[int(feature[node])]
         is_left[row, known] = np.unpackbits(own.view(np.uint8), bitorder="little")[: len(known)]
-    sets, number = np.unique(np.packbits(is_left, axis=1, bitorder="little").view("<u8"), axis=0, return_inverse=True)
+    sets, number = np.unique(packed(is_left), axis=0, return_inverse=True)
     set_of = np.full(len(nodes), -1, dtype=np.int32)
     set_of[has_set] = number.ravel()
-    return sets.astype(np.uint64), set_of
+    return sets, set_of

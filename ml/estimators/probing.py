@@ -15,7 +15,7 @@ from ml.errors import DatasetError, ForestError
 from ml.estimators.coding import Cells, Coding
 from ml.estimators.paths import Reading
 from ml.model.design import Column, Design
-from ml.tables.dataset import Feature
+from ml.tables.dataset import UNKNOWN, Feature
 
 Rows = NDArray[np.float64]
 # The reading of the steps is compared with the steps on so many test rows.
@@ -108,7 +108,7 @@ class _Probe:
         self._base = np.array(middle)
         self.known = self._varied([(f, float(c)) for f, one in enumerate(coding.cells) for c in range(len(one.words))])
         words = [place for place, one in enumerate(coding.cells) if one.words]
-        self._unknown = self._asked(words, -1.0)
+        self._unknown = self._asked(words, UNKNOWN)
         self._gaps = self._asked(range(len(coding.cells)), np.nan)
         self.without_gaps = set(range(len(coding.cells))) - self._gaps.keys()
         # A number or a boolean that goes by the encoders is no word.

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ml.errors import ForestError, ModelFileError
-from ml.estimators.trees import forest_from
+from ml.estimators.trees import forest_from, lacking_in
 from ml.importing import files
 from ml.importing.imported import Imported, Inputs, Progress, silent
 from ml.model import modelfile
@@ -62,12 +60,13 @@ def _saved(found: Any) -> Imported:
     names = tuple(map(str, getattr(found, "feature_names_in_", ())))
     if (classes is not None and len(classes) != forest.n_outputs) or len(names) not in (0, n_features):
         raise ForestError(f"the {kind} does not have a class for each answer, or not a name for each feature")
-    # Only a row without a value goes right there, so the model was fitted on some.
-    has_gaps = np.isin(np.arange(n_features), forest.feature[np.isposinf(forest.threshold)])
+    lacking = lacking_in(forest)
     return Imported(
         forest=forest,
         n_classes=0 if classes is None else len(classes),
-        inputs=Inputs(n_features=n_features, names=names, has_gaps=tuple(has_gaps.tolist())),
+        inputs=Inputs(
+            n_features=n_features, names=names, has_gaps=tuple(place in lacking for place in range(n_features))
+        ),
         library=("scikit-learn", str(getattr(found, "_sklearn_version", ""))),
         estimator=kind,
         labels=() if classes is None else tuple(str(label) for label in classes.tolist()),

@@ -21,8 +21,8 @@ from ml.estimators.linear import is_linear, linear_from
 from ml.estimators.names import Names
 from ml.estimators.paths import Reading
 from ml.estimators.probing import Inputs, inputs_of, transformed
-from ml.estimators.trees import forest_from
-from ml.model.forest import LEAF, Forest
+from ml.estimators.trees import forest_from, lacking_in
+from ml.model.forest import Forest
 from ml.model.linear import Linear
 from ml.tables.dataset import Feature
 from ml.tables.headers import Limits, feature_of
@@ -120,8 +120,7 @@ def session_model(
 
 def _with_gaps(inputs: Inputs, forest: Forest) -> tuple[Feature, ...]:
     """Return the features, those of which the trees can tell no value apart as ones that may lack it."""
-    # Only a row without a value goes right at a threshold above all values, so the trees were fitted on some.
-    seen = np.unique(forest.feature[np.isposinf(forest.threshold) & (forest.feature != LEAF)]).tolist()
+    seen = lacking_in(forest)
     lacking = {inputs.columns[place].feature for place in seen if inputs.columns[place].is_feature}
     return tuple(
         msgspec.structs.replace(feature, has_gaps=feature.has_gaps or place in lacking)

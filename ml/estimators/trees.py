@@ -18,7 +18,7 @@ from ml.model.total import Total
 def forest_from(estimator: Any) -> Forest:
     """Return the trees of a fitted scikit-learn ensemble or single tree, with the library's own arithmetic.
 
-    What has its forest already, folded into its features, gives it: a model of a session or of another library's file.
+    What has its forest already, folded into its features, gives it: a booster, or a model of another library's file.
 
     Raises:
         ForestError: the estimator is not one of `READERS`, is not fitted, or is made in a way that is no sum of leaves.
@@ -41,6 +41,12 @@ def forest_from(estimator: Any) -> Forest:
     forest = known[0](estimator)
     forest.check(is_quantity=not hasattr(estimator, "classes_"))
     return forest
+
+
+def lacking_in(forest: Forest) -> set[int]:
+    """Return the columns of which the trees can tell no value apart, since they were fitted on rows without one."""
+    # Only such a row goes right at a threshold above all values.
+    return set(forest.feature[np.isposinf(forest.threshold)].tolist())
 
 
 def _mean(estimator: Any) -> Forest:

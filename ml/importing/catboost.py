@@ -114,6 +114,11 @@ def read(content: bytes, progress: Progress) -> Imported:
     biases = biases if isinstance(biases, list) else [biases]
     if scale != 1 or not biases:
         raise ModelFileError(f"a scale of {scale:g} is not supported: save the model before set_scale_and_bias")
+    if (threshold := file.model_info.binclass_probability_threshold) not in ("", "0.5"):
+        raise ModelFileError(
+            f"CatBoost's threshold of {shown(threshold)} is not supported: save the model after "
+            "set_probability_threshold(None)"
+        )
     link, label_by = LOSSES[loss]
     labels = tuple(map(str, file.model_info.class_params.class_names))
     n_sums = len(biases)

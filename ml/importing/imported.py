@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError
-from ml.model.forest import FIRST_CHOICE_CELL, LEAF, MAX_CELLS, MAX_DEPTH, Forest
+from ml.model.forest import FIRST_CHOICE_CELL, LEAF, MAX_CELLS, MAX_DEPTH, Forest, packed
 from ml.model.total import Total
 
 # A model file of at most 256 MiB has room for no more.
@@ -244,9 +244,8 @@ def _sets(trees: Sequence[Tree], sizes: NDArray[np.int64]) -> tuple[NDArray[np.i
         start += size
     if not n_found:
         return set_of, np.zeros((0, 4), dtype=np.uint64)
-    packed = np.packbits(np.concatenate(found), axis=1, bitorder="little").view("<u8")
-    different, index = np.unique(packed, axis=0, return_inverse=True)
-    return np.where(set_of < 0, -1, index.ravel()[set_of]), different.astype(np.uint64)
+    different, index = np.unique(packed(np.concatenate(found)), axis=0, return_inverse=True)
+    return np.where(set_of < 0, -1, index.ravel()[set_of]), different
 
 
 def _positive(covers: NDArray[np.float64]) -> NDArray[np.float64]:

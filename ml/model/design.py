@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError
-from ml.tables.dataset import MAX_CHOICES, Feature
+from ml.model.forest import FIRST_CHOICE_CELL, NO_VALUE_CELL
+from ml.tables.dataset import MAX_CHOICES, UNKNOWN, Feature
 
 Values = NDArray[np.float64]
 Function = Literal["log", "log1p", "log2", "log10", "sqrt", "exp", "expm1"]
@@ -39,8 +40,6 @@ OF_A_NUMBER: dict[str, np.ufunc] = {
 }
 MAX_OPERATIONS = 100
 MAX_EDGES = 1_000
-# The cells of a category: no value, a word that is not among the choices, then one for each choice.
-NO_VALUE, UNKNOWN_WORD, FIRST_CHOICE = 0, 1, 2
 
 
 class Operation(msgspec.Struct, frozen=True):
@@ -114,7 +113,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if not 0 <= self.feature < len(features):
             raise ModelFileError("a column is made of a feature that the model does not have")
         choices = features[self.feature].choices
-        if len(self.table) != (FIRST_CHOICE + len(choices) if choices else 0):
+        if len(self.table) != (FIRST_CHOICE_CELL + len(choices) if choices else 0):
             raise ModelFileError(f"a column of feature {features[self.feature].key!r} has not a value for each choice")
         numbers = [number for number in self.table if number is not None]
         if not all(map(math.isfinite, numbers)) or len(self.operations) > MAX_OPERATIONS:
@@ -132,13 +131,13 @@ def _by_number(name: str, values: Values, numbers: Values | float) -> Values:
 
 def cells_of(column: Values) -> NDArray[np.intp]:
     """Return the cell of each value of a category, as it is in a row."""
-    cells = np.where(np.isnan(column), NO_VALUE - FIRST_CHOICE, column) + FIRST_CHOICE
-    return np.asarray(np.maximum(cells, NO_VALUE), dtype=np.intp)
+    cells = np.where(np.isnan(column), NO_VALUE_CELL - FIRST_CHOICE_CELL, column) + FIRST_CHOICE_CELL
+    return np.asarray(np.maximum(cells, NO_VALUE_CELL), dtype=np.intp)
 
 
 def cell_values(n_choices: int) -> Values:
     """Return what a row has for each cell of a category: no value, a word not among the choices, each choice."""
-    return np.array([np.nan, -1.0, *range(min(n_choices, MAX_CHOICES))])
+    return np.array([np.nan, UNKNOWN, *range(min(n_choices, MAX_CHOICES))])
 
 
 class Design:
@@ -173,7 +172,7 @@ def _kind(column: Column, place: int) -> Any:
 def _maker(columns: Sequence[Column]) -> Callable[[Values], Values]:
     """Return what makes the columns of one group, shape (n, n_group), of rows."""
     first, features = columns[0], np.array([column.feature for column in columns])
-    tables = np.full((len(columns), FIRST_CHOICE + MAX_CHOICES if first.table else 0), np.nan)
+    tables = np.full((len(columns), FIRST_CHOICE_CELL + MAX_CHOICES if first.table else 0), np.nan)
     for line, column in zip(tables, columns, strict=True):
         line[: len(column.table)] = [np.nan if value is None else value for value in column.table]
     order = np.arange(len(columns))

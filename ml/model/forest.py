@@ -230,3 +230,8 @@ class Forest:
             inner = level[self.feature[level] != LEAF]
             level = np.concatenate([self.left[inner], self.right[inner]])
         return levels
+
+
+def packed(sets: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Return sets of cells as a forest has them: shape (n_sets, `MAX_CELLS`) in, (n_sets, 4) out."""
+    return np.packbits(sets, axis=1, bitorder="little").view("<u8").astype(np.uint64)

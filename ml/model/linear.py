@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ml.errors import ModelFileError
 from ml.model.design import Column, Design
-from ml.tables.dataset import Feature
+from ml.tables.dataset import UNKNOWN, Feature
 from ml.tables.numbers import LARGEST
 
 Values = NDArray[np.float64]
@@ -126,7 +126,7 @@ def edges_of(features: Sequence[Feature]) -> Values:
     values = []
     for feature in features:
         if feature.choices:
-            found = [math.nan, -1.0, *map(float, range(len(feature.choices)))]
+            found = [math.nan, UNKNOWN, *map(float, range(len(feature.choices)))]
         else:
             low, high = feature.minimum, feature.maximum
             found = [-LARGEST if low is None else low, LARGEST if high is None else high]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ml.errors import MLError
 from ml.model.card import TrainedFeature
-from ml.model.values import UNKNOWN, Reader, Repeated, no_value_text, reader_of, short
+from ml.model.values import Reader, Repeated, no_value_text, reader_of, short
+from ml.tables.dataset import UNKNOWN
 from ml.tables.numbers import LARGEST, NotANumber, NotANumberCode, number_of, shown_number
 
 Code = NotANumberCode | Literal["not_a_choice", "out_of_bounds", "unknown_feature", "named_twice"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 
 from ml.tables.contents import is_marker_of_numbers, marker_spellings
-from ml.tables.dataset import Feature, boolean_text
+from ml.tables.dataset import UNKNOWN, Feature, boolean_text
 from ml.tables.headers import composed
 from ml.tables.numbers import (
     MAX_NUMBER_CHARACTERS,
@@ -19,8 +19,6 @@ from ml.tables.numbers import (
     without_marks,
 )
 
-# In a row, a word that is not among the choices: below all positions, as no value is, see `ml.model.cuts`.
-UNKNOWN = -1.0
 NO_VALUE_TEXTS = ("NA", "?", "-", "none")
 
 Reader = Callable[[object], float]

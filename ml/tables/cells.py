@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.tables.contents import is_marker_of_numbers, marker_spellings
-from ml.tables.dataset import Feature, boolean_text
+from ml.tables.dataset import UNKNOWN, Feature, boolean_text
 from ml.tables.headers import composed
 from ml.tables.marks import Marks, Written, both_readings, number_in, same_unit, written
 from ml.tables.numbers import MAX_NUMBER_CHARACTERS, NotANumber, is_digits, json_numbers, plain_numbers, shown_number
 
 _OPEN_COMMA = re.compile(r"^\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*$", re.MULTILINE)
-# In a row, a word that is not among the choices.
-UNKNOWN = -1.0
 
 
 class CellReader:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 MAX_TEXT = 1_000
 # The most words of a category; a model knows no difference between rarer ones.
 MAX_CHOICES = 254
+# In a row, a word that is not among the choices: below all positions, as no value is, see `ml.model.cuts`.
+UNKNOWN = -1.0
 # The texts of false and true, as a table may write them.
 BOOLEANS = (("false", "no", "f", "n", "0"), ("true", "yes", "t", "y", "1"))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,21 @@ from ml.estimators.names import names_of
 from ml.estimators.outcomes import outcomes_of
 from ml.estimators.session import SessionModel, session_model
 from ml.estimators.steps import read_steps
-from ml.model.card import QuantityReport, Report, Step
+from ml.model.card import Step
 from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.labelling import Labelling, decision_of
 from ml.tables.dataset import Target
 from ml.tables.headers import Limits
 from ml.tables.numbers import LARGEST
-from ml.training.fitting import Trained, check_name, with_interval
-from ml.training.measuring import Split, answers_of, interval_of, measure
+from ml.training.fitting import Trained, check_name, with_halved_rows
+from ml.training.measuring import Split, answers_of, check_sense, measure
 from ml.training.writing import model_of, write
 
 # Of the features that are compared with at least two thresholds, the share for which all test rows lie beyond these.
 MOST_OUTSIDE = 0.5
 MIN_ROWS_TO_JUDGE = 10
+WAY_OUT = "give the whole pipeline if this is its last step, or insist=True if it is meant"
 
 
 def export(
@@ -100,7 +100,8 @@ def export(
     if not insist:
         # A threshold may cost accuracy on purpose.
         alone = answers if decision is None else _answers(fitted, test[0], Labelling(labels))
-        _check_sense(fitted, test[0], measure(alone, parts, n_labels=len(labels)))
+        _check_reach(fitted, test[0])
+        check_sense(measure(alone, parts, n_labels=len(labels)), WAY_OUT)
     trained = Trained(
         name=name or path.stem,
         source=f"fitted elsewhere, measured on {len(test[0])} rows",
@@ -116,10 +117,7 @@ def export(
         steps=tuple(Step(kind=kind, features=keys) for kind, keys in fitted.steps()),
     )
     if not labels:
-        # Of the test rows, half make the interval and the others measure it.
-        made, measured = test[1][::2] - answers[::2], slice(1, None, 2)
-        parts = Split(train[0], test[0][measured], train[1], test[1][measured])
-        trained = with_interval(replace(trained, split=parts), interval_of(made), answers[measured])
+        trained = with_halved_rows(trained, answers)
     return write(model_of(trained), path, trained=trained)
 
 
@@ -141,22 +139,13 @@ def _answers(model: SessionModel, rows: NDArray[np.float64], labelling: Labellin
         raise DatasetError(f"the model does not take X_test: {str(error).splitlines()[0]}") from error
 
 
-def _check_sense(model: SessionModel, rows: NDArray[np.float64], report: Report | QuantityReport) -> None:
+def _check_reach(model: SessionModel, rows: NDArray[np.float64]) -> None:
     """Raise a `DatasetError` if the model seems to be the last step of a pipeline alone, given rows as they were."""
-    way_out = "give the whole pipeline if this is its last step, or insist=True if it is meant"
-    outside = _outside(model, rows)
-    if outside:
+    if outside := _outside(model, rows):
         raise DatasetError(
             f"all values of {outside!r} in X_test, and of most other features, lie beyond all that the model compares "
-            f"them with, as if the steps before it were missing: {way_out}"
+            f"them with, as if the steps before it were missing: {WAY_OUT}"
         )
-    if isinstance(report, Report) and report.accuracy < report.baseline:
-        score = (
-            f"accuracy is {report.accuracy:.3f}, and always saying the most frequent class has {report.baseline:.3f}"
-        )
-        raise DatasetError(f"on X_test the model's {score}: {way_out}")
-    if isinstance(report, QuantityReport) and report.r2 < 0:
-        raise DatasetError(f"on X_test the model is worse than always saying the mean (R² {report.r2:.3f}): {way_out}")
 
 
 def _outside(model: SessionModel, rows: NDArray[np.float64]) -> str:

@@ -14,24 +14,26 @@ from numpy.typing import NDArray
 
 from ml.errors import DatasetError
 from ml.importing.imported import MAX_CODES, Imported
-from ml.model.card import QuantityReport, Report
 from ml.model.classifier import Classifier
 from ml.model.cuts import Cuts
 from ml.model.evaluators import Batch, compile_forest
 from ml.model.forest import FIRST_CHOICE_CELL
 from ml.model.labelling import Labelling
-from ml.tables.dataset import BOOLEANS, Dataset, Feature, Target
+from ml.tables.dataset import BOOLEANS, UNKNOWN, Dataset, Feature, Target
 from ml.tables.headers import Column, columns_of, composed, find, listed
 from ml.tables.numbers import NotANumber, number_of
 from ml.tables.reading import Options, dataset_of
 from ml.tables.rows import shown
 from ml.tables.table import Table
 from ml.tables.targets import target_column
-from ml.training.fitting import Progress, Trained, check_name, silent, with_interval
-from ml.training.measuring import Split, answers_of, interval_of, measure
+from ml.training.fitting import Progress, Trained, check_name, silent, with_halved_rows
+from ml.training.measuring import Split, answers_of, check_sense, measure
 from ml.training.writing import model_of, write
 
-UNKNOWN_WORD = -1.0
+WAY_OUT = (
+    "do the columns mean what they meant in training, and are the classes in its order (--labels)? --insist writes it "
+    "all the same"
+)
 
 
 class ImportedModel:
@@ -89,12 +91,13 @@ def write_imported(
     model = ImportedModel(imported, found.features)
     answers, rows, outcomes = answers_of(model, found.rows, Labelling(labels)), found.rows, found.outcomes
     # For statistics a word that the model does not know is no value.
-    is_unknown = np.array([bool(feature.choices) for feature in found.features]) & (rows == UNKNOWN_WORD)
+    is_unknown = np.array([bool(feature.choices) for feature in found.features]) & (rows == UNKNOWN)
     known = np.where(is_unknown, np.nan, rows)
     parts = Split(known, rows, outcomes, outcomes)
     report = measure(answers, parts, n_labels=len(labels))
     if not insist:
-        _check_sense(report)
+        # It may have been given other columns, or other labels, than it learned.
+        check_sense(report, WAY_OUT)
     trained = Trained(
         name=name,
         source=found.source,
@@ -108,29 +111,10 @@ def write_imported(
         data_digest=None,
     )
     if not labels:
-        # Half of the rows make the interval and the others measure it.
-        made, measured = outcomes[::2] - answers[::2], slice(1, None, 2)
-        parts = Split(known, rows[measured], outcomes, outcomes[measured])
-        trained = with_interval(replace(trained, split=parts), interval_of(made), answers[measured])
-    written = model_of(trained, progress=progress)
+        trained = with_halved_rows(trained, answers)
     library, number = imported.library
-    libraries = {library: number, "numpy": np.__version__}
-    card = msgspec.structs.replace(written.card, estimator=imported.estimator, libraries=libraries)
-    return write(replace(written, card=card), path, trained=trained)
-
-
-def _check_sense(report: Report | QuantityReport) -> None:
-    """Raise a `DatasetError` if a model seems to be given other columns, or other labels, than it learned."""
-    way_out = "do the columns mean what they meant in training, and are the classes in its order (--labels)? --insist"
-    if isinstance(report, QuantityReport) and report.r2 < 0:
-        raise DatasetError(
-            f"the model is worse than always giving the mean (R² {report.r2:.3f}): {way_out} writes it all the same"
-        )
-    if isinstance(report, Report) and report.accuracy < report.baseline:
-        raise DatasetError(
-            f"the model has an accuracy of {report.accuracy:.3f}, and always giving the most frequent class has "
-            f"{report.baseline:.3f}: {way_out} writes it all the same"
-        )
+    written = model_of(trained, fitted_by=(imported.estimator, {library: number}), progress=progress)
+    return write(written, path, trained=trained)
 
 
 def measurable(
@@ -233,7 +217,7 @@ def _category(
     texts = [feature.choices[int(value)] if feature.choices else value for value in different.tolist()]
     places = {_key(word): float(place) for place, word in enumerate(words)}
     values = np.full(len(found), np.nan)
-    values[~is_gap] = np.array([places.get(_key(text), UNKNOWN_WORD) for text in texts])[index]
+    values[~is_gap] = np.array([places.get(_key(text), UNKNOWN) for text in texts])[index]
     return msgspec.structs.replace(feature, choices=words, minimum=None, maximum=None), values
 
 

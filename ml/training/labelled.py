@@ -24,7 +24,7 @@ from ml.tables.refusals import Unusable, marks_of, refusal_of, rows
 from ml.tables.rows import shown
 from ml.tables.table import Table
 from ml.tables.targets import keys_of
-from ml.training.measuring import Split, measure
+from ml.training.measuring import Split, report_of
 
 SLICE_ROWS = 4_096
 SHOWN_ERRORS = 3
@@ -73,20 +73,10 @@ def measured(
         raise DatasetError("no row can be measured", details=[*said, *wrong.values()])
     errors = "; ".join([*wrong.values()][:SHOWN_ERRORS])
     said += _left_out(len(wrong), f"without an answer: {errors}")
-    return Measured(_report(model, values[is_measured], outcomes[is_measured]), tuple(said))
-
-
-def _report(model: Classifier, values: NDArray[np.float64], outcomes: NDArray[np.float64]) -> Report | QuantityReport:
-    """Return the report; what always answers the most frequent label, or the median, knows those of this table."""
-    batch = model.predict_batch(values)
-    answers = batch.indices.astype(np.float64) if model.labels else batch.values
-    report = measure(answers, Split(values, values, outcomes, outcomes), n_labels=len(model.labels))
-    report = msgspec.structs.replace(report, train_rows=None)
-    if model.quantity is None or not isinstance(report, QuantityReport):
-        return report
-    interval = model.quantity.interval
-    is_inside = (answers - interval.below <= outcomes) & (outcomes <= answers + interval.above)
-    return msgspec.structs.replace(report, covered=float(is_inside.mean()))
+    values, outcomes = values[is_measured], outcomes[is_measured]
+    # What always answers the most frequent label, or the median, knows those of this table.
+    report = report_of(model, Split(values, values, outcomes, outcomes))
+    return Measured(msgspec.structs.replace(report, train_rows=None), tuple(said))
 
 
 def _true(

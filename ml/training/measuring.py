@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.errors import DatasetError
 from ml.model.card import Interval, QuantityReport, Report
+from ml.model.classifier import Classifier
 from ml.model.labelling import Labelling
 
 # The interval around a quantity holds the truth for this share of rows.
@@ -92,6 +95,31 @@ def _measure_quantity(answers: NDArray[np.float64], parts: Split) -> QuantityRep
     )
 
 
+def report_of(model: Classifier, parts: Split) -> Report | QuantityReport:
+    """Return the report of a model's answers to the test rows of a split, with the share of them in its interval."""
+    batch = model.predict_batch(parts.test_rows)
+    answers = batch.indices.astype(np.float64) if model.labels else batch.values
+    report = measure(answers, parts, n_labels=len(model.labels))
+    if model.quantity is None:
+        return report
+    return msgspec.structs.replace(report, covered=covered(model.quantity.interval, answers, parts.test_outcomes))
+
+
+def check_sense(report: Report | QuantityReport, way_out: str) -> None:
+    """Raise a `DatasetError` if a model knows less than one that always gives the most frequent class, or the mean."""
+    if isinstance(report, QuantityReport):
+        if report.r2 < 0:
+            raise DatasetError(
+                f"the model is worse on {report.test_rows} rows than always giving the mean (R² {report.r2:.3f}): "
+                f"{way_out}"
+            )
+    elif report.accuracy < report.baseline:
+        raise DatasetError(
+            f"the model has an accuracy of {report.accuracy:.3f} on {report.test_rows} rows, and always giving the "
+            f"most frequent class has {report.baseline:.3f}: {way_out}"
+        )
+
+
 def r2_of(answers: NDArray[np.float64], true: NDArray[np.float64]) -> float:
     """Return the coefficient of determination, at most 1.
 
@@ -107,3 +135,8 @@ def interval_of(errors: NDArray[np.float64]) -> Interval:
     tail = (1 - COVERAGE) / 2
     low, high = np.quantile(errors, [tail, 1 - tail], method="inverted_cdf")
     return Interval(below=max(0.0, -float(low)), above=max(0.0, float(high)), coverage=COVERAGE, rows=len(errors))
+
+
+def covered(interval: Interval, answers: NDArray[np.float64], true: NDArray[np.float64]) -> float:
+    """Return the share of rows whose true quantity lies in the interval around the answer."""
+    return float(((answers - interval.below <= true) & (true <= answers + interval.above)).mean())

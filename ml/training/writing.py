@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +28,7 @@ from ml.model.links import LINKS
 from ml.model.modelfile import ModelFile
 from ml.model.scores import ULPS
 from ml.model.total import Link, Total
-from ml.tables.dataset import Feature
+from ml.tables.dataset import UNKNOWN, Feature
 from ml.training import history
 from ml.training.fitting import Progress, Trained, silent
 from ml.training.importance import importance
@@ -43,15 +44,24 @@ MAX_SINGLE_ROWS = 1_000
 # NumPy adds up fewer numbers than eight one after the other, more of them in pairs.
 IN_ORDER_CLASSES = 7
 
+FittedBy = tuple[str, Mapping[str, str]]
+"""The kind of an estimator, for the card, and the versions of the libraries that fitted it."""
+
 
 def model_of(
     trained: Trained,
     *,
+    fitted_by: FittedBy | None = None,
     cross_validation: CrossValidation | None = None,
     keep_samples: bool = True,
     progress: Progress = silent,
 ) -> ModelFile:
-    """Return the content of a model file; without `keep_samples` it has no training rows except the example."""
+    """Return the content of a model file; without `keep_samples` it has no training rows except the example.
+
+    Args:
+        fitted_by: None for the libraries of the estimator at hand.
+    """
+    kind, libraries = fitted_by or _fitted_by(trained.estimator)
     predictor = _predictor(trained)
     rng = np.random.default_rng(trained.recipe.seed if trained.recipe else 0)
     rows = golden_rows(predictor, trained, rng=rng)
@@ -61,13 +71,13 @@ def model_of(
     card = Card(
         name=trained.name,
         source=trained.source,
-        estimator=type(_final(trained.estimator)).__name__,
+        estimator=kind,
         trees=predictor.n_trees if isinstance(predictor, Forest) else 0,
         features=_trained_features(trained, progress),
         target=trained.target,
         report=msgspec.structs.replace(trained.report, cross_validation=cross_validation),
         recipe=trained.recipe,
-        libraries=_libraries(trained.estimator),
+        libraries={**libraries, "numpy": np.__version__},
         data_digest=trained.data_digest,
         picture=trained.picture,
         steps=trained.steps,
@@ -120,17 +130,13 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
         return classifier.load(path)
 
 
-def _final(estimator: Any) -> Any:
-    """Return what is behind the steps of a fitted estimator, as its own library has it."""
-    return unwrapped(getattr(estimator, "final", estimator))
-
-
-def _libraries(estimator: Any) -> dict[str, str]:
-    """Return the versions of the libraries that fitted an estimator."""
-    library = type(_final(estimator)).__module__.partition(".")[0]
+def _fitted_by(estimator: Any) -> FittedBy:
+    """Return the kind of what is behind the steps of a fitted estimator, as its own library has it, and the library."""
+    final = type(unwrapped(getattr(estimator, "final", estimator)))
+    library = final.__module__.partition(".")[0]
     if library in LIBRARIES:
-        return {library: sys.modules[library].__version__, "numpy": np.__version__}
-    return {name: version(name) for name in ("scikit-learn", "numpy")}
+        return final.__name__, {library: sys.modules[library].__version__}
+    return final.__name__, {"scikit-learn": version("scikit-learn")}
 
 
 def outputs_of(estimator: Any, rows: NDArray[np.float64], *, singly: bool = False) -> NDArray[np.float64]:
@@ -214,7 +220,7 @@ def _others(feature: Feature, estimator: Any) -> list[float]:
     if not feature.choices or feature.is_closed:
         return no_value
     # An estimator that was fitted here knows no difference between both.
-    return [-1.0, *no_value] if isinstance(estimator, SessionModel) else [math.nan]
+    return [UNKNOWN, *no_value] if isinstance(estimator, SessionModel) else [math.nan]
 
 
 def _quantity(trained: Trained) -> Quantity | None:

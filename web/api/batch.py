@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Batch, Prediction
 from ml.model.sample import MAX_ERRORS, InvalidSample, Note, note_of
-from ml.model.values import UNKNOWN
+from ml.tables.dataset import UNKNOWN
 from web.api.decoder import decode_sample
 from web.api.encoder import encoded, encoder_of, intervals_of
 from web.api.messages import PredictionsFrame, QuantitiesFrame, SamplesNote

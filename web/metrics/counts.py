@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.card import TrainedFeature
-from ml.model.values import UNKNOWN
+from ml.tables.dataset import UNKNOWN
 
 # As many choices have a bin of their own as there are deciles: more bins would need more samples.
 MOST_CHOICES = 10
