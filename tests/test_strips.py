@@ -8,12 +8,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from ml.model import modelfile
 from ml.model.classifier import Classifier
 from ml.model.strips import MOST_PIECES, strips
 from tests.conftest import EVALUATORS
 from tests.pipelines import sample_of
 from tests.test_explain import digits  # noqa: F401  # a fixture
 from tests.test_mixed_tables import oracle
+from tests.test_modelfile import serve, with_total
 from web.page.languages import language
 from web.page.strips import strips_of
 
@@ -41,6 +43,16 @@ def test_every_piece_of_a_line_has_the_answer_of_the_rows_in_it(kind: str, evalu
                 prediction = model.predict(there)
                 assert prediction.index == index
                 assert answer == (prediction.value if quantity else max(prediction.probabilities))
+
+
+@pytest.mark.parametrize("rule", ["positive", "not_negative", "sums"])
+def test_a_quantity_has_no_label_whatever_a_crafted_file_says_of_one(rule: str) -> None:
+    found = oracle("words and numbers", 0, "random-forest", quantity=True)
+    model = serve(with_total(modelfile.dump(found.stored), label_by=rule))
+    row = [feature.example for feature in model.features]
+
+    assert not model.predict_batch(np.array([row])).indices.any()
+    assert strips(model, row) == strips(found.model(), row)
 
 
 def test_a_line_of_many_cuts_is_bounded(digits: Classifier) -> None:  # noqa: F811

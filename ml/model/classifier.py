@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from ml.errors import ModelFileError
 from ml.model import decision_table, modelfile
 from ml.model.card import Card
-from ml.model.evaluators import Batch, ByTree, Prediction, Rows, compile_predictor, cuts_of
+from ml.model.evaluators import Batch, ByScores, ByTree, Prediction, Rows, compile_predictor, cuts_of
 from ml.model.forest import Forest
-from ml.model.labelling import Labelling
-from ml.model.linear import Linear
 from ml.model.modelfile import ModelFile
 from ml.model.sample import Validator
 from ml.model.scores import Scores
@@ -70,8 +68,6 @@ class Classifier:
         self._n_features = len(self.features)
         self.predictor = model.predictor
         self.interface = _interface_of(model.card)
-        labelling = Labelling.by(self.labels, self.card.decision)
-        self.scores = Scores(model.predictor, labelling) if isinstance(model.predictor, Linear) else None
         self.cuts = cuts_of(model.predictor, self.features)
         self._evaluator = compile_predictor(
             model.predictor,
@@ -82,6 +78,7 @@ class Classifier:
             max_cells=max_cells,
             compiles=compiles,
         )
+        self.scores: Scores | None = self._evaluator.scores if isinstance(self._evaluator, ByScores) else None
         self.grid, self.lines = self._evaluator.grid, self._evaluator.lines
         self.compiles = compiles and isinstance(self._evaluator, ByTree)
         self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]

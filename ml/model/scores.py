@@ -27,7 +27,7 @@ _EPS = sys.float_info.epsilon
 
 
 class Scores:
-    """Evaluates a linear model, whose answers have the labels that the labelling or else the library gives."""
+    """Evaluates a linear model, whose answers have the labels that the labelling gives."""
 
     def __init__(self, linear: Linear, labelling: Labelling) -> None:
         self._linear = linear
@@ -107,13 +107,7 @@ class Scores:
 
     def indices(self, sums: Values, answers: Values) -> NDArray[np.intp]:
         """Return the index of the label of each answer, shape (n,)."""
-        if self._labelling.positive is not None:
-            return self._labelling.indices(answers)
-        if self._linear.link == "expit":
-            return (sums[:, 0] > 0).astype(np.intp)
-        decides = answers if self._linear.link == "calibrated" else sums
-        indices: NDArray[np.intp] = decides.argmax(axis=1)
-        return indices
+        return self._labelling.indices(answers, sums=sums)
 
     def _calibrated(self, sums: Values) -> Values:
         total = np.zeros((len(sums), self._n_labels))
