@@ -27,6 +27,8 @@ from ml.model.total import Total
 SLICE_S = 0.002
 MAX_SLICE_ROWS = 65_536
 _TIMED_ROWS = 512
+# Rows of many features are long: so many numbers, 16 MB as float64, are answered at once along the features of a row.
+MAX_VALUES = 2_000_000
 # Probabilities that exp() makes may differ so much from those of another machine.
 EXP_ULPS = 4
 
@@ -116,6 +118,27 @@ class Classifier:
             ValueError: the array does not have one column for each feature.
         """
         return self._evaluator.predict_batch(self._cast(rows))
+
+    def predict_along(
+        self, row: Sequence[float] | NDArray[np.float64], features: NDArray[np.intp], values: NDArray[np.float64]
+    ) -> Batch:
+        """Return the answers to a row with other values of one feature each, all others held.
+
+        Args:
+            row: as the validator returns it.
+            features, values: shape (n,): the position of the feature in each answer, and its value.
+        """
+        held = np.array(row, dtype=self.cuts.dtype)
+        size = max(1, MAX_VALUES // len(row))
+        parts = []
+        for start in range(0, len(values), size):
+            part = slice(start, start + size)
+            rows = np.tile(held, (len(values[part]), 1))
+            rows[np.arange(len(rows)), features[part]] = values[part]
+            parts.append(self.predict_batch(rows))
+        if len(parts) == 1:
+            return parts[0]
+        return Batch(np.concatenate([one.indices for one in parts]), np.concatenate([one.outputs for one in parts]))
 
     def predict_each(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> list[Prediction]:
         """Return the prediction of each of many rows; arguments and errors are those of `predict_batch`."""
