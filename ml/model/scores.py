@@ -34,6 +34,7 @@ class Scores:
         self._labelling = labelling
         self._n_labels = n_labels = len(labelling.labels)
         self._design = Design(linear.columns)
+        self._features = np.array([column.feature for column in linear.columns], dtype=np.intp)
         self._is_plain = [*linear.columns] == [Column(feature=place) for place in range(len(linear.columns))]
         width = linear.n_sums
         if linear.link == "calibrated":
@@ -90,16 +91,25 @@ class Scores:
         Of a linear model that is coefficient times value less mean. Shapes (n_sums,) and (n_features, n_sums); together
         they are the scores, which are probabilities' log odds where the link is the logistic function.
         """
-        linear, features = self._linear, [column.feature for column in self._linear.columns]
-        matrix = np.stack([self._design.matrix(row[None])[0], linear.means])
+        linear = self._linear
+        own, mean = self._parts(np.stack([self._design.matrix(row[None])[0], linear.means]))
+        constant = linear.intercept
         if linear.link == "posterior":
-            parts = -0.5 * (matrix[:, None, :] - linear.coefficients) ** 2 / linear.variances
-            constant = linear.intercept - 0.5 * np.log(2.0 * np.pi * linear.variances).sum(axis=1)
-        else:
-            parts, constant = matrix[:, None, :] * linear.coefficients, linear.intercept
-        added = np.zeros((len(row), linear.n_sums))
-        np.add.at(added, features, (parts[0] - parts[1]).T)
-        return constant + parts[1].sum(axis=1), added
+            constant = constant - 0.5 * np.log(2.0 * np.pi * linear.variances).sum(axis=1)
+        return constant + mean.sum(axis=1), self._by_feature(own - mean, len(row))
+
+    def _parts(self, matrix: Values) -> Values:
+        """Return what each column adds to the scores: shape (n, n_columns) in, (n, n_sums, n_columns) out."""
+        linear = self._linear
+        if linear.link == "posterior":
+            return -0.5 * (matrix[:, None, :] - linear.coefficients) ** 2 / linear.variances
+        return matrix[:, None, :] * linear.coefficients
+
+    def _by_feature(self, parts: Values, n_features: int) -> Values:
+        """Return what each feature adds: shape (..., n_columns) in, (n_features, ...) out."""
+        added = np.zeros((n_features, *parts.shape[:-1]))
+        np.add.at(added, self._features, np.moveaxis(parts, -1, 0))
+        return added
 
     def answers(self, sums: Values) -> Values:
         """Return the probabilities, shape (n, n_labels), or quantities, shape (n, 1), of scores."""
@@ -138,10 +148,10 @@ class Scores:
         Returns:
             positions in `features`, and values between `low` and `low + span`.
         """
-        rows = np.tile(row, (3 * len(features), 1))
-        for point in range(3):
-            rows[np.arange(len(features)) * 3 + point, features] = low + span * (point / 2)
-        sums = self.sums(rows).reshape(len(features), 3, -1)
+        points = np.stack([row] * 4)
+        points[1:, features] = low + span * np.array([[0.0], [0.5], [1.0]])
+        parts = self._parts(self._design.matrix(points))
+        sums = self.sums(row[None])[0] + self._by_feature(parts[1:] - parts[0], len(row))[features]
         if sums.shape[2] == 1:
             gaps = sums - level
         elif sums.shape[2] == 2:
