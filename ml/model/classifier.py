@@ -18,10 +18,10 @@ from ml.model import decision_table, modelfile
 from ml.model.card import Card
 from ml.model.evaluators import Batch, ByScores, ByTree, Prediction, Rows, compile_predictor, cuts_of
 from ml.model.forest import Forest
+from ml.model.links import allowed_error
 from ml.model.modelfile import ModelFile
 from ml.model.sample import Validator
 from ml.model.scores import Scores
-from ml.model.total import Total
 
 # A batch is divided into slices that take about this long each, so that a server can answer others in between.
 SLICE_S = 0.002
@@ -29,8 +29,6 @@ MAX_SLICE_ROWS = 65_536
 _TIMED_ROWS = 512
 # Rows of many features are long: so many numbers, 16 MB as float64, are answered at once along the features of a row.
 MAX_VALUES = 2_000_000
-# Probabilities that exp() makes may differ so much from those of another machine.
-EXP_ULPS = 4
 
 Made = TypeVar("Made")
 
@@ -167,8 +165,7 @@ class Classifier:
         total = predictor.total
         if not total.is_exact and not np.array_equal(self._evaluator.sums(self._cast(rows)), model.golden_sums):
             raise ModelFileError("the golden rows have other sums of leaves than the library gave")
-        allowed = allowed_error(total, expected)
-        is_right: NDArray[np.bool_] = np.all(np.abs(outputs - expected) <= allowed, axis=1)
+        is_right: NDArray[np.bool_] = np.all(np.abs(outputs - expected) <= allowed_error(expected, total), axis=1)
         return is_right
 
     def _replay(self, model: ModelFile) -> None:
@@ -180,15 +177,6 @@ class Classifier:
             answer = self.predict(row)
             if not is_right[number] or (answer.probabilities or (answer.value,)) != tuple(outputs[number].tolist()):
                 raise ModelFileError(f"golden row {number} gives another answer than the library gave")
-
-
-def allowed_error(total: Total, expected: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return by how much answers may differ from the library's, shape (n, 1), since one exp() differs from another."""
-    if total.is_exact:
-        return np.zeros((1, 1))
-    epsilon = np.finfo(np.float32 if total.single_sums else np.float64).eps
-    error: NDArray[np.float64] = EXP_ULPS * epsilon * np.abs(expected).max(axis=1, keepdims=True)
-    return error
 
 
 def _interface_of(card: Card) -> str:

@@ -7,7 +7,6 @@ bits, as another product does.
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Literal
 
@@ -17,10 +16,9 @@ from numpy.typing import NDArray
 from ml.model.design import Column, Design
 from ml.model.labelling import Labelling
 from ml.model.linear import Linear
+from ml.model.links import LINKS, allowed_error, expits
 
 Values = NDArray[np.float64]
-# Probabilities of another machine, or of another version of NumPy, may differ by so much.
-ULPS = 4
 # Operations that make a polynomial of the first degree.
 SCALING = {"subtract", "divide", "multiply", "add", "fill"}
 _EPS = sys.float_info.epsilon
@@ -49,9 +47,9 @@ class Scores:
             for start in range(0, linear.n_sums, width)
         ]
         self._answers = {
-            "identity": _identity,
-            "expit": _expit_pairs,
-            "softmax": _softmax,
+            "identity": LINKS["identity"],
+            "expit": LINKS["expit"],
+            "softmax": LINKS["softmax"],
             "one_vs_rest": _one_vs_rest,
             "calibrated": self._calibrated,
             "posterior": _posterior,
@@ -113,7 +111,7 @@ class Scores:
 
     def answers(self, sums: Values) -> Values:
         """Return the probabilities, shape (n, n_labels), or quantities, shape (n, 1), of scores."""
-        return self._answers(sums)
+        return np.asarray(self._answers(sums), dtype=np.float64)
 
     def indices(self, sums: Values, answers: Values) -> NDArray[np.intp]:
         """Return the index of the label of each answer, shape (n,)."""
@@ -121,7 +119,7 @@ class Scores:
 
     def _calibrated(self, sums: Values) -> Values:
         total = np.zeros((len(sums), self._n_labels))
-        shares = _expit(-(self._linear.calibration[:, 0] * sums + self._linear.calibration[:, 1]))
+        shares = expits(-(self._linear.calibration[:, 0] * sums + self._linear.calibration[:, 1]))
         width = 1 if self._n_labels == 2 else self._n_labels
         for start in range(0, sums.shape[1], width):
             member = shares[:, start : start + width]
@@ -169,10 +167,10 @@ class Scores:
         """Return whether each row has these scores and answers, as far as machines agree on them, shape (n,).
 
         Another machine adds in another order. So scores may differ by its rounding, and answers from what the link
-        makes of these scores by `ULPS`; the logarithm in Bayes' rule rounds as its score does.
+        makes of these scores by some ulp; the logarithm in Bayes' rule rounds as its score does.
         """
         has_scores = np.abs(self.sums(rows) - sums) <= self.error_of(rows)
-        allowed = ULPS * _EPS * np.abs(answers).max(axis=1, keepdims=True)
+        allowed = allowed_error(answers)
         if self._linear.link == "posterior":
             allowed = allowed * (1 + np.abs(sums).max(axis=1, keepdims=True))
         has_answers = np.abs(self.answers(sums) - answers) <= allowed
@@ -206,30 +204,8 @@ def _roots(square: Values, slope: Values, start: Values) -> Values:
         return np.stack([half / square, start / half], axis=-1)
 
 
-def _identity(sums: Values) -> Values:
-    return sums
-
-
-def _expit(sums: Values) -> Values:
-    """Return 1 / (1 + exp(-x)) with the exp() of the C library, as `scipy.special.expit` does."""
-    exp, least = math.exp, -math.log(sys.float_info.max)
-    shares = [1.0 / (1.0 + exp(-value)) if value >= least else 0.0 for value in sums.ravel().tolist()]
-    return np.array(shares, dtype=np.float64).reshape(sums.shape)
-
-
-def _expit_pairs(sums: Values) -> Values:
-    second = _expit(sums)
-    return np.column_stack([1 - second, second])
-
-
-def _softmax(sums: Values) -> Values:
-    powers = np.exp(sums - sums.max(axis=1, keepdims=True))
-    shares: Values = powers / powers.sum(axis=1, keepdims=True)
-    return shares
-
-
 def _one_vs_rest(sums: Values) -> Values:
-    return _divided(_expit(sums))
+    return _divided(expits(sums))
 
 
 def _divided(shares: Values) -> Values:
