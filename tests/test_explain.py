@@ -508,7 +508,7 @@ def test_a_model_of_thousands_of_features_is_explained_in_bounded_memory(tmp_pat
     exported(ExtraTreeClassifier(random_state=0).fit(rows, classes), rows[:9], classes[:9], tmp_path)
     model = classifier.load(tmp_path / "model.npz", compiles=False)
     row = rows[0].tolist()
-    bound = ends.MAX_VALUES // len(row)
+    bound = classifier.MAX_VALUES // len(row)
     assert sum(model.cuts.sizes) > bound
 
     found = explain.explain(model, row)

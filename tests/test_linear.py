@@ -123,6 +123,18 @@ def test_probabilities_are_within_4_ulp_of_the_librarys_to_one_row(kind: str, ta
     assert [model.predict(row).label for row in rows[:50].tolist()] == [str(label) for label in labels[:50]]
 
 
+def test_a_linear_model_may_have_hundreds_of_columns(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 500))
+    y = X[:, :5].sum(axis=1) > 0
+    estimator = LogisticRegression().fit(X, y)
+
+    model = export(estimator, X, y, tmp_path)
+
+    found, expected = outputs_of(model, X), singly(estimator.predict_proba, X)
+    assert np.all(np.abs(found - expected) <= ULPS * np.spacing(expected))
+
+
 @pytest.mark.parametrize("kind", REGRESSORS)
 def test_quantities_are_within_4_ulp_of_the_librarys_to_one_row(kind: str, tmp_path: Path) -> None:
     X, y = load_diabetes(return_X_y=True, scaled=False)

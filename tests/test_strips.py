@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.tree import ExtraTreeClassifier
 
+from ml.model import classifier, modelfile
 from ml.model.classifier import Classifier
+from ml.model.explain import explain
 from ml.model.strips import MOST_PIECES, strips
 from tests.conftest import EVALUATORS
 from tests.pipelines import sample_of
-from tests.test_explain import digits  # noqa: F401  # a fixture
+from tests.test_explain import digits, exported  # noqa: F401  # a fixture
 from tests.test_mixed_tables import oracle
+from tests.test_modelfile import serve, with_total
 from web.page.languages import language
 from web.page.strips import strips_of
 
@@ -43,10 +49,52 @@ def test_every_piece_of_a_line_has_the_answer_of_the_rows_in_it(kind: str, evalu
                 assert answer == (prediction.value if quantity else max(prediction.probabilities))
 
 
+@pytest.mark.parametrize("rule", ["positive", "not_negative", "sums"])
+def test_a_quantity_has_no_label_whatever_a_crafted_file_says_of_one(rule: str) -> None:
+    found = oracle("words and numbers", 0, "random-forest", quantity=True)
+    model = serve(with_total(modelfile.dump(found.stored), label_by=rule))
+    row = [feature.example for feature in model.features]
+
+    assert not model.predict_batch(np.array([row])).indices.any()
+    assert strips(model, row) == strips(found.model(), row)
+
+
 def test_a_line_of_many_cuts_is_bounded(digits: Classifier) -> None:  # noqa: F811
     row = [feature.example for feature in digits.features]
 
     assert max(len(line.indices) for line in strips(digits, row)) <= MOST_PIECES
+
+
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_lines_are_the_same_where_fewer_rows_are_answered_at_once(
+    evaluator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = oracle("gaps in words and numbers", 0, "random-forest", quantity=False).model(evaluator)
+    rows = model.reference_rows[:5].tolist()
+    expected = [(strips(model, row), explain(model, row)) for row in rows]
+
+    monkeypatch.setattr(classifier, "MAX_VALUES", 7 * len(model.features))
+
+    assert [(strips(model, row), explain(model, row)) for row in rows] == expected
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_lines_of_thousands_of_features_take_little_memory(tmp_path: Path, *, compiles: bool) -> None:
+    rng = np.random.default_rng(0)
+    rows, classes = rng.normal(size=(60, 3_000)), np.arange(60) % 2
+    exported(ExtraTreeClassifier(random_state=0).fit(rows, classes), rows, classes, tmp_path)
+    model = classifier.load(tmp_path / "model.npz", max_cells=0, compiles=compiles)
+    row = rows[0].tolist()
+
+    tracemalloc.start()
+    try:
+        drawn = strips(model, row)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert len(drawn) == 3_000
+    assert peak < 20 * 2**20  # rows of all features would take 144 MB
 
 
 @pytest.mark.parametrize(("code", "words"), [("en", "along it the answer is"), ("es", "a lo largo de ella")])

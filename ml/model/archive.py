@@ -25,6 +25,8 @@ from ml.model.card import shown
 # The list of members, at the archive's end, has some 60 bytes for each. zipfile makes an object of each before anybody
 # can count them: a million took half a gigabyte.
 MAX_DIRECTORY_BYTES = 65_536
+# An array without bytes may still claim any number of columns, as many as its model has or more.
+MAX_EMPTY = 2**20
 
 _COMMENT = b"sha256:"
 _DIGEST_BYTES = 64
@@ -127,6 +129,6 @@ def array(name: str, encoded: bytes, *, dtype: str, ndim: int, has_order: bool =
     if len(shape) != ndim:
         raise ModelFileError(f"{name} has {len(shape)} dimensions, not {ndim}")
     body = memoryview(encoded)[header.end() :]
-    if math.prod(shape) * np.dtype(dtype).itemsize != len(body) or max(shape) > len(encoded):
+    if math.prod(shape) * np.dtype(dtype).itemsize != len(body) or max(shape) > max(len(body), MAX_EMPTY):
         raise ModelFileError(f"{name} has shape {shown(shape)}, which does not fit its {len(body)} bytes")
     return np.frombuffer(body, dtype=dtype).reshape(shape, order="C" if order == b"False" else "F")

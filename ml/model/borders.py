@@ -72,9 +72,7 @@ class Borders:
 
     def _labels(self, features: NDArray[np.intp], values: Values) -> NDArray[np.intp]:
         """Return the label of the row with each of these values in the place of one feature's."""
-        rows = np.tile(self._row, (len(values), 1))
-        rows[np.arange(len(values)), features] = values
-        batch = self._model.predict_batch(rows)
+        batch = self._model.predict_along(self._row, features, values)
         return batch.indices if self._goal is None else (batch.values >= self._goal).astype(np.intp)
 
     def _pairs(self, numbers: NDArray[np.intp]) -> _Pairs:

@@ -16,21 +16,19 @@ from numpy.typing import NDArray
 from ml.errors import ModelFileError
 from ml.model import decision_table, modelfile
 from ml.model.card import Card
-from ml.model.evaluators import Batch, ByTree, Prediction, Rows, compile_predictor, cuts_of
+from ml.model.evaluators import Batch, ByScores, ByTree, Prediction, Rows, compile_predictor, cuts_of
 from ml.model.forest import Forest
-from ml.model.labelling import Labelling
-from ml.model.linear import Linear
+from ml.model.links import allowed_error
 from ml.model.modelfile import ModelFile
 from ml.model.sample import Validator
 from ml.model.scores import Scores
-from ml.model.total import Total
 
 # A batch is divided into slices that take about this long each, so that a server can answer others in between.
 SLICE_S = 0.002
 MAX_SLICE_ROWS = 65_536
 _TIMED_ROWS = 512
-# Probabilities that exp() makes may differ so much from those of another machine.
-EXP_ULPS = 4
+# Rows of many features are long: so many numbers, 16 MB as float64, are answered at once along the features of a row.
+MAX_VALUES = 2_000_000
 
 Made = TypeVar("Made")
 
@@ -70,8 +68,6 @@ class Classifier:
         self._n_features = len(self.features)
         self.predictor = model.predictor
         self.interface = _interface_of(model.card)
-        labelling = Labelling.by(self.labels, self.card.decision)
-        self.scores = Scores(model.predictor, labelling) if isinstance(model.predictor, Linear) else None
         self.cuts = cuts_of(model.predictor, self.features)
         self._evaluator = compile_predictor(
             model.predictor,
@@ -82,6 +78,7 @@ class Classifier:
             max_cells=max_cells,
             compiles=compiles,
         )
+        self.scores: Scores | None = self._evaluator.scores if isinstance(self._evaluator, ByScores) else None
         self.grid, self.lines = self._evaluator.grid, self._evaluator.lines
         self.compiles = compiles and isinstance(self._evaluator, ByTree)
         self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]
@@ -120,6 +117,27 @@ class Classifier:
         """
         return self._evaluator.predict_batch(self._cast(rows))
 
+    def predict_along(
+        self, row: Sequence[float] | NDArray[np.float64], features: NDArray[np.intp], values: NDArray[np.float64]
+    ) -> Batch:
+        """Return the answers to a row with other values of one feature each, all others held.
+
+        Args:
+            row: as the validator returns it.
+            features, values: shape (n,): the position of the feature in each answer, and its value.
+        """
+        held = np.array(row, dtype=self.cuts.dtype)
+        size = max(1, MAX_VALUES // len(row))
+        parts = []
+        for start in range(0, len(values), size):
+            part = slice(start, start + size)
+            rows = np.tile(held, (len(values[part]), 1))
+            rows[np.arange(len(rows)), features[part]] = values[part]
+            parts.append(self.predict_batch(rows))
+        if len(parts) == 1:
+            return parts[0]
+        return Batch(np.concatenate([one.indices for one in parts]), np.concatenate([one.outputs for one in parts]))
+
     def predict_each(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> list[Prediction]:
         """Return the prediction of each of many rows; arguments and errors are those of `predict_batch`."""
         return self._evaluator.predict_each(self._cast(rows))
@@ -147,8 +165,7 @@ class Classifier:
         total = predictor.total
         if not total.is_exact and not np.array_equal(self._evaluator.sums(self._cast(rows)), model.golden_sums):
             raise ModelFileError("the golden rows have other sums of leaves than the library gave")
-        allowed = allowed_error(total, expected)
-        is_right: NDArray[np.bool_] = np.all(np.abs(outputs - expected) <= allowed, axis=1)
+        is_right: NDArray[np.bool_] = np.all(np.abs(outputs - expected) <= allowed_error(expected, total), axis=1)
         return is_right
 
     def _replay(self, model: ModelFile) -> None:
@@ -160,15 +177,6 @@ class Classifier:
             answer = self.predict(row)
             if not is_right[number] or (answer.probabilities or (answer.value,)) != tuple(outputs[number].tolist()):
                 raise ModelFileError(f"golden row {number} gives another answer than the library gave")
-
-
-def allowed_error(total: Total, expected: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return by how much answers may differ from the library's, shape (n, 1), since one exp() differs from another."""
-    if total.is_exact:
-        return np.zeros((1, 1))
-    epsilon = np.finfo(np.float32 if total.single_sums else np.float64).eps
-    error: NDArray[np.float64] = EXP_ULPS * epsilon * np.abs(expected).max(axis=1, keepdims=True)
-    return error
 
 
 def _interface_of(card: Card) -> str:

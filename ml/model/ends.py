@@ -13,12 +13,10 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from ml.model.classifier import Classifier
+from ml.model.classifier import MAX_VALUES, Classifier
 from ml.model.evaluators import Batch
 from ml.model.lines import Lines
 
-# Rows of many features are long: this many numbers take 16 MB as float64, and a fraction of a second to answer.
-MAX_VALUES = 2_000_000
 UINT8_MAX = 255
 
 
@@ -139,12 +137,10 @@ def _searched(
     """Return the searched line along each feature; where nothing is searched, the row's own interval."""
     spans = _spans(model, ranks, max_rows=min(max_rows, MAX_VALUES // len(ranks)))
     starts = np.cumsum([0, *(last - first + 1 for first, last in spans.values())]).tolist()
+    values = [model.cuts.between(feature, row[feature])[first : last + 1] for feature, (first, last) in spans.items()]
     # The row itself comes last.
-    rows = np.tile(np.array(row, dtype=model.cuts.dtype), (starts[-1] + 1, 1))
-    for start, (feature, (first, last)) in zip(starts, spans.items(), strict=False):
-        rows[start : start + last - first + 1, feature] = model.cuts.between(feature, row[feature])[first : last + 1]
-    batch = model.predict_batch(rows)
-    labels = _labels(batch, goal)
+    features = np.repeat(np.array([*spans, 0]), [*map(len, values), 1])
+    labels = _labels(model.predict_along(row, features, np.concatenate([*values, np.array(row[:1])])), goal)
     lines = {feature: labels[start:stop] for feature, (start, stop) in zip(spans, pairwise(starts), strict=True)}
     return [
         (spans[feature][0], lines[feature]) if feature in spans else (rank, labels[-1:])

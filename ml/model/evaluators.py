@@ -106,44 +106,34 @@ def each(batch: Batch, labels: Sequence[str]) -> list[Prediction]:
 
 
 class _Answers:
-    """Makes answers of sums, and labels as the library's `predict` does."""
+    """Makes answers of sums."""
 
     def __init__(self, forest: Forest, labelling: Labelling) -> None:
         self._labelling = labelling
         self._divisor = forest.divisor
-        self._label_by = forest.total.label_by
         self._link = LINKS[forest.total.link]
         # Of one row: a tenth of the time of arrays.
-        self._is_pair = forest.total.link == "expit" and self._label_by in ("positive", "not_negative")
-        self._is_plain = forest.total.is_exact and self._label_by == "answers"
+        self._is_pair = forest.total.link == "expit"
+        self._is_plain = forest.total.is_exact
 
     def of_rows(self, sums: NDArray[np.floating[Any]]) -> Batch:
         """Return the answers of sums, shape (n, n_sums)."""
         if self._divisor != 1:
             sums = sums / self._divisor
         outputs = self._link(sums).astype(np.float64, copy=False)
-        if self._labelling.positive is not None:
-            return Batch(self._labelling.indices(outputs), outputs)
-        if self._label_by == "positive":
-            return Batch((sums[:, 0] > 0).astype(np.intp), outputs)
-        if self._label_by == "not_negative":
-            return Batch((sums[:, 0] >= 0).astype(np.intp), outputs)
-        return Batch((outputs if self._label_by == "answers" else sums).argmax(axis=1), outputs)
+        return Batch(self._labelling.indices(outputs, sums=sums), outputs)
 
     def of_row(self, sums: NDArray[np.floating[Any]]) -> Prediction:
         """Return the answer of sums, shape (n_sums,)."""
         if self._is_pair:
-            total = sums.item() / self._divisor
-            share = expit(total)
-            index = int(total > 0 if self._label_by == "positive" else total >= 0)
+            totals = [sums.item() / self._divisor]
+            share = expit(totals[0])
             outputs = [1 - share, share]
-            if self._labelling.positive is not None:
-                index = self._labelling.index(outputs)
-            return prediction_of(index, outputs, self._labelling.labels)
-        if not self._is_plain:
+        elif self._is_plain:
+            totals = outputs = (sums / self._divisor).tolist()
+        else:
             return self.each(self.of_rows(sums[None]))[0]
-        outputs = (sums / self._divisor).tolist()
-        return prediction_of(self._labelling.index(outputs), outputs, self._labelling.labels)
+        return prediction_of(self._labelling.index(outputs, sums=totals), outputs, self._labelling.labels)
 
     def each(self, batch: Batch) -> list[Prediction]:
         """Return the answers as objects."""
@@ -212,7 +202,7 @@ def compile_forest(
     decision: Decision | None = None,
 ) -> Evaluator:
     """Return the fastest evaluator that the forest fits into; only `compiles` lets it be compiled code."""
-    answers = _Answers(forest, Labelling.by(labels, decision))
+    answers = _Answers(forest, Labelling.by(labels, decision, forest.total.label_by))
     if DecisionTable.fits(forest, cuts, max_cells):
         return _ByCell(DecisionTable(forest, cuts), answers, labels)
     kernels = compiled.kernels() if compiles else None
@@ -249,7 +239,7 @@ def compile_predictor(
         cuts: those of a forest, if they are known already.
     """
     if isinstance(predictor, Linear):
-        return ByScores(Scores(predictor, Labelling.by(labels, decision)), labels)
+        return ByScores(Scores(predictor, Labelling.by(labels, decision, predictor.label_by)), labels)
     cuts = cuts or Cuts(predictor, features)
     return compile_forest(predictor, cuts, labels=labels, max_cells=max_cells, compiles=compiles, decision=decision)
 
@@ -258,7 +248,7 @@ class ByScores:
     """A linear model or naive Bayes: its scores are computed for each row."""
 
     def __init__(self, scores: Scores, labels: Sequence[str]) -> None:
-        self._scores = scores
+        self.scores = scores
         self._labels = labels
         self.grid: LabelGrid | None = None
         self.lines: FindLines | None = None
@@ -267,12 +257,12 @@ class ByScores:
         return self.predict_each(np.array([row], dtype=np.float64))[0]
 
     def predict_batch(self, rows: Rows) -> Batch:
-        sums = self._scores.sums(rows.astype(np.float64, copy=False))
-        outputs = self._scores.answers(sums)
-        return Batch(self._scores.indices(sums, outputs), outputs)
+        sums = self.scores.sums(rows.astype(np.float64, copy=False))
+        outputs = self.scores.answers(sums)
+        return Batch(self.scores.indices(sums, outputs), outputs)
 
     def predict_each(self, rows: Rows) -> list[Prediction]:
         return each(self.predict_batch(rows), self._labels)
 
     def sums(self, rows: Rows) -> NDArray[np.floating[Any]]:
-        return self._scores.sums(rows.astype(np.float64, copy=False))
+        return self.scores.sums(rows.astype(np.float64, copy=False))

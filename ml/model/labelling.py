@@ -1,52 +1,75 @@
-"""The label of an answer: the most probable one or, of two, what a threshold says. Knows nothing of trees and files."""
+"""The label of an answer: that of the library's `predict` or, of two, of a threshold. Knows no trees and files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
 from ml.model.card import Decision
+from ml.model.total import LabelBy
 
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
-    """Chooses the label of an answer by its probabilities.
+    """Chooses the label of an answer by its probabilities, or by the sums that they are made of.
 
     Attributes:
         labels: the class names, in the order of the classes; none for a quantity, whose index is always 0.
+        rule: what decides without a threshold, see `ml.model.total.Total`.
         positive: the index of the label that a threshold decides on, or None.
         threshold: the least probability with which that label is the answer.
     """
 
     labels: tuple[str, ...]
+    rule: LabelBy = "answers"
     positive: int | None = None
     threshold: float = 0.5
 
     @classmethod
-    def by(cls, labels: Sequence[str], decision: Decision | None) -> Labelling:
-        """Return the labelling by a decision; without one the most probable label is chosen, of several the first."""
+    def by(cls, labels: Sequence[str], decision: Decision | None, rule: LabelBy = "answers") -> Labelling:
+        """Return the labelling by a decision; without one the rule decides."""
         if decision is None:
-            return cls(tuple(labels))
-        return cls(tuple(labels), labels.index(decision.positive), decision.threshold)
+            return cls(tuple(labels), rule)
+        return cls(tuple(labels), rule, labels.index(decision.positive), decision.threshold)
 
-    def index(self, outputs: Sequence[float]) -> int:
-        """Return the index of the label with these probabilities."""
+    def index(self, outputs: Sequence[float], *, sums: Sequence[float]) -> int:
+        """Return the index of the label with these probabilities, made of these sums."""
+        if not self.labels:
+            return 0
         if self.positive is not None:
             return self.positive if outputs[self.positive] >= self.threshold else 1 - self.positive
+        if self.rule == "positive":
+            return int(sums[0] > 0)
+        if self.rule == "not_negative":
+            return int(sums[0] >= 0)
+        decides = outputs if self.rule == "answers" else sums
         # list.index and max: the first of several, as argmax gives it.
-        return outputs.index(max(outputs))
+        return decides.index(max(decides))
 
-    def indices(self, outputs: NDArray[np.float64]) -> NDArray[np.intp]:
-        """Return the index of the label of each row of probabilities: shape (n, n_labels) in, (n,) out."""
-        if self.positive is None:
-            indices: NDArray[np.intp] = outputs.argmax(axis=1)
-            return indices
-        is_positive = outputs[:, self.positive] >= self.threshold
-        return np.where(is_positive, self.positive, 1 - self.positive)
+    def indices(self, outputs: NDArray[np.float64], *, sums: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
+        """Return the index of the label of each row of probabilities, shape (n,), as `index` does.
+
+        Args:
+            outputs: shape (n, n_labels).
+            sums: shape (n, n_sums): what they are made of.
+        """
+        if not self.labels:
+            return np.zeros(len(outputs), dtype=np.intp)
+        if self.positive is not None:
+            is_positive = outputs[:, self.positive] >= self.threshold
+            return np.where(is_positive, self.positive, 1 - self.positive)
+        if self.rule == "positive":
+            return (sums[:, 0] > 0).astype(np.intp)
+        if self.rule == "not_negative":
+            return (sums[:, 0] >= 0).astype(np.intp)
+        decides = outputs if self.rule == "answers" else sums
+        indices: NDArray[np.intp] = decides.argmax(axis=1)
+        return indices
 
 
 def decision_of(labels: Sequence[str], threshold: float | None, positive: object = None) -> Decision | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ml.errors import ModelFileError
 from ml.model.design import Column, Design
+from ml.model.total import LabelBy
 from ml.tables.dataset import UNKNOWN, Feature
 from ml.tables.numbers import LARGEST
 
@@ -59,6 +60,12 @@ class Linear:
     def n_sums(self) -> int:
         """The number of scores."""
         return len(self.coefficients)
+
+    @property
+    def label_by(self) -> LabelBy:
+        """What decides on the label, as the library's `predict` does: see `ml.model.total.Total`."""
+        rules: dict[str, LabelBy] = {"expit": "positive", "calibrated": "answers"}
+        return rules.get(self.link, "sums")
 
     @property
     def formula(self) -> Formula:

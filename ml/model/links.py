@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.total import Link
+from ml.model.total import Link, Total
 
 Array = NDArray[np.floating[Any]]
 
+# Probabilities that exp() makes may differ so much from those of another machine.
+ULPS = 4
 # The largest number whose exp() is finite.
 LARGEST_EXPONENT = 709.782712893384
 # XGBoost's own bound, src/common/math.h.
@@ -41,8 +43,13 @@ def expit(value: float) -> float:
     return 1.0 / (1.0 + math.exp(-value)) if value >= -LARGEST_EXPONENT else 0.0
 
 
+def expits(sums: Array) -> NDArray[np.float64]:
+    """Return `expit` of each value, same shape."""
+    return np.array([expit(value) for value in sums.ravel().tolist()]).reshape(sums.shape)
+
+
 def _expit(sums: Array) -> Array:
-    return _pairs(np.array([expit(value) for value in sums[:, 0].tolist()]))
+    return _pairs(expits(sums[:, 0]))
 
 
 def _half_logit(sums: Array) -> Array:
@@ -103,6 +110,21 @@ def _softmax_single(sums: Array) -> Array:
     powers = np.array([expf(value) for value in shares.ravel().tolist()], dtype=np.float32).reshape(shares.shape)
     total = np.add.accumulate(powers.astype(np.float64), axis=1)[:, -1:]
     return powers / total.astype(np.float32)
+
+
+def allowed_error(answers: Array, total: Total | None = None) -> Array:
+    """Return by how much answers may differ between machines, since one exp() differs from another.
+
+    Shape (n, n_answers) in, (n, 1) out.
+
+    Args:
+        total: the arithmetic of trees; None for a linear model.
+    """
+    if total is not None and total.is_exact:
+        return np.zeros((len(answers), 1))
+    epsilon = np.finfo(np.float32 if total is not None and total.single_sums else np.float64).eps
+    error: Array = ULPS * epsilon * np.abs(answers).max(axis=1, keepdims=True)
+    return error
 
 
 LINKS: Mapping[Link, Callable[[Array], Array]] = {

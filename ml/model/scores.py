@@ -7,7 +7,6 @@ bits, as another product does.
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Literal
 
@@ -17,23 +16,23 @@ from numpy.typing import NDArray
 from ml.model.design import Column, Design
 from ml.model.labelling import Labelling
 from ml.model.linear import Linear
+from ml.model.links import LINKS, allowed_error, expits
 
 Values = NDArray[np.float64]
-# Probabilities of another machine, or of another version of NumPy, may differ by so much.
-ULPS = 4
 # Operations that make a polynomial of the first degree.
 SCALING = {"subtract", "divide", "multiply", "add", "fill"}
 _EPS = sys.float_info.epsilon
 
 
 class Scores:
-    """Evaluates a linear model, whose answers have the labels that the labelling or else the library gives."""
+    """Evaluates a linear model, whose answers have the labels that the labelling gives."""
 
     def __init__(self, linear: Linear, labelling: Labelling) -> None:
         self._linear = linear
         self._labelling = labelling
         self._n_labels = n_labels = len(labelling.labels)
         self._design = Design(linear.columns)
+        self._features = np.array([column.feature for column in linear.columns], dtype=np.intp)
         self._is_plain = [*linear.columns] == [Column(feature=place) for place in range(len(linear.columns))]
         width = linear.n_sums
         if linear.link == "calibrated":
@@ -48,9 +47,9 @@ class Scores:
             for start in range(0, linear.n_sums, width)
         ]
         self._answers = {
-            "identity": _identity,
-            "expit": _expit_pairs,
-            "softmax": _softmax,
+            "identity": LINKS["identity"],
+            "expit": LINKS["expit"],
+            "softmax": LINKS["softmax"],
             "one_vs_rest": _one_vs_rest,
             "calibrated": self._calibrated,
             "posterior": _posterior,
@@ -90,34 +89,37 @@ class Scores:
         Of a linear model that is coefficient times value less mean. Shapes (n_sums,) and (n_features, n_sums); together
         they are the scores, which are probabilities' log odds where the link is the logistic function.
         """
-        linear, features = self._linear, [column.feature for column in self._linear.columns]
-        matrix = np.stack([self._design.matrix(row[None])[0], linear.means])
+        linear = self._linear
+        own, mean = self._parts(np.stack([self._design.matrix(row[None])[0], linear.means]))
+        constant = linear.intercept
         if linear.link == "posterior":
-            parts = -0.5 * (matrix[:, None, :] - linear.coefficients) ** 2 / linear.variances
-            constant = linear.intercept - 0.5 * np.log(2.0 * np.pi * linear.variances).sum(axis=1)
-        else:
-            parts, constant = matrix[:, None, :] * linear.coefficients, linear.intercept
-        added = np.zeros((len(row), linear.n_sums))
-        np.add.at(added, features, (parts[0] - parts[1]).T)
-        return constant + parts[1].sum(axis=1), added
+            constant = constant - 0.5 * np.log(2.0 * np.pi * linear.variances).sum(axis=1)
+        return constant + mean.sum(axis=1), self._by_feature(own - mean, len(row))
+
+    def _parts(self, matrix: Values) -> Values:
+        """Return what each column adds to the scores: shape (n, n_columns) in, (n, n_sums, n_columns) out."""
+        linear = self._linear
+        if linear.link == "posterior":
+            return -0.5 * (matrix[:, None, :] - linear.coefficients) ** 2 / linear.variances
+        return matrix[:, None, :] * linear.coefficients
+
+    def _by_feature(self, parts: Values, n_features: int) -> Values:
+        """Return what each feature adds: shape (..., n_columns) in, (n_features, ...) out."""
+        added = np.zeros((n_features, *parts.shape[:-1]))
+        np.add.at(added, self._features, np.moveaxis(parts, -1, 0))
+        return added
 
     def answers(self, sums: Values) -> Values:
         """Return the probabilities, shape (n, n_labels), or quantities, shape (n, 1), of scores."""
-        return self._answers(sums)
+        return np.asarray(self._answers(sums), dtype=np.float64)
 
     def indices(self, sums: Values, answers: Values) -> NDArray[np.intp]:
         """Return the index of the label of each answer, shape (n,)."""
-        if self._labelling.positive is not None:
-            return self._labelling.indices(answers)
-        if self._linear.link == "expit":
-            return (sums[:, 0] > 0).astype(np.intp)
-        decides = answers if self._linear.link == "calibrated" else sums
-        indices: NDArray[np.intp] = decides.argmax(axis=1)
-        return indices
+        return self._labelling.indices(answers, sums=sums)
 
     def _calibrated(self, sums: Values) -> Values:
         total = np.zeros((len(sums), self._n_labels))
-        shares = _expit(-(self._linear.calibration[:, 0] * sums + self._linear.calibration[:, 1]))
+        shares = expits(-(self._linear.calibration[:, 0] * sums + self._linear.calibration[:, 1]))
         width = 1 if self._n_labels == 2 else self._n_labels
         for start in range(0, sums.shape[1], width):
             member = shares[:, start : start + width]
@@ -144,10 +146,10 @@ class Scores:
         Returns:
             positions in `features`, and values between `low` and `low + span`.
         """
-        rows = np.tile(row, (3 * len(features), 1))
-        for point in range(3):
-            rows[np.arange(len(features)) * 3 + point, features] = low + span * (point / 2)
-        sums = self.sums(rows).reshape(len(features), 3, -1)
+        points = np.stack([row] * 4)
+        points[1:, features] = low + span * np.array([[0.0], [0.5], [1.0]])
+        parts = self._parts(self._design.matrix(points))
+        sums = self.sums(row[None])[0] + self._by_feature(parts[1:] - parts[0], len(row))[features]
         if sums.shape[2] == 1:
             gaps = sums - level
         elif sums.shape[2] == 2:
@@ -165,10 +167,10 @@ class Scores:
         """Return whether each row has these scores and answers, as far as machines agree on them, shape (n,).
 
         Another machine adds in another order. So scores may differ by its rounding, and answers from what the link
-        makes of these scores by `ULPS`; the logarithm in Bayes' rule rounds as its score does.
+        makes of these scores by some ulp; the logarithm in Bayes' rule rounds as its score does.
         """
         has_scores = np.abs(self.sums(rows) - sums) <= self.error_of(rows)
-        allowed = ULPS * _EPS * np.abs(answers).max(axis=1, keepdims=True)
+        allowed = allowed_error(answers)
         if self._linear.link == "posterior":
             allowed = allowed * (1 + np.abs(sums).max(axis=1, keepdims=True))
         has_answers = np.abs(self.answers(sums) - answers) <= allowed
@@ -202,30 +204,8 @@ def _roots(square: Values, slope: Values, start: Values) -> Values:
         return np.stack([half / square, start / half], axis=-1)
 
 
-def _identity(sums: Values) -> Values:
-    return sums
-
-
-def _expit(sums: Values) -> Values:
-    """Return 1 / (1 + exp(-x)) with the exp() of the C library, as `scipy.special.expit` does."""
-    exp, least = math.exp, -math.log(sys.float_info.max)
-    shares = [1.0 / (1.0 + exp(-value)) if value >= least else 0.0 for value in sums.ravel().tolist()]
-    return np.array(shares, dtype=np.float64).reshape(sums.shape)
-
-
-def _expit_pairs(sums: Values) -> Values:
-    second = _expit(sums)
-    return np.column_stack([1 - second, second])
-
-
-def _softmax(sums: Values) -> Values:
-    powers = np.exp(sums - sums.max(axis=1, keepdims=True))
-    shares: Values = powers / powers.sum(axis=1, keepdims=True)
-    return shares
-
-
 def _one_vs_rest(sums: Values) -> Values:
-    return _divided(_expit(sums))
+    return _divided(expits(sums))
 
 
 def _divided(shares: Values) -> Values:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier
+from ml.model.classifier import MAX_VALUES, Classifier
+from ml.model.evaluators import Batch
 
 # More pieces of a strip cannot be told apart on a screen.
 MOST_PIECES = 128
-# Rows of many features are long: this many numbers take 8 MB as float32.
-MAX_VALUES = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +38,36 @@ def strips(model: Classifier, row: Sequence[float]) -> list[Strip]:
     """Return the strip of each feature through `row`, as the validator returns it. Cuts beyond a bound are left out."""
     most = max(2, min(MOST_PIECES, MAX_VALUES // len(row) ** 2))
     ends = [_ends(feature, bounds, most) for feature, bounds in zip(model.features, model.cuts.bounds, strict=True)]
-    sizes = [len(found) - 1 for found in ends]
-    rows = np.tile(np.array(row, dtype=np.float64), (sum(sizes), 1))
-    starts = np.cumsum([0, *sizes]).tolist()
-    for number, (feature, found, start) in enumerate(zip(model.features, ends, starts, strict=False)):
-        tried = range(len(feature.choices)) if feature.choices else found[1:]
-        rows[start : start + len(tried), number] = tried
-    batch = model.predict_batch(rows)
-    answers = batch.outputs[np.arange(len(rows)), batch.indices]  # of a quantity, that is the only one
-    return [
-        Strip(found, batch.indices[start : start + size].tolist(), answers[start : start + size].tolist())
-        for found, start, size in zip(ends, starts, sizes, strict=False)
+    tried = [
+        np.array(found[:-1] if feature.choices else found[1:], dtype=np.float64)
+        for feature, found in zip(model.features, ends, strict=True)
     ]
+    batch = _along(model, row, tried)
+    answers = batch.outputs[np.arange(len(batch.indices)), batch.indices]  # of a quantity, that is the only one
+    starts = np.cumsum([0, *map(len, tried)]).tolist()
+    return [
+        Strip(found, batch.indices[start:stop].tolist(), answers[start:stop].tolist())
+        for found, (start, stop) in zip(ends, pairwise(starts), strict=True)
+    ]
+
+
+def _along(model: Classifier, row: Sequence[float], tried: Sequence[NDArray[np.float64]]) -> Batch:
+    """Return the answers to a row with each of the values tried of a feature, feature after feature."""
+    if model.lines and (found := model.lines(row)):
+        lines, answers = found
+        spans = pairwise(lines.first.tolist())
+        places = np.concatenate([
+            first + feature + np.searchsorted(lines.cuts[first:stop], values.astype(lines.cuts.dtype))
+            for feature, ((first, stop), values) in enumerate(zip(spans, tried, strict=True))
+        ])  # fmt: skip
+    else:
+        features = np.repeat(np.arange(len(row)), [*map(len, tried)])
+        is_used = (np.array(model.cuts.sizes) > 0)[features]
+        # The row itself comes last: its answer is that to any value of a feature that is not used.
+        places = np.where(is_used, np.cumsum(is_used) - 1, -1)
+        values = np.append(np.concatenate(tried)[is_used], row[0])
+        answers = model.predict_along(row, np.append(features[is_used], 0), values)
+    return Batch(answers.indices.take(places), answers.outputs.take(places, axis=0))
 
 
 def _ends(feature: TrainedFeature, bounds: Sequence[float], most: int) -> Sequence[float]:

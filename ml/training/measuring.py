@@ -43,7 +43,8 @@ class Split:
 def answers_of(estimator: Any, rows: NDArray[np.float64], labelling: Labelling) -> NDArray[np.float64]:
     """Return the class index or the quantity that a fitted estimator predicts for each row."""
     if labelling.positive is not None:
-        return labelling.indices(estimator.predict_proba(rows)).astype(np.float64)
+        shares = estimator.predict_proba(rows)
+        return labelling.indices(shares, sums=shares).astype(np.float64)
     if labelling.labels:
         # The classes are sorted.
         indices: NDArray[np.intp] = np.searchsorted(estimator.classes_, np.ravel(estimator.predict(rows)))

@@ -19,14 +19,13 @@ from ml.estimators.boosted import LIBRARIES, unwrapped
 from ml.estimators.session import SessionModel, predictor_from
 from ml.model import classifier, modelfile
 from ml.model.card import Card, CrossValidation, Quantity, TrainedFeature
-from ml.model.classifier import Classifier, allowed_error
+from ml.model.classifier import Classifier
 from ml.model.design import Design
 from ml.model.evaluators import compile_predictor, inputs_of
 from ml.model.forest import Forest
 from ml.model.linear import Linear
-from ml.model.links import LINKS
+from ml.model.links import LINKS, ULPS, allowed_error
 from ml.model.modelfile import ModelFile
-from ml.model.scores import ULPS
 from ml.model.total import Link, Total
 from ml.tables.dataset import UNKNOWN, Feature
 from ml.training import history
@@ -117,7 +116,7 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
         expected = outputs_of(trained.estimator, rows, singly=is_linear)
         answers = loaded.predict_batch(rows)
         one_by_one = np.array([one.probabilities or (one.value,) for one in map(loaded.predict, rows.tolist())])
-        allowed = ULPS * np.spacing(np.abs(expected)) if is_linear else allowed_error(model.card.total, expected)
+        allowed = ULPS * np.spacing(np.abs(expected)) if is_linear else allowed_error(expected, model.card.total)
         is_same = np.all(np.abs(answers.outputs - expected) <= allowed) and np.array_equal(one_by_one, answers.outputs)
         labels = answers_of(trained.estimator, rows, trained.labelling)
         if not is_same or (loaded.labels and np.any(answers.indices != labels)):
