@@ -5,6 +5,7 @@ from __future__ import annotations
 from ml.model.classifier import Classifier
 from ml.tables.layout import added_columns
 from ml.tables.written import RowWriter
+from web.api import explain
 from web.api.components import PAGE, PROBLEM
 from web.api.description import Json, example_of, json_content, read_operation, ref, response, text_of, typed_value_of
 from web.api.messages import SUBPROTOCOL
@@ -53,7 +54,10 @@ def _predict_many(model: Classifier, settings: Settings) -> Json:
     return {
         "operationId": "predictMany",
         "summary": "Predict one sample or many",
-        "description": f"JSON for JSON, unless Accept prefers a page; for a form: {_NEGOTIATED} {_INCOMPLETE}",
+        "description": (
+            f"JSON for JSON, unless Accept prefers a page; for a form: {_NEGOTIATED} {_INCOMPLETE} "
+            f"{explain.described(model)}"
+        ),
         "parameters": [_FRAGMENT],
         "requestBody": {"required": True, "content": {"application/json": _json_body(model), **_form(model)}},
         "responses": {"200": response(predicted, either | PAGE, "X-Model-Version"), **_refused_bodies(settings)},
@@ -187,9 +191,9 @@ def _stream(model: Classifier) -> Json:
         "summary": "Stream samples over a websocket",
         "description": (
             "The server sends a ModelFrame first. Each text frame is a StreamRequest; its reply, in order, "
-            f"is a PredictionFrame, a PredictionsFrame or an ErrorFrame. {_binary(model)} An ErrorFrame of status "
-            " 429 or 503 says to wait for retry_after_s seconds and send the same frame again. The "
-            f"subprotocol {SUBPROTOCOL} is confirmed if offered."
+            f"is a PredictionFrame, a PredictionsFrame or an ErrorFrame. {explain.described(model)} {_binary(model)} "
+            "An ErrorFrame of status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. "
+            f"The subprotocol {SUBPROTOCOL} is confirmed if offered."
         ),
         "responses": {
             "101": {
