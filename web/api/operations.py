@@ -16,6 +16,7 @@ _TEXT: Json = {"schema": {"type": "string"}}
 _NEGOTIATED = "JSON if Accept prefers it, the fragment if HX-Request is true, else the page."
 _CONDITIONAL = {"$ref": "#/components/parameters/If-None-Match"}
 _FRAGMENT = {"$ref": "#/components/parameters/HX-Request"}
+_TYPING = {"$ref": "#/components/parameters/X-Input"}
 _INCOMPLETE = "In the page and the fragment a sample may be incomplete; in JSON a value that is left out is an error."
 
 
@@ -39,7 +40,7 @@ def _predict(model: Classifier) -> Json:
         "operationId": "predict",
         "summary": "Predict one sample",
         "description": f"{_NEGOTIATED} {_INCOMPLETE}",
-        "parameters": [*_query(model), _FRAGMENT, _CONDITIONAL],
+        "parameters": [*_query(model), _FRAGMENT, _TYPING, _CONDITIONAL],
         "responses": {
             "200": response("The prediction.", json_content("Answer") | PAGE, "X-Model-Version"),
             **_unchanged(),
@@ -58,7 +59,7 @@ def _predict_many(model: Classifier, settings: Settings) -> Json:
             f"JSON for JSON, unless Accept prefers a page; for a form: {_NEGOTIATED} {_INCOMPLETE} "
             f"{explain.described(model)}"
         ),
-        "parameters": [_FRAGMENT],
+        "parameters": [_FRAGMENT, _TYPING],
         "requestBody": {"required": True, "content": {"application/json": _json_body(model), **_form(model)}},
         "responses": {"200": response(predicted, either | PAGE, "X-Model-Version"), **_refused_bodies(settings)},
     }
