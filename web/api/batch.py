@@ -125,6 +125,8 @@ async def encode_answers(
     if explain:
         added = await explained(model, rows, [prediction.index for prediction in predictions])
     for part in slices(model, len(rows)):
+        if part.start:
+            await asyncio.sleep(0)
         listed: list[Sequence[float]] = rows[part].tolist()
         if unknown:
             listed = [unknown.get(index, row) for index, row in enumerate(listed, part.start)]
@@ -132,7 +134,6 @@ async def encode_answers(
             encoder.batch_item(prediction, notes_of(row), contributions)
             for prediction, row, contributions in zip(predictions[part], listed, added[part], strict=True)
         ]
-        await asyncio.sleep(0)
     return encoder.batch(items)
 
 
