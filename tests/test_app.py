@@ -167,7 +167,7 @@ def test_another_site_gets_no_permission_by_default(client: TestClient) -> None:
 
 def test_an_allowed_site_may_embed_the_fragment(model_path: Path) -> None:
     settings = Settings(model_file=model_path, allowed_origins=("https://a.example",))
-    asked = "hx-request,hx-current-url,hx-target,hx-trigger,hx-trigger-name"
+    asked = "hx-request,hx-current-url,hx-target,hx-trigger,hx-trigger-name,x-input"
     preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET"}
     with TestClient(create_app(settings)) as client:
         allowed = client.options("/predict", headers=preflight | {"Access-Control-Request-Headers": asked})

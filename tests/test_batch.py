@@ -16,9 +16,11 @@ from msgspec import UNSET, Raw
 
 from ml.model import modelfile
 from ml.model.classifier import Classifier
+from ml.model.contributions import contributions
 from ml.model.evaluators import Batch
 from ml.model.sample import MAX_ERRORS
-from web.api import batch
+from web.api import batch, threads
+from web.api.explain import explained
 from web.metrics.counters import Metrics
 from web.problems import Problem, SampleError
 
@@ -169,9 +171,23 @@ def test_a_frame_without_an_id_is_answered_without_one(model: Classifier) -> Non
     assert "id" not in json.loads(asyncio.run(batch.encode_frame(model, rows_of(1), UNSET, Metrics().stream)))
 
 
+@pytest.mark.parametrize("n_rows", [0, 1, 2_000])
+def test_each_row_of_a_batch_is_explained_as_it_is_alone(model: Classifier, n_rows: int) -> None:
+    rows = rows_of(n_rows)
+
+    answer = json.loads(asyncio.run(batch.encode_answers(model, rows, Metrics().json, explain=True)))
+
+    for item, row in zip(answer["predictions"], rows.tolist(), strict=True):
+        divided = contributions(model, row, model.predict(row).index)
+        assert divided is not None
+        assert item["contributions"]["base"] == divided.base
+        assert [*item["contributions"]["features"].values()] == divided.values
+
+
 WORK: dict[str, Callable[[Classifier], Awaitable[object]]] = {
     "read": lambda model: batch.read(model, encoded(rows_of(MANY).tolist())),
     "encode_answers": lambda model: batch.encode_answers(model, rows_of(MANY), Metrics().json),
+    "explained": lambda model: explained(model, rows_of(MANY), [0] * MANY),
 }
 
 
@@ -221,7 +237,7 @@ def test_a_large_batch_is_predicted_beside_the_event_loop_and_a_small_one_in_it(
 def test_the_event_loop_goes_on_while_a_thread_computes() -> None:
     async def turns() -> bool:
         is_free = threading.Event()
-        waiting = asyncio.create_task(batch.in_thread(is_free.wait, 60))
+        waiting = asyncio.create_task(threads.in_thread(is_free.wait, 60))
         await asyncio.sleep(0)
         is_free.set()
         return await waiting
@@ -234,9 +250,9 @@ def test_who_has_left_is_not_computed_for() -> None:
 
     async def leave() -> None:
         is_free = threading.Event()
-        busy = [asyncio.create_task(batch.in_thread(is_free.wait, 60)) for _ in range(batch.MOST_THREADS)]
-        left = asyncio.create_task(batch.in_thread(computed.append, "who has left"))
-        stays = asyncio.create_task(batch.in_thread(computed.append, "who stays"))
+        busy = [asyncio.create_task(threads.in_thread(is_free.wait, 60)) for _ in range(threads.MOST_THREADS)]
+        left = asyncio.create_task(threads.in_thread(computed.append, "who has left"))
+        stays = asyncio.create_task(threads.in_thread(computed.append, "who stays"))
         await asyncio.sleep(0)
         left.cancel()
         await asyncio.wait({left})

@@ -47,18 +47,40 @@ def test_an_explained_answer_is_its_base_and_what_each_feature_adds(client: Test
     assert found["base"] + math.fsum(found["features"].values()) == pytest.approx(shown, abs=1e-12 * max(1, shown))
 
 
-def test_many_samples_and_wrong_ones_are_not_explained(client: TestClient) -> None:
-    sample = example_of(client)
+def test_each_of_many_samples_is_explained_as_it_is_alone(client: TestClient) -> None:
+    example = example_of(client)
+    number = next(key for key, value in example.items() if isinstance(value, float))
+    samples = [example, example | {number: 1e6}, example | {number: 0}]
 
-    many = client.post("/predict", json={"samples": [sample], "explain": True})
-    wrong = client.post("/predict", json={"sample": {}, "explain": True})
+    alone = [client.post("/predict", json={"sample": sample, "explain": True}).json() for sample in samples]
+    many = client.post("/predict", json={"samples": samples, "explain": True}).raise_for_status().json()
     with client.websocket_connect("/stream") as stream:
         stream.receive_json()
-        stream.send_json({"samples": [sample], "explain": True})
+        stream.send_json({"samples": samples, "explain": True})
         frame = stream.receive_json()
+        stream.send_json({"samples": [], "explain": True})
+        none = stream.receive_json()
 
-    assert many.status_code == 422
-    assert '"explain" goes with one "sample"' in many.json()["detail"]
+    items = [{name: value for name, value in answer.items() if name not in ("model", "sample")} for answer in alone]
+    assert many["predictions"] == items
+    assert frame["contributions"] == [answer["contributions"] for answer in alone]
+    assert len({str(answer) for answer in frame["contributions"]}) > 1
+    assert none["contributions"] == []
+
+
+def test_a_wrong_sample_is_not_explained(client: TestClient) -> None:
+    wrong = client.post("/predict", json={"sample": {}, "explain": True})
+
     assert wrong.status_code == 422
     assert wrong.json()["errors"]
-    assert frame["error"]["detail"] == many.json()["detail"]
+
+
+def test_an_answer_that_is_explained_is_counted_once(client: TestClient) -> None:
+    def counted() -> float:
+        lines = client.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("prediction_model_seconds_count"))
+
+    before = counted()
+    client.post("/predict", json={"sample": example_of(client), "explain": True}).raise_for_status()
+
+    assert counted() == before + 1

@@ -250,6 +250,16 @@ def test_a_replaced_model_starts_counting_anew(watched: Metrics, model: Classifi
     assert watched.drift().samples == 0
 
 
+def test_what_is_still_being_typed_is_answered_and_not_compared(model: Classifier, model_path: Path) -> None:
+    sample = {feature.key: feature.example for feature in model.features}
+    with TestClient(create_app(Settings(model_file=model_path))) as client:
+        for headers in ({"X-Input": "unsettled"}, {}):
+            client.get("/predict", params=sample, headers={"HX-Request": "true", **headers}).raise_for_status()
+        report = client.get("/health/drift", headers={"Accept": "application/json"}).json()
+
+    assert report["samples"] == pytest.approx(1, abs=0.01)
+
+
 def test_the_operator_sees_the_same_as_page_fragment_and_json(model_path: Path, watched: Metrics) -> None:
     app = create_app(Settings(model_file=model_path))
     with TestClient(app) as client:

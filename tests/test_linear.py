@@ -429,6 +429,24 @@ def test_a_file_has_what_was_written(linear: ModelFile) -> None:
     assert linear.card.trees == 0
 
 
+def test_a_calibrated_model_refuses_to_explain_and_the_document_says_so(tmp_path: Path) -> None:
+    X, y = load_iris(return_X_y=True)
+    export(CLASSIFIERS["calibrated"]().fit(X, y), X, y, tmp_path)
+
+    with TestClient(create_app(Settings(model_file=tmp_path / "linear.npz"))) as client:
+        requests: list[dict[str, object]] = [{"sample": [*X[0]]}, {"samples": []}]
+        answers = [client.post("/predict", json=request | {"explain": True}) for request in requests]
+        with client.websocket_connect("/stream") as stream:
+            stream.receive_json()
+            stream.send_json({"id": 1, "sample": [*X[0]], "explain": True})
+            frame = stream.receive_json()
+        described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["description"]
+
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert (frame["id"], frame["error"]["detail"]) == (1, answers[0].json()["detail"])
+    assert answers[0].json()["detail"] in described
+
+
 def changed(**changes: Any) -> Callable[[ModelFile], ModelFile]:
     return lambda model: replace(model, predictor=replace(predictor(model), **changes))
 

@@ -65,6 +65,27 @@ def test_an_unknown_member_is_an_error_that_names_it(content: str) -> None:
     assert problem.details.detail == "the request has the wrong form: Object contains unknown field `explian`"
 
 
+REPEATED = ['"sample": [1], "sample": [2]', '"samples": [[1]], "samples": []', '"sample": [1], "s\\u0061mple": [2]',
+            '"sample": [1], "explain": true, "explain": false']  # fmt: skip
+TRICKY = ['"sample": {"sample": 1, "samples": 2, "\\u0061\\"": ":"}',
+          '"samples": [{"sample": "\\""}, ["sample", "\\\\"]]',
+          '"sample": {"explain": "explain"}, "explain": true']  # fmt: skip
+
+
+@pytest.mark.parametrize("members", REPEATED)
+def test_a_member_that_is_there_twice_is_an_error(members: str) -> None:
+    for content in ("{" + members + "}", ('{"id": "a", ' + members + "}"), ("{" + members + "}").encode()):
+        assert problem_of(content).details.detail == "the request has a member twice"
+
+
+@pytest.mark.parametrize("members", TRICKY)
+def test_names_of_members_inside_a_sample_are_no_members(members: str) -> None:
+    request = decoder.decode_request(("{" + members + "}").encode(), max_values=1_000)
+    frame = decoder.decode_frame('{"id": {"sample": "\\""}, ' + members + "}", max_values=1_000)
+
+    assert (frame.sample, frame.samples, frame.explain) == (request.sample, request.samples, request.explain)
+
+
 @pytest.mark.parametrize("content", ['{"sample": %s}', '{"other": %s}', '{"id": %s}', '{"samples": [%s]}', "%s"])
 def test_deep_nesting_is_refused(content: str) -> None:
     assert problem_of(content % ("[" * 100_000 + "]" * 100_000)).details.status in (400, 422)

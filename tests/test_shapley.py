@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -69,6 +71,17 @@ def test_contributions_are_the_shapley_values_of_all_coalitions(model: Classifie
 
     for row in model.reference_rows[::40].tolist():
         assert made.of(model.cuts.ranks_of(row)) == pytest.approx(by_definition(model, row), abs=TOLERANCE)
+
+
+def test_threads_that_ask_first_at_the_same_time_leave_the_answers_as_they_are(model: Classifier) -> None:
+    ranks = [model.cuts.ranks_of(row) for row in model.reference_rows[:4].tolist()]
+    expected = Contributions(forest_of(model), model.cuts, compiles=False).of(ranks[0])
+
+    for _ in range(20):
+        made, at_once = Contributions(forest_of(model), model.cuts, compiles=False), threading.Barrier(len(ranks))
+        with ThreadPoolExecutor(len(ranks), initializer=at_once.wait) as threads:
+            list(threads.map(made.of, ranks))
+        assert np.array_equal(made.of(ranks[0]), expected)
 
 
 @pytest.mark.parametrize("kind", ["words and numbers", "gaps in words and numbers", "many columns"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 
 import msgspec
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -13,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from ml.model.sample import InvalidSample
 from web.api import batch, decoder
 from web.api.encoder import encoder_of
-from web.api.explain import NOT_MANY, explained
+from web.api.explain import explained, is_explained
 from web.middleware.body_limit import BodyLimit, Pending
 from web.middleware.compression import Compressed
 from web.page.fragments import fragments_of
@@ -48,21 +49,23 @@ class Predict:
         if representation == "page":
             await self._page(scope, receive, send)
         else:
-            await _get(scope, representation)(scope, receive, send)
+            response = await _get(scope, representation)
+            await response(scope, receive, send)
 
 
 async def _get_page(scope: Scope, receive: Receive, send: Send) -> None:
-    await _get(scope, "page")(scope, receive, send)
+    response = await _get(scope, "page")
+    await response(scope, receive, send)
 
 
-def _get(scope: Scope, representation: Representation) -> Response:
+async def _get(scope: Scope, representation: Representation) -> Response:
     model = service_of(scope).model
     fields, options = split_off(scope, query_of(scope), model, representation)
     tag = entity_tag(model, representation, options.language.code)
     if is_unchanged(scope, fields, representation, options, tag=tag):
         headers = headers_of(representation, tag, model, lang=options.language.code)
         return Content(b"", status=304, headers=headers)
-    return _respond(scope, fields, representation, options, tag=tag)
+    return await _respond(scope, fields, representation, options, tag=tag)
 
 
 async def _post(scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +82,7 @@ async def _answer(request: Request) -> Response:
         form = await form_of(request)
         _refuse_other_text(form)
         fields, options = posted_options(request, form, representation)
-        return _respond(request.scope, fields, representation, options)
+        return await _respond(request.scope, fields, representation, options)
     if content_type == b"application/json" or content_type.endswith(b"+json"):
         return await _answer_json(request)
     if content_type == b"text/csv":
@@ -100,40 +103,35 @@ def _refuse_other_text(form: Mapping[str, str]) -> None:
 
 async def _answer_json(request: Request) -> Response:
     service = service_of(request.scope)
+    content = await body_of(request.receive)
     model, most = service.model, service.settings.max_samples
-    body = decoder.decode_request(await body_of(request.receive), max_values=most * len(model.features))
+    body = decoder.decode_request(content, max_values=most * len(model.features))
     if (body.sample is msgspec.UNSET) == (body.samples is msgspec.UNSET):
         raise Problem(422, 'a request has either "sample" or "samples"')
+    explain = is_explained(model, body)
     if body.sample is not msgspec.UNSET:
         sample = decoder.decode_sample(body.sample)
         representation = preferred_representation(request.scope, default="json")
         _, options = posted_options(request, {}, representation)
-        response = _respond(request.scope, sample, representation, options)
-        if body.explain is True and representation == "json" and response.status_code == 200:
-            row = model.validator.row(sample)
-            member = await explained(model, row, model.predict(row))
-            content = bytes(response.body)[:-1] + member + b"}"
-            return Content(content, status=200, headers=headers_of("json", b"", model))
-        return response
-    if body.explain is True:
-        raise Problem(422, NOT_MANY)
+        return await _respond(request.scope, sample, representation, options, explain=explain)
     assert body.samples is not msgspec.UNSET
     if len(body.samples) > most:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {most} are allowed")
     rows, unknown = await batch.read(model, body.samples)
-    content = await batch.encode_answers(model, rows, service.metrics.json, unknown=unknown)
-    return Content(content, status=200, headers=headers_of("json", b"", model))
+    answers = await batch.encode_answers(model, rows, service.metrics.json, unknown=unknown, explain=explain)
+    return Content(answers, status=200, headers=headers_of("json", b"", model))
 
 
-def _respond(
+async def _respond(
     scope: Scope,
     sample: Mapping[str, object] | Sequence[object],
     representation: Representation,
     options: ViewOptions,
     *,
     tag: bytes = b"",
+    explain: bool = False,
 ) -> Response:
-    """Return the answer to a sample, its errors included."""
+    """Return the answer to a sample, its errors included; in JSON with what each feature adds to it if asked to."""
     if representation == "page":
         return page_response(scope, sample, options, tag=tag)
     service = service_of(scope)
@@ -156,7 +154,8 @@ def _respond(
     channel.one(model, row, prediction, started, is_settled=is_settled)
     notes = model.validator.notes(row) if may_have_notes else ()
     if representation == "json":
-        content = encoder_of(model).answer(row, prediction, notes)
+        [contributions] = await explained(model, np.array([row]), [prediction.index]) if explain else [b""]
+        content = encoder_of(model).answer(row, prediction, notes, contributions)
     else:
         fragments = fragments_of(model, options.language)
         messages = fragments.messages_of(notes, row)

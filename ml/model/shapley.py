@@ -94,7 +94,7 @@ class Contributions:
             some = leaves[start : start + size]
             paths = _Paths(self._forest, self._parent, self._share, some, self._parts(some))
             if size >= len(leaves):
-                self._kept.append(paths)
+                self._kept = [paths]  # not added: threads may get here together
             yield paths
 
     def _parts(self, leaves: NDArray[np.int32]) -> Array:

@@ -5,10 +5,7 @@ than a slice has beside the event loop, in threads.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import chain
 from time import perf_counter
 from types import MappingProxyType
@@ -19,24 +16,21 @@ import numpy as np
 from msgspec import UNSET, Raw, UnsetType, structs
 from numpy.typing import NDArray
 
-from ml.model.classifier import Classifier
+from ml.model.classifier import SLICE_S, Classifier
 from ml.model.evaluators import Batch, Prediction
 from ml.model.sample import MAX_ERRORS, InvalidSample, Note, note_of
 from ml.tables.dataset import UNKNOWN
 from web.api.decoder import decode_sample
 from web.api.encoder import encoded, encoder_of, intervals_of
+from web.api.explain import explained
 from web.api.messages import PredictionsFrame, QuantitiesFrame, SamplesNote
+from web.api.threads import PIECE_S, in_thread
 from web.metrics.channel import Channel, outcomes_of
 from web.problems import Problem, SampleError
 
 Rows = NDArray[np.float32] | NDArray[np.float64]
 Result = TypeVar("Result")
 
-# With more of them the event loop would wait longer for the interpreter's lock (see `web.app.SWITCH_S`).
-MOST_THREADS = 4
-# A thread is asked for so many slices at once, some 16 ms: between two pieces other clients have their turn, and the
-# work for a client that has left ends.
-SLICES_A_PIECE = 8
 # Reading a value takes some 0.3 us, writing one less: a slice stays near a millisecond.
 VALUES_A_SLICE = 4_096
 
@@ -79,20 +73,6 @@ def slices(model: Classifier, n_rows: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, n_rows, step))
 
 
-@cache
-def threads() -> ThreadPoolExecutor:
-    """Return the threads of this process for what takes long: its large batches and files, which wait in one queue."""
-    return ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS), "batch")
-
-
-async def in_thread(function: Callable[..., Result], *arguments: object) -> Result:
-    """Return what a function returns, called beside the event loop when a thread is free.
-
-    Who is cancelled meanwhile leaves the queue; a call that has begun goes on to its end, so it takes milliseconds.
-    """
-    return await asyncio.get_running_loop().run_in_executor(threads(), function, *arguments)
-
-
 async def predict(model: Classifier, rows: Rows, channel: Channel) -> Batch:
     """Return the answers to rows, shape (n, n_features); the channel counts the time alone."""
     parts = await _answers(model, model.predict_batch, rows, channel)
@@ -109,7 +89,7 @@ async def _answers(model: Classifier, function: Callable[[Rows], Result], rows: 
         channel.model_time(perf_counter() - started)
         return [answers]
     parts = []
-    step = model.slice_rows * SLICES_A_PIECE
+    step = int(model.slice_rows * PIECE_S / SLICE_S)
     for start in range(0, len(rows), step):
         answers, seconds = await in_thread(_timed, function, rows[start : start + step])
         channel.model_time(seconds)
@@ -129,24 +109,31 @@ async def encode_answers(
     channel: Channel,
     *,
     unknown: Mapping[int, Sequence[float]] = MappingProxyType({}),
+    explain: bool = False,
 ) -> bytes:
     """Return the JSON answer to rows, shape (n, n_features): the predictions in their order, notes and all.
 
-    `unknown` are the rows with unknown words, as `read` returns them.
+    Args:
+        unknown: the rows with unknown words, as `read` returns them.
+        explain: whether each answer has its contributions.
     """
     encoder, notes_of = encoder_of(model), model.validator.notes
     items: list[bytes] = []
     predictions: list[Prediction] = [*chain.from_iterable(await _answers(model, model.predict_each, rows, channel))]
     channel.many(model, rows, outcomes_of(model, predictions))
+    added = [b""] * len(rows)
+    if explain:
+        added = await explained(model, rows, [prediction.index for prediction in predictions])
     for part in slices(model, len(rows)):
+        if part.start:
+            await asyncio.sleep(0)
         listed: list[Sequence[float]] = rows[part].tolist()
         if unknown:
             listed = [unknown.get(index, row) for index, row in enumerate(listed, part.start)]
         items += [
-            encoder.batch_item(prediction, notes_of(row))
-            for prediction, row in zip(predictions[part], listed, strict=True)
+            encoder.batch_item(prediction, notes_of(row), contributions)
+            for prediction, row, contributions in zip(predictions[part], listed, added[part], strict=True)
         ]
-        await asyncio.sleep(0)
     return encoder.batch(items)
 
 
@@ -157,17 +144,22 @@ async def encode_frame(
     channel: Channel,
     *,
     unknown: Mapping[int, Sequence[float]] = MappingProxyType({}),
+    explain: bool = False,
 ) -> str:
     """Return the stream's reply to rows, shape (n, n_features): a list of values or one a label, in their order.
 
-    `unknown` are the rows with unknown words, as `read` returns them.
+    Args:
+        unknown: the rows with unknown words, as `read` returns them.
+        explain: whether each answer has its contributions.
     """
     answers = await predict(model, rows, channel)
     channel.many(model, rows, outcomes_of(model, answers))
+    added = [*map(Raw, await explained(model, rows, answers.indices.tolist()))] if explain else UNSET
     notes = await _notes(model, rows, unknown) or UNSET
     if model.quantity:
         values, interval = answers.values, model.quantity.interval
-        reply = QuantitiesFrame(request_id, encoded(values), intervals_of(values, interval), model.version, notes)
+        intervals = intervals_of(values, interval)
+        reply = QuantitiesFrame(request_id, encoded(values), intervals, model.version, notes, added)
         return msgspec.json.encode(reply).decode()
     labels = [model.labels[index] for index in answers.indices.tolist()]
     columns: dict[str, Raw] = {}
@@ -175,7 +167,7 @@ async def encode_frame(
         columns[label] = encoded(answers.outputs[:, index])
         if len(rows) > VALUES_A_SLICE:
             await asyncio.sleep(0)
-    frame = PredictionsFrame(request_id, labels, columns, model.version, notes)
+    frame = PredictionsFrame(request_id, labels, columns, model.version, notes, added)
     return msgspec.json.encode(frame).decode()
 
 

@@ -25,6 +25,12 @@ PARAMETERS: Json = {
         "description": "Entity tags that the client has. If the answer still has one of them, it is 304.",
         "schema": _TEXT,
     },
+    "X-Input": {
+        "name": "X-Input",
+        "in": "header",
+        "description": "unsettled: the sample of this fragment is still being typed, and is not counted for drift.",
+        "schema": _TEXT,
+    },
     "HX-Request": {
         "name": "HX-Request",
         "in": "header",

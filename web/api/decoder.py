@@ -47,7 +47,7 @@ def decode_request(content: bytes, *, max_values: int) -> PredictRequest:
         request = _request_decoder.decode(content)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise _problem_of(content, error) from error
-    if content.count(b'"sample') > 1 or b"\\" in content:
+    if content.count(b'"sample') > 1 or b"\\" in content or request.explain is not UNSET:
         _refuse_repeated(content, request)
     return request
 
@@ -62,7 +62,7 @@ def decode_frame(text: str, *, max_values: int) -> StreamRequest:
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise _problem_of(text, error) from error
     # A second id is looked for only then: it does no harm, and a search takes a hundredth of a reply.
-    if text.count('"sample') > 1 or "\\" in text:
+    if text.count('"sample') > 1 or "\\" in text or request.explain is not UNSET:
         _refuse_repeated(text.encode(), request)
     return request
 
@@ -77,7 +77,7 @@ def _refuse_repeated(content: bytes, request: PredictRequest) -> None:
     """
     given = [value for value in msgspec.structs.astuple(request) if value is not UNSET]
     values = itertools.chain.from_iterable(value if isinstance(value, list) else [value] for value in given)
-    if content.count(b'"') > 2 * len(given) + sum(bytes(value).count(b'"') for value in values):
+    if content.count(b'"') > 2 * len(given) + sum(bytes(value).count(b'"') for value in values if type(value) is Raw):
         raise Problem(422, "the request has a member twice")
 
 

@@ -42,30 +42,42 @@ class Encoder:
         self._keys = model.validator.keys
         self._categories = [(at, feature) for at, feature in enumerate(model.features) if feature.choices]
         self._start = b'{"model":' + msgspec.json.encode(self.name) + b',"sample":'
-        self._version = b',"version":' + msgspec.json.encode(model.version) + b"}"
+        self._version = b',"version":' + msgspec.json.encode(model.version)
         self._members = lru_cache(KEPT_ANSWERS)(self._encode_members)
         self._frame_end = lru_cache(KEPT_ANSWERS)(self._encode_frame_end)
 
-    def answer(self, row: Sequence[float], prediction: Prediction, notes: Sequence[Note]) -> bytes:
-        """Return the JSON answer to a sample: model, sample, label and probabilities or value, and notes."""
+    def answer(
+        self, row: Sequence[float], prediction: Prediction, notes: Sequence[Note], contributions: bytes = b""
+    ) -> bytes:
+        """Return the JSON answer to a sample: model, sample, label and probabilities or value, notes, contributions.
+
+        The contributions, here and below, are JSON (`web.api.explain`), empty where none were asked for.
+        """
         values = self._shown(row) if self._categories else row
         sample = msgspec.json.encode(dict(zip(self._keys, values, strict=True)))
-        encoded_notes = msgspec.json.encode(notes) if notes else b"[]"
-        return b"".join((self._start, sample, b",", self._members(prediction), b',"notes":', encoded_notes, b"}"))
+        members = self._members(prediction)
+        return b"".join((self._start, sample, b",", members, _noted(notes), _explained(contributions), b"}"))
 
-    def frame(self, request_id: Raw | UnsetType, prediction: Prediction, notes: Sequence[Note] = ()) -> str:
-        """Return the stream's reply to a sample."""
+    def frame(
+        self,
+        request_id: Raw | UnsetType,
+        prediction: Prediction,
+        notes: Sequence[Note] = (),
+        contributions: bytes = b"",
+    ) -> str:
+        """Return the stream's reply to a sample, with notes only where there are some."""
         end = self._frame_end(prediction)
         if notes:
-            end = f'{end[:-1]},"notes":{msgspec.json.encode(notes).decode()}}}'
+            end += _noted(notes).decode()
+        if contributions:
+            end += _explained(contributions).decode()
         if request_id is UNSET:
-            return f'{{"type":"prediction",{end}'
-        return f'{{"type":"prediction","id":{str(request_id, "utf-8")},{end}'
+            return f'{{"type":"prediction",{end}}}'
+        return f'{{"type":"prediction","id":{str(request_id, "utf-8")},{end}}}'
 
-    def batch_item(self, prediction: Prediction, notes: Sequence[Note]) -> bytes:
+    def batch_item(self, prediction: Prediction, notes: Sequence[Note], contributions: bytes = b"") -> bytes:
         """Return the answer to one sample of a batch."""
-        encoded_notes = msgspec.json.encode(notes) if notes else b"[]"
-        return b"".join((b"{", self._members(prediction), b',"notes":', encoded_notes, b"}"))
+        return b"".join((b"{", self._members(prediction), _noted(notes), _explained(contributions), b"}"))
 
     def batch(self, items: Sequence[bytes]) -> bytes:
         """Return the JSON answer to a batch."""
@@ -87,6 +99,14 @@ class Encoder:
 
     def _encode_frame_end(self, prediction: Prediction) -> str:
         return (self._members(prediction) + self._version).decode()
+
+
+def _noted(notes: Sequence[Note]) -> bytes:
+    return b',"notes":' + msgspec.json.encode(notes) if notes else b',"notes":[]'
+
+
+def _explained(contributions: bytes) -> bytes:
+    return b',"contributions":' + contributions if contributions else b""
 
 
 def encoder_of(model: Classifier) -> Encoder:

@@ -1,31 +1,65 @@
-"""What each feature adds to an answer, for programs that ask for it with `"explain": true`."""
+"""What each feature adds to answers, for programs that ask for it with `"explain": true`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
+import numpy as np
+from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
-from ml.model.contributions import contributions
-from ml.model.evaluators import Prediction
-from web.api.messages import Contributions
+from ml.model.contributions import contributions, is_divisible
+from web.api.messages import Contributions, PredictRequest
+from web.api.threads import PIECE_S, in_thread
 from web.problems import Problem
 
-NOT_MANY = '"explain" goes with one "sample"'
+NOT_DIVISIBLE = "this model does not tell what each feature adds to an answer"
 
 
-async def explained(model: Classifier, row: Sequence[float], prediction: Prediction) -> bytes:
-    """Return the member `contributions` of an answer as JSON, with the comma before it.
+def described(model: Classifier) -> str:
+    """Return what `explain` is, for the OpenAPI document."""
+    if is_divisible(model):
+        return "With explain each answer has contributions: what each feature adds to it."
+    return f"With explain true it is refused: {NOT_DIVISIBLE}."
+
+
+def is_explained(model: Classifier, request: PredictRequest) -> bool:
+    """Return whether a request asks for contributions.
 
     Raises:
-        Problem: 422, this model does not tell.
+        Problem: 422, it does, and this model has none.
     """
-    # Of large forests it takes some milliseconds.
-    found = await run_in_threadpool(contributions, model, row, prediction.index)
-    if found is None:
-        raise Problem(422, "this model does not tell what each feature adds to an answer")
-    features = dict(zip(model.validator.keys, found.values, strict=True))
-    view = Contributions(method=found.method, scale=found.scale, base=found.base, features=features)
-    return b',"contributions":' + msgspec.json.encode(view)
+    if request.explain is not True:
+        return False
+    if not is_divisible(model):
+        raise Problem(422, NOT_DIVISIBLE)
+    return True
+
+
+async def explained(model: Classifier, rows: NDArray[np.float64], labels: Sequence[int]) -> list[bytes]:
+    """Return the contributions to the answers to rows, shape (n, n_features), as JSON: one object a row.
+
+    Args:
+        labels: the index of the label of each answer; 0 for a quantity.
+    """
+    found: list[bytes] = []
+    while len(found) < len(rows):
+        found += await in_thread(_some, model, rows[len(found) :], labels[len(found) :])
+    return found
+
+
+def _some(model: Classifier, rows: NDArray[np.float64], labels: Sequence[int]) -> list[bytes]:
+    """Return those of the first rows: as many as there is time for in a piece, at least one."""
+    end = perf_counter() + PIECE_S
+    found: list[bytes] = []
+    for row, label in zip(rows, labels, strict=True):
+        divided = contributions(model, row.tolist(), label)
+        assert divided is not None  # `is_divisible`
+        features = dict(zip(model.validator.keys, divided.values, strict=True))
+        view = Contributions(method=divided.method, scale=divided.scale, base=divided.base, features=features)
+        found.append(msgspec.json.encode(view))
+        if perf_counter() > end:
+            break
+    return found

@@ -18,6 +18,7 @@ SUBPROTOCOL = "prediction.v1"
 
 # Parts that are decoded or encoded on their own, with what they are for the OpenAPI document (web/page/openapi.py).
 _Sample = Annotated[Raw, Meta(extra_json_schema={"$ref": "#/components/schemas/Sample"})]
+_Contributions = Annotated[Raw, Meta(extra_json_schema={"$ref": "#/components/schemas/Contributions"})]
 _Numbers = Annotated[Raw, Meta(extra_json_schema={"type": "array", "items": {"type": "number"}})]
 _Id = Annotated[Raw, Meta(description="any JSON value, echoed in the reply")]
 
@@ -29,7 +30,7 @@ Value = float | str | None
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a request: one sample or many, and no other members.
 
-    With `explain`, which goes with one sample, the answer says what each feature adds to it.
+    With `explain` each answer says what each feature adds to it.
     """
 
     # Samples stay encoded, so that a large request is taken in without decoding it all at once.
@@ -96,6 +97,7 @@ class BatchItem(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     probabilities: dict[str, float]
     notes: Sequence[Note]
+    contributions: Contributions | UnsetType = UNSET
 
 
 class QuantityItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +106,7 @@ class QuantityItem(msgspec.Struct, frozen=True, kw_only=True):
     value: float
     interval: ValueInterval
     notes: Sequence[Note]
+    contributions: Contributions | UnsetType = UNSET
 
 
 class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +141,7 @@ class PredictionsFrame(msgspec.Struct, frozen=True, tag="predictions"):
     probabilities: dict[str, _Numbers]
     version: str
     notes: Sequence[SamplesNote] | UnsetType = UNSET
+    contributions: Sequence[_Contributions] | UnsetType = UNSET
 
 
 class QuantityFrame(msgspec.Struct, frozen=True, tag="prediction"):
@@ -167,6 +171,7 @@ class QuantitiesFrame(msgspec.Struct, frozen=True, tag="predictions"):
     interval: Intervals
     version: str
     notes: Sequence[SamplesNote] | UnsetType = UNSET
+    contributions: Sequence[_Contributions] | UnsetType = UNSET
 
 
 class ErrorFrame(msgspec.Struct, frozen=True, tag="error"):

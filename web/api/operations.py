@@ -5,6 +5,7 @@ from __future__ import annotations
 from ml.model.classifier import Classifier
 from ml.tables.layout import added_columns
 from ml.tables.written import RowWriter
+from web.api import explain
 from web.api.components import PAGE, PROBLEM
 from web.api.description import Json, example_of, json_content, read_operation, ref, response, text_of, typed_value_of
 from web.api.messages import SUBPROTOCOL
@@ -15,6 +16,7 @@ _TEXT: Json = {"schema": {"type": "string"}}
 _NEGOTIATED = "JSON if Accept prefers it, the fragment if HX-Request is true, else the page."
 _CONDITIONAL = {"$ref": "#/components/parameters/If-None-Match"}
 _FRAGMENT = {"$ref": "#/components/parameters/HX-Request"}
+_TYPING = {"$ref": "#/components/parameters/X-Input"}
 _INCOMPLETE = "In the page and the fragment a sample may be incomplete; in JSON a value that is left out is an error."
 
 
@@ -38,7 +40,7 @@ def _predict(model: Classifier) -> Json:
         "operationId": "predict",
         "summary": "Predict one sample",
         "description": f"{_NEGOTIATED} {_INCOMPLETE}",
-        "parameters": [*_query(model), _FRAGMENT, _CONDITIONAL],
+        "parameters": [*_query(model), _FRAGMENT, _TYPING, _CONDITIONAL],
         "responses": {
             "200": response("The prediction.", json_content("Answer") | PAGE, "X-Model-Version"),
             **_unchanged(),
@@ -53,8 +55,11 @@ def _predict_many(model: Classifier, settings: Settings) -> Json:
     return {
         "operationId": "predictMany",
         "summary": "Predict one sample or many",
-        "description": f"JSON for JSON, unless Accept prefers a page; for a form: {_NEGOTIATED} {_INCOMPLETE}",
-        "parameters": [_FRAGMENT],
+        "description": (
+            f"JSON for JSON, unless Accept prefers a page; for a form: {_NEGOTIATED} {_INCOMPLETE} "
+            f"{explain.described(model)}"
+        ),
+        "parameters": [_FRAGMENT, _TYPING],
         "requestBody": {"required": True, "content": {"application/json": _json_body(model), **_form(model)}},
         "responses": {"200": response(predicted, either | PAGE, "X-Model-Version"), **_refused_bodies(settings)},
     }
@@ -187,9 +192,9 @@ def _stream(model: Classifier) -> Json:
         "summary": "Stream samples over a websocket",
         "description": (
             "The server sends a ModelFrame first. Each text frame is a StreamRequest; its reply, in order, "
-            f"is a PredictionFrame, a PredictionsFrame or an ErrorFrame. {_binary(model)} An ErrorFrame of status "
-            " 429 or 503 says to wait for retry_after_s seconds and send the same frame again. The "
-            f"subprotocol {SUBPROTOCOL} is confirmed if offered."
+            f"is a PredictionFrame, a PredictionsFrame or an ErrorFrame. {explain.described(model)} {_binary(model)} "
+            "An ErrorFrame of status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. "
+            f"The subprotocol {SUBPROTOCOL} is confirmed if offered."
         ),
         "responses": {
             "101": {

@@ -20,7 +20,7 @@ from ml.tables.encoding import TextDecoder, encoding_named
 from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.layout import Place
 from ml.tables.marks import Marks, marks_named
-from web.api import batch
+from web.api import threads
 from web.api.upload import Spool, too_large
 from web.api.workbook import Workbook
 from web.metrics.channel import Channel, outcomes_of
@@ -74,7 +74,7 @@ class Uploads:
     async def next_of(self, parts: Iterator[Part], *, in_thread: bool) -> Part | None:
         """Return the next part, made in a thread or when it is this file's turn; None if there is none."""
         if in_thread:
-            return await batch.in_thread(next, parts, None)
+            return await threads.in_thread(next, parts, None)
         async with self._turn:
             part = next(parts, None)
             await asyncio.sleep(0)

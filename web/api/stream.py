@@ -22,8 +22,9 @@ from ml.model.evaluators import Batch
 from ml.model.sample import InvalidSample
 from web.api import batch, decoder
 from web.api.encoder import description_of, encoder_of
-from web.api.explain import NOT_MANY, explained
+from web.api.explain import explained, is_explained
 from web.api.messages import SUBPROTOCOL, ErrorFrame, StreamLimits, StreamRequest
+from web.api.threads import in_thread
 from web.metrics.channel import outcomes_of
 from web.metrics.counters import Metrics
 from web.problems import Problem, too_many
@@ -203,15 +204,14 @@ async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metr
     try:
         request = decoder.decode_frame(text, max_values=settings.max_samples * len(model.features))
         if request.sample is not UNSET and request.samples is UNSET:
+            explain = is_explained(model, request)
             row, may_have_notes = model.validator.read(decoder.decode_sample(request.sample))
             started = perf_counter()
             prediction = model.predict(row)
             metrics.stream.one(model, row, prediction, started)
             notes = model.validator.notes(row) if may_have_notes else ()
-            reply = encoder_of(model).frame(request.id, prediction, notes)
-            if request.explain is True:
-                reply = reply[:-1] + (await explained(model, row, prediction)).decode() + "}"
-            return reply
+            [contributions] = await explained(model, np.array([row]), [prediction.index]) if explain else [b""]
+            return encoder_of(model).frame(request.id, prediction, notes, contributions)
         return await _batch_reply(request, model, settings, metrics)
     except InvalidSample as error:
         request_id, problem = request.id, Problem(422, str(error), error.errors)
@@ -225,12 +225,11 @@ async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metr
 async def _batch_reply(request: StreamRequest, model: Classifier, settings: Settings, metrics: Metrics) -> str:
     if request.samples is UNSET or request.sample is not UNSET:
         raise Problem(422, 'a frame has either "sample" or "samples"')
-    if request.explain is True:
-        raise Problem(422, NOT_MANY)
     if len(request.samples) > settings.max_samples:
         raise Problem(413, f"{len(request.samples)} samples in one frame, at most {settings.max_samples} are allowed")
+    explain = is_explained(model, request)
     rows, unknown = await batch.read(model, request.samples)
-    return await batch.encode_frame(model, rows, request.id, metrics.stream, unknown=unknown)
+    return await batch.encode_frame(model, rows, request.id, metrics.stream, unknown=unknown, explain=explain)
 
 
 async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> Message:
@@ -252,9 +251,7 @@ async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> 
     answers = await batch.predict(model, rows, metrics.stream_binary)
     # Of the largest frame that takes milliseconds as well.
     is_large = len(rows) > model.slice_rows
-    outputs, accepted = (
-        await batch.in_thread(_packed, model, rows, answers) if is_large else _packed(model, rows, answers)
-    )
+    outputs, accepted = await in_thread(_packed, model, rows, answers) if is_large else _packed(model, rows, answers)
     outcomes = outcomes_of(model, answers)
     if accepted is not None:
         rows, outcomes = rows[accepted], outcomes[accepted]

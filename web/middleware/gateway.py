@@ -71,6 +71,7 @@ def _for_other_sites(app: ASGIApp, settings: Settings) -> ASGIApp:
             "HX-Target",
             "HX-Trigger",
             "HX-Trigger-Name",
+            "X-Input",
             "X-Request-ID",
         ],
         expose_headers=["Retry-After", "X-Model-Features", "X-Model-Version", "X-Request-ID"],

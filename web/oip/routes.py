@@ -155,16 +155,18 @@ async def _infer(request: Request) -> Response:
     parts = [*batch.slices(model, n_rows)]
     pieces: list[NDArray[Any]] = []
     for part in parts:
+        if part.start:
+            await asyncio.sleep(0)
         pieces.append(_valid_rows(model, columns, part))
-        await asyncio.sleep(0)
     if pieces:
         rows: batch.Rows = np.concatenate(pieces)
         answers = await batch.predict(model, rows, channel)
         channel.many(model, rows, outcomes_of(model, answers))
     for part in parts:
+        if part.start:
+            await asyncio.sleep(0)
         for output in outputs:
             output.add(answers, part)
-        await asyncio.sleep(0)
     return response_of(message, model, n_rows, outputs)
 
 

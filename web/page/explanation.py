@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from starlette.concurrency import run_in_threadpool
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from ml.model.sample import InvalidSample
+from web.api.threads import in_thread
 from web.page.fragments import fragments_of
 from web.page.pages import split_off
 from web.requests import query_of
@@ -25,7 +27,7 @@ async def explain(request: Request) -> Response:
         row = model.validator.row(fields)
     except InvalidSample:
         return Content(b"", status=204, headers=[(b"cache-control", b"no-store")])  # what is shown stays
-    content = await run_in_threadpool(fragments_of(model, options.language).explanation, row, pin=options.pin)
+    content = await in_thread(partial(fragments_of(model, options.language).explanation, row, pin=options.pin))
     headers = [
         (b"content-type", b"text/html; charset=utf-8"),
         (b"cache-control", b"no-store"),
