@@ -70,7 +70,9 @@ class Answers:
         words = pyarrow.array([*labels], pyarrow.string())
         answers = [words.take(pyarrow.array(self.indices, mask=is_bad))] if labels else []
         answers += [pyarrow.array(np.ascontiguousarray(column), mask=is_bad) for column in found]
-        return [*answers, *(pyarrow.array(column, pyarrow.string()) for column in (notes, errors))]
+        kind = pyarrow.string()
+        nulls = pyarrow.nulls(len(errors), kind)
+        return [*answers, pyarrow.array(notes, kind), pyarrow.array(errors, kind) if self.errors else nulls]
 
 
 class Model:
