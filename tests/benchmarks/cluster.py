@@ -1,9 +1,9 @@
-"""python -m tests.benchmarks.cluster: ml score on Ray against the plain loop, on one machine, of a wide forest.
+"""python -m tests.benchmarks.cluster [ROWS [ROUNDS]]: ml score on Ray against the plain loop, of a wide forest.
 
-Runs in an environment that has Ray, scikit-learn and pyarrow besides what `ml` needs. The same files are scored by the
-loop, by one worker and by two, in turns; then by two of which one is killed. All copies must have the same bytes. What
-Ray costs is the difference between one worker and the loop, most of it once for each run: the time of a run with one
-small file says how much.
+Runs on one machine in an environment that has Ray, scikit-learn and pyarrow besides what `ml` needs. Files are
+scored by the loop, by one worker and by two, in turns; then by two of which one is killed. All copies must have the
+same bytes. What Ray costs is the difference between one worker and the loop, most of it once for each run: the time of
+a run with one small file says how much.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def same(folder: Path, out: str) -> bool:
 
 def main() -> int:
     """Measure; return 1 if a copy differs or two workers are not fast enough."""
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
+    rows, rounds = (*map(int, sys.argv[1:]), *(ROWS, ROUNDS)[len(sys.argv) - 1 :])
     ray, series = ("--engine", "ray", "--workers"), dict[str, list[float]]()
     ways = {"loop": (), "one": (*ray, "1"), "two": (*ray, "2")}
     with tempfile.TemporaryDirectory() as name:
@@ -85,7 +85,7 @@ def main() -> int:
         print(prepare(folder, rows), flush=True)
         seconds(folder, "small", "compiled")
         idle = seconds(folder, "small", "idle", *ray, "1") - seconds(folder, "small", "plain")
-        for number in range(ROUNDS):
+        for number in range(rounds):
             for way, options in ways.items():
                 series.setdefault(way, []).append(seconds(folder, "rows", f"{way}{number}", *options))
                 print(f"{way:5} {series[way][-1]:6.1f} s", flush=True)
