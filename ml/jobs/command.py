@@ -42,8 +42,9 @@ def score(options: argparse.Namespace) -> None:
         return
     if options.out == "-" or "-" in options.rows:
         raise DatasetError("several files are read by their names and written to a folder: name it with --out")
-    model, how = load(options.model), _how_of(options, options.to)
+    how = _how_of(options, options.to)
     plan = planned(options.rows, Path(options.out), how.to)
+    model = load(options.model)
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
         with history.locked(plan.out / record.NAME):
