@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from ml.errors import ModelFileError
 from ml.model.linear import Formula
 from ml.model.total import Total
-from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature, Shape, Target
+from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature, Shape, Target, Text
 from ml.tables.marks import THOUSANDS
 from ml.tables.numbers import LARGEST
 
 MAX_FEATURES = 10_000
 MAX_LABELS = 1_000
 MAX_SHAPES = 64
+# A whole number that float64 holds, at most.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Word = Annotated[str, msgspec.Meta(max_length=MAX_TEXT, pattern="^[ -~]*$")]
 
 
 class TrainedFeature(Feature, frozen=True, kw_only=True):
@@ -36,8 +39,8 @@ class TrainedFeature(Feature, frozen=True, kw_only=True):
     quantiles: tuple[float, ...]
     example: float
     importance: float
-    counts: tuple[int, ...] = ()
-    gap_share: float = 0.0
+    counts: tuple[Count, ...] = ()
+    gap_share: Fraction = 0.0
 
     def shown(self, value: float) -> str | float | None:
         """Return a value of a row as JSON has it: a number, a word, or None for no value."""
@@ -51,7 +54,7 @@ class TrainedFeature(Feature, frozen=True, kw_only=True):
 class CrossValidation(msgspec.Struct, frozen=True, kw_only=True):
     """Accuracy, or R² of a quantity, over folds: mean and standard deviation, both as fractions."""
 
-    folds: int
+    folds: Count
     mean: float
     deviation: float
 
@@ -66,10 +69,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     estimator: Literal[
         "random-forest", "extra-trees", "decision-tree", "hist-gradient-boosting", "gradient-boosting"
     ] = "random-forest"
-    n_estimators: int = msgspec.field(name="trees", default=100)
-    max_depth: int | None = msgspec.field(name="depth", default=None)
-    min_samples_leaf: int = msgspec.field(name="leaf", default=1)
-    seed: int = 0
+    n_estimators: Count = msgspec.field(name="trees", default=100)
+    max_depth: Count | None = msgspec.field(name="depth", default=None)
+    min_samples_leaf: Count = msgspec.field(name="leaf", default=1)
+    seed: Count = 0
     test_size: float = 0.2
     balanced_class_weight: bool = msgspec.field(name="balanced", default=False)
 
@@ -82,13 +85,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="c
     `train_rows` is None for a model that was fitted elsewhere.
     """
 
-    train_rows: int | None
-    test_rows: int
-    accuracy: float
-    baseline: float
-    precision: tuple[float, ...]
-    recall: tuple[float, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    train_rows: Count | None
+    test_rows: Count
+    accuracy: Fraction
+    baseline: Fraction
+    precision: tuple[Fraction, ...]
+    recall: tuple[Fraction, ...]
+    confusion: tuple[tuple[Count, ...], ...]
     cross_validation: CrossValidation | None
 
 
@@ -100,14 +103,14 @@ class QuantityReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     and true values of some test rows; `covered` is the fraction of test rows inside of the model's interval.
     """
 
-    train_rows: int | None
-    test_rows: int
+    train_rows: Count | None
+    test_rows: Count
     r2: float
     mean_absolute_error: float
     root_mean_squared_error: float
     baseline_error: float
     residuals: tuple[tuple[float, float], ...]
-    covered: float
+    covered: Fraction
     cross_validation: CrossValidation | None
 
 
@@ -122,7 +125,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
     below: float
     above: float
     coverage: float
-    rows: int
+    rows: Count
 
 
 class Quantity(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,15 +143,15 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     The words are those of `ml.estimators.columnwise`, as `fill_median` or `one_hot`; the page says them in sentences.
     """
 
-    kind: str
-    features: tuple[str, ...]
+    kind: Text
+    features: tuple[Text, ...]
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The label of two that is given where its probability is at least `threshold`; else it is the other one."""
 
-    positive: str
-    threshold: float
+    positive: Text
+    threshold: Fraction
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -161,16 +164,16 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     None where the library's own rule decides.
     """
 
-    name: str
-    source: str
-    estimator: str
-    trees: int
+    name: Text
+    source: Text
+    estimator: Text
+    trees: Count
     features: tuple[TrainedFeature, ...]
     target: Target
     report: Report | QuantityReport
     recipe: Recipe | None
-    libraries: dict[str, str]
-    data_digest: str | None
+    libraries: dict[Word, Word]
+    data_digest: Digest | None
     picture: tuple[Shape, ...] = ()
     quantity: Quantity | None = None
     total: Total = msgspec.field(default_factory=Total)
@@ -203,18 +206,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if not 1 <= len(keys) <= MAX_FEATURES or len(set(keys)) != len(keys) or not all(keys):
             raise ModelFileError(f"the card needs 1 to {MAX_FEATURES} features with different keys")
         self._check_target()
-        target = self.target
-        if self.decision and not (
-            len(self.labels) == 2 and self.decision.positive in self.labels and 0 <= self.decision.threshold <= 1
-        ):
+        if self.decision and not (len(self.labels) == 2 and self.decision.positive in self.labels):
             raise ModelFileError("the decision does not name one of two labels and a threshold from 0 to 1")
         if not {key for step in self.steps for key in step.features} <= {*keys}:
             raise ModelFileError("a step works on a feature that the model does not have")
-        kinds = (step.kind for step in self.steps)
-        texts = [self.name, self.source, target.title, target.unit, *target.labels, *kinds]
-        texts += itertools.chain.from_iterable(map(_texts, self.features))
-        if any(len(text) > MAX_TEXT for text in texts):
-            raise ModelFileError(f"the card has a text of more than {MAX_TEXT} characters")
         for feature in self.features:
             _check_feature(feature)
         if len(counts := {len(feature.quantiles) for feature in self.features}) > 1 or min(counts) < 2:
@@ -262,12 +257,6 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ModelFileError(f"the picture has more than {MAX_SHAPES} shapes")
 
 
-def _texts(feature: TrainedFeature) -> Iterable[str]:
-    marks = (feature.decimal, feature.thousands, *feature.markers)
-    return (feature.key, feature.title, feature.unit, feature.header, *feature.titles, *feature.titles.values(),
-            *feature.choices, *marks)  # fmt: skip
-
-
 def _check_feature(feature: TrainedFeature) -> None:
     name = f"feature {shown(feature.key)}"
     minimum = -LARGEST if feature.minimum is None else max(feature.minimum, -LARGEST)
@@ -284,7 +273,7 @@ def _check_feature(feature: TrainedFeature) -> None:
     if len(choices) > MAX_CHOICES or len(set(choices)) != len(choices) or not all(choices):
         raise ModelFileError(f"{name} does not have at most {MAX_CHOICES} different choices")
     counts, is_known = feature.counts, not choices or (feature.low >= 0 and feature.high < len(choices))
-    if not (is_known and len(counts) == len(choices) and min(counts, default=0) >= 0 <= feature.gap_share <= 1):
+    if not (is_known and len(counts) == len(choices)):
         raise ModelFileError(f"{name}: its statistics are not those of its choices")
     if choices and not feature.example.is_integer():
         raise ModelFileError(f"{name}: its example is not one of its choices")
