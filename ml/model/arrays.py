@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import ForestError, ModelFileError
+from ml.errors import ForestError, ModelFileError, shown
 from ml.model import archive, older
-from ml.model.card import Card, shown
+from ml.model.card import Card
 from ml.model.forest import LEAF, MAX_CELLS, Forest
 from ml.model.linear import Linear
 from ml.tables.numbers import LARGEST
