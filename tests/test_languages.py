@@ -27,7 +27,7 @@ from ml.model.evaluators import Prediction
 from ml.model.linear import Formula
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
-from ml.model.total import Total
+from ml.model.total import Member, Total
 from ml.model.values import Repeated, UnknownWord
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training import fitting, iris, writing
@@ -331,6 +331,7 @@ def shown() -> tuple[Bracketing, list[str]]:
         (quantity, reported(quantity.card, **useless)),
         (quantity, unmeasured(quantity.card)), (many, unmeasured(many.card)), (words, unmeasured(words.card)),
         *((model, msgspec.structs.replace(model.card, total=Total(link="softmax"))) for model in (words, quantity)),
+        (words, msgspec.structs.replace(words.card, total=Total(link="vote", members=(Member(n_sums=2),)))),
     ]  # fmt: skip
     found = list(states_of(with_card(small, small.card), to))
     for model, card in [

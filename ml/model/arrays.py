@@ -34,7 +34,6 @@ LINEAR = {
     "coefficients": ("<f8", 2),
     "intercept": ("<f8", 1),
     "means": ("<f8", 1),
-    "calibration": ("<f8", 2),
     "variances": ("<f8", 2),
 }
 # It is stored as its library has it in memory, row after row or column after column.
@@ -79,7 +78,8 @@ def _linear(arrays: dict[str, NDArray[Any]], card: Card) -> Linear:
     assert card.formula is not None
     if card.trees:
         raise ModelFileError(f"the file holds no trees, but the card says {card.trees}")
-    linear = Linear(card.formula.columns, card.formula.link, **{name: arrays[name] for name in LINEAR})
+    formula = card.formula
+    linear = Linear(formula.columns, formula.link, curves=formula.curves, **{name: arrays[name] for name in LINEAR})
     linear.check(card.features, n_labels=len(card.labels))
     return linear
 

@@ -177,6 +177,12 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return "bits" if self.total.is_exact else "scores"
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether probabilities were calibrated on training rows."""
+        has_curves = any(member.curves for member in self.total.members)
+        return has_curves or (self.formula is not None and self.formula.link == "calibrated")
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The class names in the order of the classes; none for a quantity."""
         return self.target.labels

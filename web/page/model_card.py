@@ -218,7 +218,7 @@ def _limits(card: Card, language: Language) -> Iterator[str]:
         yield from _range_limits(card, report, language)
     if card.labels:
         warning = _("It is not calibrated: predictions with 80 %% need not be correct in 80 cases of 100.")
-        if card.formula is not None and card.formula.link == "calibrated":
+        if card.is_calibrated:
             warning = _("It was calibrated on the training rows.")
         yield _source_of_probability(card, language) + " " + warning
     if report is not None:
@@ -260,7 +260,7 @@ def _value_limit(card: Card, language: Language) -> str:
             "training rows, %(low)s and %(high)s.",
             **ends,
         )
-    if card.total.link == "mean":
+    if card.total.is_mean:
         return _("It answers with the mean of training rows: never with a value beyond %(low)s and %(high)s.", **ends)
     return _(
         "It adds up its trees: an answer may lie beyond the values of the training rows, %(low)s and %(high)s.", **ends
@@ -275,6 +275,9 @@ def _source_of_probability(card: Card, language: Language) -> str:
         )
     if card.formula is not None:
         return _("A probability is made of the sum of one part for each feature.")
+    if card.total.members:
+        models = len(card.total.members)
+        return _("A probability is the mean of those of its %(models)s models, each with its weight.", models=models)
     if card.total.link != "mean":
         return _("A probability is made of the sum of its trees' scores.")
     if card.trees == 1:
