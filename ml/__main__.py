@@ -30,7 +30,7 @@ from ml.tables.files import read_table, refuse_same_file
 from ml.tables.marks import marks_named
 from ml.tables.reading import Options, as_text, read_dataset
 from ml.tables.source import Source
-from ml.training import fitting, history, importing, iris, labelled, measuring, writing
+from ml.training import fitting, history, importing, iris, labelled, measuring, unmeasured, writing
 
 SHOWN_BAD_ROWS = 20
 
@@ -92,7 +92,7 @@ def _train(options: argparse.Namespace) -> None:
     console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
     console.write_lines(console.importance_lines(loaded.card))
     done = (
-        f"{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
+        f"{options.out}: version {loaded.version}, read back, and all {len(trained.split.test_rows)} test rows give "
         f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
     )
     console.write_lines(["", done, console.promise_of(loaded.card)])
@@ -125,8 +125,19 @@ def _import(options: argparse.Namespace) -> None:
     with _Progress() as progress:
         imported = read_model(options.model, progress=lambda done, steps: progress.show("trees", done, steps))
         console.write_lines(console.imported_lines(imported))
+        name = options.name or as_text(options.model.stem)
         if options.data is None:
-            raise MLError(f"no model file is written: name a table with --data, so that {options.model} is measured")
+            of_tables = ("drop", "missing", "decimal", "thousands", "encoding", "sheet")
+            if given := [f"--{name}" for name in of_tables if getattr(options, name)]:
+                raise MLError(f"{', '.join(given)}: of a table, which --data names")
+            if imported.inputs.has_gaps is None:
+                console.write_lines(["  no feature may lack a value: a table would say which may, the file does not"])
+            loaded = unmeasured.write_unmeasured(
+                imported, options.out, name=name, target=options.target, labels=options.labels,
+                limits=dict(options.limits), threshold=options.threshold, progress=progress.show,
+            )  # fmt: skip
+            _done(options.out, loaded, "its golden rows")
+            return
         table = read_table(options.data, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
         wanted = Options(
             target=options.target, drop=options.drop, limits=dict(options.limits), missing=options.missing,
@@ -137,14 +148,19 @@ def _import(options: argparse.Namespace) -> None:
         except DatasetError as error:
             raise error.of(options.data) from error
         console.write_lines([found.source, *(f"  {sentence}" for sentence in found.said)])
-        name = options.name or as_text(options.model.stem)
+        decision = decision_of(found.target.labels, *reversed(options.threshold or (None, None)))
         loaded = importing.write_imported(
-            imported, found, options.out, name=name, insist=options.insist, progress=progress.show
+            imported, found, options.out, name=name, decision=decision, insist=options.insist, progress=progress.show
         )
-    console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
-    console.write_lines(console.importance_lines(loaded.card))
-    done = f"{options.out}: version {loaded.version}, read back, and all rows give the same answers"
-    console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
+    _done(options.out, loaded, "all rows")
+
+
+def _done(path: Path, model: Classifier, rows: str) -> None:
+    """Say what was imported, and how to serve it."""
+    console.write_lines(console.report_lines(model.card.report, model.labels))
+    console.write_lines(console.importance_lines(model.card))
+    done = f"{path}: version {model.version}, read back, and {rows} give the same answers"
+    console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(path))} python -m web"])
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -178,7 +178,8 @@ class Model:
     def _with_interval(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         quantity = self._classifier.quantity
         assert quantity is not None  # a model without labels has one
-        return np.column_stack([values, values - quantity.interval.below, values + quantity.interval.above])
+        below, above = quantity.reach
+        return np.column_stack([values, values - below, values + above])
 
     def _notes(self, columns: Sequence[TypedColumn], values: NDArray[np.float64]) -> NDArray[Any]:
         """Return the notes about each row as one text, shape (n,); None where there are none."""

@@ -68,11 +68,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="balance the class weights (class_weight); default: all rows weigh the same",
     )
-    train.add_argument(
-        "--threshold", type=_threshold, metavar="[CLASS=]SHARE",
-        help="of two classes, the least probability with which this one, or else the second, is the answer; default: "
-        "the most probable class is",
-    )  # fmt: skip
+    _add_threshold(train)
     train.add_argument(
         "--no-samples",
         action="store_true",
@@ -140,6 +136,7 @@ def parser() -> argparse.ArgumentParser:
     importing.add_argument(
         "--insist", action="store_true", help="write a model that is worse than always giving the most frequent answer"
     )
+    _add_threshold(importing)
     _add_columns(importing)
 
     inspect = commands.add_parser("inspect", help="show the card of a model file")
@@ -218,6 +215,14 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
         help="limits of a feature, of which one may be left out, e.g. length=0:; may be repeated",
     )  # fmt: skip
     parser.add_argument("--name", help="name of the model; default: the name of the file")
+
+
+def _add_threshold(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threshold", type=_threshold, metavar="[CLASS=]SHARE",
+        help="of two classes, the least probability with which this one, or else the second, is the answer; default: "
+        "the most probable class is",
+    )  # fmt: skip
 
 
 def _add_marks(parser: argparse.ArgumentParser) -> None:

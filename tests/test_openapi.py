@@ -179,6 +179,7 @@ def test_what_is_encoded_of_any_model_is_what_its_documented_types_encode(
     frame = encoder.frame(UNSET, prediction)
 
     if model.quantity:
+        assert model.quantity.interval is not None
         value, interval = prediction.value, interval_of(prediction.value, model.quantity.interval)
         expected: Any = QuantityAnswer(model=name, sample=sample, value=value, interval=interval, notes=notes)
         expected_item: Any = QuantityItem(value=value, interval=interval, notes=notes)

@@ -18,8 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ml.errors import ModelFileError
-from ml.model.card import shown
+from ml.errors import ModelFileError, shown
 from ml.model.classifier import Classifier
 from web import errors, models
 from web.api import health, stream

@@ -161,7 +161,7 @@ async def encode_frame(
     notes = await _notes(model, rows, unknown) or UNSET
     if model.quantity:
         values, interval = answers.values, model.quantity.interval
-        intervals = intervals_of(values, interval)
+        intervals = intervals_of(values, interval) if interval else UNSET
         reply = QuantitiesFrame(request_id, encoded(values), intervals, model.version, notes, added)
         return msgspec.json.encode(reply).decode()
     labels = [model.labels[index] for index in answers.indices.tolist()]

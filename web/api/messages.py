@@ -62,7 +62,10 @@ class Contributions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ValueInterval(msgspec.Struct, frozen=True, kw_only=True):
-    """The interval around a predicted quantity in which the truth lies for `coverage`, a fraction, of the samples."""
+    """The interval around a predicted quantity in which the truth lies for `coverage`, a fraction, of the samples.
+
+    A model that was measured on no table has none.
+    """
 
     low: float
     high: float
@@ -86,7 +89,7 @@ class QuantityAnswer(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelName
     sample: dict[str, Value]
     value: float
-    interval: ValueInterval
+    interval: ValueInterval | UnsetType = UNSET
     notes: Sequence[Note]
     contributions: Contributions | UnsetType = UNSET
 
@@ -104,7 +107,7 @@ class QuantityItem(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to one sample of many."""
 
     value: float
-    interval: ValueInterval
+    interval: ValueInterval | UnsetType = UNSET
     notes: Sequence[Note]
     contributions: Contributions | UnsetType = UNSET
 
@@ -149,7 +152,7 @@ class QuantityFrame(msgspec.Struct, frozen=True, tag="prediction"):
 
     id: _Id | UnsetType
     value: float
-    interval: ValueInterval
+    interval: ValueInterval | UnsetType
     version: str
     notes: Sequence[Note] | UnsetType = UNSET
     contributions: Contributions | UnsetType = UNSET
@@ -168,7 +171,7 @@ class QuantitiesFrame(msgspec.Struct, frozen=True, tag="predictions"):
 
     id: _Id | UnsetType
     values: _Numbers
-    interval: Intervals
+    interval: Intervals | UnsetType
     version: str
     notes: Sequence[SamplesNote] | UnsetType = UNSET
     contributions: Sequence[_Contributions] | UnsetType = UNSET
@@ -197,9 +200,11 @@ class ModelFeature(msgspec.Struct, frozen=True, kw_only=True):
         choices: the words that were seen in training; any other word is unknown, with a note.
         nullable: whether a sample may lack the value: null.
         minimum, maximum: the limits that a sample must keep; null is no limit.
-        low, high, quantiles: the span and the 0 %, 10 %, ... 100 % quantiles of the training rows; a category has none.
+        low, high, quantiles: the span and the 0 %, 10 %, ... 100 % quantiles of the training rows; a category has none,
+            nor has a model of which no training rows are known.
         example: the value of the model's example.
-        importance: what is lost on the test rows when the values are shuffled, of the accuracy or of R², as a fraction.
+        importance: what is lost on the test rows when the values are shuffled, of the accuracy or of R², as a fraction;
+            null if there were none.
     """
 
     key: str
@@ -215,7 +220,7 @@ class ModelFeature(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
     quantiles: tuple[float, ...]
     example: Value
-    importance: float
+    importance: float | None
 
 
 class ModelTarget(msgspec.Struct, frozen=True):

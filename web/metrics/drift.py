@@ -31,7 +31,7 @@ LEAST_SAMPLES = 500
 STABLE_BELOW = 0.1
 MODERATE_BELOW = 0.25
 
-Verdict = Literal["too few samples", "stable", "moderate", "shifted"]
+Verdict = Literal["too few samples", "stable", "moderate", "shifted", "no training data"]
 
 
 class FeatureDrift(msgspec.Struct, frozen=True):
@@ -66,6 +66,7 @@ class DriftReport(msgspec.Struct, frozen=True):
         samples: the number of samples in the shares, faded: a sample as old as the half-life counts half.
         least_samples: the number of samples below which there is no index.
         by_chance: the approximate index of as many samples without any drift.
+        features: none of a model of which no training rows are known: its samples are not counted.
     """
 
     model: str
@@ -80,6 +81,10 @@ class DriftReport(msgspec.Struct, frozen=True):
 
 def report(card: Card, counts: Counts) -> DriftReport:
     """Return the drift report of counts."""
+    if card.report is None:
+        return DriftReport(
+            card.name, counts.version, 0.0, LEAST_SAMPLES, counts.half_life_s, None, "no training data", ()
+        )
     samples = float(counts.counts[0].sum())
     has_index = samples >= LEAST_SAMPLES
     features = tuple(

@@ -56,7 +56,8 @@ class Inputs:
 
     def watch(self, model: Classifier, rows: NDArray[np.floating]) -> None:
         """Queue rows, shape (n, n_features), for comparison, if they are of the served model."""
-        if model is self.model:
+        # Without a report there are no training rows to compare with.
+        if model is self.model and model.card.report is not None:
             # A copy: it may be a view of something large.
             self._waiting.append(rows.astype(np.float32))
             self._n_waiting += len(rows)
