@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
-import io
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,26 +11,20 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from ml import console, score
-from ml.batch import Model
+from ml import console
 from ml.errors import DatasetError, MLError
 from ml.estimators.saved import read_model
+from ml.jobs import command
 from ml.model import classifier
 from ml.model.classifier import Classifier
 from ml.model.explain import explain
 from ml.model.labelling import decision_of
 from ml.options import parser, recipe_of
-from ml.score_parquet import is_parquet, score_parquet
-from ml.scored import BadRow
-from ml.streams import Input, placed, sink_of
 from ml.tables.dataset import Dataset
-from ml.tables.files import read_table, refuse_same_file
+from ml.tables.files import read_table
 from ml.tables.marks import marks_named
 from ml.tables.reading import Options, as_text, read_dataset
-from ml.tables.source import Source
 from ml.training import fitting, history, importing, iris, labelled, measuring, unmeasured, writing
-
-SHOWN_BAD_ROWS = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -199,70 +191,6 @@ def _predict(options: argparse.Namespace) -> None:
     console.write_lines(console.explanation_lines(explain(model, row), model.card))
 
 
-def _score(options: argparse.Namespace) -> None:
-    # Rows come and go without cycles: looking for some again and again costs a fifth of the time.
-    gc.disable()
-    refuse_same_file(options.rows, options.out)
-    model = classifier.load(options.model)
-    if is_parquet(options.rows):
-        _score_parquet(options, model)
-        return
-    with (
-        io.BufferedReader(Input(options.rows)) as file,
-        sink_of(options.out) as sink,
-        tqdm(unit=" rows", disable=None) as bar,
-    ):
-        source = Source(file, encoding=options.encoding or "", sheet=options.sheet, has_header=options.has_header)
-        scored = score.score(
-            model, source, sink, on_bad=_Shown("line"), on_rows=bar.update,
-            guarded=options.guarded, strict=options.strict, marks=marks_named(options.decimal, options.thousands),
-        )  # fmt: skip
-    for sentence in source.inferred:
-        console.complain(sentence)
-    _complain_of_blanks(scored)
-
-
-def _score_parquet(options: argparse.Namespace, model: Classifier) -> None:
-    if options.encoding or options.sheet or options.guarded or options.decimal or options.thousands:
-        raise DatasetError(
-            f"{options.rows} is a Parquet file, whose columns have types: --encoding, --sheet, --guarded, --decimal "
-            "and --thousands are for other tables"
-        )
-    path = Path(options.out)
-    if options.out == "-" or path.is_symlink() or (path.exists() and not path.is_file()):
-        raise DatasetError(f"name a file with --out: Parquet is not written to a link or a pipe, {options.out}")
-    try:
-        with placed(path) as sink, tqdm(unit=" rows", disable=None) as bar:
-
-            def show(rows: int, in_all: int) -> None:
-                bar.total = in_all
-                bar.update(rows)
-
-            rows = Path(options.rows)
-            scored = score_parquet(Model(model), rows, sink, on_bad=_Shown("row"), on_rows=show, strict=options.strict)
-    except OSError as error:
-        raise DatasetError(f"{options.out} cannot be written: {error.strerror or error}") from error
-    _complain_of_blanks(scored)
-
-
-class _Shown:
-    """Shows the first rows without an answer, above the bar."""
-
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
-        self._left = SHOWN_BAD_ROWS
-
-    def __call__(self, bad: BadRow) -> None:
-        if self._left:
-            self._left -= 1
-            tqdm.write(console.printable(f"{self._unit} {bad.line}: {bad.message}"), file=sys.stderr)
-
-
-def _complain_of_blanks(scored: score.Scored) -> None:
-    if scored.bad:
-        console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
-
-
 def _inspect(options: argparse.Namespace) -> None:
     model = classifier.load(options.model)
     console.write_lines(console.card_lines(model.card, model.version))
@@ -285,7 +213,7 @@ COMMANDS = {
     "import": _import,
     "evaluate": _evaluate,
     "predict": _predict,
-    "score": _score,
+    "score": command.score,
     "inspect": _inspect,
     "rollback": _rollback,
 }
