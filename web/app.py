@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.staticfiles import NotModifiedResponse, PathLike, StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml.errors import ModelFileError
@@ -43,7 +46,7 @@ from web.page import docs, drift_page, explanation, languages, pages, snippet_pa
 from web.page.templates import asset
 from web.predict import Predict
 from web.problems import Problem
-from web.responses import REPRESENTATIONS, entity_tag
+from web.responses import REPRESENTATIONS, entity_tag, tag_of
 from web.server.connections import Connections
 from web.service import Service
 from web.settings import STATIC, Settings
@@ -261,3 +264,18 @@ class _Static(StaticFiles):
         known = bool(scope["query_string"]) and own
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if known else "no-cache"
         return response
+
+    def file_response(
+        self, full_path: PathLike, stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """Return the file, or 304. Its tag is of its content, and so of all replicas; Starlette's is of its time."""
+        tag = _tag_of_file(os.fspath(full_path), stat_result.st_mtime_ns)
+        response = FileResponse(full_path, status_code, {"ETag": tag}, stat_result=stat_result)
+        if self.is_not_modified(response.headers, Headers(scope=scope)):
+            return NotModifiedResponse(response.headers)
+        return response
+
+
+@lru_cache(256)
+def _tag_of_file(path: str, _changed_ns: int) -> str:
+    return tag_of(Path(path).read_bytes()).decode()
