@@ -63,6 +63,8 @@ class DriftReport(msgspec.Struct, frozen=True):
     """The inputs of a model against its training data.
 
     Attributes:
+        processes: the number of processes whose inputs these are: those of this service alone. Another replica of it,
+            behind the same proxy, has a report of its own.
         samples: the number of samples in the shares, faded: a sample as old as the half-life counts half.
         least_samples: the number of samples below which there is no index.
         by_chance: the approximate index of as many samples without any drift.
@@ -71,6 +73,7 @@ class DriftReport(msgspec.Struct, frozen=True):
 
     model: str
     version: str
+    processes: int
     samples: float
     least_samples: int
     half_life_s: float
@@ -79,11 +82,11 @@ class DriftReport(msgspec.Struct, frozen=True):
     features: tuple[FeatureDrift, ...]
 
 
-def report(card: Card, counts: Counts) -> DriftReport:
-    """Return the drift report of counts."""
+def report(card: Card, counts: Counts, *, processes: int = 1) -> DriftReport:
+    """Return the drift report of counts, which come from so many processes."""
     if card.report is None:
         return DriftReport(
-            card.name, counts.version, 0.0, LEAST_SAMPLES, counts.half_life_s, None, "no training data", ()
+            card.name, counts.version, processes, 0.0, LEAST_SAMPLES, counts.half_life_s, None, "no training data", ()
         )
     samples = float(counts.counts[0].sum())
     has_index = samples >= LEAST_SAMPLES
@@ -99,6 +102,7 @@ def report(card: Card, counts: Counts) -> DriftReport:
     return DriftReport(
         model=card.name,
         version=counts.version,
+        processes=processes,
         samples=round(samples, 1),
         least_samples=LEAST_SAMPLES,
         half_life_s=counts.half_life_s,

@@ -85,7 +85,10 @@ def example_page(model: Classifier) -> str:
 
 def view(report: DriftReport) -> DriftView:
     """Return the view of a report."""
-    basis = f"{report.samples:,.0f} samples; a sample of {_shown_time(report.half_life_s)} ago counts half."
+    processes = "1 process" if report.processes == 1 else f"{report.processes} processes"
+    basis = (
+        f"{report.samples:,.0f} samples of {processes}; a sample of {_shown_time(report.half_life_s)} ago counts half."
+    )
     if report.verdict == "too few samples":
         basis += f" The index needs at least {report.least_samples:,} samples."
     if report.verdict == "no training data":
