@@ -99,6 +99,15 @@ class NumberField extends Field {
     return numberIn(this.text, this.format);
   }
 
+  // The ends of the training range.
+  get low() {
+    return Number(this.slider.min);
+  }
+
+  get high() {
+    return Number(this.slider.max);
+  }
+
   putNumber(number, step = Number(this.control.dataset.step)) {
     this.put(this.#textOf(number, step));
   }
