@@ -368,9 +368,9 @@ NAMES = {
 SEEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "aria-valuetext", "label", "placeholder",
         "summary", "title"}  # fmt: skip
 READ = {"data-decimal", "data-example", "data-feature", "data-features", "data-gap", "data-header", "data-key",
-        "data-kind", "data-label", "data-mark", "data-marks", "data-other", "data-plot", "data-set", "data-share",
-        "data-start", "data-state", "data-step", "data-thousands", "data-value", "data-x", "data-x-high", "data-x-low",
-        "data-x-step", "data-y", "data-y-high", "data-y-low", "data-y-step"}  # fmt: skip
+        "data-kind", "data-label", "data-mark", "data-marks", "data-option", "data-other", "data-plot", "data-set",
+        "data-share", "data-start", "data-state", "data-step", "data-thousands", "data-value", "data-x", "data-x-high",
+        "data-x-low", "data-x-step", "data-y", "data-y-high", "data-y-low", "data-y-step"}  # fmt: skip
 LETTER = re.compile(r"[^\W\d_]")
 DESCRIPTIONS = {"description", "og:description", "og:title"}
 

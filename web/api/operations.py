@@ -116,7 +116,7 @@ def _page(operation: str, model: Classifier) -> Json:
         "summary": "The page",
         "description": (
             "Prefilled from the query, or else with the model's example; "
-            f"lang, map-x{', map-y and goal' if model.quantity else ' and map-y'} say how it is shown."
+            f"lang, map-x, map-y{', goal' if model.quantity else ''} and field-order=file say how it is shown."
         ),
         "parameters": [*_query(model), _CONDITIONAL],
         "responses": {

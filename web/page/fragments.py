@@ -148,6 +148,7 @@ class Fragments:
         code: CodeView,
         answered: tuple[Sequence[float], Prediction] | None,
         pin: str | None = None,
+        order: str | None = None,
     ) -> str:
         """Return the page with `texts` in its fields, and one of the fragments above.
 
@@ -156,7 +157,17 @@ class Fragments:
                 any other one follows.
         """
         view = views.page_view(
-            self._model, texts, messages, self._language, lang=lang, axes=axes, goal=goal, address=address, code=code
+            self._model,
+            texts,
+            messages,
+            self._language,
+            lang=lang,
+            axes=axes,
+            goal=goal,
+            address=address,
+            code=code,
+            pin=pin,
+            order=order,
         )
         explained: dict[str, object] = {"why": None, "strips": {}, "pinned": None}
         if answered and self._is_quick:
