@@ -15,7 +15,7 @@ const SLOP_PX = 8; // a finger that rests moves no farther
 
 const form = document.getElementById("measurements");
 const fields = fieldsOf(form);
-const selects = [...document.querySelectorAll(".axes select")];
+const selects = [...document.querySelectorAll(".axis select")];
 const goal = document.getElementById("goal"); // of a quantity
 const handle = document.getElementById("map-handle");
 const prediction = document.getElementById("prediction");

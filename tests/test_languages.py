@@ -239,16 +239,16 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
             answered=answered,
         )
 
+    pinned = [feature.high if not feature.choices else 0.0 for feature in model.features]
+    pin = urlencode({f.key: field_text(f, value, to) for f, value in zip(model.features, pinned, strict=True)})
     odd = [UnknownWord("‹odd›") if feature.choices else 98.0 for feature in model.features]
     for row in [*model.reference_rows[:40].tolist(), odd]:
         messages = fragments.messages_of(validator.notes(row), row)
         for goal in [None] if model.labels else [None, "-99", "99", "4", "x"]:
             fragment = fragments.answer(
-                row, model.cuts.ranks_of(row), model.predict(row), messages, axes=axes, goal=goal
+                row, model.cuts.ranks_of(row), model.predict(row), messages, axes=axes, goal=goal, pin=pin
             )
             yield fragment.decode()
-        pinned = [feature.high if not feature.choices else 0.0 for feature in model.features]
-        pin = urlencode({f.key: field_text(f, value, to) for f, value in zip(model.features, pinned, strict=True)})
         yield fragments.explanation(row, pin=pin).decode()
     yield page(fragment, messages, (row, model.predict(row)))
     first, second, third, *_ = [*good, "‹other›", "‹other›"]

@@ -122,7 +122,7 @@ def page_response(
         ranks = model.cuts.ranks_of(row)
         prediction = model.predict(row, ranks=ranks)
         service.metrics.page.one(model, row, prediction, started, is_settled=scope["method"] == "POST")
-        fragment = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal)
+        fragment = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal, pin=options.pin)
         answered = (row, prediction)
     except InvalidSample as error:
         service.metrics.page.errors(error.errors)

@@ -66,6 +66,7 @@ class QuantityView:
     ends: str
     needle: str
     band: str
+    pinned: tuple[str, str]
 
 
 class QuantityScale:
@@ -153,8 +154,8 @@ class QuantityScale:
             for level, (left, right) in enumerate(pairwise(ends))
         ]
 
-    def view(self, value: float) -> QuantityView:
-        """Return the view of a predicted value."""
+    def view(self, value: float, pinned: float | None = None) -> QuantityView:
+        """Return the view of a predicted value, and of that of a pinned sample."""
         interval, to = self._quantity.interval, self._language
         low, high = value - interval.below, value + interval.above
         shown = {"low": self.number(low), "high": self.text(high)}
@@ -170,6 +171,7 @@ class QuantityScale:
             ends=to.gettext("%(low)s to %(high)s", **shown),
             needle=f"{self.position(value):.1f}",
             band=f"M{self.position(low):.1f} 31H{self.position(high):.1f}",
+            pinned=("", "") if pinned is None else (f"{self.position(pinned):.1f}", self.text(pinned)),
         )
 
 

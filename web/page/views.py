@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from ml.model.classifier import Classifier
 from web.page.answers import LIKELIEST, ORDERED_LABELS, Message
-from web.page.axes import Axes, default_axes
+from web.page.axes import Axes, axis_title, default_axes
 from web.page.decision_map import MARKS
 from web.page.examples import Link, examples_of
 from web.page.fields import SHOWN_FIELDS, Group, fields_of, grouped
@@ -221,6 +221,6 @@ def _choices(model: Classifier, axes: Axes, side: int, to: Language) -> Sequence
     if axes is None:
         return ()
     return [
-        Choice(feature.key, to.title(feature), chosen=position == axes[side])
+        Choice(feature.key, axis_title(feature, to), chosen=position == axes[side])
         for position, feature in enumerate(model.features)
     ]
