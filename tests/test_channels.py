@@ -387,10 +387,10 @@ def test_missing_values_and_unknown_words_are_counted(penguins: TestClient) -> N
 
     text = penguins.get("/metrics").text
 
-    assert 'model_input_values_missing_total{feature="sex"} 1.0' in text
-    assert 'model_input_values_outside_total{feature="island"} 1.0' in text
-    assert 'model_input_values_missing_total{feature="island"}' not in text
-    assert "model_input_samples_outside_total 1.0" in text
+    assert 'model_input_values_missing_total{feature="sex",source="programs"} 1.0' in text
+    assert 'model_input_values_outside_total{feature="island",source="programs"} 1.0' in text
+    assert 'model_input_values_missing_total{feature="island"' not in text
+    assert 'model_input_samples_outside_total{source="programs"} 1.0' in text
 
 
 def test_the_values_of_no_row_are_missing_where_scikit_learn_has_a_value(service: Service) -> None:

@@ -34,7 +34,10 @@ from ml.training import fitting, iris, writing
 from tests.builders import dataset_of
 from tests.conftest import ROOT, Element, parse_html
 from web.app import create_app
-from web.page import languages, templates
+from web.metrics import drift
+from web.metrics.counts import Counts
+from web.metrics.drift import Verdict
+from web.page import drift_page, languages, templates
 from web.page.answers import Message as Told
 from web.page.axes import default_axes
 from web.page.changes import ChangeView
@@ -266,6 +269,29 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
             yield page(fragments.invalid(view), view.messages)
 
 
+def drift_of(model: Classifier, to: Language) -> str:
+    """Return the page of drift with each verdict."""
+    counts = Counts(model.version, model.features, half_life_s=86_400.0)
+    none = drift.drift_of(model.card, counts)
+    counts.add(np.array([[feature.example for feature in model.features]], dtype=np.float32))
+    few = drift.drift_of(model.card, counts)
+    verdicts: tuple[Verdict, ...] = ("shifted", "moderate", "stable")
+    enough = [
+        msgspec.structs.replace(
+            few,
+            by_chance=0.1,
+            verdict=verdict,
+            features=tuple(
+                msgspec.structs.replace(one, verdict=verdict, psi=0.1, missing=0.1, choices=()) for one in few.features
+            ),
+        )
+        for verdict in verdicts
+    ]
+    sources = [msgspec.structs.replace(none, source="page"), few, *enough]
+    report = drift.report(model.card, model.version, sources, half_life_s=86_400.0)
+    return templates.render("drift.html", to, drift=drift_page.view(report, model.features, to), base="../")
+
+
 def header_of(model: Classifier) -> str:
     """Return the second name of a feature, with which a sample has it twice; or any other name."""
     return model.features[0].header or "‹another›"
@@ -339,6 +365,7 @@ def shown() -> tuple[Bracketing, list[str]]:
         found.append(templates.render("_why.html", to, why=view_of_logs))
     found.append(templates.render("_change.html", to, change=ChangeView("label", ""), searched_all=False))
     found.append(templates.render("_names.html", to, names=(), exact=False))
+    found += [drift_of(classifier, to), drift_of(with_card(words, words.card), to)]
     for status in statuses():
         view = problem_view(Problem(status, "told to programs").details, to)
         found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
@@ -369,8 +396,9 @@ SEEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "aria-v
         "summary", "title"}  # fmt: skip
 READ = {"data-decimal", "data-example", "data-feature", "data-features", "data-gap", "data-header", "data-key",
         "data-kind", "data-label", "data-mark", "data-marks", "data-option", "data-other", "data-plot", "data-set",
-        "data-share", "data-start", "data-state", "data-step", "data-thousands", "data-value", "data-x", "data-x-high",
-        "data-x-low", "data-x-step", "data-y", "data-y-high", "data-y-low", "data-y-step"}  # fmt: skip
+        "data-share", "data-source", "data-start", "data-state", "data-step", "data-thousands", "data-value",
+        "data-verdict", "data-x", "data-x-high", "data-x-low", "data-x-step", "data-y", "data-y-high", "data-y-low",
+        "data-y-step"}  # fmt: skip
 LETTER = re.compile(r"[^\W\d_]")
 DESCRIPTIONS = {"description", "og:description", "og:title"}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
 from web.page.fields import text_of
-from web.page.languages import Language
+from web.page.languages import Language, codes, language
 
 # More examples than this are a list to read, not a choice: those of the most frequent classes are shown.
 SHOWN_EXAMPLES = 8
@@ -27,6 +27,14 @@ class Link:
     query: str
     code: str = ""
     is_current: bool = False
+
+
+def language_links(query: Mapping[str, str], to: Language) -> Sequence[Link]:
+    """Return links to the same page, with the same query, in each language."""
+    return [
+        Link(language(code).name, "?" + urlencode({**query, "lang": code}), code, is_current=code == to.code)
+        for code in codes()
+    ]
 
 
 def examples_of(model: Classifier, *, kept: Mapping[str, str], to: Language) -> Sequence[Link]:

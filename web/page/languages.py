@@ -18,10 +18,12 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import get_decimal_symbol
 from babel.support import NullTranslations, Translations
+from babel.units import format_unit
+from starlette.types import Scope
 
 from ml.tables.dataset import Feature
 from ml.tables.numbers import shown_number
-from web.requests import bounded, qualities
+from web.requests import bounded, header_of, qualities, query_of
 
 LOCALES = Path(__file__).parent / "locale"
 CATALOGUE = Path("LC_MESSAGES") / "messages.po"
@@ -52,6 +54,7 @@ class Language:
         self.code = code
         self.name = (locale.get_language_name() or code).capitalize()
         self.decimal_mark = get_decimal_symbol(locale)
+        self._locale = locale
         self.translations = translations
 
     def gettext(self, message: str, **values: object) -> str:
@@ -115,6 +118,13 @@ class Language:
             return "".join(named)
         return self.gettext("%(first)s and %(last)s", first=", ".join(named[:-1]), last=named[-1])
 
+    def duration(self, seconds: float) -> str:
+        """Return a duration in the largest unit of which it has one, e.g. "1 day"."""
+        unit, length = next(
+            (one for one in (("day", 86_400), ("hour", 3_600), ("minute", 60)) if seconds >= one[1]), ("second", 1)
+        )
+        return format_unit(float(f"{seconds / length:.3g}"), f"duration-{unit}", "long", locale=self._locale)
+
     def title(self, feature: Feature) -> str:
         """Return the feature's title in this language, if the model has one, or else in English."""
         return feature.titles.get(self.code, feature.title)
@@ -167,6 +177,11 @@ def known(tag: str) -> Language | None:
 def preferred(accept_language: bytes) -> Language:
     """Return the language that an `Accept-Language` header asks for (RFC 9110, section 12.5.4), or else English."""
     return _preferred(bounded(accept_language))
+
+
+def asked(scope: Scope) -> Language:
+    """Return the language of a page that knows no other option: that of its address, or the browser's."""
+    return known(query_of(scope).get("lang", "")) or preferred(header_of(scope, b"accept-language"))
 
 
 @cache

@@ -10,9 +10,9 @@ from ml.model.classifier import Classifier
 from web.page.answers import LIKELIEST, ORDERED_LABELS, Message
 from web.page.axes import Axes, axis_title, default_axes
 from web.page.decision_map import MARKS
-from web.page.examples import Link, examples_of
+from web.page.examples import Link, examples_of, language_links
 from web.page.fields import SHOWN_FIELDS, Group, fields_of, grouped
-from web.page.languages import Language, codes, language
+from web.page.languages import Language
 from web.page.quantities import Legend, Strip, quantity_scale
 from web.page.snippet_panel import CodeView
 from web.page.why import count_of
@@ -165,10 +165,7 @@ def page_view(
         order=kept.get("field-order", ""),
         examples=examples_of(model, kept=kept, to=to),
         start="./" + (f"?{urlencode(kept)}" if kept else ""),
-        languages=[
-            Link(language(code).name, "?" + urlencode({**query, "lang": code}), code, is_current=code == to.code)
-            for code in codes()
-        ],
+        languages=language_links(query, to),
         x_choices=_choices(model, axes, 0, to),
         y_choices=_choices(model, axes, 1, to),
         usual_x=model.features[usual[0]].key if usual else "",
