@@ -13,15 +13,16 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from ml import console, score
+from ml import console, predict, score
 from ml.batch import Model
 from ml.errors import DatasetError, MLError
 from ml.estimators.saved import read_model
 from ml.model import classifier
 from ml.model.classifier import Classifier
+from ml.model.contributions import contributions
 from ml.model.explain import explain
 from ml.model.labelling import decision_of
-from ml.options import parser, recipe_of
+from ml.options import DEFAULT_PATH, parser, recipe_of
 from ml.score_parquet import is_parquet, score_parquet
 from ml.scored import BadRow
 from ml.streams import Input, placed, sink_of
@@ -177,9 +178,15 @@ def _evaluate_on(options: argparse.Namespace, model: Classifier) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    model = classifier.load(options.model)
-    row = model.validator.row(options.values)
-    console.write_lines(console.prediction_lines(model, row))
+    path, values = options.model, options.values
+    if path is None and len(values) > 1 and values[0].endswith(".npz"):
+        path, values = Path(values[0]), values[1:]
+    model = classifier.load(path or DEFAULT_PATH)
+    row = model.validator.row(predict.sample_of(model, values))
+    if options.json:
+        console.write_lines([predict.prediction_json(model, row)])
+        return
+    console.write_lines(predict.prediction_lines(model, row))
     console.write_lines(console.explanation_lines(explain(model, row), model.card))
 
 
@@ -188,6 +195,8 @@ def _score(options: argparse.Namespace) -> None:
     gc.disable()
     refuse_same_file(options.rows, options.out)
     model = classifier.load(options.model)
+    if options.explain:
+        _say_scale(options, model)
     if is_parquet(options.rows):
         _score_parquet(options, model)
         return
@@ -200,17 +209,26 @@ def _score(options: argparse.Namespace) -> None:
         scored = score.score(
             model, source, sink, on_bad=_Shown("line"), on_rows=bar.update,
             guarded=options.guarded, strict=options.strict, marks=marks_named(options.decimal, options.thousands),
+            explain=options.explain,
         )  # fmt: skip
     for sentence in source.inferred:
         console.complain(sentence)
     _complain_of_blanks(scored)
 
 
+def _say_scale(options: argparse.Namespace, model: Classifier) -> None:
+    divided = contributions(model, [feature.example for feature in model.features], 0)
+    if divided is None:
+        raise MLError(f"{options.model} does not say what each feature adds to an answer: score without --explain")
+    scale = divided.scale.replace("_", " ") + (" of the predicted label" if model.labels else "")
+    console.complain(f"contributions, by the method {divided.method}, are in the scale {scale}")
+
+
 def _score_parquet(options: argparse.Namespace, model: Classifier) -> None:
-    if options.encoding or options.sheet or options.guarded or options.decimal or options.thousands:
+    if options.encoding or options.sheet or options.guarded or options.decimal or options.thousands or options.explain:
         raise DatasetError(
-            f"{options.rows} is a Parquet file, whose columns have types: --encoding, --sheet, --guarded, --decimal "
-            "and --thousands are for other tables"
+            f"{options.rows} is a Parquet file, whose columns have types: --encoding, --sheet, --guarded, --decimal, "
+            "--thousands and --explain are for other tables"
         )
     path = Path(options.out)
     if options.out == "-" or path.is_symlink() or (path.exists() and not path.is_file()):
