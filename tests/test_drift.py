@@ -300,7 +300,7 @@ def test_the_operator_sees_the_same_as_page_fragment_and_json(model_path: Path, 
         assert row.all("td")[0].text in ("▲ shifted", "● stable"), "a mark and a word, not a color alone"
         assert float(row.all("td")[1].text) == pytest.approx(found[key]["psi"], abs=1e-3)
     assert [*rows] == sorted(rows, key=lambda key: -found[key]["psi"]), "the farthest first"
-    assert rows["petal_width"].all("td")[2].text == "100 %"
+    assert rows["petal_width"].all("td")[2].text == "100%"
 
 
 def test_below_the_least_number_of_samples_the_page_has_no_empty_columns(client: TestClient) -> None:

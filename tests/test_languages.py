@@ -37,7 +37,7 @@ from web.app import create_app
 from web.metrics import drift
 from web.metrics.counts import Counts
 from web.metrics.drift import Verdict
-from web.page import drift_page, languages, templates
+from web.page import docs, drift_page, languages, templates
 from web.page.answers import Message as Told
 from web.page.axes import default_axes
 from web.page.changes import ChangeView
@@ -366,6 +366,7 @@ def shown() -> tuple[Bracketing, list[str]]:
     found.append(templates.render("_change.html", to, change=ChangeView("label", ""), searched_all=False))
     found.append(templates.render("_names.html", to, names=(), exact=False))
     found += [drift_of(classifier, to), drift_of(with_card(words, words.card), to)]
+    found.append(docs.example_page(classifier, Settings(), to))
     for status in statuses():
         view = problem_view(Problem(status, "told to programs").details, to)
         found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
@@ -388,6 +389,7 @@ NAMES = {
     "Python",
     "JavaScript",
     "htmx",
+    "openapi.json",
     "Open Inference Protocol: curl",
     "Open Inference Protocol: Python",
 }

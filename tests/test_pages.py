@@ -133,7 +133,7 @@ def test_a_pinned_sample_has_a_mark_on_the_map_and_on_each_bar(client: TestClien
 
     marks = [mark.attributes for bars in both.all("dl", **{"class": "bars"}) for mark in bars.all("svg", role="img")]
     assert [(mark["x"], mark["aria-label"]) for mark in marks] == [
-        ("100.0%", "pinned: 100\u00a0%"), ("0.0%", "pinned: 0\u00a0%"), ("0.0%", "pinned: 0\u00a0%")
+        ("100.0%", "pinned: 100%"), ("0.0%", "pinned: 0%"), ("0.0%", "pinned: 0%")
     ]  # fmt: skip
     assert place(both, "pin") == place(shown(PINNED), "sample")
     assert place(both, "sample") == place(alone, "sample")

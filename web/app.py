@@ -247,7 +247,7 @@ def prepare(model: Classifier, settings: Settings) -> None:
         to = languages.language(code)
         pages.example_page(model, to, needs_token=bool(settings.api_token))
         drift_page.example_page(model, to)
-    docs.example_page(model, settings)
+        docs.example_page(model, settings, to)
 
 
 class _Static(StaticFiles):

@@ -55,6 +55,8 @@ class Language:
         self.name = (locale.get_language_name() or code).capitalize()
         self.decimal_mark = get_decimal_symbol(locale)
         self._locale = locale
+        # "100%" in English, "100 %" in Spanish.
+        self._percent: str = locale.percent_formats[None].pattern.lstrip("#,0")
         self.translations = translations
 
     def gettext(self, message: str, **values: object) -> str:
@@ -99,14 +101,14 @@ class Language:
         return digits.replace("-", "−").replace(".", self.decimal_mark)
 
     def percent(self, share: float) -> str:
-        """Return a share of 0 to 1 as text; only 0 and 1 themselves become 0 % and 100 %."""
+        """Return a share of 0 to 1 as text; only 0 and 1 themselves become 0% and 100%."""
         if 0 < share < 0.001:
             text = f"<{NO_BREAK}0.1"
         elif 0.999 < share < 1:
             text = f">{NO_BREAK}99.9"
         else:
             text = f"{share * 100:.1f}".removesuffix(".0")
-        return f"{self._marked(text)}{NO_BREAK}%"
+        return self._marked(text) + self._percent
 
     def listed(self, titles: Sequence[str]) -> str:
         """Return titles as a part of a sentence: "a", "a and b", "a, b and 1 more"."""

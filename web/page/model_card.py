@@ -214,7 +214,7 @@ def _limits(card: Card, language: Language) -> Iterator[str]:
     if isinstance(report, QuantityReport):
         yield _("The interval is equally wide for all predictions: too narrow for some of them, too wide for others.")
     else:
-        warning = _("It is not calibrated: predictions with 80 %% need not be correct in 80 cases of 100.")
+        warning = _("It is not calibrated: predictions with 80%% need not be correct in 80 cases of 100.")
         if card.formula is not None and card.formula.link == "calibrated":
             warning = _("It was calibrated on the training rows.")
         yield _source_of_probability(card, language) + " " + warning
@@ -247,7 +247,7 @@ def _source_of_probability(card: Card, language: Language) -> str:
     _ = language.gettext
     if card.formula is not None and card.formula.link == "posterior":
         return _(
-            "It takes the features for independent, so that its probabilities are often too near to 0 %% and 100 %%."
+            "It takes the features for independent, so that its probabilities are often too near to 0%% and 100%%."
         )
     if card.formula is not None:
         return _("A probability is made of the sum of one part for each feature.")
