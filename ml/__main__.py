@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from ml import console
+from ml import console, predict
 from ml.errors import DatasetError, MLError
 from ml.estimators.saved import read_model
 from ml.jobs import command
@@ -19,7 +19,7 @@ from ml.model import classifier
 from ml.model.classifier import Classifier
 from ml.model.explain import explain
 from ml.model.labelling import decision_of
-from ml.options import parser, recipe_of
+from ml.options import DEFAULT_PATH, parser, recipe_of
 from ml.tables.dataset import Dataset
 from ml.tables.files import read_table
 from ml.tables.marks import marks_named
@@ -185,9 +185,15 @@ def _evaluate_on(options: argparse.Namespace, model: Classifier) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    model = classifier.load(options.model)
-    row = model.validator.row(options.values)
-    console.write_lines(console.prediction_lines(model, row))
+    path, values = options.model, options.values
+    if path is None and len(values) > 1 and values[0].endswith(".npz"):
+        path, values = Path(values[0]), values[1:]
+    model = classifier.load(path or DEFAULT_PATH)
+    row = model.validator.row(predict.sample_of(model, values))
+    if options.json:
+        console.write_lines([predict.prediction_json(model, row)])
+        return
+    console.write_lines(predict.prediction_lines(model, row))
     console.write_lines(console.explanation_lines(explain(model, row), model.card))
 
 

@@ -16,7 +16,6 @@ from ml.importing.imported import Imported
 from ml.model import modelfile
 from ml.model.card import Card, Decision, QuantityReport, Recipe, Report, TrainedFeature
 from ml.model.changes import Change, Explanation, Range
-from ml.model.classifier import Classifier
 from ml.tables.dataset import Target
 from ml.tables.headers import listed
 from ml.tables.numbers import shown_number
@@ -235,24 +234,6 @@ def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:
         except ModelFileError as error:
             accuracy = str(error)
         yield f"{one.version}  replaced {replaced}  {accuracy}"
-
-
-def prediction_lines(model: Classifier, row: Sequence[float]) -> Iterator[str]:
-    """Yield the answer to one row."""
-    prediction = model.predict(row)
-    if model.quantity is not None:
-        interval, unit = model.quantity.interval, model.card.target.unit
-        yield f"{quantity_name(model.card.target)}: {prediction.value}"
-        if interval is not None:
-            low, high = prediction.value - interval.below, prediction.value + interval.above
-            yield f"  {interval.coverage:.0%} interval: {low:.6g} to {high:.6g} {unit}".rstrip()
-    else:
-        yield f"{prediction.label} (class {prediction.index})"
-    width = max(map(len, model.labels), default=0)
-    for label, probability in zip(model.labels, prediction.probabilities, strict=True):
-        yield f"  {label:{width}}  {probability}"
-    for note in model.validator.notes(row):
-        yield f"note: {note.message}"
 
 
 def explanation_lines(explanation: Explanation, card: Card) -> Iterator[str]:

@@ -85,13 +85,18 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="table of the training; default: the built-in data")
     _add_reading(evaluate)
 
-    predict = commands.add_parser("predict", help="predict one sample, and say what would change the answer")
-    predict.add_argument(
-        "values", nargs="+", metavar="VALUE", help="values of the sample, in the order of the features"
+    predict = commands.add_parser(
+        "predict",
+        help="predict one sample, and say what would change the answer",
+        usage="python -m ml predict [-h] [--json] [MODEL.npz] (NAME=VALUE ... | VALUE ...)",
     )
     predict.add_argument(
-        "--model", type=Path, default=DEFAULT_PATH, metavar="FILE", help="model file; default: %(default)s"
-    )
+        "values", nargs="+", metavar="VALUE",
+        help="values of the sample, each with the name of its feature, e.g. length=1.3, or all in the order of the "
+        f"features; a model file, which ends in .npz, may come first; default: {DEFAULT_PATH}",
+    )  # fmt: skip
+    predict.add_argument("--model", type=Path, metavar="FILE", help="model file of any name")
+    predict.add_argument("--json", action="store_true", help="print the answer as JSON, as POST /predict gives it")
     # argparse knows "-1" and "-.5" as numbers, but takes "-1e3" and "-,5" for options.
     predict._negative_number_matcher = re.compile(r"-[0-9.,]")
 
@@ -172,6 +177,11 @@ def _add_scoring(scoring: argparse.ArgumentParser) -> None:
     )
     _add_marks(scoring)
     _add_file(scoring)
+    scoring.add_argument(
+        "--explain",
+        action="store_true",
+        help="add columns with what each feature adds to the answer: with contribution_base they sum up to it",
+    )
     scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
     scoring.add_argument(
         "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import add
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ml.cells import CellsReader
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
+from ml.model.contributions import contributions
 from ml.model.evaluators import Prediction
 from ml.model.sample import FieldError, InvalidSample, note_of
 from ml.model.values import UnknownWord, short
@@ -64,10 +65,14 @@ class ScoredRows:
         place: where its columns are.
         predict: stands in for the model's own `predict_each`.
         strict: a row without an answer is an error.
+        explain: write what each feature adds to an answer, too.
     """
 
-    def __init__(self, model: Classifier, place: Place, writer: RowWriter, predict: Predict, *, strict: bool) -> None:
+    def __init__(
+        self, model: Classifier, place: Place, writer: RowWriter, predict: Predict, *, strict: bool, explain: bool
+    ) -> None:
         self.place = place
+        self._explain = explain
         self._model = model
         self._reader = CellsReader(model, place.marks)
         self._writer = writer
@@ -114,10 +119,7 @@ class ScoredRows:
         if values is not None:
             notes = self._notes(rows, values, lines)
             self._writer.guard_columns(rows, texts, self._others)
-            ends = list(map(self._tail_of, predictions := self._predict(self._model, values)))
-            for index, note in notes.items():
-                ends[index] = self._tail_of(predictions[index], note)
-            yield Part("".join(map(add, texts, ends)), len(rows))
+            yield Part("".join(map(add, texts, self._ends(values, notes))), len(rows))
         elif len(rows) > MAX_ODD_ROWS:
             for at in range(0, len(rows), MAX_ODD_ROWS):
                 odd = slice(at, at + MAX_ODD_ROWS)
@@ -147,8 +149,7 @@ class ScoredRows:
         self._writer.guard_rows(rows, texts)
         ends = {index: self._blank_end(rows, texts, index, row.message) for index, row in bad.items()}
         if good:
-            for place, (index, prediction) in enumerate(zip(values, self._predict(self._model, array), strict=True)):
-                ends[index] = self._tail_of(prediction, notes.get(place, ""))
+            ends |= dict(zip(values, self._ends(array, notes), strict=True))
         yield Part("".join(text + ends[index] for index, text in enumerate(texts)), len(rows), [*bad.values()])
 
     def _row(self, cells: list[str]) -> list[float]:
@@ -175,6 +176,24 @@ class ScoredRows:
         note = note_of(trained, UnknownWord(short(composed(word.strip()))) if trained.choices else math.inf)
         return note.message if note else ""
 
+    def _ends(self, values: NDArray[np.float64], notes: Mapping[int, str]) -> list[str]:
+        """Return what follows the cells of rows with these values, shape (n, n_features), and with notes by index."""
+        predictions = self._predict(self._model, values)
+        if self._explain:
+            return [
+                self._tail(prediction, notes.get(index, ""), self._contributions(row, prediction))
+                for index, (row, prediction) in enumerate(zip(values.tolist(), predictions, strict=True))
+            ]
+        ends = list(map(self._tail_of, predictions))
+        for index, note in notes.items():
+            ends[index] = self._tail_of(predictions[index], note)
+        return ends
+
+    def _contributions(self, row: list[float], prediction: Prediction) -> Sequence[float]:
+        divided = contributions(self._model, row, prediction.index)
+        assert divided is not None  # `is_divisible`
+        return divided.base, *divided.values
+
     def _blank_end(self, rows: Rows, texts: list[str], index: int, message: str) -> str:
         """Return what follows the cells of a row without an answer: its message, and cells beyond the header's."""
         cells, width, separator = rows[index], self.place.width, self.place.dialect.written
@@ -184,7 +203,7 @@ class ScoredRows:
         # The surplus cells are guarded already, which changes nothing a second time.
         return blank + self._writer.row([message, *cells[width:]]) + "\n"
 
-    def _tail(self, prediction: Prediction, notes: str = "") -> str:
+    def _tail(self, prediction: Prediction, notes: str = "", added: Sequence[float] = ()) -> str:
         """Return the new cells of a row as text, with the separator in front and the end of the line."""
         # A number is written as it is in every dialect; a label or a note may need quotes.
         if quantity := self._model.quantity:
@@ -194,4 +213,4 @@ class ScoredRows:
         else:
             answer = [self._cell_of(prediction.label), *map(repr, prediction.probabilities)]
         separator = self.place.dialect.written
-        return separator + separator.join((*answer, self._cell_of(notes), "\n"))
+        return separator + separator.join((*answer, *map(repr, added), self._cell_of(notes), "\n"))

@@ -15,7 +15,7 @@ const SLOP_PX = 8; // a finger that rests moves no farther
 
 const form = document.getElementById("measurements");
 const fields = fieldsOf(form);
-const selects = [...document.querySelectorAll(".axes select")];
+const selects = [...document.querySelectorAll(".axis select")];
 const goal = document.getElementById("goal"); // of a quantity
 const handle = document.getElementById("map-handle");
 const prediction = document.getElementById("prediction");
@@ -145,7 +145,7 @@ document.addEventListener("click", (event) => {
   const example = event.target.closest("[data-example]");
   const change = event.target.closest("[data-set]");
   const copy = event.target.closest("[data-copy]");
-  if (event.target.closest(".languages")) settleNow(); // its links are to have what was just typed
+  if (event.target.closest("[data-option]")) settleNow(); // these links are to have what was just typed
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
   if (example || change) {
     event.preventDefault();
@@ -157,6 +157,34 @@ document.addEventListener("click", (event) => {
     }
     changed();
   } else if (copy) navigator.clipboard.writeText(textToCopy(copy)).then(() => showCopied(copy));
+});
+
+// Of many fields, those whose name has what is typed; the others are out of sight, but are sent as before.
+const find = document.getElementById("find");
+const more = form.querySelector(".more");
+let wasOpen = null; // before the search
+
+function findFields() {
+  const count = fields.filter((field) => field.find(find.value)).length;
+  if (more) {
+    wasOpen ??= more.open;
+    more.open = Boolean(find.value) || wasOpen;
+    more.toggleAttribute("data-found", Boolean(find.value));
+    if (!find.value) wasOpen = null;
+  }
+  const output = document.getElementById("found");
+  output.textContent = find.value ? output.dataset.some.replace("{count}", count).replace("{all}", fields.length) : "";
+}
+
+for (const name of ["input", "change"]) find?.addEventListener(name, (event) => event.stopPropagation()); // no value
+find?.addEventListener("input", findFields);
+find?.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") {
+    find.value = "";
+    findFields();
+  } else if (event.key === "Enter" || event.key === "ArrowDown") fieldAt(form.querySelector(".field:not([hidden])"))?.focus();
+  else return;
+  event.preventDefault();
 });
 
 // A pinned sample is kept in the form, and so in the address; the service compares it with the present one.
@@ -317,9 +345,9 @@ function settle() {
   window.removeEventListener("beforeunload", leave);
   isQuiet = true;
   history.replaceState(history.state, "", addressOf(new FormData(form)));
-  for (const link of document.querySelectorAll(".languages a")) {
+  for (const link of document.querySelectorAll("[data-option]")) {
     const entries = new FormData(form);
-    entries.set("lang", link.lang);
+    entries.set(link.dataset.option, link.dataset.value);
     link.href = addressOf(entries);
   }
   if (code?.open) code.dispatchEvent(new Event("refresh"));

@@ -29,7 +29,7 @@ FLOORS = (
     {"ml.training", "ml.score", "ml.batch"},
     {"ml.score_parquet"},
     {"ml.console", "ml"},
-    {"ml.options", "ml.streams"},
+    {"ml.options", "ml.predict", "ml.streams"},
     {"ml.jobs"},
     {"ml.__main__"},
     {"web", "web.settings", "web.logs", "web.problems"},

@@ -224,7 +224,7 @@ def test_the_card_says_how_good_it_is_and_how_the_interval_was_made(cars: Classi
 
     assert facts["R²"].startswith(plain(ENGLISH.percent(report.r2)))
     assert re.match(r"[\d.]+ mpg; [\d.]+ mpg by always predicting the median", facts["Mean absolute error"])
-    assert "90 % of the errors on 320 rows, each predicted by a model that was fitted without it" in facts["Interval"]
+    assert "90% of the errors on 320 rows, each predicted by a model that was fitted without it" in facts["Interval"]
     assert facts["Coverage"] == f"{plain(ENGLISH.percent(report.covered))} of 80 test rows lie in it"
 
 

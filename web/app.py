@@ -237,6 +237,7 @@ def prepare(model: Classifier, settings: Settings) -> None:
     for representation in REPRESENTATIONS:
         entity_tag(model, representation)
     for code in languages.codes():
-        pages.example_page(model, languages.language(code), needs_token=bool(settings.api_token))
-    docs.example_page(model, settings)
-    drift_page.example_page(model)
+        to = languages.language(code)
+        pages.example_page(model, to, needs_token=bool(settings.api_token))
+        drift_page.example_page(model, to)
+        docs.example_page(model, settings, to)

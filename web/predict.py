@@ -160,5 +160,5 @@ async def _respond(
         fragments = fragments_of(model, options.language)
         messages = fragments.messages_of(notes, row)
         axes = fragments.axes(options.map_x, options.map_y)
-        content = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal)
+        content = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal, pin=options.pin)
     return Content(content, status=200, headers=headers)

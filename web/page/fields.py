@@ -138,9 +138,14 @@ def fields_of(
     ]
 
 
-def grouped(fields: Sequence[Field], features: Sequence[TrainedFeature], to: Language) -> Sequence[Group]:
-    """Return up to a dozen fields in their order; of more, the most important first and the others folded away."""
-    if len(fields) <= SHOWN_FIELDS:
+def grouped(
+    fields: Sequence[Field], features: Sequence[TrainedFeature], to: Language, *, by_file: bool
+) -> Sequence[Group]:
+    """Return up to a dozen fields in the order of the file, and more if that is asked for.
+
+    Otherwise the most important come first, and the others are folded away.
+    """
+    if by_file or len(fields) <= SHOWN_FIELDS:
         return [Group("", is_open=True, fields=fields)]
     ranked = [fields[at] for at in sorted(range(len(fields)), key=lambda at: -features[at].importance)]
     first, others = ranked[:SHOWN_FIELDS], ranked[SHOWN_FIELDS:]

@@ -22,11 +22,11 @@ from web.page import answers, views
 from web.page.answers import Message, PredictionView
 from web.page.axes import Axes, axes_of
 from web.page.changes import Outcome, change_view
-from web.page.decision_map import Mapper
+from web.page.decision_map import NOWHERE, Mapper
 from web.page.languages import Language
 from web.page.model_card import card_view
 from web.page.picture import Picture
-from web.page.pinned import PinnedView, pinned_view, row_of
+from web.page.pinned import Answered, PinnedView, answer_of, pinned_view
 from web.page.quantities import quantity_scale
 from web.page.snippet_panel import CodeView
 from web.page.strips import strips_of
@@ -39,6 +39,7 @@ KEPT_ANSWERS = 4_096
 KEPT_CHANGES = 1_024
 KEPT_MAPS = 2_048
 KEPT_AXES = 16
+KEPT_PINS = 64
 # A map, and a search for the nearest change that needs rows, evaluate so many, or those of a slice.
 LEAST_ROWS, MOST_ROWS = 256, 4_096
 
@@ -62,6 +63,7 @@ class Fragments:
         self._change = lru_cache(KEPT_CHANGES)(self._render_change)
         self._card = lru_cache(1)(self._render_card)
         self._axes = lru_cache(KEPT_AXES)(partial(axes_of, model))
+        self._pin = lru_cache(KEPT_PINS)(partial(answer_of, model))
         self._mapper = lru_cache(KEPT_AXES)(self._make_mapper)
 
     def answer(
@@ -73,17 +75,20 @@ class Fragments:
         *,
         axes: Axes,
         goal: str | None = None,
+        pin: str | None = None,
     ) -> bytes:
         """Return the fragment of the answer to a row with these ranks, with the map over `axes`.
 
         Args:
             messages: the notes about the row.
             goal: what is typed as the goal of a quantity; None is the usual one.
+            pin: the query of a pinned sample, which has a mark on the map and on the bars.
         """
-        return self._answer(prediction, messages).fill(
+        pinned_row, pinned = (self._pin(pin) if pin else None) or (None, None)
+        return self._answer(prediction, messages, pinned).fill(
             (
                 self._nearest(row, ranks, prediction, goal),
-                self._map(row, ranks, prediction.index, axes) if axes else b"",
+                self._map(row, ranks, prediction.index, axes, pinned_row) if axes else b"",
                 self._picture_outline.fill(sizes) if (sizes := self._picture.sizes(row)) else b"",
             )
         )
@@ -110,14 +115,12 @@ class Fragments:
         return {
             "why": why_of(model, row, prediction, to, scale=scale),
             "strips": {strip.id: strip for strip in strips_of(model, row, to, scale=scale)},
-            "pinned": self._pinned(row, prediction, pin),
+            "pinned": self._pinned((row, prediction), pin),
         }
 
-    def _pinned(self, row: Sequence[float], prediction: Prediction, pin: str | None) -> PinnedView | None:
-        pinned = row_of(self._model, pin)
-        if pinned is None:
-            return None
-        return pinned_view(self._model, (row, prediction), pinned, self._language, scale=self._quantity)
+    def _pinned(self, answered: Answered, pin: str | None) -> PinnedView | None:
+        pinned = self._pin(pin) if pin else None
+        return pinned and pinned_view(self._model, answered, pinned, self._language, scale=self._quantity)
 
     def axes(self, x: str | None, y: str | None) -> Axes:
         """Return the axes of the map with these feature keys, or default ones."""
@@ -146,8 +149,9 @@ class Fragments:
         goal: str | None,
         address: str,
         code: CodeView,
-        answered: tuple[Sequence[float], Prediction] | None,
+        answered: Answered | None,
         pin: str | None = None,
+        order: str | None = None,
     ) -> str:
         """Return the page with `texts` in its fields, and one of the fragments above.
 
@@ -156,13 +160,23 @@ class Fragments:
                 any other one follows.
         """
         view = views.page_view(
-            self._model, texts, messages, self._language, lang=lang, axes=axes, goal=goal, address=address, code=code
+            self._model,
+            texts,
+            messages,
+            self._language,
+            lang=lang,
+            axes=axes,
+            goal=goal,
+            address=address,
+            code=code,
+            pin=pin,
+            order=order,
         )
         explained: dict[str, object] = {"why": None, "strips": {}, "pinned": None}
         if answered and self._is_quick:
             explained = self._explained(*answered, pin)
         elif answered:
-            explained["pinned"] = self._pinned(*answered, pin)
+            explained["pinned"] = self._pinned(answered, pin)
         return self._render(
             "page.html",
             page=view,
@@ -177,7 +191,14 @@ class Fragments:
         view = card_view(self._model.card, self._model.version, self._language)
         return Markup(self._render("_card.html", card=view))  # noqa: S704  # rendered here
 
-    def _map(self, row: Sequence[float], ranks: Sequence[int], chosen: int, axes: tuple[int, int]) -> bytes:
+    def _map(
+        self,
+        row: Sequence[float],
+        ranks: Sequence[int],
+        chosen: int,
+        axes: tuple[int, int],
+        pinned: Sequence[float] | None,
+    ) -> bytes:
         mapper, outline = self._mapper(axes)
         held = [*ranks, chosen if self._quantity is None else 0]
         held[axes[0]] = held[axes[1]] = 0
@@ -195,13 +216,17 @@ class Fragments:
             names = self._render("_names.html", names=drawn.names, chosen=chosen, exact=drawn.exact)
             parts = self._maps[key] = (regions.encode(), names.encode())
         x, y = [b"%d" % place for place in mapper.position(row)]
-        return outline.fill((*parts, x, y, x, y))
+        pin = [b"%d" % place for place in (mapper.position(pinned) if pinned else (NOWHERE, NOWHERE))]
+        return outline.fill((*parts, *pin, x, y, x, y))
 
-    def _render_answer(self, prediction: Prediction, messages: tuple[Message, ...]) -> Outline:
-        if self._quantity:
-            view = answers.quantity_view(prediction, self._quantity, messages, self._language)
+    def _render_answer(
+        self, prediction: Prediction, messages: tuple[Message, ...], pinned: Prediction | None
+    ) -> Outline:
+        to, scale = self._language, self._quantity
+        if scale:
+            view = answers.quantity_view(prediction, scale, messages, to, pinned=pinned)
         else:
-            view = answers.answer_view(prediction, self._model.card, messages, self._language)
+            view = answers.answer_view(prediction, self._model.card, messages, to, pinned=pinned)
         return outline("_prediction.html", self._language, prediction=view, strip=self._strip)
 
     def _render_change(self, outcome: Outcome, what: str, change: Change | None, searched_all: bool) -> bytes:

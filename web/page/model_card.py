@@ -217,7 +217,7 @@ def _limits(card: Card, language: Language) -> Iterator[str]:
     else:
         yield from _range_limits(card, report, language)
     if card.labels:
-        warning = _("It is not calibrated: predictions with 80 %% need not be correct in 80 cases of 100.")
+        warning = _("It is not calibrated: predictions with 80%% need not be correct in 80 cases of 100.")
         if card.is_calibrated:
             warning = _("It was calibrated on the training rows.")
         yield _source_of_probability(card, language) + " " + warning
@@ -271,7 +271,7 @@ def _source_of_probability(card: Card, language: Language) -> str:
     _ = language.gettext
     if card.formula is not None and card.formula.link == "posterior":
         return _(
-            "It takes the features for independent, so that its probabilities are often too near to 0 %% and 100 %%."
+            "It takes the features for independent, so that its probabilities are often too near to 0%% and 100%%."
         )
     if card.formula is not None:
         return _("A probability is made of the sum of one part for each feature.")

@@ -33,13 +33,14 @@ from web.service import service_of
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 EXAMPLE_ADDRESS = "http://127.0.0.1/"
 # Fields that are options of the view, not measurements.
-OPTIONS = ("lang", "map-x", "map-y", "pinned-sample", "goal")
+OPTIONS = ("lang", "map-x", "map-y", "pinned-sample", "field-order", "goal")
 
 
 class ViewOptions(NamedTuple):
-    """Options of the view: its language, the `lang` of the address, the features of the map, the goal, and a query.
+    """Options of the view.
 
-    The query is that of a pinned sample.
+    They are its language, the `lang` of the address, the features of the map, the goal, the query of a pinned sample,
+    and the order of the fields.
 
     A named tuple, because one is made for each request, and a frozen dataclass takes three times as long.
     """
@@ -50,6 +51,7 @@ class ViewOptions(NamedTuple):
     map_y: str | None
     goal: str | None = None
     pin: str | None = None
+    order: str | None = None
 
 
 async def page(request: Request) -> Response:
@@ -120,7 +122,7 @@ def page_response(
         ranks = model.cuts.ranks_of(row)
         prediction = model.predict(row, ranks=ranks)
         service.metrics.page.one(model, row, prediction, started, is_settled=scope["method"] == "POST")
-        fragment = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal)
+        fragment = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal, pin=options.pin)
         answered = (row, prediction)
     except InvalidSample as error:
         service.metrics.page.errors(error.errors)
@@ -147,6 +149,7 @@ def page_response(
         code=panel,
         answered=answered,
         pin=options.pin,
+        order=options.order,
     )
     headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
     return Content(content.encode(), status=status, headers=headers)
@@ -205,7 +208,7 @@ def split_off(
     """Return the measurements among a request's fields, and the options of its view."""
     asked: dict[str, str] = {}
     measurements: dict[str, object] = {**fields}
-    if "lang" in fields or "map-x" in fields or "map-y" in fields or "goal" in fields or "pinned-sample" in fields:
+    if not fields.keys().isdisjoint(OPTIONS):
         asked = {name: fields[name] for name in model.made(options_of) if name in fields}
         measurements = {key: value for key, value in fields.items() if key not in asked}
     language = languages.known(asked["lang"]) if "lang" in asked else None
@@ -214,7 +217,7 @@ def split_off(
         language = languages.language(languages.SOURCE)
     elif language is None:
         language = languages.preferred(header_of(scope, b"accept-language"))
-    named = (asked.get(name) for name in ("map-x", "map-y", "goal", "pinned-sample"))
+    named = (asked.get(name) for name in ("map-x", "map-y", "goal", "pinned-sample", "field-order"))
     return measurements, ViewOptions(language, lang, *named)
 
 

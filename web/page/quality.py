@@ -57,7 +57,7 @@ def class_quality(report: Report, language: Language) -> Iterator[Fact]:
     if interval := accuracy_interval(report):
         low, high = map(percent, interval)
         text = _(
-            "%(share)s of %(rows)s test rows; 95 %% interval (Wilson): %(low)s to %(high)s", **shown, low=low, high=high
+            "%(share)s of %(rows)s test rows; 95%% interval (Wilson): %(low)s to %(high)s", **shown, low=low, high=high
         )
     else:
         text = _("%(share)s of %(rows)s test rows", **shown)

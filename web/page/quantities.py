@@ -68,6 +68,7 @@ class QuantityView:
     ends: str
     needle: str
     band: str
+    pinned: tuple[str, str]
 
 
 class QuantityScale:
@@ -155,12 +156,13 @@ class QuantityScale:
             for level, (left, right) in enumerate(pairwise(ends))
         ]
 
-    def view(self, value: float) -> QuantityView:
-        """Return the view of a predicted value."""
+    def view(self, value: float, pinned: float | None = None) -> QuantityView:
+        """Return the view of a predicted value, and of that of a pinned sample."""
         interval, to = self._quantity.interval, self._language
         view = QuantityView(
             exact=repr(value), text=self.number(value), unit=self.unit, interval="", ends="",
             needle=f"{self.position(value):.1f}", band="",
+            pinned=("", "") if pinned is None else (f"{self.position(pinned):.1f}", self.text(pinned)),
         )  # fmt: skip
         if interval is None:
             return view
