@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from ml.model.classifier import Classifier
 from ml.tables.layout import added_columns
-from ml.tables.written import RowWriter
 from web.api import explain
 from web.api.components import PAGE, PROBLEM
-from web.api.description import Json, example_of, json_content, read_operation, ref, response, text_of, typed_value_of
+from web.api.description import Json, example_of, json_content, read_operation, ref, response, table_of, typed_value_of
 from web.api.messages import SUBPROTOCOL
 from web.api.uploaded_file import EXCEL
 from web.settings import Settings
@@ -28,6 +27,7 @@ def paths(model: Classifier, settings: Settings) -> Json:
         "/index": {"get": _page("index", model)},
         "/result": {"get": _result_page(), "post": _result(model, settings)},
         "/score": {"post": _score(model, settings), "get": _score_stream()},
+        "/template.csv": {"get": _template()},
         "/stream": {"get": _stream(model)},
         **_health(),
         "/metrics": {"get": _metrics()},
@@ -143,9 +143,6 @@ def _result(model: Classifier, settings: Settings) -> Json:
 
 
 def _score(model: Classifier, settings: Settings) -> Json:
-    row = [text_of(feature, feature.example) for feature in model.features]
-    writer = RowWriter(",", guarded=False)
-    table = "".join(f"{writer.row(cells)}\n" for cells in ([*model.validator.keys], row))
     form = {"type": "object", "properties": {"file": {"type": "string", "contentMediaType": "text/csv"}}}
     *added, notes, why = added_columns((), model.labels)
     return {
@@ -164,12 +161,17 @@ def _score(model: Classifier, settings: Settings) -> Json:
             "required": True,
             "content": {
                 "multipart/form-data": {"schema": form | {"required": ["file"]}},
-                "text/csv": _TEXT | {"example": table},
+                "text/csv": _TEXT | {"example": table_of(model.features)},
                 EXCEL.decode(): {"schema": {"type": "string", "format": "binary"}},
             },
         },
         "responses": _scored(settings),
     }
+
+
+def _template() -> Json:
+    content = response("A header with the names of the features, and a row with the example.", {"text/csv": _TEXT})
+    return {"operationId": "template", "summary": "A table to fill in", "parameters": [], "responses": {"200": content}}
 
 
 def _scored(settings: Settings) -> Json:
@@ -196,13 +198,7 @@ def _stream(model: Classifier) -> Json:
             "An ErrorFrame of status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. "
             f"The subprotocol {SUBPROTOCOL} is confirmed if offered."
         ),
-        "responses": {
-            "101": {
-                "description": "The websocket is open.",
-                "content": {"application/json": {"schema": {"anyOf": frames}}},
-            },
-            "426": response("Asked for without a websocket.", PROBLEM | PAGE),
-        },
+        "responses": _opened(*frames),
     }
 
 
@@ -239,13 +235,16 @@ def _score_stream() -> Json:
             "answer ends the file."
         ),
         "parameters": [*_table_options(), _option("strict", "1")],
-        "responses": {
-            "101": {
-                "description": "The websocket is open.",
-                "content": {"application/json": {"schema": {"anyOf": frames}}},
-            },
-            "426": response("Asked for without a websocket.", PROBLEM | PAGE),
-        },
+        "responses": _opened(*frames),
+    }
+
+
+def _opened(*frames: Json) -> Json:
+    """Return the responses of a websocket, whose server sends these frames."""
+    content = {"application/json": {"schema": {"anyOf": [*frames]}}}
+    return {
+        "101": {"description": "The websocket is open.", "content": content},
+        "426": response("Asked for without a websocket.", PROBLEM | PAGE),
     }
 
 
