@@ -35,6 +35,11 @@ class Field {
     return this.control.defaultValue;
   }
 
+  // As the service reads it: a number, or the place among the choices; NaN for anything else.
+  get position() {
+    return this.positionOf(this.text);
+  }
+
   get isGap() {
     return this.gap !== undefined && this.text.trim() === this.gap;
   }
@@ -94,9 +99,8 @@ class Field {
 }
 
 class NumberField extends Field {
-  // As the service reads it; NaN for anything else.
-  get position() {
-    return numberIn(this.text, this.format);
+  positionOf(text) {
+    return numberIn(text, this.format);
   }
 
   putNumber(number, step = Number(this.control.dataset.step)) {
@@ -136,8 +140,8 @@ class NumberField extends Field {
 }
 
 class ChoiceField extends Field {
-  get position() {
-    const position = this.choices.indexOf(this.text.trim());
+  positionOf(text) {
+    const position = this.choices.indexOf(text.trim().normalize("NFC"));
     return position < 0 ? NaN : position;
   }
 

@@ -7,9 +7,10 @@ that was not followed by such a frame, sends the newest `resume` as a text frame
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from itertools import islice
+from operator import itemgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -22,22 +23,24 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
-from ml.scored import BadRow, Part
+from ml.scored import AnsweredRows, BadRow, Part
+from ml.tables.dataset import MAX_TEXT
 from ml.tables.encoding import encoding_named
 from ml.tables.layout import OtherAnswers, Place
-from web.api.messages import ErrorFrame, RowError, RowsFrame, ValueSummary
+from web.api.messages import ErrorFrame, ListedRow, RowError, RowsFrame, ValueSummary
 from web.api.scoring import Scoring, Uploads, encoded, encoding_in, marks_in, shown, unusable
 from web.api.stream import announcement
+from web.metrics.channel import outcomes_of
 from web.problems import Problem, too_many
 from web.requests import query_of
 from web.service import Service, service_of
 
-# Of the rows of one frame: so many without an answer are named, with so many errors each, and so many with one are
-# told as points, or fewer if they have many features.
+# Of the rows of one frame so many without an answer are listed, with so many errors each, and so many of each label:
+# fewer, but one, if there are many labels. As in static/file.js.
 MAX_ERRORS = 100
 MAX_ERRORS_A_ROW = 3
-MAX_POINTS = 256
-MAX_POINT_VALUES = 1_024
+MAX_LISTED_OF_LABEL = 50
+MAX_LISTED = 1_000
 # A table has at most 10,000 columns, whose numbers have at most four digits.
 MAX_RESUME_CHARACTERS = 2**16
 # How the connection ends (RFC 6455, section 7.4, and its registry).
@@ -144,11 +147,8 @@ class _File:
             model, self._uploads, self._service.metrics.score,
             strict=self._query.get("strict") == "1", marks=marks_in(self._query), encoding=encoding_in(self._query),
             place=resume.place if resume else None, start=resume.read if resume else 0,
-            found=resume.encoding if resume else "", on_answers=self._take,
+            found=resume.encoding if resume else "",
         )  # fmt: skip
-
-    def _take(self, rows: NDArray[np.float64], outcomes: NDArray[Any]) -> None:
-        self._answers.take(rows, outcomes)
 
     async def _score(self, scoring: Scoring, content: bytes) -> None:
         self._answers = _Answers(scoring.model)
@@ -196,39 +196,46 @@ class _Answers:
 
     def __init__(self, model: Classifier) -> None:
         self._model = model
-        self._most_points = max(1, min(MAX_POINTS, MAX_POINT_VALUES // len(model.features)))
+        self._most_listed = max(1, min(MAX_LISTED_OF_LABEL, MAX_LISTED // max(1, len(model.labels))))
         self._rows = self._bad = 0
         self._errors: list[RowError] = []
         self._counts = np.zeros(len(model.labels), dtype=np.intp)
-        self._points: list[list[float]] = []
-        self._step = 1
         self._values: ValueSummary | UnsetType = UNSET
-
-    def take(self, rows: NDArray[np.float64], outcomes: NDArray[Any]) -> None:
-        """Take rows that have an answer, and the indices of their labels, or the quantities."""
-        if self._model.labels:
-            self._counts += np.bincount(outcomes, minlength=len(self._counts))
-        elif len(outcomes):
-            self._values = _with(self._values, outcomes)
-        self._points += np.column_stack((outcomes, rows))[:: self._step].tolist()
-        while len(self._points) > self._most_points:
-            self._points = self._points[::2]
-            self._step *= 2
+        # By label, each with how sure its answer is: the least sure first.
+        self._listed: dict[str | UnsetType, list[tuple[float, ListedRow]]] = {}
 
     def add(self, part: Part) -> None:
         """Take rows as they were written."""
         self._rows += part.rows
         self._bad += len(part.bad)
         self._errors += map(_row_error, islice(part.bad, MAX_ERRORS - len(self._errors)))
+        if part.answered:
+            self._add(part.answered, outcomes_of(self._model, part.answered.predictions))
+
+    def _add(self, rows: AnsweredRows, outcomes: NDArray[Any]) -> None:
+        if self._model.quantity:
+            self._values = _with(self._values, outcomes)
+            groups, sureness = np.zeros(len(outcomes)), -rows.outside.sum(axis=1)
+        else:
+            self._counts += np.bincount(outcomes, minlength=len(self._counts))
+            groups, sureness = outcomes, np.array([one.probabilities[one.index] for one in rows.predictions])
+        order = np.lexsort((sureness, groups))
+        rank = np.arange(len(order)) - np.searchsorted(groups[order], groups[order])
+        for index in order[rank < self._most_listed].tolist():
+            row = _listed_row(self._model, rows, index)
+            self._listed.setdefault(row.label, []).append((float(sureness[index]), row))
+        for listed in self._listed.values():
+            listed.sort(key=itemgetter(0))  # equals stay in the order of the file
+            del listed[self._most_listed :]
 
     def frame(self, *, read: int, resume: str, done: bool) -> RowsFrame:
         """Return the frame that says it."""
         labels = self._model.labels
         counts = {labels[index]: int(self._counts[index]) for index in np.flatnonzero(self._counts)}
+        listed = [row for rows in self._listed.values() for _, row in rows]
         return RowsFrame(
-            read, self._rows, self._bad, self._errors, counts, self._points, self._model.version, resume, done,
-            self._values,
-        )  # fmt: skip
+            read, self._rows, self._bad, self._errors, counts, listed, self._model.version, resume, done, self._values
+        )
 
 
 def _with(before: ValueSummary | UnsetType, values: NDArray[np.float64]) -> ValueSummary:
@@ -238,8 +245,23 @@ def _with(before: ValueSummary | UnsetType, values: NDArray[np.float64]) -> Valu
     return ValueSummary(min(before.least, now.least), max(before.greatest, now.greatest), before.sum + now.sum)
 
 
+def _listed_row(model: Classifier, rows: AnsweredRows, index: int) -> ListedRow:
+    cells = _shown_cells(column[index] for column in rows.columns)
+    line, outside, answer = rows.lines[index], int(rows.outside[index].sum()), rows.predictions[index]
+    if model.quantity:
+        return ListedRow(line=line, cells=cells, outside=outside, value=answer.value)
+    probability = answer.probabilities[answer.index]
+    return ListedRow(line=line, cells=cells, outside=outside, label=answer.label, probability=probability)
+
+
 def _row_error(row: BadRow) -> RowError:
-    return RowError(row.line, shown(row.message), [*map(_shown_error, row.errors[:MAX_ERRORS_A_ROW])])
+    errors = [*map(_shown_error, row.errors[:MAX_ERRORS_A_ROW])]
+    return RowError(row.line, shown(row.message), errors, _shown_cells(row.cells))
+
+
+def _shown_cells(cells: Iterable[str]) -> list[str]:
+    # What is cut off is too long for a number and for a choice.
+    return [shown(cell.strip()[: MAX_TEXT + 1]) for cell in cells]
 
 
 def _shown_error(error: FieldError) -> FieldError:
