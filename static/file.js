@@ -163,7 +163,9 @@ class Run {
     this.rows += rows;
     this.bad += bad;
     if (rows > bad) this.versions.add(version);
-    this.wrong.push(...errors.slice(0, MOST_LISTED - this.wrong.length));
+    const wrong = errors.slice(0, MOST_LISTED - this.wrong.length);
+    this.wrong.push(...wrong);
+    this.changes += wrong.length;
     this.#list(listed);
     for (const [label, count] of Object.entries(counts)) this.counts.set(label, (this.counts.get(label) ?? 0) + count);
     if (values) {
@@ -190,10 +192,11 @@ class Run {
   #list(rows) {
     const most = Math.max(1, Math.min(MOST_LISTED, Math.floor(MOST_KEPT / Math.max(1, this.model.labels.length))));
     for (const [label, added] of Map.groupBy(rows, ({ label }) => label)) {
-      const sorted = [...(this.listed.get(label) ?? []), ...added].sort(byLeastSure);
-      this.listed.set(label, sorted.slice(0, most));
+      const before = this.listed.get(label) ?? [];
+      const kept = [...before, ...added].sort(byLeastSure).slice(0, most);
+      if (kept.some((row, index) => row !== before[index])) this.changes++;
+      this.listed.set(label, kept);
     }
-    this.changes++;
   }
 }
 
@@ -254,21 +257,23 @@ function showRows(run) {
     cell.textContent = titleOf(run.model.features[head.cells.length - 2]);
     head.append(cell);
   }
-  const { rows, all } = viewOf(run);
+  const { rows, all, order } = viewOf(run);
   while (body.rows.length > rows.length) body.lastElementChild.remove();
   for (const [index, row] of rows.entries()) {
     if (!body.rows[index]) body.append(part("row").content.cloneNode(true));
     if (body.rows[index].row !== row) showRow(run, body.rows[index], row);
   }
-  part("listed").textContent = words("listed", { listed: shown(rows.length), rows: shown(all) });
+  part("listed").textContent = words(order, { listed: shown(rows.length), rows: shown(all) });
 }
 
+// The rows in it, how many there are of them in the file, and the name of the sentence that says so.
 function viewOf({ wrong, listed, counts, rows, bad, model }) {
   const { value } = part("filter");
-  if (value === "wrong") return { rows: wrong, all: bad };
+  if (value === "wrong") return { rows: wrong, all: bad, order: "ofWrong" };
   const label = model.labels[value];
-  if (label !== undefined) return { rows: listed.get(label) ?? [], all: counts.get(label) ?? 0 };
-  return { rows: [...wrong, ...[...listed.values()].flat().sort(byLeastSure)].slice(0, MOST_LISTED), all: rows };
+  if (label !== undefined) return { rows: listed.get(label) ?? [], all: counts.get(label) ?? 0, order: "ofLabel" };
+  const leastSure = [...listed.values()].flat().sort(byLeastSure);
+  return { rows: [...wrong, ...leastSure].slice(0, MOST_LISTED), all: rows, order: "ofAll" };
 }
 
 function showRow({ model }, line, row) {

@@ -270,6 +270,8 @@ def test_the_service_says_why_a_file_is_no_table_of_this_model(open_page: Open) 
         expect(status(page)).to_have_text("The service refused the file:")
         expect(page.locator("#announcement")).to_contain_text(f"The service refused the file: {reason}")
         expect(page.get_by_role("link", name="Download predictions")).to_be_hidden()
+        expect(page.locator("#file-progress, #file-found")).to_have_count(2)
+        expect(page.locator("#file-progress:visible, #file-found:visible")).to_have_count(0)
 
     expect(page.locator("main img")).to_have_count(0)
 
@@ -317,9 +319,7 @@ def test_a_row_or_its_mark_fills_the_form_and_can_be_scored_again_in_place(open_
 
     # A mark is the row at its place; the browser's Back undoes it.
     page.locator("#file-filter").select_option("versicolor")
-    expect(page.locator("#file-listed")).to_have_text(
-        "3 of 3 rows: those without a prediction first, then the least sure."
-    )
+    expect(page.locator("#file-listed")).to_have_text("3 of 3 rows: the least sure first.")
     page.locator("#map-handle").scroll_into_view_if_needed()
     plot = page.locator("#prediction .map").evaluate(
         """map => {
@@ -354,6 +354,8 @@ def test_a_restart_of_the_service_loses_nothing_and_doubles_nothing(
         first.process.wait()
         expect(status(page)).to_have_text("The service does not answer: trying again. Nothing is lost.")
         expect(page.locator("#file-rows")).not_to_have_text("100,000")
+        share = page.locator("#file-progress").evaluate("(bar) => bar.value")
+        assert 0 < share < 1
 
     with run_server(tmp_path / "log.txt", port=port, MODEL_FILE=str(model_path)):
         expect_end(page)

@@ -282,7 +282,7 @@ class RowsFrame(msgspec.Struct, frozen=True, tag="rows"):
         read: the bytes of the file that are answered, up to the end of a row.
         rows: how many rows were answered, and `bad` of them without a prediction; `errors` are the first of these.
         counts: how many rows have each label, without those that none has.
-        listed: the least sure rows of each label; of a quantity, those with the most values outside training's range.
+        listed: new among the least sure rows of each label; of a quantity, those with the most values that have a note.
         values: the predicted quantities of the rows, if there are any.
         resume: goes on after `read`, on any connection; empty while the header is not complete.
         done: whether this was the end of the file.

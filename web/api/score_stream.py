@@ -90,7 +90,8 @@ class _File:
         self._websocket = websocket
         self._query = query
         self._model: Classifier | None = None  # that was announced
-        self._answers = _Answers(service.model)
+        self._least_sure = _LeastSure(0)
+        self._answers = _Answers(service.model, self._least_sure)
 
     async def answer(self) -> None:
         """Answer frame by frame until the end of the file, or until the client leaves.
@@ -143,6 +144,7 @@ class _File:
 
     def _begin(self, model: Classifier, text: str | None) -> Scoring:
         resume = _resume_of(text) if text else None
+        self._least_sure = _LeastSure(len(model.labels))
         return Scoring(
             model, self._uploads, self._service.metrics.score,
             strict=self._query.get("strict") == "1", marks=marks_in(self._query), encoding=encoding_in(self._query),
@@ -151,7 +153,7 @@ class _File:
         )  # fmt: skip
 
     async def _score(self, scoring: Scoring, content: bytes) -> None:
-        self._answers = _Answers(scoring.model)
+        self._answers = _Answers(scoring.model, self._least_sure)
         parts = scoring.feed(content) if content else scoring.finish()
         try:
             async for part in parts:
@@ -191,18 +193,48 @@ def _resume_of(text: str) -> _Resume:
         raise Problem(400, "the text resumes no file: send the resume of the last rows as it came") from error
 
 
+class _LeastSure:
+    """The least sure rows of each label that a connection has had, and which of them are new."""
+
+    def __init__(self, n_labels: int) -> None:
+        self._most = max(1, min(MAX_LISTED_OF_LABEL, MAX_LISTED // max(1, n_labels)))
+        # How sure each answer is, and its row: the least sure first.
+        self._kept: list[list[tuple[float, ListedRow]]] = [[] for _ in range(max(1, n_labels))]
+        self._limits = np.full(len(self._kept), np.inf)  # no row that is as sure is kept any more
+        self._line = 0  # of the last row that is not new
+
+    def add(self, model: Classifier, rows: AnsweredRows, labels: NDArray[np.intp], sureness: NDArray[Any]) -> None:
+        """Take the rows of a part; `labels` are indices, 0 for a quantity."""
+        found = np.flatnonzero(sureness < self._limits[labels])
+        found = found[np.lexsort((sureness[found], labels[found]))]
+        rank = np.arange(len(found)) - np.searchsorted(labels[found], labels[found])
+        found = found[rank < self._most]
+        for index in found.tolist():
+            self._kept[labels[index]].append((float(sureness[index]), _listed_row(model, rows, index)))
+        for label in np.unique(labels[found]).tolist():
+            kept = self._kept[label]
+            kept.sort(key=itemgetter(0))  # equals stay in the order of the file
+            del kept[self._most :]
+            if len(kept) == self._most:
+                self._limits[label] = kept[-1][0]
+
+    def new(self) -> list[ListedRow]:
+        """Return the rows that were not returned before."""
+        rows = [row for kept in self._kept for _, row in kept if row.line > self._line]
+        self._line = max((row.line for row in rows), default=self._line)
+        return rows
+
+
 class _Answers:
     """What there is to say about the rows that one frame completes."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Classifier, least_sure: _LeastSure) -> None:
         self._model = model
-        self._most_listed = max(1, min(MAX_LISTED_OF_LABEL, MAX_LISTED // max(1, len(model.labels))))
+        self._least_sure = least_sure
         self._rows = self._bad = 0
         self._errors: list[RowError] = []
         self._counts = np.zeros(len(model.labels), dtype=np.intp)
         self._values: ValueSummary | UnsetType = UNSET
-        # By label, each with how sure its answer is: the least sure first.
-        self._listed: dict[str | UnsetType, list[tuple[float, ListedRow]]] = {}
 
     def add(self, part: Part) -> None:
         """Take rows as they were written."""
@@ -215,24 +247,17 @@ class _Answers:
     def _add(self, rows: AnsweredRows, outcomes: NDArray[Any]) -> None:
         if self._model.quantity:
             self._values = _with(self._values, outcomes)
-            groups, sureness = np.zeros(len(outcomes)), -rows.outside.sum(axis=1)
+            self._least_sure.add(self._model, rows, np.zeros(len(outcomes), dtype=np.intp), -rows.outside.sum(axis=1))
         else:
             self._counts += np.bincount(outcomes, minlength=len(self._counts))
-            groups, sureness = outcomes, np.array([one.probabilities[one.index] for one in rows.predictions])
-        order = np.lexsort((sureness, groups))
-        rank = np.arange(len(order)) - np.searchsorted(groups[order], groups[order])
-        for index in order[rank < self._most_listed].tolist():
-            row = _listed_row(self._model, rows, index)
-            self._listed.setdefault(row.label, []).append((float(sureness[index]), row))
-        for listed in self._listed.values():
-            listed.sort(key=itemgetter(0))  # equals stay in the order of the file
-            del listed[self._most_listed :]
+            sureness = np.array([answer.probabilities[answer.index] for answer in rows.predictions])
+            self._least_sure.add(self._model, rows, outcomes, sureness)
 
     def frame(self, *, read: int, resume: str, done: bool) -> RowsFrame:
         """Return the frame that says it."""
         labels = self._model.labels
         counts = {labels[index]: int(self._counts[index]) for index in np.flatnonzero(self._counts)}
-        listed = [row for rows in self._listed.values() for _, row in rows]
+        listed = self._least_sure.new()
         return RowsFrame(
             read, self._rows, self._bad, self._errors, counts, listed, self._model.version, resume, done, self._values
         )
