@@ -207,7 +207,7 @@ let isShowing = false;
 let landing = ""; // what is drawn on the map
 let marks = []; // where: x, y, and the row
 let fields = [];
-let picked = null; // the row that was put into the form
+let picked = null; // the row that was put into the form, and what stood there then
 
 function showLater() {
   if (!isShowing) requestAnimationFrame(show);
@@ -217,7 +217,8 @@ function showLater() {
 function statusOf({ state, file, rows, bad, versions }) {
   const numbers = { name: file.name, rows: shown(rows), bad: shown(bad), good: shown(rows - bad) };
   const several = versions.size > 1 ? words("versions", { versions: [...versions].join(", ") }) : "";
-  return `${words(state === "done" && bad ? "partly" : state, numbers)} ${several}`.trim();
+  const name = state === "done" && bad ? "partly" : state === "canceled" && !rows ? "nothing" : state;
+  return `${words(name, numbers)} ${several}`.trim();
 }
 
 function tell(name) {
@@ -242,6 +243,7 @@ function show() {
   part("rate").textContent = shown(run.rows / Math.max(seconds, 0.01));
   part("bad").textContent = shown(run.bad);
   if (run.model) showRows(run);
+  showPicked(run);
   if (run.model?.labels?.length) showCounts(run);
   else if (run.values) showValues(run);
   if (canvas) drawRows(run, prediction.querySelector(".map")?.dataset);
@@ -283,7 +285,7 @@ function showRow({ model }, line, row) {
   button.textContent = shown(row.line);
   button.disabled = !row.cells.length; // it is not known which cells they are
   button.ariaLabel = words("pick", { line: shown(row.line) });
-  line.ariaCurrent = row === picked ? "true" : null;
+  line.ariaCurrent = row === picked?.row ? "true" : null;
   answer.querySelector("path").setAttribute("d", markOf(model, row));
   answer.querySelector("span").textContent = answerOf(model, row);
   answer.toggleAttribute("data-wrong", Boolean(row.errors));
@@ -321,11 +323,10 @@ function markOf({ labels }, { label, errors }) {
 
 // Put a row into the form: what is wrong in it is focused, else the answer comes into sight.
 function pick(row) {
-  picked = row;
   for (const line of part("body").rows) line.ariaCurrent = line.row === row ? "true" : null;
   measurements.dispatchEvent(new CustomEvent("row", { detail: row.cells }));
-  part("again").hidden = false;
-  part("picked").textContent = words("picked", { line: shown(row.line) });
+  picked = { row, texts: textsOf(fields) };
+  showPicked(current);
   const wrong = row.errors && fields.find(({ key }) => key === row.errors[0]?.feature)?.element;
   if (wrong) {
     wrong.closest("details")?.setAttribute("open", "");
@@ -333,10 +334,23 @@ function pick(row) {
   } else document.getElementById("answer-title").scrollIntoView({ block: "nearest" });
 }
 
-// Score the row that is in the form with the values that are there now.
+const textsOf = (fields) => fields.map(({ text }) => text);
+
+// Whether the row is still what the form says: examples, the map and Back change that, too.
+function showPicked({ model }) {
+  part("again").hidden = !picked;
+  if (!picked) return;
+  const { row, texts } = picked;
+  const isSame = fields.every(({ text }, index) => text === texts[index]);
+  part("score").disabled = isSame;
+  const name = isSame ? (row.corrected ? "scored" : "picked") : "differs";
+  part("picked").textContent = words(name, { line: shown(row.line), answer: answerOf(model, row) });
+}
+
+// Score the row with the values that are in the form.
 async function scoreAgain() {
-  const [run, row] = [current, picked];
-  const cells = fields.map(({ text }) => text);
+  const [run, { row }] = [current, picked];
+  const cells = textsOf(fields);
   const sample = Object.fromEntries(fields.map(({ key, text }) => [key, text]));
   const headers = { "Content-Type": "application/json", Accept: "application/json" };
   const response = await fetch("predict", { method: "POST", headers, body: JSON.stringify({ sample }) }).catch(() => null);
@@ -346,12 +360,13 @@ async function scoreAgain() {
     part("picked").textContent = announcement.textContent = words("failed");
     return;
   }
+  if (row === picked.row) picked.texts = cells;
   const { label, probabilities, value, notes, errors, detail: message } = answer;
   const probability = probabilities?.[label];
   Object.assign(row, { cells, label, probability, value, outside: notes?.length, errors, message, corrected: true });
   run.changes++;
   for (const line of part("body").rows) if (line.row === row) showRow(run, line, row);
-  part("picked").textContent = announcement.textContent = words("scored", { line: shown(row.line), answer: answerOf(run.model, row) });
+  announcement.textContent = words("scored", { line: shown(row.line), answer: answerOf(run.model, row) });
   showLater();
 }
 
@@ -461,7 +476,6 @@ function forget() {
   part("counts").replaceChildren();
   part("body").replaceChildren();
   part("filter").value = "";
-  part("again").hidden = true;
   picked = null;
   marks = [];
   canvas?.getContext("2d").reset();
@@ -486,13 +500,13 @@ form.addEventListener("reset", () => {
 });
 part("cancel").addEventListener("click", () => current.end("canceled"));
 part("filter").addEventListener("change", showLater);
-part("again").addEventListener("click", ({ target }) => target.closest("button") && scoreAgain());
+part("score").addEventListener("click", scoreAgain);
 part("body").addEventListener("click", ({ target }) => {
   const { row } = target.closest("tr");
   if (row.cells.length && !String(getSelection())) pick(row);
 });
+prediction.addEventListener("htmx:afterSwap", showLater);
 if (canvas) {
-  prediction.addEventListener("htmx:afterSwap", showLater);
   for (const type of ["pointerdown", "pointermove", "click"]) handle.parentElement.addEventListener(type, press, { capture: true });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     landing = "";

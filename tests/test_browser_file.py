@@ -307,14 +307,17 @@ def test_a_row_or_its_mark_fills_the_form_and_can_be_scored_again_in_place(open_
     expect(page.locator("[name=petal_length]")).to_be_focused()
     assert texts_of(page) == ["5.1", "3.5", "x", "0.2"]
     expect(page.locator("#file-body [aria-current] button")).to_have_text("4")
+    expect(page.locator("#file-picked")).to_have_text("Line 4 is in the form: change it there.")
+    expect(page.get_by_role("button", name="Score the line again")).to_be_disabled()
     page.locator("[name=petal_length]").fill("1.4")
-    page.get_by_role("button", name="Score it again").click()
+    expect(page.locator("#file-picked")).to_have_text("The form has other values than line 4:")
+    page.get_by_role("button", name="Score the line again").click()
     expect(page.locator("#file-picked")).to_have_text("Line 4: setosa 100 % · corrected.")
     expect(page.locator("#announcement")).to_have_text("Line 4: setosa 100 % · corrected.")
     assert rows_of(page)[0] == "4 setosa 100 % · corrected"
     expect(page.locator("#file-body [data-wrong]")).to_have_count(0)
     page.locator("[name=petal_length]").fill("y")
-    page.get_by_role("button", name="Score it again").click()
+    page.get_by_role("button", name="Score the line again").click()
     expect(page.locator("#file-picked")).to_contain_text("“y” is not a number")
 
     # A mark is the row at its place; the browser's Back undoes it.
@@ -435,6 +438,11 @@ def test_cancel_keeps_what_was_answered_and_the_focus(open_page: Open, table: by
     expect(page.locator("#file-result")).to_be_hidden()
     expect(page.locator("#file-input")).to_be_focused()
     assert page.locator("#file-input").input_value() == ""
+    Gate(page, answers=0)
+    choose(page, table)
+    page.get_by_role("button", name="Cancel").click()
+    expect(status(page)).to_have_text("Canceled before any row was predicted.")
+    expect(page.locator("#file-progress")).to_be_hidden()
 
 
 def test_a_second_file_takes_the_place_of_the_first(open_page: Open, model: Classifier, table: bytes) -> None:
