@@ -300,15 +300,16 @@ function showRow({ model }, line, row) {
 function answerOf(model, row) {
   const { label, probability, value, outside, errors, message, corrected } = row;
   const reasonOf = ({ code, feature, value, message: text }) => {
-    const title = titleOf(model.features.find(({ key }) => key === feature));
-    return code in REASONS && (value !== null || code === "missing") ? words(REASONS[code], { title, value }) : text;
+    const known = model.features.find(({ key }) => key === feature); // another model may answer by now
+    if (!known || !(code in REASONS) || (value === null && code !== "missing")) return text;
+    return words(REASONS[code], { title: titleOf(known), value });
   };
   const parts = [];
   if (errors) parts.push(errors.map(reasonOf).join("; ") || message);
   else if (label === undefined) parts.push(`${number(value)} ${model.target.unit}`.trim());
   else parts.push(`${label} ${percent(probability)}`);
   if (outside) parts.push(words("guess", { number: outside }));
-  if (corrected) parts.push(words("corrected"));
+  if (corrected && !errors) parts.push(words("corrected"));
   return parts.join(" · ");
 }
 
@@ -335,20 +336,21 @@ function pick(row) {
 }
 
 const textsOf = (fields) => fields.map(({ text }) => text);
+const isAsPicked = () => fields.every(({ text }, index) => text === picked.texts[index]);
 
 // Whether the row is still what the form says: examples, the map and Back change that, too.
 function showPicked({ model }) {
   part("again").hidden = !picked;
   if (!picked) return;
-  const { row, texts } = picked;
-  const isSame = fields.every(({ text }, index) => text === texts[index]);
-  part("score").disabled = isSame;
-  const name = isSame ? (row.corrected ? "scored" : "picked") : "differs";
+  const { row } = picked;
+  part("score").ariaDisabled = isAsPicked(); // it keeps the focus
+  const name = isAsPicked() ? (row.corrected ? "scored" : "picked") : "differs";
   part("picked").textContent = words(name, { line: shown(row.line), answer: answerOf(model, row) });
 }
 
 // Score the row with the values that are in the form.
 async function scoreAgain() {
+  if (isAsPicked()) return;
   const [run, { row }] = [current, picked];
   const cells = textsOf(fields);
   const sample = Object.fromEntries(fields.map(({ key, text }) => [key, text]));

@@ -318,7 +318,8 @@ def test_a_row_or_its_mark_fills_the_form_and_can_be_scored_again_in_place(open_
     expect(page.locator("#file-body [data-wrong]")).to_have_count(0)
     page.locator("[name=petal_length]").fill("y")
     page.get_by_role("button", name="Score the line again").click()
-    expect(page.locator("#file-picked")).to_contain_text("“y” is not a number")
+    expect(page.locator("#file-picked")).to_have_text("Line 4: petal length: “y” is not a number.")
+    expect(page.get_by_role("button", name="Score the line again")).to_be_focused()
 
     # A mark is the row at its place; the browser's Back undoes it.
     page.locator("#file-filter").select_option("versicolor")
