@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
-import io
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,26 +11,20 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from ml import console, score
-from ml.batch import Model
+from ml import console
 from ml.errors import DatasetError, MLError
 from ml.estimators.saved import read_model
+from ml.jobs import command
 from ml.model import classifier
 from ml.model.classifier import Classifier
 from ml.model.explain import explain
 from ml.model.labelling import decision_of
 from ml.options import parser, recipe_of
-from ml.score_parquet import is_parquet, score_parquet
-from ml.scored import BadRow
-from ml.streams import Input, placed, sink_of
 from ml.tables.dataset import Dataset
-from ml.tables.files import read_table, refuse_same_file
+from ml.tables.files import read_table
 from ml.tables.marks import marks_named
 from ml.tables.reading import Options, as_text, read_dataset
-from ml.tables.source import Source
-from ml.training import fitting, history, importing, iris, labelled, measuring, writing
-
-SHOWN_BAD_ROWS = 20
+from ml.training import fitting, history, importing, iris, labelled, measuring, unmeasured, writing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +84,7 @@ def _train(options: argparse.Namespace) -> None:
     console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
     console.write_lines(console.importance_lines(loaded.card))
     done = (
-        f"{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
+        f"{options.out}: version {loaded.version}, read back, and all {len(trained.split.test_rows)} test rows give "
         f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
     )
     console.write_lines(["", done, console.promise_of(loaded.card)])
@@ -125,8 +117,19 @@ def _import(options: argparse.Namespace) -> None:
     with _Progress() as progress:
         imported = read_model(options.model, progress=lambda done, steps: progress.show("trees", done, steps))
         console.write_lines(console.imported_lines(imported))
+        name = options.name or as_text(options.model.stem)
         if options.data is None:
-            raise MLError(f"no model file is written: name a table with --data, so that {options.model} is measured")
+            of_tables = ("drop", "missing", "decimal", "thousands", "encoding", "sheet")
+            if given := [f"--{name}" for name in of_tables if getattr(options, name)]:
+                raise MLError(f"{', '.join(given)}: of a table, which --data names")
+            if imported.inputs.has_gaps is None:
+                console.write_lines(["  no feature may lack a value: a table would say which may, the file does not"])
+            loaded = unmeasured.write_unmeasured(
+                imported, options.out, name=name, target=options.target, labels=options.labels,
+                limits=dict(options.limits), threshold=options.threshold, progress=progress.show,
+            )  # fmt: skip
+            _done(options.out, loaded, "its golden rows")
+            return
         table = read_table(options.data, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
         wanted = Options(
             target=options.target, drop=options.drop, limits=dict(options.limits), missing=options.missing,
@@ -137,14 +140,19 @@ def _import(options: argparse.Namespace) -> None:
         except DatasetError as error:
             raise error.of(options.data) from error
         console.write_lines([found.source, *(f"  {sentence}" for sentence in found.said)])
-        name = options.name or as_text(options.model.stem)
+        decision = decision_of(found.target.labels, *reversed(options.threshold or (None, None)))
         loaded = importing.write_imported(
-            imported, found, options.out, name=name, insist=options.insist, progress=progress.show
+            imported, found, options.out, name=name, decision=decision, insist=options.insist, progress=progress.show
         )
-    console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
-    console.write_lines(console.importance_lines(loaded.card))
-    done = f"{options.out}: version {loaded.version}, read back, and all rows give the same answers"
-    console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
+    _done(options.out, loaded, "all rows")
+
+
+def _done(path: Path, model: Classifier, rows: str) -> None:
+    """Say what was imported, and how to serve it."""
+    console.write_lines(console.report_lines(model.card.report, model.labels))
+    console.write_lines(console.importance_lines(model.card))
+    done = f"{path}: version {model.version}, read back, and {rows} give the same answers"
+    console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(path))} python -m web"])
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -183,70 +191,6 @@ def _predict(options: argparse.Namespace) -> None:
     console.write_lines(console.explanation_lines(explain(model, row), model.card))
 
 
-def _score(options: argparse.Namespace) -> None:
-    # Rows come and go without cycles: looking for some again and again costs a fifth of the time.
-    gc.disable()
-    refuse_same_file(options.rows, options.out)
-    model = classifier.load(options.model)
-    if is_parquet(options.rows):
-        _score_parquet(options, model)
-        return
-    with (
-        io.BufferedReader(Input(options.rows)) as file,
-        sink_of(options.out) as sink,
-        tqdm(unit=" rows", disable=None) as bar,
-    ):
-        source = Source(file, encoding=options.encoding or "", sheet=options.sheet, has_header=options.has_header)
-        scored = score.score(
-            model, source, sink, on_bad=_Shown("line"), on_rows=bar.update,
-            guarded=options.guarded, strict=options.strict, marks=marks_named(options.decimal, options.thousands),
-        )  # fmt: skip
-    for sentence in source.inferred:
-        console.complain(sentence)
-    _complain_of_blanks(scored)
-
-
-def _score_parquet(options: argparse.Namespace, model: Classifier) -> None:
-    if options.encoding or options.sheet or options.guarded or options.decimal or options.thousands:
-        raise DatasetError(
-            f"{options.rows} is a Parquet file, whose columns have types: --encoding, --sheet, --guarded, --decimal "
-            "and --thousands are for other tables"
-        )
-    path = Path(options.out)
-    if options.out == "-" or path.is_symlink() or (path.exists() and not path.is_file()):
-        raise DatasetError(f"name a file with --out: Parquet is not written to a link or a pipe, {options.out}")
-    try:
-        with placed(path) as sink, tqdm(unit=" rows", disable=None) as bar:
-
-            def show(rows: int, in_all: int) -> None:
-                bar.total = in_all
-                bar.update(rows)
-
-            rows = Path(options.rows)
-            scored = score_parquet(Model(model), rows, sink, on_bad=_Shown("row"), on_rows=show, strict=options.strict)
-    except OSError as error:
-        raise DatasetError(f"{options.out} cannot be written: {error.strerror or error}") from error
-    _complain_of_blanks(scored)
-
-
-class _Shown:
-    """Shows the first rows without an answer, above the bar."""
-
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
-        self._left = SHOWN_BAD_ROWS
-
-    def __call__(self, bad: BadRow) -> None:
-        if self._left:
-            self._left -= 1
-            tqdm.write(console.printable(f"{self._unit} {bad.line}: {bad.message}"), file=sys.stderr)
-
-
-def _complain_of_blanks(scored: score.Scored) -> None:
-    if scored.bad:
-        console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
-
-
 def _inspect(options: argparse.Namespace) -> None:
     model = classifier.load(options.model)
     console.write_lines(console.card_lines(model.card, model.version))
@@ -269,7 +213,7 @@ COMMANDS = {
     "import": _import,
     "evaluate": _evaluate,
     "predict": _predict,
-    "score": _score,
+    "score": command.score,
     "inspect": _inspect,
     "rollback": _rollback,
 }

@@ -81,6 +81,7 @@ class Model:
         features: its inputs, in their order.
         labels: the names of its classes; none for a quantity.
         version: the first 12 hex digits of the SHA-256 of its file.
+        classifier: what the rest of `ml` knows it as.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -88,7 +89,7 @@ class Model:
         self.features: tuple[TrainedFeature, ...] = tuple(model.features)
         self.labels = model.labels
         self.version = model.version
-        self._classifier = model
+        self.classifier = model
         self._reader = CellsReader(model, None)
 
     def predict(self, sample: Mapping[str, object] | Sequence[object]) -> Prediction:
@@ -100,7 +101,7 @@ class Model:
         Raises:
             InvalidSample: with one error for each feature that is missing, wrong or unknown.
         """
-        return self._classifier.predict(self._classifier.validator.row(sample))
+        return self.classifier.predict(self.classifier.validator.row(sample))
 
     def predict_batch(self, columns: Any) -> Any:
         """Return the answers to many rows: a table of Arrow for one, else a dict of NumPy arrays.
@@ -172,17 +173,18 @@ class Model:
 
     def _right_answers(self, values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return the position of the label of each row, and its numbers, see `Answers`."""
-        batch = self._classifier.predict_batch(values)
+        batch = self.classifier.predict_batch(values)
         return batch.indices, batch.outputs if self.labels else self._with_interval(batch.values)
 
     def _with_interval(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        quantity = self._classifier.quantity
+        quantity = self.classifier.quantity
         assert quantity is not None  # a model without labels has one
-        return np.column_stack([values, values - quantity.interval.below, values + quantity.interval.above])
+        below, above = quantity.reach
+        return np.column_stack([values, values - below, values + above])
 
     def _notes(self, columns: Sequence[TypedColumn], values: NDArray[np.float64]) -> NDArray[Any]:
         """Return the notes about each row as one text, shape (n,); None where there are none."""
-        outside = self._classifier.validator.outside(values)
+        outside = self.classifier.validator.outside(values)
         notes = np.full(len(values), None, dtype=object)
         for position in np.flatnonzero(outside.any(axis=0)).tolist():
             rows = np.flatnonzero(outside[:, position])

@@ -68,11 +68,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="balance the class weights (class_weight); default: all rows weigh the same",
     )
-    train.add_argument(
-        "--threshold", type=_threshold, metavar="[CLASS=]SHARE",
-        help="of two classes, the least probability with which this one, or else the second, is the answer; default: "
-        "the most probable class is",
-    )  # fmt: skip
+    _add_threshold(train)
     train.add_argument(
         "--no-samples",
         action="store_true",
@@ -99,21 +95,7 @@ def parser() -> argparse.ArgumentParser:
     # argparse knows "-1" and "-.5" as numbers, but takes "-1e3" and "-,5" for options.
     predict._negative_number_matcher = re.compile(r"-[0-9.,]")
 
-    scoring = commands.add_parser("score", help="add label and probabilities to the rows of a table")
-    scoring.add_argument("model", type=Path, help="model file")
-    scoring.add_argument("rows", metavar="TABLE", help="CSV, Excel, JSON or Parquet file to score; -: standard input")
-    scoring.add_argument(
-        "--out",
-        default="-",
-        metavar="FILE",
-        help="CSV file to write, of Parquet another one; default: -, standard output",
-    )
-    _add_marks(scoring)
-    _add_file(scoring)
-    scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
-    scoring.add_argument(
-        "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
-    )
+    _add_scoring(commands.add_parser("score", help="add label and probabilities to the rows of tables"))
 
     importing = commands.add_parser(
         "import",
@@ -140,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
     importing.add_argument(
         "--insist", action="store_true", help="write a model that is worse than always giving the most frequent answer"
     )
+    _add_threshold(importing)
     _add_columns(importing)
 
     inspect = commands.add_parser("inspect", help="show the card of a model file")
@@ -172,6 +155,32 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         test_size=options.test_size,
         balanced_class_weight=options.balanced,
     )
+
+
+def _add_scoring(scoring: argparse.ArgumentParser) -> None:
+    scoring.add_argument("model", type=Path, help="model file")
+    scoring.add_argument(
+        "rows", nargs="+", metavar="INPUT",
+        help="CSV, Excel, JSON or Parquet file to score, folder or pattern of them; -: standard input",
+    )  # fmt: skip
+    scoring.add_argument(
+        "--out", default="-", metavar="OUTPUT",
+        help="file to write, of several inputs or a folder another folder; default: -, standard output",
+    )  # fmt: skip
+    scoring.add_argument(
+        "--to", choices=("csv", "parquet"), default="", help="kind of file to write; default: that of the input"
+    )
+    _add_marks(scoring)
+    _add_file(scoring)
+    scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
+    scoring.add_argument(
+        "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
+    )
+    scoring.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="what scores the files; default: this process"
+    )
+    scoring.add_argument("--address", help="address of a Ray cluster; default: Ray on this machine")
+    scoring.add_argument("--workers", type=_count, metavar="N", help="processes of Ray; default: one a processor")
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
@@ -218,6 +227,14 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
         help="limits of a feature, of which one may be left out, e.g. length=0:; may be repeated",
     )  # fmt: skip
     parser.add_argument("--name", help="name of the model; default: the name of the file")
+
+
+def _add_threshold(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threshold", type=_threshold, metavar="[CLASS=]SHARE",
+        help="of two classes, the least probability with which this one, or else the second, is the answer; default: "
+        "the most probable class is",
+    )  # fmt: skip
 
 
 def _add_marks(parser: argparse.ArgumentParser) -> None:

@@ -220,11 +220,12 @@ class ScoredRows:
 
     def _tail(self, prediction: Prediction, notes: str = "") -> str:
         """Return the new cells of a row as text, with the separator in front and the end of the line."""
-        numbers: Sequence[float] = prediction.probabilities
-        if quantity := self._model.quantity:
-            value, interval = prediction.value, quantity.interval
-            numbers = value, value - interval.below, value + interval.above
         # A number is written as it is in every dialect; a label or a note may need quotes.
-        label = () if quantity else (self._cell_of(prediction.label),)
+        if quantity := self._model.quantity:
+            (below, above), value = quantity.reach, prediction.value
+            ends = (value - below, value + above)
+            answer = [repr(value), *("" if math.isnan(end) else repr(end) for end in ends)]
+        else:
+            answer = [self._cell_of(prediction.label), *map(repr, prediction.probabilities)]
         separator = self.place.dialect.written
-        return separator + separator.join((*label, *map(repr, numbers), self._cell_of(notes), "\n"))
+        return separator + separator.join((*answer, self._cell_of(notes), "\n"))

@@ -30,6 +30,7 @@ FLOORS = (
     {"ml.score_parquet"},
     {"ml.console", "ml"},
     {"ml.options", "ml.streams"},
+    {"ml.jobs"},
     {"ml.__main__"},
     {"web", "web.settings", "web.logs", "web.problems"},
     {"web.requests"},
@@ -54,6 +55,7 @@ WEB_PACKAGES = {
     "babel", "limits", "markupsafe",
 }  # fmt: skip
 SERVER_PACKAGES = {"httptools", "websockets"}  # the parsers beneath uvicorn
+COMMAND_LINE = {"ml/__main__.py", "ml/jobs/command.py"}
 COMMAND_LINE_PACKAGES = {"tqdm"}  # progress on a terminal
 CLIENT_PACKAGES = {"websockets", "tqdm"}  # a program that streams to the server is none itself
 # What reads files that are no text; imported when there is such a file.
@@ -63,6 +65,8 @@ READERS = {
     "ml/tables/typed.py": {"pyarrow"},
     "ml/batch.py": {"pyarrow"},
     "ml/score_parquet.py": {"pyarrow"},
+    "ml/jobs/tables.py": {"pyarrow"},
+    "ml/jobs/cluster.py": {"ray"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 UNSAFE_CALLS = {
@@ -127,7 +131,7 @@ def test_ml_imports_numpy_msgspec_and_itself() -> None:
         if name_of(path) in COMPILED:
             allowed |= {"numba"}
         allowed |= READERS.get(name_of(path), set())
-        if path.name == "__main__.py":
+        if name_of(path) in COMMAND_LINE:
             allowed |= COMMAND_LINE_PACKAGES
         return packages_of(path) - allowed
 

@@ -84,6 +84,7 @@ def outputs_in(service: Service, answer: Json) -> list[float]:
         assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
         assert [*answer["probabilities"]] == [*service.model.labels]
         return [*answer["probabilities"].values()]
+    assert quantity.interval is not None
     interval = interval_of(answer["value"], quantity.interval)
     assert answer["interval"] == {"low": interval.low, "high": interval.high, "coverage": 0.9}
     assert "label" not in answer
@@ -138,7 +139,7 @@ def outputs_of_columns(service: Service, batch: Json) -> list[list[float]]:
     quantity = service.model.quantity
     if quantity is None:
         return [list(row) for row in zip(*batch["probabilities"].values(), strict=True)]
-    below, above = quantity.interval.below, quantity.interval.above
+    below, above = quantity.reach
     assert batch["interval"]["low"] == [value - below for value in batch["values"]]
     assert batch["interval"]["high"] == [value + above for value in batch["values"]]
     return [[value] for value in batch["values"]]

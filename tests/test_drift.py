@@ -272,6 +272,8 @@ def test_the_operator_sees_the_same_as_page_fragment_and_json(model_path: Path, 
     shown = parse_html(page.text).one(id="drift").one("div", data_verdict="shifted")
     assert parse_html(fragment.text).one("div", data_verdict="shifted").text == shown.text
     assert "<html" not in fragment.text
+    assert report["processes"] == 1
+    assert "samples of 1 process; a sample of 1 day ago counts half" in shown.text
     rows = {row.attributes["data-feature"]: row for row in shown.all("tr") if "data-feature" in row.attributes}
     for feature in report["features"]:
         row = rows[feature["feature"]]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import (
     AdaBoostClassifier,
     AdaBoostRegressor,
@@ -18,6 +19,10 @@ from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    VotingClassifier,
+    VotingRegressor,
 )
 from sklearn.tree import DecisionTreeClassifier
 
@@ -99,6 +104,34 @@ FAMILIES = {
     ),
     "Bagging of some features and rows": Family(
         BaggingClassifier(n_estimators=20, max_features=0.5, max_samples=40, random_state=0), 10
+    ),
+    "AdaBoost, a quantity": Family(AdaBoostRegressor(n_estimators=20, random_state=0), 0),
+    "a vote of forest and boosting, 3 classes": Family(
+        VotingClassifier(
+            [
+                ("forest", RandomForestClassifier(9, max_depth=6, random_state=0)),
+                ("boosting", GradientBoostingClassifier(n_estimators=9, random_state=0)),
+                ("histogram", HistGradientBoostingClassifier(max_iter=9)), ("none", "drop"),
+            ],
+            voting="soft", weights=[2, 1, 0.5, 9],
+        ), 3
+    ),
+    "a vote of regressors": Family(
+        VotingRegressor(
+            [
+                ("forest", RandomForestRegressor(9, max_depth=6, random_state=0)),
+                ("boosting", GradientBoostingRegressor(n_estimators=9, random_state=0)),
+            ]
+        ), 0
+    ),
+    "a calibrated forest, 2 classes": Family(
+        CalibratedClassifierCV(RandomForestClassifier(9, max_depth=6, random_state=0), method="isotonic", cv=3), 2
+    ),
+    "a calibrated forest, 10 classes": Family(
+        CalibratedClassifierCV(RandomForestClassifier(9, max_depth=6, random_state=0), method="isotonic", cv=2), 10
+    ),
+    "calibrated boosting, 3 classes": Family(
+        CalibratedClassifierCV(GradientBoostingClassifier(n_estimators=9, random_state=0), cv=2), 3
     ),
     "Bagging, a quantity": Family(BaggingRegressor(n_estimators=20, max_features=0.5, random_state=0), 0),
 }  # fmt: skip
@@ -193,7 +226,7 @@ def test_single_rows_have_the_librarys_answers_and_those_of_the_batch(name: str)
             assert not case.family.n_classes or answer.label == str(case.estimator.predict(row)[0]), kind
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if "boosting" in name or "histogram" in name])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name.startswith(("gradient boosting", "histogram"))])
 def test_the_sums_are_the_librarys_scores(name: str) -> None:
     case = case_of(name)
     sums = evaluators_of(case)["compiled"].sums(case.rows.astype(case.forest.dtype))
@@ -243,8 +276,6 @@ def test_a_table_of_cells_gives_the_bits_that_the_trees_give(estimator: Any, has
 def test_what_is_no_sum_of_leaves_is_refused_with_its_reason() -> None:
     rows = np.arange(40.0).reshape(-1, 1)
 
-    with pytest.raises(ForestError, match="median of its trees"):
-        forest_from(AdaBoostRegressor(n_estimators=3).fit(rows, rows[:, 0]))
     words = HistGradientBoostingClassifier(max_iter=2, categorical_features=[0])
     with pytest.raises(ForestError, match="not the positions of at most 254 choices"):
         forest_from(words.fit(rows + 0.5, rows[:, 0] > 20))

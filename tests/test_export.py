@@ -109,6 +109,7 @@ def test_training_ranges_are_those_of_the_training_rows_if_they_are_given(tmp_pa
 
     assert [(f.low, f.high) for f in with_rows.features] == list(zip(X_train.min(0), X_train.max(0), strict=True))
     assert [(f.low, f.high) for f in without.features] == list(zip(X_test.min(0), X_test.max(0), strict=True))
+    assert without.card.report is not None
     assert without.card.report.train_rows is None
     assert with_rows.reference_rows.shape == X_train.shape
 

@@ -182,7 +182,9 @@ def test_the_last_step_of_a_pipeline_alone_is_refused_unless_one_insists(tmp_pat
 
     with pytest.raises(DatasetError, match=r"lie beyond all that the model compares.*give the whole pipeline"):
         export(pipeline[-1], tmp_path, X_test)
-    assert export(pipeline[-1], tmp_path, X_test, insist=True).card.report.test_rows == len(X_test)
+    report = export(pipeline[-1], tmp_path, X_test, insist=True).card.report
+    assert report is not None
+    assert report.test_rows == len(X_test)
 
 
 def test_a_model_that_is_worse_than_the_baseline_is_refused_unless_one_insists(tmp_path: Path) -> None:
@@ -205,4 +207,6 @@ def test_a_model_of_a_quantity_that_is_worse_than_the_mean_is_refused_unless_one
 def test_whole_pipelines_on_their_own_rows_pass(tmp_path: Path) -> None:
     pipeline, true = fitted("ordinal")
 
-    assert ml.export(pipeline, TABLE[TEST], true[TEST], path=tmp_path / "p.npz").card.report.test_rows == 250
+    report = ml.export(pipeline, TABLE[TEST], true[TEST], path=tmp_path / "p.npz").card.report
+    assert report is not None
+    assert report.test_rows == 250

@@ -27,7 +27,7 @@ from ml.model.evaluators import Prediction
 from ml.model.linear import Formula
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
-from ml.model.total import Total
+from ml.model.total import Member, Total
 from ml.model.values import Repeated, UnknownWord
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training import fitting, iris, writing
@@ -208,6 +208,7 @@ def mixed_model(*, is_quantity: bool, has_gaps: bool = True) -> ModelFile:
 
 
 def reported(card: Card, **changes: object) -> Card:
+    assert card.report is not None
     return msgspec.structs.replace(card, report=msgspec.structs.replace(card.report, **changes))
 
 
@@ -275,6 +276,13 @@ def panel_of(model: Classifier, sample: Mapping[str, object], to: Language, *, n
     return code_view(model, sample, address="http://127.0.0.1/", needs_token=needs_token, language=to)
 
 
+def unmeasured(card: Card) -> Card:
+    """Return a card of which no rows are known."""
+    features = tuple(msgspec.structs.replace(one, quantiles=(), has_range=False) for one in card.features)
+    quantity = card.quantity and msgspec.structs.replace(card.quantity, interval=None)
+    return msgspec.structs.replace(card, features=features, quantity=quantity, report=None)
+
+
 @pytest.fixture(scope="module")
 def shown() -> tuple[Bracketing, list[str]]:
     """Everything that can be shown, and the translations that it was asked for."""
@@ -321,7 +329,9 @@ def shown() -> tuple[Bracketing, list[str]]:
         (words, words.card), (words, decided), (words, stepped), (quantity, quantity.card),
         (mixed_model(is_quantity=True, has_gaps=False), None),
         (quantity, reported(quantity.card, **useless)),
+        (quantity, unmeasured(quantity.card)), (many, unmeasured(many.card)), (words, unmeasured(words.card)),
         *((model, msgspec.structs.replace(model.card, total=Total(link="softmax"))) for model in (words, quantity)),
+        (words, msgspec.structs.replace(words.card, total=Total(link="vote", members=(Member(n_sums=2),)))),
     ]  # fmt: skip
     found = list(states_of(with_card(small, small.card), to))
     for model, card in [

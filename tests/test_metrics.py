@@ -275,6 +275,7 @@ def test_what_an_ended_process_saw_of_the_inputs_goes_over_to_the_next(model: Cl
         second.tick()
 
         assert second.drift().samples == pytest.approx(100, abs=1)
+        assert second.drift().processes == 1
         assert len(list(tmp_path.glob("*.counts"))) == 1
 
 

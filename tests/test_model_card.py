@@ -84,6 +84,7 @@ def invented(n_labels: int, n_features: int, **changes: object) -> Card:
 
 
 def reported(card: Card, **changes: object) -> Card:
+    assert card.report is not None
     return msgspec.structs.replace(card, report=msgspec.structs.replace(card.report, **changes))
 
 

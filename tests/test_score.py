@@ -384,9 +384,9 @@ def test_of_very_many_bad_rows_some_are_told_and_all_are_counted(model_path: Pat
     ("rows", "out", "message"),
     [
         ("missing.csv", "out.csv", "missing.csv: No such file or directory"),
-        (".", "out.csv", ".: Is a directory"),
+        (".", "out.csv", "out.csv is inside the input .: name a folder elsewhere with --out"),
         ("rows.csv", "missing/out.csv", "missing/out.csv cannot be written: No such file or directory"),
-        ("rows.csv", ".", ". cannot be written: Is a directory"),
+        ("rows.csv", ".", "rows.csv is an input as well: name another folder with --out"),
         ("rows.csv", "rows.csv/out.csv", "rows.csv/out.csv cannot be written: Not a directory"),
     ],
 )

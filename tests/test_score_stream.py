@@ -387,6 +387,17 @@ def test_the_query_names_the_marks_and_a_file_that_goes_on_keeps_them(client: Te
     assert answer.table.decode() == sink.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("query", "said"), [("stric=1", "'stric' is not known"), ("strict=yes", "strict is 0 or 1, not 'yes'")]
+)
+def test_a_parameter_that_there_is_not_is_refused(client: TestClient, query: str, said: str) -> None:
+    with client.websocket_connect(f"/score?{query}") as websocket:
+        websocket.receive_text()
+        websocket.send_bytes(HEADER.encode())
+
+        assert said in websocket.receive_text()
+
+
 @pytest.mark.parametrize("encoding", ["cp1251", "utf-16", "utf-16-be", "shift_jis", "gb18030"])
 def test_a_file_in_an_encoding_that_is_named_goes_on_at_the_byte_that_was_read(
     client: TestClient, model: Classifier, encoding: str

@@ -155,6 +155,14 @@ def test_the_query_names_the_marks_of_the_table(client: TestClient, model: Class
     assert "the decimal mark is . or ," in wrong.json()["detail"]
 
 
+@pytest.mark.parametrize("query", ["decimals=,", "decimal=,&foo", "strict=1", "ENCODING=utf-8"])
+def test_a_parameter_that_there_is_not_is_refused(client: TestClient, query: str) -> None:
+    response = client.post(f"/score?{query}", content=TABLE, headers={"Content-Type": "text/csv"})
+
+    assert response.status_code == 400
+    assert "is not known; known are decimal, thousands, encoding" in response.json()["detail"]
+
+
 @pytest.mark.parametrize("encoding", ["cp1251", "utf-16", "utf-16-be", "shift_jis", "utf-8-sig", "GB18030"])
 def test_a_table_in_an_encoding_that_is_named_comes_back_in_utf_8(
     client: TestClient, model: Classifier, encoding: str

@@ -141,7 +141,7 @@ class Settings:
     rate_limit: str = _setting(
         "1000000/second",
         "RATE_LIMIT",
-        "most requests, broken ones too, and stream frames of one client; beyond it status 429; in public `100/second`",
+        "most requests, broken ones too, and frames of a client in one process; beyond it 429; in public `100/second`",
         read=_read_rate,
     )
     max_connections: int = _setting(

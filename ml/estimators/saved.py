@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ml.errors import ForestError, ModelFileError
+from ml.errors import ForestError, ModelFileError, shown
 from ml.estimators.trees import forest_from, lacking_in
 from ml.importing import files
 from ml.importing.imported import Imported, Inputs, Progress, silent
 from ml.model import modelfile
-from ml.model.card import MAX_FEATURES, shown
+from ml.model.card import MAX_FEATURES
 
 # Twice the text of a million leaves. What is made of a file in memory is a few times its size.
 MAX_FILE_BYTES = 2**29

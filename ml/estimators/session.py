@@ -42,8 +42,7 @@ class SessionModel:
 
     def __init__(self, reading: Reading, coding: Coding, inputs: Inputs) -> None:
         self.final = reading.final
-        if "n_jobs" in getattr(self.final, "get_params", dict)():
-            self.final = copy.copy(self.final).set_params(n_jobs=1)
+        self.final = _with_one_job(self.final)
         self.columns, self.decision = inputs.columns, reading.decision
         self._reading, self._coding = reading, coding
         self.features = inputs.features
@@ -84,6 +83,21 @@ class SessionModel:
             # That words are unknown is known.
             warnings.simplefilter("ignore")
             return getattr(self.final, method)(transformed(self._reading, self._coding.table(rows)))
+
+
+def _with_one_job(estimator: Any) -> Any:
+    """Return an estimator that works in one thread, and so do those of which the answers are a mean."""
+    if "n_jobs" in getattr(estimator, "get_params", dict)():
+        estimator = copy.copy(estimator).set_params(n_jobs=1)
+    if type(estimator).__name__.startswith("Voting") and hasattr(estimator, "estimators_"):
+        estimator.estimators_ = [*map(_with_one_job, estimator.estimators_)]
+    if folds := getattr(estimator, "calibrated_classifiers_", None):
+        estimator.calibrated_classifiers_ = [*map(copy.copy, folds)]
+        for fold in estimator.calibrated_classifiers_:
+            # The name before scikit-learn 1.2.
+            name = "estimator" if hasattr(fold, "estimator") else "base_estimator"
+            setattr(fold, name, _with_one_job(getattr(fold, name)))
+    return estimator
 
 
 def predictor_from(estimator: Any) -> Forest | Linear:

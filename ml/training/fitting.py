@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
-from ml.model.card import CrossValidation, Decision, Interval, QuantityReport, Recipe, Report, Step
+from ml.model.card import CrossValidation, Decision, QuantityReport, Recipe, Report, Step
 from ml.model.labelling import Labelling
+from ml.model.quantity import Interval
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training.measuring import Split, answers_of, covered, interval_of, measure
 
@@ -37,7 +38,7 @@ def silent(_what: str, _done: int, _steps: int) -> None:
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted scikit-learn estimator and the facts for the card of its model file."""
+    """A fitted scikit-learn estimator and the facts for the card of its model file; `report` None is no table."""
 
     name: str
     source: str
@@ -45,7 +46,7 @@ class Trained:
     target: Target
     estimator: Any
     split: Split
-    report: Report | QuantityReport
+    report: Report | QuantityReport | None
     interval: Interval | None
     recipe: Recipe | None
     data_digest: str | None

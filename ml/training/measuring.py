@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
-from ml.model.card import Interval, QuantityReport, Report
+from ml.model.card import QuantityReport, Report
 from ml.model.classifier import Classifier
 from ml.model.labelling import Labelling
+from ml.model.quantity import Interval
 
 # The interval around a quantity holds the truth for this share of rows.
 COVERAGE = 0.9
@@ -101,7 +102,7 @@ def report_of(model: Classifier, parts: Split) -> Report | QuantityReport:
     batch = model.predict_batch(parts.test_rows)
     answers = batch.indices.astype(np.float64) if model.labels else batch.values
     report = measure(answers, parts, n_labels=len(model.labels))
-    if model.quantity is None:
+    if model.quantity is None or model.quantity.interval is None:
         return report
     return msgspec.structs.replace(report, covered=covered(model.quantity.interval, answers, parts.test_outcomes))
 

@@ -18,7 +18,7 @@ from ml.errors import ModelFileError, TrainingError
 from ml.estimators.boosted import LIBRARIES, unwrapped
 from ml.estimators.session import SessionModel, predictor_from
 from ml.model import classifier, modelfile
-from ml.model.card import Card, CrossValidation, Quantity, TrainedFeature
+from ml.model.card import Card, CrossValidation, TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.design import Design
 from ml.model.evaluators import compile_predictor, inputs_of
@@ -26,8 +26,10 @@ from ml.model.forest import Forest
 from ml.model.linear import Linear
 from ml.model.links import LINKS, ULPS, allowed_error
 from ml.model.modelfile import ModelFile
+from ml.model.quantity import Quantity
 from ml.model.total import Link, Total
 from ml.tables.dataset import UNKNOWN, Feature
+from ml.tables.numbers import LARGEST
 from ml.training import history
 from ml.training.fitting import Progress, Trained, silent
 from ml.training.importance import importance
@@ -51,6 +53,7 @@ def model_of(
     trained: Trained,
     *,
     fitted_by: FittedBy | None = None,
+    features: tuple[TrainedFeature, ...] = (),
     cross_validation: CrossValidation | None = None,
     keep_samples: bool = True,
     progress: Progress = silent,
@@ -59,6 +62,7 @@ def model_of(
 
     Args:
         fitted_by: None for the libraries of the estimator at hand.
+        features: what is known about them where there are no training rows.
     """
     kind, libraries = fitted_by or _fitted_by(trained.estimator)
     predictor = _predictor(trained)
@@ -67,20 +71,21 @@ def model_of(
     chosen = np.sort(rng.permutation(len(trained.split.train_rows))[: REFERENCE_ROWS if keep_samples else 0])
     answers = outputs_of(trained.estimator, rows, singly=isinstance(predictor, Linear))
     sums = _sums(predictor, rows, trained)
+    report = trained.report
     card = Card(
         name=trained.name,
         source=trained.source,
         estimator=kind,
         trees=predictor.n_trees if isinstance(predictor, Forest) else 0,
-        features=_trained_features(trained, progress),
+        features=features or _trained_features(trained, progress),
         target=trained.target,
-        report=msgspec.structs.replace(trained.report, cross_validation=cross_validation),
+        report=report and msgspec.structs.replace(report, cross_validation=cross_validation),
         recipe=trained.recipe,
         libraries={**libraries, "numpy": np.__version__},
         data_digest=trained.data_digest,
         picture=trained.picture,
         steps=trained.steps,
-        quantity=_quantity(trained),
+        quantity=_quantity(trained, answers[:, 0]),
         decision=trained.decision,
         total=predictor.total if isinstance(predictor, Forest) else Total(),
     )
@@ -170,7 +175,7 @@ def golden_rows(predictor: Forest | Linear, trained: Trained, *, rng: np.random.
     rows = [parts.test_rows[:GOLDEN_TEST_ROWS]]
     columns = []
     for position, feature in enumerate(trained.features):
-        thresholds = _thresholds(predictor, position)
+        thresholds = thresholds_of(predictor, position)
         edges = np.concatenate([thresholds, np.nextafter(thresholds, np.inf), thresholds.astype(np.float32)])
         values = edges if len(edges) else parts.train_rows[:, position]
         if feature.choices:
@@ -185,12 +190,12 @@ def golden_rows(predictor: Forest | Linear, trained: Trained, *, rng: np.random.
     return np.concatenate(rows)
 
 
-def _thresholds(predictor: Forest | Linear, position: int) -> NDArray[np.float64]:
-    """Return the thresholds of a feature; none of a model that has no trees."""
+def thresholds_of(predictor: Forest | Linear, position: int) -> NDArray[np.float64]:
+    """Return the thresholds of a feature that a value can lie on, ascending; none of a model that has no trees."""
     if isinstance(predictor, Linear):
         return np.empty(0)
     thresholds = predictor.threshold[predictor.feature == position]
-    return np.unique(thresholds[np.isfinite(thresholds)])
+    return np.unique(thresholds[np.abs(thresholds) < LARGEST])
 
 
 def _predictor(trained: Trained) -> Forest | Linear:
@@ -222,10 +227,10 @@ def _others(feature: Feature, estimator: Any) -> list[float]:
     return [UNKNOWN, *no_value] if isinstance(estimator, SessionModel) else [math.nan]
 
 
-def _quantity(trained: Trained) -> Quantity | None:
-    if trained.interval is None:
+def _quantity(trained: Trained, answers: NDArray[np.float64]) -> Quantity | None:
+    if trained.target.labels:
         return None
-    values = trained.split.train_outcomes
+    values = answers if trained.report is None else trained.split.train_outcomes
     quantiles = np.quantile(values, np.linspace(0, 1, 11))
     return Quantity(
         low=float(values.min()), high=float(values.max()), quantiles=tuple(quantiles.tolist()),

@@ -166,7 +166,8 @@ def description_of(feature: TrainedFeature) -> str:
         more = ", …" if len(feature.choices) > SHOWN_CHOICES else ""
         return f"{feature.title}: {', '.join(feature.choices[:SHOWN_CHOICES])}{more} in the training data{missing}"
     unit = f" in {feature.unit}" if feature.unit else ""
-    return f"{feature.title}{unit}; {feature.low:g} to {feature.high:g} in the training data{missing}"
+    span = f"; {feature.low:g} to {feature.high:g} in the training data" if feature.has_range else ""
+    return f"{feature.title}{unit}{span}{missing}"
 
 
 def read_operation(operation: str, summary: str, schema: str) -> Json:

@@ -15,7 +15,7 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.scored import Part
 from web.api.description import table_of
-from web.api.scoring import Scoring, Uploads, encoded, encoding_in, marks_in, unusable
+from web.api.scoring import Scoring, Uploads, check_names, encoded, encoding_in, marks_in, unusable
 from web.api.stream import upgrade_required
 from web.api.upload import Body, too_large
 from web.api.uploaded_file import UploadedFile
@@ -52,6 +52,7 @@ class Score:
         service = service_of(scope)
         file = UploadedFile(scope, body)
         query = query_of(scope)
+        check_names(query, "decimal", "thousands", "encoding")
         scoring = Scoring(
             service.model, self._uploads, service.metrics.score,
             marks=marks_in(query), encoding=encoding_in(query, file.charset),

@@ -28,7 +28,7 @@ from ml.tables.dataset import MAX_TEXT
 from ml.tables.encoding import encoding_named
 from ml.tables.layout import OtherAnswers, Place
 from web.api.messages import ErrorFrame, ListedRow, RowError, RowsFrame, ValueSummary
-from web.api.scoring import Scoring, Uploads, encoded, encoding_in, marks_in, shown, unusable
+from web.api.scoring import Scoring, Uploads, check_names, encoded, encoding_in, marks_in, shown, unusable
 from web.api.stream import announcement
 from web.metrics.channel import outcomes_of
 from web.problems import Problem, too_many
@@ -99,7 +99,7 @@ class _File:
         Raises:
             Problem: 413, the file is too large; 422, it is no table of the model's features; 409, the model now has
                 others; 429, there are too many frames; 400, a frame is of another kind, or resumes nothing, or the
-                query names marks or an encoding that there are not.
+                query has another parameter, or names marks or an encoding that there are not.
         """
         client = self._websocket.client
         address = client.host if client else ""
@@ -145,9 +145,13 @@ class _File:
     def _begin(self, model: Classifier, text: str | None) -> Scoring:
         resume = _resume_of(text) if text else None
         self._least_sure = _LeastSure(len(model.labels))
+        query = self._query
+        check_names(query, "decimal", "thousands", "encoding", "strict")
+        if (strict := query.get("strict", "0")) not in ("0", "1"):
+            raise Problem(400, f"strict is 0 or 1, not {shown(strict[:80])!r}")
         return Scoring(
             model, self._uploads, self._service.metrics.score,
-            strict=self._query.get("strict") == "1", marks=marks_in(self._query), encoding=encoding_in(self._query),
+            strict=strict == "1", marks=marks_in(query), encoding=encoding_in(query),
             place=resume.place if resume else None, start=resume.read if resume else 0,
             found=resume.encoding if resume else "",
         )  # fmt: skip

@@ -243,6 +243,16 @@ class Scoring:
         return predictions
 
 
+def check_names(query: Mapping[str, str], *known: str) -> None:
+    """Refuse a query that has other parameters: one that is misspelt would change nothing.
+
+    Raises:
+        Problem: 400, naming the first one.
+    """
+    if other := next((name for name in query if name not in known), None):
+        raise Problem(400, f"parameter {shown(other[:80])!r} is not known; known are {', '.join(known)}")
+
+
 def marks_in(query: Mapping[str, str]) -> Marks | None:
     """Return the marks that a query names for the numbers of its table.
 

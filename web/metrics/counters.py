@@ -111,7 +111,8 @@ class Metrics:
         """Return the drift report over all processes."""
         self.flush()
         _, *others = self.counters.all()
-        return self._inputs.report(snapshot for one in others for snapshot in one.extras)
+        snapshots = (snapshot for one in others for snapshot in one.extras)
+        return self._inputs.report(snapshots, processes=1 + sum(one.pid is not None for one in others))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -31,7 +31,7 @@ LEAST_SAMPLES = 500
 STABLE_BELOW = 0.1
 MODERATE_BELOW = 0.25
 
-Verdict = Literal["too few samples", "stable", "moderate", "shifted"]
+Verdict = Literal["too few samples", "stable", "moderate", "shifted", "no training data"]
 
 
 class FeatureDrift(msgspec.Struct, frozen=True):
@@ -63,13 +63,17 @@ class DriftReport(msgspec.Struct, frozen=True):
     """The inputs of a model against its training data.
 
     Attributes:
+        processes: the number of processes whose inputs these are: those of this service alone. Another replica of it,
+            behind the same proxy, has a report of its own.
         samples: the number of samples in the shares, faded: a sample as old as the half-life counts half.
         least_samples: the number of samples below which there is no index.
         by_chance: the approximate index of as many samples without any drift.
+        features: none of a model of which no training rows are known: its samples are not counted.
     """
 
     model: str
     version: str
+    processes: int
     samples: float
     least_samples: int
     half_life_s: float
@@ -78,8 +82,12 @@ class DriftReport(msgspec.Struct, frozen=True):
     features: tuple[FeatureDrift, ...]
 
 
-def report(card: Card, counts: Counts) -> DriftReport:
-    """Return the drift report of counts."""
+def report(card: Card, counts: Counts, *, processes: int = 1) -> DriftReport:
+    """Return the drift report of counts, which come from so many processes."""
+    if card.report is None:
+        return DriftReport(
+            card.name, counts.version, processes, 0.0, LEAST_SAMPLES, counts.half_life_s, None, "no training data", ()
+        )
     samples = float(counts.counts[0].sum())
     has_index = samples >= LEAST_SAMPLES
     features = tuple(
@@ -94,6 +102,7 @@ def report(card: Card, counts: Counts) -> DriftReport:
     return DriftReport(
         model=card.name,
         version=counts.version,
+        processes=processes,
         samples=round(samples, 1),
         least_samples=LEAST_SAMPLES,
         half_life_s=counts.half_life_s,

@@ -90,7 +90,10 @@ FAMILIES = (
         "Population stability index of recent inputs; absent below 500 samples", ("feature",),
     ),
     Family("model_input_recent_samples", "gauge", "Recent samples in the index; older ones count less"),
-    Family("service_processes", "gauge", "Server processes"),
+    Family(
+        "service_processes", "gauge",
+        "Server processes of this replica; all metrics here are of them, and of no other replica",
+    ),
     Family("process_cpu_seconds", "counter", "Processor time of all processes, including ended ones"),
     Family("process_resident_memory_bytes", "gauge", "Resident memory of all processes; shared pages count in each"),
     Family("process_virtual_memory_bytes", "gauge", "Virtual memory of all processes"),

@@ -56,7 +56,8 @@ class Inputs:
 
     def watch(self, model: Classifier, rows: NDArray[np.floating]) -> None:
         """Queue rows, shape (n, n_features), for comparison, if they are of the served model."""
-        if model is self.model:
+        # Without a report there are no training rows to compare with.
+        if model is self.model and model.card.report is not None:
             # A copy: it may be a view of something large.
             self._waiting.append(rows.astype(np.float32))
             self._n_waiting += len(rows)
@@ -85,13 +86,13 @@ class Inputs:
         """Return the counts for the reports of other processes."""
         return [] if self._counts is None else [snapshot(self._counts)]
 
-    def report(self, others: Iterable[bytes]) -> DriftReport:
-        """Return the drift report of this process and of the snapshots of others."""
+    def report(self, others: Iterable[bytes], *, processes: int) -> DriftReport:
+        """Return the drift report of this process and of the snapshots of others: of so many processes in all."""
         assert self.model is not None
         counts = self._new_counts(self.model)
         for other in (*self.snapshots(), *others):
             counts.merge(other)
-        return drift.report(self.model.card, counts)
+        return drift.report(self.model.card, counts, processes=processes)
 
     def _new_counts(self, model: Classifier) -> Counts:
         return Counts(model.version, model.features, half_life_s=self._half_life_s)

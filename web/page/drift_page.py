@@ -24,6 +24,7 @@ _HEADLINES: dict[Verdict, str] = {
     "stable": "The inputs match the training data.",
     "moderate": "The inputs have shifted moderately.",
     "shifted": "The inputs have shifted.",
+    "no training data": "There is nothing to compare with.",
 }
 _BAR_WIDTH = 8
 _HEIGHT = 32
@@ -84,9 +85,14 @@ def example_page(model: Classifier) -> str:
 
 def view(report: DriftReport) -> DriftView:
     """Return the view of a report."""
-    basis = f"{report.samples:,.0f} samples; a sample of {_shown_time(report.half_life_s)} ago counts half."
+    processes = "1 process" if report.processes == 1 else f"{report.processes} processes"
+    basis = (
+        f"{report.samples:,.0f} samples of {processes}; a sample of {_shown_time(report.half_life_s)} ago counts half."
+    )
     if report.verdict == "too few samples":
         basis += f" The index needs at least {report.least_samples:,} samples."
+    if report.verdict == "no training data":
+        basis = "No training rows are known of this model: its file was imported without a table."
     by_chance = (
         "" if report.by_chance is None else f"Without drift, the index is about {report.by_chance:.3f} by chance."
     )

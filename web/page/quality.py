@@ -109,8 +109,7 @@ def quantity_quality(card: Card, report: QuantityReport, scale: QuantityScale, l
         ),
     )
     yield Fact(_("Root mean squared error"), scale.text(report.root_mean_squared_error))
-    if card.quantity is not None:
-        interval = card.quantity.interval
+    if card.quantity is not None and (interval := card.quantity.interval):
         shown = {
             "share": percent(interval.coverage),
             "rows": number(interval.rows),
