@@ -52,7 +52,7 @@ class Score:
         service = service_of(scope)
         file = UploadedFile(scope, body)
         query = query_of(scope)
-        check_names(query, "decimal", "thousands", "encoding")
+        check_names(query, "decimal", "thousands", "encoding", "lang")  # the page in Spanish sends that
         scoring = Scoring(
             service.model, self._uploads, service.metrics.score,
             marks=marks_in(query), encoding=encoding_in(query, file.charset),
