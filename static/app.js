@@ -111,6 +111,14 @@ for (const select of selects) {
 
 goal?.addEventListener("input", changed);
 
+function enter(row) {
+  step();
+  for (const [index, field] of fields.entries()) field.paste(row[index]);
+  changed();
+}
+
+form.addEventListener("row", ({ detail }) => enter(detail)); // of a file
+
 // A pasted row fills all fields, or none: what may be read in two ways is refused.
 function paste(event) {
   const labels = Array.from(document.querySelectorAll(".reserve .headline:not(.quantity) strong"), ({ textContent }) => textContent);
@@ -118,9 +126,7 @@ function paste(event) {
   try {
     const values = rowIn(event.clipboardData.getData("text"), fields, labels);
     if (!values) return;
-    step();
-    for (const [index, field] of fields.entries()) field.paste(values[index]);
-    changed();
+    enter(values);
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     showRefusal(event.target, error);

@@ -38,6 +38,11 @@ class Field {
     return this.control.defaultValue;
   }
 
+  // As the service reads it: a number, or the place among the choices; NaN for anything else.
+  get position() {
+    return this.positionOf(this.text);
+  }
+
   get isGap() {
     return this.gap !== undefined && this.text.trim() === this.gap;
   }
@@ -109,9 +114,8 @@ class Field {
 }
 
 class NumberField extends Field {
-  // As the service reads it; NaN for anything else.
-  get position() {
-    return numberIn(this.text, this.format);
+  positionOf(text) {
+    return numberIn(text, this.format);
   }
 
   // The ends of the training range.
@@ -160,8 +164,8 @@ class NumberField extends Field {
 }
 
 class ChoiceField extends Field {
-  get position() {
-    const position = this.choices.indexOf(this.text.trim());
+  positionOf(text) {
+    const position = this.choices.indexOf(text.trim().normalize("NFC"));
     return position < 0 ? NaN : position;
   }
 

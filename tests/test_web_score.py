@@ -208,6 +208,18 @@ def test_the_file_may_be_a_field_without_a_name(client: TestClient, model: Class
     assert response.headers["content-disposition"] == 'attachment; filename="predictions.csv"'
 
 
+def test_the_template_can_be_sent_as_it_comes(client: TestClient) -> None:
+    template = client.get("/template.csv")
+    answer = client.post("/score", content=template.content, headers=CSV)
+
+    header, row = answer.text.removeprefix("\ufeff").splitlines()
+    assert (answer.status_code, template.headers["content-type"]) == (200, "text/csv; charset=utf-8")
+    assert template.headers["content-disposition"] == 'attachment; filename="iris-template.csv"'
+    assert template.content.startswith("\ufeffsepal length (cm),".encode()), "the mark of UTF-8, for spreadsheets"
+    assert header.startswith("sepal length (cm),")
+    assert row.startswith("5.7,2.9,4.2,1.3,versicolor,0.0,1.0,0.0,")
+
+
 NAMES = {
     "rows.csv": 'filename="rows-predictions.csv"',
     "": 'filename="predictions.csv"',
@@ -223,14 +235,14 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_the_answer_is_named_after_the_file(name: str) -> None:
-    assert disposition_of(name) == f"attachment; {NAMES[name]}"
+    assert disposition_of(name, "predictions") == f"attachment; {NAMES[name]}"
 
 
 @given(st.text(max_size=200))
 def test_no_name_can_add_to_the_header(name: str) -> None:
     pattern = r"attachment; filename=\"[ -!#-\[\]-~]+\"(; filename\*=UTF-8''[A-Za-z0-9%._~-]+)?"
 
-    assert re.fullmatch(pattern, disposition_of(name))
+    assert re.fullmatch(pattern, disposition_of(name, "predictions"))
 
 
 # --- what is refused

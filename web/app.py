@@ -23,7 +23,7 @@ from ml.model.classifier import Classifier
 from web import errors, models
 from web.api import health, stream
 from web.api.encoder import encoder_of
-from web.api.score import Score
+from web.api.score import Score, template
 from web.api.score_stream import ScoreStream
 from web.api.scoring import Uploads
 from web.api.stream import OpenStreams, StreamEndpoint
@@ -143,6 +143,7 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/code", snippet_panel.code, middleware=[compressed]),
         Route("/score", Score(uploads), methods=["GET", "POST"]),
         WebSocketRoute("/score", ScoreStream(uploads)),
+        Route("/template.csv", template),
         Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
         Route("/docs", docs.docs, middleware=[compressed]),
         Route("/favicon.ico", pages.favicon),

@@ -8,6 +8,7 @@ from typing import Any
 from ml.model.card import TrainedFeature
 from ml.model.values import no_value_text, no_value_texts, typed_gaps
 from ml.tables.numbers import LARGEST, shown_number
+from ml.tables.written import RowWriter
 from web.api.messages import Value
 
 Json = dict[str, Any]
@@ -91,7 +92,18 @@ def text_of(feature: TrainedFeature, value: float) -> str:
     shown = feature.shown(value)
     if shown is None:
         return no_value_text(feature)
-    return shown if isinstance(shown, str) else shown_number(shown)
+    if isinstance(shown, str):
+        return shown
+    # Between thousands, a point is no decimal mark.
+    return shown_number(shown).replace(".", feature.decimal if feature.thousands == "." else ".")
+
+
+def table_of(features: Sequence[TrainedFeature]) -> str:
+    """Return a table as a CSV file: the columns of the features, named as in training, and a row with the example."""
+    writer = RowWriter(",", guarded=True)
+    header = [feature.header or feature.key for feature in features]
+    rows = [header, [text_of(feature, feature.example) for feature in features]]
+    return "".join(f"{writer.row(cells)}\r\n" for cells in rows)
 
 
 def value_of(feature: TrainedFeature) -> Json:

@@ -11,8 +11,7 @@ from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import Note
 from ml.score import score
-from ml.tables.written import RowWriter
-from web.api.description import Json, example_of, text_of
+from web.api.description import Json, example_of, table_of
 from web.api.encoder import encoder_of
 
 
@@ -43,17 +42,10 @@ def frames_of(model: Classifier) -> dict[str, Json]:
     return {"request": {"id": 1, "sample": sample}, "reply": msgspec.json.decode(reply)}
 
 
-def table_of(model: Classifier) -> str:
-    """Return a table of one row."""
-    writer = RowWriter(",", guarded=False)
-    row = [text_of(feature, feature.example) for feature in model.features]
-    return "".join(f"{writer.row(cells)}\n" for cells in ([*model.validator.keys], row))
-
-
 def scored_table_of(model: Classifier) -> str:
     """Return the same table with its prediction."""
     sink = io.StringIO(newline="")
-    score(model, io.StringIO(table_of(model), newline=""), sink, on_bad=lambda _bad: None, guarded=True)
+    score(model, io.StringIO(table_of(model.features), newline=""), sink, on_bad=lambda _bad: None, guarded=True)
     return sink.getvalue()
 
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ml.model.classifier import Classifier
 from ml.tables.layout import added_columns
 from web.api import examples, explain
 from web.api.components import PAGE, PROBLEM
-from web.api.description import N_, Json, example_of, json_content, read_operation, ref, response, typed_value_of
+from web.api.description import (
+    N_,
+    Json,
+    example_of,
+    json_content,
+    read_operation,
+    ref,
+    response,
+    table_of,
+    typed_value_of,
+)
 from web.api.messages import SUBPROTOCOL
 from web.api.uploaded_file import EXCEL
 from web.settings import Settings
@@ -27,6 +39,7 @@ def paths(model: Classifier, settings: Settings) -> Json:
         "/index": {"get": _page("index", model)},
         "/result": {"get": _result_page(), "post": _result(model, settings)},
         "/score": {"post": _score(model, settings), "get": _score_stream()},
+        "/template.csv": {"get": _template()},
         "/stream": {"get": _stream(model)},
         **_health(),
         "/metrics": {"get": _metrics()},
@@ -158,12 +171,17 @@ def _score(model: Classifier, settings: Settings) -> Json:
             "required": True,
             "content": {
                 "multipart/form-data": {"schema": form | {"required": ["file"]}},
-                "text/csv": _TEXT | {"example": examples.table_of(model)},
+                "text/csv": _TEXT | {"example": table_of(model.features)},
                 EXCEL.decode(): {"schema": {"type": "string", "format": "binary"}},
             },
         },
         "responses": _scored(model, settings),
     }
+
+
+def _template() -> Json:
+    content = response("A header with the names of the features, and a row with the example.", {"text/csv": _TEXT})
+    return {"operationId": "template", "summary": "A table to fill in", "parameters": [], "responses": {"200": content}}
 
 
 def _scored(model: Classifier, settings: Settings) -> Json:
@@ -182,7 +200,6 @@ def _scored(model: Classifier, settings: Settings) -> Json:
 
 def _stream(model: Classifier) -> Json:
     frames = [ref(name) for name in ("ModelFrame", "PredictionFrame", "PredictionsFrame", "ErrorFrame")]
-    exchanged = json_content("PredictionFrame", **examples.frames_of(model))["application/json"]
     return {
         "operationId": "stream",
         "summary": N_("Stream samples over a websocket"),
@@ -192,13 +209,7 @@ def _stream(model: Classifier) -> Json:
             "An ErrorFrame of status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. "
             f"The subprotocol {SUBPROTOCOL} is confirmed if offered."
         ),
-        "responses": {
-            "101": {
-                "description": "The websocket is open.",
-                "content": {"application/json": exchanged | {"schema": {"anyOf": frames}}},
-            },
-            "426": response("Asked for without a websocket.", PROBLEM | PAGE),
-        },
+        "responses": _opened(*frames, exchanged=examples.frames_of(model)),
     }
 
 
@@ -235,13 +246,17 @@ def _score_stream() -> Json:
             "answer ends the file."
         ),
         "parameters": [*_table_options(), _option("strict", "1")],
-        "responses": {
-            "101": {
-                "description": "The websocket is open.",
-                "content": {"application/json": {"schema": {"anyOf": frames}}},
-            },
-            "426": response("Asked for without a websocket.", PROBLEM | PAGE),
-        },
+        "responses": _opened(*frames),
+    }
+
+
+def _opened(*frames: Json, exchanged: Mapping[str, Json] | None = None) -> Json:
+    """Return the responses of a websocket, whose server sends these frames."""
+    content = json_content("PredictionFrame", **exchanged or {})
+    content["application/json"]["schema"] = {"anyOf": [*frames]}
+    return {
+        "101": {"description": "The websocket is open.", "content": content},
+        "426": response("Asked for without a websocket.", PROBLEM | PAGE),
     }
 
 

@@ -8,11 +8,13 @@ from contextlib import closing, suppress
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.scored import Part
+from web.api.description import table_of
 from web.api.scoring import Scoring, Uploads, check_names, encoded, encoding_in, marks_in, unusable
 from web.api.stream import upgrade_required
 from web.api.upload import Body, too_large
@@ -50,7 +52,7 @@ class Score:
         service = service_of(scope)
         file = UploadedFile(scope, body)
         query = query_of(scope)
-        check_names(query, "decimal", "thousands", "encoding")
+        check_names(query, "decimal", "thousands", "encoding", "lang")  # the page in Spanish sends that
         scoring = Scoring(
             service.model, self._uploads, service.metrics.score,
             marks=marks_in(query), encoding=encoding_in(query, file.charset),
@@ -100,22 +102,31 @@ async def _break_off(scoring: Scoring, body: Body, problem: Problem) -> None:
     await body.send({"type": ABORT})
 
 
+async def template(request: Request) -> Response:
+    """GET /template.csv: a table to fill in, with the columns that the model needs and an example row."""
+    model = service_of(request.scope).model
+    # By the mark in front spreadsheets know UTF-8: without it they change letters such as those of °C.
+    content = "\ufeff" + table_of(model.features)
+    headers = {"content-disposition": disposition_of(model.name, "template"), "cache-control": "no-cache"}
+    return Response(content, media_type="text/csv", headers=headers)
+
+
 def _headers(name: str, model: Classifier) -> list[tuple[bytes, bytes]]:
     return [
         (b"content-type", b"text/csv; charset=utf-8; header=present"),
-        (b"content-disposition", disposition_of(name).encode()),
+        (b"content-disposition", disposition_of(name, "predictions").encode()),
         (b"cache-control", b"no-store"),
         (b"x-model-version", model.version.encode()),
         (b"x-accel-buffering", b"no"),  # nginx would hold the answer back
     ]
 
 
-def disposition_of(name: str) -> str:
-    """Return the header that names the answer to a file (RFC 6266); the name is what a client says, so anything."""
+def disposition_of(name: str, kind: str) -> str:
+    """Return the header that names a table of this kind (RFC 6266); its name may be anything: clients say it."""
     stem = name.replace("\\", "/").rsplit("/", 1)[-1]
     stem = "".join(character for character in stem if character.isprintable())
     stem = _NOT_IN_NAMES.sub("_", _ENDING.sub("", stem)).strip(" .")[:MAX_NAME_CHARACTERS]
-    named = f"{stem}-predictions.csv" if stem else "predictions.csv"
+    named = f"{stem}-{kind}.csv" if stem else f"{kind}.csv"
     ascii_name = named.encode("ascii", "replace").decode().replace("?", "_")
     extended = "" if named.isascii() else f"; filename*=UTF-8''{quote(named, safe='')}"
     return f'attachment; filename="{ascii_name}"{extended}'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
@@ -33,9 +33,6 @@ PIECE_CHARACTERS = 2**18
 # Cells that leave in one go: a thread keeps the interpreter while it reads their numbers, for a millisecond.
 PART_CELLS = 2**14
 _UTF_8 = (b"", b"utf-8", b"utf8", b"us-ascii")
-
-OnAnswers = Callable[[NDArray[np.float64], NDArray[Any]], object]
-"""Is called with rows that were answered, shape (n, n_features), and their outcomes (`web.metrics.channel`)."""
 
 
 class Uploads:
@@ -91,7 +88,6 @@ class Scoring:
             encoding that was found out.
         encoding: of text; empty finds it out.
         strict, marks: as for `Scorer`.
-        on_answers: is told each row that has an answer.
 
     Attributes:
         model: answers; another one may be put in its place, see `use`.
@@ -114,12 +110,10 @@ class Scoring:
         encoding: str = "",
         strict: bool = False,
         marks: Marks | None = None,
-        on_answers: OnAnswers = lambda _rows, _outcomes: None,
     ) -> None:
         self.model = model
         self._uploads = uploads
         self._channel = channel
-        self._on_answers = on_answers
         self._scorer = Scorer(
             model, max_cells=PART_CELLS, guarded=True, strict=strict, place=place, marks=marks, predict=self._predict
         )
@@ -237,7 +231,6 @@ class Scoring:
             for model, rows, outcomes, seconds in self._answered:
                 self._channel.model_time(seconds)
                 self._channel.many(model, rows, outcomes)
-                self._on_answers(rows, outcomes)
             self._answered.clear()
             for row in part.bad:
                 self._channel.errors(row.errors)
