@@ -302,6 +302,7 @@ def shown() -> tuple[Bracketing, list[str]]:
     words, quantity = mixed_model(is_quantity=False), mixed_model(is_quantity=True)
     stepped = msgspec.structs.replace(
         words.card,
+        libraries={"‹library›": "1"},
         steps=(Step(kind="fill_mean", features=("f4", "f5")), Step(kind="‹kind›", features=("f0",))),
         features=tuple(msgspec.structs.replace(one, is_closed=bool(one.choices)) for one in words.card.features),
     )

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from ml.errors import ModelFileError
+from ml.model.calibration import Calibration
 from ml.model.linear import Formula
 from ml.model.total import Total
 from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature, Shape, Target
@@ -79,7 +80,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="c
 
     Fractions are 0 to 1; `precision` and `recall` are in the order of the labels; `confusion[i][j]` counts test rows of
     label i that were predicted as label j; `baseline` is the accuracy of always predicting the most frequent label.
-    `train_rows` is None for a model that was fitted elsewhere.
+    `train_rows` is None for a model that was fitted elsewhere, `calibration` in files that say nothing about it.
     """
 
     train_rows: int | None
@@ -90,6 +91,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="c
     recall: tuple[float, ...]
     confusion: tuple[tuple[int, ...], ...]
     cross_validation: CrossValidation | None
+    calibration: Calibration | None = None
 
 
 class QuantityReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="quantity"):
@@ -250,6 +252,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             len(row) != n for row in report.confusion
         ):
             raise ModelFileError("the report does not have one entry for each label")
+        if report.calibration is not None and not report.calibration.is_possible(n):
+            raise ModelFileError("the calibration in the report has numbers that no test rows can give")
 
     def _check_picture(self) -> None:
         keys = {feature.key for feature in self.features}
