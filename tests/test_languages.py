@@ -250,6 +250,9 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
         pinned = [feature.high if not feature.choices else 0.0 for feature in model.features]
         pin = urlencode({f.key: field_text(f, value, to) for f, value in zip(model.features, pinned, strict=True)})
         yield fragments.explanation(row, pin=pin).decode()
+        tried = fragments.at("0.35")
+        prediction = tried.labelled(row, model.cuts.ranks_of(row), model.predict(row))
+        yield tried.answer(row, model.cuts.ranks_of(row), prediction, messages, axes=axes).decode()
     yield page(fragment, messages, (row, model.predict(row)))
     first, second, third, *_ = [*good, "‹other›", "‹other›"]
     wrong: list[dict[str, object]] = [

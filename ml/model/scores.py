@@ -7,6 +7,7 @@ bits, as another product does.
 
 from __future__ import annotations
 
+import copy
 import sys
 from typing import Literal
 
@@ -54,6 +55,12 @@ class Scores:
             "calibrated": self._calibrated,
             "posterior": _posterior,
         }[linear.link]
+
+    def labelled(self, labelling: Labelling) -> Scores:
+        """Return the same scores, whose answers have the labels that another labelling gives."""
+        other = copy.copy(self)
+        other._labelling = labelling
+        return other
 
     def sums(self, rows: Values) -> Values:
         """Return the scores, shape (n, n_sums), of rows, shape (n, n_features)."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from ml.model.card import Decision
 from ml.model.classifier import Classifier
 from web.page.answers import LIKELIEST, ORDERED_LABELS, Message
 from web.page.axes import Axes, default_axes
@@ -15,6 +16,7 @@ from web.page.fields import Group, fields_of, grouped
 from web.page.languages import Language, codes, language
 from web.page.quantities import Legend, Strip, quantity_scale
 from web.page.snippet_panel import CodeView
+from web.page.threshold import OPTION, ThresholdView, threshold_view
 from web.page.why import count_of
 from web.problems import ProblemDetails
 
@@ -83,6 +85,7 @@ class PageView:
     lang: str
     features: str
     quantity: QuantityPage | None
+    threshold: ThresholdView | None
     code: CodeView
 
 
@@ -116,8 +119,13 @@ def page_view(
     goal: str | None,
     address: str,
     code: CodeView,
+    what_if: Decision | None = None,
 ) -> PageView:
-    """Return the view of the page with `texts` in its fields, `messages` beside them, and `axes` on its map."""
+    """Return the view of the page with `texts` in its fields, `messages` beside them, and `axes` on its map.
+
+    Args:
+        what_if: another threshold than that of the model file.
+    """
     fields = fields_of(model.features, texts, messages, to)
     keys = {field.key for field in fields}
     chosen = {"map-x": model.features[axes[0]].key, "map-y": model.features[axes[1]].key} if axes else {}
@@ -128,6 +136,12 @@ def page_view(
     quantity = _quantity_page(model, goal, to)
     if quantity and quantity.goal not in (None, quantity.usual_goal):
         query["goal"] = goal or ""
+    threshold = None
+    if len(model.labels) == 2 and not any(feature.header == OPTION for feature in model.features):
+        reset = "./?" + urlencode({**query, "lang": lang} if lang else query)
+        threshold = threshold_view(model.card, what_if, reset, to)
+        if what_if:
+            query[OPTION] = threshold.value
     return PageView(
         name=model.name,
         question=_question(model, to),
@@ -159,6 +173,7 @@ def page_view(
         lang=lang,
         features=model.interface,
         quantity=quantity,
+        threshold=threshold,
         code=code,
     )
 
