@@ -124,6 +124,20 @@ class Scores:
         """Return the index of the label of each answer, shape (n,)."""
         return self._labelling.indices(answers, sums=sums)
 
+    def log_odds(self, sums: Values) -> Values:
+        """Return the log odds of each label, shape (n, n_labels), or quantities, shape (n, 1): smooth as scores are."""
+        if self._linear.link == "identity":
+            return sums
+        if self._linear.link == "expit":
+            return np.column_stack([-sums, sums])
+        if self._linear.link in ("softmax", "posterior"):
+            others = [np.delete(sums, label, axis=1) for label in range(self._n_labels)]
+            return np.column_stack([
+                sums[:, label] - np.logaddexp.reduce(other, axis=1) for label, other in enumerate(others)
+            ])  # fmt: skip
+        shares = np.clip(self.answers(sums), _EPS, 1 - _EPS)
+        return np.log(shares) - np.log1p(-shares)
+
     def _calibrated(self, sums: Values) -> Values:
         total = np.zeros((len(sums), self._n_labels))
         shares = expits(-(self._linear.calibration[:, 0] * sums + self._linear.calibration[:, 1]))

@@ -29,6 +29,7 @@ from web.page.model_card import card_view
 from web.page.picture import Picture
 from web.page.pinned import PinnedView, pinned_view, row_of
 from web.page.quantities import quantity_scale
+from web.page.smooth_map import SmoothMapper
 from web.page.snippet_panel import CodeView
 from web.page.strips import strips_of
 from web.page.templates import Outline, outline, render
@@ -223,6 +224,7 @@ class Fragments:
                 "_regions.html",
                 regions=drawn.regions,
                 borders=drawn.borders,
+                is_smooth=drawn.is_smooth,
             )
             names = self._render("_names.html", names=drawn.names, chosen=chosen, exact=drawn.exact)
             parts = self._maps[key] = (regions.encode(), names.encode())
@@ -248,7 +250,7 @@ class Fragments:
         return Fragments(self._model.deciding(decision), self._language, own=self)
 
     def _make_mapper(self, axes: tuple[int, int]) -> tuple[Mapper, Outline]:
-        mapper = Mapper(self._model, self._language, x=axes[0], y=axes[1], max_rows=self._max_rows)
+        mapper = SmoothMapper(self._model, self._language, x=axes[0], y=axes[1], max_rows=self._max_rows)
         return mapper, outline("_map.html", self._language, plot=mapper.plot)
 
     def _render(self, name: str, **context: object) -> str:
