@@ -199,6 +199,9 @@ def _class_lines(report: Report, labels: Sequence[str]) -> Iterator[str]:
     if report.cross_validation is not None:
         folds = report.cross_validation
         yield f"{f'{folds.folds}-fold':10} {folds.mean:.3f} ± {folds.deviation:.3f} cross-validated accuracy"
+    if (calibration := report.calibration) is not None:
+        area = "" if calibration.area is None else f", area under the ROC curve {calibration.area:.3f}"
+        yield f"brier      {calibration.brier:.4g} (0 is perfect){area}"
     width = max(map(len, labels))
     columns = [max(len(label), 5) for label in labels]
     yield ""

@@ -254,6 +254,9 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
             )
             yield fragment.decode()
         yield fragments.explanation(row, pin=pin).decode()
+        tried = fragments.at("0.35")
+        prediction = tried.labelled(row, model.cuts.ranks_of(row), model.predict(row))
+        yield tried.answer(row, model.cuts.ranks_of(row), prediction, messages, axes=axes).decode()
     yield page(fragment, messages, (row, model.predict(row)))
     first, second, third, *_ = [*good, "‹other›", "‹other›"]
     wrong: list[dict[str, object]] = [
@@ -336,6 +339,7 @@ def shown() -> tuple[Bracketing, list[str]]:
     words, quantity = mixed_model(is_quantity=False), mixed_model(is_quantity=True)
     stepped = msgspec.structs.replace(
         words.card,
+        libraries={"‹library›": "1"},
         steps=(Step(kind="fill_mean", features=("f4", "f5")), Step(kind="‹kind›", features=("f0",))),
         features=tuple(msgspec.structs.replace(one, is_closed=bool(one.choices)) for one in words.card.features),
     )

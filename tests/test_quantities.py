@@ -231,7 +231,7 @@ def test_the_card_says_how_good_it_is_and_how_the_interval_was_made(cars: Classi
 def test_the_card_draws_each_test_row_at_its_predicted_and_true_value(cars: Classifier) -> None:
     report = cars.card.report
     assert isinstance(report, QuantityReport)
-    picture = section_of(cars.card).one("svg", **{"class": "residuals"})
+    picture = section_of(cars.card).one("svg", **{"class": "plot residuals"})
 
     points = re.findall(r"(\d+) (\d+)", picture.one("path", **{"class": "points"}).attributes["d"])
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from ml.errors import ModelFileError, shown
+from ml.model.calibration import Calibration
 from ml.model.linear import Formula
 from ml.model.quantity import Quantity
 from ml.model.total import Total
@@ -89,7 +90,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="c
 
     Fractions are 0 to 1; `precision` and `recall` are in the order of the labels; `confusion[i][j]` counts test rows of
     label i that were predicted as label j; `baseline` is the accuracy of always predicting the most frequent label.
-    `train_rows` is None for a model that was fitted elsewhere.
+    `train_rows` is None for a model that was fitted elsewhere, `calibration` in files that say nothing about it.
     """
 
     train_rows: Count | None
@@ -100,6 +101,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="c
     recall: tuple[Fraction, ...]
     confusion: tuple[tuple[Count, ...], ...]
     cross_validation: CrossValidation | None
+    calibration: Calibration | None = None
 
 
 class QuantityReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="quantity"):
@@ -235,6 +237,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             len(row) != n for row in report.confusion
         ):
             raise ModelFileError("the report does not have one entry for each label")
+        if report.calibration is not None and not report.calibration.is_possible(n):
+            raise ModelFileError("the calibration in the report has numbers that no test rows can give")
 
     def _check_picture(self) -> None:
         keys = {feature.key for feature in self.features}

@@ -7,6 +7,7 @@ bits, as another product does.
 
 from __future__ import annotations
 
+import copy
 import sys
 from typing import Literal
 
@@ -54,6 +55,12 @@ class Scores:
             "calibrated": self._calibrated,
             "posterior": _posterior,
         }[linear.link]
+
+    def labelled(self, labelling: Labelling) -> Scores:
+        """Return the same scores, whose answers have the labels that another labelling gives."""
+        other = copy.copy(self)
+        other._labelling = labelling
+        return other
 
     def sums(self, rows: Values) -> Values:
         """Return the scores, shape (n, n_sums), of rows, shape (n, n_features)."""
@@ -116,6 +123,20 @@ class Scores:
     def indices(self, sums: Values, answers: Values) -> NDArray[np.intp]:
         """Return the index of the label of each answer, shape (n,)."""
         return self._labelling.indices(answers, sums=sums)
+
+    def log_odds(self, sums: Values) -> Values:
+        """Return the log odds of each label, shape (n, n_labels), or quantities, shape (n, 1): smooth as scores are."""
+        if self._linear.link == "identity":
+            return sums
+        if self._linear.link == "expit":
+            return np.column_stack([-sums, sums])
+        if self._linear.link in ("softmax", "posterior"):
+            others = [np.delete(sums, label, axis=1) for label in range(self._n_labels)]
+            return np.column_stack([
+                sums[:, label] - np.logaddexp.reduce(other, axis=1) for label, other in enumerate(others)
+            ])  # fmt: skip
+        shares = np.clip(self.answers(sums), _EPS, 1 - _EPS)
+        return np.log(shares) - np.log1p(-shares)
 
     def _calibrated(self, sums: Values) -> Values:
         total = np.zeros((len(sums), self._n_labels))

@@ -18,7 +18,7 @@ from ml.errors import ModelFileError, TrainingError
 from ml.estimators.boosted import LIBRARIES, unwrapped
 from ml.estimators.session import SessionModel, predictor_from
 from ml.model import classifier, modelfile
-from ml.model.card import Card, CrossValidation, TrainedFeature
+from ml.model.card import Card, CrossValidation, QuantityReport, Report, TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.design import Design
 from ml.model.evaluators import compile_predictor, inputs_of
@@ -33,7 +33,7 @@ from ml.tables.numbers import LARGEST
 from ml.training import history
 from ml.training.fitting import Progress, Trained, silent
 from ml.training.importance import importance
-from ml.training.measuring import answers_of
+from ml.training.measuring import answers_of, calibration_of
 
 REFERENCE_ROWS = 300
 GOLDEN_TEST_ROWS = 100
@@ -71,7 +71,6 @@ def model_of(
     chosen = np.sort(rng.permutation(len(trained.split.train_rows))[: REFERENCE_ROWS if keep_samples else 0])
     answers = outputs_of(trained.estimator, rows, singly=isinstance(predictor, Linear))
     sums = _sums(predictor, rows, trained)
-    report = trained.report
     card = Card(
         name=trained.name,
         source=trained.source,
@@ -79,7 +78,7 @@ def model_of(
         trees=predictor.n_trees if isinstance(predictor, Forest) else 0,
         features=features or _trained_features(trained, progress),
         target=trained.target,
-        report=report and msgspec.structs.replace(report, cross_validation=cross_validation),
+        report=_report(trained, cross_validation),
         recipe=trained.recipe,
         libraries={**libraries, "numpy": np.__version__},
         data_digest=trained.data_digest,
@@ -135,12 +134,13 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
 
 
 def _fitted_by(estimator: Any) -> FittedBy:
-    """Return the kind of what is behind the steps of a fitted estimator, as its own library has it, and the library."""
+    """Return the kind of what is behind the steps of a fitted estimator, as its library has it, and the libraries."""
     final = type(unwrapped(getattr(estimator, "final", estimator)))
     library = final.__module__.partition(".")[0]
-    if library in LIBRARIES:
-        return final.__name__, {library: sys.modules[library].__version__}
-    return final.__name__, {"scikit-learn": version("scikit-learn")}
+    libraries = {library: sys.modules[library].__version__} if library in LIBRARIES else {}
+    if not libraries or (isinstance(estimator, SessionModel) and estimator.steps()):
+        libraries["scikit-learn"] = version("scikit-learn")
+    return final.__name__, libraries
 
 
 def outputs_of(estimator: Any, rows: NDArray[np.float64], *, singly: bool = False) -> NDArray[np.float64]:
@@ -225,6 +225,18 @@ def _others(feature: Feature, estimator: Any) -> list[float]:
         return no_value
     # An estimator that was fitted here knows no difference between both.
     return [UNKNOWN, *no_value] if isinstance(estimator, SessionModel) else [math.nan]
+
+
+def _report(trained: Trained, cross_validation: CrossValidation | None) -> Report | QuantityReport | None:
+    """Return the report with what only the finished estimator tells."""
+    if trained.report is None:
+        return None
+    report = msgspec.structs.replace(trained.report, cross_validation=cross_validation)
+    if isinstance(report, QuantityReport):
+        return report
+    shares = outputs_of(trained.estimator, trained.split.test_rows)
+    found = calibration_of(shares, trained.split.test_classes, trained.labelling)
+    return msgspec.structs.replace(report, calibration=found)
 
 
 def _quantity(trained: Trained, answers: NDArray[np.float64]) -> Quantity | None:

@@ -62,7 +62,7 @@ class PredictionView:
     `title` is the answer in a few words, as the title of the page has it.
     `guess` says how many values the model has not seen the like of; it is empty for an answer that is none. `others`
     and `rest` are the number of labels without a bar, as words, and their share; `decision`
-    says how the label follows from the probabilities; it is empty for the most probable label.
+    says how the label follows from the probabilities, empty for the most probable label, and `cost` what that costs.
     """
 
     state: Literal["answer", "incomplete", "invalid"]
@@ -76,6 +76,7 @@ class PredictionView:
     quantity: QuantityView | None = None
     guess: str = ""
     decision: str = ""
+    cost: str = ""
     messages: Sequence[Message] = ()
     waiting_for: str = ""
 
@@ -88,9 +89,20 @@ def answer_text(prediction: Prediction, scale: QuantityScale | None, to: Languag
 
 
 def answer_view(
-    prediction: Prediction, card: Card, messages: Sequence[Message], to: Language, *, pinned: Prediction | None = None
+    prediction: Prediction,
+    card: Card,
+    messages: Sequence[Message],
+    to: Language,
+    *,
+    pinned: Prediction | None = None,
+    decision: str = "",
+    cost: str = "",
 ) -> PredictionView:
-    """Return the view of a label with its probabilities, and with those of a pinned sample."""
+    """Return the view of a label with its probabilities, and with those of a pinned sample.
+
+    Args:
+        decision, cost: see `PredictionView`.
+    """
     bars = [
         Bar(label, repr(share), to.percent(share), mark_of(index), hue_of(index), chosen=index == prediction.index)
         for index, (label, share) in enumerate(zip(card.labels, prediction.probabilities, strict=True))
@@ -108,7 +120,8 @@ def answer_view(
         bars[prediction.index].percent,
         bars,
         guess=_guess(messages, to),
-        decision=decision_text(card.decision, to) if card.decision else "",
+        decision=decision,
+        cost=cost,
         messages=messages,
     )
     if len(bars) <= ORDERED_LABELS:

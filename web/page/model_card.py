@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from ml.model.card import Card, QuantityReport, Recipe, Report, TrainedFeature
 from ml.tables.headers import listed
 from web.page.answers import decision_text
+from web.page.calibration import CalibrationView, CurveView, calibration_view, curve_view, share_ticks
 from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mistakes_of
 from web.page.languages import NO_BREAK, Language, with_unit
 from web.page.quality import Fact, Scale, accuracy_interval, accuracy_scale, class_quality, quantity_quality
 from web.page.quantities import QuantityScale, quantity_scale
 from web.page.residuals import Residuals, residuals_of
-from web.page.steps import steps_of
+from web.page.steps import method_of, steps_of
 
 # Names of more classes than this do not fit above their columns side by side.
 SIDE_BY_SIDE = 5
@@ -54,9 +55,12 @@ class CardView:
         classes: the confusion matrix; empty where there are too many classes for it.
         upright: whether the names above its columns are vertical.
         mistakes: the most frequent ones, where there is no matrix.
+        calibration, curve: its probabilities and thresholds as pictures, if they can be drawn.
+        ticks: of both sides of these pictures.
         features: the most important first.
         more: the number of features without a row.
         origin: facts about its training.
+        steps: sentences about a pipeline's steps, and its estimator; empty without a pipeline.
         limits: sentences about the limits of its use.
     """
 
@@ -67,11 +71,15 @@ class CardView:
     classes: Sequence[ClassRow]
     upright: bool
     mistakes: Sequence[Mistake]
+    calibration: CalibrationView | None
+    curve: CurveView | None
+    ticks: tuple[Sequence[tuple[int, str]], Sequence[tuple[int, str]]]
     features: Sequence[FeatureRow]
     has_limits: bool
     has_importance: bool
     more: int
     origin: Sequence[Fact]
+    steps: Sequence[str]
     limits: Sequence[str]
 
 
@@ -89,11 +97,15 @@ def card_view(card: Card, version: str, language: Language) -> CardView:
         classes=classes_of(classes, card.labels, language) if classes and has_matrix else (),
         upright=len(card.labels) > SIDE_BY_SIDE,
         mistakes=() if has_matrix or not classes else mistakes_of(classes, card.labels, language),
+        calibration=calibration_view(card, language),
+        curve=curve_view(card, language),
+        ticks=share_ticks(language),
         features=_features(ranked[:FEATURE_ROWS], language),
         has_limits=any(feature.minimum is not None or feature.maximum is not None for feature in ranked),
         has_importance=report is not None,
         more=max(0, len(ranked) - FEATURE_ROWS),
         origin=list(_origin(card, version, language)),
+        steps=list(steps_of(card, language)),
         limits=list(_limits(card, language)),
     )
 
@@ -170,15 +182,12 @@ def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
             yield Fact(_("Rows"), _("%(train)s for training, %(test)s for testing", train=number(train), test=test))
     if card.data_digest:
         yield Fact(_("Digest of the data"), f"SHA-256 {card.data_digest[:DIGEST_CHARACTERS]}…")
-    trees = language.ngettext("%(count)s tree", "%(count)s trees", card.trees)
-    yield Fact(_("Method"), f"{card.estimator}, {trees}" if card.trees else card.estimator)
+    yield Fact(_("Method"), method_of(card, language))
     yield Fact(_("Agreement with the library"), _agreement(card, language))
     if card.decision:
         yield Fact(_("Decision"), decision_text(card.decision, language))
     if card.recipe:
         yield Fact(_("Parameters"), ", ".join(_recipe(card.recipe, language)))
-    if card.steps:
-        yield Fact(_("Steps before it"), "; ".join(steps_of(card, language)))
     if card.libraries:
         yield Fact(_("Libraries"), ", ".join(f"{name} {release}" for name, release in card.libraries.items()))
     yield Fact(_("Version"), version)

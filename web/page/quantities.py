@@ -76,6 +76,7 @@ class QuantityScale:
 
     Attributes:
         goal: a round value that some training rows reach and most do not, to ask for at first.
+        breaks: the values between its levels, ascending.
     """
 
     def __init__(self, quantity: Quantity, target: Target, report: QuantityReport | None, language: Language) -> None:
@@ -87,7 +88,7 @@ class QuantityScale:
         if not 0 < error < math.inf:
             error = span / 1000 or abs(quantity.high) / 1000 or 1.0
         self._decimals = min(max(ERROR_DIGITS - 1 - math.floor(math.log10(error)), -15), 15)
-        self._breaks = _breaks(quantity)
+        self.breaks = _breaks(quantity)
         self.goal = round(_quantile(quantity, 0.7), self._decimals - 1) + 0.0
 
     def read(self, typed: str) -> float | None:
@@ -115,7 +116,7 @@ class QuantityScale:
 
     def levels(self, values: NDArray[np.float64]) -> NDArray[np.intp]:
         """Return the level of each value, same shape: 0 for the lowest."""
-        return np.searchsorted(self._breaks, values, side="right")
+        return np.searchsorted(self.breaks, values, side="right")
 
     def levels_of(self, values: Sequence[float]) -> list[int]:
         """Return the level of each value."""
@@ -124,7 +125,7 @@ class QuantityScale:
 
     def tone(self, level: int) -> int:
         """Return the shade of a level."""
-        return round(level * (SHADES - 1) / max(1, len(self._breaks)))
+        return round(level * (SHADES - 1) / max(1, len(self.breaks)))
 
     def position(self, value: float) -> float:
         """Return the position of a value on the strip; those outside the training span are beyond its ends."""
@@ -137,7 +138,7 @@ class QuantityScale:
         """Return the strip without a value on it."""
         quantity = self._quantity
         return Strip(
-            self._shades([self.position(end) for end in (quantity.low, *self._breaks, quantity.high)]),
+            self._shades([self.position(end) for end in (quantity.low, *self.breaks, quantity.high)]),
             self.number(quantity.low),
             self.text(quantity.high),
             "".join(f"M{self.position(value):.1f} 0v6" for value in quantity.quantiles[1:-1]),
@@ -145,9 +146,9 @@ class QuantityScale:
 
     def legend(self) -> Legend:
         """Return the legend of the color scale."""
-        count = len(self._breaks) + 1
+        count = len(self.breaks) + 1
         ends = [STRIP_WIDTH * end / count for end in range(count + 1)]
-        texts = [self._language.grouped(shown_number(value)) for value in self._breaks]
+        texts = [self._language.grouped(shown_number(value)) for value in self.breaks]
         return Legend(self._shades(ends), [(f"{x:.1f}", text) for x, text in zip(ends[1:], texts, strict=False)])
 
     def _shades(self, ends: Sequence[float]) -> Sequence[Shade]:

@@ -19,13 +19,12 @@ LEFT, TOP, SIDE = 52, 4, 240
 class Residuals:
     """A point for each test row, on the line where its prediction is right, and the band of the interval around it.
 
-    `points` and `band` are paths; ticks are positions and texts, the same on both sides.
+    `points` and `band` are paths; `ticks` are positions and texts, across and up.
     """
 
     points: str
     band: str
-    across: Sequence[tuple[int, str]]
-    up: Sequence[tuple[int, str]]
+    ticks: tuple[Sequence[tuple[int, str]], Sequence[tuple[int, str]]]
     rows: str
 
 
@@ -45,8 +44,10 @@ def residuals_of(card: Card, language: Language) -> Residuals | None:
     return Residuals(
         points="M" + " ".join(f"{across} {up}" for across, up in points),
         band=_band(below / (high - low), above / (high - low)),
-        across=[(x.position(tick) or LEFT, text) for tick, text in ticks],
-        up=[(y.position(tick) or TOP, text) for tick, text in ticks],
+        ticks=(
+            [(x.position(tick) or LEFT, text) for tick, text in ticks],
+            [(y.position(tick) or TOP, text) for tick, text in ticks],
+        ),
         rows=language.number(len(report.residuals)),
     )
 

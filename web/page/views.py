@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from ml.model.card import Decision
 from ml.model.classifier import Classifier
 from web.page.answers import LIKELIEST, ORDERED_LABELS, Message
 from web.page.axes import Axes, axis_title, default_axes
@@ -15,6 +16,7 @@ from web.page.fields import SHOWN_FIELDS, Group, fields_of, grouped
 from web.page.languages import Language
 from web.page.quantities import Legend, Strip, quantity_scale
 from web.page.snippet_panel import CodeView
+from web.page.threshold import OPTION, ThresholdView, threshold_view
 from web.page.why import count_of
 from web.problems import ProblemDetails
 
@@ -90,6 +92,7 @@ class PageView:
     lang: str
     features: str
     quantity: QuantityPage | None
+    threshold: ThresholdView | None
     code: CodeView
 
 
@@ -125,8 +128,13 @@ def page_view(
     code: CodeView,
     pin: str | None = None,
     order: str | None = None,
+    what_if: Decision | None = None,
 ) -> PageView:
-    """Return the view of the page with `texts` in its fields, `messages` beside them, and `axes` on its map."""
+    """Return the view of the page with `texts` in its fields, `messages` beside them, and `axes` on its map.
+
+    Args:
+        what_if: another threshold than that of the model file.
+    """
     fields = fields_of(model.features, texts, messages, to)
     keys = {field.key for field in fields}
     chosen = {"map-x": model.features[axes[0]].key, "map-y": model.features[axes[1]].key} if axes else {}
@@ -143,6 +151,12 @@ def page_view(
     quantity = _quantity_page(model, goal, to)
     if quantity and quantity.goal not in (None, quantity.usual_goal):
         query["goal"] = goal or ""
+    threshold = None
+    if len(model.labels) == 2 and not any(feature.header == OPTION for feature in model.features):
+        reset = "./?" + urlencode({**query, "lang": lang} if lang else query)
+        threshold = threshold_view(model.card, what_if, reset, to)
+        if what_if:
+            query[OPTION] = threshold.value
     return PageView(
         name=model.name,
         question=_question(model, to),
@@ -173,6 +187,7 @@ def page_view(
         lang=lang,
         features=model.interface,
         quantity=quantity,
+        threshold=threshold,
         code=code,
     )
 
