@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ml.batch import Model, with_columns
+from ml.answers import Model
+from ml.batch import with_columns
 from ml.errors import DatasetError
 from ml.score import Scored
 from ml.scored import BadRow

@@ -25,9 +25,10 @@ FLOORS = (
     {"ml.tables"},
     {"ml.model"},
     {"ml.cells", "ml.importing"},
-    {"ml.scored", "ml.estimators"},
+    {"ml.scored", "ml.estimators", "ml.answers"},
     {"ml.training", "ml.score", "ml.batch"},
     {"ml.score_parquet"},
+    {"ml.parquet_process"},
     {"ml.console", "ml"},
     {"ml.options", "ml.streams"},
     {"ml.__main__"},
@@ -61,7 +62,8 @@ READERS = {
     "ml/tables/sheet.py": {"openpyxl"},
     "ml/tables/parquet.py": {"pyarrow"},
     "ml/tables/typed.py": {"pyarrow"},
-    "ml/batch.py": {"pyarrow"},
+    "ml/answers.py": {"pyarrow"},
+    "ml/parquet_process.py": {"pyarrow"},
     "ml/score_parquet.py": {"pyarrow"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}

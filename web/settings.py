@@ -194,7 +194,7 @@ class Settings:
     max_table_bytes: int = _setting(
         2**27,
         "MAX_TABLE_BYTES",
-        "largest sheet of an uploaded Excel file, unpacked; a process reads it in up to four times as much memory",
+        "largest table of an uploaded Excel or Parquet file, unpacked; it is read in up to four times as much memory",
         unit="bytes",
         least=1,
     )
