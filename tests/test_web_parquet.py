@@ -152,6 +152,7 @@ def repeated(word: str, n_rows: int) -> pyarrow.Array:
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "cut short": (lambda: content_of(flowers(9))[:-50], "the Parquet file cannot be read: Parquet magic bytes"),
+    "no Parquet": (lambda: b"a,b\n1,2\n", "this is no Parquet file"),
     "a word repeated": (
         lambda: content_of(flowers(2_000, x=repeated("x" * 2**20, 2_000)), store_schema=False),
         "it takes more than 134217728 bytes of memory",
@@ -223,7 +224,7 @@ def test_what_only_text_has_and_what_is_too_large_is_refused(
     assert (no_room.status_code, no_room.json()["detail"]) == (422, "its answer cannot be written: File too large")
     assert (marks.status_code, too_large.status_code) == (400, 413)
     assert (as_csv.status_code, without.status_code) == (422, 415)
-    assert "send it by POST as application/vnd.apache.parquet" in as_csv.json()["detail"]
+    assert "post it as application/vnd.apache.parquet" in as_csv.json()["detail"]
     assert "pyarrow is not installed" in without.json()["detail"]
 
 

@@ -21,6 +21,7 @@ from ml.batch import Model
 from ml.errors import DatasetError
 from ml.model.classifier import SLICE_S, Classifier
 from ml.parquet_process import LENGTH, Answer, End, Header, Layout, Options, Question, Rows, columns_of, framed
+from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.sheet import cpu_s_of, memory_bytes_of
 from web.api.scoring import Uploads
 from web.api.threads import PIECE_S, in_thread
@@ -34,14 +35,14 @@ from web.settings import ROOT
 MAX_ROWS = 2**11
 MAX_CELLS = 2**14
 # What it asks at once has at most so many bytes; words may be long.
-MAX_QUESTION_BYTES = 2**25
+MAX_QUESTION_BYTES = 2**22
 # Arrow's own allocator would reserve a gigabyte, and that of the system 64 MB a thread: that counts as memory.
 _COMMAND = (
     "/usr/bin/env", "ARROW_DEFAULT_MEMORY_POOL=system", "MALLOC_ARENA_MAX=1",
     sys.executable, "-c", "from ml.parquet_process import main; main()",
 )  # fmt: skip
 
-_decoder = msgspec.msgpack.Decoder(Question)
+_decoder: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)
 
 
 class ParquetFile:
@@ -101,11 +102,13 @@ class ParquetFile:
 
     async def _score(self) -> None:
         async with self._uploads.process_turn:
-            self._source.file.flush()
+            self._source.file.seek(0)
+            if kind_of(self._source.file.read(START_BYTES)) != "parquet":
+                raise DatasetError("this is no Parquet file")
             process = await self._start()
             try:
                 await self._answer(process)
-            except (asyncio.IncompleteReadError, ConnectionError) as error:
+            except (asyncio.IncompleteReadError, ConnectionError, TimeoutError) as error:
                 raise DatasetError("the Parquet file takes too much time or memory to read") from error
             except msgspec.MsgspecError as error:
                 raise DatasetError("the Parquet file cannot be read") from error
@@ -120,7 +123,7 @@ class ParquetFile:
         source, sink = self._source.file.fileno(), self._sink.file.fileno()
         most, spool = self._uploads.max_table_bytes, self._uploads.spool
         options = Options(
-            source=source, sink=sink, max_bytes=most, max_sink_bytes=spool.most - spool.taken,
+            source=source, sink=sink, max_bytes=most, max_sink_bytes=max(0, spool.most - spool.taken),
             memory_bytes=memory_bytes_of(most), cpu_s=cpu_s_of(most), niceness=NICENESS,
         )  # fmt: skip
         return await asyncio.create_subprocess_exec(
@@ -134,16 +137,16 @@ class ParquetFile:
         assert reader is not None
         assert writer is not None
         while True:
-            (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-            if length > MAX_QUESTION_BYTES:
-                raise DatasetError(f"{MAX_ROWS} rows have more than {MAX_QUESTION_BYTES} bytes in the model's columns")
-            match _decoder.decode(await reader.readexactly(length)):
+            # Its processor time is bounded; this is for one that hangs.
+            async with asyncio.timeout(cpu_s_of(self._uploads.max_table_bytes)):
+                question = await _question(reader)
+            match question:
                 case End(error):
                     if error:
                         raise DatasetError(error)
                     return
                 case Header(names):
-                    writer.write(framed(self._layout(names)))
+                    writer.write(framed(await in_thread(self._layout, names)))
                 case Rows() as rows:
                     writer.write(framed(await self._answer_to(rows)))
             await writer.drain()
@@ -170,3 +173,10 @@ class ParquetFile:
         numbers = np.ascontiguousarray(answers.numbers, dtype=np.float64)
         indices = answers.indices.astype(np.int64)
         return Answer(indices.tobytes(), numbers.tobytes(), numbers.shape[1], notes, {**answers.errors})
+
+
+async def _question(reader: asyncio.StreamReader) -> Question:
+    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+    if length > MAX_QUESTION_BYTES:
+        raise DatasetError(f"{MAX_ROWS} rows have more than {MAX_QUESTION_BYTES} bytes in the columns of the features")
+    return _decoder.decode(await reader.readexactly(length))

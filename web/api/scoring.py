@@ -185,7 +185,9 @@ class Scoring:
                 return
             kind = kind_of(content[:START_BYTES])
             if kind == "parquet":
-                raise DatasetError("this is a Parquet file: send it by POST as application/vnd.apache.parquet")
+                raise DatasetError(
+                    "this is a Parquet file: save it as CSV, or post it as application/vnd.apache.parquet"
+                )
             self._is_text = kind != "zip"
             if not self._is_text:
                 self._workbook = self._uploads.workbook()
