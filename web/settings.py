@@ -188,7 +188,7 @@ class Settings:
     max_spool_bytes: int = _setting(
         2**30,
         "MAX_SPOOL_BYTES",
-        "most disk space of one process for uploaded files whose clients do not read yet",
+        "most disk space of one process for uploaded files that wait to be read or scored, and for scored Parquet",
         unit="bytes",
     )
     max_table_bytes: int = _setting(
