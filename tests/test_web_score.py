@@ -253,7 +253,7 @@ REFUSED = {
     f"{GOOD}\n": (422, "no column is called 'sepal length': 5.6, 2.7, 4.2, 1.3"),
     "PK\x03\x04\0\0": (422, "the zip file is damaged: File is not a zip file"),
     gzip.compress(TABLE.encode(), mtime=0).decode(errors="surrogateescape"): (422, "this is a gzip file: unpack it"),
-    "PAR1\x15\x04\x15": (422, "this is a Parquet file: save the table as CSV"),
+    "PAR1\x15\x04\x15": (422, "this is a Parquet file: save it as CSV, or post it as application/vnd.apache.parquet"),
     '[\n{"sepal_length": 5.6}]\n': (422, "this is JSON: save the table as CSV"),
     '[{"sepal_length": 5.6,\n "a": 1}]': (422, "this is JSON: save the table as CSV"),
     '{"sepal_length": 5.6, "sepal_width": 2.7}\n': (422, "this is JSON: save the table as CSV"),

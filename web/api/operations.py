@@ -20,10 +20,11 @@ from web.api.description import (
     typed_value_of,
 )
 from web.api.messages import SUBPROTOCOL
-from web.api.uploaded_file import EXCEL
+from web.api.uploaded_file import EXCEL, PARQUET
 from web.settings import Settings
 
 _TEXT: Json = {"schema": {"type": "string"}}
+_BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
 _NEGOTIATED = "JSON if Accept prefers it, the fragment if HX-Request is true, else the page."
 _CONDITIONAL = {"$ref": "#/components/parameters/If-None-Match"}
 _FRAGMENT = {"$ref": "#/components/parameters/HX-Request"}
@@ -157,9 +158,9 @@ def _score(model: Classifier, settings: Settings) -> Json:
     *added, notes, why = added_columns((), model.labels)
     return {
         "operationId": "score",
-        "summary": N_("Add predictions to a CSV or Excel file"),
+        "summary": N_("Add predictions to a CSV, Excel or Parquet file"),
         "description": (
-            "The table comes back as CSV, while it is sent if it is text, with new columns at its end: "
+            "The table comes back as CSV, while it is sent if it is text, or Parquet as Parquet, with new columns: "
             f"{', '.join(added)}, {notes} on the values, and {why}, which says why a row has no answer. The header "
             "names the features, in any order; other columns are kept. Numbers are read by the marks of training, "
             "unless the query names others; the answer is UTF-8, whatever the encoding of the file is. If the file "
@@ -172,7 +173,7 @@ def _score(model: Classifier, settings: Settings) -> Json:
             "content": {
                 "multipart/form-data": {"schema": form | {"required": ["file"]}},
                 "text/csv": _TEXT | {"example": table_of(model.features)},
-                EXCEL.decode(): {"schema": {"type": "string", "format": "binary"}},
+                **dict.fromkeys((EXCEL.decode(), PARQUET.decode()), _BINARY),
             },
         },
         "responses": _scored(model, settings),
@@ -187,10 +188,10 @@ def _template() -> Json:
 def _scored(model: Classifier, settings: Settings) -> Json:
     table = {"text/csv": _TEXT | {"example": examples.scored_table_of(model)}}
     return {
-        "200": response("The table with its new columns.", table, "X-Model-Version"),
-        "400": response("The form cannot be read, or the query names marks that are none.", PROBLEM | PAGE),
+        "200": response("The scored table.", table | {PARQUET.decode(): _BINARY}, "X-Model-Version"),
+        "400": response("The form cannot be read, or the query does not fit the table.", PROBLEM | PAGE),
         "413": response(f"More than {settings.max_upload_bytes} bytes.", PROBLEM | PAGE),
-        "415": response("The body is of another type, or compressed.", PROBLEM | PAGE),
+        "415": response("The body is of another type, or compressed; or Parquet is not installed.", PROBLEM | PAGE),
         "422": response(
             "No file was chosen, or it is no table of these features, which a schema cannot express.", PROBLEM | PAGE
         ),

@@ -41,17 +41,17 @@ class Uploads:
     def __init__(self, settings: Settings) -> None:
         self.max_bytes = settings.max_upload_bytes
         self.spool = Spool(settings.max_spool_bytes)
-        self._max_table_bytes = settings.max_table_bytes
+        self.max_table_bytes = settings.max_table_bytes
+        # One process at a time reads a file that is no text.
+        self.process_turn = asyncio.Lock()
         self._most = settings.max_uploads
         self._open = 0
         # One slice of one file in each turn of the event loop, however many there are.
         self._turn = asyncio.Lock()
-        # One process at a time reads a sheet.
-        self._sheet_turn = asyncio.Lock()
 
     def workbook(self) -> Workbook:
         """Return a place for an Excel file."""
-        return Workbook(max_bytes=self._max_table_bytes, spool=self.spool, turn=self._sheet_turn)
+        return Workbook(max_bytes=self.max_table_bytes, spool=self.spool, turn=self.process_turn)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -177,7 +177,12 @@ class Scoring:
             if len(content) < START_BYTES:
                 self._start = content
                 return
-            self._is_text = kind_of(content[:START_BYTES]) != "zip"
+            kind = kind_of(content[:START_BYTES])
+            if kind == "parquet":
+                raise DatasetError(
+                    "this is a Parquet file: save it as CSV, or post it as application/vnd.apache.parquet"
+                )
+            self._is_text = kind != "zip"
             if not self._is_text:
                 self._workbook = self._uploads.workbook()
         if self._workbook is not None:
