@@ -24,9 +24,10 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 import ml
 from ml.errors import DatasetError, ForestError, MLError
 from ml.model import classifier, modelfile
-from ml.model.card import Report
+from ml.model.card import Recipe, Report
 from ml.model.classifier import Classifier
 from ml.tables.headers import Limits
+from ml.training import fitting, iris, writing
 from ml.training.writing import GOLDEN_TEST_ROWS, GOLDEN_THRESHOLD_ROWS
 
 WINE = load_wine()
@@ -216,6 +217,17 @@ def test_a_forest_that_was_fitted_in_parallel_is_exported(tmp_path: Path) -> Non
         assert fitted.n_jobs == 4
         in_order = fitted.set_params(n_jobs=1).predict_proba(X_test)
         assert np.array_equal(model.predict_batch(X_test).outputs, in_order)
+
+
+def test_the_progress_of_a_long_export_is_told_up_to_its_last_step(tmp_path: Path) -> None:
+    told = list[tuple[str, int, int]]()
+    trained = fitting.fit(iris.load(), Recipe(n_estimators=2))
+
+    model = writing.model_of(trained, progress=lambda *step: told.append(step))
+    writing.write(model, tmp_path / "m.npz", trained=trained, progress=lambda *step: told.append(step))
+
+    last = {what: (done, steps) for what, done, steps in told}
+    assert last == {"importance": (4, 4), "proof": (30, 30)}
 
 
 NOT_YET: dict[str, dict[str, Any]] = {

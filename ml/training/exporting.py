@@ -26,6 +26,7 @@ from ml.tables.headers import Limits
 from ml.tables.numbers import LARGEST
 from ml.training.fitting import Trained, check_name, with_halved_rows
 from ml.training.measuring import Split, answers_of, check_sense, measure
+from ml.training.progress import Bars
 from ml.training.writing import model_of, write
 
 # Of the features that are compared with at least two thresholds, the share for which all test rows lie beyond these.
@@ -118,7 +119,8 @@ def export(
     )
     if not labels:
         trained = with_halved_rows(trained, answers)
-    return write(model_of(trained), path, trained=trained)
+    with Bars() as bars:
+        return write(model_of(trained, progress=bars.show), path, trained=trained, progress=bars.show)
 
 
 def _checked(
