@@ -56,7 +56,7 @@ WEB_PACKAGES = {
     "babel", "limits", "markupsafe",
 }  # fmt: skip
 SERVER_PACKAGES = {"httptools", "websockets"}  # the parsers beneath uvicorn
-COMMAND_LINE = {"ml/__main__.py", "ml/jobs/command.py"}
+COMMAND_LINE = {"ml/__main__.py", "ml/jobs/command.py", "ml/training/progress.py"}
 COMMAND_LINE_PACKAGES = {"tqdm"}  # progress on a terminal
 CLIENT_PACKAGES = {"websockets", "tqdm"}  # a program that streams to the server is none itself
 # What reads files that are no text; imported when there is such a file.

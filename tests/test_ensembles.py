@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -24,6 +24,8 @@ from sklearn.ensemble import (
     VotingClassifier,
     VotingRegressor,
 )
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from ml.errors import ForestError
@@ -32,6 +34,7 @@ from ml.model.cuts import Cuts
 from ml.model.evaluators import Evaluator, compile_forest
 from ml.model.forest import Forest
 from ml.model.labelling import Labelling
+from ml.model.total import Curve, Member, Total
 from ml.tables.dataset import Feature
 from ml.training.measuring import answers_of
 from ml.training.writing import outputs_of
@@ -279,3 +282,34 @@ def test_what_is_no_sum_of_leaves_is_refused_with_its_reason() -> None:
     words = HistGradientBoostingClassifier(max_iter=2, categorical_features=[0])
     with pytest.raises(ForestError, match="not the positions of at most 254 choices"):
         forest_from(words.fit(rows + 0.5, rows[:, 0] > 20))
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        Total(link="vote"), Total(link="median"), Total(members=(Member(n_sums=2),)), Total(weights=(1.0, 1.0)),
+        Total(link="vote", members=(Member(n_sums=1),)), Total(link="vote", members=(Member(n_sums=3),) * 2),
+        Total(link="vote", members=(Member(n_sums=1), Member(n_sums=1, link="expit"))),
+        Total(link="vote", members=(Member(n_sums=1, divisor=0.0), Member(n_sums=1))),
+        Total(link="vote", members=(Member(n_sums=1, weight=0.0),) * 2),
+        Total(link="vote", members=(Member(n_sums=1, link="exp"), Member(n_sums=1))),
+        Total(link="vote", members=(Member(n_sums=1, link="vote"), Member(n_sums=1))),
+        Total(link="vote", members=(Member(n_sums=1, curves=(Curve(scores=(1.0,)),)),) * 2),
+        Total(link="median", weights=(1.0,)), Total(link="median", weights=(1.0, -1.0)),
+        Total(link="median", weights=(0.0, 0.0)),
+    ],
+)  # fmt: skip
+def test_a_vote_and_a_median_that_cannot_be_are_refused(total: Total) -> None:
+    forest = case_of("a vote of regressors").forest
+
+    with pytest.raises(ForestError, match=r"sums do not fit the link|one finite number"):
+        replace(forest, total=total).check(is_quantity=True)
+
+
+def test_members_that_are_no_models_of_trees_are_named_with_what_would_work() -> None:
+    rows = np.arange(40.0).reshape(-1, 1)
+    members = [("trees", DecisionTreeClassifier()), ("pipe", make_pipeline(StandardScaler(), DecisionTreeClassifier()))]
+    vote = VotingClassifier(members, voting="soft").fit(rows, rows[:, 0] > 20)
+
+    with pytest.raises(ForestError, match=r"holds 'pipe', a Pipeline.*put its steps before the VotingClassifier"):
+        forest_from(vote)

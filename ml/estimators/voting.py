@@ -26,10 +26,11 @@ def vote_of(estimator: Any, forest_from: ForestFrom) -> Forest:
     """
     if getattr(estimator, "voting", "soft") != "soft":
         raise ForestError("a VotingClassifier with voting='hard' has no probabilities: voting='soft' would work")
-    names = [name for name, one in estimator.estimators if not (isinstance(one, str) and one == "drop")]
-    weights = estimator._weights_not_none or [1.0] * len(names)
-    parts = zip(names, estimator.estimators_, weights, strict=True)
-    members = [_member(name, one, estimator, forest_from, weight=float(weight)) for name, one, weight in parts]
+    weights = [1.0] * len(estimator.estimators) if estimator.weights is None else estimator.weights
+    named = zip(estimator.estimators, weights, strict=True)
+    kept = [(name, weight) for (name, one), weight in named if not (isinstance(one, str) and one == "drop")]
+    parts = zip(kept, estimator.estimators_, strict=True)
+    members = [_member(name, one, estimator, forest_from, weight=float(weight)) for (name, weight), one in parts]
     return _joined(members)
 
 
@@ -40,6 +41,9 @@ def calibrated_of(estimator: Any, forest_from: ForestFrom) -> Forest:
         ForestError: it is around other models, or calibrated in another way.
     """
     inner, calibrators = calibrated_in(estimator), calibrators_of(estimator)
+    if not all(hasattr(one, "predict") for one in inner):
+        # Nothing says there which of its scores were calibrated.
+        raise ForestError("a CalibratedClassifierCV in a file is not supported: use ml.export in the session")
     n_curves = len(calibrators) // len(inner)
     members = []
     for number, one in enumerate(inner):

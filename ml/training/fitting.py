@@ -5,7 +5,7 @@ The only module besides `ml.training.iris` that imports scikit-learn, and only i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from ml.model.labelling import Labelling
 from ml.model.quantity import Interval
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training.measuring import Split, answers_of, covered, interval_of, measure
+from ml.training.progress import Progress, silent
 
 FOLDS = 10
 MIN_QUANTITY_ROWS = 10
@@ -27,13 +28,6 @@ INTERVAL_FOLDS = 5
 TREES_A_STEP = 10
 # Those of which trees are added in steps, by the name of scikit-learn's class without its task.
 KINDS = {"random-forest": "RandomForest", "extra-trees": "ExtraTrees", "gradient-boosting": "GradientBoosting"}
-
-Progress = Callable[[str, int, int], None]
-"""Is called with the name of the work, the number of finished steps, and that of all steps."""
-
-
-def silent(_what: str, _done: int, _steps: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from ml.tables.reading import Options, dataset_of
 from ml.tables.rows import shown
 from ml.tables.table import Table
 from ml.tables.targets import target_column
-from ml.training.fitting import Progress, Trained, check_name, silent, with_halved_rows
+from ml.training.fitting import Trained, check_name, with_halved_rows
 from ml.training.measuring import Split, answers_of, check_sense, measure
+from ml.training.progress import Progress, silent
 from ml.training.writing import FittedBy, model_of, write
 
 WAY_OUT = (
@@ -126,7 +127,7 @@ def write_imported(
     if not labels:
         trained = with_halved_rows(trained, answers)
     written = model_of(trained, fitted_by=fitted_by(imported), progress=progress)
-    return write(written, path, trained=trained)
+    return write(written, path, trained=trained, progress=progress)
 
 
 def fitted_by(imported: Imported) -> FittedBy:

@@ -17,9 +17,10 @@ from ml.model.labelling import decision_of
 from ml.tables.dataset import Target
 from ml.tables.headers import Column, Limits, columns_of
 from ml.tables.numbers import LARGEST
-from ml.training.fitting import Progress, Trained, check_name, silent
+from ml.training.fitting import Trained, check_name
 from ml.training.importing import ImportedModel, check_labels, code_choices, fitted_by
 from ml.training.measuring import Split
+from ml.training.progress import Progress, silent
 from ml.training.writing import model_of, thresholds_of, write
 
 # Values reach beyond the first and last threshold by this share of the span between them: both sides can be chosen.
@@ -74,7 +75,7 @@ def write_unmeasured(
         decision=decision_of(names, share, positive),
     )
     model = model_of(trained, fitted_by=fitted_by(imported), features=features, keep_samples=False, progress=progress)
-    return write(model, path, trained=trained)
+    return write(model, path, trained=trained, progress=progress)
 
 
 def features_of(imported: Imported, limits: Mapping[str, Limits]) -> tuple[TrainedFeature, ...]:

@@ -31,9 +31,10 @@ from ml.model.total import Link, Total
 from ml.tables.dataset import UNKNOWN, Feature
 from ml.tables.numbers import LARGEST
 from ml.training import history
-from ml.training.fitting import Progress, Trained, silent
+from ml.training.fitting import Trained
 from ml.training.importance import importance
 from ml.training.measuring import answers_of, calibration_of
+from ml.training.progress import Progress, silent
 
 REFERENCE_ROWS = 300
 GOLDEN_TEST_ROWS = 100
@@ -42,6 +43,8 @@ GOLDEN_THRESHOLD_ROWS = 156
 GOLDEN_GAPS = 0.25
 # Of a linear model, which the library answers one by one.
 MAX_SINGLE_ROWS = 1_000
+# Progress of a proof is shown after so many.
+ROWS_A_STEP = 100
 # NumPy adds up fewer numbers than eight one after the other, more of them in pairs.
 IN_ORDER_CLASSES = 7
 
@@ -99,7 +102,7 @@ def model_of(
     )
 
 
-def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
+def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress = silent) -> Classifier:
     """Write a model's file, and prove before it takes its name that it answers the test rows as scikit-learn does.
 
     The model file that it replaces is kept beside it (see `ml.training.history`).
@@ -119,7 +122,12 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
         rows = trained.split.test_rows[: MAX_SINGLE_ROWS if is_linear else None]
         expected = outputs_of(trained.estimator, rows, singly=is_linear)
         answers = loaded.predict_batch(rows)
-        one_by_one = np.array([one.probabilities or (one.value,) for one in map(loaded.predict, rows.tolist())])
+        one_by_one = np.empty_like(answers.outputs)
+        for number, row in enumerate(rows.tolist()):
+            one = loaded.predict(row)
+            one_by_one[number] = one.probabilities or one.value
+            if number % ROWS_A_STEP == 0 or number + 1 == len(rows):
+                progress("proof", number + 1, len(rows))
         allowed = ULPS * np.spacing(np.abs(expected)) if is_linear else allowed_error(expected, model.card.total)
         is_same = np.all(np.abs(answers.outputs - expected) <= allowed) and np.array_equal(one_by_one, answers.outputs)
         labels = answers_of(trained.estimator, rows, trained.labelling)
