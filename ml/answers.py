@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +47,9 @@ class Answers:
         words = pyarrow.array([*labels], pyarrow.string())
         answers = [words.take(pyarrow.array(self.indices, mask=is_bad))] if labels else []
         answers += [pyarrow.array(np.ascontiguousarray(column), mask=is_bad) for column in found]
-        return [*answers, *(pyarrow.array(column, pyarrow.string()) for column in (notes, errors))]
-
-
-class Model(Protocol):
-    """Whatever answers tables, as `ml.batch.Model` does."""
-
-    def predict_batch(self, columns: Any, /) -> Any: ...
+        kind = pyarrow.string()
+        nulls = pyarrow.nulls(len(errors), kind)
+        return [*answers, pyarrow.array(notes, kind), pyarrow.array(errors, kind) if self.errors else nulls]
 
 
 def arrow_answers(

@@ -157,20 +157,23 @@ def _opened(source: Path) -> Any:
 
 
 def _pieces(file: Any, source: Path) -> Iterator[Any]:
-    """Yield the rows of a file as tables; of a file without rows, one with none."""
+    """Yield the rows of a file as tables, while a thread reads the next one; of a file without rows, one with none."""
     import pyarrow
 
     n_rows = 0
     batches = file.iter_batches(batch_size=_PIECE_ROWS)
-    while True:
-        try:
-            batch = next(batches, None)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DatasetError(f"{source}: the Parquet file cannot be read: {error}") from error
-        if batch is None:
-            break
-        n_rows += len(batch)
-        yield pyarrow.Table.from_batches([batch], file.schema_arrow)
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(next, batches, None)
+        while True:
+            try:
+                batch = reading.result()
+            except (pyarrow.ArrowException, OSError) as error:
+                raise DatasetError(f"{source}: the Parquet file cannot be read: {error}") from error
+            if batch is None:
+                break
+            reading = thread.submit(next, batches, None)
+            n_rows += len(batch)
+            yield pyarrow.Table.from_batches([batch], file.schema_arrow)
     if not n_rows:
         yield file.schema_arrow.empty_table()
 

@@ -7,7 +7,7 @@ Ray, which nothing else needs. All machines have to see the files, and that of t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ml.scored import BadRow
 
 def run(
     scorer: BatchScorer, jobs: Sequence[Job], how: How, *, address: str | None, workers: int | None
-) -> Iterator[Done]:
+) -> Generator[Done, None, None]:
     """Do jobs, and yield each when it is done.
 
     Args:
@@ -58,7 +58,7 @@ def run(
         for row in results.iter_rows():
             yield row["done"]
     except ray.exceptions.RayError as error:
-        raise MLError(f"Ray has stopped: {error}") from error
+        raise MLError(f"Ray has given up: {str(error).strip().splitlines()[-1]}") from error
     finally:
         ray.shutdown()
 

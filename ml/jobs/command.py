@@ -6,7 +6,8 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from ml import console
 from ml.batch import BatchScorer, Model, load
-from ml.errors import DatasetError, MLError
+from ml.errors import DatasetError, MLError, ModelFileError
 from ml.jobs import cluster, record
 from ml.jobs.copying import SHOWN_BAD_ROWS, Done, How, copy, do
 from ml.jobs.plan import Job, Plan, is_folder, planned
@@ -42,8 +43,9 @@ def score(options: argparse.Namespace) -> None:
         return
     if options.out == "-" or "-" in options.rows:
         raise DatasetError("several files are read by their names and written to a folder: name it with --out")
-    model, how = _load(options), _how_of(options, options.to)
+    how = _how_of(options, options.to)
     plan = planned(options.rows, Path(options.out), how.to)
+    model = _load(options)
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
         with history.locked(plan.out / record.NAME):
@@ -100,9 +102,10 @@ def _score_folder(options: argparse.Namespace, model: Model, how: How, plan: Pla
         on_bad = partial(shown, f"{job.source}: ", str(job.source))
         return do(model, job, how, on_bad=on_bad, on_bytes=bar.update)
 
+    results = _done_on_ray(options, model, how, todo) if options.engine == "ray" else (do_here(job) for job in todo)
     try:
-        with _bar(sum(job.size for job in todo)) as bar:
-            for done in _done_on_ray(options, how, todo) if options.engine == "ray" else map(do_here, todo):
+        with _bar(sum(job.size for job in todo)) as bar, closing(results):
+            for done in results:
                 finished += done.job.size
                 bar.update(finished - bar.n)
                 _show(done, shown)
@@ -121,8 +124,13 @@ def _score_folder(options: argparse.Namespace, model: Model, how: How, plan: Pla
         raise DatasetError(f"{failed} of {len(plan.jobs)} files were not scored; the same command does them again")
 
 
-def _done_on_ray(options: argparse.Namespace, how: How, jobs: Iterable[Job]) -> Iterator[Done]:
-    return cluster.run(BatchScorer(options.model), [*jobs], how, address=options.address, workers=options.workers)
+def _done_on_ray(
+    options: argparse.Namespace, model: Model, how: How, jobs: Iterable[Job]
+) -> Generator[Done, None, None]:
+    scorer = BatchScorer(options.model)
+    if scorer.version != model.version:
+        raise ModelFileError(f"{options.model} was replaced just now: run the command again")
+    return cluster.run(scorer, [*jobs], how, address=options.address, workers=options.workers)
 
 
 def _bar(size: int | None) -> tqdm[NoReturn]:
