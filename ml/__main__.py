@@ -7,24 +7,23 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from tqdm import tqdm
-
-from ml import console
+from ml import console, predict
 from ml.errors import DatasetError, MLError
 from ml.estimators.saved import read_model
+from ml.importing.imported import Imported
 from ml.jobs import command
 from ml.model import classifier
 from ml.model.classifier import Classifier
 from ml.model.explain import explain
 from ml.model.labelling import decision_of
-from ml.options import parser, recipe_of
+from ml.options import DEFAULT_PATH, parser, recipe_of
 from ml.tables.dataset import Dataset
 from ml.tables.files import read_table
 from ml.tables.marks import marks_named
 from ml.tables.reading import Options, as_text, read_dataset
-from ml.training import fitting, history, importing, iris, labelled, measuring, writing
+from ml.training import fitting, history, importing, iris, labelled, measuring, unmeasured, writing
+from ml.training.progress import Bars, Progress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,69 +73,65 @@ def _train(options: argparse.Namespace) -> None:
     recipe = recipe_of(options)
     decision = decision_of(dataset.target.labels, *reversed(options.threshold or (None, None)))
     console.write_lines(console.estimator_lines(recipe))
-    with _Progress() as progress:
+    with Bars() as progress:
         trained = fitting.fit(dataset, recipe, decision=decision, progress=progress.show)
         folds = fitting.cross_validate(dataset, recipe, decision=decision, progress=progress.show)
         model = writing.model_of(
             trained, cross_validation=folds, keep_samples=not options.no_samples, progress=progress.show
         )
-    loaded = writing.write(model, options.out, trained=trained)
+        loaded = writing.write(model, options.out, trained=trained, progress=progress.show)
     console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
     console.write_lines(console.importance_lines(loaded.card))
     done = (
-        f"{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
+        f"{options.out}: version {loaded.version}, read back, and all {len(trained.split.test_rows)} test rows give "
         f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
     )
     console.write_lines(["", done, console.promise_of(loaded.card)])
     console.write_lines([f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
 
 
-class _Progress:
-    """Bars on a terminal for work that takes more than a moment; nothing elsewhere."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._bar: tqdm[NoReturn] = tqdm(disable=True)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._bar.close()
-
-    def show(self, what: str, done: int, steps: int) -> None:
-        """Show that `done` of `steps` are done."""
-        if self._what != what:
-            self._what = what
-            self._bar.close()
-            self._bar = tqdm(desc=what, total=steps, delay=1, leave=False, disable=None)
-        self._bar.update(done - self._bar.n)
-
-
 def _import(options: argparse.Namespace) -> None:
-    with _Progress() as progress:
-        imported = read_model(options.model, progress=lambda done, steps: progress.show("trees", done, steps))
+    with Bars() as bars:
+        imported = read_model(options.model, progress=lambda done, steps: bars.show("trees", done, steps))
         console.write_lines(console.imported_lines(imported))
-        if options.data is None:
-            raise MLError(f"no model file is written: name a table with --data, so that {options.model} is measured")
-        table = read_table(options.data, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
-        wanted = Options(
-            target=options.target, drop=options.drop, limits=dict(options.limits), missing=options.missing,
-            decimal=options.decimal, thousands=options.thousands,
-        )  # fmt: skip
-        try:
-            found = importing.measurable(imported, table, wanted, file_name=options.data.name, labels=options.labels)
-        except DatasetError as error:
-            raise error.of(options.data) from error
-        console.write_lines([found.source, *(f"  {sentence}" for sentence in found.said)])
-        name = options.name or as_text(options.model.stem)
-        loaded = importing.write_imported(
-            imported, found, options.out, name=name, insist=options.insist, progress=progress.show
-        )
+        write = _write_unmeasured if options.data is None else _write_measured
+        loaded = write(imported, options, options.name or as_text(options.model.stem), bars.show)
     console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
     console.write_lines(console.importance_lines(loaded.card))
-    done = f"{options.out}: version {loaded.version}, read back, and all rows give the same answers"
+    rows = "its golden rows" if options.data is None else "all rows"
+    done = f"{options.out}: version {loaded.version}, read back, and {rows} give the same answers"
     console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
+
+
+def _write_unmeasured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> Classifier:
+    """Write the model file of a model of which nothing is known but what its own file says."""
+    of_tables = ("drop", "missing", "decimal", "thousands", "encoding", "sheet")
+    if given := [f"--{option}" for option in of_tables if getattr(options, option)]:
+        raise MLError(f"{', '.join(given)}: of a table, which --data names")
+    if imported.inputs.has_gaps is None:
+        console.write_lines(["  no feature may lack a value: a table would say which may, the file does not"])
+    return unmeasured.write_unmeasured(
+        imported, options.out, name=name, target=options.target, labels=options.labels, limits=dict(options.limits),
+        threshold=options.threshold, progress=progress,
+    )  # fmt: skip
+
+
+def _write_measured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> Classifier:
+    """Write the model file of a model that is measured on a table."""
+    table = read_table(options.data, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
+    wanted = Options(
+        target=options.target, drop=options.drop, limits=dict(options.limits), missing=options.missing,
+        decimal=options.decimal, thousands=options.thousands,
+    )  # fmt: skip
+    try:
+        found = importing.measurable(imported, table, wanted, file_name=options.data.name, labels=options.labels)
+    except DatasetError as error:
+        raise error.of(options.data) from error
+    console.write_lines([found.source, *(f"  {sentence}" for sentence in found.said)])
+    decision = decision_of(found.target.labels, *reversed(options.threshold or (None, None)))
+    return importing.write_imported(
+        imported, found, options.out, name=name, decision=decision, insist=options.insist, progress=progress
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -169,9 +164,15 @@ def _evaluate_on(options: argparse.Namespace, model: Classifier) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    model = classifier.load(options.model)
-    row = model.validator.row(options.values)
-    console.write_lines(console.prediction_lines(model, row))
+    path, values = options.model, options.values
+    if path is None and len(values) > 1 and values[0].endswith(".npz"):
+        path, values = Path(values[0]), values[1:]
+    model = classifier.load(path or DEFAULT_PATH)
+    row = model.validator.row(predict.sample_of(model, values))
+    if options.json:
+        console.write_lines([predict.prediction_json(model, row)])
+        return
+    console.write_lines(predict.prediction_lines(model, row))
     console.write_lines(console.explanation_lines(explain(model, row), model.card))
 
 

@@ -10,7 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from ml.batch import Model, with_columns
+from ml.answers import Model
+from ml.batch import with_columns
 from ml.errors import DatasetError
 from ml.score import Scored
 from ml.scored import BadRow

@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from ml import console
 from ml.batch import BatchScorer, Model, load
-from ml.errors import DatasetError, ModelFileError
+from ml.errors import DatasetError, MLError, ModelFileError
 from ml.jobs import cluster, record
 from ml.jobs.copying import SHOWN_BAD_ROWS, Done, How, copy, do
 from ml.jobs.plan import Job, Plan, is_folder, planned
+from ml.model.contributions import contributions
 from ml.score import Scored
 from ml.score_parquet import is_parquet
 from ml.scored import BadRow
@@ -44,7 +45,7 @@ def score(options: argparse.Namespace) -> None:
         raise DatasetError("several files are read by their names and written to a folder: name it with --out")
     how = _how_of(options, options.to)
     plan = planned(options.rows, Path(options.out), how.to)
-    model = load(options.model)
+    model = _load(options)
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
         with history.locked(plan.out / record.NAME):
@@ -53,10 +54,23 @@ def score(options: argparse.Namespace) -> None:
         raise DatasetError(f"{error.filename or plan.out} cannot be written: {error.strerror or error}") from error
 
 
+def _load(options: argparse.Namespace) -> Model:
+    model = load(options.model)
+    if options.explain:
+        known = model.classifier
+        divided = contributions(known, [feature.example for feature in known.features], 0)
+        if divided is None:
+            raise MLError(f"{options.model} does not say what each feature adds to an answer: score without --explain")
+        scale = divided.scale.replace("_", " ") + (" of the predicted label" if known.labels else "")
+        console.complain(f"contributions, by the method {divided.method}, are in the scale {scale}")
+    return model
+
+
 def _how_of(options: argparse.Namespace, to: str) -> How:
     return How(
         to=to, encoding=options.encoding or "", sheet=options.sheet, has_header=options.has_header,
         decimal=options.decimal, thousands=options.thousands, guarded=options.guarded, strict=options.strict,
+        explain=options.explain,
     )  # fmt: skip
 
 
@@ -65,7 +79,7 @@ def _score_file(options: argparse.Namespace) -> None:
     if options.engine == "ray":
         raise DatasetError("Ray writes to a folder: give --out the name of one that exists, or one that ends with /")
     refuse_same_file(source, options.out)
-    model = load(options.model)
+    model = _load(options)
     how = _how_of(options, options.to or _KIND_OF.get(Path(options.out).suffix.lower(), ""))
     said: list[str] = []
     with _bar(os.path.getsize(source) if os.path.isfile(source) else None) as bar:

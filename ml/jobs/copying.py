@@ -44,6 +44,7 @@ class How(msgspec.Struct, frozen=True):
     thousands: str | None = None
     guarded: bool = False
     strict: bool = False
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ def copy(
     if is_typed:
         _refuse_options(source, how)
     to_parquet = how.to == "parquet" or (not how.to and is_typed)
+    if how.explain and (is_typed or to_parquet):
+        raise DatasetError(f"{source}: contributions are written from text to CSV alone: score without --explain")
     file: Any
     with _parquet_sink(sink) if to_parquet else sink_of(sink) as file:
         if is_typed:
@@ -119,8 +122,9 @@ def copy(
             text: Any  # of which `write` is used
             with TextTables(file, model.labels) if to_parquet else contextlib.nullcontext(file) as text:
                 scored = score.score(
-                    model.classifier, table, text, on_bad=on_bad, guarded=how.guarded, strict=how.strict, marks=marks
-                )
+                    model.classifier, table, text, on_bad=on_bad, guarded=how.guarded, strict=how.strict, marks=marks,
+                    explain=how.explain,
+                )  # fmt: skip
     for sentence in table.inferred:
         on_said(sentence)
     return scored

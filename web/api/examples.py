@@ -1,0 +1,56 @@
+"""The answers to the example requests of the OpenAPI document, made by what answers real ones. Knows no page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Prediction
+from ml.model.sample import Note
+from ml.score import score
+from web.api.description import Json, example_of, table_of
+from web.api.encoder import encoder_of
+
+
+def requests_of(model: Classifier) -> dict[str, Json]:
+    """Return requests of one sample and of many."""
+    example = example_of(model.features)
+    rows = [
+        [feature.shown(value) for feature, value in zip(model.features, row, strict=True)]
+        for row in model.reference_rows[:2].tolist()
+    ]
+    return {"one": {"sample": example}, "many": {"samples": rows or [list(example.values())]}}
+
+
+def answers_of(model: Classifier) -> dict[str, Json]:
+    """Return the answers to them."""
+    encoder, asked = encoder_of(model), requests_of(model)
+    [one] = _answered(model, [asked["one"]["sample"]])
+    answered = _answered(model, asked["many"]["samples"])
+    many = [encoder.batch_item(prediction, notes) for _, prediction, notes in answered]
+    return {"one": msgspec.json.decode(encoder.answer(*one)), "many": msgspec.json.decode(encoder.batch(many))}
+
+
+def frames_of(model: Classifier) -> dict[str, Json]:
+    """Return a request of the stream, and its reply."""
+    sample = requests_of(model)["one"]["sample"]
+    [(_, prediction, notes)] = _answered(model, [sample])
+    reply = encoder_of(model).frame(msgspec.Raw(b"1"), prediction, notes)
+    return {"request": {"id": 1, "sample": sample}, "reply": msgspec.json.decode(reply)}
+
+
+def scored_table_of(model: Classifier) -> str:
+    """Return the same table with its prediction."""
+    sink = io.StringIO(newline="")
+    score(model, io.StringIO(table_of(model.features), newline=""), sink, on_bad=lambda _bad: None, guarded=True)
+    return sink.getvalue()
+
+
+def _answered(
+    model: Classifier, samples: Sequence[Mapping[str, object] | Sequence[object]]
+) -> list[tuple[list[float], Prediction, Sequence[Note]]]:
+    rows = [model.validator.row(sample) for sample in samples]
+    return [(row, model.predict(row), model.validator.notes(row)) for row in rows]
