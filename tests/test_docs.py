@@ -261,7 +261,8 @@ def test_the_commands_train_predict_inspect_and_score(measurements: Path) -> Non
     assert "species.npz: version" in trained
     assert training[1] == "MODEL_FILE=species.npz make serve"
     assert printed[0].startswith("versicolor (class 1)")
-    assert printed[1].startswith("iris, version")
+    assert json.loads(printed[1])["label"] == "versicolor"
+    assert printed[2].startswith("iris, version")
     assert len((measurements / "predictions.csv").read_text().splitlines()) == 151
 
 

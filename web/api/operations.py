@@ -167,7 +167,8 @@ def _score(model: Classifier, settings: Settings) -> Json:
 
 
 def _scored(model: Classifier, settings: Settings) -> Json:
-    table = {"text/csv": _TEXT | {"example": examples.scored_table_of(model)}}
+    scored = examples.scored_table_of(model)
+    table = {"text/csv": _TEXT | ({"example": scored} if scored else {})}
     return {
         "200": response("The table with its new columns.", table, "X-Model-Version"),
         "400": response("The form cannot be read, or the query names marks that are none.", PROBLEM | PAGE),
