@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,12 @@ class Answers:
         kind = pyarrow.string()
         nulls = pyarrow.nulls(len(errors), kind)
         return [*answers, pyarrow.array(notes, kind), pyarrow.array(errors, kind) if self.errors else nulls]
+
+
+class Model(Protocol):
+    """Whatever answers tables, as `ml.batch.Model` does."""
+
+    def predict_batch(self, columns: Any, /) -> Any: ...
 
 
 def arrow_answers(
