@@ -25,7 +25,7 @@ from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import InvalidSample, note_of
 from ml.model.values import UnknownWord, reader_of, short
-from ml.tables.headers import composed
+from ml.tables.headers import word_of
 from ml.tables.layout import added_columns, name_of, positions_of
 from ml.tables.typed import TypedColumn, typed_array, typed_arrow
 
@@ -204,9 +204,7 @@ class Model:
         for code in used:
             value = values[code]
             is_text = isinstance(value, str)
-            messages[code] = _message_of(
-                feature, UnknownWord(short(composed(value.strip()))) if is_text else read(value)
-            )
+            messages[code] = _message_of(feature, UnknownWord(short(word_of(value))) if is_text else read(value))
         return np.asarray(messages[codes[rows]])
 
 

@@ -50,6 +50,22 @@ def is_same(values: Sequence[float], others: Sequence[float]) -> bool:
     return bool(np.array_equal(values, others, equal_nan=True))
 
 
+# Words
+
+
+def test_white_space_within_words_is_one_space() -> None:
+    feature, values = column_of(["Zürich  Nord", "Bern", "Zürich\r\nNord", "Zürich\u00a0Nord"])
+
+    assert feature.choices == ("Bern", "Zürich Nord")
+    assert values == [1, 0, 1, 1]
+
+
+def test_white_space_does_not_make_a_number_of_what_is_none() -> None:
+    feature, _ = column_of(["1\n234", "5 678", "1\n234", "5 678"], keep=["x"])
+
+    assert feature.choices == ("1\n234", "5 678")
+
+
 # The marks of numbers
 
 WRITTEN: dict[str, tuple[list[str], list[float], tuple[str, str, str]]] = {

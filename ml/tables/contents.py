@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.tables.dataset import BOOLEANS
-from ml.tables.headers import Column, composed, listed
+from ml.tables.headers import Column, listed, word_of
 from ml.tables.marks import Evidence, Marks, Written, evidence_of, number_in, same_unit, written
 from ml.tables.numbers import MAX_NUMBER_CHARACTERS, is_digits, number_of, shown_number
 from ml.tables.rows import shown
@@ -152,9 +152,9 @@ def _different(column: Column, cells: Sequence[str], *, has_types: bool, missing
     places: dict[str, int] = {}
     codes = np.fromiter((places.setdefault(text, len(places)) for text in cells), dtype=np.int32, count=len(cells))
     texts = tuple(places)
-    if not all(map(str.isascii, texts)):
+    if (words := tuple(map(_word_of, texts))) != texts:
         places = {}
-        merged = [places.setdefault(composed(text), len(places)) for text in texts]
+        merged = [places.setdefault(word, len(places)) for word in words]
         codes, texts = np.array(merged, dtype=np.int32)[codes], tuple(places)
     gaps = {text for text in texts if not text or text in missing}
     numbers = tuple(None if text in gaps else _number(text, has_types=has_types) for text in texts)
@@ -171,6 +171,12 @@ def _different(column: Column, cells: Sequence[str], *, has_types: bool, missing
         kind = "mixed"
     markers = tuple(sorted(gaps - {""}))
     return Contents(column, texts, codes, numbers, None, markers, evidence, kind, unit, disagreement)
+
+
+def _word_of(text: str) -> str:
+    """Return text as words are compared; as it is where that would make one number of two, as of 1 and 234."""
+    word = word_of(text)
+    return text if word != text and written(word) and not written(text) else word
 
 
 def _number(text: str, *, has_types: bool) -> Written | None:
