@@ -27,7 +27,7 @@ from ml.model.sample import InvalidSample, note_of
 from ml.model.values import UnknownWord, reader_of, short
 from ml.tables.headers import word_of
 from ml.tables.layout import added_columns, name_of, positions_of
-from ml.tables.typed import TypedColumn, typed_array, typed_arrow
+from ml.tables.typed import TypedColumn, plain_sample, typed_array, typed_arrow
 
 # So many rows of a table of Arrow are answered at once.
 _ROWS = 2**16
@@ -91,16 +91,17 @@ class Model:
         self._classifier = model
         self._reader = CellsReader(model, None)
 
-    def predict(self, sample: Mapping[str, object] | Sequence[object]) -> Prediction:
+    def predict(self, sample: Mapping[str, object] | Sequence[object] | NDArray[Any]) -> Prediction:
         """Return the answer to one sample.
 
         Args:
-            sample: values by the features' keys or headers, or in their order; text is read as a person types it.
+            sample: values by the features' keys or headers, or in their order, as in JSON or as NumPy and pandas have
+                them; text is read as a person types it.
 
         Raises:
             InvalidSample: with one error for each feature that is missing, wrong or unknown.
         """
-        return self._classifier.predict(self._classifier.validator.row(sample))
+        return self._classifier.predict(self._classifier.validator.row(plain_sample(sample)))
 
     def predict_batch(self, columns: Any) -> Any:
         """Return the answers to many rows: a table of Arrow for one, else a dict of NumPy arrays.
