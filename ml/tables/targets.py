@@ -98,10 +98,14 @@ def keys_of(contents: Contents, marks: Marks | Unusable, missing: Collection[str
     ]
 
 
-def candidates(contents: Sequence[Contents]) -> list[str]:
-    """Return the names of columns that could be the classes of a target: few different values, in two rows or more."""
+def candidates(contents: Sequence[Contents], kind: TargetKind | None) -> list[str]:
+    """Return the names of columns that could be a target: few different values, in two rows or more; or a quantity."""
     found = []
     for one in contents:
+        if kind == "quantity":
+            if one.kind == "numbers":
+                found.append(one.column.header)
+            continue
         present = one.codes if one.values is None else one.values[~np.isnan(one.values)]
         _, counts = np.unique(present, return_counts=True)
         if 2 <= len(counts) <= MOST_NUMBERED_CLASSES and counts.min() >= 2:
