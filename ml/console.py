@@ -18,7 +18,7 @@ from ml.model.card import Card, Decision, QuantityReport, Recipe, Report, Traine
 from ml.model.changes import Change, Explanation, Range
 from ml.model.classifier import Classifier
 from ml.tables.dataset import Target
-from ml.tables.headers import listed
+from ml.tables.headers import apart, listed
 from ml.tables.numbers import shown_number
 from ml.training.history import Kept
 
@@ -107,7 +107,7 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
     for step in card.steps:
         yield f"step       {step.kind}: {listed(step.features)}"
     yield f"libraries  {', '.join(f'{name} {number}' for name, number in sorted(card.libraries.items()))}"
-    yield f"labels     {', '.join(card.labels)}" if card.labels else f"quantity   {quantity_name(card.target)}"
+    yield f"labels     {', '.join(apart(card.labels))}" if card.labels else f"quantity   {quantity_name(card.target)}"
     if card.decision is not None:
         yield f"decision   {decision_text(card.decision)}"
     yield "features"

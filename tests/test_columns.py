@@ -66,6 +66,14 @@ def test_white_space_does_not_make_a_number_of_what_is_none() -> None:
     assert feature.choices == ("1\n234", "5 678")
 
 
+def test_words_with_commas_are_listed_within_quotes() -> None:
+    reading = read({"city": ["Kraków, Stare Miasto", "L'Aquila", "Bern", "Bern"] * 5, "x": ["Bern", "L'Aquila"] * 10})
+
+    said = "\n".join(reading.inferred)
+    assert """'city' is feature city, a category of 3: 'Bern', 'Kraków, Stare Miasto', "L'Aquila\"""" in said
+    assert "'x' is feature x, a category of 2: Bern, L'Aquila" in said
+
+
 # The marks of numbers
 
 WRITTEN: dict[str, tuple[list[str], list[float], tuple[str, str, str]]] = {

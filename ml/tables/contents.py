@@ -16,7 +16,6 @@ from ml.tables.dataset import BOOLEANS
 from ml.tables.headers import Column, listed, word_of
 from ml.tables.marks import Evidence, Marks, Written, evidence_of, number_in, same_unit, written
 from ml.tables.numbers import MAX_NUMBER_CHARACTERS, is_digits, number_of, shown_number
-from ml.tables.rows import shown
 
 # Texts that stand for no value where all others in the column are numbers, without regard to case.
 NUMBER_MARKERS = {
@@ -118,7 +117,7 @@ def alike(words: Iterable[str], what: str) -> list[str]:
         found = [spelled[text] for text in texts if text in spelled]
         groups += [[*itertools.chain.from_iterable(found)]] if len(found) > 1 else []
     return [
-        f"{listed(map(shown, group))} may mean the same, but are different {what}: write them in one way"
+        f"{listed(group, quoted=True)} may mean the same, but are different {what}: write them in one way"
         for group in groups[:_SHOWN_GROUPS]
     ]
 

@@ -145,10 +145,16 @@ def places_of(choices: tuple[str, ...]) -> Mapping[str, float]:
     return MappingProxyType(places | {choice: float(place) for place, choice in enumerate(choices)})
 
 
-def listed(names: Iterable[str]) -> str:
-    """Return names on one line, not too many of them."""
-    shown = [one_line(name) for name in itertools.islice(names, _SHOWN_NAMES + 1)]
-    return ", ".join(shown if len(shown) <= _SHOWN_NAMES else [*shown[:-1], "…"])
+def listed(names: Iterable[str], *, quoted: bool = False) -> str:
+    """Return names on one line, not too many of them; `quoted`, or where one has a comma, each within quotes."""
+    found = apart([*itertools.islice(names, _SHOWN_NAMES + 1)], quoted=quoted)
+    return ", ".join(found if len(found) <= _SHOWN_NAMES else [*found[:-1], "…"])
+
+
+def apart(names: Sequence[str], *, quoted: bool = False) -> list[str]:
+    """Return names on one line each, within quotes where commas between them would not keep them apart."""
+    names = [*map(one_line, names)]
+    return [*map(shown, names)] if quoted or any("," in name for name in names) else names
 
 
 def one_line(text: str) -> str:

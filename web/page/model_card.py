@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ml.model.card import Card, QuantityReport, Recipe, Report, TrainedFeature
+from ml.tables.headers import apart
 from web.page.answers import decision_text
 from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mistakes_of
 from web.page.languages import NO_BREAK, Language, with_unit
@@ -199,7 +200,7 @@ def _limits(card: Card, language: Language) -> Iterator[str]:
     if isinstance(report, QuantityReport):
         yield _value_limit(card, language)
     elif len(card.labels) <= NAMED_LABELS:
-        known = _("The model knows only these classes: %(labels)s.", labels=", ".join(card.labels))
+        known = _("The model knows only these classes: %(labels)s.", labels=", ".join(apart(card.labels)))
         yield known + " " + _("An input of any other kind is still given one of these labels.")
     else:
         known = _("The model knows only %(count)s classes.", count=len(card.labels))
