@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ml.model.card import Card, QuantityReport, Recipe, Report, TrainedFeature
-from ml.tables.headers import listed
+from ml.tables.headers import apart, listed
 from web.page.answers import decision_text
 from web.page.calibration import CalibrationView, CurveView, calibration_view, curve_view, share_ticks
 from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mistakes_of
@@ -216,7 +216,7 @@ def _recipe(recipe: Recipe, language: Language) -> Iterator[str]:
 def _limits(card: Card, language: Language) -> Iterator[str]:
     """Yield a sentence about each limit of the model's use."""
     _, report = language.gettext, card.report
-    if card.labels:
+from ml.tables.headers import apart, listed
         known = _("The model knows only %(count)s classes.", count=len(card.labels))
         if len(card.labels) <= NAMED_LABELS:
             known = _("The model knows only these classes: %(labels)s.", labels=", ".join(card.labels))
