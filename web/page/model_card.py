@@ -216,10 +216,10 @@ def _recipe(recipe: Recipe, language: Language) -> Iterator[str]:
 def _limits(card: Card, language: Language) -> Iterator[str]:
     """Yield a sentence about each limit of the model's use."""
     _, report = language.gettext, card.report
-from ml.tables.headers import apart, listed
+    if card.labels:
         known = _("The model knows only %(count)s classes.", count=len(card.labels))
         if len(card.labels) <= NAMED_LABELS:
-            known = _("The model knows only these classes: %(labels)s.", labels=", ".join(card.labels))
+            known = _("The model knows only these classes: %(labels)s.", labels=", ".join(apart(card.labels)))
         yield known + " " + _("An input of any other kind is still given one of these labels.")
     if report is None:
         yield _("It was not tested here, and its training rows are not known: nothing says how good its answers are.")
