@@ -141,12 +141,14 @@ def _evaluate(options: argparse.Namespace) -> None:
         return
     if model.card.recipe is None:
         raise MLError(f"{options.model} was fitted elsewhere, so its split is not known: name a table to measure it on")
-    dataset = _read(options)
+    dataset = iris.load() if options.data is None else _read(options)
     if dataset.digest() != model.card.data_digest:
         raise MLError(
             f"{options.model} was trained on another table, or on one read with other options ({model.card.source}): "
             "name it with --data, and give the options as for training; or name a table to measure it on without --data"
         )
+    if options.data is None:
+        console.write_lines([dataset.source])
     report = measuring.report_of(model, fitting.split(dataset, model.card.recipe))
     console.write_lines(console.report_lines(report, model.labels))
 

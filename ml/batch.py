@@ -24,9 +24,9 @@ from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import InvalidSample, note_of
 from ml.model.values import UnknownWord, reader_of, short
-from ml.tables.headers import composed
+from ml.tables.headers import word_of
 from ml.tables.layout import added_columns, name_of, positions_of
-from ml.tables.typed import TypedColumn, typed_array
+from ml.tables.typed import TypedColumn, plain_sample, typed_array
 
 # So many models stay in a process, the newest ones.
 _KEPT_MODELS = 4
@@ -54,16 +54,17 @@ class Model:
         self.classifier = model
         self._reader = CellsReader(model, None)
 
-    def predict(self, sample: Mapping[str, object] | Sequence[object]) -> Prediction:
+    def predict(self, sample: Mapping[str, object] | Sequence[object] | NDArray[Any]) -> Prediction:
         """Return the answer to one sample.
 
         Args:
-            sample: values by the features' keys or headers, or in their order; text is read as a person types it.
+            sample: values by the features' keys or headers, or in their order, as in JSON or as NumPy and pandas have
+                them; text is read as a person types it.
 
         Raises:
             InvalidSample: with one error for each feature that is missing, wrong or unknown.
         """
-        return self.classifier.predict(self.classifier.validator.row(sample))
+        return self.classifier.predict(self.classifier.validator.row(plain_sample(sample)))
 
     def predict_batch(self, columns: Any) -> Any:
         """Return the answers to many rows: a table of Arrow for one, else a dict of NumPy arrays.
@@ -172,9 +173,7 @@ class Model:
         for code in used:
             value = values[code]
             is_text = isinstance(value, str)
-            messages[code] = _message_of(
-                feature, UnknownWord(short(composed(value.strip()))) if is_text else read(value)
-            )
+            messages[code] = _message_of(feature, UnknownWord(short(word_of(value))) if is_text else read(value))
         return np.asarray(messages[codes[rows]])
 
 

@@ -17,7 +17,7 @@ from ml.model import modelfile
 from ml.model.card import Card, Decision, QuantityReport, Recipe, Report, TrainedFeature
 from ml.model.changes import Change, Explanation, Range
 from ml.tables.dataset import Target
-from ml.tables.headers import listed
+from ml.tables.headers import apart, listed
 from ml.tables.numbers import shown_number
 from ml.training.history import Kept
 
@@ -106,7 +106,7 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
     for step in card.steps:
         yield f"step       {step.kind}: {listed(step.features)}"
     yield f"libraries  {', '.join(f'{name} {number}' for name, number in sorted(card.libraries.items()))}"
-    yield f"labels     {', '.join(card.labels)}" if card.labels else f"quantity   {quantity_name(card.target)}"
+    yield f"labels     {', '.join(apart(card.labels))}" if card.labels else f"quantity   {quantity_name(card.target)}"
     if card.decision is not None:
         yield f"decision   {decision_text(card.decision)}"
     yield "features"

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ml.model.card import Recipe
-from ml.tables.headers import Limits
+from ml.tables.headers import Limits, word_of
 from ml.tables.marks import THOUSANDS
 from ml.tables.numbers import LARGEST, NotANumber, number_of
 from ml.training import history
@@ -227,7 +227,7 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
         "--drop", action="append", default=[], metavar="COLUMN", help="name of a column to ignore; may be repeated"
     )
     parser.add_argument(
-        "--missing", action="append", default=[], metavar="TEXT",
+        "--missing", action="append", default=[], type=word_of, metavar="TEXT",
         help="text of a cell that stands for no value, besides NA, ? and the like; may be repeated",
     )  # fmt: skip
     _add_marks(parser)

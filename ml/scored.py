@@ -21,7 +21,7 @@ from ml.model.evaluators import Prediction
 from ml.model.sample import FieldError, InvalidSample, note_of
 from ml.model.values import UnknownWord, short
 from ml.tables.encoding import is_utf_8, understood
-from ml.tables.headers import MAX_COLUMNS, composed
+from ml.tables.headers import MAX_COLUMNS, word_of
 from ml.tables.layout import Place
 from ml.tables.rows import Block
 from ml.tables.written import Rows, RowWriter
@@ -210,7 +210,7 @@ class ScoredRows:
     def _note(self, feature: int, word: str) -> str:
         """Return the note about a word that is not among the choices of a feature, or about any number outside."""
         trained = self._model.features[feature]
-        note = note_of(trained, UnknownWord(short(composed(word.strip()))) if trained.choices else math.inf)
+        note = note_of(trained, UnknownWord(short(word_of(word))) if trained.choices else math.inf)
         return note.message if note else ""
 
     def _ends(

@@ -1,7 +1,7 @@
 // The fields of the form. Each holds one text, which is what is sent: a number with a slider, radio buttons, a select,
 // or a text with a list of words. Knows no prediction.
 
-import { numberIn, plain } from "./text.js";
+import { numberIn, plain, wordOf } from "./text.js";
 
 // Letters as one types them in a hurry.
 const bare = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
@@ -50,7 +50,7 @@ class Field {
   // Whether a text may stand in the field; of words, only those that the model knows.
   fits(text) {
     if (this.gap !== undefined && [this.gap, ""].includes(text.trim())) return true;
-    return this.choices ? this.choices.includes(text.trim().normalize("NFC")) : !Number.isNaN(numberIn(text, this.format));
+    return this.choices ? this.choiceOf(text) !== undefined : !Number.isNaN(numberIn(text, this.format));
   }
 
   // The same, but for words that it does not know.
@@ -164,8 +164,18 @@ class NumberField extends Field {
 }
 
 class ChoiceField extends Field {
+  // The choice that the service takes a text for.
+  choiceOf(text) {
+    const word = wordOf(text);
+    return this.choices.find((choice) => choice === text) ?? this.choices.find((choice) => wordOf(choice) === word);
+  }
+
+  put(text) {
+    super.put(this.choiceOf(text) ?? text);
+  }
+
   positionOf(text) {
-    const position = this.choices.indexOf(text.trim().normalize("NFC"));
+    const position = this.choices.indexOf(this.choiceOf(text));
     return position < 0 ? NaN : position;
   }
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow
 import pytest
 from numpy.typing import NDArray
@@ -115,6 +116,32 @@ def test_a_sample_with_errors_is_refused_with_all_of_them(model_path: Path) -> N
         ml.load(model_path).predict([5.6, None, "x", 1.3])
 
     assert [error.code for error in caught.value.errors] == ["missing", "not_a_number"]
+
+
+@pytest.mark.parametrize("sample", [
+    np.array([1.5, "a", None, True, 2], dtype=object),
+    [np.float64(1.5), np.str_("a"), np.float64("nan"), np.bool_(True), np.int64(2)],
+    (np.float32(1.5), np.array("a"), np.ma.masked, "yes", Decimal(2)),
+    pd.Series([1.5, "a", pd.NA, True, 2], index=["f0", "f1", "f2", "f3", "f4"])[::-1],
+    pd.Series([1.5, "a", pd.NaT, "yes", 2]),
+    {"f0": np.longdouble(1.5), "f1": np.str_("a"), "f2": np.datetime64("NaT"), "f3": np.bool_(True), "f4": np.uint8(2)},
+], ids=["array", "scalars", "others", "named row", "row", "mapping"])  # fmt: skip
+def test_a_sample_may_have_the_values_of_numpy_and_pandas(oracle: Oracle, sample: Any) -> None:
+    model = ml.Model(oracle.model())
+
+    assert model.predict(sample) == model.predict([1.5, "a", None, True, 2])
+
+
+def test_an_array_and_numbers_of_numpy_are_a_sample(model_path: Path) -> None:
+    loaded = ml.load(model_path)
+
+    assert loaded.predict(np.array(SAMPLE)) == loaded.predict([*map(np.float64, SAMPLE)]) == loaded.predict(SAMPLE)
+    with pytest.raises(InvalidSample, match="sepal length must be a number, not of the type ndarray"):
+        loaded.predict(np.array([SAMPLE] * 5))
+    with pytest.raises(InvalidSample, match="sepal length must be a number, not of the type complex"):
+        loaded.predict([np.complex128(1), *SAMPLE[1:]])
+    with pytest.raises(InvalidSample, match="petal width is too large for a 32-bit float"):
+        loaded.predict([*SAMPLE[:3], np.float64("inf")])
 
 
 def questions_of(oracle: Oracle) -> tuple[NDArray[np.object_], dict[str, list[Any]]]:

@@ -264,7 +264,8 @@ def test_the_commands_train_predict_inspect_and_score(measurements: Path) -> Non
     assert "species.npz: version" in trained
     assert training[1] == "MODEL_FILE=species.npz make serve"
     assert printed[0].startswith("versicolor (class 1)")
-    assert printed[1].startswith("iris, version")
+    assert json.loads(printed[1])["label"] == "versicolor"
+    assert printed[2].startswith("iris, version")
     for name in ("predictions.csv", "scored/1.csv", "scored/2026-01.csv"):
         assert len((measurements / name).read_text().splitlines()) == 151
 

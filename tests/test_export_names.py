@@ -51,11 +51,13 @@ def assert_right(model: Classifier) -> None:
         (FOREST, X_test, None), (FOREST, X_test[BACKWARDS], None), (FOREST, X_test, BACKWARDS),
         (FOREST, X_test[BACKWARDS], COLUMNS), (FOREST, X_test.assign(more=1.0), None),
         (FOREST, X_test[BACKWARDS].to_numpy(), BACKWARDS), (FOREST, X_test.to_numpy(), COLUMNS),
-        (UNNAMED, X_test, None), (UNNAMED, X_test.to_numpy(), COLUMNS),
+        (UNNAMED, X_test, None), (UNNAMED, X_test.to_numpy(), COLUMNS), (UNNAMED, X_test[BACKWARDS], COLUMNS),
+        (UNNAMED, X_test.assign(more=1.0), COLUMNS),
     ],
     ids=[
         "as fitted", "columns backwards", "names backwards", "both differ", "one column more", "an array backwards",
-        "an array as fitted", "a model without names", "no names but the given ones",
+        "an array as fitted", "a model without names", "no names but the given ones", "columns unlike the given ones",
+        "one column more than the given ones",
     ],
 )  # fmt: skip
 def test_columns_in_another_order_are_put_right(tmp_path: Path, model: Any, X: Any, names: list[str] | None) -> None:

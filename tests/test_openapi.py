@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,10 +22,11 @@ from starlette.testclient import TestClient
 
 from ml.model import classifier
 from ml.model.classifier import Classifier
+from ml.model.modelfile import ModelFile
 from ml.tables.numbers import LARGEST, is_half_typed, is_number, number_of
 from tests import small_tables
 from tests.conftest import Element, Server, parse_html, run_server
-from web.api import description
+from web.api import description, examples
 from web.api.description import example_of, text_schemas
 from web.api.encoder import encoder_of, interval_of
 from web.api.messages import (
@@ -295,6 +298,15 @@ def test_every_example_has_the_answer_that_the_service_gives(client: TestClient)
         stream.receive_json()
         stream.send_json(frames["request"]["value"])
         assert stream.receive_json() == frames["reply"]["value"]
+
+
+def test_training_rows_that_are_no_samples_are_no_examples(stored: ModelFile) -> None:
+    rows = stored.reference_rows.copy()
+    rows[::2, 1] = np.nan
+    for reference_rows in (rows, rows[:0]):
+        model = Classifier(dataclasses.replace(stored, reference_rows=reference_rows), "version")
+
+        assert set(examples.answers_of(model)) == {"one", "many"}
 
 
 def test_the_documentation_begins_with_its_contents_and_the_routes_that_matter(client: TestClient) -> None:

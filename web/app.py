@@ -238,7 +238,8 @@ def prepare(model: Classifier, settings: Settings) -> None:
     for representation in REPRESENTATIONS:
         entity_tag(model, representation)
     for code in languages.codes():
-        to = languages.language(code)
-        pages.example_page(model, to, needs_token=bool(settings.api_token))
-        drift_page.example_page(model, to)
-        docs.example_page(model, settings, to)
+        pages.example_page(model, languages.language(code), needs_token=bool(settings.api_token))
+    # Nothing of them is kept: one language shows whether they can be made.
+    english = languages.language(languages.SOURCE)
+    drift_page.example_page(model, english)
+    docs.example_page(model, settings, english)

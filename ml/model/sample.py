@@ -254,7 +254,8 @@ def _unread(feature: TrainedFeature, value: object, found: NotANumberCode) -> Fi
     if isinstance(value, str | int | float):
         text = value if isinstance(value, str) else shown_number(number_of(value))
         return FieldError(feature.key, code, f"{title}: {short(text)!r} is not {what}", _plain(value))
-    kind = "an object" if isinstance(value, Mapping) else "a list"
+    in_json = "an object" if isinstance(value, Mapping) else "a list" if isinstance(value, list) else ""
+    kind = in_json or f"of the type {type(value).__name__}"
     return FieldError(feature.key, code, f"{title} must be {what}, not {kind}")
 
 

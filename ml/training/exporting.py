@@ -59,7 +59,8 @@ def export(
         X_test: shape (n_rows, n_features): rows that it was not fitted on, as the model takes them: an array, or a
             DataFrame of pandas or polars, whose names, words and gaps become those of the features.
         y_test: shape (n_rows,): their classes, out of `model.classes_`, or their quantities.
-        feature_names: one a column, as in a CSV file's header: `petal width (cm)`; else the names of the columns.
+        feature_names: one for each input of the model, in their order, as in a CSV file's header: `petal width (cm)`;
+            columns of a DataFrame with these names are put in this order. Else the names of the model or the columns.
         path: where the model file goes.
         X_train, y_train: the rows that it was fitted on, for the training ranges; else the test rows replace them.
         limits: lowest and highest value by feature key, None for no limit.

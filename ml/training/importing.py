@@ -21,7 +21,7 @@ from ml.model.evaluators import Batch, compile_forest
 from ml.model.forest import FIRST_CHOICE_CELL
 from ml.model.labelling import Labelling
 from ml.tables.dataset import BOOLEANS, UNKNOWN, Dataset, Feature, Target
-from ml.tables.headers import Column, columns_of, composed, find, listed
+from ml.tables.headers import Column, columns_of, find, listed, word_of
 from ml.tables.numbers import NotANumber, number_of
 from ml.tables.reading import Options, dataset_of
 from ml.tables.rows import shown
@@ -257,7 +257,7 @@ def _key(text: float | str) -> float | str:
     """Return what two spellings of one word have in common: the number, or the text."""
     with suppress(NotANumber):
         return number_of(text) if isinstance(text, str) else text
-    return composed(str(text).strip())
+    return word_of(str(text))
 
 
 def _classes(imported: Imported, dataset: Dataset, given: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.float64]]:

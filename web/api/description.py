@@ -7,6 +7,7 @@ from typing import Any
 
 from ml.model.card import TrainedFeature
 from ml.model.values import no_value_text, no_value_texts, typed_gaps
+from ml.tables.headers import apart
 from ml.tables.numbers import LARGEST, shown_number
 from ml.tables.written import RowWriter
 from web.api.messages import Value
@@ -164,7 +165,9 @@ def description_of(feature: TrainedFeature) -> str:
     missing = "; may be missing" if feature.has_gaps else ""
     if feature.choices:
         more = ", …" if len(feature.choices) > SHOWN_CHOICES else ""
-        return f"{feature.title}: {', '.join(feature.choices[:SHOWN_CHOICES])}{more} in the training data{missing}"
+        return (
+            f"{feature.title}: {', '.join(apart(feature.choices[:SHOWN_CHOICES]))}{more} in the training data{missing}"
+        )
     unit = f" in {feature.unit}" if feature.unit else ""
     span = f"; {feature.low:g} to {feature.high:g} in the training data" if feature.has_range else ""
     return f"{feature.title}{unit}{span}{missing}"

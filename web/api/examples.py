@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import Note
@@ -18,9 +19,10 @@ from web.api.encoder import encoder_of
 def requests_of(model: Classifier) -> dict[str, Json]:
     """Return requests of one sample and of many."""
     example = example_of(model.features)
+    trained = model.reference_rows  # which may lack what a sample may not: a word that is too rare has no name
     rows = [
         [feature.shown(value) for feature, value in zip(model.features, row, strict=True)]
-        for row in model.reference_rows[:2].tolist()
+        for row in trained[model.validator.accepts(trained)][:2].tolist()
     ]
     return {"one": {"sample": example}, "many": {"samples": rows or [list(example.values())]}}
 
@@ -42,10 +44,13 @@ def frames_of(model: Classifier) -> dict[str, Json]:
     return {"request": {"id": 1, "sample": sample}, "reply": msgspec.json.decode(reply)}
 
 
-def scored_table_of(model: Classifier) -> str:
-    """Return the same table with its prediction."""
+def scored_table_of(model: Classifier) -> str | None:
+    """Return the same table with its prediction; None for features whose keys are no header of theirs."""
     sink = io.StringIO(newline="")
-    score(model, io.StringIO(table_of(model.features), newline=""), sink, on_bad=lambda _bad: None, guarded=True)
+    try:
+        score(model, io.StringIO(table_of(model.features), newline=""), sink, on_bad=lambda _bad: None, guarded=True)
+    except DatasetError:
+        return None
     return sink.getvalue()
 
 

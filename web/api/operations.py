@@ -186,7 +186,8 @@ def _template() -> Json:
 
 
 def _scored(model: Classifier, settings: Settings) -> Json:
-    table = {"text/csv": _TEXT | {"example": examples.scored_table_of(model)}}
+    scored = examples.scored_table_of(model)
+    table = {"text/csv": _TEXT | ({"example": scored} if scored else {})}
     return {
         "200": response("The scored table.", table | {PARQUET.decode(): _BINARY}, "X-Model-Version"),
         "400": response("The form cannot be read, or the query does not fit the table.", PROBLEM | PAGE),

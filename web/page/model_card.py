@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ml.model.card import Card, QuantityReport, Recipe, Report, TrainedFeature
-from ml.tables.headers import listed
+from ml.tables.headers import apart, listed
 from web.page.answers import decision_text
 from web.page.calibration import CalibrationView, CurveView, calibration_view, curve_view, share_ticks
 from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mistakes_of
@@ -219,7 +219,7 @@ def _limits(card: Card, language: Language) -> Iterator[str]:
     if card.labels:
         known = _("The model knows only %(count)s classes.", count=len(card.labels))
         if len(card.labels) <= NAMED_LABELS:
-            known = _("The model knows only these classes: %(labels)s.", labels=", ".join(card.labels))
+            known = _("The model knows only these classes: %(labels)s.", labels=", ".join(apart(card.labels)))
         yield known + " " + _("An input of any other kind is still given one of these labels.")
     if report is None:
         yield _("It was not tested here, and its training rows are not known: nothing says how good its answers are.")
