@@ -29,7 +29,7 @@ FLOORS = (
     {"ml.training", "ml.score", "ml.batch"},
     {"ml.score_parquet"},
     {"ml.parquet_process"},
-    {"ml.console", "ml"},
+    {"ml.arguments", "ml.console", "ml"},
     {"ml.options", "ml.predict", "ml.streams"},
     {"ml.jobs"},
     {"ml.__main__"},
