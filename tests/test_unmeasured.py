@@ -67,6 +67,15 @@ def test_what_the_file_says_is_in_the_card(tmp_path: Path, capsys: pytest.Captur
     assert model.features[0].low < 0.5 < model.features[0].high
 
 
+def test_the_span_of_a_quantity_is_that_of_answers_on_both_sides_of_all_thresholds(tmp_path: Path) -> None:
+    # Beside a threshold of 0 lie numbers that are 0 as a float32.
+    model = classifier.load(imported(tmp_path, files.catboost([Oblivious(((0, 0.0),), (1.0, 5.0))], bias=0.5)))
+
+    assert model.quantity is not None
+    assert (model.quantity.low, model.quantity.high, model.quantity.interval) == (1.5, 5.5, None)
+    assert len(model.reference_rows) == 0
+
+
 def test_ranges_and_words_of_the_file_are_kept(tmp_path: Path) -> None:
     model = classifier.load(imported(tmp_path, MODELS["LightGBM"]))
 

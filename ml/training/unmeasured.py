@@ -21,7 +21,7 @@ from ml.training.fitting import Trained, check_name
 from ml.training.importing import ImportedModel, check_labels, code_choices, fitted_by
 from ml.training.measuring import Split
 from ml.training.progress import Progress, silent
-from ml.training.writing import model_of, thresholds_of, write
+from ml.training.writing import GOLDEN_TEST_ROWS, model_of, thresholds_of, write
 
 # Values reach beyond the first and last threshold by this share of the span between them: both sides can be chosen.
 MARGIN = 0.1
@@ -60,14 +60,15 @@ def write_unmeasured(
     elif labels:
         raise DatasetError("--labels names classes, and the model predicts a quantity")
     positive, share = threshold or (None, None)
-    row, outcome = np.array([[feature.example for feature in features]]), np.zeros(1)
+    rows = _drawn(features, GOLDEN_TEST_ROWS)
+    outcomes = np.zeros(len(rows))
     trained = Trained(
         name=name,
         source=f"{' '.join(imported.library)}, its file alone: no table was named",
         features=features,
         target=Target(title=title, unit=unit, labels=names),
         estimator=ImportedModel(imported, features),
-        split=Split(row, row, outcome, outcome),
+        split=Split(rows, rows, outcomes, outcomes),
         report=None,
         interval=None,
         recipe=None,
@@ -76,6 +77,18 @@ def write_unmeasured(
     )
     model = model_of(trained, fitted_by=fitted_by(imported), features=features, keep_samples=False, progress=progress)
     return write(model, path, trained=trained, progress=progress)
+
+
+def _drawn(features: Sequence[TrainedFeature], n: int) -> NDArray[np.float64]:
+    """Return the example and rows drawn all over the features' spans, shape (n, n_features): no samples."""
+    rng = np.random.default_rng(0)
+    columns = [
+        rng.integers(len(feature.choices), size=n) if feature.choices else rng.uniform(feature.low, feature.high, n)
+        for feature in features
+    ]
+    rows = np.column_stack(columns).astype(np.float64)
+    rows[0] = [feature.example for feature in features]
+    return rows
 
 
 def features_of(imported: Imported, limits: Mapping[str, Limits]) -> tuple[TrainedFeature, ...]:
