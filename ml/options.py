@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ml.model.card import Recipe
-from ml.tables.headers import Limits
+from ml.tables.headers import Limits, word_of
 from ml.tables.marks import THOUSANDS
 from ml.tables.numbers import LARGEST, NotANumber, number_of
 from ml.training import history
@@ -68,11 +68,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="balance the class weights (class_weight); default: all rows weigh the same",
     )
-    train.add_argument(
-        "--threshold", type=_threshold, metavar="[CLASS=]SHARE",
-        help="of two classes, the least probability with which this one, or else the second, is the answer; default: "
-        "the most probable class is",
-    )  # fmt: skip
+    _add_threshold(train)
     train.add_argument(
         "--no-samples",
         action="store_true",
@@ -89,31 +85,22 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="table of the training; default: the built-in data")
     _add_reading(evaluate)
 
-    predict = commands.add_parser("predict", help="predict one sample, and say what would change the answer")
-    predict.add_argument(
-        "values", nargs="+", metavar="VALUE", help="values of the sample, in the order of the features"
+    predict = commands.add_parser(
+        "predict",
+        help="predict one sample, and say what would change the answer",
+        usage="python -m ml predict [-h] [--json] [MODEL.npz] (NAME=VALUE ... | VALUE ...)",
     )
     predict.add_argument(
-        "--model", type=Path, default=DEFAULT_PATH, metavar="FILE", help="model file; default: %(default)s"
-    )
+        "values", nargs="+", metavar="VALUE",
+        help="values of the sample, each with the name of its feature, e.g. length=1.3, or all in the order of the "
+        f"features; a model file, which ends in .npz, may come first; default: {DEFAULT_PATH}",
+    )  # fmt: skip
+    predict.add_argument("--model", type=Path, metavar="FILE", help="model file of any name")
+    predict.add_argument("--json", action="store_true", help="print the answer as JSON, as POST /predict gives it")
     # argparse knows "-1" and "-.5" as numbers, but takes "-1e3" and "-,5" for options.
     predict._negative_number_matcher = re.compile(r"-[0-9.,]")
 
-    scoring = commands.add_parser("score", help="add label and probabilities to the rows of a table")
-    scoring.add_argument("model", type=Path, help="model file")
-    scoring.add_argument("rows", metavar="TABLE", help="CSV, Excel, JSON or Parquet file to score; -: standard input")
-    scoring.add_argument(
-        "--out",
-        default="-",
-        metavar="FILE",
-        help="CSV file to write, of Parquet another one; default: -, standard output",
-    )
-    _add_marks(scoring)
-    _add_file(scoring)
-    scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
-    scoring.add_argument(
-        "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
-    )
+    _add_scoring(commands.add_parser("score", help="add label and probabilities to the rows of tables"))
 
     importing = commands.add_parser(
         "import",
@@ -140,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
     importing.add_argument(
         "--insist", action="store_true", help="write a model that is worse than always giving the most frequent answer"
     )
+    _add_threshold(importing)
     _add_columns(importing)
 
     inspect = commands.add_parser("inspect", help="show the card of a model file")
@@ -172,6 +160,37 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         test_size=options.test_size,
         balanced_class_weight=options.balanced,
     )
+
+
+def _add_scoring(scoring: argparse.ArgumentParser) -> None:
+    scoring.add_argument("model", type=Path, help="model file")
+    scoring.add_argument(
+        "rows", nargs="+", metavar="INPUT",
+        help="CSV, Excel, JSON or Parquet file to score, folder or pattern of them; -: standard input",
+    )  # fmt: skip
+    scoring.add_argument(
+        "--out", default="-", metavar="OUTPUT",
+        help="file to write, of several inputs or a folder another folder; default: -, standard output",
+    )  # fmt: skip
+    scoring.add_argument(
+        "--to", choices=("csv", "parquet"), default="", help="kind of file to write; default: that of the input"
+    )
+    _add_marks(scoring)
+    _add_file(scoring)
+    scoring.add_argument(
+        "--explain",
+        action="store_true",
+        help="add columns with what each feature adds to the answer: with contribution_base they sum up to it",
+    )
+    scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
+    scoring.add_argument(
+        "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
+    )
+    scoring.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="what scores the files; default: this process"
+    )
+    scoring.add_argument("--address", help="address of a Ray cluster; default: Ray on this machine")
+    scoring.add_argument("--workers", type=_count, metavar="N", help="processes of Ray; default: one a processor")
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
@@ -208,7 +227,7 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
         "--drop", action="append", default=[], metavar="COLUMN", help="name of a column to ignore; may be repeated"
     )
     parser.add_argument(
-        "--missing", action="append", default=[], metavar="TEXT",
+        "--missing", action="append", default=[], type=word_of, metavar="TEXT",
         help="text of a cell that stands for no value, besides NA, ? and the like; may be repeated",
     )  # fmt: skip
     _add_marks(parser)
@@ -218,6 +237,14 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
         help="limits of a feature, of which one may be left out, e.g. length=0:; may be repeated",
     )  # fmt: skip
     parser.add_argument("--name", help="name of the model; default: the name of the file")
+
+
+def _add_threshold(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threshold", type=_threshold, metavar="[CLASS=]SHARE",
+        help="of two classes, the least probability with which this one, or else the second, is the answer; default: "
+        "the most probable class is",
+    )  # fmt: skip
 
 
 def _add_marks(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ const SLOP_PX = 8; // a finger that rests moves no farther
 
 const form = document.getElementById("measurements");
 const fields = fieldsOf(form);
-const selects = [...document.querySelectorAll(".axes select")];
+const selects = [...document.querySelectorAll(".axis select")];
 const goal = document.getElementById("goal"); // of a quantity
 const threshold = () => document.getElementById("threshold"); // of two labels; replaced with the model
 const handle = document.getElementById("map-handle");
@@ -113,6 +113,14 @@ for (const select of selects) {
 
 goal?.addEventListener("input", changed);
 
+function enter(row) {
+  step();
+  for (const [index, field] of fields.entries()) field.paste(row[index]);
+  changed();
+}
+
+form.addEventListener("row", ({ detail }) => enter(detail)); // of a file
+
 // A threshold between two labels that is tried on this page.
 document.addEventListener("input", ({ target }) => {
   if (target !== threshold()) return;
@@ -138,9 +146,7 @@ function paste(event) {
   try {
     const values = rowIn(event.clipboardData.getData("text"), fields, labels);
     if (!values) return;
-    step();
-    for (const [index, field] of fields.entries()) field.paste(values[index]);
-    changed();
+    enter(values);
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     showRefusal(event.target, error);
@@ -166,7 +172,7 @@ document.addEventListener("click", (event) => {
   const change = event.target.closest("[data-set]");
   const copy = event.target.closest("[data-copy]");
   const usual = event.target.closest("#usual-threshold");
-  if (event.target.closest(".languages")) settleNow(); // its links are to have what was just typed
+  if (event.target.closest("[data-option]")) settleNow(); // these links are to have what was just typed
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
   if (example || change || usual) {
     event.preventDefault();
@@ -180,6 +186,34 @@ document.addEventListener("click", (event) => {
     showThreshold();
     changed();
   } else if (copy) navigator.clipboard.writeText(textToCopy(copy)).then(() => showCopied(copy));
+});
+
+// Of many fields, those whose name has what is typed; the others are out of sight, but are sent as before.
+const find = document.getElementById("find");
+const more = form.querySelector(".more");
+let wasOpen = null; // before the search
+
+function findFields() {
+  const count = fields.filter((field) => field.find(find.value)).length;
+  if (more) {
+    wasOpen ??= more.open;
+    more.open = Boolean(find.value) || wasOpen;
+    more.toggleAttribute("data-found", Boolean(find.value));
+    if (!find.value) wasOpen = null;
+  }
+  const output = document.getElementById("found");
+  output.textContent = find.value ? output.dataset.some.replace("{count}", count).replace("{all}", fields.length) : "";
+}
+
+for (const name of ["input", "change"]) find?.addEventListener(name, (event) => event.stopPropagation()); // no value
+find?.addEventListener("input", findFields);
+find?.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") {
+    find.value = "";
+    findFields();
+  } else if (event.key === "Enter" || event.key === "ArrowDown") fieldAt(form.querySelector(".field:not([hidden])"))?.focus();
+  else return;
+  event.preventDefault();
 });
 
 // A pinned sample is kept in the form, and so in the address; the service compares it with the present one.
@@ -346,9 +380,9 @@ function settle() {
   window.removeEventListener("beforeunload", leave);
   isQuiet = true;
   history.replaceState(history.state, "", addressOf(new FormData(form)));
-  for (const link of document.querySelectorAll(".languages a")) {
+  for (const link of document.querySelectorAll("[data-option]")) {
     const entries = new FormData(form);
-    entries.set("lang", link.lang);
+    entries.set(link.dataset.option, link.dataset.value);
     link.href = addressOf(entries);
   }
   if (code?.open) code.dispatchEvent(new Event("refresh"));

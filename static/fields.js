@@ -1,7 +1,10 @@
 // The fields of the form. Each holds one text, which is what is sent: a number with a slider, radio buttons, a select,
 // or a text with a list of words. Knows no prediction.
 
-import { numberIn, plain } from "./text.js";
+import { numberIn, plain, wordOf } from "./text.js";
+
+// Letters as one types them in a hurry.
+const bare = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 
 class Field {
   constructor(element, mark) {
@@ -35,6 +38,11 @@ class Field {
     return this.control.defaultValue;
   }
 
+  // As the service reads it: a number, or the place among the choices; NaN for anything else.
+  get position() {
+    return this.positionOf(this.text);
+  }
+
   get isGap() {
     return this.gap !== undefined && this.text.trim() === this.gap;
   }
@@ -42,7 +50,7 @@ class Field {
   // Whether a text may stand in the field; of words, only those that the model knows.
   fits(text) {
     if (this.gap !== undefined && [this.gap, ""].includes(text.trim())) return true;
-    return this.choices ? this.choices.includes(text.trim().normalize("NFC")) : !Number.isNaN(numberIn(text, this.format));
+    return this.choices ? this.choiceOf(text) !== undefined : !Number.isNaN(numberIn(text, this.format));
   }
 
   // The same, but for words that it does not know.
@@ -73,6 +81,17 @@ class Field {
     this.toggle?.setAttribute("aria-pressed", this.isGap);
   }
 
+  // Show it if its name has each of these words, or else hide it.
+  find(words) {
+    const names = bare(`${this.title} ${this.key} ${this.header ?? ""}`);
+    this.element.hidden = !bare(words).split(/\s+/).every((word) => names.includes(word));
+    return !this.element.hidden;
+  }
+
+  focus() {
+    (this.element.querySelector("input:checked") ?? this.element.querySelector("[name]")).focus();
+  }
+
   // The same field of another model: its start, range and step.
   renew(element) {
     const control = element.querySelector(`#${this.control.id}`) ?? element;
@@ -88,15 +107,24 @@ class Field {
     this.hint.dataset.kind = message?.kind ?? "";
     if (message?.kind === "error") {
       this.control.setAttribute("aria-invalid", "true");
+      this.element.hidden = false;
       this.element.closest("details")?.setAttribute("open", "");
     } else this.control.removeAttribute("aria-invalid");
   }
 }
 
 class NumberField extends Field {
-  // As the service reads it; NaN for anything else.
-  get position() {
-    return numberIn(this.text, this.format);
+  positionOf(text) {
+    return numberIn(text, this.format);
+  }
+
+  // The ends of the training range.
+  get low() {
+    return Number(this.slider.min);
+  }
+
+  get high() {
+    return Number(this.slider.max);
   }
 
   putNumber(number, step = Number(this.control.dataset.step)) {
@@ -136,8 +164,18 @@ class NumberField extends Field {
 }
 
 class ChoiceField extends Field {
-  get position() {
-    const position = this.choices.indexOf(this.text.trim());
+  // The choice that the service takes a text for.
+  choiceOf(text) {
+    const word = wordOf(text);
+    return this.choices.find((choice) => choice === text) ?? this.choices.find((choice) => wordOf(choice) === word);
+  }
+
+  put(text) {
+    super.put(this.choiceOf(text) ?? text);
+  }
+
+  positionOf(text) {
+    const position = this.choices.indexOf(this.choiceOf(text));
     return position < 0 ? NaN : position;
   }
 

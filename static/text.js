@@ -103,10 +103,13 @@ function textOf(value, field) {
   return typeof value === "number" && field?.format.thousands ? String(value).replace(".", field.format.decimal) : String(value);
 }
 
+// A word as the service compares it: people see no other difference.
+export const wordOf = (text) => text.normalize("NFC").trim().replace(/\s+/g, " ");
+
 // Whether a cell may be a value of any of the fields.
 function valuesOf(fields) {
-  const words = new Set(fields.flatMap(({ choices }) => choices ?? []));
-  return (cell) => isNumber(cell) || words.has(cell);
+  const words = new Set(fields.flatMap(({ choices }) => choices?.map(wordOf) ?? []));
+  return (cell) => isNumber(cell) || words.has(wordOf(cell));
 }
 
 function inLines(lines, separator, fields, labels) {

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow
 import pytest
 from numpy.typing import NDArray
@@ -115,6 +116,32 @@ def test_a_sample_with_errors_is_refused_with_all_of_them(model_path: Path) -> N
         ml.load(model_path).predict([5.6, None, "x", 1.3])
 
     assert [error.code for error in caught.value.errors] == ["missing", "not_a_number"]
+
+
+@pytest.mark.parametrize("sample", [
+    np.array([1.5, "a", None, True, 2], dtype=object),
+    [np.float64(1.5), np.str_("a"), np.float64("nan"), np.bool_(True), np.int64(2)],
+    (np.float32(1.5), np.array("a"), np.ma.masked, "yes", Decimal(2)),
+    pd.Series([1.5, "a", pd.NA, True, 2], index=["f0", "f1", "f2", "f3", "f4"])[::-1],
+    pd.Series([1.5, "a", pd.NaT, "yes", 2]),
+    {"f0": np.longdouble(1.5), "f1": np.str_("a"), "f2": np.datetime64("NaT"), "f3": np.bool_(True), "f4": np.uint8(2)},
+], ids=["array", "scalars", "others", "named row", "row", "mapping"])  # fmt: skip
+def test_a_sample_may_have_the_values_of_numpy_and_pandas(oracle: Oracle, sample: Any) -> None:
+    model = ml.Model(oracle.model())
+
+    assert model.predict(sample) == model.predict([1.5, "a", None, True, 2])
+
+
+def test_an_array_and_numbers_of_numpy_are_a_sample(model_path: Path) -> None:
+    loaded = ml.load(model_path)
+
+    assert loaded.predict(np.array(SAMPLE)) == loaded.predict([*map(np.float64, SAMPLE)]) == loaded.predict(SAMPLE)
+    with pytest.raises(InvalidSample, match="sepal length must be a number, not of the type ndarray"):
+        loaded.predict(np.array([SAMPLE] * 5))
+    with pytest.raises(InvalidSample, match="sepal length must be a number, not of the type complex"):
+        loaded.predict([np.complex128(1), *SAMPLE[1:]])
+    with pytest.raises(InvalidSample, match="petal width is too large for a 32-bit float"):
+        loaded.predict([*SAMPLE[:3], np.float64("inf")])
 
 
 def questions_of(oracle: Oracle) -> tuple[NDArray[np.object_], dict[str, list[Any]]]:
@@ -249,12 +276,12 @@ def test_a_quantity_has_its_value_and_interval(tmp_path: Path) -> None:
     trained = fitting.fit(dataset_of([column], column.codes * 2 + rng.random(200)), Recipe(n_estimators=5))
     model = writing.write(writing.model_of(trained), tmp_path / "m.npz", trained=trained)
     assert model.quantity
-    interval = model.quantity.interval
+    below, above = model.quantity.reach
 
     answers = both(ml.load(tmp_path / "m.npz"), {"f0": [1.0, None, 3.0]})
 
     first = model.predict([1.0]).value
-    assert [*answers[0].values()] == [first, first - interval.below, first + interval.above, None, None]
+    assert [*answers[0].values()] == [first, first - below, first + above, None, None]
     assert [*answers[1].values()][:4] == [None] * 4
     assert [*answers[0]] == [
         "predicted_value", "predicted_low", "predicted_high", "prediction_notes", "prediction_error"

@@ -153,6 +153,7 @@ def test_the_card_of_more_labels_has_calibration_alone_and_that_of_a_quantity_no
 
 def test_the_card_of_a_file_without_it_says_nothing() -> None:
     card = card_of("answers")
+    assert card.report
     section = section_of(
         msgspec.structs.replace(card, report=msgspec.structs.replace(card.report, calibration=None)), "es"
     )
@@ -163,6 +164,7 @@ def test_the_card_of_a_file_without_it_says_nothing() -> None:
 
 def test_a_confusion_matrix_that_makes_no_sense_is_drawn_inside_the_picture() -> None:
     card = card_of("answers")
+    assert card.report
     report = msgspec.structs.replace(card.report, confusion=((1, -(10**400)), (2, 10**400)))
 
     points = section_of(msgspec.structs.replace(card, report=report)).all("path", **{"class": "points"})
@@ -250,6 +252,7 @@ def test_numbers_that_no_rows_can_give_are_refused(changes: dict[str, object], n
 
 def test_a_file_with_such_numbers_is_refused() -> None:
     model = writing.model_of(small_tables.trained("answers"))
+    assert model.card.report
     report = msgspec.structs.replace(model.card.report, calibration=msgspec.structs.replace(GOOD, brier=3.0))
     card = msgspec.structs.replace(model.card, report=report)
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,6 +137,11 @@ def test_an_infinite_number_is_no_missing_value(sample: Any) -> None:
         encode(sample)
 
     assert encode([math.nan, None, "inf", 1.5]) == b'[null,null,"inf",1.5]'
+
+
+def test_a_row_of_pandas_goes_by_the_names_of_its_columns() -> None:
+    assert encode(pd.Series({"b": 1, "a": "x"})) == b'{"b":1,"a":"x"}'
+    assert encode(pd.Series([1.0, 2.0])) == b"[1.0,2.0]"
 
 
 def test_samples_are_mappings_sequences_arrays_or_text_as_typed(server: Server, model: Classifier) -> None:

@@ -50,6 +50,30 @@ def is_same(values: Sequence[float], others: Sequence[float]) -> bool:
     return bool(np.array_equal(values, others, equal_nan=True))
 
 
+# Words
+
+
+def test_white_space_within_words_is_one_space() -> None:
+    feature, values = column_of(["Zürich  Nord", "Bern", "Zürich\r\nNord", "Zürich\u00a0Nord"])
+
+    assert feature.choices == ("Bern", "Zürich Nord")
+    assert values == [1, 0, 1, 1]
+
+
+def test_white_space_does_not_make_a_number_of_what_is_none() -> None:
+    feature, _ = column_of(["1\n234", "5 678", "1\n234", "5 678"], keep=["x"])
+
+    assert feature.choices == ("1\n234", "5 678")
+
+
+def test_words_with_commas_are_listed_within_quotes() -> None:
+    reading = read({"city": ["Kraków, Stare Miasto", "L'Aquila", "Bern", "Bern"] * 5, "x": ["Bern", "L'Aquila"] * 10})
+
+    said = "\n".join(reading.inferred)
+    assert """'city' is feature city, a category of 3: 'Bern', 'Kraków, Stare Miasto', "L'Aquila\"""" in said
+    assert "'x' is feature x, a category of 2: Bern, L'Aquila" in said
+
+
 # The marks of numbers
 
 WRITTEN: dict[str, tuple[list[str], list[float], tuple[str, str, str]]] = {
@@ -324,6 +348,61 @@ def test_what_is_left_out_can_be_kept(what: str) -> None:
 )
 def test_what_something_can_be_learned_from_is_kept(name: str, texts: list[str]) -> None:
     assert len(read({name: texts, "other": OTHER}).dataset.features) == 2
+
+
+def said_of(name: str, texts: Sequence[str]) -> str:
+    """Return the sentence about a column that stands beside another one."""
+    (sentence,) = [line for line in read({name: texts, "other": OTHER}).inferred if repr(name) in line]
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("texts", "culprit"),
+    [
+        ([f"{number / 7:.2f}" if number % 5 else "<0.5" for number in range(1, 61)], "12 rows, as '<0.5' on line 6"),
+        ([f"{number / 7:.2f}" if number % 4 else f"({number}.00)" for number in range(60)], "15 rows, as '(0.00)' on"),
+    ],
+    ids=["below the limit", "accounting"],
+)
+def test_of_numbers_with_other_texts_among_them_the_first_one_is_named(texts: list[str], culprit: str) -> None:
+    sentence = said_of("x", texts)
+
+    assert sentence.startswith("left out 'x': numbers in 4")
+    assert f"rows, and something else in {culprit}" in sentence
+    assert "--missing reads a text as no value" in sentence
+
+
+def test_digits_of_one_length_some_with_zeros_in_front_are_codes() -> None:
+    texts = ["01067", "10115", "01234", "80331", "-", "01067"] * 10
+
+    feature, values = column_of(texts, "zip")
+
+    assert feature.choices == ("01067", "01234", "10115", "80331")
+    assert (feature.has_gaps, feature.markers) == (True, ("-",))
+    assert is_same(values[:6], [0, 2, 1, 3, NAN, 0])
+    assert "codes, as '01067' begins with 0: --keep zip takes them as numbers" in said_of("zip", texts)
+    assert column_of(texts, "zip", keep=["zip"])[1][:2] == [1067, 10115]
+
+
+def test_different_codes_in_each_row_are_left_out() -> None:
+    sentence = said_of("zip", [f"{number * 997:05}" for number in range(60)])
+
+    assert sentence == "left out 'zip': codes, 60 different in 60 rows, as '00000' begins with 0; --keep zip insists"
+
+
+@pytest.mark.parametrize("texts", [["01", "12", "07"], ["007", "12", "7"], ["0.5", "0.7", "1.2"], ["100", "0", "000"]])
+def test_other_numbers_with_zeros_in_front_stay_numbers(texts: list[str]) -> None:
+    assert column_of(texts * 4)[1] == [*map(float, texts)] * 4
+
+
+@pytest.mark.parametrize(
+    "values", [range(50_000, 50_180, 3), [491_501_000 + n * n * 7919 % 999_983 for n in range(60)]]
+)
+def test_a_whole_number_that_is_another_one_in_each_row_is_pointed_out(values: Sequence[int]) -> None:
+    sentence = said_of("my account", [*map(str, values)])
+
+    assert "another whole number in each row, as identifiers have: --drop 'my account' leaves it out" in sentence
+    assert "identifiers" not in said_of("x", [*map(str, values[:-1]), str(values[0])])
 
 
 def test_the_only_column_is_kept_even_if_it_looks_like_row_numbers() -> None:

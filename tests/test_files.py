@@ -329,3 +329,12 @@ def test_any_pieces_of_tables_are_a_table_or_an_error(
 def test_any_bytes_are_a_table_or_an_error(tmp_path: Path, start: bytes, rest: bytes) -> None:
     with contextlib.suppress(DatasetError):
         read(tmp_path, start + rest)
+
+
+def test_a_table_of_many_columns_costs_what_its_cells_cost(tmp_path: Path) -> None:
+    path = tmp_path / "wide.csv"
+    path.write_text("".join(",".join(row) + "\n" for row in ([f"c{number}" for number in range(6_254)], ["1"] * 6_254)))
+    started = time.process_time()
+
+    assert len(read_table(path).columns) == 6_254
+    assert time.process_time() - started < 5

@@ -120,6 +120,8 @@ def test_evaluate_measures_a_model_on_any_table_that_says_what_is_true(
     printed = output_of("evaluate", path, path.with_suffix(".csv"), cwd=tmp_path)
 
     assert printed.splitlines()[0] == f"{path.with_suffix('.csv')}: {N} rows"
+    # Most rows of the prices stand there more than once, and would in any table.
+    assert ("warning: the model was trained on rows of this table" in printed) == (name != "prices")
     assert re.search(rf"^(accuracy|R²) +(0\.[5-9]|1\.0)\d\d on {N} test rows$", printed, re.MULTILINE)
 
 
@@ -204,11 +206,21 @@ def test_rows_that_cannot_be_measured_are_left_out_and_told(model: Classifier, p
     found = measured(model, with_column(with_column(penguin_table, "species", species), "body_mass_g", mass))
 
     assert found.report.test_rows == N - 4
-    assert found.said == (
+    assert found.said[:3] == (
         "left out 2 rows of classes that the model does not know: Emperor",
         "left out 1 row without a value in 'species'",
         "left out 1 row without an answer: line 7: body mass g: 'heavy' is not a number",
     )
+
+
+def test_rows_of_the_training_are_pointed_out_and_those_of_another_table_are_not(
+    model: Classifier, penguin_table: Table
+) -> None:
+    (warning,) = measured(model, penguin_table).said
+    masses = [str(float(mass) + 0.5) for mass in penguin_table.columns[3].tolist()]
+
+    assert "96 of 96 training rows that its file keeps are here" in warning
+    assert measured(model, with_column(penguin_table, "body_mass_g", masses)).said == ()
 
 
 @pytest.mark.parametrize(

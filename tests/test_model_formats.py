@@ -138,16 +138,16 @@ MIXED_CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a choice twice": (feature(0, choices=["red", "red", "blue"]), "different choices"),
     "an empty choice": (feature(0, choices=["red", "", "blue"]), "different choices"),
     "too many choices": (feature(0, choices=[*map(str, range(255))]), "at most 254 different choices"),
-    "a long choice": (feature(0, choices=["x" * 1_001, "b", "c"]), "a text of more than"),
-    "a long marker": (feature(1, markers=["x" * 1_001]), "a text of more than"),
-    "a long header": (feature(1, header="x" * 1_001), "a text of more than"),
+    "a long choice": (feature(0, choices=["x" * 1_001, "b", "c"]), "of length <= 1000"),
+    "a long marker": (feature(1, markers=["x" * 1_001]), "of length <= 1000"),
+    "a long header": (feature(1, header="x" * 1_001), "of length <= 1000"),
     "choices that are numbers": (feature(0, choices=[1, 2, 3]), "the card is not valid"),
     "a choice too few": (feature(0, choices=["red", "blue"], counts=[1, 1], high=1.0, example=0.0), "a choice of f0"),
     "a count too few": (feature(0, counts=[1, 2]), "statistics are not those of its choices"),
-    "a negative count": (feature(0, counts=[1, 2, -3]), "statistics are not those of its choices"),
+    "a negative count": (feature(0, counts=[1, 2, -3]), "the card is not valid"),
     "counts of a number": (feature(1, counts=[1]), "statistics are not those of its choices"),
-    "a share of gaps beyond 1": (feature(1, gap_share=1.5), "statistics are not those of its choices"),
-    "a negative share of gaps": (feature(0, gap_share=-0.1), "statistics are not those of its choices"),
+    "a share of gaps beyond 1": (feature(1, gap_share=1.5), "the card is not valid"),
+    "a negative share of gaps": (feature(0, gap_share=-0.1), "the card is not valid"),
     "a range beyond the choices": (feature(0, high=3.0), "statistics are not those of its choices"),
     "a range below the choices": (feature(0, low=-1.0), "statistics are not those of its choices"),
     "an example between two choices": (feature(0, low=0.0, example=0.5, high=2.0), "not one of its choices"),
@@ -158,7 +158,7 @@ MIXED_CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "neither labels nor a quantity": (lambda card: card["target"].update(labels=[]), "2 to 1000 different labels"),
     "another kind of report": (lambda card: card["report"].update(kind="quantity"), "the card is not valid"),
     "an unknown kind of report": (lambda card: card["report"].update(kind="ranks"), "the card is not valid"),
-    "a long title": (lambda card: card["target"].update(title="x" * 1_001), "a text of more than"),
+    "a long title": (lambda card: card["target"].update(title="x" * 1_001), "of length <= 1000"),
 }  # fmt: skip
 
 
@@ -181,11 +181,11 @@ QUANTITY_CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "quantiles in disorder": (known(quantiles=[2.0, 1.0]), "statistics of the quantity"),
     "an interval that is none": (known(interval={**INTERVAL, "below": -1.0}), "statistics of the quantity"),
     "a coverage beyond 1": (known(interval={**INTERVAL, "coverage": 1.5}), "statistics of the quantity"),
-    "no interval": (known(interval=None), "the card is not valid"),
+    "no interval": (known(interval=None), "statistics of the quantity"),
     "text in the interval": (known(interval={**INTERVAL, "above": "1"}), "the card is not valid"),
     "a report of classes": (lambda card: card["report"].update(kind="classes"), "the card is not valid"),
     "residuals that are no pairs": (lambda card: card["report"].update(residuals=[[1.0]]), "the card is not valid"),
-    "a long unit": (lambda card: card["target"].update(unit="x" * 1_001), "a text of more than"),
+    "a long unit": (lambda card: card["target"].update(unit="x" * 1_001), "of length <= 1000"),
 }  # fmt: skip
 
 

@@ -274,7 +274,7 @@ def test_what_is_told_of_a_strange_table_stays_on_its_lines(tmp_path: Path) -> N
     reading = read_dataset(written(tmp_path, text_of('"x\ny","ki\nnd"', *rows)))
 
     assert all(sentence.isprintable() for sentence in reading.inferred)
-    assert reading.dataset.target.labels == ("a\nb", "c")
+    assert reading.dataset.target.labels == ("a b", "c")
 
 
 LONG = "x" * 2_000

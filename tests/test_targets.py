@@ -89,7 +89,7 @@ def test_a_quantity_is_read_by_its_marks_and_unit() -> None:
 @pytest.mark.parametrize(
     ("texts", "labels", "sentence"),
     [
-        (["No", "no", "No ", "yes", "YES", "yes"], ("No", "yes"), "'No', 'No ', 'no' are one class, No"),
+        (["No", "no", "No ", "yes", "YES", "yes"], ("No", "yes"), "'No', 'no' are one class, No"),
         (["0", "0.0", "0", "1", "1.0", "1"], ("0", "1"), "'0', '0.0' are one class, 0"),
         (["New York", "new  york", "new york", "new york", "b", "b"], ("b", "new york"), "are one class, new york"),
     ],
@@ -171,6 +171,12 @@ def test_what_is_no_target_is_refused_with_the_columns_that_could_be_one(texts: 
 
     assert str(error) == f"column 'y' is no target: {reason}"
     assert error.details == ("--target names another target, such as 'kind'",)
+
+
+def test_columns_of_numbers_are_proposed_for_a_quantity() -> None:
+    columns = {"kind": ["u", "v"] * 30, "size": [f"{number / 2}" for number in range(60)], "y": ["a", "b"] * 30}
+
+    assert refusal_of(columns, kind="quantity").details == ("--target names another target, such as 'size'",)
     assert read(columns, target="kind").dataset.target.labels == ("u", "v")
 
 

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ml.estimators.coding import cells_of_words
 from ml.model.card import TrainedFeature
 from ml.model.sample import FieldError, InvalidSample, Note, Validator
 from ml.model.values import UnknownWord, no_value_text
+from ml.tables.cells import CellReader
 from ml.tables.dataset import MAX_CHOICES, UNKNOWN, Feature
 from ml.tables.numbers import json_numbers, plain_numbers
 
@@ -52,6 +54,23 @@ def error_of(value: object, **more: Any) -> FieldError:
 def test_a_choice_becomes_its_position(value: str, position: float) -> None:
     assert read(value, choices=SPECIES) == position
     assert read(value, choices=SPECIES, has_gaps=True, markers=("NA",)) == position
+
+
+@pytest.mark.parametrize("choice", ["Zürich Nord", "Zürich  Nord", "Zürich\nNord"])
+def test_white_space_within_a_word_makes_no_difference(choice: str) -> None:
+    texts = ["Zürich Nord", " Zürich  Nord", "Zürich\u00a0Nord", "Zürich\r\nNord", "Zu\u0308rich\tNord"]
+    choices = ("Bern", choice)
+    cells = CellReader(Feature(key="x", title="x", choices=choices), gaps=())
+
+    assert [read(text, choices=choices) for text in texts] == [1.0] * 5
+    assert [cells.value_of(text) for text in texts] == [1.0] * 5
+
+
+def test_choices_that_differ_in_white_space_alone_are_told_apart_by_their_own_texts() -> None:
+    coding = cells_of_words(0, "zone", ["c  d", "a  b", "a b"], gap=math.nan)
+
+    assert coding.choices == ("c d", "a  b", "a b")
+    assert [read(text, choices=coding.choices) for text in ("c  d", "a  b", "a b")] == [0.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("value", ["adelie", "ADELIE", "Adelie.", "Gen too", "0", "1", "-1", "x" * 500, "a\0b", "NaN"])

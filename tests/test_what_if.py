@@ -152,6 +152,7 @@ def test_the_label_of_the_page_follows_a_threshold_in_its_address(client: TestCl
 @pytest.mark.parametrize("threshold", ["0", "0.07", "0.35", "0.9", "1"])
 def test_it_says_what_it_costs_on_the_test_rows(client: TestClient, answers: ModelFile, threshold: str) -> None:
     false_alarms, misses = calibration_of(answers).at(float(threshold))
+    assert answers.card.report
     rows = answers.card.report.test_rows
 
     said = page_of(client, **{OPTION: threshold}).one("p", **{"class": "decision"}).text
@@ -255,6 +256,7 @@ def test_models_of_more_labels_and_of_quantities_have_no_slider(tmp_path: Path) 
 
 
 def test_a_file_without_costs_has_the_slider_alone(answers: ModelFile, tmp_path: Path) -> None:
+    assert answers.card.report
     report = msgspec.structs.replace(answers.card.report, calibration=None)
     older = replace(answers, card=msgspec.structs.replace(answers.card, report=report))
     modelfile.save(older, tmp_path / "m.npz")

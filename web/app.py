@@ -15,18 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ml.errors import ModelFileError
-from ml.model.card import shown
+from ml.errors import ModelFileError, shown
 from ml.model.classifier import Classifier
 from web import errors, models
 from web.api import health, stream
 from web.api.encoder import encoder_of
-from web.api.score import Score
+from web.api.score import Score, template
 from web.api.score_stream import ScoreStream
 from web.api.scoring import Uploads
 from web.api.stream import OpenStreams, StreamEndpoint
@@ -39,20 +36,17 @@ from web.middleware.gateway import Gateway
 from web.middleware.rates import Rates
 from web.models import RejectedFile
 from web.oip import routes as oip
-from web.page import docs, drift_page, explanation, languages, pages, snippet_panel
-from web.page.templates import asset
+from web.page import docs, drift_page, explanation, files, languages, pages, snippet_panel
 from web.predict import Predict
 from web.problems import Problem
 from web.responses import REPRESENTATIONS, entity_tag
 from web.server.connections import Connections
 from web.service import Service
-from web.settings import STATIC, Settings
+from web.settings import Settings
 
 # While a thread computes or loads a model, the event loop gets the interpreter back after so long, not after 5 ms.
 # Measured with a client that asks every 5 ms while models load over and over: p99 5 ms, not 11.
 SWITCH_S = 0.0005
-# No file's path below `static/` comes near it.
-MAX_PATH_CHARACTERS = 255
 
 logger = logging.getLogger("web")
 
@@ -137,7 +131,6 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
     uploads = Uploads(settings)
     limited = Middleware(BodyLimit, max_bytes=settings.max_body_bytes, pending=pending)
     compressed = Middleware(Compressed)
-    files = _Static(directory=STATIC, packages=[("django_htmx", "static/django_htmx")])
     predict = Predict(max_body_bytes=settings.max_body_bytes, pending=pending)
     return [
         Route("/predict", predict, methods=["GET", "POST"]),
@@ -150,6 +143,7 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/code", snippet_panel.code, middleware=[compressed]),
         Route("/score", Score(uploads), methods=["GET", "POST"]),
         WebSocketRoute("/score", ScoreStream(uploads)),
+        Route("/template.csv", template),
         Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
         Route("/docs", docs.docs, middleware=[compressed]),
         Route("/favicon.ico", pages.favicon),
@@ -158,7 +152,7 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/health/drift", drift_page.show, middleware=[compressed]),
         Route("/metrics", health.metrics),
         *oip.routes(settings, pending),
-        Mount("/static", Compressed(files)),
+        *files.routes(),
     ]
 
 
@@ -245,19 +239,7 @@ def prepare(model: Classifier, settings: Settings) -> None:
         entity_tag(model, representation)
     for code in languages.codes():
         pages.example_page(model, languages.language(code), needs_token=bool(settings.api_token))
-    docs.example_page(model, settings)
-    drift_page.example_page(model)
-
-
-class _Static(StaticFiles):
-    """Static files; those asked for by digest never change."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        if len(path) > MAX_PATH_CHARACTERS:
-            raise HTTPException(404)  # resolving a path of thousands of folders is slow
-        response = await super().get_response(path, scope)
-        # Only the digest of this very file: a page of an older or newer release asks for another one.
-        own = (STATIC / path).is_file() and asset(path).encode().endswith(b"?" + scope["query_string"])
-        known = bool(scope["query_string"]) and own
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if known else "no-cache"
-        return response
+    # Nothing of them is kept: one language shows whether they can be made.
+    english = languages.language(languages.SOURCE)
+    drift_page.example_page(model, english)
+    docs.example_page(model, settings, english)

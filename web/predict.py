@@ -161,5 +161,5 @@ async def _respond(
         prediction = fragments.labelled(row, ranks, prediction)
         messages = fragments.messages_of(notes, row)
         axes = fragments.axes(options.map_x, options.map_y)
-        content = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal)
+        content = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal, pin=options.pin)
     return Content(content, status=200, headers=headers)

@@ -6,6 +6,7 @@ In a row, a word is the position of its choice, a word that is not among the cho
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from ml.estimators.frames import Frame, is_gap
 from ml.model.design import cells_of
 from ml.model.forest import FIRST_CHOICE_CELL
 from ml.tables.dataset import MAX_CHOICES, UNKNOWN
-from ml.tables.headers import composed
+from ml.tables.headers import word_of
 from ml.tables.numbers import shown_number
 
 UNKNOWN_WORD = "a word that was not seen in training"
@@ -76,6 +77,12 @@ def cells_of_words(place: int, name: str, words: Sequence[Any], *, gap: Any) -> 
         DatasetError: they cannot be choices; the sentence names the column and the word.
     """
     choices = tuple(map(text_of, words))
+    if len(set(choices)) < len(choices):
+        # Those that differ in the white space within keep it: the library tells them apart.
+        texts = [unicodedata.normalize("NFC", word.strip()) if isinstance(word, str) else "" for word in words]
+        choices = tuple(
+            text if text and choices.count(choice) > 1 else choice for text, choice in zip(texts, choices, strict=True)
+        )
     if len(choices) > MAX_CHOICES:
         raise DatasetError(f"column {name!r} has {len(choices)} words, at most {MAX_CHOICES} can be choices")
     for position, choice in enumerate(choices):
@@ -94,7 +101,7 @@ def text_of(word: Any) -> str:
     """Return a session's value as the choice that a person enters."""
     if isinstance(word, int | float) and not isinstance(word, bool):
         return shown_number(float(word))
-    return composed(str(word).strip())
+    return word_of(str(word))
 
 
 class Coding:

@@ -34,6 +34,8 @@ class Names:
         """
         if frame.names and self.fitted:
             for wanted in self.fitted:
+                if frame.names.count(wanted) > 1:
+                    raise DatasetError(f"{name} has {frame.names.count(wanted)} columns {wanted!r}: leave one")
                 if wanted not in frame.names:
                     has = listed(map(str, frame.names))
                     raise DatasetError(
@@ -52,14 +54,21 @@ def names_of(model: Any, frame: Frame, given: Sequence[str] | None) -> Names:
     Args:
         model: as it was fitted, with the names that it knows.
         frame: the test rows.
-        given: names for people, in the order of the inputs; None takes those of the model or the table.
+        given: names for people, in the order of the inputs, or those of the model in any order; None takes those of
+            the model or the table.
 
     Raises:
         DatasetError: names are missing, are no words, or contradict each other; the sentence names the first one.
     """
     known = tuple(getattr(model, "feature_names_in_", ()))
     n_inputs = len(known) or getattr(model, "n_features_in_", len(frame.columns))
-    fitted = known or (frame.names if len(frame.names) == n_inputs else ())
+    # A model that was fitted on an array knows no names: those that are given say in which order its inputs are.
+    fitted = known or _columns_named(frame, given or ()) or (frame.names if len(frame.names) == n_inputs else ())
+    if given is None and frame.names and not fitted:
+        raise DatasetError(
+            f"X_test has {len(frame.names)} columns, and the model was fitted on {n_inputs} without names: give the "
+            "whole pipeline if this is its last step"
+        )
     if given is None and not fitted:
         raise DatasetError("feature_names is missing: neither the model nor X_test has names, as it is an array")
     headers = list(fitted if given is None else given)
@@ -76,6 +85,15 @@ def names_of(model: Any, frame: Frame, given: Sequence[str] | None) -> Names:
         headers = [headers[place] for place in order]
         places = places if frame.names else order
     return Names(tuple(fitted if frame.names else ()), tuple(headers), tuple(places))
+
+
+def _columns_named(frame: Frame, given: Sequence[str]) -> tuple[Any, ...]:
+    """Return the names of the columns that are given, in that order; none if a name is that of no column, or of two."""
+    name_of = {key_of(str(name)): name for name in frame.names}
+    if len(name_of) < len(frame.names):
+        return ()
+    found = [name_of.get(key_of(str(name))) for name in given]
+    return () if None in found else tuple(found)
 
 
 def _check_different(headers: Sequence[str], where: str) -> None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from ml.errors import ModelFileError
+from ml.errors import ModelFileError, shown
 from ml.model.calibration import Calibration
 from ml.model.linear import Formula
+from ml.model.quantity import Quantity
 from ml.model.total import Total
-from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature, Shape, Target
+from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Count, Feature, Fraction, Shape, Target, Text
 from ml.tables.marks import THOUSANDS
 from ml.tables.numbers import LARGEST
 
 MAX_FEATURES = 10_000
 MAX_LABELS = 1_000
 MAX_SHAPES = 64
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Word = Annotated[str, msgspec.Meta(max_length=MAX_TEXT, pattern="^[ -~]*$")]
 
 
 class TrainedFeature(Feature, frozen=True, kw_only=True):
@@ -30,6 +31,9 @@ class TrainedFeature(Feature, frozen=True, kw_only=True):
     are shuffled (permutation importance; Breiman, "Random Forests", 2001), of the accuracy or, for a quantity, of R²,
     as a fraction, and may be negative. `counts` are the training rows of each choice, and `gap_share` is the fraction
     of training rows without a value, or with a word that is not among the choices.
+
+    Of a model without a report there are no quantiles, counts are 0, and `importance` is the share of the trees' nodes
+    that compare the feature, by their covers. Without `has_range`, `low` and `high` span what it is compared with.
     """
 
     low: float
@@ -37,8 +41,14 @@ class TrainedFeature(Feature, frozen=True, kw_only=True):
     quantiles: tuple[float, ...]
     example: float
     importance: float
-    counts: tuple[int, ...] = ()
-    gap_share: float = 0.0
+    counts: tuple[Count, ...] = ()
+    gap_share: Fraction = 0.0
+    has_range: bool = True
+
+    @property
+    def training_range(self) -> tuple[float, float]:
+        """The range of a number in training; without ends where it is not known."""
+        return (self.low, self.high) if self.has_range else (-math.inf, math.inf)
 
     def shown(self, value: float) -> str | float | None:
         """Return a value of a row as JSON has it: a number, a word, or None for no value."""
@@ -52,7 +62,7 @@ class TrainedFeature(Feature, frozen=True, kw_only=True):
 class CrossValidation(msgspec.Struct, frozen=True, kw_only=True):
     """Accuracy, or R² of a quantity, over folds: mean and standard deviation, both as fractions."""
 
-    folds: int
+    folds: Count
     mean: float
     deviation: float
 
@@ -67,10 +77,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     estimator: Literal[
         "random-forest", "extra-trees", "decision-tree", "hist-gradient-boosting", "gradient-boosting"
     ] = "random-forest"
-    n_estimators: int = msgspec.field(name="trees", default=100)
-    max_depth: int | None = msgspec.field(name="depth", default=None)
-    min_samples_leaf: int = msgspec.field(name="leaf", default=1)
-    seed: int = 0
+    n_estimators: Count = msgspec.field(name="trees", default=100)
+    max_depth: Count | None = msgspec.field(name="depth", default=None)
+    min_samples_leaf: Count = msgspec.field(name="leaf", default=1)
+    seed: Count = 0
     test_size: float = 0.2
     balanced_class_weight: bool = msgspec.field(name="balanced", default=False)
 
@@ -83,13 +93,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="c
     `train_rows` is None for a model that was fitted elsewhere, `calibration` in files that say nothing about it.
     """
 
-    train_rows: int | None
-    test_rows: int
-    accuracy: float
-    baseline: float
-    precision: tuple[float, ...]
-    recall: tuple[float, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    train_rows: Count | None
+    test_rows: Count
+    accuracy: Fraction
+    baseline: Fraction
+    precision: tuple[Fraction, ...]
+    recall: tuple[Fraction, ...]
+    confusion: tuple[tuple[Count, ...], ...]
     cross_validation: CrossValidation | None
     calibration: Calibration | None = None
 
@@ -102,38 +112,15 @@ class QuantityReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     and true values of some test rows; `covered` is the fraction of test rows inside of the model's interval.
     """
 
-    train_rows: int | None
-    test_rows: int
+    train_rows: Count | None
+    test_rows: Count
     r2: float
     mean_absolute_error: float
     root_mean_squared_error: float
     baseline_error: float
     residuals: tuple[tuple[float, float], ...]
-    covered: float
+    covered: Fraction
     cross_validation: CrossValidation | None
-
-
-class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """The interval around a predicted quantity in which the truth lies for `coverage` of the rows.
-
-    It reaches from `below` under the predicted value to `above` over it, both in the quantity's unit and not negative:
-    the quantiles of the errors on `rows` rows that the model which made the errors had not seen (cross-validation;
-    Barber et al., "Predictive inference with the jackknife+", 2021).
-    """
-
-    below: float
-    above: float
-    coverage: float
-    rows: int
-
-
-class Quantity(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known about a predicted quantity: span and quantiles (0 %, 10 %, ... 100 %) of the training rows."""
-
-    low: float
-    high: float
-    quantiles: tuple[float, ...]
-    interval: Interval
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,15 +129,15 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     The words are those of `ml.estimators.columnwise`, as `fill_median` or `one_hot`; the page says them in sentences.
     """
 
-    kind: str
-    features: tuple[str, ...]
+    kind: Text
+    features: tuple[Text, ...]
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The label of two that is given where its probability is at least `threshold`; else it is the other one."""
 
-    positive: str
-    threshold: float
+    positive: Text
+    threshold: Fraction
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,21 +145,22 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `libraries` are the versions that trained it, `recipe` reproduces it, and `data_digest` is the SHA-256 of the table
     it was trained on; the last two are None for a model that was fitted elsewhere. `picture` is that of the data set.
-    `quantity` is None for a classifier, and only for one. `total` is the arithmetic of the library's trees, `formula`
+    `quantity` is None for a classifier, and only for one. `report` is None for a model of another library's file that
+    was measured on no table. `total` is the arithmetic of the library's trees, `formula`
     that of a linear model, which has none; `steps` are those of a pipeline in front of the estimator; `decision` is
     None where the library's own rule decides.
     """
 
-    name: str
-    source: str
-    estimator: str
-    trees: int
+    name: Text
+    source: Text
+    estimator: Text
+    trees: Count
     features: tuple[TrainedFeature, ...]
     target: Target
-    report: Report | QuantityReport
+    report: Report | QuantityReport | None
     recipe: Recipe | None
-    libraries: dict[str, str]
-    data_digest: str | None
+    libraries: dict[Word, Word]
+    data_digest: Digest | None
     picture: tuple[Shape, ...] = ()
     quantity: Quantity | None = None
     total: Total = msgspec.field(default_factory=Total)
@@ -191,6 +179,12 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return "bits" if self.total.is_exact else "scores"
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether probabilities were calibrated on training rows."""
+        has_curves = any(member.curves for member in self.total.members)
+        return has_curves or (self.formula is not None and self.formula.link == "calibrated")
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The class names in the order of the classes; none for a quantity."""
         return self.target.labels
@@ -205,21 +199,14 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if not 1 <= len(keys) <= MAX_FEATURES or len(set(keys)) != len(keys) or not all(keys):
             raise ModelFileError(f"the card needs 1 to {MAX_FEATURES} features with different keys")
         self._check_target()
-        target = self.target
-        if self.decision and not (
-            len(self.labels) == 2 and self.decision.positive in self.labels and 0 <= self.decision.threshold <= 1
-        ):
+        if self.decision and not (len(self.labels) == 2 and self.decision.positive in self.labels):
             raise ModelFileError("the decision does not name one of two labels and a threshold from 0 to 1")
         if not {key for step in self.steps for key in step.features} <= {*keys}:
             raise ModelFileError("a step works on a feature that the model does not have")
-        kinds = (step.kind for step in self.steps)
-        texts = [self.name, self.source, target.title, target.unit, *target.labels, *kinds]
-        texts += itertools.chain.from_iterable(map(_texts, self.features))
-        if any(len(text) > MAX_TEXT for text in texts):
-            raise ModelFileError(f"the card has a text of more than {MAX_TEXT} characters")
         for feature in self.features:
             _check_feature(feature)
-        if len(counts := {len(feature.quantiles) for feature in self.features}) > 1 or min(counts) < 2:
+        counts = {len(feature.quantiles) for feature in self.features}
+        if (counts != {0}) if self.report is None else (len(counts) > 1 or min(counts) < 2):
             raise ModelFileError("the features do not have the same number of quantiles, at least 2")
         recipe = self.recipe
         if recipe is not None and not (
@@ -234,18 +221,16 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def _check_target(self) -> None:
         labels, report, quantity = self.labels, self.report, self.quantity
-        if isinstance(report, QuantityReport) != (quantity is not None) or (quantity is not None and labels):
+        is_mixed = report is not None and isinstance(report, QuantityReport) != (quantity is not None)
+        if is_mixed or (quantity is not None and labels):
             raise ModelFileError("the card mixes classes and a quantity")
         if quantity is not None:
-            interval, quantiles = quantity.interval, quantity.quantiles
-            ends = (quantity.low, quantity.high, *quantiles, interval.below, interval.above)
-            is_known = len(quantiles) >= 2 and quantity.low <= quantity.high and list(quantiles) == sorted(quantiles)
-            is_interval = min(interval.below, interval.above) >= 0 and 0 < interval.coverage < 1
-            if not (is_known and is_interval and all(map(math.isfinite, ends))):
-                raise ModelFileError("the statistics of the quantity do not fit together")
+            quantity.check(has_report=report is not None)
             return
         if not 2 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
             raise ModelFileError(f"the card needs 2 to {MAX_LABELS} different labels")
+        if report is None:
+            return
         assert isinstance(report, Report)
         n = len(labels)
         if not len(report.precision) == len(report.recall) == len(report.confusion) == n or any(
@@ -266,12 +251,6 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ModelFileError(f"the picture has more than {MAX_SHAPES} shapes")
 
 
-def _texts(feature: TrainedFeature) -> Iterable[str]:
-    marks = (feature.decimal, feature.thousands, *feature.markers)
-    return (feature.key, feature.title, feature.unit, feature.header, *feature.titles, *feature.titles.values(),
-            *feature.choices, *marks)  # fmt: skip
-
-
 def _check_feature(feature: TrainedFeature) -> None:
     name = f"feature {shown(feature.key)}"
     minimum = -LARGEST if feature.minimum is None else max(feature.minimum, -LARGEST)
@@ -288,13 +267,7 @@ def _check_feature(feature: TrainedFeature) -> None:
     if len(choices) > MAX_CHOICES or len(set(choices)) != len(choices) or not all(choices):
         raise ModelFileError(f"{name} does not have at most {MAX_CHOICES} different choices")
     counts, is_known = feature.counts, not choices or (feature.low >= 0 and feature.high < len(choices))
-    if not (is_known and len(counts) == len(choices) and min(counts, default=0) >= 0 <= feature.gap_share <= 1):
+    if not (is_known and len(counts) == len(choices)):
         raise ModelFileError(f"{name}: its statistics are not those of its choices")
     if choices and not feature.example.is_integer():
         raise ModelFileError(f"{name}: its example is not one of its choices")
-
-
-def shown(value: object) -> str:
-    """Return an untrusted value short and on one line, for a message."""
-    text = " ".join(str(value).split())[:200]
-    return text if text.isprintable() else ascii(text)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ml.model.design import Column, Design
 from ml.model.labelling import Labelling
 from ml.model.linear import Linear
-from ml.model.links import LINKS, allowed_error, expits
+from ml.model.links import LINKS, allowed_error, calibrated, divided, expits
 
 Values = NDArray[np.float64]
 # Operations that make a polynomial of the first degree.
@@ -141,11 +141,11 @@ class Scores:
 
     def _calibrated(self, sums: Values) -> Values:
         total = np.zeros((len(sums), self._n_labels))
-        shares = expits(-(self._linear.calibration[:, 0] * sums + self._linear.calibration[:, 1]))
+        shares = calibrated(sums, self._linear.curves)
         width = 1 if self._n_labels == 2 else self._n_labels
         for start in range(0, sums.shape[1], width):
             member = shares[:, start : start + width]
-            total += np.column_stack([1.0 - member, member]) if width == 1 else _divided(member)
+            total += np.column_stack([1.0 - member, member]) if width == 1 else divided(member)
         return total / len(self._members)
 
     def is_closed(self, feature: int) -> bool:
@@ -227,15 +227,7 @@ def _roots(square: Values, slope: Values, start: Values) -> Values:
 
 
 def _one_vs_rest(sums: Values) -> Values:
-    return _divided(expits(sums))
-
-
-def _divided(shares: Values) -> Values:
-    """Return shares that sum to 1; all are alike where none is above 0."""
-    total = shares.sum(axis=1, keepdims=True)
-    alike = np.full_like(shares, 1 / shares.shape[1])
-    divided: Values = np.divide(shares, total, out=alike, where=total != 0)
-    return divided
+    return np.asarray(divided(expits(sums)))
 
 
 def _posterior(sums: Values) -> Values:

@@ -9,7 +9,7 @@ from functools import cache, partial
 
 from ml.tables.contents import is_marker_of_numbers, marker_spellings
 from ml.tables.dataset import UNKNOWN, Feature, boolean_text
-from ml.tables.headers import composed
+from ml.tables.headers import places_of, word_of
 from ml.tables.numbers import (
     MAX_NUMBER_CHARACTERS,
     NotANumber,
@@ -47,8 +47,7 @@ def reader_of(feature: Feature) -> Reader:
     That is `number_of` itself for a number that always has a value and no unit.
     """
     if feature.choices:
-        positions = {choice: float(position) for position, choice in enumerate(feature.choices)}
-        return partial(_choice, positions, feature, frozenset(no_value_texts(feature)))
+        return partial(_choice, places_of(feature.choices), feature, frozenset(no_value_texts(feature)))
     if feature.has_gaps or feature.unit or feature.thousands:
         return partial(_number, feature, frozenset(no_value_texts(feature)))
     return number_of
@@ -102,7 +101,7 @@ def _choice(positions: Mapping[str, float], feature: Feature, no_values: frozens
     if type(value) is str:
         if value in positions:
             return positions[value]
-        word = composed(value.strip())
+        word = word_of(value)
     elif value is None or (isinstance(value, float) and math.isnan(value)):
         if feature.has_gaps:
             return math.nan

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ml.tables.contents import is_marker_of_numbers, marker_spellings
 from ml.tables.dataset import UNKNOWN, Feature, boolean_text
-from ml.tables.headers import composed
+from ml.tables.headers import places_of, word_of
 from ml.tables.marks import Marks, Written, both_readings, number_in, same_unit, written
 from ml.tables.numbers import MAX_NUMBER_CHARACTERS, NotANumber, is_digits, json_numbers, plain_numbers, shown_number
 
@@ -40,7 +40,7 @@ class CellReader:
         self._is_said = marks is not None
         known = () if feature.choices else marker_spellings()
         self._gaps = frozenset(("", *gaps, *known)) if feature.has_gaps else frozenset[str]()
-        self._positions = {choice: float(position) for position, choice in enumerate(feature.choices)}
+        self._positions = dict(places_of(feature.choices))
         # As JSON and spreadsheets write booleans, whatever the training table had.
         if len(feature.choices) == 2:
             for text, is_true in (("true", True), ("TRUE", True), ("false", False), ("FALSE", False)):
@@ -101,11 +101,12 @@ class CellReader:
         position = self._positions.get(text)
         if position is not None:
             return position
-        if text in self._gaps:
+        word = word_of(text)
+        if word in self._gaps:
             return math.nan
-        if not text:
+        if not word:
             raise NotANumber("missing")
-        return self._positions.get(composed(text), UNKNOWN)
+        return self._positions.get(word, UNKNOWN)
 
     def _words(self, cells: Sequence[str]) -> NDArray[np.float64] | None:
         try:

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.tables.dataset import BOOLEANS
-from ml.tables.headers import Column, composed, listed
+from ml.tables.headers import Column, listed, word_of
 from ml.tables.marks import Evidence, Marks, Written, evidence_of, number_in, same_unit, written
 from ml.tables.numbers import MAX_NUMBER_CHARACTERS, is_digits, number_of, shown_number
-from ml.tables.rows import shown
 
 # Texts that stand for no value where all others in the column are numbers, without regard to case.
 NUMBER_MARKERS = {
@@ -29,6 +28,11 @@ _MARKER_CHARACTERS = 8
 _SHOWN_GROUPS = 3
 # A number with a point that may as well divide thousands.
 _OPEN_POINT = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
+
+# Fewer digits are those of months and hours, which are numbers.
+_CODE_DIGITS = 3
+# Where a number may be a code, its text is needed.
+_LEADING_ZEROS = re.compile(r"\n0[0-9]{2}")
 
 Kind = Literal["numbers", "words", "mixed"]
 
@@ -47,6 +51,7 @@ class Contents:
         kind: `mixed` are numbers beside words, or numbers that do not agree with each other.
         unit: beside the numbers of all cells.
         disagreement: why numbers are `mixed`.
+        code: the first of the texts that begins with zero, if all are digits, as many each: a post code.
     """
 
     column: Column
@@ -59,6 +64,7 @@ class Contents:
     kind: Kind
     unit: str = ""
     disagreement: str = ""
+    code: str = ""
 
     def values_by(self, marks: Marks) -> NDArray[np.float64]:
         """Return the number of each row, read by these marks; NaN for no value. Shape (n_rows,)."""
@@ -111,7 +117,7 @@ def alike(words: Iterable[str], what: str) -> list[str]:
         found = [spelled[text] for text in texts if text in spelled]
         groups += [[*itertools.chain.from_iterable(found)]] if len(found) > 1 else []
     return [
-        f"{listed(map(shown, group))} may mean the same, but are different {what}: write them in one way"
+        f"{listed(group, quoted=True)} may mean the same, but are different {what}: write them in one way"
         for group in groups[:_SHOWN_GROUPS]
     ]
 
@@ -119,8 +125,13 @@ def alike(words: Iterable[str], what: str) -> list[str]:
 def _plain(column: Column, texts: Sequence[str], *, has_types: bool, missing: Collection[str]) -> Contents | None:
     different = {text for text in texts if len(text) <= _MARKER_CHARACTERS or text in missing}
     gaps = {text for text in different if not text or text in missing or is_marker_of_numbers(text)}
-    whole = "".join(texts)
-    if "_" in whole or not whole.isascii() or max(map(len, texts), default=0) > MAX_NUMBER_CHARACTERS:
+    whole = "\n".join(["", *texts])
+    if (
+        "_" in whole
+        or not whole.isascii()
+        or _LEADING_ZEROS.search(whole)
+        or max(map(len, texts), default=0) > MAX_NUMBER_CHARACTERS
+    ):
         return None
     try:
         numbers = (np.nan if text in gaps else float(text) for text in texts) if gaps else map(float, texts)
@@ -152,9 +163,9 @@ def _different(column: Column, cells: Sequence[str], *, has_types: bool, missing
     places: dict[str, int] = {}
     codes = np.fromiter((places.setdefault(text, len(places)) for text in cells), dtype=np.int32, count=len(cells))
     texts = tuple(places)
-    if not all(map(str.isascii, texts)):
+    if (words := tuple(map(_word_of, texts))) != texts:
         places = {}
-        merged = [places.setdefault(composed(text), len(places)) for text in texts]
+        merged = [places.setdefault(word, len(places)) for word in words]
         codes, texts = np.array(merged, dtype=np.int32)[codes], tuple(places)
     gaps = {text for text in texts if not text or text in missing}
     numbers = tuple(None if text in gaps else _number(text, has_types=has_types) for text in texts)
@@ -170,7 +181,21 @@ def _different(column: Column, cells: Sequence[str], *, has_types: bool, missing
     elif found:
         kind = "mixed"
     markers = tuple(sorted(gaps - {""}))
-    return Contents(column, texts, codes, numbers, None, markers, evidence, kind, unit, disagreement)
+    code = _code_in([text for text in texts if text not in gaps]) if kind == "numbers" else ""
+    return Contents(column, texts, codes, numbers, None, markers, evidence, kind, unit, disagreement, code)
+
+
+def _code_in(texts: Sequence[str]) -> str:
+    """Return the first of numbers that begins with zero, if all are digits, as many each; else nothing."""
+    n_digits = len(texts[0])
+    is_code = n_digits >= _CODE_DIGITS and all(len(text) == n_digits and text.isdecimal() for text in texts)
+    return next((text for text in texts if text[0] == "0"), "") if is_code else ""
+
+
+def _word_of(text: str) -> str:
+    """Return text as words are compared; as it is where that would make one number of two, as of 1 and 234."""
+    word = word_of(text)
+    return text if word != text and written(word) and not written(text) else word
 
 
 def _number(text: str, *, has_types: bool) -> Written | None:

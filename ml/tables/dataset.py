@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 
 # The longest name, label or sentence in a table or model file, in characters.
 MAX_TEXT = 1_000
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+# A whole number that float64 holds, at most.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 # The most words of a category; a model knows no difference between rarer ones.
 MAX_CHOICES = 254
 # In a row, a word that is not among the choices: below all positions, as no value is, see `ml.model.cuts`.
@@ -37,19 +41,19 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
         decimal, thousands: the marks of its column's numbers in a table; thousands may have none.
     """
 
-    key: str
-    title: str
-    unit: str = ""
-    header: str = ""
+    key: Text
+    title: Text
+    unit: Text = ""
+    header: Text = ""
     minimum: float | None = None
     maximum: float | None = None
-    titles: dict[str, str] = {}
-    choices: tuple[str, ...] = ()
+    titles: dict[Text, Text] = {}
+    choices: tuple[Text, ...] = ()
     is_closed: bool = False
     has_gaps: bool = False
-    markers: tuple[str, ...] = ()
+    markers: tuple[Text, ...] = ()
     decimal: Literal[".", ","] = "."
-    thousands: str = ""
+    thousands: Text = ""
 
 
 def boolean_text(choices: Collection[str], *, is_true: bool) -> str:
@@ -67,9 +71,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         labels: the class names, in the order of the classes; none for a quantity.
     """
 
-    title: str = ""
-    unit: str = ""
-    labels: tuple[str, ...] = ()
+    title: Text = ""
+    unit: Text = ""
+    labels: tuple[Text, ...] = ()
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +82,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     `length` and `width` are keys of features in one unit; each of `angles`, in degrees, has such a shape.
     """
 
-    length: str
-    width: str
+    length: Text
+    width: Text
     angles: tuple[float, ...]
 
 

@@ -8,6 +8,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 from ml.errors import DatasetError
 from ml.tables.dataset import MAX_TEXT, Feature
@@ -59,7 +61,7 @@ def key_of(header: str) -> str:
 def _parts_of(header: str) -> tuple[str, str, str]:
     match = _UNIT.match(header.strip())
     title, unit = match.groups() if match else (header.strip(), "")
-    title, unit = (" ".join(composed(text).split()) for text in (title, unit))
+    title, unit = map(word_of, (title, unit))
     key = re.sub(r"\W+", "_", title.casefold()).strip("_")
     title = " ".join(title.replace("_", " ").split()) or title  # as people write names
     if not key:
@@ -126,15 +128,33 @@ def find(wanted: str, columns: Sequence[Column]) -> Column:
     raise DatasetError(f"no column is called {shown(wanted)}: {listed(column.header for column in columns)}")
 
 
-def composed(text: str) -> str:
-    """Return text in normal form C, unless it is longer than any name: combining marks are sorted in quadratic time."""
-    return unicodedata.normalize("NFC", text) if len(text) <= MAX_TEXT else text
+def word_of(text: str) -> str:
+    """Return text as words are compared, because people see no other difference: in normal form C, with single spaces.
+
+    Text that is longer than any name keeps its form: combining marks are sorted in quadratic time.
+    """
+    return one_line(text if text.isascii() or len(text) > MAX_TEXT else unicodedata.normalize("NFC", text))
 
 
-def listed(names: Iterable[str]) -> str:
-    """Return names on one line, not too many of them."""
-    shown = [one_line(name) for name in itertools.islice(names, _SHOWN_NAMES + 1)]
-    return ", ".join(shown if len(shown) <= _SHOWN_NAMES else [*shown[:-1], "…"])
+@lru_cache(maxsize=MAX_COLUMNS)
+def places_of(choices: tuple[str, ...]) -> Mapping[str, float]:
+    """Return the position of each choice in a row: by its text, and by its word where that is of no other choice."""
+    counts = Counter(map(word_of, choices))
+    by_word = {word_of(choice): float(place) for place, choice in enumerate(choices)}
+    places = {word: place for word, place in by_word.items() if counts[word] == 1}
+    return MappingProxyType(places | {choice: float(place) for place, choice in enumerate(choices)})
+
+
+def listed(names: Iterable[str], *, quoted: bool = False) -> str:
+    """Return names on one line, not too many of them; `quoted`, or where one has a comma, each within quotes."""
+    found = apart([*itertools.islice(names, _SHOWN_NAMES + 1)], quoted=quoted)
+    return ", ".join(found if len(found) <= _SHOWN_NAMES else [*found[:-1], "…"])
+
+
+def apart(names: Sequence[str], *, quoted: bool = False) -> list[str]:
+    """Return names on one line each, within quotes where commas between them would not keep them apart."""
+    names = [*map(one_line, names)]
+    return [*map(shown, names)] if quoted or any("," in name for name in names) else names
 
 
 def one_line(text: str) -> str:

@@ -12,41 +12,18 @@ from numpy.typing import NDArray
 
 from ml.tables.contents import WORD_MARKERS, Contents, alike
 from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature
+from ml.tables.exclusions import FEW, TEXT, is_other_in_each_row, reason_against_number, reason_against_words
 from ml.tables.headers import Column, Limits, listed
 from ml.tables.marks import Marks
 from ml.tables.numbers import LARGEST, NotANumber, number_of, shown_number
 from ml.tables.refusals import Unusable, beyond_limits, disagreeing, mistakes, rows
 from ml.tables.rows import shown
 
-# So few different texts are a category, be they numbers beside words, or different in almost every row.
-FEW = 20
-# More than this with no text twice are no category.
-FEW_ALL_DIFFERENT = 5
 # Where this share of the cells is numbers, the others are mistakes, or words for no value.
 MOSTLY_NUMBERS = 0.9
-# Text rather than a category is what is different in more than this share of rows, or has so many words that choices of
-# a category stand in less than that share of rows.
-MOSTLY_DIFFERENT = 0.5
-WORTH_CHOOSING = 0.2
-
 _MARKS = {".": "a point", ",": "a comma", "'": "an apostrophe", " ": "a space"}
-_IDENTIFIERS = {
-    "id", "index", "idx", "row", "rowid", "row_id", "rowname", "rownames", "row_name", "row_names", "row_number",
-    "row_num", "rownum", "obs", "no", "nr", "sno", "s_no", "sl_no", "sr_no", "serial", "serial_no", "serial_number",
-    "uuid", "guid", "unnamed_0",
-}  # fmt: skip
-_IDENTIFIER = re.compile(r".*[_ .-]id|id[_ .-].*|.*[a-z]I[dD]", re.DOTALL)
-_BY_PLACE = re.compile(r"column_[0-9]+")
 # What has letters and digits beside whole numbers is a code, and so are they.
 _CODE = re.compile(r"[^\W_]*[0-9][^\W_]*")
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
-_ZONE = r"(?: ?(?:z|utc|gmt|[+-][0-9]{2}:?[0-9]{2}))?"
-_TIME = rf"[0-9]{{1,2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:[.,][0-9]+)?)?(?: ?[ap]\.?m\.?)?{_ZONE}"
-_DATE = (
-    r"(?:[0-9]{4}[-/.][0-9]{1,2}(?:[-/.][0-9]{1,2})?|[0-9]{1,2}([-/.])[0-9]{1,2}\1[0-9]{2,4}"
-    rf"|[0-9]{{1,2}}[- .]+{_MONTH}[- ,]+[0-9]{{2,4}}|{_MONTH} [0-9]{{1,2}},? [0-9]{{4}}|{_MONTH}[- ][0-9]{{2,4}})"
-)
-_DATE_OR_TIME = re.compile(rf"{_DATE}(?:[t ]{_TIME})?|{_TIME}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -102,7 +79,7 @@ class Kinds:
             marks: those of its numbers, if they can be read.
             insists: whether somebody has said to keep it, whatever it is.
         """
-        if contents.kind == "numbers" and isinstance(marks, Marks):
+        if contents.kind == "numbers" and isinstance(marks, Marks) and (insists or not contents.code):
             return self._number(contents, marks, insists=insists)
         if not insists and (problem := self.problem(contents, marks)):
             return problem
@@ -118,8 +95,8 @@ class Kinds:
         limits = self._limits.get(column.key, Limits(None, None))
         if problem := self._beyond(column, values, limits):
             return problem
-        has_gaps = len(given) < len(values)
-        if not insists and (reason := _reason_against_number(column, np.unique(given), len(values), has_gaps=has_gaps)):
+        has_gaps, different = len(given) < len(values), np.unique(given)
+        if not insists and (reason := reason_against_number(column, different, len(values), has_gaps=has_gaps)):
             return LeftOut(column, reason, has_values=given.min() < given.max())
         feature = Feature(
             key=column.key, title=column.title, unit=column.unit or contents.unit, header=column.header,
@@ -127,6 +104,9 @@ class Kinds:
             markers=contents.markers if has_gaps else (), decimal=marks.decimal, thousands=marks.thousands,
         )  # fmt: skip
         said = [_named(feature), *_marks_said(contents, marks), *_gaps_said(feature, int(is_gap.sum()))]
+        if not insists and len(given) > FEW and is_other_in_each_row(different, len(given)):
+            option = f"--drop {shlex.quote(column.argument)}"
+            said.append(f"another whole number in each row, as identifiers have: {option} leaves it out if it is one")
         return Settled(feature, values, ", ".join(said))
 
     def _beyond(self, column: Column, values: NDArray[np.float64], limits: Limits) -> Unusable | None:
@@ -165,7 +145,7 @@ class Kinds:
     def _words(self, contents: Contents, *, insists: bool) -> Settled | LeftOut | Unusable:
         column = contents.column
         codes = contents.codes[self._kept]
-        is_gap = self._is_gap(contents, WORD_MARKERS)
+        is_gap = self._is_gap(contents, contents.markers if contents.code else WORD_MARKERS)
         counts = np.bincount(codes, minlength=len(contents.texts))
         present = np.flatnonzero(~is_gap & (counts > 0)).tolist()
         n_gaps = int(counts[is_gap].sum())
@@ -174,7 +154,8 @@ class Kinds:
         texts = {code: contents.texts[code] for code in present}
         ranked = sorted(present, key=lambda code: (-counts[code], texts[code]))[:MAX_CHOICES]
         chosen = int(counts[ranked].sum())
-        if not insists and (reason := _reason_against_words(column, [*texts.values()], len(codes), n_gaps, chosen)):
+        if not insists and (reason := reason_against_words(column, [*texts.values()], len(codes), n_gaps, chosen)):
+            reason = self._numbers_but(contents, codes, present) or reason if reason.startswith(TEXT) else reason
             return LeftOut(column, reason, has_values=len(present) > 1)
         if long := next((texts[code] for code in ranked if len(texts[code]) > MAX_TEXT or "\0" in texts[code]), ""):
             return LeftOut(column, f"{shown(long)} is too long for a choice, or not text")
@@ -186,11 +167,31 @@ class Kinds:
             key=column.key, title=column.title, unit=column.unit, header=column.header, choices=choices,
             has_gaps=n_gaps > 0, markers=used,
         )  # fmt: skip
-        said = [_named(feature), _choices_said(choices), *_gaps_said(feature, n_gaps), *alike(choices, "choices")]
+        said = [
+            _named(feature),
+            _choices_said(choices),
+            *_code_said(contents),
+            *_gaps_said(feature, n_gaps),
+            *alike(choices, "choices"),
+        ]
         if len(present) > len(ranked):
             rest = len(codes) - n_gaps - chosen
             said.append(f"the most frequent of {len(present)}; {rows(rest)} with others count as no value")
         return Settled(feature, values, ", ".join(said))
+
+    def _numbers_but(self, contents: Contents, codes: NDArray[np.int32], present: Sequence[int]) -> str:
+        """Return what makes text of a column that is mostly numbers: zeros in front, or the first cell that is none."""
+        if contents.code:
+            return f"codes, {len(present)} different in {rows(len(codes))}, as {shown(contents.code)} begins with 0"
+        is_odd = np.isin(codes, [code for code in present if contents.numbers[code] is None])
+        n_numbers = int(np.isin(codes, present).sum() - is_odd.sum())
+        if n_numbers <= is_odd.sum() or not is_odd.any():
+            return ""
+        first = int(is_odd.argmax())
+        return (
+            f"numbers in {rows(n_numbers)}, and something else in {rows(int(is_odd.sum()))}, as "
+            f"{shown(contents.texts[codes[first]])} on line {self._lines[first]}; --missing reads a text as no value"
+        )
 
     def _is_gap(self, contents: Contents, markers: Collection[str]) -> NDArray[np.bool_]:
         """Return for each text whether it stands for no value among words."""
@@ -204,48 +205,6 @@ def ordered(words: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted(texts, key=lambda text: (number_of(text), text)))
     except NotANumber:
         return tuple(sorted(texts))
-
-
-def _reason_against_number(column: Column, different: NDArray[np.float64], n_rows: int, *, has_gaps: bool) -> str:
-    """Return why nothing can be learned from numbers, which come without repetition, in their order; or nothing."""
-    if len(different) == 1 and not has_gaps:
-        return f"every row has {shown_number(float(different[0]))}"
-    if len(different) < n_rows or np.any(different != np.round(different)):
-        return ""
-    low, high = different[0], different[-1]
-    if high - low == n_rows - 1:
-        return f"row numbers, {shown_number(float(low))} to {shown_number(float(high))}"
-    return _named_identifier(column.header)
-
-
-def _reason_against_words(column: Column, texts: Sequence[str], n_rows: int, n_gaps: int, n_chosen: int) -> str:
-    """Return why nothing can be learned from words; or nothing.
-
-    Args:
-        texts: without repetition.
-        n_chosen: how many rows have the most frequent ones, as many as a category can have.
-    """
-    n_given = n_rows - n_gaps
-    if len(texts) == 1 and not n_gaps:
-        return f"every row has {shown(texts[0])}"
-    if all(map(_DATE_OR_TIME.fullmatch, texts)):
-        return f"dates or times, as {shown(texts[0])}"
-    if len(texts) == n_given and (reason := _named_identifier(column.header)):
-        return reason
-    if len(texts) == n_given > FEW_ALL_DIFFERENT:
-        return f"text, another one in each row, as {shown(texts[0])}"
-    if len(texts) > FEW and (len(texts) > MOSTLY_DIFFERENT * n_given or n_chosen < WORTH_CHOOSING * n_given):
-        return f"text, {len(texts)} different in {rows(n_given)}, as {shown(texts[0])}"
-    return ""
-
-
-def _named_identifier(header: str) -> str:
-    """Return why a column of this name has no use where each row has another value; or nothing."""
-    if _BY_PLACE.fullmatch(header):
-        return "another value in each row, and its column has no name"
-    key = re.sub(r"\W+", "_", header.casefold()).strip("_")
-    is_named = key in _IDENTIFIERS or _IDENTIFIER.fullmatch(header)
-    return "an identifier, another one in each row" if is_named else ""
 
 
 def _named(feature: Feature) -> str:
@@ -273,6 +232,13 @@ def _marks_said(contents: Contents, marks: Marks) -> list[str]:
         elif mark == "," or mark not in evidence.decimals:
             said.append(f"{_MARKS[mark]} is its decimal mark, as in {shown(text)}")
     return said
+
+
+def _code_said(contents: Contents) -> list[str]:
+    if not contents.code:
+        return []
+    option = f"--keep {shlex.quote(contents.column.argument)}"
+    return [f"codes, as {shown(contents.code)} begins with 0: {option} takes them as numbers"]
 
 
 def _gaps_said(feature: Feature, n_gaps: int) -> list[str]:

@@ -99,8 +99,8 @@ def dataset_of(table: Table, options: Options, *, file_name: str) -> Reading:
         kinds = Kinds(is_known, table.lines, options.limits, options.missing)
     found = [kinds.of(one, marks_of(one, marks), insists=one.column.index in insisted) for one in contents]
     if problems := [one for one in (*found, outcomes) if isinstance(one, Unusable)]:
-        others = candidates(contents) if isinstance(outcomes, Unusable) and options.target is None else []
-        hint = f"--target names another target, such as {listed(map(shown, others))}" if others else ""
+        others = candidates(contents, options.kind) if isinstance(outcomes, Unusable) and options.target is None else []
+        hint = f"--target names another target, such as {listed(others, quoted=True)}" if others else ""
         raise refusal_of(problems, len(table.header), hint)
     assert isinstance(outcomes, Outcomes)
     if not any(isinstance(one, Settled) for one in found):

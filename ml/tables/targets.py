@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ml.tables.contents import WORD_MARKERS, Contents, alike
 from ml.tables.dataset import MAX_TEXT, Target
-from ml.tables.headers import Column, find, key_of, listed, one_line
+from ml.tables.headers import Column, apart, find, key_of, listed, one_line
 from ml.tables.kinds import ordered
 from ml.tables.marks import Marks, number_in
 from ml.tables.numbers import LARGEST, shown_number
@@ -83,7 +83,7 @@ def outcomes_of(
             return _quantity(contents, values, n_different, why=why, insists=kind is not None)
     elif kind == "quantity":
         words = [text for text, number in zip(contents.texts, contents.numbers, strict=True) if number is None and text]
-        return Unusable(column, f"is no quantity: it has {listed(map(shown, words[:3]))}")
+        return Unusable(column, f"is no quantity: it has {listed(words[:3], quoted=True)}")
     return _classes(contents, keys_of(contents, marks, missing), kind=kind, why=why)
 
 
@@ -98,10 +98,14 @@ def keys_of(contents: Contents, marks: Marks | Unusable, missing: Collection[str
     ]
 
 
-def candidates(contents: Sequence[Contents]) -> list[str]:
-    """Return the names of columns that could be the classes of a target: few different values, in two rows or more."""
+def candidates(contents: Sequence[Contents], kind: TargetKind | None) -> list[str]:
+    """Return the names of columns that could be a target: few different values, in two rows or more; or a quantity."""
     found = []
     for one in contents:
+        if kind == "quantity":
+            if one.kind == "numbers":
+                found.append(one.column.header)
+            continue
         present = one.codes if one.values is None else one.values[~np.isnan(one.values)]
         _, counts = np.unique(present, return_counts=True)
         if 2 <= len(counts) <= MOST_NUMBERED_CLASSES and counts.min() >= 2:
@@ -155,9 +159,10 @@ def _classes(
     hint = ""
     if contents.kind == "numbers" and kind is None:
         hint = f", {len(labels)} different numbers; --quantity predicts a number"
+    in_order = zip(apart(labels), _in_order(names, labels), strict=True)
     said = [
         f"class column: {one_line(column.header)}{why}{hint}",
-        "classes: " + ", ".join(f"{one_line(names[key])} ({rows(sizes[key])})" for key in _in_order(names, labels)),
+        "classes: " + ", ".join(f"{name} ({rows(sizes[key])})" for name, key in in_order),
         *(_merged(names[key], spelled) for key, spelled in spellings.items() if len(spelled) > 1),
         *alike(labels, "classes"),
         *_left_out(len(contents.codes) - n_given),
@@ -173,7 +178,7 @@ def _in_order(names: dict[float | str, str], labels: Sequence[str]) -> list[floa
 
 
 def _merged(name: str, spelled: Counter[str]) -> str:
-    return f"{listed(map(shown, sorted(spelled)))} are one class, {one_line(name)}"
+    return f"{listed(sorted(spelled), quoted=True)} are one class, {one_line(name)}"
 
 
 def _left_out(n_rows: int) -> list[str]:

@@ -6,10 +6,11 @@ Knows no features. It imports pyarrow where it is given a column of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from ml.errors import DatasetError
 from ml.tables.columns import text_of
 from ml.tables.numbers import number_of
 from ml.tables.rows import shown
+
+# Those that JSON has.
+PLAIN_TYPES = (str, float, int, bool, NoneType)
 
 
 @dataclass(frozen=True)
@@ -111,16 +115,38 @@ def _coded(items: Iterable[object], name: str) -> TypedColumn:
 
 
 def _value_of(item: object, name: str) -> object:
+    value = plain_value(item)
+    if type(value) in PLAIN_TYPES:
+        return value
+    raise _unusable(name, type(item).__name__)
+
+
+def plain_sample(sample: Any) -> Mapping[str, object] | Sequence[object]:
+    """Return a sample of a program as JSON has it; a row of pandas goes by the names of its columns."""
+    if isinstance(sample, str):
+        return sample
+    if not hasattr(sample, "items"):
+        return [plain_value(value) for value in sample]
+    named = {name: plain_value(value) for name, value in sample.items()}
+    return named if isinstance(sample, Mapping) or all(isinstance(name, str) for name in named) else [*named.values()]
+
+
+def plain_value(item: Any) -> object:
+    """Return a value of a program as JSON has it; as it is if it is no number, boolean, text, date, or no value."""
+    if item is np.ma.masked or type(item).__name__ in ("NAType", "NaTType"):  # pandas' NaT is a date besides
+        return None
+    if isinstance(item, np.generic | np.ndarray) and item.shape == ():
+        item = item.item()
     match item:
-        case None | str() | bool() | int():
-            return item
+        case str():
+            return str.__str__(item)
+        case int():
+            return item if type(item) is bool else int(item)
         case float() | np.floating() | Decimal():
             return None if math.isnan(item) else float(item)
-        case np.bool_() | np.integer():
-            return item.item()
         case date() | time():
             return text_of(item)
-    raise _unusable(name, type(item).__name__)
+    return item
 
 
 def typed_arrow(array: Any, name: str) -> TypedColumn:
@@ -135,7 +161,7 @@ def typed_arrow(array: Any, name: str) -> TypedColumn:
     kind = array.type
     if types.is_integer(kind) or types.is_floating(kind):
         numbers = array.to_numpy(zero_copy_only=False)
-        return TypedColumn(numbers.astype(np.float64))
+        return TypedColumn(numbers.astype(np.float64, copy=False))
     if str(kind) == "string_view":
         array = array.cast(pyarrow.large_string())
     if types.is_string(kind) or types.is_large_string(kind) or types.is_boolean(kind):

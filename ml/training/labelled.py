@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ml.model.card import QuantityReport, Report
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from ml.tables.contents import Contents, contents_of
+from ml.tables.dataset import UNKNOWN
 from ml.tables.headers import columns_of, find, listed
 from ml.tables.layout import name_of, positions_of
 from ml.tables.marks import Marks, TableMarks
@@ -28,6 +30,8 @@ from ml.training.measuring import Split, report_of
 
 SLICE_ROWS = 4_096
 SHOWN_ERRORS = 3
+# This share of the training rows, besides those that stand there twice, may be in another table by chance.
+MOST_BY_CHANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ def measured(
     errors = "; ".join([*wrong.values()][:SHOWN_ERRORS])
     said += _left_out(len(wrong), f"without an answer: {errors}")
     values, outcomes = values[is_measured], outcomes[is_measured]
+    said += _known_rows(model, values)
     # What always answers the most frequent label, or the median, knows those of this table.
     report = report_of(model, Split(values, values, outcomes, outcomes))
     return Measured(msgspec.structs.replace(report, train_rows=None), tuple(said))
@@ -109,6 +114,29 @@ def _true(
 
 def _left_out(n_rows: int, why: str) -> list[str]:
     return [f"left out {rows(n_rows)} {why}"] if n_rows else []
+
+
+def _known_rows(model: Classifier, values: NDArray[np.float64]) -> list[str]:
+    """Return a warning if more of the training rows that the model keeps are among these than chance explains."""
+    known, found = _distinct(model, model.reference_rows), _distinct(model, values)
+    n_known = known.total()
+    n_found = sum(count for row, count in known.items() if row in found)
+    n_repeated = sum(count for count in known.values() if count > 1)
+    report = model.card.report
+    if n_found <= n_repeated + MOST_BY_CHANCE * n_known or report is None or report.train_rows is None:
+        return []
+    way_out = "; --data before the name of the table measures the others alone" if model.card.recipe else ""
+    return [
+        f"warning: the model was trained on rows of this table, so that new rows are answered worse: {n_found} of "
+        f"{n_known} training rows that its file keeps are here{way_out}"
+    ]
+
+
+def _distinct(model: Classifier, values: NDArray[np.float64]) -> Counter[bytes]:
+    """Return the different rows; in those of the training, a rare word has no value."""
+    is_word = np.array([bool(feature.choices) for feature in model.features])
+    has_none = np.isnan(values) | (is_word & (values == UNKNOWN))
+    return Counter(row.tobytes() for row in np.where(has_none, np.nan, values + 0.0))
 
 
 def _indices(keys: Sequence[float | str | None], labels: Sequence[str]) -> list[float]:

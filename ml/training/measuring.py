@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from ml.errors import DatasetError
 from ml.model.calibration import MAX_BINS, Bin, Calibration, Point
-from ml.model.card import Interval, QuantityReport, Report
+from ml.model.card import QuantityReport, Report
 from ml.model.classifier import Classifier
 from ml.model.labelling import Labelling
+from ml.model.quantity import Interval
 
 # The interval around a quantity holds the truth for this share of rows.
 COVERAGE = 0.9
@@ -159,6 +160,8 @@ def report_of(model: Classifier, parts: Split) -> Report | QuantityReport:
         labelling = Labelling.by(model.labels, model.card.decision)
         found = calibration_of(batch.outputs, parts.test_classes, labelling)
         return msgspec.structs.replace(report, calibration=found)
+    if model.quantity.interval is None:
+        return report
     return msgspec.structs.replace(report, covered=covered(model.quantity.interval, answers, parts.test_outcomes))
 
 

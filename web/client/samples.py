@@ -46,7 +46,9 @@ async def _in_turns(samples: Iterable[Sample | Refused]) -> AsyncGenerator[Sampl
 
 
 def encode(sample: Sample) -> bytes:
-    """Return a sample as JSON; NumPy's arrays and numbers are taken as lists and numbers, NaN becomes null.
+    """Return a sample as JSON; NumPy's arrays and numbers are taken as lists and numbers, pandas' rows by their names.
+
+    NaN becomes null.
 
     Raises:
         TypeError, ValueError, RecursionError: it holds something that JSON cannot say.
@@ -60,11 +62,14 @@ def encode(sample: Sample) -> bytes:
     return encoded
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> object:
+    # A row of pandas goes by the names of its columns.
+    if isinstance(value, Mapping) or (
+        hasattr(value, "items") and all(isinstance(name, str) for name, _ in value.items())
+    ):
+        return dict(value.items())
     if hasattr(value, "tolist"):
         return value.tolist()
-    if isinstance(value, Mapping):
-        return dict(value)
     if isinstance(value, Iterable):
         return list(value)
     raise TypeError(f"a sample cannot hold {type(value).__name__}")

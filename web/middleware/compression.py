@@ -1,4 +1,4 @@
-"""Compression of pages and of the files that they load. Knows no models and no routes.
+"""Compression of pages. Knows no models and no routes.
 
 Starlette's own middleware compresses; this module adds weak tags, qualities and HEAD. Answers to single samples are not
 compressed: that would cost many times their prediction and save less than one packet. A page contains no secret beside
@@ -30,8 +30,7 @@ LEVEL = 4
 class Compressed:
     """An application whose responses are sent as gzip to clients that accept it.
 
-    Their entity tags are weak: they identify the content, compressed or not (RFC 9110, section 8.8.1). A range is part
-    of the uncompressed response, and never goes with If-Range, which needs a strong tag.
+    Their entity tags are weak: they identify the content, compressed or not (RFC 9110, section 8.8.1).
 
     Args:
         app: the application whose responses are compressed.
@@ -61,7 +60,7 @@ class Compressed:
 def _without_qualities(scope: Scope) -> list[tuple[bytes, bytes]]:
     """Return a request's headers with Accept-Encoding reduced to gzip or nothing, the only test of Starlette."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
-    if takes_gzip(bounded(header_of(scope, b"accept-encoding"))) and not header_of(scope, b"range"):
+    if takes_gzip(bounded(header_of(scope, b"accept-encoding"))):
         headers.append((b"accept-encoding", b"gzip"))
     return headers
 
@@ -70,8 +69,6 @@ def _label(headers: MutableHeaders) -> None:
     tag = headers.get("etag", "")
     if tag.startswith('"'):
         headers["ETag"] = f"W/{tag}"
-    if "content-encoding" in headers:
-        del headers["Accept-Ranges"]
     if "accept-encoding" not in headers.get("vary", "").lower():
         headers.add_vary_header("Accept-Encoding")  # also to 304 and to small responses
 

@@ -23,11 +23,11 @@ from web.page import answers, views
 from web.page.answers import Message, PredictionView
 from web.page.axes import Axes, axes_of
 from web.page.changes import Outcome, change_view
-from web.page.decision_map import Mapper
+from web.page.decision_map import NOWHERE, Mapper
 from web.page.languages import Language
 from web.page.model_card import card_view
 from web.page.picture import Picture
-from web.page.pinned import PinnedView, pinned_view, row_of
+from web.page.pinned import Answered, PinnedView, answer_of, pinned_view
 from web.page.quantities import quantity_scale
 from web.page.smooth_map import SmoothMapper
 from web.page.snippet_panel import CodeView
@@ -42,6 +42,7 @@ KEPT_ANSWERS = 4_096
 KEPT_CHANGES = 1_024
 KEPT_MAPS = 2_048
 KEPT_AXES = 16
+KEPT_PINS = 64
 # Thresholds that somebody tries; all of them together keep as many fragments as the model's own.
 KEPT_WHAT_IFS = 16
 # A map, and a search for the nearest change that needs rows, evaluate so many, or those of a slice.
@@ -77,6 +78,7 @@ class Fragments:
         self._card = lru_cache(1)(self._render_card)
         self._what_if = lru_cache(KEPT_WHAT_IFS)(self._make_what_if)
         self._axes = lru_cache(KEPT_AXES)(partial(axes_of, model))
+        self._pin = lru_cache(KEPT_PINS)(partial(answer_of, model))
         self._mapper = lru_cache(KEPT_AXES)(self._make_mapper)
 
     def at(self, threshold: str | None) -> Fragments:
@@ -97,17 +99,20 @@ class Fragments:
         *,
         axes: Axes,
         goal: str | None = None,
+        pin: str | None = None,
     ) -> bytes:
         """Return the fragment of the answer to a row with these ranks, with the map over `axes`.
 
         Args:
             messages: the notes about the row.
             goal: what is typed as the goal of a quantity; None is the usual one.
+            pin: the query of a pinned sample, which has a mark on the map and on the bars.
         """
-        return self._answer(prediction, messages).fill(
+        pinned_row, pinned = (self._pin(pin) if pin else None) or (None, None)
+        return self._answer(prediction, messages, pinned).fill(
             (
                 self._nearest(row, ranks, prediction, goal),
-                self._map(row, ranks, prediction.index, axes) if axes else b"",
+                self._map(row, ranks, prediction.index, axes, pinned_row) if axes else b"",
                 self._picture_outline.fill(sizes) if (sizes := self._picture.sizes(row)) else b"",
             )
         )
@@ -134,14 +139,12 @@ class Fragments:
         return {
             "why": why_of(self._own._model, row, prediction, to, scale=scale),
             "strips": {strip.id: strip for strip in strips_of(model, row, to, scale=scale)},
-            "pinned": self._pinned(row, prediction, pin),
+            "pinned": self._pinned((row, prediction), pin),
         }
 
-    def _pinned(self, row: Sequence[float], prediction: Prediction, pin: str | None) -> PinnedView | None:
-        pinned = row_of(self._model, pin)
-        if pinned is None:
-            return None
-        return pinned_view(self._model, (row, prediction), pinned, self._language, scale=self._quantity)
+    def _pinned(self, answered: Answered, pin: str | None) -> PinnedView | None:
+        pinned = self._pin(pin) if pin else None
+        return pinned and pinned_view(self._model, answered, pinned, self._language, scale=self._quantity)
 
     def axes(self, x: str | None, y: str | None) -> Axes:
         """Return the axes of the map with these feature keys, or default ones."""
@@ -170,8 +173,9 @@ class Fragments:
         goal: str | None,
         address: str,
         code: CodeView,
-        answered: tuple[Sequence[float], Prediction] | None,
+        answered: Answered | None,
         pin: str | None = None,
+        order: str | None = None,
     ) -> str:
         """Return the page with `texts` in its fields, and one of the fragments above.
 
@@ -190,12 +194,14 @@ class Fragments:
             what_if=None if self._own is self else self._model.card.decision,
             address=address,
             code=code,
+            pin=pin,
+            order=order,
         )
         explained: dict[str, object] = {"why": None, "strips": {}, "pinned": None}
         if answered and self._is_quick:
             explained = self._explained(*answered, pin)
         elif answered:
-            explained["pinned"] = self._pinned(*answered, pin)
+            explained["pinned"] = self._pinned(answered, pin)
         return self._render(
             "page.html",
             page=view,
@@ -210,7 +216,14 @@ class Fragments:
         view = card_view(self._model.card, self._model.version, self._language)
         return Markup(self._render("_card.html", card=view))  # noqa: S704  # rendered here
 
-    def _map(self, row: Sequence[float], ranks: Sequence[int], chosen: int, axes: tuple[int, int]) -> bytes:
+    def _map(
+        self,
+        row: Sequence[float],
+        ranks: Sequence[int],
+        chosen: int,
+        axes: tuple[int, int],
+        pinned: Sequence[float] | None,
+    ) -> bytes:
         mapper, outline = self._mapper(axes)
         held = [*ranks, chosen if self._quantity is None else 0]
         held[axes[0]] = held[axes[1]] = 0
@@ -229,15 +242,19 @@ class Fragments:
             names = self._render("_names.html", names=drawn.names, chosen=chosen, exact=drawn.exact)
             parts = self._maps[key] = (regions.encode(), names.encode())
         x, y = [b"%d" % place for place in mapper.position(row)]
-        return outline.fill((*parts, x, y, x, y))
+        pin = [b"%d" % place for place in (mapper.position(pinned) if pinned else (NOWHERE, NOWHERE))]
+        return outline.fill((*parts, *pin, x, y, x, y))
 
-    def _render_answer(self, prediction: Prediction, messages: tuple[Message, ...]) -> Outline:
-        if self._quantity:
-            view = answers.quantity_view(prediction, self._quantity, messages, self._language)
+    def _render_answer(
+        self, prediction: Prediction, messages: tuple[Message, ...], pinned: Prediction | None
+    ) -> Outline:
+        to, scale = self._language, self._quantity
+        if scale:
+            view = answers.quantity_view(prediction, scale, messages, to, pinned=pinned)
         else:
             rule = self._rule
             view = answers.answer_view(
-                prediction, self._model.card, messages, self._language, decision=rule.decision, cost=rule.cost
+                prediction, self._model.card, messages, to, pinned=pinned, decision=rule.decision, cost=rule.cost
             )
         return outline("_prediction.html", self._language, prediction=view, strip=self._strip)
 

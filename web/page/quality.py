@@ -58,7 +58,7 @@ def class_quality(report: Report, language: Language) -> Iterator[Fact]:
     if interval := accuracy_interval(report):
         low, high = map(percent, interval)
         text = _(
-            "%(share)s of %(rows)s test rows; 95 %% interval (Wilson): %(low)s to %(high)s", **shown, low=low, high=high
+            "%(share)s of %(rows)s test rows; 95%% interval (Wilson): %(low)s to %(high)s", **shown, low=low, high=high
         )
     else:
         text = _("%(share)s of %(rows)s test rows", **shown)
@@ -132,8 +132,7 @@ def quantity_quality(card: Card, report: QuantityReport, scale: QuantityScale, l
         ),
     )
     yield Fact(_("Root mean squared error"), scale.text(report.root_mean_squared_error))
-    if card.quantity is not None:
-        interval = card.quantity.interval
+    if card.quantity is not None and (interval := card.quantity.interval):
         shown = {
             "share": percent(interval.coverage),
             "rows": number(interval.rows),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.card import Card, Quantity, QuantityReport
+from ml.model.card import Card, QuantityReport
+from ml.model.quantity import Quantity
 from ml.tables.dataset import Target
 from ml.tables.numbers import NotANumber, number_of, shown_number, without_marks
 from web.page.axes import ticks_of
@@ -56,7 +57,8 @@ class QuantityView:
     """A predicted quantity.
 
     `exact` is the value with all its digits, `text` the number as it is shown, `interval` a sentence and `ends` the
-    short form of it; `needle` is the position of the value on the strip, `band` the path of the interval there.
+    short form of it; `needle` is the position of the value on the strip, `band` the path of the interval there. What is
+    said of the interval is empty where there is none.
     """
 
     exact: str
@@ -66,6 +68,7 @@ class QuantityView:
     ends: str
     needle: str
     band: str
+    pinned: tuple[str, str]
 
 
 class QuantityScale:
@@ -76,12 +79,12 @@ class QuantityScale:
         breaks: the values between its levels, ascending.
     """
 
-    def __init__(self, quantity: Quantity, target: Target, report: QuantityReport, language: Language) -> None:
+    def __init__(self, quantity: Quantity, target: Target, report: QuantityReport | None, language: Language) -> None:
         self._quantity = quantity
         self._language = language
         self.unit = target.unit
         span = quantity.high - quantity.low
-        error = report.mean_absolute_error
+        error = report.mean_absolute_error if report else 0.0
         if not 0 < error < math.inf:
             error = span / 1000 or abs(quantity.high) / 1000 or 1.0
         self._decimals = min(max(ERROR_DIGITS - 1 - math.floor(math.log10(error)), -15), 15)
@@ -154,22 +157,26 @@ class QuantityScale:
             for level, (left, right) in enumerate(pairwise(ends))
         ]
 
-    def view(self, value: float) -> QuantityView:
-        """Return the view of a predicted value."""
+    def view(self, value: float, pinned: float | None = None) -> QuantityView:
+        """Return the view of a predicted value, and of that of a pinned sample."""
         interval, to = self._quantity.interval, self._language
+        view = QuantityView(
+            exact=repr(value), text=self.number(value), unit=self.unit, interval="", ends="",
+            needle=f"{self.position(value):.1f}", band="",
+            pinned=("", "") if pinned is None else (f"{self.position(pinned):.1f}", self.text(pinned)),
+        )  # fmt: skip
+        if interval is None:
+            return view
         low, high = value - interval.below, value + interval.above
         shown = {"low": self.number(low), "high": self.text(high)}
-        return QuantityView(
-            exact=repr(value),
-            text=self.number(value),
-            unit=self.unit,
+        return replace(
+            view,
             interval=to.gettext(
                 "%(share)s of the cases lie between %(low)s and %(high)s",
                 share=to.percent(interval.coverage),
                 **shown,
             ),
             ends=to.gettext("%(low)s to %(high)s", **shown),
-            needle=f"{self.position(value):.1f}",
             band=f"M{self.position(low):.1f} 31H{self.position(high):.1f}",
         )
 
@@ -188,6 +195,7 @@ def _quantile(quantity: Quantity, share: float) -> float:
 
 def quantity_scale(card: Card, language: Language) -> QuantityScale | None:
     """Return the scale of the quantity that a model predicts; a classifier has none."""
-    if card.quantity is None or not isinstance(card.report, QuantityReport):
+    if card.quantity is None:
         return None
-    return QuantityScale(card.quantity, card.target, card.report, language)
+    report = card.report if isinstance(card.report, QuantityReport) else None
+    return QuantityScale(card.quantity, card.target, report, language)

@@ -33,6 +33,7 @@ def residuals_of(card: Card, language: Language) -> Residuals | None:
     report, quantity = card.report, card.quantity
     if quantity is None or not isinstance(report, QuantityReport) or not report.residuals:
         return None
+    below, above = quantity.reach
     numbers = [value for pair in report.residuals for value in pair]
     low, high = min(numbers), max(numbers)
     if not 0 < high - low < math.inf:
@@ -42,7 +43,7 @@ def residuals_of(card: Card, language: Language) -> Residuals | None:
     ticks = [(tick, language.grouped(shown_number(tick))) for tick in ticks_of(low, high)]
     return Residuals(
         points="M" + " ".join(f"{across} {up}" for across, up in points),
-        band=_band(quantity.interval.below / (high - low), quantity.interval.above / (high - low)),
+        band=_band(below / (high - low), above / (high - low)),
         ticks=(
             [(x.position(tick) or LEFT, text) for tick, text in ticks],
             [(y.position(tick) or TOP, text) for tick, text in ticks],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -10,8 +9,9 @@ from functools import cache
 import jinja2
 from markupsafe import Markup
 
+from web.page.files import file
 from web.page.languages import Language
-from web.settings import STATIC, TEMPLATES
+from web.settings import TEMPLATES
 
 
 class Outline:
@@ -59,16 +59,10 @@ def _environment(language: Language) -> jinja2.Environment:
         extensions=["jinja2.ext.i18n"],
     )
     environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # of the extension
-    environment.globals |= {"asset": asset, "base": "", "language": language}
+    environment.globals |= {"file": file, "base": "", "language": language}
     return environment
 
 
 @cache
 def _loader() -> jinja2.BaseLoader:
     return jinja2.FileSystemLoader(TEMPLATES)
-
-
-@cache
-def asset(name: str) -> str:
-    """Return the relative address of one of our static files, with its digest: a new file is a new address."""
-    return f"static/{name}?v={hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]}"
