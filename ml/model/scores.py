@@ -131,10 +131,11 @@ class Scores:
         if self._linear.link == "expit":
             return np.column_stack([-sums, sums])
         if self._linear.link in ("softmax", "posterior"):
-            others = [np.delete(sums, label, axis=1) for label in range(self._n_labels)]
-            return np.column_stack([
-                sums[:, label] - np.logaddexp.reduce(other, axis=1) for label, other in enumerate(others)
-            ])  # fmt: skip
+            logarithms = sums - np.logaddexp.reduce(sums, axis=1, keepdims=True)
+            if self._n_labels == 2:
+                return logarithms - logarithms[:, ::-1]
+            # Of labels that are all but certain they are cut short.
+            return logarithms - np.log(-np.expm1(np.minimum(logarithms, -_EPS)))
         shares = np.clip(self.answers(sums), _EPS, 1 - _EPS)
         return np.log(shares) - np.log1p(-shares)
 

@@ -46,6 +46,8 @@ def area(field: Field, level: float, box: Box) -> tuple[str, str]:
 
     What bounds the whole plot is no edge.
     """
+    if not (field >= level).any():
+        return "", ""
     last_row, last_column = field.shape[0] - 1, field.shape[1] - 1
     across, up = (box.right - box.left) / last_column, (box.top - box.bottom) / last_row
 
