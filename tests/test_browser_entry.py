@@ -47,8 +47,10 @@ def shown_address(page: Page) -> dict[str, str]:
 
 
 def spot(page: Page, values: Mapping[str, float]) -> tuple[float, float]:
-    """Return where on the window two values are on the map, from the scales that the map brings."""
-    box = page.locator("#map-handle").bounding_box()
+    """Return where on the window two values are on the map, from the scales that the map brings; all of it is shown."""
+    handle = page.locator("#map-handle")
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
     assert box
     scales = page.locator("#prediction .map").evaluate("map => ({...map.dataset})")
     left, top, width, height = map(float, scales["plot"].split())
