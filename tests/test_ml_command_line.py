@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -249,6 +250,21 @@ def test_a_card_of_another_table_is_not_evaluated_on_the_built_in_one(tmp_path: 
 
     assert (done.returncode, done.stdout) == (1, "")
     assert "was trained on another table" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["ml", "web"])
+def test_control_c_during_the_imports_shows_no_traceback(tmp_path: Path, module: str) -> None:
+    # The first package that both import interrupts them.
+    (tmp_path / "msgspec.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)")
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[1:] = ['--help']"
+    code += f"; import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def closing(streams: str, *command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,9 @@ if __name__ == "__main__":
     # Until the server listens to it: by default it would end the process. A supervisor starts others with it blocked.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    # Until main answers it: else Ctrl-C shows a traceback of the imports. Who starts this may have it ignored.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
 import asyncio
@@ -214,4 +217,6 @@ def serve(
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())
