@@ -14,6 +14,17 @@ const COPIED_MS = 1500; // a button says that it has copied
 const SLOP_PX = 8; // a finger that rests moves no farther
 
 const form = document.getElementById("measurements");
+// A field takes the place of the form's own member of that name, be it `children` or `dataset`: it has another name on
+// the page than in what is sent.
+for (const control of document.querySelectorAll("#measurements [name]")) {
+  if (control.name in HTMLFormElement.prototype) control.name = `.${control.name}`;
+}
+form.addEventListener("formdata", ({ formData }) => {
+  for (const [name, text] of [...formData].filter(([name]) => name.startsWith("."))) {
+    formData.delete(name);
+    formData.append(name.slice(1), text);
+  }
+});
 const fields = fieldsOf(form);
 const selects = [...document.querySelectorAll(".axis select")];
 const goal = document.getElementById("goal"); // of a quantity

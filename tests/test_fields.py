@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -189,6 +190,42 @@ def test_what_the_address_says_stands_in_the_form_and_is_answered(
 
 def test_a_header_in_the_address_names_its_feature(page: TestClient) -> None:
     assert sent(form_of(page, "?Bill%20length%20(mm)=40.25"))["bill_length"] == "40.25"
+
+
+def test_a_column_may_be_called_as_an_option_of_the_page(tmp_path: Path) -> None:
+    model = small_tables.file_of("survey", tmp_path)
+    with TestClient(create_app(Settings(model_file=model))) as client:
+        page = parse_html(client.get("/?lang=5&map_y=7&page-lang=es&map-y=action&map-x=lang").text)
+        form = page.one("form", id="measurements")
+        spanish = [link.attributes for link in page.one("nav").all("a")][-1]
+        with_lang = sent(form) | {"lang": "6"}
+        answer = client.get("/predict", params=with_lang | {"map-y": "map_y", "map-x": "lang"}, headers=HTMX)
+        by_header = {"map-y": with_lang["map_y"]} | {
+            k: v for k, v in with_lang.items() if k not in ("map_y", "page-lang")
+        }
+        program = client.get("/predict", params=by_header, headers={"Accept": "application/json"})
+
+    assert page.one("html").attributes["lang"] == "es"
+    assert sent(form).items() >= {"lang": "5", "map_y": "7", "page-lang": "es"}.items()
+    assert page.one("select", name="map-y").one("option", selected="").attributes["value"] == "action"
+    assert "lang=5&" in spanish["href"]
+    assert spanish["data-option"] == "page-lang"
+    assert "page-lang=es&" in spanish["href"]
+    assert 'data-state="answer"' in answer.text
+    assert program.json()["sample"]["map_y"] == 7
+
+
+def test_the_goal_of_a_quantity_has_a_name_that_is_none_of_a_feature(tmp_path: Path) -> None:
+    prices = small_tables.prices()
+    first = msgspec.structs.replace(prices.features[0], key="goal", header="goal")
+    trained = fitting.fit(replace(prices, features=(first, *prices.features[1:])), Recipe(n_estimators=1))
+    writing.write(writing.model_of(trained), tmp_path / "prices.npz", trained=trained)
+    with TestClient(create_app(Settings(model_file=tmp_path / "prices.npz"))) as client:
+        page = parse_html(client.get("/?page-goal=123.5").text)
+
+    assert page.one("input", id="goal").attributes["name"] == "page-goal"
+    assert page.one("input", id="goal").attributes["value"] == "123.5"
+    assert "page-goal=123.5" in page.one("nav").all("a")[-1].attributes["href"]
 
 
 def test_an_emptied_number_is_waited_for_even_where_a_gap_is_allowed(page: TestClient) -> None:

@@ -121,6 +121,13 @@ def test_a_header_of_brackets_and_spaces_is_read_in_no_time(header: str) -> None
     assert feature_of(header).unit == ""
 
 
+@pytest.mark.parametrize("header", ["pain (0-10)", "trust [1 to 5]", "Do you agree (choose one)", "smoker (y/n)"])
+def test_a_scale_and_an_instruction_are_no_unit(header: str) -> None:
+    feature = feature_of(header)
+
+    assert (feature.title, feature.unit) == (header, "")
+
+
 @pytest.mark.parametrize(
     ("header", "separator"),
     [

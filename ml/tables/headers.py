@@ -18,6 +18,10 @@ _SHOWN_NAMES = 20
 # A key made of the names of signs has those of so many.
 _NAMED_SIGNS = 3
 _UNIT = re.compile(r"^(.*\S)\s*[(\[]([^()\[\]]*)[)\]]$", re.DOTALL)
+# What stands there as well: the ends of a scale, and what the reader of a question is to do.
+_NO_UNIT = re.compile(
+    r"[\d.,]+\s*(?:[-\u2013]|to|\.\.+)\s*[\d.,]+|y(?:es)?/no?|.*\b(?:choose|select|please|optional|required)\b.*", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def key_of(header: str) -> str:
 
 def _parts_of(header: str) -> tuple[str, str, str]:
     match = _UNIT.match(header.strip())
-    title, unit = match.groups() if match else (header.strip(), "")
+    title, unit = match.groups() if match and not _NO_UNIT.fullmatch(match[2].strip()) else (header.strip(), "")
     title, unit = (" ".join(composed(text).split()) for text in (title, unit))
     key = re.sub(r"\W+", "_", title.casefold()).strip("_")
     title = " ".join(title.replace("_", " ").split()) or title  # as people write names

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ml.model.card import TrainedFeature
+from ml.model.classifier import Classifier
 from ml.model.values import no_value_text, reader_of, short
 from ml.tables.headers import key_of
 from ml.tables.numbers import NotANumber, shown_number
@@ -24,6 +25,9 @@ SHOWN_FIELDS = 12
 # select; more are searched for.
 RADIO_CHOICES, RADIO_LETTERS, RADIO_LINE = 5, 16, 44
 SELECT_CHOICES = 12
+
+# Other fields of the form, which are options of the view and no measurements.
+OPTIONS = ("lang", "map-x", "map-y", "pinned-sample", "field-order", "goal")
 
 Control = Literal["number", "radio", "select", "search"]
 
@@ -98,6 +102,21 @@ class Group:
     title: str
     is_open: bool
     fields: Sequence[Field]
+
+
+def keys_of_names(model: Classifier) -> dict[str, str]:
+    """Return the key of each feature by every name that a sample may give it: its key wins over a header."""
+    return {feature.header: feature.key for feature in model.features} | {key: key for key in model.validator.keys}
+
+
+def names_of_options(model: Classifier) -> dict[str, str]:
+    """Return the name that each option has in the form and in addresses; only a quantity has a goal.
+
+    A feature may be called `lang`: the option is `page-lang` then. Names with a hyphen are no feature's key, and win
+    over headers: a form names features by their keys.
+    """
+    options, taken = OPTIONS if model.quantity else OPTIONS[:-1], model.made(keys_of_names)
+    return {option: f"page-{option}" if option in taken and "-" not in option else option for option in options}
 
 
 def text_of(feature: TrainedFeature, value: float, to: Language) -> str:

@@ -11,7 +11,7 @@ from web.page.answers import LIKELIEST, ORDERED_LABELS, Message
 from web.page.axes import Axes, axis_title, default_axes
 from web.page.decision_map import MARKS
 from web.page.examples import Link, examples_of, language_links
-from web.page.fields import SHOWN_FIELDS, Group, fields_of, grouped
+from web.page.fields import SHOWN_FIELDS, Group, fields_of, grouped, names_of_options
 from web.page.languages import Language
 from web.page.quantities import Legend, Strip, quantity_scale
 from web.page.snippet_panel import CodeView
@@ -44,11 +44,11 @@ class Choice:
 class QuantityPage:
     """What the page of a quantity has besides the answer.
 
-    `goal` is the text of the field for a goal, `usual_goal` its content at first; None is a model without that field.
+    `goal` is the text of the field for a goal, `usual_goal` its content at first.
     """
 
     unit: str
-    goal: str | None
+    goal: str
     usual_goal: str
     strip: Strip
     legend: Legend
@@ -62,8 +62,8 @@ class PageView:
     are many of them, `order` is the one that was chosen, `bars` and `reasons` are numbers of lines of an answer,
     `count` the number of fields in all groups, `lang` the language of the address, `start` the address of the page
     without input, `usual_x` and `usual_y` the keys of the default axes, `features` the digest of the model's interface,
-    `marks` the paths of the marks of labels, whose last one is shared by all further labels, and `address` that of the
-    service for its callers.
+    `options` the names of the form's other fields, `marks` the paths of the marks of labels, whose last one is shared
+    by all further labels, and `address` that of the service for its callers.
     """
 
     name: str
@@ -89,6 +89,7 @@ class PageView:
     usual_y: str
     lang: str
     features: str
+    options: Mapping[str, str]
     quantity: QuantityPage | None
     code: CodeView
 
@@ -129,10 +130,11 @@ def page_view(
     """Return the view of the page with `texts` in its fields, `messages` beside them, and `axes` on its map."""
     fields = fields_of(model.features, texts, messages, to)
     keys = {field.key for field in fields}
+    options = model.made(names_of_options)
     chosen = {"map-x": model.features[axes[0]].key, "map-y": model.features[axes[1]].key} if axes else {}
     usual = default_axes(model)
     # What stays when another sample is shown, and when this one is shown in another way.
-    kept = {"lang": lang} if lang else {}
+    kept = {options["lang"]: lang} if lang else {}
     if order == FILE_ORDER and len(fields) > SHOWN_FIELDS:
         kept |= {"field-order": order}
     query = {key: text for key, text in texts.items() if key in keys} | kept
@@ -141,8 +143,8 @@ def page_view(
     if axes != usual:
         query |= chosen
     quantity = _quantity_page(model, goal, to)
-    if quantity and quantity.goal not in (None, quantity.usual_goal):
-        query["goal"] = goal or ""
+    if quantity and quantity.goal != quantity.usual_goal:
+        query[options["goal"]] = goal or ""
     return PageView(
         name=model.name,
         question=_question(model, to),
@@ -165,13 +167,14 @@ def page_view(
         order=kept.get("field-order", ""),
         examples=examples_of(model, kept=kept, to=to),
         start="./" + (f"?{urlencode(kept)}" if kept else ""),
-        languages=language_links(query, to),
+        languages=language_links(query, to, option=options["lang"]),
         x_choices=_choices(model, axes, 0, to),
         y_choices=_choices(model, axes, 1, to),
         usual_x=model.features[usual[0]].key if usual else "",
         usual_y=model.features[usual[1]].key if usual else "",
         lang=lang,
         features=model.interface,
+        options=options,
         quantity=quantity,
         code=code,
     )
@@ -204,10 +207,9 @@ def _quantity_page(model: Classifier, goal: str | None, to: Language) -> Quantit
     if scale is None:
         return None
     usual = to.number(scale.goal)
-    has_goal = not any("goal" in (feature.key, feature.header) for feature in model.features)  # its name
     return QuantityPage(
         unit=scale.unit,
-        goal=(usual if goal is None else goal) if has_goal else None,
+        goal=usual if goal is None else goal,
         usual_goal=usual,
         strip=scale.strip(),
         legend=scale.legend(),
