@@ -28,6 +28,16 @@ const shown = (number) => number.toLocaleString(language, { maximumFractionDigit
 const words = (name, values = {}) => form.dataset[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
 const titleOf = (feature) => feature.titles?.[language] ?? feature.title;
 
+// What the service says of a value, in the language of the page.
+function translated(code, { title, value, text }) {
+  if (!(code in REASONS) || (value === null && code !== "missing")) return text;
+  const [, one, other] = text.match(/can be read as (\S+) or as (\S+)$/) ?? [];
+  if (one) return words("open", { title, value, one, other });
+  if (/has another decimal mark than the rest of the row$/.test(text)) return words("mixed", { title, value });
+  const [, thousands, decimal] = text.match(/here '(.)' divides thousands and '(.)' is the decimal mark$/) ?? [];
+  return words(REASONS[code], { title, value }) + (thousands ? `; ${words("divided", { thousands, decimal })}` : "");
+}
+
 class Run {
   state = "begin";
   reason = ""; // why the service refused it
@@ -103,6 +113,13 @@ class Run {
 
   // It is announced before anything else, and again when it was replaced.
   #onModel({ model, limits }) {
+    const keys = new Set(Array.from(document.querySelectorAll("#measurements .field"), ({ dataset }) => dataset.key));
+    const isOurs = keys.size === model.features.length && model.features.every(({ key }) => keys.has(key));
+    if (!this.model && !isOurs) {
+      document.getElementById("reload").hidden = false;
+      this.end("replaced");
+      return;
+    }
     const isFirst = !this.#sliceBytes;
     this.model ??= model;
     this.#sliceBytes = Math.min(SLICE_BYTES, limits.max_frame_bytes);
@@ -183,7 +200,7 @@ class Run {
   #lineOf({ line, message, errors }) {
     const reasonOf = ({ code, feature, value, message: text }) => {
       const title = titleOf(this.model.features.find(({ key }) => key === feature));
-      return code in REASONS && (value !== null || code === "missing") ? words(REASONS[code], { title, value }) : text;
+      return translated(code, { title, value, text });
     };
     return words("line", { line: shown(line), reason: errors.map(reasonOf).join("; ") || message });
   }

@@ -16,15 +16,18 @@ from starlette.testclient import TestClient
 
 from ml.model.card import Recipe, TrainedFeature
 from ml.model.classifier import Classifier
+from ml.model.sample import InvalidSample, Note, Validator
 from ml.model.values import reader_of
 from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
 from tests import small_tables
 from tests.conftest import Element, parse_html
 from web.app import create_app
+from web.page.answers import invalid_view
 from web.page.examples import examples_of
 from web.page.fields import control_of, fields_of, text_given, text_of
-from web.page.languages import codes, language
+from web.page.languages import Language, codes, language
+from web.page.messages import messages_of
 from web.settings import Settings
 
 ENGLISH, SPANISH = language("en"), language("es")
@@ -226,6 +229,51 @@ def test_the_goal_of_a_quantity_has_a_name_that_is_none_of_a_feature(tmp_path: P
     assert page.one("input", id="goal").attributes["name"] == "page-goal"
     assert page.one("input", id="goal").attributes["value"] == "123.5"
     assert "page-goal=123.5" in page.one("nav").all("a")[-1].attributes["href"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "range_of"),
+    [
+        (18.3, 40, 18.1, "18.3 to 40"), (18.3, 40, 50, "18 to 40"), (0.1, 99.96, 99.97, "0.1 to 99.96"),
+        (0.30000000000000004, 1, 0.3, "0.30000000000000004 to 1"),
+    ],
+)  # fmt: skip
+def test_a_value_outside_the_range_is_outside_of_what_the_sentence_says(
+    low: float, high: float, value: float, range_of: str
+) -> None:
+    feature = number(low=low, high=high)
+
+    [message] = messages_of([Note("k", "outside_training_range", "")], [value], [feature], ENGLISH)
+
+    assert message.text == f"k is outside the training range of {range_of}"
+
+
+def test_the_range_beside_a_field_is_rounded_only_if_it_has_many_digits() -> None:
+    few, many = (fields_of([number(low=low, high=40)], {}, (), ENGLISH)[0] for low in (18.3, 18.342917343))
+
+    assert (few.low, many.low) == ("18.3", "18.3")
+
+
+@pytest.mark.parametrize(("typed", "state"), [("1234.5", "invalid"), ("12.34", "incomplete")])
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        (ENGLISH, "here “.” divides thousands and “,” is the decimal mark"),
+        (SPANISH, "aquí «.» separa los millares y «,» es el signo decimal"),
+    ],
+)
+def test_a_number_that_is_refused_or_half_typed_says_what_its_marks_mean(
+    typed: str, state: str, to: Language, said: str
+) -> None:
+    feature = number(low=0, high=9_999, thousands=".", decimal=",")
+
+    with pytest.raises(InvalidSample) as caught:
+        Validator((feature,)).row({"k": typed})
+    view = invalid_view(caught.value, [feature], to)
+
+    assert view.state == state
+    assert said in view.messages[0].text
+    assert "; here '.' divides thousands and ',' is the decimal mark" in str(caught.value)
 
 
 def test_an_emptied_number_is_waited_for_even_where_a_gap_is_allowed(page: TestClient) -> None:

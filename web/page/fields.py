@@ -15,9 +15,9 @@ from ml.model.classifier import Classifier
 from ml.model.values import no_value_text, reader_of, short
 from ml.tables.headers import key_of
 from ml.tables.numbers import NotANumber, shown_number
-from web.page.answers import Kind, Message
-from web.page.axes import step_of
+from web.page.axes import end_text, step_of
 from web.page.languages import Language
+from web.page.messages import Kind, Message
 
 # More fields than this are folded away.
 SHOWN_FIELDS = 12
@@ -192,8 +192,8 @@ def _field(identity: str, feature: TrainedFeature, to: Language, *, text: str, m
         is_gap=is_gap,
         options=_options(feature, to, value=value, gap=gap, other=text if control != "search" else ""),
         count=len(feature.choices),
-        low=to.rounded(feature.low, step_of(feature)) if is_number else "",
-        high=to.rounded(feature.high, step_of(feature)) if is_number else "",
+        low=end_text(feature, feature.low, to) if is_number else "",
+        high=end_text(feature, feature.high, to) if is_number else "",
         span=_span(feature, to) if is_number else "",
         keyboard="text" if feature.low < 0 or "e" in shown_number(step_of(feature)) else "decimal",
         slider=_slider(feature, value) if is_number else None,

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from ml.model.classifier import Classifier
-from web.page.answers import LIKELIEST, ORDERED_LABELS, Message
+from ml.tables.numbers import is_half_typed
+from web.page.answers import LIKELIEST, ORDERED_LABELS
 from web.page.axes import Axes, axis_title, default_axes
 from web.page.decision_map import MARKS
 from web.page.examples import Link, examples_of, language_links
 from web.page.fields import SHOWN_FIELDS, Group, fields_of, grouped, names_of_options
 from web.page.languages import Language
+from web.page.messages import Message
 from web.page.quantities import Legend, Strip, quantity_scale
 from web.page.snippet_panel import CodeView
 from web.page.why import count_of
@@ -44,12 +46,13 @@ class Choice:
 class QuantityPage:
     """What the page of a quantity has besides the answer.
 
-    `goal` is the text of the field for a goal, `usual_goal` its content at first.
+    `goal` is the text of the field for a goal, `usual_goal` its content at first; `is_wrong`: it is no number.
     """
 
     unit: str
     goal: str
     usual_goal: str
+    is_wrong: bool
     strip: Strip
     legend: Legend
 
@@ -211,6 +214,7 @@ def _quantity_page(model: Classifier, goal: str | None, to: Language) -> Quantit
         unit=scale.unit,
         goal=usual if goal is None else goal,
         usual_goal=usual,
+        is_wrong=goal is not None and scale.read(goal) is None and not is_half_typed(goal),
         strip=scale.strip(),
         legend=scale.legend(),
     )
