@@ -87,6 +87,7 @@ def test_the_field_follows_its_slider_in_steps(visit: Open, model: Classifier) -
         ("ArrowUp", "1.3", "1.4"), ("ArrowDown", "1.3", "1.2"), ("Shift+ArrowUp", "1.3", "2.3"),
         ("Alt+ArrowUp", "1.3", "1.31"), ("ArrowUp", "1,25", "1.35"), ("ArrowDown", "0.1", "0.0"),
         ("ArrowUp", "", "1.4"), ("ArrowDown", "0.05", "-0.05"),
+        ("ArrowUp", "1.1529215046068475e+18", "1152921504606847500"),
     ],
 )  # fmt: skip
 def test_arrow_keys_step_a_field(visit: Open, key: str, before: str, after: str) -> None:
