@@ -14,7 +14,7 @@ from ml.model.values import no_value_text, reader_of, short
 from ml.tables.cells import CellReader, OpenNumber, comma_numbers
 from ml.tables.dataset import UNKNOWN
 from ml.tables.marks import Marks
-from ml.tables.numbers import NotANumber, number_of, plain_numbers
+from ml.tables.numbers import NotANumber, marks_said, number_of, plain_numbers
 from ml.tables.typed import TypedColumn
 
 
@@ -105,7 +105,8 @@ class CellsReader:
             try:
                 values.append(reader.value_of(text) if isinstance(cell, str) else feature.example)
             except (NotANumber, OpenNumber) as error:
-                errors[feature.key] = _error_of(feature.key, feature.title, text, error)
+                marks = marks_said(text, decimal=reader.marks.decimal, thousands=reader.marks.thousands)
+                errors[feature.key] = _error_of(feature.key, feature.title, text, error, marks)
                 values.append(feature.example)  # so that the others are looked at as well
         errors |= self._mixed_marks(texts, errors)
         sample = [self._as_typed(index, value, cells[index]) for index, value in enumerate(values)]
@@ -147,9 +148,9 @@ class CellsReader:
             return value
 
 
-def _error_of(key: str, title: str, cell: str, error: NotANumber | OpenNumber) -> FieldError:
+def _error_of(key: str, title: str, cell: str, error: NotANumber | OpenNumber, marks: str) -> FieldError:
     if isinstance(error, OpenNumber):
         return FieldError(key, "not_a_number", f"{title}: {error}", short(cell))
     if error.code == "missing":
         return FieldError(key, "missing", f"{title} is missing")
-    return FieldError(key, "not_a_number", f"{title}: {short(cell)!r} is not a number", short(cell))
+    return FieldError(key, "not_a_number", f"{title}: {short(cell)!r} is not a number{marks}", short(cell))

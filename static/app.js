@@ -14,6 +14,17 @@ const COPIED_MS = 1500; // a button says that it has copied
 const SLOP_PX = 8; // a finger that rests moves no farther
 
 const form = document.getElementById("measurements");
+// A field takes the place of the form's own member of that name, be it `children` or `dataset`: it has another name on
+// the page than in what is sent.
+for (const control of document.querySelectorAll("#measurements [name]")) {
+  if (control.name in HTMLFormElement.prototype) control.name = `.${control.name}`;
+}
+form.addEventListener("formdata", ({ formData }) => {
+  for (const [name, text] of [...formData].filter(([name]) => name.startsWith("."))) {
+    formData.delete(name);
+    formData.append(name.slice(1), text);
+  }
+});
 const fields = fieldsOf(form);
 const selects = [...document.querySelectorAll(".axis select")];
 const goal = document.getElementById("goal"); // of a quantity
@@ -147,6 +158,7 @@ function paste(event) {
     const values = rowIn(event.clipboardData.getData("text"), fields, labels);
     if (!values) return;
     enter(values);
+    if (values.rows > 1) showRefusal(event.target, { message: "rows", values });
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     showRefusal(event.target, error);
@@ -248,6 +260,7 @@ function showCopied(button) {
   setTimeout(() => (button.textContent = button.dataset.text), COPIED_MS);
 }
 window.addEventListener("popstate", () => {
+  hideRefusal();
   fill(new URLSearchParams(location.search));
   refresh();
 });
@@ -356,6 +369,7 @@ for (const [name, end] of [["pointerup", endGesture], ["pointercancel", cancelGe
 // What is said beside the fields and aloud.
 
 function showMessages() {
+  goal?.setAttribute("aria-invalid", Boolean(prediction.querySelector("[data-goal=wrong]")));
   const messages = new Map();
   for (const item of prediction.querySelectorAll("[data-feature]")) messages.set(item.dataset.feature, item.dataset);
   for (const field of fields) field.show(messages.get(field.key));
@@ -565,6 +579,7 @@ document.addEventListener("visibilitychange", () => (document.hidden ? settleNow
 // Going back, a reload or autofill may bring inputs that the prediction on the screen does not belong to, or a page
 // whose request was cut off.
 window.addEventListener("pageshow", (event) => {
+  hideRefusal();
   for (const field of fields) field.follow();
   if (event.persisted || answered !== typed()) refresh();
 });
@@ -581,10 +596,15 @@ fileForm.addEventListener("submit", async (event) => {
   event.preventDefault();
   const [file] = fileInput.files;
   if (!file) return;
-  try {
-    (await import("./file.js")).begin(file);
-  } catch {
-    fileForm.submit(); // as without scripts
+  // While the service is down the file stays chosen. Browsers keep a module that failed to load: another address is new.
+  for (let ms = FIRST_RETRY_MS; fileInput.files[0] === file; ms = Math.min(2 * ms, LAST_RETRY_MS)) {
+    const { begin } = await import(ms === FIRST_RETRY_MS ? "./file.js" : `./file.js?${Date.now()}`).catch(() => ({}));
+    if (begin) return begin(file);
+    document.getElementById("file-result").hidden = false;
+    document.getElementById("file-cancel").hidden = true;
+    document.getElementById("file-status").textContent = fileForm.dataset.lost;
+    say(fileForm.dataset.lost);
+    await new Promise((resolve) => setTimeout(resolve, ms));
   }
 });
 fileInput.addEventListener("change", () => fileForm.requestSubmit());

@@ -141,7 +141,8 @@ class NumberField extends Field {
   move(steps) {
     const unit = this.control.dataset.step * steps;
     const from = Number.isNaN(this.position) ? numberIn(this.start, this.format) : this.position;
-    const decimals = (plain(this.text).split(this.format.thousands ? this.format.decimal : /[.,]/)[1] ?? "").length;
+    const [digits] = plain(this.text).split(/e/i); // 1.15e+18
+    const decimals = (digits.split(this.format.thousands ? this.format.decimal : /[.,]/)[1] ?? "").length;
     this.putNumber(from + unit, Math.min(Math.abs(unit), 10 ** -decimals));
   }
 
@@ -158,7 +159,8 @@ class NumberField extends Field {
 
   #textOf(number, step) {
     const decimals = Math.min(Math.max(0, -Math.floor(Math.log10(step))), 20);
-    const text = number.toFixed(decimals);
+    // Beyond that there are no digits that a float could tell.
+    const text = Math.abs(number) < 1e15 ? number.toFixed(decimals) : String(number);
     return (Number(text) === 0 ? text.replace("-", "") : text).replace(".", this.mark);
   }
 }

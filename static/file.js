@@ -39,6 +39,16 @@ const titleOf = (feature) => feature.titles?.[language] ?? feature.title;
 const sureness = ({ probability, outside }) => probability ?? -outside;
 const byLeastSure = (a, b) => sureness(a) - sureness(b);
 
+// What the service says of a value, in the language of the page.
+function translated(code, { title, value, text }) {
+  if (!(code in REASONS) || (value === null && code !== "missing")) return text;
+  const [, one, other] = text.match(/can be read as (\S+) or as (\S+)$/) ?? [];
+  if (one) return words("open", { title, value, one, other });
+  if (/has another decimal mark than the rest of the row$/.test(text)) return words("mixed", { title, value });
+  const [, thousands, decimal] = text.match(/here '(.)' divides thousands and '(.)' is the decimal mark$/) ?? [];
+  return words(REASONS[code], { title, value }) + (thousands ? `; ${words("divided", { thousands, decimal })}` : "");
+}
+
 class Run {
   state = "begin";
   reason = ""; // why the service refused it
@@ -114,6 +124,13 @@ class Run {
 
   // It is announced before anything else, and again when it was replaced.
   #onModel({ model, limits }) {
+    const keys = new Set(Array.from(document.querySelectorAll("#measurements .field"), ({ dataset }) => dataset.key));
+    const isOurs = keys.size === model.features.length && model.features.every(({ key }) => keys.has(key));
+    if (!this.model && !isOurs) {
+      document.getElementById("reload").hidden = false;
+      this.end("replaced");
+      return;
+    }
     const isFirst = !this.#sliceBytes;
     this.model ??= model;
     this.#sliceBytes = Math.min(SLICE_BYTES, limits.max_frame_bytes);
@@ -301,8 +318,7 @@ function answerOf(model, row) {
   const { label, probability, value, outside, errors, message, corrected } = row;
   const reasonOf = ({ code, feature, value, message: text }) => {
     const known = model.features.find(({ key }) => key === feature); // another model may answer by now
-    if (!known || !(code in REASONS) || (value === null && code !== "missing")) return text;
-    return words(REASONS[code], { title: titleOf(known), value });
+    return known ? translated(code, { title: titleOf(known), value, text }) : text;
   };
   const parts = [];
   if (errors) parts.push(errors.map(reasonOf).join("; ") || message);

@@ -45,7 +45,8 @@ function refuse(name, values) {
   throw new Refusal(name, values);
 }
 
-// The values of a pasted row, in the order of the fields, or nothing: anything else is pasted as ever.
+// The values of a pasted row, in the order of the fields, or nothing: anything else is pasted as ever. Of several rows
+// it is the first, and `rows` is their number.
 //
 // Values go by their names where there are some: the keys of JSON, or a header line above the row. Others go by the
 // order of the fields, `{ key, title, header, choices, gap, low, high, fits, mayBe }` each.
@@ -58,7 +59,7 @@ export function rowIn(text, fields, labels) {
   let refusal = null;
   for (const separator of SEPARATORS) {
     try {
-      const row = inLines(lines.slice(0, MOST_LINES), separator, fields, labels);
+      const row = inLines(lines, separator, fields, labels);
       if (row) return row;
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
@@ -84,7 +85,7 @@ function jsonIn(text) {
 function inJSON(json, fields, labels) {
   const isObject = (value) => typeof value === "object" && value !== null;
   if (Array.isArray(json)) {
-    if (isObject(json[0])) return inJSON(json[0], fields, labels);
+    if (isObject(json[0])) return counted(inJSON(json[0], fields, labels), json.length);
     return inOrder(json.map((value, index) => textOf(value, fields[index])), fields, labels);
   }
   const inner = json.sample ?? json.samples;
@@ -106,28 +107,35 @@ function textOf(value, field) {
 // A word as the service compares it: people see no other difference.
 export const wordOf = (text) => text.normalize("NFC").trim().replace(/\s+/g, " ");
 
+const counted = (values, rows) => values && Object.assign(values, { rows });
+
 // Whether a cell may be a value of any of the fields.
 function valuesOf(fields) {
   const words = new Set(fields.flatMap(({ choices }) => choices?.map(wordOf) ?? []));
-  return (cell) => isNumber(cell) || words.has(wordOf(cell));
+  const formats = fields.filter(({ choices, format }) => !choices && format?.thousands).map(({ format }) => format);
+  const isFormatted = (cell) => formats.some((format) => !Number.isNaN(numberIn(cell, format)));
+  return (cell) => isNumber(cell) || words.has(wordOf(cell)) || isFormatted(cell);
 }
 
 function inLines(lines, separator, fields, labels) {
-  const [first, second] = lines.map((line) => cellsIn(line, separator)).filter((cells) => cells.length > 1);
+  const [first, second] = lines.slice(0, MOST_LINES).map((line) => cellsIn(line, separator)).filter((cells) => cells.length > 1);
   if (!first) return null;
-  const isRow = (cells) => cells?.filter(valuesOf(fields)).length > 1;
+  const isWhole = ({ length }) => ["\t", ";"].includes(separator) && length === fields.length;
+  const isRow = (cells) => cells && (cells.filter(valuesOf(fields)).length > 1 || isWhole(cells));
+  const rowsOf = ({ length }) => lines.filter((line) => cellsIn(line, separator).length === length).length;
   if (second && !columnsOf(first, fields).some((columns) => columns.length !== 1)) {
     // Tables that are printed have no name above the numbers of their rows.
+    const rows = rowsOf(second) - (second.length === first.length);
     if (separator instanceof RegExp && second.length === first.length + 1) second.shift();
     if (second.length !== first.length) refuse("width", { found: second.length, wanted: first.length });
-    return byName(first, second, fields);
+    return counted(byName(first, second, fields), rows);
   }
   if (isRow(first)) {
     // "5,1" is one number. "5,1,3,5" may be two numbers or four.
     const isUnclear = separator === "," && !first.some((cell) => isNumber(cell) && cell.includes("."));
     if (isUnclear && (isNumber(first.join(",")) || fields.length === 1)) return null;
     if (isUnclear && first.length >= 2 * fields.length) refuse("commas");
-    return inOrder(first, fields, labels);
+    return counted(inOrder(first, fields, labels), rowsOf(first));
   }
   return isRow(second) ? byName(first, second, fields) : null;
 }
@@ -160,10 +168,20 @@ function byName(names, cells, fields) {
   const twice = fields.filter((_, index) => columns[index].length > 1 || times.get(columns[index][0]).length > 1);
   if (twice.length) refuse("twice", { names: namesOf(twice) });
   const values = columns.map(([place], index) => textOf(cells[place], fields[index]));
-  const wrong = values.findIndex((value, index) => !fields[index].mayBe(value));
-  if (wrong < 0) return values;
-  const { title: name } = fields[wrong];
-  refuse(values[wrong].trim() ? "wrong" : "empty", { value: values[wrong].slice(0, 40), name });
+  const [wrong] = misfits(values, fields);
+  return wrong ? refuse(...wrong) : values;
+}
+
+// Why each value that may not stand in its field may not: the name of a sentence, and its values.
+function misfits(values, fields) {
+  const wrong = fields.map((field, index) => [field, values[index]]).filter(([field, value]) => !field.mayBe(value));
+  return wrong.map(([{ title: name }, value]) => [value.trim() ? "wrong" : "empty", { value: value.slice(0, 40), name }]);
+}
+
+// Of the places where a row may start, that with the fewest wrong values says which one is wrong.
+function refuseValue(cells, fields, starts) {
+  const wrong = starts.map((start) => misfits(cells.slice(start), fields)).sort((a, b) => a.length - b.length);
+  if (wrong[0].length && wrong[0].length !== wrong[1]?.length) refuse(...wrong[0][0]);
 }
 
 // As many values side by side as there are features, each of which may stand in its field. What may stand beside them:
@@ -171,15 +189,14 @@ function byName(names, cells, fields) {
 // value is which, the words and the training ranges have to say beyond doubt.
 function inOrder(cells, fields, labels) {
   const wanted = fields.length;
-  const found = cells.filter(valuesOf(fields)).length;
-  if (cells.length < wanted) refuse("few", { found, wanted });
+  if (cells.length < wanted) refuse("few", { found: cells.length, wanted });
   const starts = [...Array(cells.length - wanted + 1).keys()];
   const every = (start, is) => fields.every((field, index) => is(field, cells[start + index]));
   const isInside = ({ choices, low, high, format }, cell) => choices || !isNumber(cell) || (low <= numberIn(cell, format) && numberIn(cell, format) <= high);
   let possible = starts.filter((start) => every(start, (field, cell) => field.fits(cell)));
   // A row of another place may have words that are new; its numbers are where they belong.
   if (!possible.length && cells.length === wanted && every(0, (field, cell) => field.mayBe(cell))) possible = [0];
-  if (!possible.length && found < wanted) refuse("few", { found, wanted });
+  if (!possible.length) refuseValue(cells, fields, starts);
   const [start, another] = possible.length > 1 && possible.length < 4 ? possible.filter((at) => every(at, isInside)) : possible;
   const before = cells.slice(0, start).filter(isNumber);
   const after = cells.slice(start + wanted).filter(isNumber);

@@ -148,6 +148,39 @@ def spectra(n: int = 400) -> Dataset:
     )
 
 
+def survey(n: int = 240) -> Dataset:
+    """Words and headers as long as sentences, and columns that are called as parts of a page are."""
+    rng = np.random.default_rng(5)
+    answer, town = rng.integers(0, 4, n), rng.integers(0, 6, n)
+    language, height, records, action = rng.normal(5, 2, (4, n)).round(1)
+    answers = (
+        "I strongly agree with this statement, and I would say so to anybody who asks",
+        "I agree with it in most situations, but there are some important exceptions",
+        "I neither agree nor disagree, or I have never thought about it in my life",
+        "I disagree with it, and Donaudampfschifffahrtsgesellschaftskapitänsmützen too",
+    )
+    towns = ("Frankfurt am Main (Sachsenhausen)", "Llanfairpwllgwyngyllgogerychwyrndrobwllllantysiliogogogoch", "Ulm",
+             "Kraków, Stare Miasto", "L'Aquila", "Zürich Nord")  # fmt: skip
+    question = "How far do you agree that the opening hours of the municipal library are long enough (choose one)"
+    labels = ("would very probably come back again within the next twelve months", "Unentschlossenheitsbekundung", "no")
+    score = answer + (language > 5) + (height > 6)
+    return Dataset(
+        name="survey",
+        source="Made up",
+        features=(
+            Feature(key="question", title=question, header=question, choices=answers),
+            Feature(key="town", title="town", header="town", choices=towns),
+            Feature(key="lang", title="lang", header="lang"),
+            Feature(key="map_y", title="map-y", header="map-y"),
+            Feature(key="dataset", title="dataset", header="dataset"),
+            Feature(key="action", title="action", header="action"),
+        ),
+        target=Target(title="intention", labels=labels),
+        rows=np.column_stack([answer, town, language, height, records, action]).astype(float),
+        outcomes=np.clip(score // 2, 0, 2).astype(float),
+    )
+
+
 def _number(title: str, unit: str, *, has_gaps: bool = False) -> Feature:
     header = f"{title} ({unit})" if unit else title
     return Feature(key=title.replace(" ", "_"), title=title, unit=unit, header=header, has_gaps=has_gaps)
@@ -155,7 +188,7 @@ def _number(title: str, unit: str, *, has_gaps: bool = False) -> Feature:
 
 # One of each kind: classes and quantities, with and without words.
 KINDS = ("penguins", "answers", "prices", "distances")
-DATASETS = {make.__name__: make for make in (penguins, answers, prices, distances, cars, crops, spectra)}
+DATASETS = {make.__name__: make for make in (penguins, answers, prices, distances, cars, crops, spectra, survey)}
 
 
 @cache

@@ -89,6 +89,7 @@ def test_the_field_follows_its_slider_in_steps(visit: Open, model: Classifier) -
         ("ArrowUp", "1.3", "1.4"), ("ArrowDown", "1.3", "1.2"), ("Shift+ArrowUp", "1.3", "2.3"),
         ("Alt+ArrowUp", "1.3", "1.31"), ("ArrowUp", "1,25", "1.35"), ("ArrowDown", "0.1", "0.0"),
         ("ArrowUp", "", "1.4"), ("ArrowDown", "0.05", "-0.05"),
+        ("ArrowUp", "1.1529215046068475e+18", "1152921504606847500"),
     ],
 )  # fmt: skip
 def test_arrow_keys_step_a_field(visit: Open, key: str, before: str, after: str) -> None:
@@ -165,10 +166,10 @@ ROW = {"sepal_length": "6.3", "sepal_width": "3.3", "petal_length": "6", "petal_
         "6.3 3.3 6 2.5 Iris virginica", "My flowers\n6.3,3.3,6,2.5",
         "petal_width,petal_length,sepal_width,sepal_length\n2.5,6,3.3,6.3",
         "id;Petal width (cm);Petal length (cm);Sepal width (cm);Sepal length (cm);species\n1;2,5;6;3,3;6,3;setosa",
-        "\tpetal length\tpetal width\tsepal width\tsepal length\n0\t6\t2.5\t3.3\t6.3\r\n1\t1\t1\t1\t1",
+        "\tpetal length\tpetal width\tsepal width\tsepal length\n0\t6\t2.5\t3.3\t6.3",
         "   petal length (cm)  petal width (cm)  sepal width (cm)  sepal length (cm)\n"
         "0                  6               2.5               3.3               6.3",
-        "[6.3, 3.3, 6, 2.5]", "[[6.3, 3.3, 6, 2.5], [1, 2, 3, 4]]", '{"sample": [6.3, 3.3, 6, 2.5]}',
+        "[6.3, 3.3, 6, 2.5]", "[[6.3, 3.3, 6, 2.5]]", '{"sample": [6.3, 3.3, 6, 2.5]}',
         '{"petal_width": 2.5, "petal_length": 6, "sepal_width": 3.3, "sepal_length": 6.3, "species": null}',
         '{"sample": {"petal width (cm)": "2.5", "petal_length": 6, "sepal_width": 3.3, "sepal_length": 6.3}}',
         '{"samples": [{"petal_width": 2.5, "petal_length": 6, "sepal_width": 3.3, "sepal_length": 6.3}]}',
@@ -190,8 +191,11 @@ def test_a_pasted_row_goes_by_its_names_and_leaves_out_what_is_no_measurement(vi
         ("1\n2", "has 2 values, and 4 are needed"),
         ("6.3\n5.1\n4.9\n5.8\n6.1\n7", "which of the pasted values"),
         ("6.3,3.3,6", "has 3 values, and 4 are needed"),
-        ("1;2;x;4", "has 3 values, and 4 are needed"),
-        ("[6.3, 3.3, null, 2.5]", "has 3 values, and 4 are needed"),
+        ("1;2;x;4", "the pasted petal length is “x”, which is not a number."),
+        ("7;1;2;x;4;setosa", "which of the pasted values"),
+        ("a;b;c;d", "the pasted sepal length is “a”, which is not a number."),
+        ("Kraków, Stare Miasto\t\t\t", "the pasted sepal length is “Kraków, Stare Miasto”, which is not a number."),
+        ("[6.3, 3.3, null, 2.5]", "the pasted row has no value for petal length."),
         ("6.3,3.3,6,2.5,7.1", "which of the pasted values"),
         ("6.3,3.3,6,2.5,2", "which of the pasted values"),
         ("1,2,6.3,3.3,6,2.5", "which of the pasted values"),
@@ -222,6 +226,25 @@ def test_a_row_that_is_not_surely_one_of_this_model_changes_nothing_and_says_why
     assert typed(page) == EXAMPLE
     assert page.evaluate("history.length") == length
     assert page.evaluate("shifts") == []
+    page.evaluate("history.replaceState(null, '', location.href); dispatchEvent(new PopStateEvent('popstate'))")
+    expect(page.locator("#refusal")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("6.3,3.3,6,2.5\n1,2,3,4\n", 2),
+        ("sepal_length\tsepal_width\tpetal_length\tpetal_width\n6.3\t3.3\t6\t2.5" + "\n1\t1\t1\t1" * 29, 30),
+        ("[[6.3, 3.3, 6, 2.5], [1, 2, 3, 4]]", 2),
+    ],
+)
+def test_of_several_pasted_rows_the_first_is_taken_and_their_number_is_said(visit: Open, text: str, rows: int) -> None:
+    page = visit()
+
+    paste(page, text)
+
+    assert {key: value.replace(",", ".") for key, value in typed(page).items()} == ROW
+    expect(page.locator("#refusal")).to_contain_text(f"The first of {rows} pasted rows was taken.")
     field(page, "sepal_width").press("ArrowUp")
     expect(page.locator("#refusal")).to_be_hidden()
 

@@ -413,8 +413,16 @@ def test_a_new_model_goes_on_if_it_has_the_same_features_and_stops_otherwise(
         gate.open()
 
         expect(status(page)).to_have_text(re.compile(told), timeout=15_000)
-    lines = downloaded(page).splitlines()
-    assert len(lines) == 40_001 if features == 4 else 4_091 < len(lines) < 40_001
+        lines = downloaded(page).splitlines()
+        assert len(lines) == 40_001 if features == 4 else 4_091 < len(lines) < 40_001
+
+        choose(page, f"{HEADER}\n{GOOD}\n", name="another.csv")
+        if features == 4:
+            expect(status(page)).to_have_text("All of another.csv is predicted.")
+        else:
+            expect(status(page)).to_have_text("The model was replaced by another one: reload")
+            expect(page.locator("#reload")).to_be_visible()
+            assert page.locator(".caption").evaluate("(e) => e.scrollWidth <= e.clientWidth")
 
 
 def test_cancel_keeps_what_was_answered_and_the_focus(open_page: Open, table: bytes, predicted: bytes) -> None:
@@ -493,6 +501,34 @@ def test_the_module_for_files_comes_with_the_first_file(open_page: Open) -> None
 
     expect_end(page)
     assert page.evaluate(loaded) == 1
+
+
+def test_a_file_that_is_chosen_while_the_service_is_down_waits_for_it(open_page: Open) -> None:
+    page = open_page(complaint="net::")
+    page.route("**/file.js*", lambda route: route.abort())
+
+    choose(page, f"{HEADER}\n{GOOD}\n")
+    expect(status(page)).to_have_text("The service does not answer: trying again. Nothing is lost.")
+    page.unroute("**/file.js*")
+
+    expect_end(page)
+    expect(page.locator("#file-rows")).to_have_text("1")
+
+
+def test_a_number_that_can_be_read_in_two_ways_says_which_in_each_language(open_page: Open) -> None:
+    open_number, mixed = GOOD.replace("5.6", '"1,234"', 1), GOOD.replace("5.6", '"0,5"', 1)
+    for lang, reasons in {
+        "en": ["can be read as 1.234 or as 1234", "has another decimal mark than the rest of the row"],
+        "es": ["puede leerse como 1.234 o como 1234", "tiene otro signo decimal que el resto de la fila"],
+    }.items():
+        page = open_page(sample={"lang": lang})
+
+        choose(page, f"{HEADER}\n{open_number}\n{mixed}\n")
+
+        lines = page.locator("#file-list li")
+        expect(lines).to_have_count(2)
+        for line, reason in zip(lines.all(), reasons, strict=True):
+            expect(line).to_contain_text(reason)
 
 
 def test_points_land_on_the_map_and_move_with_its_axes(open_page: Open) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -24,7 +25,7 @@ CAR = {"fuel": "petrol", "all_wheels": "True", "maker": "Dacia", "weight": "1570
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    return {name: small_tables.file_of(name, folder) for name in ("penguins", "cars", "crops")}
+    return {name: small_tables.file_of(name, folder) for name in ("penguins", "cars", "crops", "survey")}
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,9 @@ def servers(paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         run_server(log / "1.txt", MODEL_FILE=str(paths["penguins"])) as penguins,
         run_server(log / "2.txt", MODEL_FILE=str(paths["cars"])) as cars,
         run_server(log / "3.txt", MODEL_FILE=str(paths["crops"])) as crops,
+        run_server(log / "4.txt", MODEL_FILE=str(paths["survey"])) as survey,
     ):
-        yield {"penguins": penguins, "cars": cars, "crops": crops}
+        yield {"penguins": penguins, "cars": cars, "crops": crops, "survey": survey}
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +178,8 @@ def test_a_pasted_row_of_words_and_gaps_fills_every_field(
 
 MISFITS = [
     ("39.1\n3750\n7", "has 3 values, and 4 are needed"),
-    ("\tmale\t39.1\t3750", "values, and 4 are needed"),
-    ("Dream\tmale\tx\t3750", "has 3 values, and 4 are needed"),
+    ("\tmale\t39.1\t3750", "has no value for island."),
+    ("Dream\tmale\tx\t3750", "the pasted bill length is “x”, which is not a number."),
     ("island,bill_length,body_mass,sex\n,1,2,male", "has no value for island."),
 ]
 
@@ -305,3 +307,47 @@ def test_nothing_moves_while_words_and_goals_arrive(
     open_page: Open, servers: dict[str, Server], name: str, width: int
 ) -> None:
     assert moves_on_arrival(open_page, servers[name], width) == []
+
+
+def test_long_words_and_headers_leave_everything_in_its_place(open_page: Open, servers: dict[str, Server]) -> None:
+    word = "Frankfurt-Sachsenhausen-Niederrad, which has more letters than its field"
+    page = open_page(url=servers["survey"].url, sample={"town": word, "lang": "0.1"})
+
+    for width in (320, 360, 640, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        beyond, crossing, sentence = page.evaluate(
+            """() => {
+              const box = (element) => element.getBoundingClientRect();
+              const parts = ".field > :is(.label, .entry, .line), #prediction :is(.change, dt)";
+              const boxes = [...document.querySelectorAll(parts)].map(box);
+              const isCrossing = (a, b) =>
+                Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+                Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+              return [
+                document.documentElement.scrollWidth - innerWidth,
+                boxes.filter((one) => boxes.some((other) => one !== other && isCrossing(one, other))).length,
+                box(document.querySelector(".change > span")).width,
+              ];
+            }"""
+        )
+        assert (beyond, crossing) == (0, 0), width
+        assert sentence >= 150, width
+
+
+def test_a_column_may_be_called_as_a_member_of_forms_or_an_option_of_the_page(
+    open_page: Open, servers: dict[str, Server], models: dict[str, Classifier]
+) -> None:
+    page = open_page(url=servers["survey"].url, sample={"lang": "5.5", "page-lang": "es"})
+    sample = sent(page)
+    assert sample.pop("page-lang") == "es"
+
+    for key in ("lang", "map_y", "dataset", "action"):
+        sample[key] = "1.5"
+        page.locator(f"[data-key={key}] input").first.fill("1.5")
+        label = models["survey"].predict(models["survey"].validator.row(sample)).label
+        expect(page.locator("#prediction > [data-label]")).to_have_attribute("data-label", label)
+    expect(page).to_have_title(re.compile("survey"))
+    expect_address(page, sample | {"page-lang": "es"})
+    page.get_by_role("link", name="English").click()
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    assert sent(page) == sample | {"page-lang": "en"}

@@ -416,6 +416,20 @@ def test_what_is_cut_short_is_still_right_and_says_so(walked: Classifier, max_ro
     assert any("(searched only near the sample)" in line for line in console.explanation_lines(found, walked.card))
 
 
+def test_where_nothing_is_found_nearby_values_all_over_each_feature_are_tried(walked: Classifier) -> None:
+    found = 0
+    for row in load_digits().data[:30].tolist():
+        change, searched_all = explain.nearest_change(walked, row, max_rows=400)
+        assert not searched_all
+        near = explain.explain(walked, row, max_rows=400).nearest
+        found += change is not None and near is None
+        if change:
+            feature = [one.key for one in walked.features].index(change.feature)
+            changed = [*row[:feature], change.value, *row[feature + 1 :]]
+            assert walked.predict(changed).label == change.label != walked.predict(row).label
+    assert found
+
+
 def test_compiled_code_searches_everything_and_finds_what_rows_find(digits: Classifier, walked: Classifier) -> None:
     for row in load_digits().data[5:15].tolist():
         found = explain.explain(digits, row, max_rows=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,15 +16,18 @@ from starlette.testclient import TestClient
 
 from ml.model.card import Recipe, TrainedFeature
 from ml.model.classifier import Classifier
+from ml.model.sample import InvalidSample, Note, Validator
 from ml.model.values import reader_of
 from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
 from tests import small_tables
 from tests.conftest import Element, parse_html
 from web.app import create_app
+from web.page.answers import invalid_view
 from web.page.examples import examples_of
 from web.page.fields import control_of, fields_of, text_given, text_of
-from web.page.languages import codes, language
+from web.page.languages import Language, codes, language
+from web.page.messages import messages_of
 from web.settings import Settings
 
 ENGLISH, SPANISH = language("en"), language("es")
@@ -189,6 +193,87 @@ def test_what_the_address_says_stands_in_the_form_and_is_answered(
 
 def test_a_header_in_the_address_names_its_feature(page: TestClient) -> None:
     assert sent(form_of(page, "?Bill%20length%20(mm)=40.25"))["bill_length"] == "40.25"
+
+
+def test_a_column_may_be_called_as_an_option_of_the_page(tmp_path: Path) -> None:
+    model = small_tables.file_of("survey", tmp_path)
+    with TestClient(create_app(Settings(model_file=model))) as client:
+        page = parse_html(client.get("/?lang=5&map_y=7&page-lang=es&map-y=action&map-x=lang").text)
+        form = page.one("form", id="measurements")
+        spanish = [link.attributes for link in page.one("nav").all("a")][-1]
+        with_lang = sent(form) | {"lang": "6"}
+        answer = client.get("/predict", params=with_lang | {"map-y": "map_y", "map-x": "lang"}, headers=HTMX)
+        by_header = {"map-y": with_lang["map_y"]} | {
+            k: v for k, v in with_lang.items() if k not in ("map_y", "page-lang")
+        }
+        program = client.get("/predict", params=by_header, headers={"Accept": "application/json"})
+
+    assert page.one("html").attributes["lang"] == "es"
+    assert sent(form).items() >= {"lang": "5", "map_y": "7", "page-lang": "es"}.items()
+    assert page.one("select", name="map-y").one("option", selected="").attributes["value"] == "action"
+    assert "lang=5&" in spanish["href"]
+    assert spanish["data-option"] == "page-lang"
+    assert "page-lang=es&" in spanish["href"]
+    assert 'data-state="answer"' in answer.text
+    assert program.json()["sample"]["map_y"] == 7
+
+
+def test_the_goal_of_a_quantity_has_a_name_that_is_none_of_a_feature(tmp_path: Path) -> None:
+    prices = small_tables.prices()
+    first = msgspec.structs.replace(prices.features[0], key="goal", header="goal")
+    trained = fitting.fit(replace(prices, features=(first, *prices.features[1:])), Recipe(n_estimators=1))
+    writing.write(writing.model_of(trained), tmp_path / "prices.npz", trained=trained)
+    with TestClient(create_app(Settings(model_file=tmp_path / "prices.npz"))) as client:
+        page = parse_html(client.get("/?page-goal=123.5").text)
+
+    assert page.one("input", id="goal").attributes["name"] == "page-goal"
+    assert page.one("input", id="goal").attributes["value"] == "123.5"
+    assert "page-goal=123.5" in page.one("nav").all("a")[-1].attributes["href"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "range_of"),
+    [
+        (18.3, 40, 18.1, "18.3 to 40"), (18.3, 40, 50, "18 to 40"), (0.1, 99.96, 99.97, "0.1 to 99.96"),
+        (0.30000000000000004, 1, 0.3, "0.30000000000000004 to 1"),
+    ],
+)  # fmt: skip
+def test_a_value_outside_the_range_is_outside_of_what_the_sentence_says(
+    low: float, high: float, value: float, range_of: str
+) -> None:
+    feature = number(low=low, high=high)
+
+    [message] = messages_of([Note("k", "outside_training_range", "")], [value], [feature], ENGLISH)
+
+    assert message.text == f"k is outside the training range of {range_of}"
+
+
+def test_the_range_beside_a_field_is_rounded_only_if_it_has_many_digits() -> None:
+    few, many = (fields_of([number(low=low, high=40)], {}, (), ENGLISH)[0] for low in (18.3, 18.342917343))
+
+    assert (few.low, many.low) == ("18.3", "18.3")
+
+
+@pytest.mark.parametrize(("typed", "state"), [("1234.5", "invalid"), ("12.34", "incomplete")])
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        (ENGLISH, "here “.” divides thousands and “,” is the decimal mark"),
+        (SPANISH, "aquí «.» separa los millares y «,» es el signo decimal"),
+    ],
+)
+def test_a_number_that_is_refused_or_half_typed_says_what_its_marks_mean(
+    typed: str, state: str, to: Language, said: str
+) -> None:
+    feature = number(low=0, high=9_999, thousands=".", decimal=",")
+
+    with pytest.raises(InvalidSample) as caught:
+        Validator((feature,)).row({"k": typed})
+    view = invalid_view(caught.value, [feature], to)
+
+    assert view.state == state
+    assert said in view.messages[0].text
+    assert "; here '.' divides thousands and ',' is the decimal mark" in str(caught.value)
 
 
 def test_an_emptied_number_is_waited_for_even_where_a_gap_is_allowed(page: TestClient) -> None:

@@ -26,7 +26,7 @@ from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.linear import Formula
 from ml.model.modelfile import ModelFile
-from ml.model.sample import InvalidSample
+from ml.model.sample import InvalidSample, Validator
 from ml.model.total import Member, Total
 from ml.model.values import Repeated, UnknownWord
 from ml.tables.dataset import Dataset, Feature, Shape, Target
@@ -37,13 +37,13 @@ from web.app import create_app
 from web.metrics import drift
 from web.metrics.counts import Counts
 from web.metrics.drift import Verdict
-from web.page import docs, drift_page, languages, templates
-from web.page.answers import Message as Told
+from web.page import answers, docs, drift_page, languages, templates
 from web.page.axes import default_axes
 from web.page.changes import ChangeView
 from web.page.fields import text_of as field_text
 from web.page.fragments import Fragments
 from web.page.languages import LOCALES, NO_BREAK, Language
+from web.page.messages import Message as Told
 from web.page.snippet_panel import CodeView, code_view
 from web.page.views import problem_view
 from web.page.why import WhyView
@@ -272,6 +272,14 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
             yield fragments.invalid(view).decode()
             yield page(fragments.invalid(view), view.messages)
 
+    number = msgspec.structs.replace(
+        next(feature for feature in model.features if not feature.choices), thousands=".", decimal=",", has_gaps=False
+    )
+    for text in ("1234.5", "12.34"):
+        with pytest.raises(InvalidSample) as caught:
+            Validator((number,)).row({number.key: text})
+        yield fragments.invalid(answers.invalid_view(caught.value, [number], to)).decode()
+
 
 def drift_of(model: Classifier, to: Language) -> str:
     """Return the page of drift with each verdict."""
@@ -329,7 +337,10 @@ def shown() -> tuple[Bracketing, list[str]]:
     )
     untested = reported(small.card, confusion=((0, 0, 0), (1, 1, 1), (1, 1, 1)))
     foreign = msgspec.structs.replace(
-        reported(small.card, train_rows=None, cross_validation=None, accuracy=2.0), recipe=None, data_digest=None
+        reported(small.card, train_rows=None, cross_validation=None, accuracy=2.0),
+        recipe=None,
+        data_digest=None,
+        source="‹file›: 9 rows, 3 features, 3 classes",
     )
     both = reported(
         small.card,
@@ -343,6 +354,7 @@ def shown() -> tuple[Bracketing, list[str]]:
         steps=(Step(kind="fill_mean", features=("f4", "f5")), Step(kind="‹kind›", features=("f0",))),
         features=tuple(msgspec.structs.replace(one, is_closed=bool(one.choices)) for one in words.card.features),
     )
+    table = "‹file›: 9 rows, 1 feature, a quantity"
     useless = {"mean_absolute_error": 2.0, "baseline_error": 1.0, "train_rows": None}
     decided = msgspec.structs.replace(words.card, decision=Decision(positive="‹yes›", threshold=0.25))
     linear = [
@@ -358,7 +370,7 @@ def shown() -> tuple[Bracketing, list[str]]:
         *linear,
         (words, words.card), (words, decided), (words, stepped), (quantity, quantity.card),
         (mixed_model(is_quantity=True, has_gaps=False), None),
-        (quantity, reported(quantity.card, **useless)),
+        (quantity, msgspec.structs.replace(reported(quantity.card, **useless), source=table)),
         (quantity, unmeasured(quantity.card)), (many, unmeasured(many.card)), (words, unmeasured(words.card)),
         *((model, msgspec.structs.replace(model.card, total=Total(link="softmax"))) for model in (words, quantity)),
         (words, msgspec.structs.replace(words.card, total=Total(link="vote", members=(Member(n_sums=2),)))),
@@ -410,11 +422,11 @@ NAMES = {
 # Attributes that people see or hear, and those that the script reads; all others of data-* are shown at some time.
 SEEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "aria-valuetext", "label", "placeholder",
         "summary", "title"}  # fmt: skip
-READ = {"data-decimal", "data-example", "data-feature", "data-features", "data-gap", "data-header", "data-key",
-        "data-kind", "data-label", "data-mark", "data-marks", "data-option", "data-other", "data-plot", "data-set",
-        "data-share", "data-source", "data-start", "data-state", "data-step", "data-thousands", "data-value",
-        "data-verdict", "data-x", "data-x-high", "data-x-low", "data-x-step", "data-y", "data-y-high", "data-y-low",
-        "data-y-step"}  # fmt: skip
+READ = {"data-decimal", "data-example", "data-feature", "data-features", "data-gap", "data-goal", "data-header",
+        "data-key", "data-kind", "data-label", "data-mark", "data-marks", "data-option", "data-other", "data-plot",
+        "data-set", "data-share", "data-source", "data-start", "data-state", "data-step", "data-thousands",
+        "data-value", "data-verdict", "data-x", "data-x-high", "data-x-low", "data-x-step", "data-y", "data-y-high",
+        "data-y-low", "data-y-step"}  # fmt: skip
 LETTER = re.compile(r"[^\W\d_]")
 DESCRIPTIONS = {"description", "og:description", "og:title"}
 

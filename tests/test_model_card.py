@@ -186,6 +186,21 @@ def test_classes_without_test_rows_or_answers_have_no_shares() -> None:
     assert any(sentence.startswith("1 class has no test rows") for sentence in view_of(card).limits)
 
 
+@pytest.mark.parametrize(
+    ("source", "spanish"),
+    [
+        ("a: b.csv: 400 rows, 4 features, 2 classes", "a: b.csv: 400 filas, 4 características, 2 clases"),
+        ("x.csv: 9 rows, 1 feature, a quantity", "x.csv: 9 filas, 1 característica, una cantidad"),
+        ("Fisher's Iris data (1936)", "Fisher's Iris data (1936)"),
+    ],
+)
+def test_the_sentence_about_a_table_is_in_the_reader_s_language(model: Classifier, source: str, spanish: str) -> None:
+    card = msgspec.structs.replace(model.card, source=source)
+
+    for code, text in (("en", source), ("es", spanish)):
+        assert card_view(card, model.version, languages.language(code)).origin[0].text == text
+
+
 def test_importance_is_told_in_points_and_never_drawn_below_nothing() -> None:
     features = [
         msgspec.structs.replace(feature, importance=importance)

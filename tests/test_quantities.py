@@ -110,10 +110,29 @@ def test_an_interval_is_below_and_above_the_value() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "goal"),
-    [("20", 20.0), (" 20,5 €", 20.5), ("€ 20", 20.0), ("", None), ("x", None), ("1e999", None), ("nan", None)],
+    [
+        ("20", 20.0),
+        (" 20,5 €", 20.5),
+        ("€ 20", 20.0),
+        ("", None),
+        ("x", None),
+        ("1e999", None),
+        ("nan", None),
+        ("310 000", 310_000.0),
+        ("−1\u202f234\u202f567.5 €", -1_234_567.5),
+        ("31 00", None),
+        ("1 2", None),
+    ],
 )
-def test_a_goal_is_a_number_with_its_unit_or_without(typed: str, goal: float | None) -> None:
+def test_a_goal_is_a_number_with_its_unit_or_without_and_as_the_page_shows_it(typed: str, goal: float | None) -> None:
     assert scale(1).read(typed) == goal
+
+
+@pytest.mark.parametrize("value", [310_000.0, -25_000.5, 1_234.0, 999.0])
+def test_the_page_s_own_numbers_are_read_as_a_goal(value: float) -> None:
+    made = scale(1, to="es", unit="EUR")
+
+    assert made.read(made.exact(value)) == value
 
 
 # --- the page in process
@@ -167,6 +186,8 @@ def test_a_goal_without_a_change_says_so(page: TestClient, goal: str, sentence: 
 
     assert plain(change.text) == sentence
     assert not change.all("button")
+    field = parse_html(page.get("/", params={"goal": goal}).text).one("input", id="goal")
+    assert (field.attributes.get("aria-invalid") == "true") == (goal == "abc")
 
 
 @pytest.mark.parametrize("goal", ["", "-", "1e"])

@@ -16,7 +16,7 @@ from ml.errors import DatasetError
 from ml.tables import headers, targets
 from ml.tables.dataset import Dataset
 from ml.tables.dialect import Dialect, dialect_of
-from ml.tables.headers import Limits, feature_of
+from ml.tables.headers import Limits, columns_of, feature_of
 from ml.tables.numbers import LARGEST
 from ml.tables.reading import Options, Reading, read_dataset
 
@@ -119,6 +119,20 @@ def test_a_header_becomes_key_title_and_unit(header: str, key: str, title: str, 
 def test_a_header_of_brackets_and_spaces_is_read_in_no_time(header: str) -> None:
     # A pattern that goes back over it again and again would never end here.
     assert feature_of(header).unit == ""
+
+
+def test_no_two_features_have_the_same_title() -> None:
+    columns = columns_of(["a", "a", "A", "size (cm)", "size (mm)", "a_2", ""])
+
+    assert [column.title for column in columns] == ["a", "a_2", "A", "size (cm)", "size (mm)", "a 2", "column 7"]
+    assert [column.key for column in columns] == ["a", "a_3", "a_4", "size", "size_2", "a_2", "column_7"]
+
+
+@pytest.mark.parametrize("header", ["pain (0-10)", "trust [1 to 5]", "Do you agree (choose one)", "smoker (y/n)"])
+def test_a_scale_and_an_instruction_are_no_unit(header: str) -> None:
+    feature = feature_of(header)
+
+    assert (feature.title, feature.unit) == (header, "")
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_cells_are_read_by_the_marks_and_choices_of_training(german: Classifier)
 @pytest.mark.parametrize(
     ("row", "error"),
     [
-        ("2.5;7,5;Dream", "Income: '2.5' is not a number"),
+        ("2.5;7,5;Dream", "Income: '2.5' is not a number; here '.' divides thousands and ',' is the decimal mark"),
         ("2,100;7.5;Dream", "temp: '7.5' has another decimal mark than the rest of the row"),
         ("2100;1.227;Dream", "temp: '1.227' can be read as 1.227 or as 1227"),
         ("2100;7,5 °F;Dream", "temp: '7,5 °F' is not a number"),
@@ -148,7 +148,10 @@ def test_marks_that_are_named_are_those_of_the_table(plain: Classifier) -> None:
 
     answer = repr(plain.predict([4200.0, 40.0]).probabilities[0])
     assert [row["probability_a"] for row in scored] == [answer, "", answer]
-    assert scored[1]["prediction_error"] == "income: '4,2' is not a number"
+    assert (
+        scored[1]["prediction_error"]
+        == "income: '4,2' is not a number; here ',' divides thousands and '.' is the decimal mark"
+    )
 
 
 @pytest.mark.parametrize("cell", ["", "?", " ? "])

@@ -148,6 +148,36 @@ def _searched(
     ]
 
 
+def farther_ends_of(model: Classifier, row: Sequence[float], *, max_rows: int, goal: float | None) -> list[Ends]:
+    """Return the ends along each number, of intervals that are tried all over it but are not its neighbors.
+
+    For where nothing was found nearby: the label may change once more between an end and the row.
+    """
+    cuts, used = model.cuts, [feature for feature, size in enumerate(model.cuts.sizes) if size]
+    most = max(2, min(max_rows, MAX_VALUES // len(row)) // max(1, len(used)))
+    tried = {
+        feature: np.unique(np.linspace(int(cuts.has_missing[feature]), cuts.sizes[feature], most).round().astype(int))
+        for feature in used
+        if not model.features[feature].choices
+    }
+    ranks = cuts.ranks_of(row)
+    found = [Ends(-1, None, size + 1, None, searched_all=False) for size in cuts.sizes]
+    if not tried:
+        return found
+    values = [np.asarray(cuts.between(feature, row[feature]))[places] for feature, places in tried.items()]
+    # The row itself comes last.
+    features = np.repeat(np.array([*tried, 0]), [*map(len, values), 1])
+    labels = [*_labels(model.predict_along(row, features, np.concatenate([*values, np.array(row[:1])])), goal)]
+    for feature, places in tried.items():
+        line, labels = labels[: len(places)], labels[len(places) :]
+        others = [(rank, label) for rank, label in zip(places.tolist(), line, strict=True) if label != labels[-1]]
+        low, low_label = max((one for one in others if one[0] < ranks[feature]), default=(-1, None))
+        beyond = (cuts.sizes[feature] + 1, None)
+        high, high_label = min((one for one in others if one[0] > ranks[feature]), default=beyond)
+        found[feature] = Ends(low, low_label, high, high_label, searched_all=False)
+    return found
+
+
 def _spans(model: Classifier, ranks: Sequence[int], *, max_rows: int) -> dict[int, tuple[int, int]]:
     """Return the first and last interval to search, by feature: all of them if that takes at most `max_rows`."""
     sizes = model.cuts.sizes

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ml.model import borders
 from ml.model.changes import Change, Direction, Explanation, Range
 from ml.model.classifier import Classifier
-from ml.model.ends import Ends, ends_of
+from ml.model.ends import Ends, ends_of, farther_ends_of
 from ml.model.thresholds import edge, number, shortest
 from ml.tables.numbers import LARGEST
 
@@ -84,7 +84,10 @@ def nearest_change(
     ends = ends_of(model, row, max_rows=max_rows, goal=goal)
     # A number without a value has no end that could have been missed.
     searched_all = all(end.searched_all or math.isnan(value) for value, end in zip(row, ends, strict=True))
-    return _nearest(model, row, ends), searched_all
+    nearest = _nearest(model, row, ends)
+    if nearest is None and not searched_all:
+        nearest = _nearest(model, row, farther_ends_of(model, row, max_rows=max_rows, goal=goal))
+    return nearest, searched_all
 
 
 def _nearest(model: Classifier, row: Sequence[float], ends: Sequence[Ends]) -> Change | None:

@@ -18,7 +18,7 @@ from ml.errors import MLError
 from ml.model.card import TrainedFeature
 from ml.model.values import Reader, Repeated, no_value_text, reader_of, short
 from ml.tables.dataset import UNKNOWN
-from ml.tables.numbers import LARGEST, NotANumber, NotANumberCode, number_of, shown_number
+from ml.tables.numbers import LARGEST, NotANumber, NotANumberCode, marks_said, number_of, shown_number
 
 Code = NotANumberCode | Literal["not_a_choice", "out_of_bounds", "unknown_feature", "named_twice"]
 NoteCode = Literal["outside_training_range", "unknown_choice"]
@@ -253,7 +253,8 @@ def _unread(feature: TrainedFeature, value: object, found: NotANumberCode) -> Fi
         return FieldError(feature.key, code, f"{title}: {short(value)} is not {what}", value)
     if isinstance(value, str | int | float):
         text = value if isinstance(value, str) else shown_number(number_of(value))
-        return FieldError(feature.key, code, f"{title}: {short(text)!r} is not {what}", _plain(value))
+        marks = "" if feature.choices else marks_said(text, decimal=feature.decimal, thousands=feature.thousands)
+        return FieldError(feature.key, code, f"{title}: {short(text)!r} is not {what}{marks}", _plain(value))
     in_json = "an object" if isinstance(value, Mapping) else "a list" if isinstance(value, list) else ""
     kind = in_json or f"of the type {type(value).__name__}"
     return FieldError(feature.key, code, f"{title} must be {what}, not {kind}")

@@ -20,6 +20,10 @@ _SHOWN_NAMES = 20
 # A key made of the names of signs has those of so many.
 _NAMED_SIGNS = 3
 _UNIT = re.compile(r"^(.*\S)\s*[(\[]([^()\[\]]*)[)\]]$", re.DOTALL)
+# What stands there as well: the ends of a scale, and what the reader of a question is to do.
+_NO_UNIT = re.compile(
+    r"[\d.,]+\s*(?:[-\u2013]|to|\.\.+)\s*[\d.,]+|y(?:es)?/no?|.*\b(?:choose|select|please|optional|required)\b.*", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def key_of(header: str) -> str:
 
 def _parts_of(header: str) -> tuple[str, str, str]:
     match = _UNIT.match(header.strip())
-    title, unit = match.groups() if match else (header.strip(), "")
+    title, unit = match.groups() if match and not _NO_UNIT.fullmatch(match[2].strip()) else (header.strip(), "")
     title, unit = map(word_of, (title, unit))
     key = re.sub(r"\W+", "_", title.casefold()).strip("_")
     title = " ".join(title.replace("_", " ").split()) or title  # as people write names
@@ -74,7 +78,7 @@ def columns_of(header: Sequence[str], *, without: Set[int] = frozenset()) -> lis
     """Return the columns of a header, each with a key of its own; `without` those at some places.
 
     A column without a name is called `column_3` by its place. Of several that have the same key, as those that differ
-    only in unit or case, the first one has it, and the others have a number behind it.
+    only in unit or case, the first one has it, and the others have a number behind it; their titles are told apart too.
 
     Raises:
         DatasetError: there are too many columns, or the name of one is too long.
@@ -92,8 +96,14 @@ def columns_of(header: Sequence[str], *, without: Set[int] = frozenset()) -> lis
     arguments = [name if counts[name] == 1 else f"column_{number}" for number, name in enumerate(names, 1)]
     return [
         Column(place, names[place], key, title, unit, arguments[place])
-        for place, key, (_, title, unit) in zip(places, keys, parts, strict=True)
+        for place, key, title, (_, _, unit) in zip(places, keys, _distinct(parts), parts, strict=True)
     ]
+
+
+def _distinct(parts: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Return titles of which no two are the same: with their unit, or else with a number as keys have it."""
+    counts = Counter(title for _, title, _ in parts)
+    return numbered([f"{title} ({unit})" if unit and counts[title] > 1 else title for _, title, unit in parts])
 
 
 def numbered(names: Sequence[str]) -> list[str]:

@@ -88,6 +88,12 @@ def without_marks(text: str, *, unit: str, decimal: str, thousands: str) -> str:
     return text
 
 
+def marks_said(text: str, *, decimal: str, thousands: str) -> str:
+    """Return the end of a sentence about text that is no number: what its marks mean, where one divides thousands."""
+    is_about_marks = thousands and (thousands in text or decimal in text)
+    return f"; here {thousands!r} divides thousands and {decimal!r} is the decimal mark" if is_about_marks else ""
+
+
 def is_number(text: str) -> bool:
     """Tell whether text is a number as a person types it, be it infinite."""
     try:

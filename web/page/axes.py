@@ -21,6 +21,8 @@ LEAST_LEFT, MOST_LEFT = 38, 112
 LETTER_WIDTH, LINE_HEIGHT = 7.2, 16
 # Names beside each other have at most so many letters, if there are many of them.
 MOST_LETTERS = 9
+# An end of a training range with more signs is rounded beside its field.
+MOST_DIGITS = 7
 # The plot shows a little more than the training range.
 MARGIN = 0.04
 # Training rows with the same choice are spread over this part of its band. One row after the other, each falls into
@@ -180,6 +182,12 @@ def step_of(feature: TrainedFeature) -> float:
         return 1.0
     # The logarithm of each: of a span next to 0, a twentieth may be 0. So may a power of ten.
     return float(f"1e{math.floor(math.log10(span) - math.log10(20))}") or span
+
+
+def end_text(feature: TrainedFeature, end: float, to: Language) -> str:
+    """Return an end of the training range as it stands beside a field: rounded only if it has many digits."""
+    text = to.number(end)
+    return text if len(text) <= MOST_DIGITS else to.rounded(end, step_of(feature) / 10)
 
 
 def ticks_of(low: float, high: float) -> list[float]:

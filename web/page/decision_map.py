@@ -46,7 +46,7 @@ MARKS = (
     "M-2.6-1.5L2.6 1.5M-2.6 1.5L2.6-1.5M0-3V3",  # star
     "M-3 1.8A3 3 0 0 1 3 1.8z",  # half a circle
     "M-1-3H1V-1H3V1H1V3H-1V1H-3V-1H-1z",  # Greek cross
-    "M-.8 0a.8 .8 0 1 0 1.6 0a.8 .8 0 1 0-1.6 0z",
+    "M-1.2 0a1.2 1.2 0 1 0 2.4 0a1.2 1.2 0 1 0-2.4 0z",
 )
 # Labels take turns with so many hues; their marks tell apart those with the same one.
 HUES = 3

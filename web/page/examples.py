@@ -21,18 +21,19 @@ TypicalRows = list[tuple[int, list[float]]]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link to the page: its text, its query with the question mark, and the code of its language."""
+    """A link to the page: its text, its query with the question mark, a code and the option that it is for."""
 
     text: str
     query: str
     code: str = ""
     is_current: bool = False
+    option: str = "lang"
 
 
-def language_links(query: Mapping[str, str], to: Language) -> Sequence[Link]:
-    """Return links to the same page, with the same query, in each language."""
+def language_links(query: Mapping[str, str], to: Language, *, option: str = "lang") -> Sequence[Link]:
+    """Return links to the same page, with the same query, in each language; `option` is the name of its option."""
     return [
-        Link(language(code).name, "?" + urlencode({**query, "lang": code}), code, is_current=code == to.code)
+        Link(language(code).name, "?" + urlencode({**query, option: code}), code, code == to.code, option)
         for code in codes()
     ]
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ml.model.card import TrainedFeature
+from ml.model.classifier import Classifier
 from ml.model.values import no_value_text, reader_of, short
 from ml.tables.headers import key_of
 from ml.tables.numbers import NotANumber, shown_number
-from web.page.answers import Kind, Message
-from web.page.axes import step_of
+from web.page.axes import end_text, step_of
 from web.page.languages import Language
+from web.page.messages import Kind, Message
 
 # More fields than this are folded away.
 SHOWN_FIELDS = 12
@@ -24,6 +25,10 @@ SHOWN_FIELDS = 12
 # select; more are searched for.
 RADIO_CHOICES, RADIO_LETTERS, RADIO_LINE = 5, 16, 44
 SELECT_CHOICES = 12
+
+# Other fields of the form, which are options of the view and no measurements.
+OPTIONS = ("lang", "map-x", "map-y", "pinned-sample", "field-order")
+GOAL, THRESHOLD = "goal", "decision-threshold"
 
 Control = Literal["number", "radio", "select", "search"]
 
@@ -98,6 +103,24 @@ class Group:
     title: str
     is_open: bool
     fields: Sequence[Field]
+
+
+def keys_of_names(model: Classifier) -> dict[str, str]:
+    """Return the key of each feature by every name that a sample may give it: its key wins over a header."""
+    return {feature.header: feature.key for feature in model.features} | {key: key for key in model.validator.keys}
+
+
+def names_of_options(model: Classifier) -> dict[str, str]:
+    """Return the name that each option has in the form and in addresses.
+
+    Only a quantity has a goal, and only two labels have a threshold.
+
+    A feature may be called `lang`: the option is `page-lang` then. Names with a hyphen are no feature's key, and win
+    over headers: a form names features by their keys.
+    """
+    own = (GOAL,) if model.quantity else (THRESHOLD,) if len(model.labels) == 2 else ()
+    options, taken = (*OPTIONS, *own), model.made(keys_of_names)
+    return {option: f"page-{option}" if option in taken and "-" not in option else option for option in options}
 
 
 def text_of(feature: TrainedFeature, value: float, to: Language) -> str:
@@ -176,8 +199,8 @@ def _field(identity: str, feature: TrainedFeature, to: Language, *, text: str, m
         is_gap=is_gap,
         options=_options(feature, to, value=value, gap=gap, other=text if control != "search" else ""),
         count=len(feature.choices),
-        low=to.rounded(feature.low, step_of(feature)) if is_number else "",
-        high=to.rounded(feature.high, step_of(feature)) if is_number else "",
+        low=end_text(feature, feature.low, to) if is_number else "",
+        high=end_text(feature, feature.high, to) if is_number else "",
         span=_span(feature, to) if is_number and feature.has_range else "",
         keyboard="text" if feature.low < 0 or "e" in shown_number(step_of(feature)) else "decimal",
         slider=_slider(feature, value) if is_number else None,

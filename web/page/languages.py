@@ -73,11 +73,7 @@ class Language:
 
     def rounded(self, value: float, step: float) -> str:
         """Return a number with the digits that a step of this size can tell, in the notation of this language."""
-        if not 0 < step < math.inf or not math.isfinite(value):
-            return self.number(value)
-        digits = -math.floor(math.log10(step))
-        nearest = round(value, digits)
-        return self.number(nearest + 0.0 if math.isfinite(nearest) else value)
+        return self.number(rounded(value, step))
 
     def typed(self, value: float, feature: Feature) -> str:
         """Return a number as text for its field, which is read as the very same number.
@@ -134,6 +130,14 @@ class Language:
     def quantity(self, value: float, unit: str) -> str:
         """Return a number with its unit."""
         return with_unit(self.number(value), unit)
+
+
+def rounded(value: float, step: float) -> float:
+    """Return a number with the digits that a step of this size can tell."""
+    if not 0 < step < math.inf or not math.isfinite(value):
+        return value
+    nearest = round(value, -math.floor(math.log10(step)))
+    return nearest + 0.0 if math.isfinite(nearest) else value
 
 
 def with_unit(number: str, unit: str) -> str:

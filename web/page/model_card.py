@@ -15,7 +15,15 @@ from web.page.answers import decision_text
 from web.page.calibration import CalibrationView, CurveView, calibration_view, curve_view, share_ticks
 from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mistakes_of
 from web.page.languages import NO_BREAK, Language, with_unit
-from web.page.quality import Fact, Scale, accuracy_interval, accuracy_scale, class_quality, quantity_quality
+from web.page.quality import (
+    Fact,
+    Scale,
+    accuracy_interval,
+    accuracy_scale,
+    class_quality,
+    quantity_quality,
+    source_text,
+)
 from web.page.quantities import QuantityScale, quantity_scale
 from web.page.residuals import Residuals, residuals_of
 from web.page.steps import method_of, steps_of
@@ -173,7 +181,7 @@ def _span(low: float, high: float, language: Language) -> str:
 
 def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
     _, number = language.gettext, language.number
-    yield Fact(_("Data"), card.source)
+    yield Fact(_("Data"), source_text(card.source, language))
     if card.report is not None:
         train, test = card.report.train_rows, number(card.report.test_rows)
         if train is None:

@@ -37,7 +37,7 @@ from web.oip.messages import (
     ModelReady,
     ServerMetadata,
 )
-from web.page.pages import options_of
+from web.page.fields import names_of_options
 from web.problems import ProblemDetails, SampleError
 from web.settings import Settings
 
@@ -152,6 +152,6 @@ def _schemas(model: Classifier, settings: Settings) -> Json:
         "Sample": {"anyOf": [ref("NamedSample"), ref("OrderedSample")]},
         "NamedSample": named_sample(model.features),
         "OrderedSample": ordered_sample(model.features),
-        "TypedSample": typed_sample(model.features, options_of(model)),
+        "TypedSample": typed_sample(model.features, [*names_of_options(model).values()]),
         **text_schemas(),
     }

@@ -14,10 +14,9 @@ from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.page import languages, snippet_panel
 from web.page.decision_map import try_axes
-from web.page.fields import text_given, text_of
+from web.page.fields import THRESHOLD, keys_of_names, names_of_options, text_given, text_of
 from web.page.fragments import fragments_of
 from web.page.languages import Language
-from web.page.threshold import OPTION
 from web.problems import Problem
 from web.requests import (
     MAX_QUERY_FIELDS,
@@ -33,8 +32,6 @@ from web.service import service_of
 
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 EXAMPLE_ADDRESS = "http://127.0.0.1/"
-# Fields that are options of the view, not measurements.
-OPTIONS = ("lang", "map-x", "map-y", "pinned-sample", "field-order", "goal", OPTION)
 
 
 class ViewOptions(NamedTuple):
@@ -62,7 +59,7 @@ async def page(request: Request) -> Response:
     fields, options = split_off(request.scope, query_of(request.scope), model, "page")
     known: dict[str, object] = _example_texts(model, options.language)
     # Other parameters are ignored here: links get decorated on their way (utm_source and the like).
-    keys = model.made(_keys_of_names)
+    keys = model.made(keys_of_names)
     known |= {keys[name]: text for name, text in fields.items() if name in keys}
     tag = entity_tag(model, "page", options.language.code)
     if is_unchanged(request.scope, known, "page", options, tag=tag):
@@ -162,16 +159,11 @@ def _example_texts(model: Classifier, language: Language) -> dict[str, object]:
     return {feature.key: text_of(feature, feature.example, language) for feature in model.features}
 
 
-def _keys_of_names(model: Classifier) -> dict[str, str]:
-    """Return the key of each feature by every name that a sample may give it: its key wins over a header."""
-    return {feature.header: feature.key for feature in model.features} | {key: key for key in model.validator.keys}
-
-
 def _texts(model: Classifier, sample: Mapping[str, object] | Sequence[object], language: Language) -> dict[str, str]:
     """Return what stands in the fields for a sample."""
     if not isinstance(sample, Mapping):
         sample = dict(zip(model.validator.keys, sample, strict=False))
-    keys, features = model.made(_keys_of_names), {feature.key: feature for feature in model.features}
+    keys, features = model.made(keys_of_names), {feature.key: feature for feature in model.features}
     named = {keys[name]: value for name, value in sample.items() if name in keys}
     return {key: text_given(features[key], value, language) for key, value in named.items()}
 
@@ -209,40 +201,24 @@ def split_off(
     scope: Scope, fields: Mapping[str, str], model: Classifier, representation: Representation
 ) -> tuple[dict[str, object], ViewOptions]:
     """Return the measurements among a request's fields, and the options of its view."""
-    asked: dict[str, str] = {}
+    names = model.made(names_of_options)
+    asked = {option: fields[name] for option, name in names.items() if name in fields}
+    if representation == "json":  # a program may name a feature by its header
+        asked = {option: text for option, text in asked.items() if names[option] not in model.made(keys_of_names)}
     measurements: dict[str, object] = {**fields}
-    # One by one: a tenth of what any(...) or a set takes, with each key.
-    if (
-        "lang" in fields
-        or "map-x" in fields
-        or "map-y" in fields
-        or "goal" in fields
-        or "pinned-sample" in fields
-        or "field-order" in fields
-    ):
-        asked = {name: fields[name] for name in model.made(options_of) if name in fields}
-        if representation == "json":
-            # A program that asks for a what-if is told that there is none, instead of getting another label.
-            asked.pop(OPTION, None)
-        measurements = {key: value for key, value in fields.items() if key not in asked}
+    if representation == "json":
+        # A program that asks for a what-if is told that there is none, instead of getting another label.
+        asked.pop(THRESHOLD, None)
+    for option in asked:
+        del measurements[names[option]]
     language = languages.known(asked["lang"]) if "lang" in asked else None
     lang = language.code if language else ""
     if representation == "json":
         language = languages.language(languages.SOURCE)
     elif language is None:
         language = languages.preferred(header_of(scope, b"accept-language"))
-    named = (asked.get(name) for name in ("map-x", "map-y", "goal", "pinned-sample", "field-order", OPTION))
+    named = (asked.get(name) for name in ("map-x", "map-y", "goal", "pinned-sample", "field-order", THRESHOLD))
     return measurements, ViewOptions(language, lang, *named)
-
-
-def options_of(model: Classifier) -> tuple[str, ...]:
-    """Return the names of options that are none of a feature; a quantity alone has a goal, two labels a threshold.
-
-    Names with a hyphen are no feature's key; a feature may be called `lang` or `goal`.
-    """
-    others = {"goal"} if not model.quantity else set()
-    others |= {OPTION} if len(model.labels) != 2 else set()
-    return tuple(name for name in OPTIONS if name not in others and name not in model.made(_keys_of_names))
 
 
 def posted_options(
@@ -251,7 +227,8 @@ def posted_options(
     """Return the result of `split_off` for a form; missing options come from its address: `/result?lang=es`."""
     model = service_of(request.scope).model
     if asked := query_of(request.scope):
-        fields = {name: asked[name] for name in model.made(options_of) if name in asked} | {**fields}
+        names = model.made(names_of_options).values()
+        fields = {name: asked[name] for name in names if name in asked} | {**fields}
     return split_off(request.scope, fields, model, representation)
 
 

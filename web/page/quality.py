@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from web.page.quantities import QuantityScale
 
 # Two-sided 95 % of the normal distribution.
 _Z = 1.959963984540054
+
+# As `ml.tables.reading` writes it of a table.
+_TABLE = re.compile(r"(.+): (\d+) rows, (\d{1,9}) features?, (?:(\d+) classes|a quantity)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +160,21 @@ def quantity_quality(card: Card, report: QuantityReport, scale: QuantityScale, l
         yield Fact(_("Coverage"), covered)
     if validation := report.cross_validation:
         yield _folds(validation, language)
+
+
+def source_text(source: str, to: Language) -> str:
+    """Return where the rows come from: in the reader's language, if `ml.tables.reading` has written it of a table."""
+    if (found := _TABLE.fullmatch(source)) is None:
+        return source
+    named, n_features = {"file": found[1], "rows": found[2]}, int(found[3])
+    if found[4] is None:
+        return to.ngettext(
+            "%(file)s: %(rows)s rows, %(count)s feature, a quantity",
+            "%(file)s: %(rows)s rows, %(count)s features, a quantity",
+            n_features, **named,
+        )  # fmt: skip
+    return to.ngettext(
+        "%(file)s: %(rows)s rows, %(count)s feature, %(classes)s classes",
+        "%(file)s: %(rows)s rows, %(count)s features, %(classes)s classes",
+        n_features, classes=found[4], **named,
+    )  # fmt: skip

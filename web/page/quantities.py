@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,6 +22,8 @@ from web.page.languages import Language, with_unit
 SHADES = 8
 # The strip is drawn in so many units; the training span lies between its margins.
 STRIP_WIDTH, STRIP_MARGIN = 400, 6
+# Between groups of three digits of a number that the page shows, or that is typed so.
+_DIVIDED = re.compile(r"(?<=\d)\s(?=\d{3}(?!\d))")
 # Two digits of the error: what is finer than that is noise.
 ERROR_DIGITS = 2
 
@@ -92,9 +95,12 @@ class QuantityScale:
         self.goal = round(_quantile(quantity, 0.7), self._decimals - 1) + 0.0
 
     def read(self, typed: str) -> float | None:
-        """Return the goal that was typed, with its unit or without; None for anything else."""
+        """Return the goal that was typed, with its unit or without, and thousands as the page divides them.
+
+        None for anything else.
+        """
         try:
-            goal = number_of(without_marks(typed, unit=self.unit, decimal=".", thousands=""))
+            goal = number_of(_DIVIDED.sub("", without_marks(typed, unit=self.unit, decimal=".", thousands="")))
         except NotANumber:
             return None
         return goal if math.isfinite(goal) else None

@@ -19,6 +19,7 @@ from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.api.description import example_of, text_of
 from web.page import languages, snippets
+from web.page.fields import names_of_options
 from web.page.languages import Language
 from web.page.snippets import Input, SnippetContext
 from web.page.templates import render
@@ -159,7 +160,7 @@ def _is_address(text: str) -> bool:
 
 def _language(scope: Scope, fields: Mapping[str, str], model: Classifier) -> Language:
     """Return the language of the page: that of its address, or the browser's."""
-    asked = "" if "lang" in model.validator.keys else fields.get("lang", "")
+    asked = fields.get(model.made(names_of_options)["lang"], "")
     return languages.known(asked) or languages.preferred(header_of(scope, b"accept-language"))
 
 

@@ -10,8 +10,6 @@ from web.page.answers import decision_text
 from web.page.calibration import positive_of
 from web.page.languages import Language
 
-# The name of its field. With a hyphen: no feature has it as its key.
-OPTION = "decision-threshold"
 # A fraction in hundredths, as a slider sends it.
 _FRACTION = re.compile(r"0?\.\d{1,2}|[01](\.0{1,2})?", re.ASCII)
 

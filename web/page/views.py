@@ -8,15 +8,17 @@ from urllib.parse import urlencode
 
 from ml.model.card import Decision
 from ml.model.classifier import Classifier
-from web.page.answers import LIKELIEST, ORDERED_LABELS, Message
+from ml.tables.numbers import is_half_typed
+from web.page.answers import LIKELIEST, ORDERED_LABELS
 from web.page.axes import Axes, axis_title, default_axes
 from web.page.decision_map import MARKS
 from web.page.examples import Link, examples_of, language_links
-from web.page.fields import SHOWN_FIELDS, Group, fields_of, grouped
+from web.page.fields import GOAL, SHOWN_FIELDS, THRESHOLD, Group, fields_of, grouped, names_of_options
 from web.page.languages import Language
+from web.page.messages import Message
 from web.page.quantities import Legend, Strip, quantity_scale
 from web.page.snippet_panel import CodeView
-from web.page.threshold import OPTION, ThresholdView, threshold_view
+from web.page.threshold import ThresholdView, threshold_view
 from web.page.why import count_of
 from web.problems import ProblemDetails
 
@@ -46,12 +48,13 @@ class Choice:
 class QuantityPage:
     """What the page of a quantity has besides the answer.
 
-    `goal` is the text of the field for a goal, `usual_goal` its content at first; None is a model without that field.
+    `goal` is the text of the field for a goal, `usual_goal` its content at first; `is_wrong`: it is no number.
     """
 
     unit: str
-    goal: str | None
+    goal: str
     usual_goal: str
+    is_wrong: bool
     strip: Strip
     legend: Legend
 
@@ -64,8 +67,8 @@ class PageView:
     are many of them, `order` is the one that was chosen, `bars` and `reasons` are numbers of lines of an answer,
     `count` the number of fields in all groups, `lang` the language of the address, `start` the address of the page
     without input, `usual_x` and `usual_y` the keys of the default axes, `features` the digest of the model's interface,
-    `marks` the paths of the marks of labels, whose last one is shared by all further labels, and `address` that of the
-    service for its callers.
+    `options` the names of the form's other fields, `marks` the paths of the marks of labels, whose last one is shared
+    by all further labels, and `address` that of the service for its callers.
     """
 
     name: str
@@ -91,6 +94,7 @@ class PageView:
     usual_y: str
     lang: str
     features: str
+    options: Mapping[str, str]
     quantity: QuantityPage | None
     threshold: ThresholdView | None
     code: CodeView
@@ -137,10 +141,11 @@ def page_view(
     """
     fields = fields_of(model.features, texts, messages, to)
     keys = {field.key for field in fields}
+    options = model.made(names_of_options)
     chosen = {"map-x": model.features[axes[0]].key, "map-y": model.features[axes[1]].key} if axes else {}
     usual = default_axes(model)
     # What stays when another sample is shown, and when this one is shown in another way.
-    kept = {"lang": lang} if lang else {}
+    kept = {options["lang"]: lang} if lang else {}
     if order == FILE_ORDER and len(fields) > SHOWN_FIELDS:
         kept |= {"field-order": order}
     query = {key: text for key, text in texts.items() if key in keys} | kept
@@ -150,13 +155,13 @@ def page_view(
         query |= chosen
     quantity = _quantity_page(model, goal, to)
     if quantity and quantity.goal not in (None, quantity.usual_goal):
-        query["goal"] = goal or ""
+        query[options[GOAL]] = goal or ""
     threshold = None
-    if len(model.labels) == 2 and not any(feature.header == OPTION for feature in model.features):
+    if THRESHOLD in options:
         reset = "./?" + urlencode({**query, "lang": lang} if lang else query)
         threshold = threshold_view(model.card, what_if, reset, to)
         if what_if:
-            query[OPTION] = threshold.value
+            query[THRESHOLD] = threshold.value
     return PageView(
         name=model.name,
         question=_question(model, to),
@@ -179,13 +184,14 @@ def page_view(
         order=kept.get("field-order", ""),
         examples=examples_of(model, kept=kept, to=to),
         start="./" + (f"?{urlencode(kept)}" if kept else ""),
-        languages=language_links(query, to),
+        languages=language_links(query, to, option=options["lang"]),
         x_choices=_choices(model, axes, 0, to),
         y_choices=_choices(model, axes, 1, to),
         usual_x=model.features[usual[0]].key if usual else "",
         usual_y=model.features[usual[1]].key if usual else "",
         lang=lang,
         features=model.interface,
+        options=options,
         quantity=quantity,
         threshold=threshold,
         code=code,
@@ -219,11 +225,11 @@ def _quantity_page(model: Classifier, goal: str | None, to: Language) -> Quantit
     if scale is None:
         return None
     usual = to.number(scale.goal)
-    has_goal = not any("goal" in (feature.key, feature.header) for feature in model.features)  # its name
     return QuantityPage(
         unit=scale.unit,
-        goal=(usual if goal is None else goal) if has_goal else None,
+        goal=usual if goal is None else goal,
         usual_goal=usual,
+        is_wrong=goal is not None and scale.read(goal) is None and not is_half_typed(goal),
         strip=scale.strip(),
         legend=scale.legend(),
     )

@@ -56,6 +56,8 @@ def why_of(
     if found is None:
         return None
     written, values = _Scale(found, scale, to), found.values
+    # The sum, but for its last bits: the answer itself is shown in the same digits everywhere.
+    answer = prediction.value if model.quantity else prediction.probabilities[prediction.index]
     order = sorted(range(len(values)), key=lambda at: -abs(values[at]))
     shown = order[:SHOWN_REASONS] if len(order) > SHOWN_REASONS + 1 else order
     left = order[len(shown) :]
@@ -75,7 +77,7 @@ def why_of(
     return WhyView(
         answer=prediction.label,
         start=written.whole(found.base),
-        end=written.whole(found.base + math.fsum(values)),
+        end=written.whole(found.base + math.fsum(values) if written.is_log else answer),
         hue=hue_of(prediction.index) if model.labels else "",
         is_log=written.is_log,
         reasons=reasons,
