@@ -219,6 +219,7 @@ def split_off(
         or "goal" in fields
         or "pinned-sample" in fields
         or "field-order" in fields
+        or OPTION in fields
     ):
         asked = {name: fields[name] for name in model.made(options_of) if name in fields}
         if representation == "json":
