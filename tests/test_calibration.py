@@ -134,7 +134,7 @@ def test_the_card_shows_calibration_and_costs_as_pictures_and_as_tables() -> Non
     points = pictures[0].one("path", **{"class": "points"}).attributes["d"]
     assert len(points.split()) == 2 * len(found.bins)
     assert [threshold for threshold, *_ in costs] == [
-        "10 %", "20 %", "28.6 %", "30 %", "40 %", "50 %", "60 %", "70 %", "80 %", "90 %",
+        "10%", "20%", "28.6%", "30%", "40%", "50%", "60%", "70%", "80%", "90%",
     ]  # fmt: skip
     assert costs[2][1:] == [str(count) for count in found.at(2 / 7)]
     assert f"Brier score {round(found.brier, 3)}; 0 is perfect" in section.text

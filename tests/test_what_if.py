@@ -265,7 +265,7 @@ def test_a_file_without_costs_has_the_slider_alone(answers: ModelFile, tmp_path:
         plain, tried = page_of(client), page_of(client, **{OPTION: "0.3"})
 
     assert not plain.all("p", **{"class": "decision"})
-    assert tried.one("p", **{"class": "decision"}).text == "On this page alone: yes from a probability of 30 % on"
+    assert tried.one("p", **{"class": "decision"}).text == "On this page alone: yes from a probability of 30% on"
 
 
 def test_all_thresholds_together_keep_as_much_as_the_model_itself(answers: ModelFile) -> None:
@@ -296,6 +296,7 @@ def test_the_slider_is_moved_by_keys_and_taken_back(open_page: Open, answers_ser
     assert own is not None
 
     slider.focus()
+    page.evaluate("window.shifts.length = 0")  # those of its arrival are other tests'
     page.keyboard.press("Home" if own == "no" else "End")
 
     expect(answer).not_to_have_attribute("data-label", own)
@@ -336,7 +337,7 @@ def test_a_finger_that_scrolls_over_the_slider_changes_nothing(open_page: Open, 
 
     swiped(page, across=0, up=120)
     expect(slider).to_have_value("0.5")
-    expect(page.locator(".threshold > span")).to_have_text(f"50{languages.NO_BREAK}%")
+    expect(page.locator(".threshold > span")).to_have_text("50%")
 
     slider.scroll_into_view_if_needed()
     swiped(page, across=60, up=0)
