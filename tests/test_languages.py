@@ -38,12 +38,12 @@ from web.metrics import drift
 from web.metrics.counts import Counts
 from web.metrics.drift import Verdict
 from web.page import docs, drift_page, languages, templates
-from web.page.answers import Message as Told
 from web.page.axes import default_axes
 from web.page.changes import ChangeView
 from web.page.fields import text_of as field_text
 from web.page.fragments import Fragments
 from web.page.languages import LOCALES, NO_BREAK, Language
+from web.page.messages import Message as Told
 from web.page.snippet_panel import CodeView, code_view
 from web.page.views import problem_view
 from web.page.why import WhyView
@@ -291,7 +291,8 @@ def drift_of(model: Classifier, to: Language) -> str:
         )
         for verdict in verdicts
     ]
-    sources = [msgspec.structs.replace(none, source="page"), few, *enough]
+    unknown = msgspec.structs.replace(none, verdict="no training data", features=())
+    sources = [msgspec.structs.replace(none, source="page"), few, *enough, unknown]
     report = drift.report(model.card, model.version, sources, half_life_s=86_400.0)
     return templates.render("drift.html", to, drift=drift_page.view(report, model.features, to), base="../")
 

@@ -15,6 +15,7 @@ from web.page import answers, views
 from web.page.answers import PredictionView
 from web.page.axes import default_axes
 from web.page.languages import NO_BREAK, language
+from web.page.messages import messages_of
 from web.page.snippet_panel import CodeView
 from web.page.views import PageView
 
@@ -28,7 +29,7 @@ def view_of(model: Classifier, sample: Mapping[str, object]) -> PredictionView:
         row = model.validator.row(sample)
     except InvalidSample as error:
         return answers.invalid_view(error, model.features, ENGLISH)
-    messages = answers.messages_of(model.validator.notes(row), row, model.features, ENGLISH)
+    messages = messages_of(model.validator.notes(row), row, model.features, ENGLISH)
     return answers.answer_view(model.predict(row), model.card, messages, ENGLISH)
 
 

@@ -14,9 +14,9 @@ from ml.model.card import TrainedFeature
 from ml.model.values import no_value_text, reader_of, short
 from ml.tables.headers import key_of
 from ml.tables.numbers import NotANumber, shown_number
-from web.page.answers import Kind, Message
 from web.page.axes import step_of
 from web.page.languages import Language
+from web.page.messages import Kind, Message
 
 # More fields than this are folded away.
 SHOWN_FIELDS = 12

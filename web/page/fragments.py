@@ -20,11 +20,12 @@ from ml.model.sample import InvalidSample, Note
 from ml.model.strips import MOST_PIECES
 from ml.tables.numbers import is_half_typed
 from web.page import answers, views
-from web.page.answers import Message, PredictionView
+from web.page.answers import PredictionView
 from web.page.axes import Axes, axes_of
 from web.page.changes import Outcome, change_view
 from web.page.decision_map import NOWHERE, Mapper
 from web.page.languages import Language
+from web.page.messages import Message, messages_of
 from web.page.model_card import card_view
 from web.page.picture import Picture
 from web.page.pinned import Answered, PinnedView, answer_of, pinned_view
@@ -152,7 +153,7 @@ class Fragments:
 
     def messages_of(self, notes: Sequence[Note], row: Sequence[float]) -> tuple[Message, ...]:
         """Return notes about a row as messages; mostly there are none."""
-        return answers.messages_of(notes, row, self._model.features, self._language) if notes else ()
+        return messages_of(notes, row, self._model.features, self._language) if notes else ()
 
     def invalid_view(self, error: InvalidSample) -> PredictionView:
         """Return the view of a sample with errors, or of an incomplete one."""

@@ -8,12 +8,13 @@ from urllib.parse import urlencode
 
 from ml.model.card import Decision
 from ml.model.classifier import Classifier
-from web.page.answers import LIKELIEST, ORDERED_LABELS, Message
+from web.page.answers import LIKELIEST, ORDERED_LABELS
 from web.page.axes import Axes, axis_title, default_axes
 from web.page.decision_map import MARKS
 from web.page.examples import Link, examples_of, language_links
 from web.page.fields import SHOWN_FIELDS, Group, fields_of, grouped
 from web.page.languages import Language
+from web.page.messages import Message
 from web.page.quantities import Legend, Strip, quantity_scale
 from web.page.snippet_panel import CodeView
 from web.page.threshold import OPTION, ThresholdView, threshold_view
