@@ -369,6 +369,7 @@ def test_on_paper_it_is_two_pages_without_anything_to_press(open_page: Open) -> 
 
 def test_the_page_with_all_its_files_is_light(open_page: Open) -> None:
     page = open_page("/docs", sample={})
+    page.wait_for_load_state("networkidle")  # its icon, too, is none of the page's files
     session = page.context.new_cdp_session(page)
     sizes: list[float] = []
     names: list[str] = []

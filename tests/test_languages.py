@@ -299,7 +299,8 @@ def drift_of(model: Classifier, to: Language) -> str:
         )
         for verdict in verdicts
     ]
-    sources = [msgspec.structs.replace(none, source="page"), few, *enough]
+    unknown = msgspec.structs.replace(none, verdict="no training data", features=())
+    sources = [msgspec.structs.replace(none, source="page"), few, *enough, unknown]
     report = drift.report(model.card, model.version, sources, half_life_s=86_400.0)
     return templates.render("drift.html", to, drift=drift_page.view(report, model.features, to), base="../")
 

@@ -44,14 +44,14 @@ def frames_of(model: Classifier) -> dict[str, Json]:
     return {"request": {"id": 1, "sample": sample}, "reply": msgspec.json.decode(reply)}
 
 
-def scored_table_of(model: Classifier) -> str | None:
-    """Return the same table with its prediction; None for features whose keys are no header of theirs."""
+def of_scored_table(model: Classifier) -> Json:
+    """Return a table with its prediction as the example of a response; none for keys that a header does not give."""
     sink = io.StringIO(newline="")
     try:
         score(model, io.StringIO(table_of(model.features), newline=""), sink, on_bad=lambda _bad: None, guarded=True)
     except DatasetError:
-        return None
-    return sink.getvalue()
+        return {}
+    return {"example": sink.getvalue()}
 
 
 def _answered(

@@ -67,6 +67,7 @@ def _predict_many(model: Classifier, settings: Settings) -> Json:
     either = json_content("Answer", **examples.answers_of(model))
     either["application/json"]["schema"] = {"anyOf": [ref("Answer"), ref("BatchAnswer")]}
     predicted = "The prediction, or predictions in the order of the samples."
+    bodies = json_content("PredictRequest", **examples.requests_of(model)) | _form(model)
     return {
         "operationId": "predictMany",
         "summary": N_("Predict one sample or many"),
@@ -75,19 +76,8 @@ def _predict_many(model: Classifier, settings: Settings) -> Json:
             f"{explain.described(model)}"
         ),
         "parameters": [_FRAGMENT, _TYPING],
-        "requestBody": {"required": True, "content": {"application/json": _json_body(model), **_form(model)}},
+        "requestBody": {"required": True, "content": bodies},
         "responses": {"200": response(predicted, either | PAGE, "X-Model-Version"), **_refused_bodies(settings)},
-    }
-
-
-def _json_body(model: Classifier) -> Json:
-    bodies = examples.requests_of(model)
-    return {
-        "schema": ref("PredictRequest"),
-        "examples": {
-            "one": {"summary": "one sample", "value": bodies["one"]},
-            "many": {"summary": "many samples", "value": bodies["many"]},
-        },
     }
 
 
@@ -97,11 +87,10 @@ def _form(model: Classifier) -> Json:
 
 
 def _refused_bodies(settings: Settings) -> Json:
+    too_large = f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples."
     return {
         "400": response("The request cannot be read.", PROBLEM | PAGE),
-        "413": response(
-            f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples.", PROBLEM | PAGE
-        ),
+        "413": response(too_large, PROBLEM | PAGE),
         "415": response("The body is of another type, or compressed.", PROBLEM | PAGE),
         "422": response("The sample has errors, one for each wrong value.", PROBLEM | PAGE),
     }
@@ -181,13 +170,12 @@ def _score(model: Classifier, settings: Settings) -> Json:
 
 
 def _template() -> Json:
-    content = response("A header with the names of the features, and a row with the example.", {"text/csv": _TEXT})
-    return {"operationId": "template", "summary": "A table to fill in", "parameters": [], "responses": {"200": content}}
+    ok = response("A header with the names of the features, and a row with the example.", {"text/csv": _TEXT})
+    return {"operationId": "template", "summary": N_("A table to fill in"), "parameters": [], "responses": {"200": ok}}
 
 
 def _scored(model: Classifier, settings: Settings) -> Json:
-    scored = examples.scored_table_of(model)
-    table = {"text/csv": _TEXT | ({"example": scored} if scored else {})}
+    table = {"text/csv": _TEXT | examples.of_scored_table(model)}
     return {
         "200": response("The scored table.", table | {PARQUET.decode(): _BINARY}, "X-Model-Version"),
         "400": response("The form cannot be read, or the query does not fit the table.", PROBLEM | PAGE),
