@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, VotingRegressor
 from sklearn.impute import KNNImputer
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 import ml
 from ml.errors import DatasetError, ForestError
@@ -149,6 +151,32 @@ def test_words_without_a_step_are_named(tmp_path: Path) -> None:
 
     with pytest.raises(DatasetError, match=r"column 'sex' of X_test holds '\w+', which is no number, and no step"):
         ml.export(numbers, TABLE[["fare", "sex"]][TEST], LABELS[TEST], path=tmp_path / "p.npz")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (TransformedTargetRegressor(make_pipeline(OneHotEncoder(), Ridge())), r"TransformedTargetRegressor cannot be "
+         r"exported: it changes what its regressor predicts; that one, its regressor_, would work"),
+        (VotingRegressor([("one", make_pipeline(OneHotEncoder(), Ridge()))]), r"VotingRegressor cannot be exported: "
+         r"random forests, .*, LogisticRegression, .* would work"),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_a_model_of_another_kind_is_named_before_words_that_its_own_steps_encode(
+    tmp_path: Path, model: Any, message: str
+) -> None:
+    words, true = TABLE[["sex"]][TEST].astype(str), np.arange(len(TABLE[TEST]), dtype=float)
+
+    with pytest.raises(ForestError, match=message):
+        ml.export(model.fit(words, true), words, true, path=tmp_path / "p.npz")
+
+
+def test_a_model_of_one_class_is_refused(tmp_path: Path) -> None:
+    model = forest().fit(X_train, np.zeros(len(X_train)))
+
+    with pytest.raises(DatasetError, match="the model has the number of classes 1: 2 to 1000 can be served"):
+        export(model, tmp_path, y_test=np.zeros(len(X_test)))
 
 
 @pytest.mark.parametrize(

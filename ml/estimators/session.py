@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import DatasetError, ForestError
+from ml.estimators.boosted import LIBRARIES
 from ml.estimators.coding import Cells, Coding, cells_of_words
 from ml.estimators.divisions import lowest_of
 from ml.estimators.folding import fold
@@ -22,12 +23,22 @@ from ml.estimators.linear import is_linear, linear_from
 from ml.estimators.names import Names
 from ml.estimators.paths import Reading
 from ml.estimators.probing import Inputs, inputs_of, transformed
-from ml.estimators.trees import forest_from, lacking_in
+from ml.estimators.trees import forest_from, lacking_in, readers_of
 from ml.model.forest import Forest
 from ml.model.linear import Linear
 from ml.tables.dataset import Feature
 from ml.tables.headers import Limits, feature_of
 from ml.tables.numbers import LARGEST
+
+WORKING = (
+    "random forests, extra trees, GradientBoosting, HistGradientBoosting, AdaBoost and Bagging of trees, "
+    "LogisticRegression, SGDClassifier, GaussianNB, Ridge, Lasso, ElasticNet and LinearRegression would work"
+)
+REMEDIES = {
+    "TransformedTargetRegressor": "it changes what its regressor predicts; that one, its regressor_, would work, with "
+    "y_test as the regressor predicts it",
+    "SVC": "CalibratedClassifierCV(LinearSVC()) would work",
+}
 
 
 class SessionModel:
@@ -123,6 +134,7 @@ def session_model(
     Raises:
         DatasetError, ForestError: columns or steps cannot be features.
     """
+    _check_kind(reading.final)
     used = sorted({path.feature for path in reading.paths})
     first = next(iter(frames.values()))
     cells = [_cells(place, str(names.headers[place]), reading, list(frames.items())) for place in used]
@@ -145,6 +157,14 @@ def _check_finite(name: str, rows: NDArray[np.float64], features: Sequence[Featu
             f"{name} has {rows[row, place]} in column {features[place].title!r}, row {row}, which is not a finite "
             "32-bit float"
         )
+
+
+def _check_kind(estimator: Any) -> None:
+    """Raise a `ForestError` if a model is of no kind that is read, whose own steps the columns would seem to lack."""
+    kind = type(estimator)
+    is_read = is_linear(estimator) or readers_of(estimator) or hasattr(estimator, "folded")
+    if not is_read and kind.__module__.split(".")[0] not in LIBRARIES:
+        raise ForestError(f"{kind.__name__} cannot be exported: {REMEDIES.get(kind.__name__, WORKING)}")
 
 
 def _with_gaps(inputs: Inputs, forest: Forest) -> tuple[Feature, ...]:

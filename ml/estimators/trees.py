@@ -29,9 +29,7 @@ def forest_from(estimator: Any) -> Forest:
         return folded
     if imported := imported_from(estimator):
         return imported.forest
-    # By name, so that nothing of scikit-learn is imported; heirs of these, such as imbalanced-learn's, count as them.
-    names = [kind.__name__.removesuffix("Classifier").removesuffix("Regressor") for kind in type(estimator).__mro__]
-    known = [READERS[name] for name in names if name in READERS]
+    known = readers_of(estimator)
     fitted = ("tree_", "estimators_", "_predictors", "calibrated_classifiers_")
     is_fitted = any(hasattr(estimator, name) for name in fitted)
     if not known or not is_fitted:
@@ -43,6 +41,13 @@ def forest_from(estimator: Any) -> Forest:
     forest = known[0](estimator)
     forest.check(is_quantity=not hasattr(estimator, "classes_"))
     return forest
+
+
+def readers_of(estimator: Any) -> list[Callable[[Any], Forest]]:
+    """Return what reads the trees of an estimator of scikit-learn; nothing if it is of no such kind."""
+    # By name, so that nothing of scikit-learn is imported; heirs of these, such as imbalanced-learn's, count as them.
+    names = [kind.__name__.removesuffix("Classifier").removesuffix("Regressor") for kind in type(estimator).__mro__]
+    return [READERS[name] for name in names if name in READERS]
 
 
 def lacking_in(forest: Forest) -> set[int]:

@@ -18,7 +18,7 @@ from ml.estimators.names import names_of
 from ml.estimators.outcomes import check_order, outcomes_of
 from ml.estimators.session import SessionModel, session_model
 from ml.estimators.steps import read_steps
-from ml.model.card import Step
+from ml.model.card import MAX_LABELS, Step
 from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.labelling import Labelling, decision_of
@@ -95,6 +95,8 @@ def export(
     test = _checked("X_test", frames["X_test"], "y_test", y_test, model=fitted)
     train = _checked("X_train", frames["X_train"], "y_train", y_train, model=fitted) if X_train is not None else test
     labels = tuple(str(label) for label in getattr(fitted, "classes_", ()))
+    if hasattr(fitted, "classes_") and not 2 <= len(labels) <= MAX_LABELS:
+        raise DatasetError(f"the model has the number of classes {len(labels)}: 2 to {MAX_LABELS} can be served")
     decision = fitted.decision
     if threshold is not None and not isinstance(threshold, Real):
         raise DatasetError(f"the threshold is {threshold!r}, which is no number: a probability from 0 to 1 is needed")
