@@ -10,36 +10,27 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
-import gc
-import io
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from tqdm import tqdm
-
-from ml import console, score
-from ml.batch import Model
+from ml import console, predict
 from ml.errors import DatasetError, MLError
 from ml.estimators.saved import read_model
+from ml.importing.imported import Imported
+from ml.jobs import command
 from ml.model import classifier
 from ml.model.classifier import Classifier
 from ml.model.explain import explain
 from ml.model.labelling import decision_of
-from ml.options import parser, recipe_of
-from ml.score_parquet import is_parquet, score_parquet
-from ml.scored import BadRow
-from ml.streams import Input, placed, sink_of
+from ml.options import DEFAULT_PATH, parser, recipe_of
 from ml.tables.dataset import Dataset
-from ml.tables.files import read_table, refuse_same_file
+from ml.tables.files import read_table
 from ml.tables.marks import marks_named
 from ml.tables.reading import Options, as_text, read_dataset
-from ml.tables.source import Source
-from ml.training import fitting, history, importing, iris, labelled, measuring, writing
-
-SHOWN_BAD_ROWS = 20
+from ml.training import fitting, history, importing, iris, labelled, measuring, unmeasured, writing
+from ml.training.progress import Bars, Progress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,69 +80,65 @@ def _train(options: argparse.Namespace) -> None:
     recipe = recipe_of(options)
     decision = decision_of(dataset.target.labels, *reversed(options.threshold or (None, None)))
     console.write_lines(console.estimator_lines(recipe))
-    with _Progress() as progress:
+    with Bars() as progress:
         trained = fitting.fit(dataset, recipe, decision=decision, progress=progress.show)
         folds = fitting.cross_validate(dataset, recipe, decision=decision, progress=progress.show)
         model = writing.model_of(
             trained, cross_validation=folds, keep_samples=not options.no_samples, progress=progress.show
         )
-    loaded = writing.write(model, options.out, trained=trained)
+        loaded = writing.write(model, options.out, trained=trained, progress=progress.show)
     console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
     console.write_lines(console.importance_lines(loaded.card))
     done = (
-        f"{options.out}: version {loaded.version}, read back, and all {trained.report.test_rows} test rows give "
+        f"{options.out}: version {loaded.version}, read back, and all {len(trained.split.test_rows)} test rows give "
         f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
     )
     console.write_lines(["", done, console.promise_of(loaded.card)])
     console.write_lines([f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
 
 
-class _Progress:
-    """Bars on a terminal for work that takes more than a moment; nothing elsewhere."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._bar: tqdm[NoReturn] = tqdm(disable=True)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._bar.close()
-
-    def show(self, what: str, done: int, steps: int) -> None:
-        """Show that `done` of `steps` are done."""
-        if self._what != what:
-            self._what = what
-            self._bar.close()
-            self._bar = tqdm(desc=what, total=steps, delay=1, leave=False, disable=None)
-        self._bar.update(done - self._bar.n)
-
-
 def _import(options: argparse.Namespace) -> None:
-    with _Progress() as progress:
-        imported = read_model(options.model, progress=lambda done, steps: progress.show("trees", done, steps))
+    with Bars() as bars:
+        imported = read_model(options.model, progress=lambda done, steps: bars.show("trees", done, steps))
         console.write_lines(console.imported_lines(imported))
-        if options.data is None:
-            raise MLError(f"no model file is written: name a table with --data, so that {options.model} is measured")
-        table = read_table(options.data, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
-        wanted = Options(
-            target=options.target, drop=options.drop, limits=dict(options.limits), missing=options.missing,
-            decimal=options.decimal, thousands=options.thousands,
-        )  # fmt: skip
-        try:
-            found = importing.measurable(imported, table, wanted, file_name=options.data.name, labels=options.labels)
-        except DatasetError as error:
-            raise error.of(options.data) from error
-        console.write_lines([found.source, *(f"  {sentence}" for sentence in found.said)])
-        name = options.name or as_text(options.model.stem)
-        loaded = importing.write_imported(
-            imported, found, options.out, name=name, insist=options.insist, progress=progress.show
-        )
+        write = _write_unmeasured if options.data is None else _write_measured
+        loaded = write(imported, options, options.name or as_text(options.model.stem), bars.show)
     console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
     console.write_lines(console.importance_lines(loaded.card))
-    done = f"{options.out}: version {loaded.version}, read back, and all rows give the same answers"
+    rows = "its golden rows" if options.data is None else "all rows"
+    done = f"{options.out}: version {loaded.version}, read back, and {rows} give the same answers"
     console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
+
+
+def _write_unmeasured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> Classifier:
+    """Write the model file of a model of which nothing is known but what its own file says."""
+    of_tables = ("drop", "missing", "decimal", "thousands", "encoding", "sheet")
+    if given := [f"--{option}" for option in of_tables if getattr(options, option)]:
+        raise MLError(f"{', '.join(given)}: of a table, which --data names")
+    if imported.inputs.has_gaps is None:
+        console.write_lines(["  no feature may lack a value: a table would say which may, the file does not"])
+    return unmeasured.write_unmeasured(
+        imported, options.out, name=name, target=options.target, labels=options.labels, limits=dict(options.limits),
+        threshold=options.threshold, progress=progress,
+    )  # fmt: skip
+
+
+def _write_measured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> Classifier:
+    """Write the model file of a model that is measured on a table."""
+    table = read_table(options.data, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
+    wanted = Options(
+        target=options.target, drop=options.drop, limits=dict(options.limits), missing=options.missing,
+        decimal=options.decimal, thousands=options.thousands,
+    )  # fmt: skip
+    try:
+        found = importing.measurable(imported, table, wanted, file_name=options.data.name, labels=options.labels)
+    except DatasetError as error:
+        raise error.of(options.data) from error
+    console.write_lines([found.source, *(f"  {sentence}" for sentence in found.said)])
+    decision = decision_of(found.target.labels, *reversed(options.threshold or (None, None)))
+    return importing.write_imported(
+        imported, found, options.out, name=name, decision=decision, insist=options.insist, progress=progress
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -186,74 +173,16 @@ def _evaluate_on(options: argparse.Namespace, model: Classifier) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    model = classifier.load(options.model)
-    row = model.validator.row(options.values)
-    console.write_lines(console.prediction_lines(model, row))
-    console.write_lines(console.explanation_lines(explain(model, row), model.card))
-
-
-def _score(options: argparse.Namespace) -> None:
-    # Rows come and go without cycles: looking for some again and again costs a fifth of the time.
-    gc.disable()
-    refuse_same_file(options.rows, options.out)
-    model = classifier.load(options.model)
-    if is_parquet(options.rows):
-        _score_parquet(options, model)
+    path, values = options.model, options.values
+    if path is None and len(values) > 1 and values[0].endswith(".npz"):
+        path, values = Path(values[0]), values[1:]
+    model = classifier.load(path or DEFAULT_PATH)
+    row = model.validator.row(predict.sample_of(model, values))
+    if options.json:
+        console.write_lines([predict.prediction_json(model, row)])
         return
-    with (
-        io.BufferedReader(Input(options.rows)) as file,
-        sink_of(options.out) as sink,
-        tqdm(unit=" rows", disable=None) as bar,
-    ):
-        source = Source(file, encoding=options.encoding or "", sheet=options.sheet, has_header=options.has_header)
-        scored = score.score(
-            model, source, sink, on_bad=_Shown("line"), on_rows=bar.update,
-            guarded=options.guarded, strict=options.strict, marks=marks_named(options.decimal, options.thousands),
-        )  # fmt: skip
-    for sentence in source.inferred:
-        console.complain(sentence)
-    _complain_of_blanks(scored)
-
-
-def _score_parquet(options: argparse.Namespace, model: Classifier) -> None:
-    if options.encoding or options.sheet or options.guarded or options.decimal or options.thousands:
-        raise DatasetError(
-            f"{options.rows} is a Parquet file, whose columns have types: --encoding, --sheet, --guarded, --decimal "
-            "and --thousands are for other tables"
-        )
-    path = Path(options.out)
-    if options.out == "-" or path.is_symlink() or (path.exists() and not path.is_file()):
-        raise DatasetError(f"name a file with --out: Parquet is not written to a link or a pipe, {options.out}")
-    try:
-        with placed(path) as sink, tqdm(unit=" rows", disable=None) as bar:
-
-            def show(rows: int, in_all: int) -> None:
-                bar.total = in_all
-                bar.update(rows)
-
-            rows = Path(options.rows)
-            scored = score_parquet(Model(model), rows, sink, on_bad=_Shown("row"), on_rows=show, strict=options.strict)
-    except OSError as error:
-        raise DatasetError(f"{options.out} cannot be written: {error.strerror or error}") from error
-    _complain_of_blanks(scored)
-
-
-class _Shown:
-    """Shows the first rows without an answer, above the bar."""
-
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
-        self._left = SHOWN_BAD_ROWS
-
-    def __call__(self, bad: BadRow) -> None:
-        if self._left:
-            self._left -= 1
-            tqdm.write(console.printable(f"{self._unit} {bad.line}: {bad.message}"), file=sys.stderr)
-
-
-def _complain_of_blanks(scored: score.Scored) -> None:
-    if scored.bad:
-        console.complain(f"{scored.bad} of {scored.rows} rows have no answer and were left blank")
+    console.write_lines(predict.prediction_lines(model, row))
+    console.write_lines(console.explanation_lines(explain(model, row), model.card))
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -278,7 +207,7 @@ COMMANDS = {
     "import": _import,
     "evaluate": _evaluate,
     "predict": _predict,
-    "score": _score,
+    "score": command.score,
     "inspect": _inspect,
     "rollback": _rollback,
 }

@@ -1,7 +1,6 @@
 """A model for programs: one sample, or columns of many, whose answers are columns. Knows no files but the model's.
 
-What is added to a table is what `ml score` adds, under the same names. It imports pyarrow where it is given a table of
-it.
+What is added to a table is what `ml score` adds, under the same names.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ import math
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.answers import Answers, arrow_answers
 from ml.cells import CellsReader
 from ml.errors import DatasetError, ModelFileError
 from ml.model import classifier, modelfile
@@ -27,50 +26,13 @@ from ml.model.sample import InvalidSample, note_of
 from ml.model.values import UnknownWord, reader_of, short
 from ml.tables.headers import word_of
 from ml.tables.layout import added_columns, name_of, positions_of
-from ml.tables.typed import TypedColumn, plain_sample, typed_array, typed_arrow
+from ml.tables.typed import TypedColumn, plain_sample, typed_array
 
-# So many rows of a table of Arrow are answered at once.
-_ROWS = 2**16
 # So many models stay in a process, the newest ones.
 _KEPT_MODELS = 4
 
 _loaded: dict[str, Model] = {}
 _loading = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The answers to n rows.
-
-    Attributes:
-        indices: shape (n,): the position of each row's label; -1 where there is no answer.
-        numbers: shape (n, n_numbers), float64: probabilities, or value and ends of the interval; NaN for no answer.
-        notes: shape (n,): text, or None.
-        errors: by row: why there is no answer.
-    """
-
-    indices: NDArray[np.intp]
-    numbers: NDArray[np.float64]
-    notes: NDArray[Any]
-    errors: Mapping[int, str]
-
-    def arrays(self, labels: Sequence[str]) -> list[NDArray[Any]]:
-        """Return the new columns; None, or NaN, where a row has nothing in them."""
-        words = [np.array([*labels, None], dtype=object)[self.indices]] if labels else []
-        errors = np.full(len(self.indices), None, dtype=object)
-        errors[[*self.errors]] = [*self.errors.values()]
-        return [*words, *self.numbers.T, self.notes, errors]
-
-    def arrow_arrays(self, labels: Sequence[str]) -> list[Any]:
-        """Return the new columns as arrays of pyarrow; null where a row has nothing in them."""
-        import pyarrow
-
-        *found, notes, errors = self.arrays(())
-        is_bad = self.indices < 0 if self.errors else None  # a mask costs time
-        words = pyarrow.array([*labels], pyarrow.string())
-        answers = [words.take(pyarrow.array(self.indices, mask=is_bad))] if labels else []
-        answers += [pyarrow.array(np.ascontiguousarray(column), mask=is_bad) for column in found]
-        return [*answers, *(pyarrow.array(column, pyarrow.string()) for column in (notes, errors))]
 
 
 class Model:
@@ -81,6 +43,7 @@ class Model:
         features: its inputs, in their order.
         labels: the names of its classes; none for a quantity.
         version: the first 12 hex digits of the SHA-256 of its file.
+        classifier: what the rest of `ml` knows it as.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -88,7 +51,7 @@ class Model:
         self.features: tuple[TrainedFeature, ...] = tuple(model.features)
         self.labels = model.labels
         self.version = model.version
-        self._classifier = model
+        self.classifier = model
         self._reader = CellsReader(model, None)
 
     def predict(self, sample: Mapping[str, object] | Sequence[object] | NDArray[Any]) -> Prediction:
@@ -101,7 +64,7 @@ class Model:
         Raises:
             InvalidSample: with one error for each feature that is missing, wrong or unknown.
         """
-        return self._classifier.predict(self._classifier.validator.row(plain_sample(sample)))
+        return self.classifier.predict(self.classifier.validator.row(plain_sample(sample)))
 
     def predict_batch(self, columns: Any) -> Any:
         """Return the answers to many rows: a table of Arrow for one, else a dict of NumPy arrays.
@@ -127,63 +90,68 @@ class Model:
         lengths = {name: _length_of(columns[name], name) for name in names}
         if len(set(lengths.values())) > 1:
             raise DatasetError(f"the columns have different lengths: {lengths}")
-        used = [names[position] for position in self._positions(names)]
-        answers = self._answers([typed_array(columns[name], name) for name in used])
-        return dict(zip(self._added(names), answers.arrays(self.labels), strict=True))
+        used = [names[position] for position in self.positions(names)]
+        answers = self.answers([typed_array(columns[name], name) for name in used])
+        return dict(zip(self.added(names), answers.arrays(self.labels), strict=True))
 
     def _answer_arrow(self, table: Any) -> Any:
-        import pyarrow
-
         names: list[str] = table.column_names
-        positions = self._positions(names)
-        pieces = table.select(positions).to_batches(max_chunksize=_ROWS)
-        typed = [
-            [typed_arrow(column, names[position]) for position, column in zip(positions, piece.columns, strict=True)]
-            for piece in pieces
-        ]
-        empty = [TypedColumn(np.empty(0)) for _ in positions]
-        answered = [self._answers(columns).arrow_arrays(self.labels) for columns in typed or [empty]]
-        chunks = [pyarrow.chunked_array([*column]) for column in zip(*answered, strict=True)]
-        return pyarrow.table(chunks, names=self._added(names))
+        answered = arrow_answers(table, self.positions(names), self.answers, self.labels)
+        return answered.rename_columns(self.added(names))
 
-    def _positions(self, names: Sequence[str]) -> list[int]:
+    def positions(self, names: Sequence[str]) -> list[int]:
+        """Return which of the columns of these names each feature is in; errors are those of `positions_of`."""
         return positions_of(self.features, [name_of(name, number) for number, name in enumerate(names, 1)])
 
-    def _added(self, names: Sequence[str]) -> list[str]:
+    def added(self, names: Sequence[str]) -> list[str]:
+        """Return the names of the new columns of a table with columns of these names."""
         return added_columns(names, self.labels)
 
-    def _answers(self, columns: Sequence[TypedColumn]) -> Answers:
+    def answers(self, columns: Sequence[TypedColumn]) -> Answers:
         """Return the answers to rows, given as one column a feature, in their order."""
+        return self.answers_to(columns, *self.read(columns))
+
+    def read(self, columns: Sequence[TypedColumn]) -> tuple[NDArray[np.float64], dict[int, InvalidSample]]:
+        """Return rows as the model is asked about them, shape (n, n_features); NaN, and why, for wrong ones."""
         values, is_right = self._reader.typed(columns)
-        errors: dict[int, str] = {}
+        errors: dict[int, InvalidSample] = {}
         for index in np.flatnonzero(~is_right).tolist():
             try:
                 values[index] = self._reader.one([column.at(index) for column in columns])
-                is_right[index] = True
             except InvalidSample as error:
-                errors[index] = str(error)
-        if is_right.all():
-            return Answers(*self._right_answers(values), self._notes(columns, values), errors)
-        values[~is_right] = math.nan  # no notes about them
+                errors[index] = error
+                values[index] = math.nan
+        return values, errors
+
+    def answers_to(
+        self, columns: Sequence[TypedColumn], values: NDArray[np.float64], errors: Mapping[int, InvalidSample]
+    ) -> Answers:
+        """Return the answers to what was `read` of columns."""
+        notes = self._notes(columns, values)
+        if not errors:
+            return Answers(*self._right_answers(values), notes, {})
+        is_right = np.ones(len(values), dtype=np.bool_)
+        is_right[[*errors]] = False
         indices = np.full(len(values), -1, dtype=np.intp)
         numbers = np.full((len(values), len(self.labels) or 3), math.nan)
         if is_right.any():
             indices[is_right], numbers[is_right] = self._right_answers(values[is_right])
-        return Answers(indices, numbers, self._notes(columns, values), errors)
+        return Answers(indices, numbers, notes, {index: str(error) for index, error in errors.items()})
 
     def _right_answers(self, values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return the position of the label of each row, and its numbers, see `Answers`."""
-        batch = self._classifier.predict_batch(values)
+        batch = self.classifier.predict_batch(values)
         return batch.indices, batch.outputs if self.labels else self._with_interval(batch.values)
 
     def _with_interval(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        quantity = self._classifier.quantity
+        quantity = self.classifier.quantity
         assert quantity is not None  # a model without labels has one
-        return np.column_stack([values, values - quantity.interval.below, values + quantity.interval.above])
+        below, above = quantity.reach
+        return np.column_stack([values, values - below, values + above])
 
     def _notes(self, columns: Sequence[TypedColumn], values: NDArray[np.float64]) -> NDArray[Any]:
         """Return the notes about each row as one text, shape (n,); None where there are none."""
-        outside = self._classifier.validator.outside(values)
+        outside = self.classifier.validator.outside(values)
         notes = np.full(len(values), None, dtype=object)
         for position in np.flatnonzero(outside.any(axis=0)).tolist():
             rows = np.flatnonzero(outside[:, position])

@@ -76,7 +76,7 @@ class CellsReader:
             found = [self._typed_value(position, value) for value in values]
             read.append(np.array(found, dtype=np.float64)[codes])
             is_right &= np.array([value is not None for value in found], dtype=np.bool_)[codes]
-        rows = np.column_stack(read)
+        rows = np.array(read).T  # column by column in memory: what follows looks at columns
         return rows, is_right & self._model.validator.accepts(rows)
 
     def _typed_value(self, position: int, value: object) -> float | None:

@@ -16,7 +16,6 @@ from ml.importing.imported import Imported
 from ml.model import modelfile
 from ml.model.card import Card, Decision, QuantityReport, Recipe, Report, TrainedFeature
 from ml.model.changes import Change, Explanation, Range
-from ml.model.classifier import Classifier
 from ml.tables.dataset import Target
 from ml.tables.headers import apart, listed
 from ml.tables.numbers import shown_number
@@ -116,8 +115,12 @@ def card_lines(card: Card, version: str) -> Iterator[str]:
         if feature.choices:
             yield f"  {feature.key}: one of {listed(feature.choices)}{gaps}"
             continue
+        if not feature.has_range:
+            yield f"  {feature.key}: {f'a number in {feature.unit}' if feature.unit else 'a number'}{gaps}"
+            continue
         span = _with_unit(f"{shown_number(feature.low)} to {shown_number(feature.high)}", feature)
-        yield f"  {feature.key}: {span} in training, for example {shown_number(feature.example)}{gaps}"
+        example = f", for example {shown_number(feature.example)}" if feature.quantiles else ""
+        yield f"  {feature.key}: {span} in training{example}{gaps}"
 
 
 def decision_text(decision: Decision) -> str:
@@ -163,9 +166,11 @@ def imported_lines(imported: Imported) -> Iterator[str]:
     yield from (f"  {sentence}" for sentence in imported.said)
 
 
-def report_lines(report: Report | QuantityReport, labels: Sequence[str]) -> Iterator[str]:
+def report_lines(report: Report | QuantityReport | None, labels: Sequence[str]) -> Iterator[str]:
     """Yield the performance of a model, with a warning if it is no better than the baseline."""
-    if isinstance(report, QuantityReport):
+    if report is None:
+        yield "no report: it was imported without a table, so that nothing is known of its quality"
+    elif isinstance(report, QuantityReport):
         yield from _quantity_lines(report)
     else:
         yield from _class_lines(report, labels)
@@ -194,6 +199,9 @@ def _class_lines(report: Report, labels: Sequence[str]) -> Iterator[str]:
     if report.cross_validation is not None:
         folds = report.cross_validation
         yield f"{f'{folds.folds}-fold':10} {folds.mean:.3f} ± {folds.deviation:.3f} cross-validated accuracy"
+    if (calibration := report.calibration) is not None:
+        area = "" if calibration.area is None else f", area under the ROC curve {calibration.area:.3f}"
+        yield f"brier      {calibration.brier:.4g} (0 is perfect){area}"
     width = max(map(len, labels))
     columns = [max(len(label), 5) for label in labels]
     yield ""
@@ -205,7 +213,9 @@ def _class_lines(report: Report, labels: Sequence[str]) -> Iterator[str]:
 
 
 def importance_lines(card: Card) -> Iterator[str]:
-    """Yield the features, the most important first."""
+    """Yield the features, the most important first; none where nothing was measured."""
+    if card.report is None:
+        return
     yield ""
     lost = "accuracy" if card.labels else "R²"
     yield f"importance: {lost} lost on the test rows when a feature is shuffled"
@@ -220,29 +230,13 @@ def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:
         replaced = datetime.fromtimestamp(one.replaced_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         try:
             report = modelfile.parse(modelfile.read(one.path)).card.report
-            accuracy = (
-                f"R² {report.r2:.3f}" if isinstance(report, QuantityReport) else f"accuracy {report.accuracy:.3f}"
-            )
+            if isinstance(report, QuantityReport):
+                accuracy = f"R² {report.r2:.3f}"
+            else:
+                accuracy = "no report" if report is None else f"accuracy {report.accuracy:.3f}"
         except ModelFileError as error:
             accuracy = str(error)
         yield f"{one.version}  replaced {replaced}  {accuracy}"
-
-
-def prediction_lines(model: Classifier, row: Sequence[float]) -> Iterator[str]:
-    """Yield the answer to one row."""
-    prediction = model.predict(row)
-    if model.quantity is not None:
-        interval, unit = model.quantity.interval, model.card.target.unit
-        low, high = prediction.value - interval.below, prediction.value + interval.above
-        yield f"{quantity_name(model.card.target)}: {prediction.value}"
-        yield f"  {interval.coverage:.0%} interval: {low:.6g} to {high:.6g} {unit}".rstrip()
-    else:
-        yield f"{prediction.label} (class {prediction.index})"
-    width = max(map(len, model.labels), default=0)
-    for label, probability in zip(model.labels, prediction.probabilities, strict=True):
-        yield f"  {label:{width}}  {probability}"
-    for note in model.validator.notes(row):
-        yield f"note: {note.message}"
 
 
 def explanation_lines(explanation: Explanation, card: Card) -> Iterator[str]:

@@ -47,3 +47,9 @@ class ModelFileError(MLError):
 
 class TrainingError(MLError):
     """The compiled model does not reproduce scikit-learn's probabilities."""
+
+
+def shown(value: object) -> str:
+    """Return an untrusted value short and on one line, for a message."""
+    text = " ".join(str(value).split())[:200]
+    return text if text.isprintable() else ascii(text)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from pathlib import Path
 
+from ml import arguments
 from ml.model.card import Recipe
-from ml.tables.headers import Limits, word_of
+from ml.tables.headers import word_of
 from ml.tables.marks import THOUSANDS
-from ml.tables.numbers import LARGEST, NotANumber, number_of
 from ml.training import history
 
 DEFAULT_PATH = Path("model.npz")
-LONGEST_SEED = 10
 ESTIMATORS = ("random-forest", "extra-trees", "decision-tree", "hist-gradient-boosting", "gradient-boosting")
 # What scikit-learn itself takes where nothing is said, if that is not the same for all.
 DEPTHS = {"gradient-boosting": 3}
@@ -44,23 +42,23 @@ def parser() -> argparse.ArgumentParser:
         help=f"scikit-learn estimator to fit: {', '.join(ESTIMATORS)}; default: %(default)s", metavar="NAME",
     )  # fmt: skip
     train.add_argument(
-        "--trees", type=_count, default=recipe.n_estimators, metavar="N",
+        "--trees", type=arguments.count, default=recipe.n_estimators, metavar="N",
         help="number of trees (n_estimators); default: %(default)s",
     )  # fmt: skip
     train.add_argument(
-        "--depth", type=_count, metavar="N",
+        "--depth", type=arguments.count, metavar="N",
         help="maximum depth of a tree (max_depth); default: no maximum; of gradient-boosting 3",
     )  # fmt: skip
     train.add_argument(
-        "--leaf", type=_count, metavar="N",
+        "--leaf", type=arguments.count, metavar="N",
         help="minimum number of rows in a leaf (min_samples_leaf); default: 1; of hist-gradient-boosting 20",
     )  # fmt: skip
     train.add_argument(
-        "--seed", type=_seed, default=recipe.seed, metavar="N",
+        "--seed", type=arguments.seed, default=recipe.seed, metavar="N",
         help="seed of the random numbers (random_state); default: %(default)s",
     )  # fmt: skip
     train.add_argument(
-        "--test-size", type=_share, default=recipe.test_size, metavar="SHARE",
+        "--test-size", type=arguments.share, default=recipe.test_size, metavar="SHARE",
         help="share of the rows for testing, between 0 and 1; default: %(default)s",
     )  # fmt: skip
     train.add_argument(
@@ -68,11 +66,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="balance the class weights (class_weight); default: all rows weigh the same",
     )
-    train.add_argument(
-        "--threshold", type=_threshold, metavar="[CLASS=]SHARE",
-        help="of two classes, the least probability with which this one, or else the second, is the answer; default: "
-        "the most probable class is",
-    )  # fmt: skip
+    _add_threshold(train)
     train.add_argument(
         "--no-samples",
         action="store_true",
@@ -89,31 +83,22 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="table of the training; default: the built-in data")
     _add_reading(evaluate)
 
-    predict = commands.add_parser("predict", help="predict one sample, and say what would change the answer")
-    predict.add_argument(
-        "values", nargs="+", metavar="VALUE", help="values of the sample, in the order of the features"
+    predict = commands.add_parser(
+        "predict",
+        help="predict one sample, and say what would change the answer",
+        usage="python -m ml predict [-h] [--json] [MODEL.npz] (NAME=VALUE ... | VALUE ...)",
     )
     predict.add_argument(
-        "--model", type=Path, default=DEFAULT_PATH, metavar="FILE", help="model file; default: %(default)s"
-    )
+        "values", nargs="+", metavar="VALUE",
+        help="values of the sample, each with the name of its feature, e.g. length=1.3, or all in the order of the "
+        f"features; a model file, which ends in .npz, may come first; default: {DEFAULT_PATH}",
+    )  # fmt: skip
+    predict.add_argument("--model", type=Path, metavar="FILE", help="model file of any name")
+    predict.add_argument("--json", action="store_true", help="print the answer as JSON, as POST /predict gives it")
     # argparse knows "-1" and "-.5" as numbers, but takes "-1e3" and "-,5" for options.
     predict._negative_number_matcher = re.compile(r"-[0-9.,]")
 
-    scoring = commands.add_parser("score", help="add label and probabilities to the rows of a table")
-    scoring.add_argument("model", type=Path, help="model file")
-    scoring.add_argument("rows", metavar="TABLE", help="CSV, Excel, JSON or Parquet file to score; -: standard input")
-    scoring.add_argument(
-        "--out",
-        default="-",
-        metavar="FILE",
-        help="CSV file to write, of Parquet another one; default: -, standard output",
-    )
-    _add_marks(scoring)
-    _add_file(scoring)
-    scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
-    scoring.add_argument(
-        "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
-    )
+    _add_scoring(commands.add_parser("score", help="add label and probabilities to the rows of tables"))
 
     importing = commands.add_parser(
         "import",
@@ -134,12 +119,13 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=DEFAULT_PATH, metavar="FILE", help="model file to write; default: %(default)s"
     )
     importing.add_argument(
-        "--labels", type=_names, default=(), metavar="A,B,...",
+        "--labels", type=arguments.names, default=(), metavar="A,B,...",
         help="names of the classes in the order of the model's; default: those in the file, or else in the table",
     )  # fmt: skip
     importing.add_argument(
         "--insist", action="store_true", help="write a model that is worse than always giving the most frequent answer"
     )
+    _add_threshold(importing)
     _add_columns(importing)
 
     inspect = commands.add_parser("inspect", help="show the card of a model file")
@@ -155,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     rollback.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="model file; default: %(default)s")
     choice = rollback.add_mutually_exclusive_group()
     choice.add_argument(
-        "--to", type=_version, metavar="VERSION", help="version to restore; default: the last replaced one"
+        "--to", type=arguments.version, metavar="VERSION", help="version to restore; default: the last replaced one"
     )
     choice.add_argument("--list", action="store_true", help="list the kept files, and restore none")
     return whole
@@ -171,6 +157,39 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         seed=options.seed,
         test_size=options.test_size,
         balanced_class_weight=options.balanced,
+    )
+
+
+def _add_scoring(scoring: argparse.ArgumentParser) -> None:
+    scoring.add_argument("model", type=Path, help="model file")
+    scoring.add_argument(
+        "rows", nargs="+", metavar="INPUT",
+        help="CSV, Excel, JSON or Parquet file to score, folder or pattern of them; -: standard input",
+    )  # fmt: skip
+    scoring.add_argument(
+        "--out", default="-", metavar="OUTPUT",
+        help="file to write, of several inputs or a folder another folder; default: -, standard output",
+    )  # fmt: skip
+    scoring.add_argument(
+        "--to", choices=("csv", "parquet"), default="", help="kind of file to write; default: that of the input"
+    )
+    _add_marks(scoring)
+    _add_file(scoring)
+    scoring.add_argument(
+        "--explain",
+        action="store_true",
+        help="add columns with what each feature adds to the answer: with contribution_base they sum up to it",
+    )
+    scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
+    scoring.add_argument(
+        "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
+    )
+    scoring.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="what scores the files; default: this process"
+    )
+    scoring.add_argument("--address", help="address of a Ray cluster; default: Ray on this machine")
+    scoring.add_argument(
+        "--workers", type=arguments.count, metavar="N", help="processes of Ray; default: one a processor"
     )
 
 
@@ -214,10 +233,18 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
     _add_marks(parser)
     _add_file(parser)
     parser.add_argument(
-        "--limits", action="append", default=[], type=_limits, metavar="KEY=MIN:MAX",
+        "--limits", action="append", default=[], type=arguments.limits, metavar="KEY=MIN:MAX",
         help="limits of a feature, of which one may be left out, e.g. length=0:; may be repeated",
     )  # fmt: skip
     parser.add_argument("--name", help="name of the model; default: the name of the file")
+
+
+def _add_threshold(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threshold", type=arguments.threshold, metavar="[CLASS=]SHARE",
+        help="of two classes, the least probability with which this one, or else the second, is the answer; default: "
+        "the most probable class is",
+    )  # fmt: skip
 
 
 def _add_marks(parser: argparse.ArgumentParser) -> None:
@@ -228,60 +255,3 @@ def _add_marks(parser: argparse.ArgumentParser) -> None:
         "--thousands", choices=THOUSANDS, metavar="MARK",
         help="mark between thousands in all numbers; default: each column's own",
     )  # fmt: skip
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > LONGEST_SEED or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
-    return int(text)
-
-
-def _version(text: str) -> str:
-    if not re.fullmatch("[0-9a-f]{1,12}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not the start of a version")
-    return text
-
-
-def _share(text: str) -> float:
-    try:
-        share = number_of(text)
-    except NotANumber:
-        share = 0.0
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
-    return share
-
-
-def _threshold(text: str) -> tuple[str | None, float]:
-    label, equals, share = text.rpartition("=")
-    try:
-        threshold = number_of(share)
-    except NotANumber:
-        threshold = math.nan
-    if not 0 <= threshold <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a probability from 0 to 1, or CLASS= and one")
-    return label if equals else None, threshold
-
-
-def _limits(text: str) -> tuple[str, Limits]:
-    key, equals, span = text.partition("=")
-    minimum, colon, maximum = span.partition(":")
-    try:
-        low, high = (number_of(end) if end.strip() else None for end in (minimum, maximum))
-    except NotANumber:
-        equals = ""
-    if not (key and equals and colon) or (low is not None and high is not None and low > high):
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=MIN:MAX with either end left out or MIN below MAX")
-    if any(end is not None and not -LARGEST <= end <= LARGEST for end in (low, high)):
-        raise argparse.ArgumentTypeError(f"{text!r} has an end that is too large for a 32-bit float")
-    return key, Limits(low, high)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -48,6 +48,7 @@ def score(
     guarded: bool = False,
     strict: bool = False,
     marks: Marks | None = None,
+    explain: bool = False,
 ) -> Scored:
     """Copy a table from `source` to `sink` with the model's answers in new columns at its end.
 
@@ -56,13 +57,13 @@ def score(
         sink: text opened with newline="".
         on_bad: is told each row that has no answer.
         on_rows: is told the number of rows each time some were written.
-        guarded, strict, marks: as for `Scorer`.
+        guarded, strict, marks, explain: as for `Scorer`.
 
     Raises:
         DatasetError: as `Scorer.feed`, `Scorer.take` and `Scorer.finish`.
     """
     has_header = source.has_header if isinstance(source, Source) else True
-    scorer = Scorer(model, guarded=guarded, strict=strict, marks=marks, has_header=has_header)
+    scorer = Scorer(model, guarded=guarded, strict=strict, marks=marks, has_header=has_header, explain=explain)
     if isinstance(source, Source) and source.has_blocks:
         parts = itertools.chain.from_iterable(map(scorer.take, source.blocks()))
     else:
@@ -95,6 +96,7 @@ class Scorer:
         has_header: whether the first row has names; else the columns are `column_1` and so on.
         marks: those of the table's numbers; without them the model's, as training settled them column by column.
         predict: stands in for the model's own `predict_each`, to measure or count what it is asked.
+        explain: write what each feature adds to an answer, too; only for a model that `is_divisible`.
 
     Attributes:
         place: of the first row that is not complete; None while the header is not.
@@ -114,7 +116,9 @@ class Scorer:
         marks: Marks | None = None,
         has_header: bool = True,
         predict: Predict = Classifier.predict_each,
+        explain: bool = False,
     ) -> None:
+        self._explain = explain
         self._model = model
         self._predict = predict
         self._max_cells = max_cells
@@ -196,7 +200,7 @@ class Scorer:
                 if number % _NAMES_A_PART == 0:
                     yield Part("", 0)
                 names.append(name_of(text, number))
-            added = added_columns(header, self._model.labels)
+            added = self._added(header)
             dialect = self._reader.dialect
             assert dialect is not None  # it is settled with the header
             positions = tuple(positions_of(self._model.features, names))
@@ -217,13 +221,17 @@ class Scorer:
         if block.rows:
             yield from table.parts(block)
 
+    def _added(self, header: Sequence[str]) -> list[str]:
+        keys = self._model.validator.keys if self._explain else ()
+        return added_columns(header, self._model.labels, explained=keys)
+
     def _go_on(self, place: Place) -> None:
-        n_features, n_added = len(self._model.features), len(added_columns((), self._model.labels))
+        n_features, n_added = len(self._model.features), len(self._added(()))
         expected = (self._model.made(_answers_of), n_features, n_added)
         if (place.answers, len(place.positions), place.added) != expected:
             raise OtherAnswers("the model was replaced by one with other features or labels: begin anew")
         writer = RowWriter(place.dialect.written, guarded=self._guarded)
-        self._table = ScoredRows(self._model, place, writer, self._predict, strict=self._strict)
+        self._table = ScoredRows(self._model, place, writer, self._predict, strict=self._strict, explain=self._explain)
         self._reader.max_rows = max(1, min(self._max_cells // (place.width + place.added), self._model.slice_rows))
 
 

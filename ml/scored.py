@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import add
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ml.cells import CellsReader
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
+from ml.model.contributions import contributions
 from ml.model.evaluators import Prediction
 from ml.model.sample import FieldError, InvalidSample, note_of
 from ml.model.values import UnknownWord, short
@@ -38,16 +39,37 @@ Predict = Callable[[Classifier, NDArray[np.float64]], list[Prediction]]
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that could not be scored: its line in the file, counted from 1, why, and the errors of its values."""
+    """A row that could not be scored: its line in the file, counted from 1, why, and the errors of its values.
+
+    `cells` are those of the features; there are none where it is not known which cells they are.
+    """
 
     line: int
     message: str
     errors: Sequence[FieldError] = field(default=(), compare=False)
+    cells: Sequence[str] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredRows:
+    """The n rows of a part that have an answer.
+
+    Attributes:
+        lines: in the file, counted from 1.
+        columns: the cells of each feature.
+        outside: shape (n, n_features): which values the training rows had none like, as `Validator.outside`.
+        predictions: their answers.
+    """
+
+    lines: Sequence[int]
+    columns: Sequence[Sequence[str]]
+    outside: NDArray[np.bool_]
+    predictions: Sequence[Prediction]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the scored table: the header or whole rows as text, how many rows, and those without an answer.
+    """A piece of the scored table: the header or whole rows as text, how many rows, and which lack and have an answer.
 
     Its text is empty where only work was done.
     """
@@ -55,6 +77,7 @@ class Part:
     text: str
     rows: int
     bad: Sequence[BadRow] = ()
+    answered: AnsweredRows | None = None
 
 
 class ScoredRows:
@@ -64,10 +87,14 @@ class ScoredRows:
         place: where its columns are.
         predict: stands in for the model's own `predict_each`.
         strict: a row without an answer is an error.
+        explain: write what each feature adds to an answer, too.
     """
 
-    def __init__(self, model: Classifier, place: Place, writer: RowWriter, predict: Predict, *, strict: bool) -> None:
+    def __init__(
+        self, model: Classifier, place: Place, writer: RowWriter, predict: Predict, *, strict: bool, explain: bool
+    ) -> None:
         self.place = place
+        self._explain = explain
         self._model = model
         self._reader = CellsReader(model, place.marks)
         self._writer = writer
@@ -109,15 +136,16 @@ class ScoredRows:
         place = self.place
         values = None
         if set(map(len, rows)) == {place.width}:
-            columns = list(zip(*rows, strict=True))
-            values = self._reader.many([columns[position] for position in place.positions])
+            cells = list(zip(*rows, strict=True))
+            columns = [cells[position] for position in place.positions]
+            values = self._reader.many(columns)
         if values is not None:
-            notes = self._notes(rows, values, lines)
+            outside = self._model.validator.outside(values)
+            notes = self._notes(rows, outside, lines)
             self._writer.guard_columns(rows, texts, self._others)
-            ends = list(map(self._tail_of, predictions := self._predict(self._model, values)))
-            for index, note in notes.items():
-                ends[index] = self._tail_of(predictions[index], note)
-            yield Part("".join(map(add, texts, ends)), len(rows))
+            predictions = self._predict(self._model, values)
+            text = "".join(map(add, texts, self._ends(values, predictions, notes)))
+            yield Part(text, len(rows), (), AnsweredRows(lines, columns, outside, predictions))
         elif len(rows) > MAX_ODD_ROWS:
             for at in range(0, len(rows), MAX_ODD_ROWS):
                 odd = slice(at, at + MAX_ODD_ROWS)
@@ -133,7 +161,7 @@ class ScoredRows:
             try:
                 values[index] = self._row(cells)
             except InvalidSample as error:
-                bad[index] = BadRow(line, str(error), error.errors)
+                bad[index] = BadRow(line, str(error), error.errors, self._cells(cells))
             except DatasetError as error:
                 bad[index] = BadRow(line, str(error))
             if bad and self._strict:
@@ -141,24 +169,34 @@ class ScoredRows:
                 raise DatasetError(f"line {line}: {bad[index].message}")
             if len(cells) > MAX_COLUMNS:
                 raise DatasetError(f"line {line}: {len(cells)} columns, at most {MAX_COLUMNS} are read")
-        good = [rows[index] for index in values]
-        array = np.array([*values.values()])
-        notes = self._notes(good, array, [lines[index] for index in values]) if good else {}
+        answered = self._answered(rows, lines, values) if values else None
+        notes = self._notes([rows[index] for index in values], answered.outside, answered.lines) if answered else {}
         self._writer.guard_rows(rows, texts)
         ends = {index: self._blank_end(rows, texts, index, row.message) for index, row in bad.items()}
-        if good:
-            for place, (index, prediction) in enumerate(zip(values, self._predict(self._model, array), strict=True)):
-                ends[index] = self._tail_of(prediction, notes.get(place, ""))
-        yield Part("".join(text + ends[index] for index, text in enumerate(texts)), len(rows), [*bad.values()])
+        if answered:
+            array = np.array([*values.values()])
+            ends |= dict(zip(values, self._ends(array, answered.predictions, notes), strict=True))
+        text = "".join(text + ends[index] for index, text in enumerate(texts))
+        yield Part(text, len(rows), [*bad.values()], answered)
+
+    def _answered(self, rows: Rows, lines: Sequence[int], values: dict[int, list[float]]) -> AnsweredRows:
+        """Return the rows that have values, by their index, with their answers."""
+        array = np.array([*values.values()])
+        columns = list(zip(*(self._cells(rows[index]) for index in values), strict=True))
+        outside = self._model.validator.outside(array)
+        return AnsweredRows([lines[index] for index in values], columns, outside, self._predict(self._model, array))
 
     def _row(self, cells: list[str]) -> list[float]:
         if len(cells) != self.place.width:
             raise DatasetError(f"{len(cells)} columns, the header has {self.place.width}")
-        return self._reader.one([cells[position] for position in self.place.positions])
+        return self._reader.one(self._cells(cells))
 
-    def _notes(self, rows: Rows, values: NDArray[np.float64], lines: Sequence[int]) -> dict[int, str]:
+    def _cells(self, cells: list[str]) -> list[str]:
+        """Return the cells of the features."""
+        return [cells[position] for position in self.place.positions]
+
+    def _notes(self, rows: Rows, outside: NDArray[np.bool_], lines: Sequence[int]) -> dict[int, str]:
         """Return the notes about each row that has some, by its index."""
-        outside = self._model.validator.outside(values)
         found: dict[int, list[str]] = {}
         for index, feature in np.argwhere(outside).tolist() if outside.any() else ():
             word = rows[index][self.place.positions[feature]] if self._model.features[feature].choices else ""
@@ -175,6 +213,25 @@ class ScoredRows:
         note = note_of(trained, UnknownWord(short(word_of(word))) if trained.choices else math.inf)
         return note.message if note else ""
 
+    def _ends(
+        self, values: NDArray[np.float64], predictions: Sequence[Prediction], notes: Mapping[int, str]
+    ) -> list[str]:
+        """Return what follows the cells of rows with these values, shape (n, n_features), and with notes by index."""
+        if self._explain:
+            return [
+                self._tail(prediction, notes.get(index, ""), self._contributions(row, prediction))
+                for index, (row, prediction) in enumerate(zip(values.tolist(), predictions, strict=True))
+            ]
+        ends = list(map(self._tail_of, predictions))
+        for index, note in notes.items():
+            ends[index] = self._tail_of(predictions[index], note)
+        return ends
+
+    def _contributions(self, row: list[float], prediction: Prediction) -> Sequence[float]:
+        divided = contributions(self._model, row, prediction.index)
+        assert divided is not None  # `is_divisible`
+        return divided.base, *divided.values
+
     def _blank_end(self, rows: Rows, texts: list[str], index: int, message: str) -> str:
         """Return what follows the cells of a row without an answer: its message, and cells beyond the header's."""
         cells, width, separator = rows[index], self.place.width, self.place.dialect.written
@@ -184,13 +241,14 @@ class ScoredRows:
         # The surplus cells are guarded already, which changes nothing a second time.
         return blank + self._writer.row([message, *cells[width:]]) + "\n"
 
-    def _tail(self, prediction: Prediction, notes: str = "") -> str:
+    def _tail(self, prediction: Prediction, notes: str = "", added: Sequence[float] = ()) -> str:
         """Return the new cells of a row as text, with the separator in front and the end of the line."""
-        numbers: Sequence[float] = prediction.probabilities
-        if quantity := self._model.quantity:
-            value, interval = prediction.value, quantity.interval
-            numbers = value, value - interval.below, value + interval.above
         # A number is written as it is in every dialect; a label or a note may need quotes.
-        label = () if quantity else (self._cell_of(prediction.label),)
+        if quantity := self._model.quantity:
+            (below, above), value = quantity.reach, prediction.value
+            ends = (value - below, value + above)
+            answer = [repr(value), *("" if math.isnan(end) else repr(end) for end in ends)]
+        else:
+            answer = [self._cell_of(prediction.label), *map(repr, prediction.probabilities)]
         separator = self.place.dialect.written
-        return separator + separator.join((*label, *map(repr, numbers), self._cell_of(notes), "\n"))
+        return separator + separator.join((*answer, *map(repr, added), self._cell_of(notes), "\n"))

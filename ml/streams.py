@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,11 +21,15 @@ _TEXT: dict[str, str] = {"errors": "replace", "newline": ""}
 class Input(io.FileIO):
     """A table that is read, or standard input where the name is `-`.
 
+    Args:
+        on_bytes: is called with how many bytes were read.
+
     Raises:
         DatasetError: it cannot be opened, or read.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, on_bytes: Callable[[int], object] = lambda _bytes: None) -> None:
+        self._on_bytes = on_bytes
         self._shown = console.file_name(name, "input")
         try:
             super().__init__(sys.stdin.fileno() if name == "-" else name, closefd=name != "-")
@@ -34,9 +38,11 @@ class Input(io.FileIO):
 
     def readinto(self, buffer: Any, /) -> int | None:
         try:
-            return super().readinto(buffer)
+            size = super().readinto(buffer)
         except OSError as error:
             raise DatasetError(f"{self._shown}: {error.strerror}") from error
+        self._on_bytes(size or 0)
+        return size
 
 
 @contextlib.contextmanager
@@ -65,9 +71,12 @@ def sink_of(name: str) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def placed(path: Path, mode: str = "wb", **options: str) -> Iterator[Any]:
-    """Open a new file beside `path`, which takes its place when it is complete."""
+    """Open a new file beside `path`, which takes its place when it is complete.
+
+    Until then its name begins with a dot: engines that read the folder leave it out.
+    """
     with tempfile.NamedTemporaryFile(  # type: ignore[call-overload]  # the mode and its options belong together
-        mode, dir=path.parent, prefix=path.name, suffix=".part", delete=False, **options
+        mode, dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False, **options
     ) as file:
         try:
             yield file

@@ -15,8 +15,9 @@ const SLOP_PX = 8; // a finger that rests moves no farther
 
 const form = document.getElementById("measurements");
 const fields = fieldsOf(form);
-const selects = [...document.querySelectorAll(".axes select")];
+const selects = [...document.querySelectorAll(".axis select")];
 const goal = document.getElementById("goal"); // of a quantity
+const threshold = () => document.getElementById("threshold"); // of two labels; replaced with the model
 const handle = document.getElementById("map-handle");
 const prediction = document.getElementById("prediction");
 const connection = document.getElementById("connection");
@@ -35,10 +36,10 @@ let answered = (() => {
   const defaults = new FormData(form);
   for (const { key, initial } of fields) defaults.set(key, initial);
   for (const select of selects) defaults.set(select.name, select.querySelector("[selected]").value);
-  if (goal) defaults.set(goal.name, goal.defaultValue);
+  for (const view of [goal, threshold()]) if (view) defaults.set(view.name, view.defaultValue);
   return query(defaults);
 })();
-const views = goal ? [...selects, goal] : selects; // options of the view
+const views = () => [...selects, goal, threshold()].filter(Boolean); // options of the view
 let lastAnswer = prediction.querySelector("[data-state=answer]");
 let isQuiet = true;
 let isSettled = false; // whether the next request is for what someone has entered
@@ -63,7 +64,8 @@ function step() {
 
 function fill(parameters) {
   for (const field of fields) field.put(parameters.get(field.key) ?? field.start);
-  for (const view of views) view.value = parameters.get(view.name) ?? view.dataset.start;
+  for (const view of views()) view.value = parameters.get(view.name) ?? view.dataset.start;
+  showThreshold();
   showPin(parameters.get(pin.name));
 }
 
@@ -111,6 +113,32 @@ for (const select of selects) {
 
 goal?.addEventListener("input", changed);
 
+function enter(row) {
+  step();
+  for (const [index, field] of fields.entries()) field.paste(row[index]);
+  changed();
+}
+
+form.addEventListener("row", ({ detail }) => enter(detail)); // of a file
+
+// A threshold between two labels that is tried on this page.
+document.addEventListener("input", ({ target }) => {
+  if (target !== threshold()) return;
+  if (gesture?.isOpen) target.value = gesture.viewed.at(-1);
+  else changed();
+  showThreshold();
+});
+document.addEventListener("change", ({ target }) => target === threshold() && settleNow());
+
+function showThreshold() {
+  const slider = threshold();
+  if (!slider) return;
+  const { start, text } = slider.dataset;
+  const percent = slider.value === start ? text : text.replace(/^[\d.,]+/, Math.round(100 * slider.value));
+  slider.nextElementSibling.textContent = percent;
+  slider.setAttribute("aria-valuetext", percent);
+}
+
 // A pasted row fills all fields, or none: what may be read in two ways is refused.
 function paste(event) {
   const labels = Array.from(document.querySelectorAll(".reserve .headline:not(.quantity) strong"), ({ textContent }) => textContent);
@@ -118,9 +146,7 @@ function paste(event) {
   try {
     const values = rowIn(event.clipboardData.getData("text"), fields, labels);
     if (!values) return;
-    step();
-    for (const [index, field] of fields.entries()) field.paste(values[index]);
-    changed();
+    enter(values);
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     showRefusal(event.target, error);
@@ -145,18 +171,49 @@ document.addEventListener("click", (event) => {
   const example = event.target.closest("[data-example]");
   const change = event.target.closest("[data-set]");
   const copy = event.target.closest("[data-copy]");
-  if (event.target.closest(".languages")) settleNow(); // its links are to have what was just typed
+  const usual = event.target.closest("#usual-threshold");
+  if (event.target.closest("[data-option]")) settleNow(); // these links are to have what was just typed
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-  if (example || change) {
+  if (example || change || usual) {
     event.preventDefault();
     step();
-    if (change) fieldOf(change.dataset.set).put(change.dataset.value);
+    if (usual) threshold().value = threshold().dataset.start;
+    else if (change) fieldOf(change.dataset.set).put(change.dataset.value);
     else {
       const sample = new URLSearchParams(example.search);
       for (const field of fields) field.put(sample.get(field.key) ?? field.start);
     }
+    showThreshold();
     changed();
   } else if (copy) navigator.clipboard.writeText(textToCopy(copy)).then(() => showCopied(copy));
+});
+
+// Of many fields, those whose name has what is typed; the others are out of sight, but are sent as before.
+const find = document.getElementById("find");
+const more = form.querySelector(".more");
+let wasOpen = null; // before the search
+
+function findFields() {
+  const count = fields.filter((field) => field.find(find.value)).length;
+  if (more) {
+    wasOpen ??= more.open;
+    more.open = Boolean(find.value) || wasOpen;
+    more.toggleAttribute("data-found", Boolean(find.value));
+    if (!find.value) wasOpen = null;
+  }
+  const output = document.getElementById("found");
+  output.textContent = find.value ? output.dataset.some.replace("{count}", count).replace("{all}", fields.length) : "";
+}
+
+for (const name of ["input", "change"]) find?.addEventListener(name, (event) => event.stopPropagation()); // no value
+find?.addEventListener("input", findFields);
+find?.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") {
+    find.value = "";
+    findFields();
+  } else if (event.key === "Enter" || event.key === "ArrowDown") fieldAt(form.querySelector(".field:not([hidden])"))?.focus();
+  else return;
+  event.preventDefault();
 });
 
 // A pinned sample is kept in the form, and so in the address; the service compares it with the present one.
@@ -251,8 +308,9 @@ function beginGesture(event) {
   settleNow();
   const texts = fields.map((field) => field.text);
   const slid = fields.map((field) => field.slider?.value);
+  const viewed = views().map((view) => view.value);
   const { pointerId, clientX: x, clientY: y } = event;
-  gesture = { pointerId, x, y, texts, slid, isOpen: isTouched };
+  gesture = { pointerId, x, y, texts, slid, viewed, isOpen: isTouched };
   return true;
 }
 
@@ -265,17 +323,22 @@ function isDragged({ pointerId, clientX, clientY }) {
 
 function endGesture() {
   if (!gesture) return;
-  const { texts } = gesture;
-  gesture = null;
   // The address is still that of before.
-  if (fields.some((field, index) => field.text !== texts[index])) history.pushState(null, "", location.href);
+  if (isMoved(gesture)) history.pushState(null, "", location.href);
+  gesture = null;
   settleNow();
+}
+
+function isMoved({ texts, viewed }) {
+  return fields.some(({ text }, index) => text !== texts[index]) || views().some(({ value }, index) => value !== viewed[index]);
 }
 
 // The browser has taken the gesture for something else.
 function cancelGesture() {
-  const { texts, slid } = gesture;
-  const isChanged = fields.some((field, index) => field.text !== texts[index]);
+  const { texts, slid, viewed } = gesture;
+  const isChanged = isMoved(gesture);
+  for (const [index, view] of views().entries()) view.value = viewed[index];
+  showThreshold();
   for (const [index, field] of fields.entries()) {
     field.put(texts[index]);
     if (field.slider) field.slider.value = slid[index];
@@ -284,8 +347,8 @@ function cancelGesture() {
   if (isChanged) changed();
 }
 
-form.addEventListener("pointerdown", (event) => event.target.type === "range" && beginGesture(event));
-form.addEventListener("pointermove", isDragged);
+document.addEventListener("pointerdown", (event) => event.target.type === "range" && beginGesture(event));
+document.addEventListener("pointermove", isDragged);
 for (const [name, end] of [["pointerup", endGesture], ["pointercancel", cancelGesture]]) {
   window.addEventListener(name, ({ pointerId }) => gesture && gesture.pointerId === pointerId && end());
 }
@@ -303,9 +366,9 @@ function say(text) {
 }
 
 function addressOf(entries) {
-  // The map's usual axes and the usual goal need not be named.
+  // The map's usual axes, the usual goal and the model's threshold need not be named.
   const isUsual = (options) => options.every((option) => option.value === option.dataset.start);
-  const unnamed = [...(isUsual(selects) ? selects : []), ...(goal && isUsual([goal]) ? [goal] : [])];
+  const unnamed = [...(isUsual(selects) ? selects : []), ...[goal, threshold()].filter((view) => view && isUsual([view]))];
   const named = [...entries].filter(([name]) => !unnamed.some((option) => option.name === name));
   return `./?${query(named)}`;
 }
@@ -317,9 +380,9 @@ function settle() {
   window.removeEventListener("beforeunload", leave);
   isQuiet = true;
   history.replaceState(history.state, "", addressOf(new FormData(form)));
-  for (const link of document.querySelectorAll(".languages a")) {
+  for (const link of document.querySelectorAll("[data-option]")) {
     const entries = new FormData(form);
-    entries.set("lang", link.lang);
+    entries.set(link.dataset.option, link.dataset.value);
     link.href = addressOf(entries);
   }
   if (code?.open) code.dispatchEvent(new Event("refresh"));
@@ -404,7 +467,7 @@ async function renew(xhr) {
     const response = await fetch(addressOf(new FormData(form)));
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     if (page.getElementById("measurements")?.dataset.features !== form.dataset.features) throw new Error("another page");
-    for (const part of ["#card", ".examples", ".reserve", ".legend", "#version"])
+    for (const part of ["#card", ".examples", ".reserve", ".legend", ".threshold", "#version"])
       document.querySelector(part)?.replaceWith(page.querySelector(part));
     for (const field of fields) field.renew(page.getElementById(field.control.id).closest(".field"));
   } catch {

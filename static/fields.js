@@ -3,6 +3,9 @@
 
 import { numberIn, plain, wordOf } from "./text.js";
 
+// Letters as one types them in a hurry.
+const bare = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
+
 class Field {
   constructor(element, mark) {
     const { key, header, gap, thousands = "", decimal = "." } = element.dataset;
@@ -33,6 +36,11 @@ class Field {
 
   get initial() {
     return this.control.defaultValue;
+  }
+
+  // As the service reads it: a number, or the place among the choices; NaN for anything else.
+  get position() {
+    return this.positionOf(this.text);
   }
 
   get isGap() {
@@ -73,6 +81,17 @@ class Field {
     this.toggle?.setAttribute("aria-pressed", this.isGap);
   }
 
+  // Show it if its name has each of these words, or else hide it.
+  find(words) {
+    const names = bare(`${this.title} ${this.key} ${this.header ?? ""}`);
+    this.element.hidden = !bare(words).split(/\s+/).every((word) => names.includes(word));
+    return !this.element.hidden;
+  }
+
+  focus() {
+    (this.element.querySelector("input:checked") ?? this.element.querySelector("[name]")).focus();
+  }
+
   // The same field of another model: its start, range and step.
   renew(element) {
     const control = element.querySelector(`#${this.control.id}`) ?? element;
@@ -88,15 +107,24 @@ class Field {
     this.hint.dataset.kind = message?.kind ?? "";
     if (message?.kind === "error") {
       this.control.setAttribute("aria-invalid", "true");
+      this.element.hidden = false;
       this.element.closest("details")?.setAttribute("open", "");
     } else this.control.removeAttribute("aria-invalid");
   }
 }
 
 class NumberField extends Field {
-  // As the service reads it; NaN for anything else.
-  get position() {
-    return numberIn(this.text, this.format);
+  positionOf(text) {
+    return numberIn(text, this.format);
+  }
+
+  // The ends of the training range.
+  get low() {
+    return Number(this.slider.min);
+  }
+
+  get high() {
+    return Number(this.slider.max);
   }
 
   putNumber(number, step = Number(this.control.dataset.step)) {
@@ -146,8 +174,8 @@ class ChoiceField extends Field {
     super.put(this.choiceOf(text) ?? text);
   }
 
-  get position() {
-    const position = this.choices.indexOf(this.choiceOf(this.text));
+  positionOf(text) {
+    const position = this.choices.indexOf(this.choiceOf(text));
     return position < 0 ? NaN : position;
   }
 

@@ -4,20 +4,27 @@
 // Each slice is answered by bytes and then by a frame that says they are whole, with what is to be shown of them. When
 // the connection is lost, what was not followed by such a frame is forgotten, and the file goes on behind the last one.
 
+import { fieldsOf } from "./fields.js";
+
 const SLICE_BYTES = 65_536;
 const MOST_UNANSWERED = 4; // slices
 const PART_BYTES = 2 ** 20;
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 8000;
-const MOST_LISTED = 100;
 const MOST_COUNTED = 20;
-const MOST_POINTS = 1000;
+// Rows in the table, and kept without an answer and of each label; fewer of each of many. As in web/api/score_stream.py.
+const MOST_LISTED = 50;
+const MOST_KEPT = 1000;
+const REACH_PX = { mouse: 7, touch: 16 }; // of a mark on the map
 // As in web/page/axes.py.
 const SPREAD = 0.7;
 const [ACROSS_STEP, UP_STEP] = [0.7548776662, 0.569840291];
+const WRONG = "M-3-3L3 3M-3 3L3-3"; // marks a row without an answer
 const REASONS = { missing: "absent", not_a_number: "notANumber", not_finite: "notFinite", out_of_bounds: "outOfBounds" };
 
 const form = document.getElementById("file");
+const measurements = document.getElementById("measurements");
+const handle = document.getElementById("map-handle");
 const input = document.getElementById("file-input");
 const prediction = document.getElementById("prediction");
 const announcement = document.getElementById("announcement");
@@ -28,16 +35,21 @@ const shown = (number) => number.toLocaleString(language, { maximumFractionDigit
 const words = (name, values = {}) => form.dataset[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
 const titleOf = (feature) => feature.titles?.[language] ?? feature.title;
 
+// Rows are as the service lists them; one that was corrected has its new cells and answer.
+const sureness = ({ probability, outside }) => probability ?? -outside;
+const byLeastSure = (a, b) => sureness(a) - sureness(b);
+
 class Run {
   state = "begin";
   reason = ""; // why the service refused it
   result = null;
   rows = 0;
   bad = 0;
-  wrong = []; // the first rows that are bad
+  wrong = []; // the first rows without an answer
+  listed = new Map(); // the least sure rows of each label, or of a quantity
+  changes = 0; // of all these rows
   counts = new Map(); // of each label
   values = null; // of a quantity: the least, the greatest and the sum
-  points = []; // every so many rows with an answer: the label's index or the quantity, and the values
   versions = new Set();
   #read = 0; // bytes of the file
   #hasAnswers = false;
@@ -47,7 +59,6 @@ class Run {
   #incoming = []; // blobs of rows that may not be whole
   #sliceBytes = 0; // until the model is announced
   #unanswered = 0;
-  #stride = 1;
   #retryMs = FIRST_RETRY_MS;
   #socket = null;
   #onAnswer = () => {};
@@ -62,10 +73,10 @@ class Run {
     return this.ended !== undefined;
   }
 
-  // Nothing, while a file is read only once all of it is there, as an Excel file is.
+  // How much of the file is read; nothing while it is read only once all of it is there, as an Excel file is.
   get share() {
     if (this.state === "done") return 1;
-    return this.#hasAnswers && !this.#read && !this.isOver ? null : this.#read / this.file.size || 0;
+    return this.#hasAnswers && !this.#read && this.state === "begin" ? null : this.#read / this.file.size || 0;
   }
 
   end(state, reason = "") {
@@ -142,7 +153,7 @@ class Run {
     showLater();
   }
 
-  #take({ read, resume, rows, bad, errors, counts, values, points, version, done }) {
+  #take({ read, resume, rows, bad, errors, counts, values, listed, version, done }) {
     this.#keep();
     this.#read = read;
     this.#hasAnswers = true;
@@ -152,7 +163,10 @@ class Run {
     this.rows += rows;
     this.bad += bad;
     if (rows > bad) this.versions.add(version);
-    for (const error of errors.slice(0, MOST_LISTED - this.wrong.length)) this.wrong.push(this.#lineOf(error));
+    const wrong = errors.slice(0, MOST_LISTED - this.wrong.length);
+    this.wrong.push(...wrong);
+    this.changes += wrong.length;
+    this.#list(listed);
     for (const [label, count] of Object.entries(counts)) this.counts.set(label, (this.counts.get(label) ?? 0) + count);
     if (values) {
       const { least, greatest, sum } = this.values ?? { least: Infinity, greatest: -Infinity, sum: 0 };
@@ -161,11 +175,6 @@ class Run {
         greatest: Math.max(greatest, values.greatest),
         sum: sum + values.sum,
       };
-    }
-    this.points.push(...points.filter((_, index) => index % this.#stride === 0));
-    while (this.points.length > MOST_POINTS) {
-      this.points = this.points.filter((_, index) => index % 2);
-      this.#stride *= 2;
     }
     this.#unanswered--;
     this.#onAnswer();
@@ -180,12 +189,14 @@ class Run {
     this.#kept = [];
   }
 
-  #lineOf({ line, message, errors }) {
-    const reasonOf = ({ code, feature, value, message: text }) => {
-      const title = titleOf(this.model.features.find(({ key }) => key === feature));
-      return code in REASONS && (value !== null || code === "missing") ? words(REASONS[code], { title, value }) : text;
-    };
-    return words("line", { line: shown(line), reason: errors.map(reasonOf).join("; ") || message });
+  #list(rows) {
+    const most = Math.max(1, Math.min(MOST_LISTED, Math.floor(MOST_KEPT / Math.max(1, this.model.labels.length))));
+    for (const [label, added] of Map.groupBy(rows, ({ label }) => label)) {
+      const before = this.listed.get(label) ?? [];
+      const kept = [...before, ...added].sort(byLeastSure).slice(0, most);
+      if (kept.some((row, index) => row !== before[index])) this.changes++;
+      this.listed.set(label, kept);
+    }
   }
 }
 
@@ -194,6 +205,9 @@ class Run {
 let current = null;
 let isShowing = false;
 let landing = ""; // what is drawn on the map
+let marks = []; // where: x, y, and the row
+let fields = [];
+let picked = null; // the row that was put into the form, and what stood there then
 
 function showLater() {
   if (!isShowing) requestAnimationFrame(show);
@@ -203,7 +217,8 @@ function showLater() {
 function statusOf({ state, file, rows, bad, versions }) {
   const numbers = { name: file.name, rows: shown(rows), bad: shown(bad), good: shown(rows - bad) };
   const several = versions.size > 1 ? words("versions", { versions: [...versions].join(", ") }) : "";
-  return `${words(state === "done" && bad ? "partly" : state, numbers)} ${several}`.trim();
+  const name = state === "done" && bad ? "partly" : state === "canceled" && !rows ? "nothing" : state;
+  return `${words(name, numbers)} ${several}`.trim();
 }
 
 function tell(name) {
@@ -219,23 +234,142 @@ function show() {
   const seconds = ((run.ended ?? performance.now()) - run.began) / 1000;
   part("status").textContent = statusOf(run);
   part("reason").textContent = run.reason;
+  part("result").dataset.state = run.state;
+  // A file that was refused at once has no figures.
+  part("progress").hidden = part("found").hidden = run.isOver && !run.rows;
   if (run.share === null) part("progress").removeAttribute("value");
   else part("progress").value = run.share;
   part("rows").textContent = shown(run.rows);
   part("rate").textContent = shown(run.rows / Math.max(seconds, 0.01));
   part("bad").textContent = shown(run.bad);
-  showWrong(run);
+  if (run.model) showRows(run);
+  showPicked(run);
   if (run.model?.labels?.length) showCounts(run);
   else if (run.values) showValues(run);
-  if (canvas) drawPoints(run, prediction.querySelector(".map")?.dataset);
+  if (canvas) drawRows(run, prediction.querySelector(".map")?.dataset);
   if (run.isOver) showEnd(run);
 }
 
-function showWrong({ wrong, bad }) {
-  const list = part("list");
-  const lines = bad > wrong.length ? [...wrong, words("more", { number: shown(bad - wrong.length) })] : wrong;
-  while (list.children.length < lines.length) list.append(document.createElement("li"));
-  for (const [index, line] of lines.entries()) list.children[index].textContent = line;
+// The rows that the table has. A row that has the focus stays where it is.
+function showRows(run) {
+  const [head, body] = [part("head"), part("body")];
+  if (!run.isOver && body.contains(document.activeElement)) return;
+  while (head.cells.length < 2 + fields.length) {
+    const cell = head.cells[0].cloneNode();
+    cell.textContent = titleOf(run.model.features[head.cells.length - 2]);
+    head.append(cell);
+  }
+  const { rows, all, order } = viewOf(run);
+  while (body.rows.length > rows.length) body.lastElementChild.remove();
+  for (const [index, row] of rows.entries()) {
+    if (!body.rows[index]) body.append(part("row").content.cloneNode(true));
+    if (body.rows[index].row !== row) showRow(run, body.rows[index], row);
+  }
+  part("listed").textContent = words(order, { listed: shown(rows.length), rows: shown(all) });
+}
+
+// The rows in it, how many there are of them in the file, and the name of the sentence that says so.
+function viewOf({ wrong, listed, counts, rows, bad, model }) {
+  const { value } = part("filter");
+  if (value === "wrong") return { rows: wrong, all: bad, order: "ofWrong" };
+  const label = model.labels[value];
+  if (label !== undefined) return { rows: listed.get(label) ?? [], all: counts.get(label) ?? 0, order: "ofLabel" };
+  const leastSure = [...listed.values()].flat().sort(byLeastSure);
+  return { rows: [...wrong, ...leastSure].slice(0, MOST_LISTED), all: rows, order: "ofAll" };
+}
+
+function showRow({ model }, line, row) {
+  line.row = row;
+  const [name, answer, ...cells] = line.cells;
+  const button = name.firstElementChild;
+  button.textContent = shown(row.line);
+  button.disabled = !row.cells.length; // it is not known which cells they are
+  button.ariaLabel = words("pick", { line: shown(row.line) });
+  line.ariaCurrent = row === picked?.row ? "true" : null;
+  answer.querySelector("path").setAttribute("d", markOf(model, row));
+  answer.querySelector("span").textContent = answerOf(model, row);
+  answer.toggleAttribute("data-wrong", Boolean(row.errors));
+  for (const cell of cells) cell.remove();
+  for (const [index, text] of row.cells.entries()) {
+    const cell = line.insertCell();
+    cell.textContent = text;
+    cell.toggleAttribute("data-wrong", Boolean(row.errors?.some(({ feature }) => feature === model.features[index].key)));
+  }
+}
+
+function answerOf(model, row) {
+  const { label, probability, value, outside, errors, message, corrected } = row;
+  const reasonOf = ({ code, feature, value, message: text }) => {
+    const known = model.features.find(({ key }) => key === feature); // another model may answer by now
+    if (!known || !(code in REASONS) || (value === null && code !== "missing")) return text;
+    return words(REASONS[code], { title: titleOf(known), value });
+  };
+  const parts = [];
+  if (errors) parts.push(errors.map(reasonOf).join("; ") || message);
+  else if (label === undefined) parts.push(`${number(value)} ${model.target.unit}`.trim());
+  else parts.push(`${label} ${percent(probability)}`);
+  if (outside) parts.push(words("guess", { number: outside }));
+  if (corrected && !errors) parts.push(words("corrected"));
+  return parts.join(" · ");
+}
+
+const number = (value) => value.toLocaleString(language, { maximumSignificantDigits: 4 });
+// Only 1 itself is 100 %.
+const percent = (share) => `${(100 * (share < 1 ? Math.min(share, 0.999) : 1)).toLocaleString(language, { maximumFractionDigits: 1 })}\u00a0%`;
+
+function markOf({ labels }, { label, errors }) {
+  if (errors) return WRONG;
+  return markAt(form.dataset.marks.split("|"), Math.max(0, labels.indexOf(label)));
+}
+
+// Put a row into the form: what is wrong in it is focused, else the answer comes into sight.
+function pick(row) {
+  for (const line of part("body").rows) line.ariaCurrent = line.row === row ? "true" : null;
+  measurements.dispatchEvent(new CustomEvent("row", { detail: row.cells }));
+  picked = { row, texts: textsOf(fields) };
+  showPicked(current);
+  const wrong = row.errors && fields.find(({ key }) => key === row.errors[0]?.feature)?.element;
+  if (wrong) {
+    wrong.closest("details")?.setAttribute("open", "");
+    wrong.querySelector(":is(input,select)").focus();
+  } else document.getElementById("answer-title").scrollIntoView({ block: "nearest" });
+}
+
+const textsOf = (fields) => fields.map(({ text }) => text);
+const isAsPicked = () => fields.every(({ text }, index) => text === picked.texts[index]);
+
+// Whether the row is still what the form says: examples, the map and Back change that, too.
+function showPicked({ model }) {
+  part("again").hidden = !picked;
+  if (!picked) return;
+  const { row } = picked;
+  part("score").ariaDisabled = isAsPicked(); // it keeps the focus
+  const name = isAsPicked() ? (row.corrected ? "scored" : "picked") : "differs";
+  part("picked").textContent = words(name, { line: shown(row.line), answer: answerOf(model, row) });
+}
+
+// Score the row with the values that are in the form.
+async function scoreAgain() {
+  if (isAsPicked()) return;
+  const [run, { row }] = [current, picked];
+  const cells = textsOf(fields);
+  const sample = Object.fromEntries(fields.map(({ key, text }) => [key, text]));
+  const headers = { "Content-Type": "application/json", Accept: "application/json" };
+  const response = await fetch("predict", { method: "POST", headers, body: JSON.stringify({ sample }) }).catch(() => null);
+  const answer = await response?.json().catch(() => null);
+  if (run !== current) return;
+  if (!answer?.model && !answer?.errors) {
+    part("picked").textContent = announcement.textContent = words("failed");
+    return;
+  }
+  if (row === picked.row) picked.texts = cells;
+  const { label, probabilities, value, notes, errors, detail: message } = answer;
+  const probability = probabilities?.[label];
+  Object.assign(row, { cells, label, probability, value, outside: notes?.length, errors, message, corrected: true });
+  run.changes++;
+  for (const line of part("body").rows) if (line.row === row) showRow(run, line, row);
+  announcement.textContent = words("scored", { line: shown(row.line), answer: answerOf(run.model, row) });
+  showLater();
 }
 
 function showCounts({ model: { labels }, counts, rows, bad }) {
@@ -252,9 +386,8 @@ function showCounts({ model: { labels }, counts, rows, bad }) {
 const markAt = (marks, index) => marks[Math.min(index, marks.length - 1)];
 
 function showValues({ values: { least, greatest, sum }, rows, bad }) {
-  const value = (number) => number.toLocaleString(language, { maximumSignificantDigits: 4 });
   const lines = [["least", least], ["mean", sum / (rows - bad)], ["greatest", greatest]];
-  showLines(lines.map(([name, number]) => [words(name), value(number), ""]));
+  showLines(lines.map(([name, value]) => [words(name), number(value), ""]));
 }
 
 function showLines(lines) {
@@ -281,34 +414,60 @@ function showEnd(run) {
   if (hadFocus) (run.result ? download : input).focus();
 }
 
-// Points land on the map that is there, and are drawn anew when its scales change.
-function drawPoints({ model, points }, map) {
-  const seen = [map && [map.x, map.xLow, map.xHigh, map.y, map.yLow, map.yHigh], points.length, points[0]].join();
+// The rows that are kept are on the map that is there, and are drawn anew when its scales change.
+function drawRows(run, map) {
+  const seen = [map && [map.x, map.xLow, map.xHigh, map.y, map.yLow, map.yHigh], run.changes].join();
   if (seen === landing) return;
   landing = seen;
+  marks = [];
   const context = canvas.getContext("2d");
   context.reset();
-  if (!map || !model) return;
+  if (!map || !run.model) return;
   const [left, top, width, height] = map.plot.split(" ").map(Number);
-  const columnOf = (key) => model.features.findIndex((feature) => feature.key === key);
   const share = (value, low, high) => Math.min(Math.max((value - low) / (high - low), 0), 1);
-  // Rows with the same word are spread over its band, as on the map itself.
-  const spread = (column, index, step) => (model.features[column].choices ? SPREAD * (((index * step) % 1) - 0.5) : 0);
-  const [x, y] = [columnOf(map.x), columnOf(map.y)];
-  const marks = form.dataset.marks.split("|").map((path) => new Path2D(path));
+  const [x, y] = [map.x, map.y].map((key) => fields.findIndex((field) => field.key === key));
+  const style = getComputedStyle(canvas);
   const scale = canvas.width / 400;
-  context.fillStyle = context.strokeStyle = getComputedStyle(canvas).color;
-  context.globalAlpha = 0.6;
-  for (const [index, [outcome, ...values]] of points.entries()) {
-    // No value, or a word that the map does not have.
-    if ([x, y].some((column) => values[column] === null || (model.features[column].choices && values[column] < 0))) continue;
-    const across = left + width * share(values[x] + spread(x, index, ACROSS_STEP), map.xLow, map.xHigh);
-    const down = top + height * (1 - share(values[y] + spread(y, index, UP_STEP), map.yLow, map.yHigh));
-    const mark = markAt(marks, model.labels?.length ? outcome : 0);
+  context.globalAlpha = 0.7;
+  // Those that need attention on top.
+  for (const [index, row] of [...[...run.listed.values()].flat(), ...run.wrong].entries()) {
+    // Rows with the same word are spread over its band, as on the map itself.
+    const placeOf = (column, step) =>
+      fields[column].positionOf(row.cells[column]) + (fields[column].choices ? SPREAD * (((index * step) % 1) - 0.5) : 0);
+    if (!row.cells.length) continue;
+    const [right, up] = [placeOf(x, ACROSS_STEP), placeOf(y, UP_STEP)];
+    if (Number.isNaN(right + up)) continue; // no value, or one that the map does not have
+    const across = left + width * share(right, map.xLow, map.xHigh);
+    const down = top + height * (1 - share(up, map.yLow, map.yHigh));
+    const mark = new Path2D(markOf(run.model, row));
+    marks.push([across, down, row]);
+    context.fillStyle = context.strokeStyle = row.errors ? style.getPropertyValue("--wrong") : style.color;
     context.setTransform(scale, 0, 0, scale, scale * across, scale * down);
     context.fill(mark);
     context.stroke(mark);
   }
+}
+
+function rowAt({ clientX, clientY, pointerType }) {
+  const { left, top, width } = canvas.getBoundingClientRect();
+  const scale = 400 / width;
+  const far = ([x, y]) => Math.hypot(x - (clientX - left) * scale, y - (clientY - top) * scale);
+  const [nearest] = marks.toSorted((a, b) => far(a) - far(b));
+  return nearest && far(nearest) < scale * (REACH_PX[pointerType] ?? REACH_PX.mouse) ? nearest[2] : null;
+}
+
+// A row's mark is pressed, and not the map below it; a finger may drag from there.
+function press(event) {
+  const row = event.target === handle && (event.detail || event.type !== "click") && current && rowAt(event);
+  handle.toggleAttribute("data-row", Boolean(row));
+  if (!row || event.type === "pointermove" || (event.type === "pointerdown" && event.pointerType === "touch")) return;
+  event.stopPropagation();
+  if (event.type !== "click") return;
+  if (!viewOf(current).rows.includes(row)) {
+    part("filter").value = row.errors ? "wrong" : Math.max(0, current.model.labels.indexOf(row.label));
+    showRows(current);
+  }
+  pick(row);
 }
 
 function forget() {
@@ -316,8 +475,11 @@ function forget() {
   current = null;
   former?.end("canceled");
   if (former?.address) URL.revokeObjectURL(former.address);
-  part("list").replaceChildren();
   part("counts").replaceChildren();
+  part("body").replaceChildren();
+  part("filter").value = "";
+  picked = null;
+  marks = [];
   canvas?.getContext("2d").reset();
   landing = "";
 }
@@ -326,6 +488,7 @@ function forget() {
 export function begin(file) {
   if (current?.file === file && !current.isOver) return;
   forget();
+  fields = fieldsOf(measurements);
   current = new Run(file);
   part("result").hidden = part("cancel").hidden = false;
   part("clear").hidden = part("download").hidden = true;
@@ -338,8 +501,15 @@ form.addEventListener("reset", () => {
   input.focus();
 });
 part("cancel").addEventListener("click", () => current.end("canceled"));
+part("filter").addEventListener("change", showLater);
+part("score").addEventListener("click", scoreAgain);
+part("body").addEventListener("click", ({ target }) => {
+  const { row } = target.closest("tr");
+  if (row.cells.length && !String(getSelection())) pick(row);
+});
+prediction.addEventListener("htmx:afterSwap", showLater);
 if (canvas) {
-  prediction.addEventListener("htmx:afterSwap", showLater);
+  for (const type of ["pointerdown", "pointermove", "click"]) handle.parentElement.addEventListener(type, press, { capture: true });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     landing = "";
     showLater();

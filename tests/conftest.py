@@ -174,8 +174,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(log: Path, port: int, environment: Mapping[str, str], *, python: str = sys.executable) -> Server:
-    """Start the Procfile's web command on a port of the loopback interface, by this Python or another one."""
+def start_server(
+    log: Path, port: int, environment: Mapping[str, str], *, python: str = sys.executable, root: str | Path = ROOT
+) -> Server:
+    """Start the Procfile's web command on a port of the loopback interface, by this Python or another one.
+
+    Args:
+        root: where the project lies.
+    """
     command = next(
         line.removeprefix("web:").strip()
         for line in (ROOT / "Procfile").read_text().splitlines()
@@ -187,7 +193,7 @@ def start_server(log: Path, port: int, environment: Mapping[str, str], *, python
         # The shell expands the command's variables as a Procfile runner's does, and then is the server itself.
         process = subprocess.Popen(
             ["sh", "-c", command.replace("python -m", f"{shlex.quote(python)} -m")],
-            cwd=ROOT,
+            cwd=root,
             env=variables,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -197,10 +203,10 @@ def start_server(log: Path, port: int, environment: Mapping[str, str], *, python
 
 @contextlib.contextmanager
 def run_server(
-    log: Path, *, port: int | None = None, python: str = sys.executable, **environment: str
+    log: Path, *, port: int | None = None, python: str = sys.executable, root: str | Path = ROOT, **environment: str
 ) -> Iterator[Server]:
     """Run the Procfile's web command on a free port of the loopback interface until the block ends."""
-    server = start_server(log, port or free_port(), environment, python=python)
+    server = start_server(log, port or free_port(), environment, python=python, root=root)
     process = server.process
     try:
         wait_until_ready(server)

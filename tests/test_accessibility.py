@@ -100,7 +100,7 @@ def test_axe_finds_nothing_in_what_is_opened_and_in_a_predicted_file(open_page: 
     page.locator("#code > summary").click()
     page.locator("#file-input").set_input_files({"name": "rows.csv", "mimeType": "text/csv", "buffer": table.encode()})
     expect(page.locator("#file-download")).to_be_visible()
-    expect(page.locator("#file-list li")).to_have_count(1)
+    expect(page.locator("#file-body td[data-wrong] svg")).to_have_count(1)
 
     assert violations_in_both_schemes(page, "main") == []
 

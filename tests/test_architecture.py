@@ -25,11 +25,13 @@ FLOORS = (
     {"ml.tables"},
     {"ml.model"},
     {"ml.cells", "ml.importing"},
-    {"ml.scored", "ml.estimators"},
+    {"ml.scored", "ml.estimators", "ml.answers"},
     {"ml.training", "ml.score", "ml.batch"},
     {"ml.score_parquet"},
-    {"ml.console", "ml"},
-    {"ml.options", "ml.streams"},
+    {"ml.parquet_process"},
+    {"ml.arguments", "ml.console", "ml"},
+    {"ml.options", "ml.predict", "ml.streams"},
+    {"ml.jobs"},
     {"ml.__main__"},
     {"web", "web.settings", "web.logs", "web.problems"},
     {"web.requests"},
@@ -54,6 +56,7 @@ WEB_PACKAGES = {
     "babel", "limits", "markupsafe",
 }  # fmt: skip
 SERVER_PACKAGES = {"httptools", "websockets"}  # the parsers beneath uvicorn
+COMMAND_LINE = {"ml/__main__.py", "ml/jobs/command.py", "ml/training/progress.py"}
 COMMAND_LINE_PACKAGES = {"tqdm"}  # progress on a terminal
 CLIENT_PACKAGES = {"websockets", "tqdm"}  # a program that streams to the server is none itself
 # What reads files that are no text; imported when there is such a file.
@@ -61,8 +64,11 @@ READERS = {
     "ml/tables/sheet.py": {"openpyxl"},
     "ml/tables/parquet.py": {"pyarrow"},
     "ml/tables/typed.py": {"pyarrow"},
-    "ml/batch.py": {"pyarrow"},
+    "ml/answers.py": {"pyarrow"},
+    "ml/parquet_process.py": {"pyarrow"},
     "ml/score_parquet.py": {"pyarrow"},
+    "ml/jobs/tables.py": {"pyarrow"},
+    "ml/jobs/cluster.py": {"ray"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 UNSAFE_CALLS = {
@@ -127,7 +133,7 @@ def test_ml_imports_numpy_msgspec_and_itself() -> None:
         if name_of(path) in COMPILED:
             allowed |= {"numba"}
         allowed |= READERS.get(name_of(path), set())
-        if path.name == "__main__.py":
+        if name_of(path) in COMMAND_LINE:
             allowed |= COMMAND_LINE_PACKAGES
         return packages_of(path) - allowed
 

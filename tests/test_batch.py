@@ -72,6 +72,16 @@ def test_samples_become_rows_in_their_order(model: Classifier) -> None:
     assert read(model, samples).tolist() == rows
 
 
+def test_a_value_that_is_no_sample_hides_no_errors_of_others(model: Classifier) -> None:
+    problem = problem_of(model, [["x", 1, 1, 1], 5, [1, 1, 1, 1], None])
+
+    assert problem.details.status == 422
+    assert problem.details.detail.startswith("3 of 4 samples have errors; sample 1: a sample is an object")
+    assert [(e.sample, e.feature) for e in problem.details.errors if isinstance(e, SampleError)] == [
+        (0, "sepal_length")
+    ]
+
+
 def test_no_samples_are_no_rows(model: Classifier) -> None:
     assert read(model, []).shape == (0, 4)
 
@@ -116,7 +126,7 @@ def test_a_sample_of_another_kind_is_named_by_its_index(model: Classifier, wrong
     problem = problem_of(model, [[1, 1, 1, 1], wrong])
 
     assert problem.details.status == 422
-    assert problem.details.detail.startswith("sample 1: ")
+    assert "; sample 1: a sample is an object" in problem.details.detail
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 1_023, 1_024, 1_025, 5_000])

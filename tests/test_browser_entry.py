@@ -47,8 +47,10 @@ def shown_address(page: Page) -> dict[str, str]:
 
 
 def spot(page: Page, values: Mapping[str, float]) -> tuple[float, float]:
-    """Return where on the window two values are on the map, from the scales that the map brings."""
-    box = page.locator("#map-handle").bounding_box()
+    """Return where on the window two values are on the map, from the scales that the map brings; all of it is shown."""
+    handle = page.locator("#map-handle")
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
     assert box
     scales = page.locator("#prediction .map").evaluate("map => ({...map.dataset})")
     left, top, width, height = map(float, scales["plot"].split())
@@ -293,6 +295,65 @@ def test_a_pasted_row_goes_by_the_order_of_the_features_and_not_of_the_fields(op
         expect_answer(page, wide.model, sample)
         shown = {key: float(value.replace(",", ".")) for key, value in typed(page).items()}
         assert shown == {key: float(value) for key, value in sample.items()}, text
+
+
+def test_a_field_is_found_by_its_name_and_the_others_are_sent_as_before(open_page: Open, wide: Wide) -> None:
+    sample = dict(zip(wide.keys, wide.row, strict=True))
+    page = open_page(url=wide.url, sample=sample)
+    key = min(wide.keys, key=lambda key: -list(typed(page)).index(key))  # it is folded away
+    title = field(page, key).evaluate("input => input.labels[0].textContent")
+    find = page.get_by_label("Find a field")
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    shown = page.locator("#measurements .field:visible")
+
+    find.press_sequentially(title.upper())
+
+    expect(field(page, key)).to_be_visible()
+    assert shown.count() < 12
+    expect(page.locator("#found")).to_have_text(f"{shown.count()} of {len(wide.keys)} fields")
+    assert requests == [], "a search is no sample"
+    find.press("Enter")
+    expect(shown.locator("input[type=text]").first).to_be_focused()
+    page.keyboard.press("ControlOrMeta+A")
+    page.keyboard.type(sample[key])
+    expect_answer(page, wide.model, sample)
+    assert typed(page) == sample
+
+    find.fill("nothing of this name")
+    expect(shown).to_have_count(0)
+    page.emulate_media(media="print")
+    expect(shown).to_have_count(len(wide.keys))
+    page.emulate_media(media="screen")
+    find.press("Escape")
+    expect(find).to_have_value("")
+    expect(shown).to_have_count(12)
+
+
+def test_the_order_of_the_file_is_a_choice_that_a_reload_keeps(open_page: Open, wide: Wide) -> None:
+    page = open_page(url=wide.url, sample=dict(zip(wide.keys, wide.row, strict=True)))
+    typed_last = next(iter(typed(page)))
+    field(page, typed_last).fill("1")
+
+    page.get_by_role("link", name="as in the file").click()
+
+    page.wait_for_url("**field-order=file*")
+    assert list(typed(page)) == wide.keys
+    expect(field(page, typed_last)).to_have_value("1")
+    field(page, typed_last).fill("2")
+    page.reload()
+    assert list(typed(page)) == wide.keys
+    expect(field(page, typed_last)).to_have_value("2")
+
+
+def test_without_scripts_the_order_is_a_choice_and_there_is_no_search(open_page: Open, wide: Wide) -> None:
+    page = open_page(url=wide.url, sample={}, java_script_enabled=False)
+
+    page.get_by_role("link", name="as in the file").click()
+
+    expect(page.get_by_label("Find a field")).to_be_hidden()
+    names = page.locator("#measurements .entry input").evaluate_all("all => all.map(({ name }) => name)")
+    assert names == wide.keys
 
 
 def test_what_the_panel_of_snippets_shows_can_be_pasted(open_page: Open, wide: Wide) -> None:

@@ -97,6 +97,10 @@ def test_link_and_result_are_copied(open_page: Open) -> None:
     expect(page.locator("[data-share=link]")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == page.url
     expect(page.locator("[data-share=link]")).to_have_text("Copy link")
+    page.get_by_role("link", name="Documentation for programs").click()
+    page.get_by_role("button", name="Copy").first.click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()").startswith("curl -s ")
 
 
 def test_the_model_is_renewed_in_place_even_if_the_first_try_fails(

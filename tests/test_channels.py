@@ -26,6 +26,7 @@ from starlette.testclient import TestClient
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.values import no_value_text
+from ml.predict import prediction_json
 from ml.tables.reading import read_dataset
 from ml.training import fitting, writing
 from ml.training.writing import outputs_of
@@ -84,6 +85,7 @@ def outputs_in(service: Service, answer: Json) -> list[float]:
         assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
         assert [*answer["probabilities"]] == [*service.model.labels]
         return [*answer["probabilities"].values()]
+    assert quantity.interval is not None
     interval = interval_of(answer["value"], quantity.interval)
     assert answer["interval"] == {"low": interval.low, "high": interval.high, "coverage": 0.9}
     assert "label" not in answer
@@ -94,6 +96,13 @@ def post(client: TestClient, **body: object) -> Json:
     response = client.post("/predict", json=body)
     answer: Json = response.json()
     return answer
+
+
+def test_the_command_line_answers_as_post_predict_does(service: Service) -> None:
+    for sample in service.samples[:20]:
+        posted = service.client.post("/predict", json={"sample": sample})
+
+        assert prediction_json(service.model, service.model.validator.row(sample)) == posted.text
 
 
 def test_json_answers_each_sample_with_the_bits_of_scikit_learn(service: Service) -> None:
@@ -138,7 +147,7 @@ def outputs_of_columns(service: Service, batch: Json) -> list[list[float]]:
     quantity = service.model.quantity
     if quantity is None:
         return [list(row) for row in zip(*batch["probabilities"].values(), strict=True)]
-    below, above = quantity.interval.below, quantity.interval.above
+    below, above = quantity.reach
     assert batch["interval"]["low"] == [value - below for value in batch["values"]]
     assert batch["interval"]["high"] == [value + above for value in batch["values"]]
     return [[value] for value in batch["values"]]
@@ -387,10 +396,10 @@ def test_missing_values_and_unknown_words_are_counted(penguins: TestClient) -> N
 
     text = penguins.get("/metrics").text
 
-    assert 'model_input_values_missing_total{feature="sex"} 1.0' in text
-    assert 'model_input_values_outside_total{feature="island"} 1.0' in text
-    assert 'model_input_values_missing_total{feature="island"}' not in text
-    assert "model_input_samples_outside_total 1.0" in text
+    assert 'model_input_values_missing_total{feature="sex",source="programs"} 1.0' in text
+    assert 'model_input_values_outside_total{feature="island",source="programs"} 1.0' in text
+    assert 'model_input_values_missing_total{feature="island"' not in text
+    assert 'model_input_samples_outside_total{source="programs"} 1.0' in text
 
 
 def test_the_values_of_no_row_are_missing_where_scikit_learn_has_a_value(service: Service) -> None:

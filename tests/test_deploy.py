@@ -19,7 +19,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,25 +150,38 @@ def proxied(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @contextlib.contextmanager
 def behind_nginx(folder: Path, model_path: Path, **settings: str) -> Iterator[Proxied]:
     """Run the service behind the README's nginx configuration, ports and file names replaced by the test's own."""
-    assert NGINX, "CI=true, but nginx is not installed"
-    certificate(folder)
-    trusted = ssl.create_default_context(cafile=folder / "certificate.pem")
-    proxy = Proxied(free_port(), trusted)
+    proxy = proxy_in(folder)
     log = folder / "service.txt"
-    with run_server(log, port=None, MODEL_FILE=str(model_path), **recipe_settings() | settings) as service:
-        (folder / "nginx.conf").write_text(nginx_configuration(folder, port=proxy.port, upstream_port=service.port))
-        with (folder / "log.txt").open("wb") as output:
-            nginx = subprocess.Popen(
-                [NGINX, "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr"], stdout=output, stderr=output
-            )
-            try:
-                wait_for(f"{proxy.url}health/ready", nginx, folder / "log.txt", trusted)
-                yield proxy
-            finally:
-                nginx.terminate()
-                nginx.wait(TIMEOUT_S)
+    with (
+        run_server(log, port=None, MODEL_FILE=str(model_path), **recipe_settings() | settings) as service,
+        run_nginx(folder, proxy, [service.port]),
+    ):
+        yield proxy
     assert "Traceback" not in log.read_text()
     assert not re.findall(r"\[(?:error|crit|alert|emerg)\].*", (folder / "log.txt").read_text())
+
+
+def proxy_in(folder: Path) -> Proxied:
+    """Return a proxy that may be run, its certificate in the folder."""
+    certificate(folder)
+    return Proxied(free_port(), ssl.create_default_context(cafile=folder / "certificate.pem"))
+
+
+@contextlib.contextmanager
+def run_nginx(folder: Path, proxy: Proxied, upstream_ports: Sequence[int]) -> Iterator[None]:
+    """Run nginx before services on these ports, its log in the folder."""
+    assert NGINX, "CI=true, but nginx is not installed"
+    (folder / "nginx.conf").write_text(nginx_configuration(folder, port=proxy.port, upstream_ports=upstream_ports))
+    with (folder / "log.txt").open("wb") as output:
+        nginx = subprocess.Popen(
+            [NGINX, "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr"], stdout=output, stderr=output
+        )
+        try:
+            wait_for(f"{proxy.url}health/ready", nginx, folder / "log.txt", proxy.trusted)
+            yield
+        finally:
+            nginx.terminate()
+            nginx.wait(TIMEOUT_S)
 
 
 def recipe_settings() -> dict[str, str]:
@@ -180,11 +193,11 @@ def recipe_settings() -> dict[str, str]:
     }
 
 
-def nginx_configuration(folder: Path, *, port: int, upstream_port: int) -> str:
+def nginx_configuration(folder: Path, *, port: int, upstream_ports: Sequence[int]) -> str:
     (block,) = blocks("nginx")
     own = {
         "listen 443 ": f"listen 127.0.0.1:{port} ",
-        "127.0.0.1:8000": f"127.0.0.1:{upstream_port}",
+        "    server 127.0.0.1:8000;": "\n".join(f"    server 127.0.0.1:{number};" for number in upstream_ports),
         "/etc/ssl/predictions/certificate.pem": str(folder / "certificate.pem"),
         "/etc/ssl/predictions/key.pem": str(folder / "key.pem"),
         "server_name predictions.example": "server_name 127.0.0.1",

@@ -252,17 +252,22 @@ def test_the_curl_commands_score_a_file(server: Server, measurements: Path) -> N
 
 @pytest.mark.slow
 def test_the_commands_train_predict_inspect_and_score(measurements: Path) -> None:
-    training, using = (block.splitlines() for block in blocks("sh") if block.startswith("python -m ml"))
+    training, using, many = (block.splitlines() for block in blocks("sh") if block.startswith("python -m ml"))
+    for name in ("rows/1.csv", "archive/2026-01.csv"):
+        (measurements / name).parent.mkdir()
+        shutil.copy(measurements / "rows.csv", measurements / name)
 
     trained = run(training[0], measurements)
     run("python -m ml train", measurements)
-    printed = [run(command, measurements) for command in using]
+    printed = [run(command, measurements) for command in [*using, *many]]
 
     assert "species.npz: version" in trained
     assert training[1] == "MODEL_FILE=species.npz make serve"
     assert printed[0].startswith("versicolor (class 1)")
-    assert printed[1].startswith("iris, version")
-    assert len((measurements / "predictions.csv").read_text().splitlines()) == 151
+    assert json.loads(printed[1])["label"] == "versicolor"
+    assert printed[2].startswith("iris, version")
+    for name in ("predictions.csv", "scored/1.csv", "scored/2026-01.csv"):
+        assert len((measurements / name).read_text().splitlines()) == 151
 
 
 def test_the_export_writes_a_model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

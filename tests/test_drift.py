@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import doctest
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,11 +22,13 @@ from web.app import create_app
 from web.metrics import drift
 from web.metrics.counters import Metrics
 from web.metrics.counts import MOST_CHOICES, Counts, snapshot
-from web.metrics.drift import LEAST_SAMPLES, LEAST_SHARE, DriftReport, FeatureDrift
+from web.metrics.drift import LEAST_SAMPLES, LEAST_SHARE, FeatureDrift, InputDrift
 from web.page.drift_page import view
+from web.page.languages import language
 from web.settings import Settings
 
 DAY_S = 86_400.0
+ENGLISH = language("en")
 
 
 def feature_of(values: np.ndarray, key: str = "x") -> TrainedFeature:
@@ -36,11 +38,11 @@ def feature_of(values: np.ndarray, key: str = "x") -> TrainedFeature:
     )
 
 
-def report_of(model: Classifier, rows: np.ndarray, *, times: int = 1) -> DriftReport:
+def report_of(model: Classifier, rows: np.ndarray, *, times: int = 1) -> InputDrift:
     counts = Counts(model.version, model.features, half_life_s=DAY_S)
     for _ in range(times):
         counts.add(rows.astype(np.float32))
-    return drift.report(model.card, counts)
+    return drift.drift_of(model.card, counts)
 
 
 def test_the_training_rows_themselves_have_no_drift_though_many_values_are_equal(
@@ -105,7 +107,9 @@ def test_without_any_sample_there_is_a_report_all_the_same(model: Classifier) ->
 
     assert (report.verdict, report.samples, report.by_chance) == ("too few samples", 0, None)
     assert [feature.outside for feature in report.features] == [None] * 4
-    assert view(report).headline == "Too few samples."
+    whole = drift.report(model.card, model.version, [report], half_life_s=DAY_S)
+    [shown] = view(whole, model.features, ENGLISH).sources
+    assert (shown.headline, shown.rows) == ("No samples yet.", [])
 
 
 @given(
@@ -140,7 +144,7 @@ def category(counts: tuple[int, ...], *, missing: int = 0) -> TrainedFeature:
 def drift_of(model: Classifier, feature: TrainedFeature, values: Sequence[float]) -> FeatureDrift:
     counts = Counts("v", [feature], half_life_s=DAY_S)
     counts.add(np.array(values, dtype=np.float32)[:, None])
-    return drift.report(msgspec.structs.replace(model.card, features=(feature,)), counts).features[0]
+    return drift.drift_of(msgspec.structs.replace(model.card, features=(feature,)), counts).features[0]
 
 
 def test_words_are_compared_choice_by_choice(model: Classifier) -> None:
@@ -206,14 +210,15 @@ def test_a_sample_as_old_as_the_half_life_counts_half(model: Classifier) -> None
     assert counts.counts.sum(axis=1) == pytest.approx([4, 4, 4, 4])
 
 
-def test_counts_of_other_processes_are_added_if_they_are_of_the_same_model(model: Classifier) -> None:
+def test_counts_of_other_processes_are_added_if_they_are_of_the_same_model_and_source(model: Classifier) -> None:
     own, other, foreign = (
         Counts(version, model.features, half_life_s=DAY_S) for version in ("this", "this", "another")
     )
-    for counts, rows in ((own, 1), (other, 2), (foreign, 4)):
+    typed = Counts("this", model.features, half_life_s=DAY_S, source="page")
+    for counts, rows in ((own, 1), (other, 2), (foreign, 4), (typed, 8)):
         counts.add(np.ones((rows, 4), dtype=np.float32))
 
-    for counts in (other, foreign):
+    for counts in (other, foreign, typed):
         own.merge(snapshot(counts))
 
     assert own.counts.sum(axis=1) == pytest.approx([3, 3, 3, 3], abs=1e-3)
@@ -246,18 +251,31 @@ def test_a_replaced_model_starts_counting_anew(watched: Metrics, model: Classifi
 
     watched.model_loaded(model)
 
-    assert before.samples == pytest.approx(900, abs=1)
-    assert watched.drift().samples == 0
+    assert [inputs.samples for inputs in before.sources] == [0, pytest.approx(900, abs=1)]
+    assert [inputs.samples for inputs in watched.drift().sources] == [0, 0]
 
 
-def test_what_is_still_being_typed_is_answered_and_not_compared(model: Classifier, model_path: Path) -> None:
+def test_page_and_programs_are_compared_apart_and_what_is_still_being_typed_is_not(
+    model: Classifier, model_path: Path
+) -> None:
     sample = {feature.key: feature.example for feature in model.features}
     with TestClient(create_app(Settings(model_file=model_path))) as client:
         for headers in ({"X-Input": "unsettled"}, {}):
             client.get("/predict", params=sample, headers={"HX-Request": "true", **headers}).raise_for_status()
+        client.get("/", params=sample).raise_for_status()
+        client.post("/predict", json={"samples": [sample, sample]}).raise_for_status()
+        client.post("/score", content=table_of(sample), headers={"Content-Type": "text/csv"}).raise_for_status()
         report = client.get("/health/drift", headers={"Accept": "application/json"}).json()
+        metrics = client.get("/metrics").text
 
-    assert report["samples"] == pytest.approx(1, abs=0.01)
+    samples = {one["source"]: one["samples"] for one in report["sources"]}
+    assert samples == {"page": pytest.approx(1, abs=0.01), "programs": pytest.approx(3, abs=0.01)}
+    assert 'model_input_samples_total{source="page"} 1.0' in metrics
+    assert 'model_input_samples_total{source="programs"} 3.0' in metrics
+
+
+def table_of(sample: Mapping[str, object]) -> str:
+    return f"{','.join(sample)}\n{','.join(map(str, sample.values()))}\n"
 
 
 def test_the_operator_sees_the_same_as_page_fragment_and_json(model_path: Path, watched: Metrics) -> None:
@@ -270,11 +288,35 @@ def test_the_operator_sees_the_same_as_page_fragment_and_json(model_path: Path, 
 
     assert report["verdict"] == "shifted"
     shown = parse_html(page.text).one(id="drift").one("div", data_verdict="shifted")
-    assert parse_html(fragment.text).one("div", data_verdict="shifted").text == shown.text
+    again = parse_html(fragment.text).one("div", data_verdict="shifted")
+    assert again.one("section", data_source="programs").text == shown.one("section", data_source="programs").text
     assert "<html" not in fragment.text
+    assert report["processes"] == 1
+    assert "No samples yet." in shown.one("section", data_source="page").text
+    assert "The inputs have shifted: petal width." in shown.one("section", data_source="programs").text
+    found = {feature["feature"]: feature for feature in report["sources"][1]["features"]}
     rows = {row.attributes["data-feature"]: row for row in shown.all("tr") if "data-feature" in row.attributes}
-    for feature in report["features"]:
-        row = rows[feature["feature"]]
-        assert row.attributes["data-verdict"] == feature["verdict"]
-        assert row.all("td")[1].text == f"{feature['psi']:.3f}"
-    assert rows["petal_width"].all("td")[3].text == "100.0 %"
+    for key, row in rows.items():
+        assert row.attributes["data-verdict"] == found[key]["verdict"]
+        assert row.all("td")[0].text in ("▲ shifted", "● stable"), "a mark and a word, not a color alone"
+        assert float(row.all("td")[1].text) == pytest.approx(found[key]["psi"], abs=1e-3)
+    assert [*rows] == sorted(rows, key=lambda key: -found[key]["psi"]), "the farthest first"
+    assert rows["petal_width"].all("td")[2].text == "100%"
+
+
+def test_below_the_least_number_of_samples_the_page_has_no_empty_columns(client: TestClient) -> None:
+    client.post("/predict", json={"sample": [5.1, 3.5, 1.4, 0.2]}).raise_for_status()
+
+    page = parse_html(client.get("/health/drift?lang=es").text)
+
+    programs = page.one("section", data_source="programs")
+    assert [header.text for header in programs.one("thead").all("th")] == ["característica", "fuera", "distribución"]
+    assert page.one("html").attributes["lang"] == "es"
+    assert {link.attributes["href"] for link in page.all("a")} >= {"?lang=en", "../?lang=es"}
+
+
+def test_the_page_leads_to_the_report_in_its_language(client: TestClient) -> None:
+    [link] = [one for one in parse_html(client.get("/?lang=es").text).all("a") if "drift" in one.attributes["href"]]
+
+    assert link.text == "Deriva"
+    assert link.attributes["href"] == "health/drift?lang=es"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import (
     AdaBoostClassifier,
     AdaBoostRegressor,
@@ -18,7 +19,13 @@ from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    VotingClassifier,
+    VotingRegressor,
 )
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from ml.errors import ForestError
@@ -27,6 +34,7 @@ from ml.model.cuts import Cuts
 from ml.model.evaluators import Evaluator, compile_forest
 from ml.model.forest import Forest
 from ml.model.labelling import Labelling
+from ml.model.total import Curve, Member, Total
 from ml.tables.dataset import Feature
 from ml.training.measuring import answers_of
 from ml.training.writing import outputs_of
@@ -99,6 +107,34 @@ FAMILIES = {
     ),
     "Bagging of some features and rows": Family(
         BaggingClassifier(n_estimators=20, max_features=0.5, max_samples=40, random_state=0), 10
+    ),
+    "AdaBoost, a quantity": Family(AdaBoostRegressor(n_estimators=20, random_state=0), 0),
+    "a vote of forest and boosting, 3 classes": Family(
+        VotingClassifier(
+            [
+                ("forest", RandomForestClassifier(9, max_depth=6, random_state=0)),
+                ("boosting", GradientBoostingClassifier(n_estimators=9, random_state=0)),
+                ("histogram", HistGradientBoostingClassifier(max_iter=9)), ("none", "drop"),
+            ],
+            voting="soft", weights=[2, 1, 0.5, 9],
+        ), 3
+    ),
+    "a vote of regressors": Family(
+        VotingRegressor(
+            [
+                ("forest", RandomForestRegressor(9, max_depth=6, random_state=0)),
+                ("boosting", GradientBoostingRegressor(n_estimators=9, random_state=0)),
+            ]
+        ), 0
+    ),
+    "a calibrated forest, 2 classes": Family(
+        CalibratedClassifierCV(RandomForestClassifier(9, max_depth=6, random_state=0), method="isotonic", cv=3), 2
+    ),
+    "a calibrated forest, 10 classes": Family(
+        CalibratedClassifierCV(RandomForestClassifier(9, max_depth=6, random_state=0), method="isotonic", cv=2), 10
+    ),
+    "calibrated boosting, 3 classes": Family(
+        CalibratedClassifierCV(GradientBoostingClassifier(n_estimators=9, random_state=0), cv=2), 3
     ),
     "Bagging, a quantity": Family(BaggingRegressor(n_estimators=20, max_features=0.5, random_state=0), 0),
 }  # fmt: skip
@@ -193,7 +229,7 @@ def test_single_rows_have_the_librarys_answers_and_those_of_the_batch(name: str)
             assert not case.family.n_classes or answer.label == str(case.estimator.predict(row)[0]), kind
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if "boosting" in name or "histogram" in name])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name.startswith(("gradient boosting", "histogram"))])
 def test_the_sums_are_the_librarys_scores(name: str) -> None:
     case = case_of(name)
     sums = evaluators_of(case)["compiled"].sums(case.rows.astype(case.forest.dtype))
@@ -243,8 +279,37 @@ def test_a_table_of_cells_gives_the_bits_that_the_trees_give(estimator: Any, has
 def test_what_is_no_sum_of_leaves_is_refused_with_its_reason() -> None:
     rows = np.arange(40.0).reshape(-1, 1)
 
-    with pytest.raises(ForestError, match="median of its trees"):
-        forest_from(AdaBoostRegressor(n_estimators=3).fit(rows, rows[:, 0]))
     words = HistGradientBoostingClassifier(max_iter=2, categorical_features=[0])
     with pytest.raises(ForestError, match="not the positions of at most 254 choices"):
         forest_from(words.fit(rows + 0.5, rows[:, 0] > 20))
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        Total(link="vote"), Total(link="median"), Total(members=(Member(n_sums=2),)), Total(weights=(1.0, 1.0)),
+        Total(link="vote", members=(Member(n_sums=1),)), Total(link="vote", members=(Member(n_sums=3),) * 2),
+        Total(link="vote", members=(Member(n_sums=1), Member(n_sums=1, link="expit"))),
+        Total(link="vote", members=(Member(n_sums=1, divisor=0.0), Member(n_sums=1))),
+        Total(link="vote", members=(Member(n_sums=1, weight=0.0),) * 2),
+        Total(link="vote", members=(Member(n_sums=1, link="exp"), Member(n_sums=1))),
+        Total(link="vote", members=(Member(n_sums=1, link="vote"), Member(n_sums=1))),
+        Total(link="vote", members=(Member(n_sums=1, curves=(Curve(scores=(1.0,)),)),) * 2),
+        Total(link="median", weights=(1.0,)), Total(link="median", weights=(1.0, -1.0)),
+        Total(link="median", weights=(0.0, 0.0)),
+    ],
+)  # fmt: skip
+def test_a_vote_and_a_median_that_cannot_be_are_refused(total: Total) -> None:
+    forest = case_of("a vote of regressors").forest
+
+    with pytest.raises(ForestError, match=r"sums do not fit the link|one finite number"):
+        replace(forest, total=total).check(is_quantity=True)
+
+
+def test_members_that_are_no_models_of_trees_are_named_with_what_would_work() -> None:
+    rows = np.arange(40.0).reshape(-1, 1)
+    members = [("trees", DecisionTreeClassifier()), ("pipe", make_pipeline(StandardScaler(), DecisionTreeClassifier()))]
+    vote = VotingClassifier(members, voting="soft").fit(rows, rows[:, 0] > 20)
+
+    with pytest.raises(ForestError, match=r"holds 'pipe', a Pipeline.*put its steps before the VotingClassifier"):
+        forest_from(vote)

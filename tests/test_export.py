@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
@@ -24,9 +25,10 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 import ml
 from ml.errors import DatasetError, ForestError, MLError
 from ml.model import classifier, modelfile
-from ml.model.card import Report
+from ml.model.card import Recipe, Report
 from ml.model.classifier import Classifier
 from ml.tables.headers import Limits
+from ml.training import fitting, iris, writing
 from ml.training.writing import GOLDEN_TEST_ROWS, GOLDEN_THRESHOLD_ROWS
 
 WINE = load_wine()
@@ -109,6 +111,7 @@ def test_training_ranges_are_those_of_the_training_rows_if_they_are_given(tmp_pa
 
     assert [(f.low, f.high) for f in with_rows.features] == list(zip(X_train.min(0), X_train.max(0), strict=True))
     assert [(f.low, f.high) for f in without.features] == list(zip(X_test.min(0), X_test.max(0), strict=True))
+    assert without.card.report is not None
     assert without.card.report.train_rows is None
     assert with_rows.reference_rows.shape == X_train.shape
 
@@ -172,8 +175,20 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "classes as a column": ({"y_test": y_test[:, None]}, r"y_test has the shape \(125, 1\), a table of one column"),
     "a class that it does not know": ({"y_test": y_test + 1}, r"y_test has 3 in row \d+, which is not one of the"),
     "classes as text": ({"y_test": y_test.astype(str)}, r"y_test has '\d' in row 0.*it is a word, and the model was"),
-    "infinity": ({"X_test": altered(np.inf)}, "X_test has a value that is not a finite 32-bit float"),
-    "more than a float32": ({"X_test": altered(1e39)}, "X_test has a value that is not a finite 32-bit float"),
+    "infinity": ({"X_test": altered(np.inf)}, "X_test has inf in column 'ash', row 3, which is not a finite 32-bit"),
+    "more than a float32": ({"X_test": altered(1e39)}, "X_test has 1e.39 in column 'ash', row 3, which is not"),
+    "nothing as rows": ({"X_test": None}, "X_test is None, and no table"),
+    "columns by name in a dict": ({"X_test": {"a": [1]}}, r"X_test is a dict.*pandas.DataFrame\(X_test\) would work"),
+    "rows as objects": ({"X_test": [{"a": 1}]}, r"X_test is a list of objects.*pandas.DataFrame\(X_test\) would work"),
+    "numbers as text": (
+        {"X_test": X_test.astype(str)}, r"column 'alcohol \(g\)' of X_test holds '.*\.astype\(float\) would"
+    ),
+    "no classes": ({"y_test": None}, "y_test is None: one answer for each row of X_test is needed"),
+    "a row without a class": ({"y_test": [None, *y_test[1:]]}, "None in row 0.*: leave out rows without an answer"),
+    "a column for each class": ({"y_test": np.eye(3)[y_test]}, r"y_test has the shape \(125, 3\), a column for each"),
+    "a threshold as text": ({"threshold": "0.3"}, "the threshold is '0.3', which is no number"),
+    "limits that are no pair": ({"limits": {"alcohol": 5}}, r"the limits for 'alcohol' are 5: a pair is needed"),
+    "limits upside down": ({"limits": {"alcohol": (9, 1)}}, r"for 'alcohol' are \(9, 1\): the first one is not below"),
     "training rows of another shape": ({"X_train": X_train[:, :2], "y_train": y_train}, "X_train has the shape"),
     "training classes missing": ({"X_train": X_train, "y_train": y_train[1:]}, "y_train has the shape"),
     "limits below the rows": ({"limits": {"alcohol": Limits(0, 1)}}, "'?alcohol'?"),
@@ -201,11 +216,28 @@ def test_a_directory_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
         export(forest(), tmp_path / "missing")
 
 
-def test_limits_and_name_go_into_the_file(tmp_path: Path) -> None:
-    model = export(forest(), tmp_path, limits={"alcohol": Limits(0, 20)}, name="Weine")
+@pytest.mark.parametrize("limits", [{"alcohol": Limits(0, 20)}, {"alcohol": (0, 20)}, {"alcohol (g)": (0.0, 20)}])
+def test_limits_and_name_go_into_the_file(tmp_path: Path, limits: Any) -> None:
+    model = export(forest(), tmp_path, limits=limits, name="Weine")
 
     assert model.name == "Weine"
     assert (model.features[0].minimum, model.features[0].maximum) == (0, 20)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (RandomForestClassifier, "the model is the class RandomForestClassifier: give one that was fitted"),
+        ("forest.pkl", "the model is a str, which cannot predict: load or fit the model first"),
+        (
+            make_pipeline(StandardScaler(), RandomForestClassifier()),
+            r"'standardscaler' .*it is not fitted: fit",
+        ),
+    ],
+)
+def test_what_is_no_fitted_model_is_named(tmp_path: Path, model: Any, sentence: str) -> None:
+    with pytest.raises(ForestError, match=sentence):
+        export(model, tmp_path)
 
 
 def test_a_forest_that_was_fitted_in_parallel_is_exported(tmp_path: Path) -> None:
@@ -215,6 +247,17 @@ def test_a_forest_that_was_fitted_in_parallel_is_exported(tmp_path: Path) -> Non
         assert fitted.n_jobs == 4
         in_order = fitted.set_params(n_jobs=1).predict_proba(X_test)
         assert np.array_equal(model.predict_batch(X_test).outputs, in_order)
+
+
+def test_the_progress_of_a_long_export_is_told_up_to_its_last_step(tmp_path: Path) -> None:
+    told = list[tuple[str, int, int]]()
+    trained = fitting.fit(iris.load(), Recipe(n_estimators=2))
+
+    model = writing.model_of(trained, progress=lambda *step: told.append(step))
+    writing.write(model, tmp_path / "m.npz", trained=trained, progress=lambda *step: told.append(step))
+
+    last = {what: (done, steps) for what, done, steps in told}
+    assert last == {"importance": (4, 4), "proof": (30, 30)}
 
 
 NOT_YET: dict[str, dict[str, Any]] = {

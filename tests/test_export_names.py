@@ -12,7 +12,7 @@ import pytest
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, VotingRegressor
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, StackingRegressor
 from sklearn.impute import KNNImputer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import train_test_split
@@ -85,9 +85,10 @@ def test_other_names_stand_for_the_columns_in_their_place(tmp_path: Path) -> Non
          r"feature_names\[2\] is 'alcohol \(g\)', but the model was fitted with 'ash \(g\)' there, and has 'alcohol"),
         (X_test.rename(columns={COLUMNS[4]: "Mg"}), None, r"X_test has no column 'magnesium \(g\)', with which the"),
         (X_test.set_axis(range(13), axis=1), None, r"X_test has no column 'alcohol \(g\)'"),
+        (pd.concat([X_test, X_test[COLUMNS[:1]]], axis=1), None, r"X_test has 2 columns 'alcohol \(g\)': leave one"),
         (X_test.to_numpy()[:, :12], COLUMNS, r"X_test has the shape \(45, 12\), not \(n, 13\) with rows"),
     ],
-    ids=["swapped names", "a renamed column", "numbered columns", "too few columns"],
+    ids=["swapped names", "a renamed column", "numbered columns", "a column twice", "too few columns"],
 )  # fmt: skip
 def test_names_that_contradict_each_other_are_refused(tmp_path: Path, X: Any, names: Any, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
@@ -157,8 +158,8 @@ def test_words_without_a_step_are_named(tmp_path: Path) -> None:
     [
         (TransformedTargetRegressor(make_pipeline(OneHotEncoder(), Ridge())), r"TransformedTargetRegressor cannot be "
          r"exported: it changes what its regressor predicts; that one, its regressor_, would work"),
-        (VotingRegressor([("one", make_pipeline(OneHotEncoder(), Ridge()))]), r"VotingRegressor cannot be exported: "
-         r"random forests, .*, LogisticRegression, .* would work"),
+        (StackingRegressor([("one", make_pipeline(OneHotEncoder(), Ridge()))]), r"StackingRegressor cannot be "
+         r"exported: random forests, .*, LogisticRegression, .* would work"),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
@@ -204,7 +205,29 @@ def test_a_forest_that_was_fitted_with_gaps_takes_them_even_if_the_test_rows_hav
     assert [feature.has_gaps for feature in features] == [True, *[False] * 12]
 
 
+def test_an_array_for_steps_that_look_columns_up_by_name_is_refused_with_their_reason(tmp_path: Path) -> None:
+    pipeline, true = fitted("ordinal")
+
+    with pytest.raises(DatasetError, match=r"the steps do not take X_test: .*only supported for dataframes"):
+        ml.export(pipeline, TABLE[TEST].to_numpy(), true[TEST], path=tmp_path / "p.npz")
+
+
 # Models given other rows than they were fitted on
+
+
+def test_answers_in_another_order_than_their_rows_are_refused_unless_one_insists(tmp_path: Path) -> None:
+    answers = pd.Series(y_test, index=X_test.index).sample(frac=1, random_state=0)
+
+    with pytest.raises(DatasetError, match=r"y_test has the index of X_test in another order: y_test.loc\[X_test"):
+        export(FOREST, tmp_path, y_test=answers)
+    export(FOREST, tmp_path, y_test=answers, insist=True)
+
+
+def test_the_last_step_given_the_table_of_the_first_is_refused(tmp_path: Path) -> None:
+    pipeline, true = fitted("ordinal")
+
+    with pytest.raises(DatasetError, match=r"X_test has \d+ columns, and the model was fitted on \d+ without names"):
+        ml.export(pipeline[-1], TABLE[TEST], true[TEST], path=tmp_path / "p.npz")
 
 
 def test_the_last_step_of_a_pipeline_alone_is_refused_unless_one_insists(tmp_path: Path) -> None:
@@ -212,7 +235,9 @@ def test_the_last_step_of_a_pipeline_alone_is_refused_unless_one_insists(tmp_pat
 
     with pytest.raises(DatasetError, match=r"lie beyond all that the model compares.*give the whole pipeline"):
         export(pipeline[-1], tmp_path, X_test)
-    assert export(pipeline[-1], tmp_path, X_test, insist=True).card.report.test_rows == len(X_test)
+    report = export(pipeline[-1], tmp_path, X_test, insist=True).card.report
+    assert report is not None
+    assert report.test_rows == len(X_test)
 
 
 def test_a_model_that_is_worse_than_the_baseline_is_refused_unless_one_insists(tmp_path: Path) -> None:
@@ -235,4 +260,6 @@ def test_a_model_of_a_quantity_that_is_worse_than_the_mean_is_refused_unless_one
 def test_whole_pipelines_on_their_own_rows_pass(tmp_path: Path) -> None:
     pipeline, true = fitted("ordinal")
 
-    assert ml.export(pipeline, TABLE[TEST], true[TEST], path=tmp_path / "p.npz").card.report.test_rows == 250
+    report = ml.export(pipeline, TABLE[TEST], true[TEST], path=tmp_path / "p.npz").card.report
+    assert report is not None
+    assert report.test_rows == 250

@@ -251,7 +251,7 @@ def test_json_is_shown_with_the_words_and_gaps_that_it_means(page: TestClient) -
 def test_an_example_is_a_row_of_its_class_that_the_model_takes(name: str, tmp_path: Path) -> None:
     model = small_tables.written(name, tmp_path)
     with TestClient(create_app(Settings(model_file=tmp_path / f"{name}.npz"))) as client:
-        links = examples_of(model, lang="", to=ENGLISH)
+        links = examples_of(model, kept={}, to=ENGLISH)
 
         answers = [parse_html(client.get(f"/{link.query}").text).one("div", data_state="answer") for link in links]
 
@@ -259,7 +259,7 @@ def test_an_example_is_a_row_of_its_class_that_the_model_takes(name: str, tmp_pa
 
 
 def test_the_examples_of_a_quantity_are_low_middle_and_high(cars: Classifier) -> None:
-    links = examples_of(cars, lang="", to=ENGLISH)
+    links = examples_of(cars, kept={}, to=ENGLISH)
 
     values = []
     for link in links:
@@ -269,13 +269,68 @@ def test_the_examples_of_a_quantity_are_low_middle_and_high(cars: Classifier) ->
     assert values == sorted(values)
 
 
-def test_of_many_classes_the_most_frequent_have_an_example_and_all_have_a_reset(tmp_path: Path) -> None:
-    path = small_tables.file_of("spectra", tmp_path)
+@pytest.fixture(scope="module")
+def spectra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    path = small_tables.file_of("spectra", tmp_path_factory.mktemp("spectra"))
     with TestClient(create_app(Settings(model_file=path))) as client:
-        links = form_of(client).one("p", **{"class": "examples"}).all("a")
+        yield client
+
+
+def test_of_many_classes_the_most_frequent_have_an_example_and_all_have_a_reset(spectra: TestClient) -> None:
+    links = form_of(spectra).one("p", **{"class": "examples"}).all("a")
 
     assert [link.text for link in links][-1] == "Reset"
     assert len(links) == 9
+
+
+def keys_of(form: Element) -> list[str]:
+    return [field.attributes["data-key"] for field in form.all("div") if "data-key" in field.attributes]
+
+
+def test_many_fields_stand_in_the_order_of_the_file_if_the_address_says_so(spectra: TestClient) -> None:
+    features = spectra.get("/openapi.json").json()["components"]["schemas"]["NamedSample"]["properties"]
+
+    usual, by_file = form_of(spectra), form_of(spectra, "?field-order=file")
+
+    assert keys_of(by_file) == [*features] != keys_of(usual)
+    assert sorted(keys_of(usual)) == sorted(features)
+    assert not by_file.all("details")
+    assert keys_of(form_of(spectra, "?field-order=other")) == keys_of(usual)
+
+
+def test_links_and_form_keep_the_order_and_links_lead_to_the_other_one(spectra: TestClient) -> None:
+    for address in ("", "?field-order=file&lang=es&band_1_mean=0.01&pinned-sample=band_2_mean%3D1"):
+        form = form_of(spectra, address)
+        orders = {link.attributes["data-value"]: link for link in form.all("a", data_option="field-order")}
+        examples = [link.attributes["href"] for link in form.all("a", data_example="")]
+        hidden = {one.attributes["name"]: one.attributes["value"] for one in form.all("input", type="hidden")}
+        is_file = "field-order=file" in address
+
+        assert [order for order, link in orders.items() if "aria-current" in link.attributes] == [
+            "file" if is_file else "importance"
+        ]
+        assert hidden.get("field-order") == ("file" if is_file else None)
+        assert all(("field-order=file" in link) == is_file for link in examples)
+        for order, link in orders.items():
+            linked = form_of(spectra, link.attributes["href"])
+            assert bool(linked.all("details")) == (order == "importance")
+            assert value_of(linked, "band_1_mean") == value_of(form, "band_1_mean")
+            assert ("pinned-sample=band_2" in link.attributes["href"]) == is_file
+
+
+def value_of(form: Element, key: str) -> str:
+    return form.one("input", name=key).attributes["value"]
+
+
+def test_the_order_is_no_measurement_and_few_fields_have_none(spectra: TestClient, page: TestClient) -> None:
+    posted = spectra.post("/result", data={"field-order": "file"})
+
+    assert not parse_html(posted.text).one(id="measurements").all("details")
+    assert spectra.get("/predict?field-order=file", headers=HTMX).text.count("data-feature") == 0
+    for form in (form_of(page), form_of(page, "?field-order=file")):
+        assert not form.all(id="find")
+        assert not form.all("a", data_option="field-order")
+        assert not form.all("input", name="field-order")
 
 
 def test_a_word_is_looked_for_as_people_write_it() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
     AdaBoostClassifier,
@@ -270,9 +271,14 @@ NOT_MEANS = {
     "boosted trees that start with another model": GradientBoostingClassifier(
         n_estimators=2, init=LogisticRegression(max_iter=1_000)
     ),
-    "a vote by weight": VotingClassifier(
-        [("a", DecisionTreeClassifier(max_depth=1)), ("b", DecisionTreeClassifier())], voting="soft", weights=[1, 2]
+    "a vote by heads": VotingClassifier([("a", DecisionTreeClassifier(max_depth=1)), ("b", DecisionTreeClassifier())]),
+    "a vote of other models": VotingClassifier(
+        [("a", DecisionTreeClassifier()), ("b", LogisticRegression(max_iter=1_000))], voting="soft"
     ),
+    "a vote of votes": VotingClassifier(
+        [("a", VotingClassifier([("b", DecisionTreeClassifier())], voting="soft"))], voting="soft"
+    ),
+    "calibrated boosted stumps": CalibratedClassifierCV(AdaBoostClassifier(n_estimators=2), cv=2),
 }
 
 

@@ -296,7 +296,7 @@ def test_who_waits_for_the_lock_says_so(
         waiting.result(20)
 
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: another process replaces a model in this folder; waiting for it"
+        f"{path}: another process writes to this folder; waiting for it"
     ]
 
 

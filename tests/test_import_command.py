@@ -14,7 +14,7 @@ import pytest
 import ml
 from ml.__main__ import main
 from ml.model import classifier
-from ml.model.card import QuantityReport, Report
+from ml.model.card import Decision, QuantityReport, Report
 from tests import library_files as files
 from tests.library_files import COLOUR, WORDS, Oblivious, Split, Tree
 
@@ -79,6 +79,19 @@ def test_labels_are_named_in_the_order_of_the_model(tmp_path: Path, capsys: pyte
     assert "error: the model has an accuracy of 0.000" in error
     assert "--labels" in error
     assert classifier.load(tmp_path / "model.npz").predict([0.4, 0.0]).label == "wild"
+
+
+def test_a_threshold_decides_on_the_label_and_the_report_counts_so(tmp_path: Path) -> None:
+    file = written(tmp_path / "plants.json", binary())
+
+    # The probability of the second class is 0.12 or 0.88.
+    assert run(tmp_path, file, "--data", table(tmp_path / "rows.csv"), "--threshold", "a=0.1") == 0
+
+    model = classifier.load(tmp_path / "model.npz")
+    assert model.card.decision == Decision(positive="a", threshold=0.1)
+    assert [model.predict([value, 0.0]).label for value in (0.4, 0.6)] == ["a", "a"]
+    assert isinstance(model.card.report, Report)
+    assert model.card.report.recall == (1.0, 0.0)
 
 
 def test_numbers_of_classes_in_the_table_get_the_names_of_the_option(tmp_path: Path) -> None:
@@ -158,25 +171,10 @@ def test_a_quantity_gets_an_interval_from_the_rows(tmp_path: Path) -> None:
 
     model = classifier.load(tmp_path / "model.npz")
     assert model.quantity is not None
-    assert 0 < model.quantity.interval.above < 1
+    assert 0 < model.quantity.reach[1] < 1
     assert isinstance(model.card.report, QuantityReport)
     assert model.card.report.r2 > 0.99
     assert [model.predict([value, 0.0]).value for value in (0.0, 0.1)] == [1.5, 5.5]
-
-
-def test_without_a_table_the_command_says_what_the_file_says(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = written(tmp_path / "m.txt", files.lightgbm([BORDER], objective="binary sigmoid:1"))
-
-    status = run(tmp_path, file)
-
-    said = capsys.readouterr()
-    assert status == 1
-    assert "LightGBM, binary: 1 trees, 2 leaves" in said.out
-    assert "length_(cm): -3 to 3.5 in training" in said.out
-    assert "error: no model file is written: name a table with --data" in said.err
-    assert not (tmp_path / "model.npz").exists()
 
 
 @pytest.mark.parametrize(

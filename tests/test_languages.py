@@ -27,14 +27,17 @@ from ml.model.evaluators import Prediction
 from ml.model.linear import Formula
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample
-from ml.model.total import Total
+from ml.model.total import Member, Total
 from ml.model.values import Repeated, UnknownWord
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training import fitting, iris, writing
 from tests.builders import dataset_of
 from tests.conftest import ROOT, Element, parse_html
 from web.app import create_app
-from web.page import languages, templates
+from web.metrics import drift
+from web.metrics.counts import Counts
+from web.metrics.drift import Verdict
+from web.page import docs, drift_page, languages, templates
 from web.page.answers import Message as Told
 from web.page.axes import default_axes
 from web.page.changes import ChangeView
@@ -208,6 +211,7 @@ def mixed_model(*, is_quantity: bool, has_gaps: bool = True) -> ModelFile:
 
 
 def reported(card: Card, **changes: object) -> Card:
+    assert card.report is not None
     return msgspec.structs.replace(card, report=msgspec.structs.replace(card.report, **changes))
 
 
@@ -239,17 +243,20 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
             answered=answered,
         )
 
+    pinned = [feature.high if not feature.choices else 0.0 for feature in model.features]
+    pin = urlencode({f.key: field_text(f, value, to) for f, value in zip(model.features, pinned, strict=True)})
     odd = [UnknownWord("‹odd›") if feature.choices else 98.0 for feature in model.features]
     for row in [*model.reference_rows[:40].tolist(), odd]:
         messages = fragments.messages_of(validator.notes(row), row)
         for goal in [None] if model.labels else [None, "-99", "99", "4", "x"]:
             fragment = fragments.answer(
-                row, model.cuts.ranks_of(row), model.predict(row), messages, axes=axes, goal=goal
+                row, model.cuts.ranks_of(row), model.predict(row), messages, axes=axes, goal=goal, pin=pin
             )
             yield fragment.decode()
-        pinned = [feature.high if not feature.choices else 0.0 for feature in model.features]
-        pin = urlencode({f.key: field_text(f, value, to) for f, value in zip(model.features, pinned, strict=True)})
         yield fragments.explanation(row, pin=pin).decode()
+        tried = fragments.at("0.35")
+        prediction = tried.labelled(row, model.cuts.ranks_of(row), model.predict(row))
+        yield tried.answer(row, model.cuts.ranks_of(row), prediction, messages, axes=axes).decode()
     yield page(fragment, messages, (row, model.predict(row)))
     first, second, third, *_ = [*good, "‹other›", "‹other›"]
     wrong: list[dict[str, object]] = [
@@ -266,6 +273,29 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
             yield page(fragments.invalid(view), view.messages)
 
 
+def drift_of(model: Classifier, to: Language) -> str:
+    """Return the page of drift with each verdict."""
+    counts = Counts(model.version, model.features, half_life_s=86_400.0)
+    none = drift.drift_of(model.card, counts)
+    counts.add(np.array([[feature.example for feature in model.features]], dtype=np.float32))
+    few = drift.drift_of(model.card, counts)
+    verdicts: tuple[Verdict, ...] = ("shifted", "moderate", "stable")
+    enough = [
+        msgspec.structs.replace(
+            few,
+            by_chance=0.1,
+            verdict=verdict,
+            features=tuple(
+                msgspec.structs.replace(one, verdict=verdict, psi=0.1, missing=0.1, choices=()) for one in few.features
+            ),
+        )
+        for verdict in verdicts
+    ]
+    sources = [msgspec.structs.replace(none, source="page"), few, *enough]
+    report = drift.report(model.card, model.version, sources, half_life_s=86_400.0)
+    return templates.render("drift.html", to, drift=drift_page.view(report, model.features, to), base="../")
+
+
 def header_of(model: Classifier) -> str:
     """Return the second name of a feature, with which a sample has it twice; or any other name."""
     return model.features[0].header or "‹another›"
@@ -273,6 +303,13 @@ def header_of(model: Classifier) -> str:
 
 def panel_of(model: Classifier, sample: Mapping[str, object], to: Language, *, needs_token: bool = False) -> CodeView:
     return code_view(model, sample, address="http://127.0.0.1/", needs_token=needs_token, language=to)
+
+
+def unmeasured(card: Card) -> Card:
+    """Return a card of which no rows are known."""
+    features = tuple(msgspec.structs.replace(one, quantiles=(), has_range=False) for one in card.features)
+    quantity = card.quantity and msgspec.structs.replace(card.quantity, interval=None)
+    return msgspec.structs.replace(card, features=features, quantity=quantity, report=None)
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +339,7 @@ def shown() -> tuple[Bracketing, list[str]]:
     words, quantity = mixed_model(is_quantity=False), mixed_model(is_quantity=True)
     stepped = msgspec.structs.replace(
         words.card,
+        libraries={"‹library›": "1"},
         steps=(Step(kind="fill_mean", features=("f4", "f5")), Step(kind="‹kind›", features=("f0",))),
         features=tuple(msgspec.structs.replace(one, is_closed=bool(one.choices)) for one in words.card.features),
     )
@@ -321,7 +359,9 @@ def shown() -> tuple[Bracketing, list[str]]:
         (words, words.card), (words, decided), (words, stepped), (quantity, quantity.card),
         (mixed_model(is_quantity=True, has_gaps=False), None),
         (quantity, reported(quantity.card, **useless)),
+        (quantity, unmeasured(quantity.card)), (many, unmeasured(many.card)), (words, unmeasured(words.card)),
         *((model, msgspec.structs.replace(model.card, total=Total(link="softmax"))) for model in (words, quantity)),
+        (words, msgspec.structs.replace(words.card, total=Total(link="vote", members=(Member(n_sums=2),)))),
     ]  # fmt: skip
     found = list(states_of(with_card(small, small.card), to))
     for model, card in [
@@ -339,6 +379,8 @@ def shown() -> tuple[Bracketing, list[str]]:
         found.append(templates.render("_why.html", to, why=view_of_logs))
     found.append(templates.render("_change.html", to, change=ChangeView("label", ""), searched_all=False))
     found.append(templates.render("_names.html", to, names=(), exact=False))
+    found += [drift_of(classifier, to), drift_of(with_card(words, words.card), to)]
+    found.append(docs.example_page(classifier, Settings(), to))
     for status in statuses():
         view = problem_view(Problem(status, "told to programs").details, to)
         found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
@@ -361,6 +403,7 @@ NAMES = {
     "Python",
     "JavaScript",
     "htmx",
+    "openapi.json",
     "Open Inference Protocol: curl",
     "Open Inference Protocol: Python",
 }
@@ -368,9 +411,10 @@ NAMES = {
 SEEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "aria-valuetext", "label", "placeholder",
         "summary", "title"}  # fmt: skip
 READ = {"data-decimal", "data-example", "data-feature", "data-features", "data-gap", "data-header", "data-key",
-        "data-kind", "data-label", "data-mark", "data-marks", "data-other", "data-plot", "data-set", "data-share",
-        "data-start", "data-state", "data-step", "data-thousands", "data-value", "data-x", "data-x-high", "data-x-low",
-        "data-x-step", "data-y", "data-y-high", "data-y-low", "data-y-step"}  # fmt: skip
+        "data-kind", "data-label", "data-mark", "data-marks", "data-option", "data-other", "data-plot", "data-set",
+        "data-share", "data-source", "data-start", "data-state", "data-step", "data-thousands", "data-value",
+        "data-verdict", "data-x", "data-x-high", "data-x-low", "data-x-step", "data-y", "data-y-high", "data-y-low",
+        "data-y-step"}  # fmt: skip
 LETTER = re.compile(r"[^\W\d_]")
 DESCRIPTIONS = {"description", "og:description", "og:title"}
 

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ from tests.conftest import (
     start_server,
     wait_until_ready,
 )
+from web.server.supervisor import address_of
 
 pytestmark = pytest.mark.server
 ROW = [5.6, 2.7, 4.2, 1.3]
@@ -318,6 +320,19 @@ def test_a_hangup_while_python_itself_starts_does_no_harm(path: Path, tmp_path: 
     assert status == 0
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")],
+)
+def test_the_address_of_the_page_can_be_opened_on_this_machine(host: str, shown: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
+        try:
+            listening.bind((host, 0))
+        except OSError:
+            pytest.skip("this machine has no such address")
+        assert address_of([listening]) == f"http://{shown}:{listening.getsockname()[1]}/"
+
+
 def test_a_worker_that_stands_still_is_named_and_replaced(path: Path, tmp_path: Path) -> None:
     server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2", WORKER_TIMEOUT_S="3")
     with server_of as server:
@@ -331,6 +346,7 @@ def test_a_worker_that_stands_still_is_named_and_replaced(path: Path, tmp_path: 
     told = server.log.read_text()
     assert f"process {stopped}: its event loop has stood still for 3 s; it is killed" in told
     assert f"process {stopped} was ended by signal 9; the next one starts in" in told
+    assert told.count(f"the page is at {server.url}/\n") == 1
     assert f"process {other} " not in told.replace(f"process {other} serves", "")
     assert status == 0
 

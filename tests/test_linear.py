@@ -31,10 +31,10 @@ from sklearn.linear_model import (
 )
 from sklearn.model_selection import FixedThresholdClassifier, train_test_split
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
-from sklearn.tree import DecisionTreeClassifier
 from starlette.testclient import TestClient
 
 import ml
@@ -46,6 +46,7 @@ from ml.model.explain import explain, nearest_change
 from ml.model.linear import Linear
 from ml.model.modelfile import ModelFile
 from ml.model.plane import plane
+from ml.model.total import Curve
 from ml.tables.headers import Limits
 from tests.conftest import put
 from tests.test_modelfile import DIGEST_BYTES
@@ -213,8 +214,11 @@ def test_a_threshold_decides_on_the_label_of_a_linear_model(tmp_path: Path) -> N
         (LinearSVC(), "LinearSVC has no probabilities"),
         (Perceptron(), "Perceptron has no probabilities"),
         (SGDClassifier(), "SGDClassifier with loss='hinge' is not supported alone: fit it with loss='log_loss'"),
-        (CalibratedClassifierCV(LinearSVC(), method="isotonic", cv=3), "method='sigmoid' is"),
-        (CalibratedClassifierCV(DecisionTreeClassifier(), cv=3), "around DecisionTreeClassifier is not supported"),
+        (
+            CalibratedClassifierCV(make_pipeline(StandardScaler(), LinearSVC()), cv=3),
+            "holds 'fold 1', a Pipeline.*put its steps before the CalibratedClassifierCV, in one Pipeline with it",
+        ),
+        (CalibratedClassifierCV(KNeighborsClassifier(), cv=3), "a KNeighborsClassifier, which cannot be read there"),
     ],
 )
 def test_what_has_no_probabilities_is_refused_with_what_would_work(estimator: Any, said: str, tmp_path: Path) -> None:
@@ -421,8 +425,8 @@ def test_a_file_has_what_was_written(linear: ModelFile) -> None:
     again = modelfile.parse(modelfile.dump(linear))
 
     one, other = predictor(linear), predictor(again)
-    assert (one.columns, one.link) == (other.columns, other.link)
-    for name in ("coefficients", "intercept", "means", "calibration", "variances"):
+    assert (one.columns, one.link, one.curves) == (other.columns, other.link, other.curves)
+    for name in ("coefficients", "intercept", "means", "variances"):
         assert np.array_equal(getattr(one, name), getattr(other, name))
     assert one.coefficients.flags.f_contiguous == other.coefficients.flags.f_contiguous
     assert modelfile.dump(again) == modelfile.dump(linear)
@@ -463,7 +467,10 @@ IMPOSSIBLE = [
     (changed(coefficients=np.zeros((0, 4)), intercept=np.zeros(0)), "0 scores with the link softmax"),
     (changed(intercept=np.zeros(2)), "intercept has shape"),
     (changed(means=np.zeros(3)), "means has shape"),
-    (changed(calibration=np.zeros((3, 2))), "calibration has shape"),
+    (changed(curves=(Curve(),) * 3), "calibration does not have 0 possible curves"),
+    (changed(link="calibrated", curves=(Curve(),) * 2), "calibration does not have 3 possible curves"),
+    (changed(link="calibrated", curves=(Curve(scores=(1.0, 0.0), shares=(0.0, 1.0)),) * 3), "3 possible curves"),
+    (changed(link="calibrated", curves=(Curve(scores=(0.0,), shares=(2.0,)),) * 3), "3 possible curves"),
     (changed(variances=np.ones((3, 4))), "variances has shape"),
     (changed(link="expit"), "3 scores with the link expit do not make 3 answers"),
     (changed(link="identity"), "do not make 3 answers"),
@@ -533,7 +540,7 @@ def test_the_members_are_those_of_one_kind_of_model(linear: ModelFile, tmp_path:
     assert names == {"card.json"} | {
         f"{name}.npy"
         for name in (
-            "coefficients", "intercept", "means", "calibration", "variances", "golden_rows", "golden_sums",
-            "golden_answers", "reference_rows", "reference_outcomes",
+            "coefficients", "intercept", "means", "variances", "golden_rows", "golden_sums", "golden_answers",
+            "reference_rows", "reference_outcomes",
         )
     }  # fmt: skip

@@ -176,11 +176,11 @@ def test_samples_outside_the_training_range_are_counted_by_feature(service: Test
 
     found = scrape(service)
 
-    assert found.value("model_input_samples_total") == 3
-    assert found.value("model_input_samples_outside_total") == 1
-    assert found.value("model_input_values_outside_total", feature="sepal_length") == 1
-    assert found.value("model_input_values_outside_total", feature="petal_width") == 1
-    assert found.value("model_input_values_outside_total", feature="sepal_width") == 0
+    assert found.value("model_input_samples_total", source="programs") == 3
+    assert found.value("model_input_samples_outside_total", source="programs") == 1
+    assert found.value("model_input_values_outside_total", source="programs", feature="sepal_length") == 1
+    assert found.value("model_input_values_outside_total", source="programs", feature="petal_width") == 1
+    assert found.value("model_input_values_outside_total", source="programs", feature="sepal_width") == 0
 
 
 def test_of_a_large_batch_some_rows_are_compared_and_all_are_counted(model: Classifier) -> None:
@@ -192,7 +192,7 @@ def test_of_a_large_batch_some_rows_are_compared_and_all_are_counted(model: Clas
 
     found = Scrape(render(metrics, "")[0].decode())
     assert found.total("predictions_total") == 10_000
-    assert 250 <= found.value("model_input_samples_total") <= 256
+    assert 250 <= found.value("model_input_samples_total", source="programs") <= 256
 
 
 def test_labels_are_counted_alike_however_many_there_are(model: Classifier) -> None:
@@ -223,7 +223,7 @@ def test_what_is_recorded_is_counted_before_it_piles_up(model: Classifier) -> No
 
     counts = metrics.counters.counts
     assert counts["predictions", prediction.label, "json"] == MOST_RECORDS
-    assert counts["model_input_samples",] == MOST_RECORDS
+    assert counts["model_input_samples", "programs"] == MOST_RECORDS
     requests = ("http_request_duration_seconds", "unmatched", "404")
     assert sum(n for name, n in counts.items() if name[:3] == requests and name[-1] != "sum") == MOST_RECORDS
 
@@ -257,7 +257,7 @@ def test_an_answer_of_the_model_before_is_counted_but_not_compared(model: Classi
 
     found = Scrape(render(metrics, "")[0].decode())
     assert found.total("predictions_total") == 2
-    assert found.value("model_input_samples_total") == 1
+    assert found.value("model_input_samples_total", source="programs") == 1
 
 
 def test_what_an_ended_process_saw_of_the_inputs_goes_over_to_the_next(model: Classifier, tmp_path: Path) -> None:
@@ -274,7 +274,8 @@ def test_what_an_ended_process_saw_of_the_inputs_goes_over_to_the_next(model: Cl
         second.model_loaded(model)
         second.tick()
 
-        assert second.drift().samples == pytest.approx(100, abs=1)
+        assert second.drift().sources[1].samples == pytest.approx(100, abs=1)
+        assert second.drift().processes == 1
         assert len(list(tmp_path.glob("*.counts"))) == 1
 
 
@@ -423,7 +424,7 @@ def test_the_counts_of_two_workers_are_added_up_and_outlive_a_killed_one(model_p
 
     assert before.value("http_requests_total", route="/predict", status="200") == 60
     assert again == [60] * 10
-    assert 0 < drift["samples"] <= 60
+    assert 0 < sum(one["samples"] for one in drift["sources"]) <= 60
     assert after.value("predictions_total", **label) == 60
     assert after.value("process_cpu_seconds_total") >= before.value("process_cpu_seconds_total")
     assert last.value("model_info", name="iris", version=drift["version"]) == 1

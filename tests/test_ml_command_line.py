@@ -116,6 +116,32 @@ def test_predict_refuses_a_bad_sample_in_one_line(
     assert len(error) < 500
 
 
+NAMED = ("petal_width=1,3", "petal_length=4.2", "sepal_length=5.6", "sepal_width=2.7")
+
+
+def test_predict_takes_values_by_name_and_the_model_first(model_path: Path, tmp_path: Path) -> None:
+    expected = output_of("predict", "--model", model_path, *SAMPLE, cwd=tmp_path)
+
+    assert output_of("predict", model_path, *NAMED, cwd=tmp_path) == expected
+    assert output_of("predict", model_path, *SAMPLE, cwd=tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (NAMED[:3], "sepal width is missing"),
+        ((*NAMED, "petal_width=1"), "petal_width is given twice"),
+        ((*NAMED[:3], "2.7"), "'2.7' has no name: give all values as name=value, or all in the order of the features"),
+        (("petal=1",), "no feature is called 'petal': sepal_length, sepal_width, petal_length, petal_width"),
+        ((*NAMED[:3], "sepal_width=x"), "sepal width: 'x' is not a number"),
+    ],
+)
+def test_predict_refuses_names_that_are_not_clear(
+    model_path: Path, tmp_path: Path, values: tuple[str, ...], words: str
+) -> None:
+    assert words in error_of("predict", model_path, *values, cwd=tmp_path)
+
+
 @pytest.mark.parametrize("value", ["-1e3", "-,5", "-.5e1"])
 def test_predict_reads_every_negative_number(model_path: Path, tmp_path: Path, value: str) -> None:
     assert f"must be 0 cm or more, not {value}" in error_of(

@@ -84,6 +84,7 @@ def invented(n_labels: int, n_features: int, **changes: object) -> Card:
 
 
 def reported(card: Card, **changes: object) -> Card:
+    assert card.report is not None
     return msgspec.structs.replace(card, report=msgspec.structs.replace(card.report, **changes))
 
 
@@ -102,12 +103,12 @@ def test_the_built_in_model_is_told_with_its_numbers(model: Classifier) -> None:
     view = view_of(model.card)
     origin = texts(view.origin)
 
-    assert texts(view.quality)["Accuracy"] == "93.3 % of 30 test rows; 95 % interval (Wilson): 78.7 % to 98.2 %"
-    assert texts(view.quality)["Baseline"].startswith("33.3 % ")
+    assert texts(view.quality)["Accuracy"] == "93.3% of 30 test rows; 95% interval (Wilson): 78.7% to 98.2%"
+    assert texts(view.quality)["Baseline"].startswith("33.3% ")
     assert origin["Rows"] == "120 for training, 30 for testing"
     assert origin["Data"] == model.card.source
     assert origin["Method"] == "RandomForestClassifier, 100 trees"
-    assert origin["Parameters"] == "seed 0, 20 % of the rows for testing, no maximum depth, at least 1 row per leaf"
+    assert origin["Parameters"] == "seed 0, 20% of the rows for testing, no maximum depth, at least 1 row per leaf"
     assert origin["Version"] == "0123456789ab"
     assert model.card.data_digest is not None
     assert origin["Digest of the data"].removeprefix("SHA-256 ").removesuffix("…") == model.card.data_digest[:12]
@@ -128,8 +129,8 @@ def test_the_matrix_is_a_table_with_each_number_and_names_for_rows_and_columns(m
     assert [[cell.text for cell in row.all("td")][:-1] for row in rows] == [
         [str(count) for count in counts] for counts in model.card.report.confusion
     ]
-    assert [row.all("td")[-1].text for row in rows] == ["100 %", "100 %", "80 %"]
-    assert [cell.text for cell in foot.all("td")] == ["100 %", "83.3 %", "100 %", ""]
+    assert [row.all("td")[-1].text for row in rows] == ["100%", "100%", "80%"]
+    assert [cell.text for cell in foot.all("td")] == ["100%", "83.3%", "100%", ""]
 
 
 def test_css_classes_say_how_many_and_whether_right_and_never_more_than_the_text() -> None:
@@ -148,7 +149,7 @@ def test_cross_validation_is_told_where_there_was_one() -> None:
     validation = CrossValidation(folds=10, mean=0.96, deviation=0.0442)
     card = reported(invented(3, 1), cross_validation=validation)
 
-    assert texts(view_of(card).quality)["Cross-validation"] == "96 % ± 4.4 % over 10 folds"
+    assert texts(view_of(card).quality)["Cross-validation"] == "96% ± 4.4% over 10 folds"
     assert "Cross-validation" not in texts(view_of(invented(3, 1)).quality)
 
 
@@ -180,8 +181,8 @@ def test_classes_without_test_rows_or_answers_have_no_shares() -> None:
 
     rows = view_of(card).classes
 
-    assert [plain(row.recall) for row in rows] == ["100 %", "0 %", "–"]
-    assert [row.precision for row in rows] == ["60\xa0%", "–", "–"]
+    assert [plain(row.recall) for row in rows] == ["100%", "0%", "–"]
+    assert [row.precision for row in rows] == ["60%", "–", "–"]
     assert any(sentence.startswith("1 class has no test rows") for sentence in view_of(card).limits)
 
 
@@ -238,7 +239,7 @@ def test_a_model_of_any_size_has_a_bounded_section_that_is_well_formed(n_labels:
 def test_the_section_of_the_built_in_model_is_small(model: Classifier) -> None:
     html = render("_card.html", languages.language("en"), card=view_of(model.card))
 
-    assert len(html.encode()) <= 6_000
+    assert len(html.encode()) <= 7_000
 
 
 def test_numbers_are_written_the_language_s_way(model: Classifier) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,10 +22,11 @@ from starlette.testclient import TestClient
 
 from ml.model import classifier
 from ml.model.classifier import Classifier
+from ml.model.modelfile import ModelFile
 from ml.tables.numbers import LARGEST, is_half_typed, is_number, number_of
 from tests import small_tables
 from tests.conftest import Element, Server, parse_html, run_server
-from web.api import description
+from web.api import description, examples
 from web.api.description import example_of, text_schemas
 from web.api.encoder import encoder_of, interval_of
 from web.api.messages import (
@@ -179,6 +182,7 @@ def test_what_is_encoded_of_any_model_is_what_its_documented_types_encode(
     frame = encoder.frame(UNSET, prediction)
 
     if model.quantity:
+        assert model.quantity.interval is not None
         value, interval = prediction.value, interval_of(prediction.value, model.quantity.interval)
         expected: Any = QuantityAnswer(model=name, sample=sample, value=value, interval=interval, notes=notes)
         expected_item: Any = QuantityItem(value=value, interval=interval, notes=notes)
@@ -265,6 +269,57 @@ def test_the_documentation_is_kept_until_it_changes(client: TestClient, path: st
 
     assert response.status_code == 200
     assert (again.status_code, again.content) == (304, b"")
+
+
+def test_every_example_has_the_answer_that_the_service_gives(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+
+    def example(path: str, method: str, media_type: str = "application/json") -> tuple[Any, Any]:
+        operation = paths[path][method]
+        asked = operation.get("requestBody", {}).get("content", {}).get(media_type, {})
+        said = operation["responses"]["200"]["content"][media_type]
+        return asked.get("examples", asked.get("example")), said.get("examples", said.get("example"))
+
+    bodies, answers = example("/predict", "post")
+    for name, body in bodies.items():
+        assert client.post("/predict", json=body["value"]).json() == answers[name]["value"]
+    _, answers = example("/predict", "get")
+    asked = {one["name"]: one["example"] for one in paths["/predict"]["get"]["parameters"] if "example" in one}
+    assert (
+        client.get("/predict", params=asked, headers={"Accept": "application/json"}).json() == answers["one"]["value"]
+    )
+    table, scored = example("/score", "post", "text/csv")
+    assert client.post("/score", content=table, headers={"Content-Type": "text/csv"}).text == scored
+    bodies, answers = example("/v2/models/{name}/infer", "post")
+    infer = client.post("/v2/models/iris/infer", json=bodies["one"]["value"])
+    assert infer.json() == answers["one"]["value"]
+    frames = paths["/stream"]["get"]["responses"]["101"]["content"]["application/json"]["examples"]
+    with client.websocket_connect("/stream") as stream:
+        stream.receive_json()
+        stream.send_json(frames["request"]["value"])
+        assert stream.receive_json() == frames["reply"]["value"]
+
+
+def test_training_rows_that_are_no_samples_are_no_examples(stored: ModelFile) -> None:
+    rows = stored.reference_rows.copy()
+    rows[::2, 1] = np.nan
+    for reference_rows in (rows, rows[:0]):
+        model = Classifier(dataclasses.replace(stored, reference_rows=reference_rows), "version")
+
+        assert set(examples.answers_of(model)) == {"one", "many"}
+
+
+def test_the_documentation_begins_with_its_contents_and_the_routes_that_matter(client: TestClient) -> None:
+    page = parse_html(client.get("/docs?lang=es").text)
+
+    contents = [link.attributes["href"] for link in page.one("nav", **{"class": "contents"}).all("a")]
+    headings = [heading.attributes["id"] for heading in page.all() if heading.tag in ("h2", "h3")]
+    assert [f"#{identity}" for identity in headings[1:]] == contents
+    assert contents[1:5] == ["#predictions", "#predictMany", "#predict", "#stream"]
+    assert page.one("html").attributes["lang"] == "es"
+    assert page.one(id="predictMany").text == "Predecir una muestra o muchas"
+    answers = [code.text for code in page.one("main").all("code") if code.text.startswith('{ "model"')]
+    assert msgspec.json.decode(answers[0])["label"] == "versicolor"
 
 
 def test_every_example_of_the_documentation_runs(server: Server, client: TestClient, tmp_path: Path) -> None:

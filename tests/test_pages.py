@@ -104,6 +104,44 @@ def test_the_page_has_its_fixed_names(client: TestClient) -> None:
     assert page.one("title").text
 
 
+def test_the_choice_of_each_axis_of_the_map_is_its_title_with_the_unit(client: TestClient) -> None:
+    form = parse_html(client.get("/").text)
+
+    for name, chosen in (("map-y", "petal length (cm)"), ("map-x", "petal width (cm)")):
+        select = form.one("select", name=name)
+        assert [option.text for option in select.all("option", selected="")] == [chosen]
+        assert {option.text for option in select.all("option")} >= {"sepal length (cm)", "sepal width (cm)"}
+    posted = client.post("/result", data=EXAMPLE | {"map-x": "sepal_width", "map-y": "sepal_length"})
+    assert parse_html(posted.text).one("svg", data_x="sepal_width").attributes["data-y"] == "sepal_length"
+
+
+PINNED = {"sepal_length": "5.1", "sepal_width": "3.5", "petal_length": "1.4", "petal_width": "0.2"}
+
+
+@pytest.mark.parametrize("way", ["/", "/predict"])
+def test_a_pinned_sample_has_a_mark_on_the_map_and_on_each_bar(client: TestClient, way: str) -> None:
+    headers = HTMX if way == "/predict" else {}
+
+    def shown(sample: Mapping[str, str]) -> Element:
+        return parse_html(client.get(way, params=sample, headers=headers).text)
+
+    def place(page: Element, mark: str) -> list[str]:
+        found = page.one("svg", **{"class": "map"}).one(**{"class": mark})
+        return [found.attributes.get(name, found.attributes.get(f"c{name}", "")) for name in "xy"]
+
+    alone, both = shown(EXAMPLE), shown(EXAMPLE | {"pinned-sample": urlencode(PINNED)})
+
+    marks = [mark.attributes for bars in both.all("dl", **{"class": "bars"}) for mark in bars.all("svg", role="img")]
+    assert [(mark["x"], mark["aria-label"]) for mark in marks] == [
+        ("100.0%", "pinned: 100%"), ("0.0%", "pinned: 0%"), ("0.0%", "pinned: 0%")
+    ]  # fmt: skip
+    assert place(both, "pin") == place(shown(PINNED), "sample")
+    assert place(both, "sample") == place(alone, "sample")
+    assert int(place(alone, "pin")[0]) < 0, "there is none"
+    assert not [mark for bars in alone.all("dl", **{"class": "bars"}) for mark in bars.all("svg", role="img")]
+    assert shown(EXAMPLE | {"pinned-sample": "petal_width=x"}).one("svg", **{"class": "map"})
+
+
 def test_the_page_talks_to_htmx_from_one_element(client: TestClient) -> None:
     page = parse_html(client.get("/").text)
 

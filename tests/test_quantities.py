@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from ml.model import classifier
-from ml.model.card import Card, Interval, Quantity, QuantityReport
+from ml.model.card import Card, QuantityReport
 from ml.model.classifier import Classifier
+from ml.model.quantity import Interval, Quantity
 from ml.tables.dataset import Target
 from tests import small_tables
 from tests.conftest import Element, parse_html
@@ -223,14 +224,14 @@ def test_the_card_says_how_good_it_is_and_how_the_interval_was_made(cars: Classi
 
     assert facts["R²"].startswith(plain(ENGLISH.percent(report.r2)))
     assert re.match(r"[\d.]+ mpg; [\d.]+ mpg by always predicting the median", facts["Mean absolute error"])
-    assert "90 % of the errors on 320 rows, each predicted by a model that was fitted without it" in facts["Interval"]
+    assert "90% of the errors on 320 rows, each predicted by a model that was fitted without it" in facts["Interval"]
     assert facts["Coverage"] == f"{plain(ENGLISH.percent(report.covered))} of 80 test rows lie in it"
 
 
 def test_the_card_draws_each_test_row_at_its_predicted_and_true_value(cars: Classifier) -> None:
     report = cars.card.report
     assert isinstance(report, QuantityReport)
-    picture = section_of(cars.card).one("svg", **{"class": "residuals"})
+    picture = section_of(cars.card).one("svg", **{"class": "plot residuals"})
 
     points = re.findall(r"(\d+) (\d+)", picture.one("path", **{"class": "points"}).attributes["d"])
 
@@ -252,9 +253,9 @@ def test_the_card_draws_each_test_row_at_its_predicted_and_true_value(cars: Clas
     ],
 )  # fmt: skip
 def test_odd_reports_of_a_quantity_break_nothing(cars: Classifier, changes: dict[str, object]) -> None:
-    section = section_of(
-        msgspec.structs.replace(cars.card, report=msgspec.structs.replace(cars.card.report, **changes))
-    )
+    report = cars.card.report
+    assert report is not None
+    section = section_of(msgspec.structs.replace(cars.card, report=msgspec.structs.replace(report, **changes)))
 
     assert section.one("dl") if len(section.all("dl")) == 1 else section.all("dl")
 

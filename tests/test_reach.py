@@ -68,6 +68,20 @@ ESTIMATORS: dict[str, tuple[Callable[[], Any], Any]] = {
     "HistGradientBoosting, a quantity": (lambda: ensemble.HistGradientBoostingRegressor(max_iter=8), QUANTITY),
     "HistGradientBoosting with gaps": (lambda: ensemble.HistGradientBoostingClassifier(max_iter=8), "gaps"),
     "AdaBoost": (lambda: ensemble.AdaBoostClassifier(n_estimators=8), TWO),
+    "AdaBoost, a quantity": (lambda: ensemble.AdaBoostRegressor(n_estimators=8), QUANTITY),
+    "VotingClassifier": (
+        lambda: ensemble.VotingClassifier(
+            [("a", ensemble.RandomForestClassifier(8, random_state=0)), ("b", ensemble.GradientBoostingClassifier())],
+            voting="soft",
+        ), THREE
+    ),
+    "VotingRegressor": (
+        lambda: ensemble.VotingRegressor([("a", tree.DecisionTreeRegressor()), ("b", ensemble.ExtraTreesRegressor(8))]),
+        QUANTITY,
+    ),
+    "a forest, calibrated": (
+        lambda: CalibratedClassifierCV(ensemble.RandomForestClassifier(8), method="isotonic", cv=3), THREE
+    ),
     "Bagging": (lambda: ensemble.BaggingClassifier(n_estimators=8), THREE),
     "Bagging, a quantity": (lambda: ensemble.BaggingRegressor(n_estimators=8), QUANTITY),
     "XGBClassifier": (boosted("xgboost", "XGBClassifier"), TWO),
@@ -81,6 +95,11 @@ ESTIMATORS: dict[str, tuple[Callable[[], Any], Any]] = {
     "LogisticRegression, two classes": (lambda: logistic(solver="liblinear"), TWO),
     "LogisticRegression, three classes": (lambda: logistic(solver="newton-cholesky"), THREE),
     "LinearSVC, calibrated": (lambda: CalibratedClassifierCV(svm.LinearSVC(dual=False), cv=3), TWO),
+    "LinearSVC, calibrated by steps": (
+        lambda: make_pipeline(
+            StandardScaler(), CalibratedClassifierCV(svm.LinearSVC(dual=False), method="isotonic", cv=3)
+        ), TWO,
+    ),
     "Ridge": (linear_model.Ridge, QUANTITY),
     "Lasso": (linear_model.Lasso, QUANTITY),
     "ElasticNet": (lambda: linear_model.ElasticNet(0.01), QUANTITY),

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
+from ml.model.contributions import contributions
 from ml.score import MAX_PART_CELLS, Scored, Scorer, score
 from ml.scored import MAX_ODD_ROWS, ODD_BYTES, BadRow
 from ml.tables.files import BLOCK_CHARACTERS
@@ -28,6 +29,7 @@ from ml.tables.reading import read_dataset
 from ml.tables.rows import MAX_ROW_CHARACTERS
 from ml.tables.written import guard
 from ml.training import fitting, writing
+from tests import small_tables
 from tests.conftest import run_on
 
 ROOT = Path(__file__).parent.parent
@@ -384,9 +386,9 @@ def test_of_very_many_bad_rows_some_are_told_and_all_are_counted(model_path: Pat
     ("rows", "out", "message"),
     [
         ("missing.csv", "out.csv", "missing.csv: No such file or directory"),
-        (".", "out.csv", ".: Is a directory"),
+        (".", "out.csv", "out.csv is inside the input .: name a folder elsewhere with --out"),
         ("rows.csv", "missing/out.csv", "missing/out.csv cannot be written: No such file or directory"),
-        ("rows.csv", ".", ". cannot be written: Is a directory"),
+        ("rows.csv", ".", "rows.csv is an input as well: name another folder with --out"),
         ("rows.csv", "rows.csv/out.csv", "rows.csv/out.csv cannot be written: Not a directory"),
     ],
 )
@@ -571,6 +573,43 @@ def test_rows_before_an_error_come_out(model: Classifier) -> None:
     assert out[-1] == "error: line 4: a quote is opened and never closed"
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "bad"),
+    [
+        ("iris", "5.9,3.0,4.8,1.7", "5.9,x,4.8,1.7"),
+        ("penguins", "Dream,NA,44.1,9999", "Dream,male,44,-1"),
+        ("prices", "D,1.31", "D,x"),
+    ],
+)
+def test_columns_say_exactly_what_each_feature_adds_to_an_answer(
+    model: Classifier, tmp_path: Path, name: str, line: str, bad: str
+) -> None:
+    if name != "iris":
+        model = small_tables.written(name, tmp_path)
+    table = f"{','.join(model.validator.keys)}\n{line}\n{bad}\n{line}\n"
+    sink = io.StringIO(newline="")
+
+    done = score(model, io.StringIO(table, newline=""), sink, on_bad=lambda _bad: None, explain=True)
+
+    assert done == Scored(3, 1)
+    header, first, wrong, last = rows_of(sink.getvalue())
+    answer = dict(zip(header, first, strict=True))
+    row = model.validator.row(line.split(","))
+    prediction = model.predict(row)
+    divided = contributions(model, row, prediction.index)
+    assert divided is not None
+    shares = {key: float(answer[f"contribution_{key}"]) for key in model.validator.keys}
+    assert [*shares.values()] == [*divided.values]
+    wanted = prediction.value if model.quantity else prediction.probabilities[prediction.index]
+    assert float(answer["contribution_base"]) + sum(shares.values()) == pytest.approx(wanted, rel=1e-12)
+    assert first == last
+    assert header[-2:] == ["prediction_notes", "prediction_error"]
+    assert len(wrong) == len(header)
+    assert wrong[-1]
+    plain, _ = scored(model, table)
+    assert [[*row[: -len(shares) - 3], *row[-2:]] for row in rows_of(sink.getvalue())] == rows_of(plain)
+
+
 def test_new_columns_never_have_the_name_of_another() -> None:
     once = added_columns(["x"], ["a", "a_2"])
     header = ["x", *once]
@@ -580,6 +619,8 @@ def test_new_columns_never_have_the_name_of_another() -> None:
 
     assert once == ["predicted_label", "probability_a", "probability_a_2", "prediction_notes", "prediction_error"]
     assert len({*header, *twice, *thrice}) == len([*header, *twice, *thrice])
+    explained = added_columns(["contribution_base"], ["a"], explained=["base", "x"])
+    assert explained[2:-2] == ["contribution_base_2", "contribution_base_3", "contribution_x"]
 
 
 def test_what_was_scored_can_be_scored_again(model: Classifier) -> None:

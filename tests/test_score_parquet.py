@@ -87,7 +87,7 @@ REFUSED = {
     "standard output": (["rows.parquet"], "name a file with --out"),
     "the input": (["rows.parquet", "--out", "rows.parquet"], "rows.parquet is the input as well"),
     "a link": (["rows.parquet", "--out", "link.parquet"], "not written to a link or a pipe, link.parquet"),
-    "a folder": (["rows.parquet", "--out", "."], "not written to a link or a pipe"),
+    "a folder": (["rows.parquet", "--out", "."], "rows.parquet is an input as well: name another folder"),
     "no such folder": (["rows.parquet", "--out", "no/out.parquet"], "no/out.parquet cannot be written: No such file"),
     "marks": (["rows.parquet", "--out", "out.parquet", "--decimal", ","], "whose columns have types"),
     "damaged": (["damaged.parquet", "--out", "out.parquet"], "damaged.parquet: the Parquet file cannot be read: "),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,11 +25,12 @@ from ml.score import score
 from ml.tables.marks import Marks
 from ml.training import fitting, iris, writing
 from tests.tables import GOOD, HEADER, TABLES, guarded, odd_tables
-from web.api.score_stream import MAX_ERRORS, MAX_POINTS
+from web.api.score_stream import MAX_ERRORS, MAX_LISTED_OF_LABEL
 from web.app import create_app
 from web.settings import Settings
 
 Frame = dict[str, Any]
+BAD = "sepal length: '?' is not a number; petal length is missing; petal width: '=1' is not a number"
 
 
 class Answer:
@@ -103,37 +105,61 @@ def test_any_table_comes_back_as_the_command_line_scores_it(
 
 
 def test_rows_are_counted_told_and_shown_as_they_come(client: TestClient, model: Classifier) -> None:
-    answer = scored(client, f"{HEADER}\n{GOOD}\n?,1,,1\n1,2\n5.1,3.5,1.4,.2\n".encode())
+    answer = scored(client, f"note,{HEADER}\n+,{GOOD}\n,?,1,,=1\n1,2\n,5.1 ,3.5,1.4,9\n".encode())
 
     first, last = answer.frames
+    (sure, label) = max(zip(model.predict([5.1, 3.5, 1.4, 9.0]).probabilities, model.labels, strict=True))
     assert {**first, "resume": ""} == {
         "type": "rows", "read": answer.read, "rows": 4, "bad": 2, "version": model.version, "resume": "", "done": False,
         "errors": [
             {
-                "line": 3, "message": "sepal length: '?' is not a number; petal length is missing",
+                "line": 3, "cells": ["?", "1", "", "=1"],
+                "message": BAD,
                 "errors": [
                     {
                         "feature": "sepal_length", "code": "not_a_number", "value": "?",
                         "message": "sepal length: '?' is not a number",
                     },
                     {"feature": "petal_length", "code": "missing", "value": None, "message": "petal length is missing"},
+                    {
+                        "feature": "petal_width", "code": "not_a_number", "value": "=1",
+                        "message": "petal width: '=1' is not a number",
+                    },
                 ],
             },
-            {"line": 4, "message": "2 columns, the header has 4", "errors": []},
+            {"line": 4, "message": "2 columns, the header has 5", "errors": [], "cells": []},
         ],
         "counts": {"setosa": 1, "versicolor": 1},
-        "points": [[1, 5.6, 2.7, 4.2, 1.3], [0, 5.1, 3.5, 1.4, 0.2]],
+        "listed": [
+            {"line": 5, "cells": ["5.1", "3.5", "1.4", "9"], "outside": 1, "label": label, "probability": sure},
+            {"line": 2, "cells": ["5.6", "2.7", "4.2", "1.3"], "outside": 0, "label": "versicolor", "probability": 1.0},
+        ],
     }  # fmt: skip
-    assert (last["done"], last["rows"], last["points"]) == (True, 0, [])
+    assert (last["done"], last["rows"], last["listed"]) == (True, 0, [])
 
 
-def test_of_many_rows_some_errors_and_points_are_told_and_all_are_counted(client: TestClient) -> None:
-    answer = scored(client, f"{HEADER}\n".encode() + f"?,1,1,1\n{GOOD}\n".encode() * 2_500, 2**20)
+def test_the_least_sure_rows_of_each_label_are_listed_and_the_first_bad_ones(
+    client: TestClient, model: Classifier
+) -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.uniform([4.3, 2, 1, 0.1], [7.9, 4.4, 6.9, 2.5], (2_500, 4)).round(2).tolist()
+    table = "".join(f"{','.join(map(str, row))}\n?,1,1,1\n" for row in rows)
 
-    frame = answer.frames[0]
-    assert (frame["rows"], frame["bad"], frame["counts"]) == (5_000, 2_500, {"versicolor": 2_500})
-    assert len(frame["errors"]) == MAX_ERRORS
-    assert MAX_POINTS / 2 < len(frame["points"]) <= MAX_POINTS
+    answer = scored(client, f"{HEADER}\n{table}".encode(), 20_000)
+
+    first, *others = answer.frames
+    assert len(others) > 3
+    frame = {name: sum((other[name] for other in others), first[name]) for name in ("rows", "bad", "listed")}
+    expected: dict[str, list[tuple[float, int]]] = {label: [] for label in model.labels}
+    for place, row in enumerate(rows):
+        prediction = model.predict(row)
+        expected[prediction.label].append((max(prediction.probabilities), 2 * place + 2))
+    assert (frame["rows"], frame["bad"]) == (5_000, 2_500)
+    assert all(len(one["errors"]) == min(MAX_ERRORS, one["bad"]) for one in answer.frames)
+    assert len(frame["listed"]) < 2 * len(first["listed"]), "later frames list what is less sure than that"
+    for label, found in expected.items():
+        listed = [(row["probability"], row["line"]) for row in frame["listed"] if row["label"] == label]
+        assert sorted(listed)[:MAX_LISTED_OF_LABEL] == sorted(found)[:MAX_LISTED_OF_LABEL]
 
 
 def outcome(model: Classifier, table: bytes) -> tuple[bytes, str]:
@@ -359,6 +385,17 @@ def test_the_query_names_the_marks_and_a_file_that_goes_on_keeps_them(client: Te
     converse(client, content, [len(content), 0], answer)
 
     assert answer.table.decode() == sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"), [("stric=1", "'stric' is not known"), ("strict=yes", "strict is 0 or 1, not 'yes'")]
+)
+def test_a_parameter_that_there_is_not_is_refused(client: TestClient, query: str, said: str) -> None:
+    with client.websocket_connect(f"/score?{query}") as websocket:
+        websocket.receive_text()
+        websocket.send_bytes(HEADER.encode())
+
+        assert said in websocket.receive_text()
 
 
 @pytest.mark.parametrize("encoding", ["cp1251", "utf-16", "utf-16-be", "shift_jis", "gb18030"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ml.__main__ import main
 from ml.errors import DatasetError
@@ -17,10 +18,13 @@ from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.score import score
 from ml.tables.cells import CellReader
+from ml.tables.dataset import Feature
 from ml.tables.marks import Marks
 from ml.tables.reading import Options, dataset_of, read_dataset
 from ml.tables.table import TEXT, Table
 from ml.training import fitting, writing
+from tests.builders import dataset_of as dataset_from
+from web.api.description import table_of
 
 HEADER = "Income;temp (°C);island;sold"
 ISLANDS = ("Biscoe", "Dream", "NA")
@@ -63,6 +67,32 @@ def rows_of(model: Classifier, text: str, marks: Marks | None = None) -> list[di
     score(model, io.StringIO(text, newline=""), sink, on_bad=lambda _bad: None, marks=marks)
     separator = ";" if ";" in text else ","
     return list(csv.DictReader(io.StringIO(sink.getvalue(), newline=""), delimiter=separator))
+
+
+def test_a_template_is_answered_as_the_example(
+    german: Classifier, plain: Classifier, prices: Classifier, tmp_path: Path
+) -> None:
+    headers = ['a, "b"', "=1+1", "a\nb", "temp (°C)", "1", ""]
+    words = ("x, y", 'say "no"', "+1 h")
+    features = [
+        Feature(key=f"f_{place}", title=f"f {place}", header=header, choices=words if place == 3 else ())
+        for place, header in enumerate(headers)
+    ]
+    data = dataset_from(
+        np.arange(42.0).reshape(7, 6) % 3, [0, 1] * 3 + [0], features=features, labels=("a", "b"), name="odd"
+    )
+    found = fitting.fit(data, Recipe(estimator="decision-tree"))
+    odd = writing.write(writing.model_of(found), tmp_path / "odd.npz", trained=found)
+
+    for model in (german, plain, prices, odd):
+        (row,) = rows_of(model, table_of(model.features))
+
+        answer = model.predict([feature.example for feature in model.features])
+        numbers = [answer.value] if model.quantity else answer.probabilities
+        assert [float(row[name]) for name in row if name.startswith(("prob", "predicted_value"))] == [*numbers]
+        assert row["prediction_error"] == ""
+    income = replace(german.features[0], example=2100.5)  # whose column has points between thousands
+    assert table_of([income]) == 'Income\r\n"2100,5"\r\n'
 
 
 def test_cells_are_read_by_the_marks_and_choices_of_training(german: Classifier) -> None:
@@ -161,11 +191,11 @@ def test_a_quantity_has_value_and_interval(prices: Classifier) -> None:
 
     value = prices.predict([3.0, 7.0]).value
     assert prices.quantity is not None
-    interval = prices.quantity.interval
+    below, above = prices.quantity.reach
     assert list(row)[2:] == [
         "predicted_value", "predicted_low", "predicted_high", "prediction_notes", "prediction_error",
     ]  # fmt: skip
-    assert [float(row[name]) for name in list(row)[2:5]] == [value, value - interval.below, value + interval.above]
+    assert [float(row[name]) for name in list(row)[2:5]] == [value, value - below, value + above]
     assert far["prediction_notes"] == "area is outside the training range of 0 to 56"
     assert list(wrong.values())[2:] == ["", "", "", "", "area: 'x' is not a number"]
 

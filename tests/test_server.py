@@ -397,6 +397,7 @@ def test_the_log_holds_nothing_that_people_typed(quiet_server: Server) -> None:
 
     log = quiet_server.log.read_text()
     assert "serving iris" in log, "it is a log"
+    assert log.count(f"the page is at {quiet_server.url}/\n") == 1
     assert not [mark for mark in marks if mark in log]
 
 

@@ -155,6 +155,14 @@ def test_the_query_names_the_marks_of_the_table(client: TestClient, model: Class
     assert "the decimal mark is . or ," in wrong.json()["detail"]
 
 
+@pytest.mark.parametrize("query", ["decimals=,", "decimal=,&foo", "strict=1", "ENCODING=utf-8"])
+def test_a_parameter_that_there_is_not_is_refused(client: TestClient, query: str) -> None:
+    response = client.post(f"/score?{query}", content=TABLE, headers={"Content-Type": "text/csv"})
+
+    assert response.status_code == 400
+    assert "is not known; known are decimal, thousands, encoding" in response.json()["detail"]
+
+
 @pytest.mark.parametrize("encoding", ["cp1251", "utf-16", "utf-16-be", "shift_jis", "utf-8-sig", "GB18030"])
 def test_a_table_in_an_encoding_that_is_named_comes_back_in_utf_8(
     client: TestClient, model: Classifier, encoding: str
@@ -200,6 +208,18 @@ def test_the_file_may_be_a_field_without_a_name(client: TestClient, model: Class
     assert response.headers["content-disposition"] == 'attachment; filename="predictions.csv"'
 
 
+def test_the_template_can_be_sent_as_it_comes(client: TestClient) -> None:
+    template = client.get("/template.csv")
+    answer = client.post("/score", content=template.content, headers=CSV)
+
+    header, row = answer.text.removeprefix("\ufeff").splitlines()
+    assert (answer.status_code, template.headers["content-type"]) == (200, "text/csv; charset=utf-8")
+    assert template.headers["content-disposition"] == 'attachment; filename="iris-template.csv"'
+    assert template.content.startswith("\ufeffsepal length (cm),".encode()), "the mark of UTF-8, for spreadsheets"
+    assert header.startswith("sepal length (cm),")
+    assert row.startswith("5.7,2.9,4.2,1.3,versicolor,0.0,1.0,0.0,")
+
+
 NAMES = {
     "rows.csv": 'filename="rows-predictions.csv"',
     "": 'filename="predictions.csv"',
@@ -215,14 +235,14 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_the_answer_is_named_after_the_file(name: str) -> None:
-    assert disposition_of(name) == f"attachment; {NAMES[name]}"
+    assert disposition_of(name, "predictions") == f"attachment; {NAMES[name]}"
 
 
 @given(st.text(max_size=200))
 def test_no_name_can_add_to_the_header(name: str) -> None:
     pattern = r"attachment; filename=\"[ -!#-\[\]-~]+\"(; filename\*=UTF-8''[A-Za-z0-9%._~-]+)?"
 
-    assert re.fullmatch(pattern, disposition_of(name))
+    assert re.fullmatch(pattern, disposition_of(name, "predictions"))
 
 
 # --- what is refused
@@ -233,7 +253,7 @@ REFUSED = {
     f"{GOOD}\n": (422, "no column is called 'sepal length': 5.6, 2.7, 4.2, 1.3"),
     "PK\x03\x04\0\0": (422, "the zip file is damaged: File is not a zip file"),
     gzip.compress(TABLE.encode(), mtime=0).decode(errors="surrogateescape"): (422, "this is a gzip file: unpack it"),
-    "PAR1\x15\x04\x15": (422, "this is a Parquet file: save the table as CSV"),
+    "PAR1\x15\x04\x15": (422, "this is a Parquet file: save it as CSV, or post it as application/vnd.apache.parquet"),
     '[\n{"sepal_length": 5.6}]\n': (422, "this is JSON: save the table as CSV"),
     '[{"sepal_length": 5.6,\n "a": 1}]': (422, "this is JSON: save the table as CSV"),
     '{"sepal_length": 5.6, "sepal_width": 2.7}\n': (422, "this is JSON: save the table as CSV"),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import openpyxl
 import psutil
 import pytest
@@ -24,6 +25,7 @@ from ml.model.classifier import Classifier
 from ml.tables.files import read_table
 from ml.tables.sheet import MAX_ROWS
 from ml.tables.table import Bounds, Table
+from ml.tables.workbook import options_of
 from tests.conftest import ROOT
 from tests.tables import GOOD, HEADER, guarded
 from tests.test_score_stream import Answer, converse
@@ -354,3 +356,25 @@ def test_the_process_that_reads_a_sheet_ends_when_nobody_wants_it() -> None:
     readers = asyncio.run(leave())
 
     assert psutil.wait_procs(readers, timeout=20)[1] == []
+
+
+DENIED = """
+import os
+
+def denied(_: int) -> int:
+    raise PermissionError
+
+os.nice = denied
+from ml.tables.sheet import main
+main()
+"""
+
+
+def test_a_sheet_is_read_where_no_process_may_change_its_priority(tmp_path: Path) -> None:
+    (tmp_path / "rows.xlsx").write_bytes(PLAIN)
+    options = msgspec.json.encode(options_of(Bounds(), niceness=10))
+
+    with (tmp_path / "rows.xlsx").open() as file:
+        read = subprocess.run([sys.executable, "-c", DENIED, options], cwd=ROOT, stdin=file, stdout=-1, check=True)
+
+    assert b'"rows":[["x","kind"]' in read.stdout

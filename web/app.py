@@ -18,13 +18,12 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ml.errors import ModelFileError
-from ml.model.card import shown
+from ml.errors import ModelFileError, shown
 from ml.model.classifier import Classifier
 from web import errors, models
 from web.api import health, stream
 from web.api.encoder import encoder_of
-from web.api.score import Score
+from web.api.score import Score, template
 from web.api.score_stream import ScoreStream
 from web.api.scoring import Uploads
 from web.api.stream import OpenStreams, StreamEndpoint
@@ -144,6 +143,7 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/code", snippet_panel.code, middleware=[compressed]),
         Route("/score", Score(uploads), methods=["GET", "POST"]),
         WebSocketRoute("/score", ScoreStream(uploads)),
+        Route("/template.csv", template),
         Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
         Route("/docs", docs.docs, middleware=[compressed]),
         Route("/favicon.ico", pages.favicon),
@@ -239,5 +239,7 @@ def prepare(model: Classifier, settings: Settings) -> None:
         entity_tag(model, representation)
     for code in languages.codes():
         pages.example_page(model, languages.language(code), needs_token=bool(settings.api_token))
-    docs.example_page(model, settings)
-    drift_page.example_page(model)
+    # Nothing of them is kept: one language shows whether they can be made.
+    english = languages.language(languages.SOURCE)
+    drift_page.example_page(model, english)
+    docs.example_page(model, settings, english)

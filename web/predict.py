@@ -157,8 +157,9 @@ async def _respond(
         [contributions] = await explained(model, np.array([row]), [prediction.index]) if explain else [b""]
         content = encoder_of(model).answer(row, prediction, notes, contributions)
     else:
-        fragments = fragments_of(model, options.language)
+        fragments = fragments_of(model, options.language).at(options.threshold)
+        prediction = fragments.labelled(row, ranks, prediction)
         messages = fragments.messages_of(notes, row)
         axes = fragments.axes(options.map_x, options.map_y)
-        content = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal)
+        content = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal, pin=options.pin)
     return Content(content, status=200, headers=headers)

@@ -141,7 +141,7 @@ class Settings:
     rate_limit: str = _setting(
         "1000000/second",
         "RATE_LIMIT",
-        "most requests, broken ones too, and stream frames of one client; beyond it status 429; in public `100/second`",
+        "most requests, broken ones too, and frames of a client in one process; beyond it 429; in public `100/second`",
         read=_read_rate,
     )
     max_connections: int = _setting(
@@ -188,13 +188,13 @@ class Settings:
     max_spool_bytes: int = _setting(
         2**30,
         "MAX_SPOOL_BYTES",
-        "most disk space of one process for uploaded files whose clients do not read yet",
+        "most disk space of one process for uploaded files that wait to be read or scored, and for scored Parquet",
         unit="bytes",
     )
     max_table_bytes: int = _setting(
         2**27,
         "MAX_TABLE_BYTES",
-        "largest sheet of an uploaded Excel file, unpacked; a process reads it in up to four times as much memory",
+        "largest table of an uploaded Excel or Parquet file, unpacked; it is read in up to four times as much memory",
         unit="bytes",
         least=1,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -60,11 +61,17 @@ def frame_of(name: str, table: Any) -> Frame:
         n_columns = table.shape[1]
         one = table.iloc if hasattr(table, "iloc") else table
         return Frame(table, tuple(table.columns), tuple(_plain(one[:, place]) for place in range(n_columns)))
+    if table is None or isinstance(table, str | bytes | Mapping | PathLike):
+        kind = "None" if table is None else f"a {type(table).__name__}"
+        way_out = f"pandas.DataFrame({name}) would work" if isinstance(table, Mapping) else "rows are needed"
+        raise DatasetError(f"{name} is {kind}, and no table: {way_out}")
     try:
         rows = np.asarray(table)
     except ValueError:
         rows = np.empty(0)
     if rows.ndim != 2 or not rows.size:
+        if isinstance(table, list) and table and isinstance(table[0], Mapping):
+            raise DatasetError(f"{name} is a list of objects, and no table: pandas.DataFrame({name}) would work")
         shape = getattr(table, "shape", None) or rows.shape
         raise DatasetError(f"{name} has the shape {shape}: it must be a table of rows and columns, with rows")
     return Frame(rows, (), tuple(_plain(column) for column in rows.T))

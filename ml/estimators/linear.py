@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ml.errors import ForestError
 from ml.model.design import Column
 from ml.model.linear import Linear, Link
+from ml.model.total import Curve
 
 Values = NDArray[np.float64]
 # scikit-learn's, by name: classes derived from them elsewhere may compute otherwise.
@@ -28,7 +29,10 @@ KINDS = LOGISTIC | REGRESSORS | SCORES | {"SGDClassifier", "GaussianNB", "Calibr
 def is_linear(estimator: Any) -> bool:
     """Return whether an estimator is one of those that are read here."""
     kind = type(estimator)
-    return kind.__name__ in KINDS and kind.__module__.split(".")[0] == "sklearn"
+    if kind.__name__ not in KINDS or kind.__module__.split(".")[0] != "sklearn":
+        return False
+    # What is calibrated decides.
+    return kind.__name__ != "CalibratedClassifierCV" or all(map(is_linear, calibrated_in(estimator)))
 
 
 def linear_from(estimator: Any, columns: Sequence[Column]) -> Linear:
@@ -51,9 +55,9 @@ def linear_from(estimator: Any, columns: Sequence[Column]) -> Linear:
     n_columns = len(columns)
     if coefficients.shape[1] != n_columns:
         raise ForestError(f"{kind} has {coefficients.shape[1]} coefficients, and is given {n_columns} columns")
-    calibration = _platt(estimator) if link == "calibrated" else np.empty((0, 2))
+    curves = tuple(map(curve_of, calibrators_of(estimator))) if link == "calibrated" else ()
     variances = _variances(estimator) if link == "posterior" else np.empty((0, n_columns))
-    return Linear(tuple(columns), link, coefficients, intercept, np.zeros(n_columns), calibration, variances)
+    return Linear(tuple(columns), link, coefficients, intercept, np.zeros(n_columns), variances, curves)
 
 
 def _regressor(estimator: Any) -> tuple[Link, Values, Values]:
@@ -101,14 +105,11 @@ def _variances(estimator: Any) -> Values:
 
 
 def _calibrated(estimator: Any) -> tuple[Link, Values, Values]:
-    members = estimator.calibrated_classifiers_
-    inner = [getattr(member, "estimator", getattr(member, "base_estimator", None)) for member in members]
+    inner = calibrated_in(estimator)
     known = LOGISTIC | SCORES | {"SGDClassifier"}
     if not all(is_linear(one) and type(one).__name__ in known for one in inner):
         name = type(inner[0]).__name__
         raise ForestError(f"CalibratedClassifierCV around {name} is not supported: around LinearSVC it is")
-    if not all(type(calibrator).__name__ == "_SigmoidCalibration" for calibrator in _calibrators(estimator)):
-        raise ForestError(f"CalibratedClassifierCV(method={estimator.method!r}) is not supported: method='sigmoid' is")
     parts = [_scores_of(one) for one in inner]
     n_scores = 1 if len(estimator.classes_) == 2 else len(estimator.classes_)
     if any(len(coefficients) != n_scores for coefficients, _ in parts):
@@ -118,13 +119,31 @@ def _calibrated(estimator: Any) -> tuple[Link, Values, Values]:
     return "calibrated", coefficients, np.concatenate([part for _, part in parts])
 
 
-def _calibrators(estimator: Any) -> list[Any]:
+def calibrated_in(estimator: Any) -> list[Any]:
+    """Return the fitted estimators in a CalibratedClassifierCV; none of one that is not fitted."""
+    members = getattr(estimator, "calibrated_classifiers_", ())
+    return [getattr(member, "estimator", getattr(member, "base_estimator", None)) for member in members]
+
+
+def calibrators_of(estimator: Any) -> list[Any]:
+    """Return what calibrates their scores, one after the other."""
     members = estimator.calibrated_classifiers_
     return [one for member in members for one in getattr(member, "calibrators", getattr(member, "calibrators_", ()))]
 
 
-def _platt(estimator: Any) -> Values:
-    return np.array([[one.a_, one.b_] for one in _calibrators(estimator)], dtype=np.float64)
+def curve_of(calibrator: Any) -> Curve:
+    """Return what a calibrator makes of a score.
+
+    Raises:
+        ForestError: it is of another kind.
+    """
+    if type(calibrator).__name__ == "_SigmoidCalibration":
+        return Curve(slope=float(calibrator.a_), offset=float(calibrator.b_))
+    if type(calibrator).__name__ == "IsotonicRegression":
+        points = (calibrator.X_thresholds_, calibrator.y_thresholds_)
+        scores, shares = (tuple(np.asarray(axis, dtype=np.float64).tolist()) for axis in points)
+        return Curve(scores=scores, shares=shares)
+    raise ForestError("CalibratedClassifierCV is read with method='sigmoid' or 'isotonic', not with another one")
 
 
 _READERS: Mapping[str, Callable[[Any], tuple[Link, Values, Values]]] = {

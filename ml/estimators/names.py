@@ -34,6 +34,8 @@ class Names:
         """
         if frame.names and self.fitted:
             for wanted in self.fitted:
+                if frame.names.count(wanted) > 1:
+                    raise DatasetError(f"{name} has {frame.names.count(wanted)} columns {wanted!r}: leave one")
                 if wanted not in frame.names:
                     has = listed(map(str, frame.names))
                     raise DatasetError(
@@ -62,6 +64,11 @@ def names_of(model: Any, frame: Frame, given: Sequence[str] | None) -> Names:
     n_inputs = len(known) or getattr(model, "n_features_in_", len(frame.columns))
     # A model that was fitted on an array knows no names: those that are given say in which order its inputs are.
     fitted = known or _columns_named(frame, given or ()) or (frame.names if len(frame.names) == n_inputs else ())
+    if given is None and frame.names and not fitted:
+        raise DatasetError(
+            f"X_test has {len(frame.names)} columns, and the model was fitted on {n_inputs} without names: give the "
+            "whole pipeline if this is its last step"
+        )
     if given is None and not fitted:
         raise DatasetError("feature_names is missing: neither the model nor X_test has names, as it is an array")
     headers = list(fitted if given is None else given)

@@ -106,6 +106,10 @@ class _Probe:
         self._place_of = {cells.place: place for place, cells in enumerate(coding.cells)}
         middle = [_middle(cells, column) for cells, column in zip(coding.cells, rows.T, strict=True)]
         self._base = np.array(middle)
+        try:
+            self.transform(self._base[None])
+        except Exception as error:  # whatever a step raises
+            raise DatasetError(f"the steps do not take X_test: {str(error).splitlines()[0]}") from error
         self.known = self._varied([(f, float(c)) for f, one in enumerate(coding.cells) for c in range(len(one.words))])
         words = [place for place, one in enumerate(coding.cells) if one.words]
         self._unknown = self._asked(words, UNKNOWN)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ml.errors import ForestError, ModelFileError
+from ml.errors import ForestError, ModelFileError, shown
 from ml.estimators.trees import forest_from, lacking_in
 from ml.importing import files
 from ml.importing.imported import Imported, Inputs, Progress, silent
 from ml.model import modelfile
-from ml.model.card import MAX_FEATURES, shown
+from ml.model.card import MAX_FEATURES
 
 # Twice the text of a million leaves. What is made of a file in memory is a few times its size.
 MAX_FILE_BYTES = 2**29
@@ -52,12 +52,14 @@ def _saved(found: Any) -> Imported:
     kind = type(found).__name__
     if kind == "Pipeline":
         raise ForestError("a Pipeline in a skops file is not supported: use ml.export in the session that fitted it")
-    n_features = found.n_features_in_ if isinstance(getattr(found, "n_features_in_", None), int) else 0
+    # A vote has the features of its members.
+    known = found.estimators_[0] if kind.startswith("Voting") else found
+    n_features = known.n_features_in_ if isinstance(getattr(known, "n_features_in_", None), int) else 0
     if not 1 <= n_features <= MAX_FEATURES:
         raise ForestError(f"a {kind} that is not fitted, or has more than {MAX_FEATURES} features")
     forest = forest_from(found)
     classes = getattr(found, "classes_", None)
-    names = tuple(map(str, getattr(found, "feature_names_in_", ())))
+    names = tuple(map(str, getattr(known, "feature_names_in_", ())))
     if (classes is not None and len(classes) != forest.n_outputs) or len(names) not in (0, n_features):
         raise ForestError(f"the {kind} does not have a class for each answer, or not a name for each feature")
     lacking = lacking_in(forest)

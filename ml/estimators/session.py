@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,9 +28,10 @@ from ml.model.forest import Forest
 from ml.model.linear import Linear
 from ml.tables.dataset import Feature
 from ml.tables.headers import Limits, feature_of
+from ml.tables.numbers import LARGEST
 
 WORKING = (
-    "random forests, extra trees, GradientBoosting, HistGradientBoosting, AdaBoost and Bagging of trees, "
+    "random forests, extra trees, GradientBoosting, HistGradientBoosting, AdaBoost, Bagging and votes of trees, "
     "LogisticRegression, SGDClassifier, GaussianNB, Ridge, Lasso, ElasticNet and LinearRegression would work"
 )
 REMEDIES = {
@@ -53,8 +55,7 @@ class SessionModel:
 
     def __init__(self, reading: Reading, coding: Coding, inputs: Inputs) -> None:
         self.final = reading.final
-        if "n_jobs" in getattr(self.final, "get_params", dict)():
-            self.final = copy.copy(self.final).set_params(n_jobs=1)
+        self.final = _with_one_job(self.final)
         self.columns, self.decision = inputs.columns, reading.decision
         self._reading, self._coding = reading, coding
         self.features = inputs.features
@@ -97,6 +98,21 @@ class SessionModel:
             return getattr(self.final, method)(transformed(self._reading, self._coding.table(rows)))
 
 
+def _with_one_job(estimator: Any) -> Any:
+    """Return an estimator that works in one thread, and so do those of which the answers are a mean."""
+    if "n_jobs" in getattr(estimator, "get_params", dict)():
+        estimator = copy.copy(estimator).set_params(n_jobs=1)
+    if type(estimator).__name__.startswith("Voting") and hasattr(estimator, "estimators_"):
+        estimator.estimators_ = [*map(_with_one_job, estimator.estimators_)]
+    if folds := getattr(estimator, "calibrated_classifiers_", None):
+        estimator.calibrated_classifiers_ = [*map(copy.copy, folds)]
+        for fold in estimator.calibrated_classifiers_:
+            # The name before scikit-learn 1.2.
+            name = "estimator" if hasattr(fold, "estimator") else "base_estimator"
+            setattr(fold, name, _with_one_job(getattr(fold, name)))
+    return estimator
+
+
 def predictor_from(estimator: Any) -> Forest | Linear:
     """Return what a fitted estimator has learned: a model of a session has it already, on its features.
 
@@ -124,9 +140,11 @@ def session_model(
     cells = [_cells(place, str(names.headers[place]), reading, list(frames.items())) for place in used]
     coding = Coding(first, cells)
     features = [feature_of(names.headers[place], limits) for place in used]
-    rows = coding.rows(first)
-    lacking = {place for f in frames.values() for place, c in enumerate(coding.rows(f).T) if np.isnan(c).any()}
-    inputs = inputs_of(reading, coding, features, rows, lacking=lacking)
+    coded = {name: coding.rows(frame) for name, frame in frames.items()}
+    for name, rows in coded.items():
+        _check_finite(name, rows, features)
+    lacking = {place for rows in coded.values() for place, column in enumerate(rows.T) if np.isnan(column).any()}
+    inputs = inputs_of(reading, coding, features, next(iter(coded.values())), lacking=lacking)
     return SessionModel(reading, coding, replace(inputs, features=_with_domains(inputs)))
 
 
@@ -136,6 +154,17 @@ def _check_kind(estimator: Any) -> None:
     is_read = is_linear(estimator) or readers_of(estimator) or hasattr(estimator, "folded")
     if not is_read and kind.__module__.split(".")[0] not in LIBRARIES:
         raise ForestError(f"{kind.__name__} cannot be exported: {REMEDIES.get(kind.__name__, WORKING)}")
+
+
+def _check_finite(name: str, rows: NDArray[np.float64], features: Sequence[Feature]) -> None:
+    """Raise a `DatasetError` for the first value that no sample can have."""
+    wrong = np.argwhere(~((np.abs(rows) <= LARGEST) | np.isnan(rows)))
+    if len(wrong):
+        row, place = wrong[0].tolist()
+        raise DatasetError(
+            f"{name} has {rows[row, place]} in column {features[place].title!r}, row {row}, which is not a finite "
+            "32-bit float"
+        )
 
 
 def _with_gaps(inputs: Inputs, forest: Forest) -> tuple[Feature, ...]:
@@ -169,9 +198,13 @@ def _cells(place: int, header: str, reading: Reading, frames: Sequence[tuple[str
             # Some encoders know them as 0 and 1.
             words = [*map(bool, words or (False, True))]
         elif present and words is None:
+            way_out = "OneHotEncoder or OrdinalEncoder in a Pipeline would"
+            with suppress(ValueError, TypeError):
+                float(present[0])
+                way_out = f"{name}[{header!r}].astype(float) would, where it is text of numbers"
             raise DatasetError(
                 f"column {header!r} of {name} holds {present[0]!r}, which is no number, and no step makes a number of "
-                "it: OneHotEncoder or OrdinalEncoder in a Pipeline would"
+                f"it: {way_out}"
             )
         if column.dtype.kind == "O":
             gap = next(filter(is_gap, column.tolist()), gap)

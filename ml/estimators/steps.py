@@ -111,6 +111,10 @@ def _is_passed_by(step: Any) -> bool:
 def _read(step: Any, table: Table, reading: Reading, name: str) -> Table:
     readers = _MADE_OF_STEPS | columnwise.READERS
     kind = kind_of(step, readers)
+    if kind not in (None, "Pipeline", "FeatureUnion", "FunctionTransformer") and not any(
+        attribute.endswith("_") for attribute in vars(step)
+    ):
+        raise refusal(step, name, "it is not fitted: fit the whole pipeline")
     if kind is not None:
         return readers[kind](step, table, reading, name)
     if hasattr(step, "get_support"):

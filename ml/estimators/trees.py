@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ml.errors import ForestError
 from ml.estimators import histogram
 from ml.estimators.boosted import imported_from
+from ml.estimators.voting import calibrated_of, vote_of
 from ml.model.forest import LEAF, SUM_TOLERANCE, Forest
 from ml.model.total import Total
 
@@ -29,7 +30,8 @@ def forest_from(estimator: Any) -> Forest:
     if imported := imported_from(estimator):
         return imported.forest
     known = readers_of(estimator)
-    is_fitted = any(hasattr(estimator, name) for name in ("tree_", "estimators_", "_predictors"))
+    fitted = ("tree_", "estimators_", "_predictors", "calibrated_classifiers_")
+    is_fitted = any(hasattr(estimator, name) for name in fitted)
     if not known or not is_fitted:
         works = "" if known else "; RandomForest, ExtraTrees, GradientBoosting and HistGradientBoosting would work"
         name = type(estimator).__name__
@@ -93,7 +95,11 @@ def _adaboost(estimator: Any) -> Forest:
     """Return an AdaBoost of trees, each of which votes for one class with its weight."""
     trees = _trees_of(estimator, estimator.estimators_)
     if not hasattr(estimator, "classes_"):
-        raise ForestError("AdaBoostRegressor answers with a median of its trees, which is no sum of leaves")
+        return _joined(
+            trees, [tree.value[:, 0, :] for tree in trees], estimator, init=np.zeros(len(trees)),
+            output_of=np.arange(len(trees), dtype=np.int32),
+            total=Total(link="median", weights=tuple(estimator.estimator_weights_[: len(trees)].tolist())),
+        )  # fmt: skip
     n_classes, weights = len(estimator.classes_), estimator.estimator_weights_
     if getattr(estimator, "algorithm", "") == "SAMME.R":
         raise ForestError("AdaBoost with algorithm='SAMME.R' is not supported; with algorithm='SAMME' it is")
@@ -129,6 +135,14 @@ def _bagging(estimator: Any) -> Forest:
     return _joined(trees, values, estimator, features=estimator.estimators_features_)
 
 
+def _vote(estimator: Any) -> Forest:
+    return vote_of(estimator, forest_from)
+
+
+def _calibrated(estimator: Any) -> Forest:
+    return calibrated_of(estimator, forest_from)
+
+
 # By the name of a class, or of one that it inherits from, without its task: other ensembles hold decision trees too.
 READERS: Mapping[str, Callable[[Any], Forest]] = {
     "RandomForest": _mean,
@@ -139,6 +153,8 @@ READERS: Mapping[str, Callable[[Any], Forest]] = {
     "HistGradientBoosting": histogram.forest_from,
     "AdaBoost": _adaboost,
     "Bagging": _bagging,
+    "Voting": _vote,
+    "CalibratedClassifierCV": _calibrated,
 }
 
 

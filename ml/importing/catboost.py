@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import ModelFileError
+from ml.errors import ModelFileError, shown
 from ml.importing.imported import Imported, Inputs, Progress, Tree, array, forest_of, read_trees
-from ml.model.card import MAX_FEATURES, shown
+from ml.model.card import MAX_FEATURES
 from ml.model.forest import LEAF
 from ml.model.total import LabelBy, Link, Total
 

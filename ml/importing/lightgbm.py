@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import ModelFileError
+from ml.errors import ModelFileError, shown
 from ml.importing.imported import Imported, Inputs, Progress, Tree, array, cells_of, forest_of, read_trees
-from ml.model.card import MAX_FEATURES, shown
+from ml.model.card import MAX_FEATURES
 from ml.model.forest import LEAF, MAX_CELLS
 from ml.model.total import Link, Total
 

@@ -20,8 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import ModelFileError
-from ml.model.card import shown
+from ml.errors import ModelFileError, shown
 
 MAX_SCHEMA_BYTES = 2**27
 # Of all members, unpacked.

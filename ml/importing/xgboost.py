@@ -16,11 +16,11 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import numpy as np
 
-from ml.errors import ModelFileError
+from ml.errors import ModelFileError, shown
 from ml.importing import ubjson
 from ml.importing.imported import Imported, Inputs, Progress, array, forest_of, read_trees
 from ml.importing.xgboost_trees import tree_of, trees_of
-from ml.model.card import MAX_FEATURES, shown
+from ml.model.card import MAX_FEATURES
 from ml.model.total import Link, Total
 
 OBJECTIVES: dict[str, tuple[Link, str]] = {

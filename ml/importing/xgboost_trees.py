@@ -9,9 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import ModelFileError
+from ml.errors import ModelFileError, shown
 from ml.importing.imported import Inputs, Tree, array, cells_of
-from ml.model.card import shown
 from ml.model.forest import FIRST_CHOICE_CELL, LEAF, MAX_CELLS
 
 

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ml.errors import ModelFileError
-from ml.model.card import shown
+from ml.errors import ModelFileError, shown
 
 # The list of members, at the archive's end, has some 60 bytes for each. zipfile makes an object of each before anybody
 # can count them: a million took half a gigabyte.

@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import ForestError, ModelFileError
+from ml.errors import ForestError, ModelFileError, shown
 from ml.model import archive, older
-from ml.model.card import Card, shown
+from ml.model.card import Card
 from ml.model.forest import LEAF, MAX_CELLS, Forest
 from ml.model.linear import Linear
 from ml.tables.numbers import LARGEST
@@ -34,7 +34,6 @@ LINEAR = {
     "coefficients": ("<f8", 2),
     "intercept": ("<f8", 1),
     "means": ("<f8", 1),
-    "calibration": ("<f8", 2),
     "variances": ("<f8", 2),
 }
 # It is stored as its library has it in memory, row after row or column after column.
@@ -79,7 +78,8 @@ def _linear(arrays: dict[str, NDArray[Any]], card: Card) -> Linear:
     assert card.formula is not None
     if card.trees:
         raise ModelFileError(f"the file holds no trees, but the card says {card.trees}")
-    linear = Linear(card.formula.columns, card.formula.link, **{name: arrays[name] for name in LINEAR})
+    formula = card.formula
+    linear = Linear(formula.columns, formula.link, curves=formula.curves, **{name: arrays[name] for name in LINEAR})
     linear.check(card.features, n_labels=len(card.labels))
     return linear
 

@@ -7,19 +7,18 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ml.errors import ModelFileError
+from ml.errors import ModelFileError, shown
+from ml.model.calibration import Calibration
 from ml.model.linear import Formula
+from ml.model.quantity import Quantity
 from ml.model.total import Total
-from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature, Shape, Target, Text
+from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Count, Feature, Fraction, Shape, Target, Text
 from ml.tables.marks import THOUSANDS
 from ml.tables.numbers import LARGEST
 
 MAX_FEATURES = 10_000
 MAX_LABELS = 1_000
 MAX_SHAPES = 64
-# A whole number that float64 holds, at most.
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Word = Annotated[str, msgspec.Meta(max_length=MAX_TEXT, pattern="^[ -~]*$")]
 
@@ -32,6 +31,9 @@ class TrainedFeature(Feature, frozen=True, kw_only=True):
     are shuffled (permutation importance; Breiman, "Random Forests", 2001), of the accuracy or, for a quantity, of R²,
     as a fraction, and may be negative. `counts` are the training rows of each choice, and `gap_share` is the fraction
     of training rows without a value, or with a word that is not among the choices.
+
+    Of a model without a report there are no quantiles, counts are 0, and `importance` is the share of the trees' nodes
+    that compare the feature, by their covers. Without `has_range`, `low` and `high` span what it is compared with.
     """
 
     low: float
@@ -41,6 +43,12 @@ class TrainedFeature(Feature, frozen=True, kw_only=True):
     importance: float
     counts: tuple[Count, ...] = ()
     gap_share: Fraction = 0.0
+    has_range: bool = True
+
+    @property
+    def training_range(self) -> tuple[float, float]:
+        """The range of a number in training; without ends where it is not known."""
+        return (self.low, self.high) if self.has_range else (-math.inf, math.inf)
 
     def shown(self, value: float) -> str | float | None:
         """Return a value of a row as JSON has it: a number, a word, or None for no value."""
@@ -82,7 +90,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="c
 
     Fractions are 0 to 1; `precision` and `recall` are in the order of the labels; `confusion[i][j]` counts test rows of
     label i that were predicted as label j; `baseline` is the accuracy of always predicting the most frequent label.
-    `train_rows` is None for a model that was fitted elsewhere.
+    `train_rows` is None for a model that was fitted elsewhere, `calibration` in files that say nothing about it.
     """
 
     train_rows: Count | None
@@ -93,6 +101,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="c
     recall: tuple[Fraction, ...]
     confusion: tuple[tuple[Count, ...], ...]
     cross_validation: CrossValidation | None
+    calibration: Calibration | None = None
 
 
 class QuantityReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="quantity"):
@@ -112,29 +121,6 @@ class QuantityReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     residuals: tuple[tuple[float, float], ...]
     covered: Fraction
     cross_validation: CrossValidation | None
-
-
-class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """The interval around a predicted quantity in which the truth lies for `coverage` of the rows.
-
-    It reaches from `below` under the predicted value to `above` over it, both in the quantity's unit and not negative:
-    the quantiles of the errors on `rows` rows that the model which made the errors had not seen (cross-validation;
-    Barber et al., "Predictive inference with the jackknife+", 2021).
-    """
-
-    below: float
-    above: float
-    coverage: float
-    rows: Count
-
-
-class Quantity(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known about a predicted quantity: span and quantiles (0 %, 10 %, ... 100 %) of the training rows."""
-
-    low: float
-    high: float
-    quantiles: tuple[float, ...]
-    interval: Interval
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,7 +145,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `libraries` are the versions that trained it, `recipe` reproduces it, and `data_digest` is the SHA-256 of the table
     it was trained on; the last two are None for a model that was fitted elsewhere. `picture` is that of the data set.
-    `quantity` is None for a classifier, and only for one. `total` is the arithmetic of the library's trees, `formula`
+    `quantity` is None for a classifier, and only for one. `report` is None for a model of another library's file that
+    was measured on no table. `total` is the arithmetic of the library's trees, `formula`
     that of a linear model, which has none; `steps` are those of a pipeline in front of the estimator; `decision` is
     None where the library's own rule decides.
     """
@@ -170,7 +157,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     trees: Count
     features: tuple[TrainedFeature, ...]
     target: Target
-    report: Report | QuantityReport
+    report: Report | QuantityReport | None
     recipe: Recipe | None
     libraries: dict[Word, Word]
     data_digest: Digest | None
@@ -190,6 +177,12 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.formula is not None:
             return "linear"
         return "bits" if self.total.is_exact else "scores"
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether probabilities were calibrated on training rows."""
+        has_curves = any(member.curves for member in self.total.members)
+        return has_curves or (self.formula is not None and self.formula.link == "calibrated")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -212,7 +205,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ModelFileError("a step works on a feature that the model does not have")
         for feature in self.features:
             _check_feature(feature)
-        if len(counts := {len(feature.quantiles) for feature in self.features}) > 1 or min(counts) < 2:
+        counts = {len(feature.quantiles) for feature in self.features}
+        if (counts != {0}) if self.report is None else (len(counts) > 1 or min(counts) < 2):
             raise ModelFileError("the features do not have the same number of quantiles, at least 2")
         recipe = self.recipe
         if recipe is not None and not (
@@ -227,24 +221,24 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def _check_target(self) -> None:
         labels, report, quantity = self.labels, self.report, self.quantity
-        if isinstance(report, QuantityReport) != (quantity is not None) or (quantity is not None and labels):
+        is_mixed = report is not None and isinstance(report, QuantityReport) != (quantity is not None)
+        if is_mixed or (quantity is not None and labels):
             raise ModelFileError("the card mixes classes and a quantity")
         if quantity is not None:
-            interval, quantiles = quantity.interval, quantity.quantiles
-            ends = (quantity.low, quantity.high, *quantiles, interval.below, interval.above)
-            is_known = len(quantiles) >= 2 and quantity.low <= quantity.high and list(quantiles) == sorted(quantiles)
-            is_interval = min(interval.below, interval.above) >= 0 and 0 < interval.coverage < 1
-            if not (is_known and is_interval and all(map(math.isfinite, ends))):
-                raise ModelFileError("the statistics of the quantity do not fit together")
+            quantity.check(has_report=report is not None)
             return
         if not 2 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
             raise ModelFileError(f"the card needs 2 to {MAX_LABELS} different labels")
+        if report is None:
+            return
         assert isinstance(report, Report)
         n = len(labels)
         if not len(report.precision) == len(report.recall) == len(report.confusion) == n or any(
             len(row) != n for row in report.confusion
         ):
             raise ModelFileError("the report does not have one entry for each label")
+        if report.calibration is not None and not report.calibration.is_possible(n):
+            raise ModelFileError("the calibration in the report has numbers that no test rows can give")
 
     def _check_picture(self) -> None:
         keys = {feature.key for feature in self.features}
@@ -277,9 +271,3 @@ def _check_feature(feature: TrainedFeature) -> None:
         raise ModelFileError(f"{name}: its statistics are not those of its choices")
     if choices and not feature.example.is_integer():
         raise ModelFileError(f"{name}: its example is not one of its choices")
-
-
-def shown(value: object) -> str:
-    """Return an untrusted value short and on one line, for a message."""
-    text = " ".join(str(value).split())[:200]
-    return text if text.isprintable() else ascii(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import sys
 import time
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 
 from ml.errors import ModelFileError
 from ml.model import decision_table, modelfile
-from ml.model.card import Card
-from ml.model.evaluators import Batch, ByScores, ByTree, Prediction, Rows, compile_predictor, cuts_of
+from ml.model.card import Card, Decision
+from ml.model.evaluators import Batch, ByScores, ByTree, Evaluator, Prediction, Rows, compile_predictor, cuts_of
 from ml.model.forest import Forest
+from ml.model.labelling import Labelling
 from ml.model.links import allowed_error
 from ml.model.modelfile import ModelFile
+from ml.model.relabelled import relabelled
 from ml.model.sample import Validator
 from ml.model.scores import Scores
 
@@ -69,22 +72,35 @@ class Classifier:
         self.predictor = model.predictor
         self.interface = _interface_of(model.card)
         self.cuts = cuts_of(model.predictor, self.features)
-        self._evaluator = compile_predictor(
-            model.predictor,
-            self.features,
-            cuts=self.cuts,
-            labels=self.labels,
-            decision=self.card.decision,
-            max_cells=max_cells,
-            compiles=compiles,
+        self._ask(
+            compile_predictor(
+                model.predictor,
+                self.features,
+                cuts=self.cuts,
+                labels=self.labels,
+                decision=self.card.decision,
+                max_cells=max_cells,
+                compiles=compiles,
+            )
         )
-        self.scores: Scores | None = self._evaluator.scores if isinstance(self._evaluator, ByScores) else None
-        self.grid, self.lines = self._evaluator.grid, self._evaluator.lines
         self.compiles = compiles and isinstance(self._evaluator, ByTree)
         self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]
         self._replay(model)
         self.slice_rows = self._measure_slice(model.golden_rows)
         self._made: dict[Callable[[Classifier], Any], Any] = {}
+
+    def deciding(self, decision: Decision) -> Classifier:
+        """Return this model with another threshold between its two labels: only labels are other ones."""
+        other = copy.copy(self)
+        other.card = msgspec.structs.replace(self.card, decision=decision)
+        other._ask(relabelled(self._evaluator, Labelling.by(self.labels, decision)))
+        other._made = {}
+        return other
+
+    def _ask(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self.scores: Scores | None = evaluator.scores if isinstance(evaluator, ByScores) else None
+        self.grid, self.lines = evaluator.grid, evaluator.lines
 
     def made(self, make: Callable[[Classifier], Made]) -> Made:
         """Return `make(model)`, which is called once and cached as long as the model."""

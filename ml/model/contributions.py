@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
 from ml.model.forest import Forest
@@ -38,23 +39,24 @@ class Divided:
 def contributions(model: Classifier, row: Sequence[float], index: int) -> Divided | None:
     """Return what each feature adds to the answer to `row` with the label at `index`; 0 for a quantity.
 
-    None for a model file of format 1, which does not say how many training rows came by a node, and for a calibrated
-    model, whose answer is a mean of several.
+    None for a model file of format 1, which does not say how many training rows came by a node, and for a model whose
+    answer is no sum: a calibrated one, a median, a mean of others than means.
     """
     predictor = model.predictor
+    if not is_divisible(model):
+        return None
     if isinstance(predictor, Linear):
-        if predictor.link == "calibrated":
-            return None
         method: Method = "linear"
         scale: Scale = "quantity" if predictor.link == "identity" else "log_odds"
         assert model.scores is not None
         base, values = model.scores.contributions(np.array(row))
     else:
-        if predictor.covers is None:
-            return None
         made = model.made(_shapley_of)
         method, scale = "path_dependent_shapley", _scale_of(predictor)
         base, values = made.base, made.of(model.cuts.ranks_of(row))
+        if predictor.total.members:
+            shares = model.made(_shares_of)
+            base, values = base @ shares, values @ shares
     sign = 1.0
     if len(base) == 1 and model.labels:  # the only sum is that of the second label
         sign, index = (1.0 if index else -1.0), 0
@@ -67,15 +69,26 @@ def contributions(model: Classifier, row: Sequence[float], index: int) -> Divide
 def is_divisible(model: Classifier) -> bool:
     """Return whether `contributions` has something to say of a model."""
     predictor = model.predictor
-    return predictor.link != "calibrated" if isinstance(predictor, Linear) else predictor.covers is not None
+    if isinstance(predictor, Linear):
+        return predictor.link != "calibrated"
+    total = predictor.total
+    return predictor.covers is not None and total.link != "median" and (total.is_mean or not total.members)
 
 
 def _scale_of(forest: Forest) -> Scale:
     link = forest.total.link
-    if link == "mean":
+    if forest.total.is_mean:
         return "probability" if forest.n_outputs > 1 else "quantity"
     scales: dict[str, Scale] = {"identity": "quantity", "exp": "log_quantity"}
     return scales.get(link, "log_odds")
+
+
+def _shares_of(model: Classifier) -> NDArray[np.float64]:
+    """Return how much of each sum of a vote of means is in each answer, shape (n_sums, n_answers)."""
+    assert isinstance(model.predictor, Forest)
+    members = model.predictor.total.members
+    parts = [np.eye(member.n_sums) * (member.weight / member.divisor) for member in members]
+    return np.concatenate(parts) / sum(member.weight for member in members)
 
 
 def _shapley_of(model: Classifier) -> Contributions:

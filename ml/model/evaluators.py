@@ -19,8 +19,9 @@ from ml.model.forest import LEAF, Forest
 from ml.model.labelling import Labelling
 from ml.model.linear import Linear
 from ml.model.lines import Lines
-from ml.model.links import LINKS, expit
+from ml.model.links import expit, link_of
 from ml.model.scores import Scores
+from ml.model.total import EXACT_LINKS
 from ml.model.walk import Walk
 from ml.tables.dataset import Feature
 
@@ -111,10 +112,10 @@ class _Answers:
     def __init__(self, forest: Forest, labelling: Labelling) -> None:
         self._labelling = labelling
         self._divisor = forest.divisor
-        self._link = LINKS[forest.total.link]
+        self._link = link_of(forest.total)
         # Of one row: a tenth of the time of arrays.
         self._is_pair = forest.total.link == "expit"
-        self._is_plain = forest.total.is_exact
+        self._is_plain = forest.total.link in EXACT_LINKS
 
     def of_rows(self, sums: NDArray[np.floating[Any]]) -> Batch:
         """Return the answers of sums, shape (n, n_sums)."""

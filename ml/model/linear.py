@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ml.errors import ModelFileError
 from ml.model.design import Column, Design
-from ml.model.total import LabelBy
+from ml.model.total import Curve, LabelBy
 from ml.tables.dataset import UNKNOWN, Feature
 from ml.tables.numbers import LARGEST
 
@@ -28,6 +28,7 @@ class Formula(msgspec.Struct, frozen=True, kw_only=True):
 
     link: Link
     columns: tuple[Column, ...]
+    curves: tuple[Curve, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,14 @@ class Linear:
     Attributes:
         columns: made of the features, in the order of the coefficients.
         link: what makes the answers of the scores: nothing; the logistic function of one score; softmax; the logistic
-            function of each score, divided by their sum; the same of `slope * score + offset`, the mean of several
-            models (Platt, "Probabilistic outputs for support vector machines", 1999); or Bayes' rule.
+            function of each score, divided by their sum; the same of calibrated scores, the mean of several models; or
+            Bayes' rule.
         coefficients: shape (n_sums, n_columns), row after row or column after column in memory, as the library has
             them: the bits of a product depend on it. Of naive Bayes, the mean of each column in each class.
         intercept: shape (n_sums,). Of naive Bayes, the logarithm of each class's share.
         means: shape (n_columns,): of the training rows.
-        calibration: shape (n_sums, 2): slope and offset of each score of calibrated models, whose scores follow each
-            other; else (0, 2).
         variances: shape (n_sums, n_columns): of each column in each class, of naive Bayes; else (0, n_columns).
+        curves: of each score of calibrated models, whose scores follow each other; else none.
     """
 
     columns: tuple[Column, ...]
@@ -53,8 +53,8 @@ class Linear:
     coefficients: Values
     intercept: Values
     means: Values
-    calibration: Values
     variances: Values
+    curves: tuple[Curve, ...] = ()
 
     @property
     def n_sums(self) -> int:
@@ -69,7 +69,7 @@ class Linear:
 
     @property
     def formula(self) -> Formula:
-        return Formula(link=self.link, columns=self.columns)
+        return Formula(link=self.link, columns=self.columns, curves=self.curves)
 
     def check(self, features: Sequence[Feature], *, n_labels: int) -> None:
         """Check that shapes fit each other, and that every sample has a finite score.
@@ -82,13 +82,15 @@ class Linear:
             ("coefficients", self.coefficients, (n_sums, n_columns)),
             ("intercept", self.intercept, (n_sums,)),
             ("means", self.means, (n_columns,)),
-            ("calibration", self.calibration, (n_sums if self.link == "calibrated" else 0, 2)),
             ("variances", self.variances, (n_sums if self.link == "posterior" else 0, n_columns)),
         ):
             if array.shape != shape:
                 raise ModelFileError(f"{name} has shape {array.shape}, not {shape}")
             if not np.all(np.abs(array) <= LARGEST):
                 raise ModelFileError(f"{name} has a value that is not finite, or too large for a 32-bit float")
+        n_curves = n_sums if self.link == "calibrated" else 0
+        if len(self.curves) != n_curves or not all(curve.is_possible for curve in self.curves):
+            raise ModelFileError(f"the calibration does not have {n_curves} possible curves")
         if not self._fits(n_labels):
             raise ModelFileError(f"{n_sums} scores with the link {self.link} do not make {n_labels or 'one'} answers")
         if not np.all(self.variances >= 1 / LARGEST):
@@ -122,8 +124,7 @@ class Linear:
                 sums = ((parts + np.abs(self.coefficients)) ** 2 / self.variances).sum()
             else:
                 sums = (parts * np.abs(self.coefficients)).sum()
-                slopes = self.calibration[:, 0] if len(self.calibration) else 1.0
-                sums = np.max(np.abs(slopes) * sums)
+                sums *= max((abs(curve.slope) for curve in self.curves), default=1.0) or 1.0
         if not sums <= LARGEST_SCORE:
             raise ModelFileError("the coefficients are so large that a score may not be finite")
 

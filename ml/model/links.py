@@ -9,14 +9,14 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import math
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.total import Link, Total
+from ml.model.total import Curve, Link, Member, Total
 
 Array = NDArray[np.floating[Any]]
 
@@ -125,6 +125,65 @@ def allowed_error(answers: Array, total: Total | None = None) -> Array:
     epsilon = np.finfo(np.float32 if total is not None and total.single_sums else np.float64).eps
     error: Array = ULPS * epsilon * np.abs(answers).max(axis=1, keepdims=True)
     return error
+
+
+def _vote(sums: Array, total: Total) -> Array:
+    """Return the weighted mean of the members' answers, as `numpy.average` adds them up."""
+    start, answers = 0, None
+    is_weighted = any(member.weight != 1 for member in total.members)
+    for member in total.members:
+        own = _answers_of_member(sums[:, start : start + member.n_sums], member)
+        own = own * member.weight if is_weighted else own
+        answers = own if answers is None else answers + own
+        start += member.n_sums
+    assert answers is not None  # there is a member
+    shares: Array = answers / np.sum([member.weight for member in total.members])
+    return shares
+
+
+def _answers_of_member(sums: Array, member: Member) -> Array:
+    answers = LINKS[member.link](sums / member.divisor)
+    if not member.curves:
+        return answers
+    if len(member.curves) == 1:
+        return _pairs(calibrated(answers[:, -1:], member.curves)[:, 0])
+    return divided(calibrated(answers, member.curves))
+
+
+def calibrated(scores: Array, curves: Sequence[Curve]) -> Array:
+    """Return what calibration makes of scores, shape (n, n_curves)."""
+    columns = [
+        np.interp(np.clip(column, curve.scores[0], curve.scores[-1]), curve.scores, curve.shares)
+        if curve.scores
+        else expits(-(curve.slope * column + curve.offset))
+        for column, curve in zip(scores.T, curves, strict=True)
+    ]
+    # Between points an ulp more than 1 can come out.
+    shares: Array = np.minimum(np.column_stack(columns), 1.0)
+    return shares
+
+
+def divided(shares: Array) -> Array:
+    """Return shares that sum to 1; all are alike where none is above 0."""
+    total = shares.sum(axis=1, keepdims=True)
+    alike = np.full_like(shares, 1 / shares.shape[1])
+    found: Array = np.divide(shares, total, out=alike, where=total != 0)
+    return found
+
+
+def _median(sums: Array, total: Total) -> Array:
+    """Return the weighted median of the sums of each row, as scikit-learn's AdaBoostRegressor has it."""
+    order = np.argsort(sums, axis=1, kind="stable")
+    weights = np.cumsum(np.array(total.weights)[order], axis=1)
+    middle = (weights >= 0.5 * weights[:, -1:]).argmax(axis=1)
+    medians: Array = np.take_along_axis(sums, np.take_along_axis(order, middle[:, None], axis=1), axis=1)
+    return medians
+
+
+def link_of(total: Total) -> Callable[[Array], Array]:
+    """Return what makes answers of divided sums."""
+    several = {"vote": _vote, "median": _median}.get(total.link)
+    return LINKS[total.link] if several is None else partial(several, total=total)
 
 
 LINKS: Mapping[Link, Callable[[Array], Array]] = {

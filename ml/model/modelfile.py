@@ -19,9 +19,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import ModelFileError
+from ml.errors import ModelFileError, shown
 from ml.model import archive, arrays, older
-from ml.model.card import Card, shown
+from ml.model.card import Card
 from ml.model.forest import Forest
 from ml.model.linear import Linear
 from ml.tables.numbers import LARGEST

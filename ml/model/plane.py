@@ -36,6 +36,20 @@ class Plane:
     exact: bool
 
 
+def smooth(
+    model: Classifier, row: Sequence[float], *, x: int, xs: NDArray[np.float64], y: int, ys: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """Return the log odds of each label, or the quantity, over values of two features, all others held.
+
+    Shape (n_labels or 1, n_ys, n_xs). None for a model whose scores are not polynomials along both features.
+    """
+    scores = model.scores
+    if scores is None or any(model.features[side].choices or not scores.is_closed(side) for side in (x, y)):
+        return None
+    found = scores.log_odds(scores.plane(np.array(row, dtype=np.float64), x, xs, y, ys))
+    return found.T.reshape(-1, len(ys), len(xs))
+
+
 @dataclass(frozen=True, slots=True)
 class _Side:
     """One feature of a plane: its cuts, one value in each interval between them, and whether none was left out."""

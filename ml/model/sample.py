@@ -85,7 +85,7 @@ class Validator:
             for feature in features
         ]
         # Below the positions of all choices are the words that are none of them.
-        ranges = [(0.0, math.inf) if feature.choices else (feature.low, feature.high) for feature in features]
+        ranges = [(0.0, math.inf) if feature.choices else feature.training_range for feature in features]
         self._columns = [
             (*_quick(feature, read), *span, *limit)
             for feature, read, span, limit in zip(features, self._readers, ranges, limits, strict=True)
@@ -266,7 +266,8 @@ def note_of(feature: TrainedFeature, value: float) -> Note | None:
             return None
         word = getattr(value, "word", "this word")
         return Note(feature.key, "unknown_choice", f"{feature.title}: {word!r} was not seen in training")
-    if feature.low <= value <= feature.high or math.isnan(value):
+    low, high = feature.training_range
+    if low <= value <= high or math.isnan(value):
         return None
     return Note(feature.key, "outside_training_range", _outside(feature))
 

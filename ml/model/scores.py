@@ -7,6 +7,7 @@ bits, as another product does.
 
 from __future__ import annotations
 
+import copy
 import sys
 from typing import Literal
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from ml.model.design import Column, Design
 from ml.model.labelling import Labelling
 from ml.model.linear import Linear
-from ml.model.links import LINKS, allowed_error, expits
+from ml.model.links import LINKS, allowed_error, calibrated, divided, expits
 
 Values = NDArray[np.float64]
 # Operations that make a polynomial of the first degree.
@@ -54,6 +55,12 @@ class Scores:
             "calibrated": self._calibrated,
             "posterior": _posterior,
         }[linear.link]
+
+    def labelled(self, labelling: Labelling) -> Scores:
+        """Return the same scores, whose answers have the labels that another labelling gives."""
+        other = copy.copy(self)
+        other._labelling = labelling
+        return other
 
     def sums(self, rows: Values) -> Values:
         """Return the scores, shape (n, n_sums), of rows, shape (n, n_features)."""
@@ -117,13 +124,28 @@ class Scores:
         """Return the index of the label of each answer, shape (n,)."""
         return self._labelling.indices(answers, sums=sums)
 
+    def log_odds(self, sums: Values) -> Values:
+        """Return the log odds of each label, shape (n, n_labels), or quantities, shape (n, 1): smooth as scores are."""
+        if self._linear.link == "identity":
+            return sums
+        if self._linear.link == "expit":
+            return np.column_stack([-sums, sums])
+        if self._linear.link in ("softmax", "posterior"):
+            logarithms = sums - np.logaddexp.reduce(sums, axis=1, keepdims=True)
+            if self._n_labels == 2:
+                return logarithms - logarithms[:, ::-1]
+            # Of labels that are all but certain they are cut short.
+            return logarithms - np.log(-np.expm1(np.minimum(logarithms, -_EPS)))
+        shares = np.clip(self.answers(sums), _EPS, 1 - _EPS)
+        return np.log(shares) - np.log1p(-shares)
+
     def _calibrated(self, sums: Values) -> Values:
         total = np.zeros((len(sums), self._n_labels))
-        shares = expits(-(self._linear.calibration[:, 0] * sums + self._linear.calibration[:, 1]))
+        shares = calibrated(sums, self._linear.curves)
         width = 1 if self._n_labels == 2 else self._n_labels
         for start in range(0, sums.shape[1], width):
             member = shares[:, start : start + width]
-            total += np.column_stack([1.0 - member, member]) if width == 1 else _divided(member)
+            total += np.column_stack([1.0 - member, member]) if width == 1 else divided(member)
         return total / len(self._members)
 
     def is_closed(self, feature: int) -> bool:
@@ -205,15 +227,7 @@ def _roots(square: Values, slope: Values, start: Values) -> Values:
 
 
 def _one_vs_rest(sums: Values) -> Values:
-    return _divided(expits(sums))
-
-
-def _divided(shares: Values) -> Values:
-    """Return shares that sum to 1; all are alike where none is above 0."""
-    total = shares.sum(axis=1, keepdims=True)
-    alike = np.full_like(shares, 1 / shares.shape[1])
-    divided: Values = np.divide(shares, total, out=alike, where=total != 0)
-    return divided
+    return np.asarray(divided(expits(sums)))
 
 
 def _posterior(sums: Values) -> Values:

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 # The longest name, label or sentence in a table or model file, in characters.
 MAX_TEXT = 1_000
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+# A whole number that float64 holds, at most.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 # The most words of a category; a model knows no difference between rarer ones.
 MAX_CHOICES = 254
 # In a row, a word that is not among the choices: below all positions, as no value is, see `ml.model.cuts`.

@@ -70,17 +70,19 @@ class Place(msgspec.Struct, frozen=True):
         return RowWriter(self.dialect.written, guarded=guarded).row([*cells, message]) + "\n"
 
 
-def added_columns(header: Sequence[str], labels: Sequence[str]) -> list[str]:
+def added_columns(header: Sequence[str], labels: Sequence[str], *, explained: Sequence[str] = ()) -> list[str]:
     """Return the names of the new columns, with a number behind those that the header has already.
 
-    They are label and probabilities, or for a quantity, which has no labels, value and interval; then notes about the
-    answer, and why there is none.
+    They are label and probabilities, or for a quantity, which has no labels, value and interval; then what each feature
+    adds to the answer, for features with the keys `explained`; then notes about the answer, and why there is none.
     """
     names: list[str] = []
     taken = set(header)
     answers = ["predicted_label", *(f"probability_{label}" for label in labels)]
     if not labels:
         answers = ["predicted_value", "predicted_low", "predicted_high"]
+    if explained:
+        answers += ["contribution_base", *(f"contribution_{key}" for key in explained)]
     for wanted in [*answers, "prediction_notes", "prediction_error"]:
         numbered = itertools.chain([wanted], (f"{wanted}_{number}" for number in itertools.count(2)))
         names.append(next(name for name in numbered if name not in taken))

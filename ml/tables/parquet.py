@@ -43,7 +43,7 @@ def _read(file: Any, bounds: Bounds) -> Table:
     columns = Columns(names, bounds, line="row")
     start, size = 1, 0
     for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-        cells = [_cells(column) for column in batch.columns]
+        cells = [cells_of(column) for column in batch.columns]
         size += sum(sum(map(len, column)) for column in cells)
         if size > bounds.max_bytes:
             raise DatasetError(f"larger than {bounds.max_bytes} bytes, unpacked")
@@ -53,7 +53,8 @@ def _read(file: Any, bounds: Bounds) -> Table:
     return columns.table([], has_types=True)
 
 
-def _cells(column: Any) -> list[str]:
+def cells_of(column: Any) -> list[str]:
+    """Return the values of a column as text; no text for no value."""
     kind = str(column.type)
     if kind in ("halffloat", "float"):
         # The digits of its own precision: 0.1, and not the double that is next to it.

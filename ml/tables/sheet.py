@@ -6,6 +6,7 @@ its standard input, and writes the rows to its standard output, as `Piece` in JS
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -69,8 +70,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of what a file has besides cells
     import openpyxl  # before memory is bounded
 
-    os.nice(options.niceness)
-    _bound(options)
+    bound(options.memory_bytes, options.cpu_s, options.niceness)
     try:
         for piece in _pieces(sys.stdin.buffer, options, openpyxl):
             _write(piece)
@@ -89,14 +89,22 @@ def cpu_s_of(size: int) -> int:
     return 10 + size // 2**21
 
 
-def _bound(options: Options) -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (options.cpu_s, options.cpu_s + 1))
+def memory_bytes_of(size: int) -> int:
+    """Return the bytes of memory that reading a table of so many bytes may take."""
+    return 2**26 + 4 * size
+
+
+def bound(memory_bytes: int, cpu_s: int, niceness: int) -> None:
+    """Bound what this process may take from now on; memory beyond that which it has."""
+    with contextlib.suppress(PermissionError):  # a service that is confined may change no priority
+        os.nice(niceness)
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     try:
         with open("/proc/self/statm") as statistics:
             taken = int(statistics.read().split()[0]) * resource.getpagesize()
     except OSError:
         return  # another system than Linux; time is bounded all the same
-    resource.setrlimit(resource.RLIMIT_AS, (taken + options.memory_bytes,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + memory_bytes,) * 2)
 
 
 def _write(piece: Piece) -> None:

@@ -161,7 +161,7 @@ def typed_arrow(array: Any, name: str) -> TypedColumn:
     kind = array.type
     if types.is_integer(kind) or types.is_floating(kind):
         numbers = array.to_numpy(zero_copy_only=False)
-        return TypedColumn(numbers.astype(np.float64))
+        return TypedColumn(numbers.astype(np.float64, copy=False))
     if str(kind) == "string_view":
         array = array.cast(pyarrow.large_string())
     if types.is_string(kind) or types.is_large_string(kind) or types.is_boolean(kind):

@@ -14,7 +14,7 @@ import msgspec
 from ml.errors import DatasetError
 from ml.tables.columns import Columns
 from ml.tables.rows import Block
-from ml.tables.sheet import Options, Piece, cpu_s_of
+from ml.tables.sheet import Options, Piece, cpu_s_of, memory_bytes_of
 from ml.tables.table import Bounds, Table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -65,7 +65,7 @@ def options_of(bounds: Bounds, *, sheet: str | None = None, has_header: bool = T
     max_bytes = min(bounds.max_bytes, MAX_WORKBOOK_BYTES)
     return Options(
         sheet=sheet, has_header=has_header, max_bytes=max_bytes, max_cells=bounds.max_cells,
-        memory_bytes=2**26 + 4 * max_bytes, cpu_s=cpu_s_of(max_bytes), niceness=niceness,
+        memory_bytes=memory_bytes_of(max_bytes), cpu_s=cpu_s_of(max_bytes), niceness=niceness,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import DatasetError, ForestError
 from ml.estimators.boosted import as_estimator
 from ml.estimators.frames import Frame, frame_of
 from ml.estimators.names import names_of
-from ml.estimators.outcomes import outcomes_of
+from ml.estimators.outcomes import check_order, outcomes_of
 from ml.estimators.session import SessionModel, session_model
 from ml.estimators.steps import read_steps
 from ml.model.card import MAX_LABELS, Step
@@ -22,16 +23,16 @@ from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.labelling import Labelling, decision_of
 from ml.tables.dataset import Target
-from ml.tables.headers import Limits
-from ml.tables.numbers import LARGEST
+from ml.tables.headers import Limits, key_of
 from ml.training.fitting import Trained, check_name, with_halved_rows
 from ml.training.measuring import Split, answers_of, check_sense, measure
+from ml.training.progress import Bars
 from ml.training.writing import model_of, write
 
 # Of the features that are compared with at least two thresholds, the share for which all test rows lie beyond these.
 MOST_OUTSIDE = 0.5
 MIN_ROWS_TO_JUDGE = 10
-WAY_OUT = "give the whole pipeline if this is its last step, or insist=True if it is meant"
+WAY_OUT = "give the whole pipeline if this is its last step, rows in the order of y_test, or insist=True if it is meant"
 
 
 def export(
@@ -43,7 +44,7 @@ def export(
     path: Path | str,
     X_train: Any = None,
     y_train: Any = None,
-    limits: Mapping[str, Limits] | None = None,
+    limits: Mapping[str, Limits | tuple[float | None, float | None]] | None = None,
     name: str | None = None,
     threshold: float | None = None,
     positive: object = None,
@@ -62,7 +63,7 @@ def export(
             columns of a DataFrame with these names are put in this order. Else the names of the model or the columns.
         path: where the model file goes.
         X_train, y_train: the rows that it was fitted on, for the training ranges; else the test rows replace them.
-        limits: limits by feature key.
+        limits: lowest and highest value by feature key, None for no limit.
         name: the model's name; else the file's name without its ending.
         threshold: of two classes, the least probability with which `positive` is the answer; else the most probable
             class is, or what a FixedThresholdClassifier or a TunedThresholdClassifierCV among the steps has decided.
@@ -77,6 +78,7 @@ def export(
     """
     path = Path(path)
     check_name(name or path.stem)
+    _check_model(model)
     model = as_estimator(model)
     if (X_train is None) != (y_train is None):
         raise DatasetError("X_train and y_train go together")
@@ -85,9 +87,10 @@ def export(
     if X_train is not None:
         frames["X_train"] = frame_of("X_train", X_train)
     frames = {name: names.arrange(frame, name) for name, frame in frames.items()}
-    fitted = session_model(read_steps(model, len(names.headers)), names, frames, limits)
+    given_limits = _limits(limits or {})
+    fitted = session_model(read_steps(model, len(names.headers)), names, frames, given_limits)
     keys = {feature.key for feature in fitted.features}
-    if unknown := sorted((limits or {}).keys() - keys):
+    if unknown := sorted(given_limits.keys() - keys):
         raise DatasetError(f"limits for {unknown[0]!r}, which is not a feature")
     test = _checked("X_test", frames["X_test"], "y_test", y_test, model=fitted)
     train = _checked("X_train", frames["X_train"], "y_train", y_train, model=fitted) if X_train is not None else test
@@ -95,12 +98,16 @@ def export(
     if hasattr(fitted, "classes_") and not 2 <= len(labels) <= MAX_LABELS:
         raise DatasetError(f"the model has the number of classes {len(labels)}: 2 to {MAX_LABELS} can be served")
     decision = fitted.decision
+    if threshold is not None and not isinstance(threshold, Real):
+        raise DatasetError(f"the threshold is {threshold!r}, which is no number: a probability from 0 to 1 is needed")
     if threshold is not None or positive is not None:
         decision = decision_of(labels, 0.5 if threshold is None else threshold, positive)
     answers = _answers(fitted, test[0], Labelling.by(labels, decision))
     parts = Split(train[0], test[0], train[1], test[1])
     report = measure(answers, parts, n_labels=len(labels))
     if not insist:
+        check_order("X_test", X_test, "y_test", y_test)
+        check_order("X_train", X_train, "y_train", y_train)
         # A threshold may cost accuracy on purpose.
         alone = answers if decision is None else _answers(fitted, test[0], Labelling(labels))
         _check_reach(fitted, test[0])
@@ -121,7 +128,31 @@ def export(
     )
     if not labels:
         trained = with_halved_rows(trained, answers)
-    return write(model_of(trained), path, trained=trained)
+    with Bars() as bars:
+        return write(model_of(trained, progress=bars.show), path, trained=trained, progress=bars.show)
+
+
+def _check_model(model: Any) -> None:
+    """Raise a `ForestError` for what no model can be."""
+    if isinstance(model, type):
+        raise ForestError(f"the model is the class {model.__name__}: give one that was fitted, an object of it")
+    if not hasattr(model, "predict"):
+        raise ForestError(f"the model is a {type(model).__name__}, which cannot predict: load or fit the model first")
+
+
+def _limits(given: Mapping[str, Any]) -> dict[str, Limits]:
+    """Return limits by feature key; the names of columns stand for their keys."""
+    found = {}
+    for name, ends in given.items():
+        pair = (ends.minimum, ends.maximum) if isinstance(ends, Limits) else ends
+        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+        if not is_pair or not all(end is None or isinstance(end, Real) for end in pair):
+            raise DatasetError(f"the limits for {name!r} are {ends!r}: a pair is needed, as (0, 20); None is no limit")
+        low, high = (None if end is None else float(end) for end in pair)
+        if low is not None and high is not None and not low <= high:
+            raise DatasetError(f"the limits for {name!r} are {ends!r}: the first one is not below the other")
+        found[key_of(name)] = Limits(low, high)
+    return found
 
 
 def _checked(
@@ -129,8 +160,6 @@ def _checked(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return rows, and classes as positions in `model.classes_`, or quantities."""
     rows = model.rows(frame)
-    if not np.all((np.abs(rows) <= LARGEST) | np.isnan(rows)):
-        raise DatasetError(f"{rows_name} has a value that is not a finite 32-bit float")
     classes = getattr(model, "classes_", np.empty(0)).tolist()
     return rows, outcomes_of(outcomes_name, outcomes, n_rows=len(rows), rows_name=rows_name, classes=classes)
 
@@ -147,7 +176,7 @@ def _check_reach(model: SessionModel, rows: NDArray[np.float64]) -> None:
     if outside := _outside(model, rows):
         raise DatasetError(
             f"all values of {outside!r} in X_test, and of most other features, lie beyond all that the model compares "
-            f"them with, as if the steps before it were missing: {WAY_OUT}"
+            f"them with, as if its columns were in another order, or the steps before it missing: {WAY_OUT}"
         )
 
 

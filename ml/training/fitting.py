@@ -5,7 +5,7 @@ The only module besides `ml.training.iris` that imports scikit-learn, and only i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
-from ml.model.card import CrossValidation, Decision, Interval, QuantityReport, Recipe, Report, Step
+from ml.model.card import CrossValidation, Decision, QuantityReport, Recipe, Report, Step
 from ml.model.labelling import Labelling
+from ml.model.quantity import Interval
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training.measuring import Split, answers_of, covered, interval_of, measure
+from ml.training.progress import Progress, silent
 
 FOLDS = 10
 MIN_QUANTITY_ROWS = 10
@@ -27,17 +29,10 @@ TREES_A_STEP = 10
 # Those of which trees are added in steps, by the name of scikit-learn's class without its task.
 KINDS = {"random-forest": "RandomForest", "extra-trees": "ExtraTrees", "gradient-boosting": "GradientBoosting"}
 
-Progress = Callable[[str, int, int], None]
-"""Is called with the name of the work, the number of finished steps, and that of all steps."""
-
-
-def silent(_what: str, _done: int, _steps: int) -> None:
-    """Show nothing."""
-
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted scikit-learn estimator and the facts for the card of its model file."""
+    """A fitted scikit-learn estimator and the facts for the card of its model file; `report` None is no table."""
 
     name: str
     source: str
@@ -45,7 +40,7 @@ class Trained:
     target: Target
     estimator: Any
     split: Split
-    report: Report | QuantityReport
+    report: Report | QuantityReport | None
     interval: Interval | None
     recipe: Recipe | None
     data_digest: str | None

@@ -47,7 +47,7 @@ class Restored:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of the folder in which the model file is; it leaves no file behind, and ends with the process.
+    """Hold the lock of the folder in which a file is; it leaves no file behind, and ends with the process.
 
     Where the system or the file system has no such locks a warning says so.
 
@@ -76,10 +76,10 @@ def _lock(descriptor: int, path: Path) -> None:
             except BlockingIOError:
                 if not has_said and time.monotonic() - started >= SILENT_S:
                     has_said = True
-                    logger.warning("%s: another process replaces a model in this folder; waiting for it", path)
+                    logger.warning("%s: another process writes to this folder; waiting for it", path)
                 time.sleep(LOCK_POLL_S)
     except (ImportError, OSError) as error:
-        logger.warning("%s: its folder cannot be locked (%s); replace one model at a time", path, error)
+        logger.warning("%s: its folder cannot be locked (%s); run one command at a time", path, error)
 
 
 def kept(path: Path) -> list[Kept]:

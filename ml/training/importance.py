@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from ml.estimators.session import predictor_from
 from ml.model import decision_table
 from ml.model.evaluators import Rows, compile_predictor, inputs_of
-from ml.training.fitting import Progress, Trained, silent
+from ml.training.fitting import Trained
 from ml.training.measuring import r2_of
+from ml.training.progress import Progress, silent
 
 SHUFFLES = 5
 # Shuffling each of 64 features 5 times over more rows than this takes longer than fitting.

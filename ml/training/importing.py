@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ml.errors import DatasetError
 from ml.importing.imported import MAX_CODES, Imported
+from ml.model.card import Decision
 from ml.model.classifier import Classifier
 from ml.model.cuts import Cuts
 from ml.model.evaluators import Batch, compile_forest
@@ -26,9 +27,10 @@ from ml.tables.reading import Options, dataset_of
 from ml.tables.rows import shown
 from ml.tables.table import Table
 from ml.tables.targets import target_column
-from ml.training.fitting import Progress, Trained, check_name, silent, with_halved_rows
+from ml.training.fitting import Trained, check_name, with_halved_rows
 from ml.training.measuring import Split, answers_of, check_sense, measure
-from ml.training.writing import model_of, write
+from ml.training.progress import Progress, silent
+from ml.training.writing import FittedBy, model_of, write
 
 WAY_OUT = (
     "do the columns mean what they meant in training, and are the classes in its order (--labels)? --insist writes it "
@@ -78,9 +80,19 @@ class Measurable:
 
 
 def write_imported(
-    imported: Imported, found: Measurable, path: Path, *, name: str, insist: bool = False, progress: Progress = silent
+    imported: Imported,
+    found: Measurable,
+    path: Path,
+    *,
+    name: str,
+    decision: Decision | None = None,
+    insist: bool = False,
+    progress: Progress = silent,
 ) -> Classifier:
     """Write the model file of an imported model, measured on all rows of a table.
+
+    Args:
+        decision: what decides on the label, if the library's own rule does not.
 
     Raises:
         DatasetError: on the table the model is worse than one that knows nothing, and nobody insists.
@@ -89,7 +101,7 @@ def write_imported(
     check_name(name)
     labels = found.target.labels
     model = ImportedModel(imported, found.features)
-    answers, rows, outcomes = answers_of(model, found.rows, Labelling(labels)), found.rows, found.outcomes
+    answers, rows, outcomes = answers_of(model, found.rows, Labelling.by(labels, decision)), found.rows, found.outcomes
     # For statistics a word that the model does not know is no value.
     is_unknown = np.array([bool(feature.choices) for feature in found.features]) & (rows == UNKNOWN)
     known = np.where(is_unknown, np.nan, rows)
@@ -97,7 +109,8 @@ def write_imported(
     report = measure(answers, parts, n_labels=len(labels))
     if not insist:
         # It may have been given other columns, or other labels, than it learned.
-        check_sense(report, WAY_OUT)
+        alone = answers if decision is None else answers_of(model, rows, Labelling(labels))
+        check_sense(measure(alone, parts, n_labels=len(labels)), WAY_OUT)
     trained = Trained(
         name=name,
         source=found.source,
@@ -109,12 +122,18 @@ def write_imported(
         interval=None,
         recipe=None,
         data_digest=None,
+        decision=decision,
     )
     if not labels:
         trained = with_halved_rows(trained, answers)
+    written = model_of(trained, fitted_by=fitted_by(imported), progress=progress)
+    return write(written, path, trained=trained, progress=progress)
+
+
+def fitted_by(imported: Imported) -> FittedBy:
+    """Return the kind of an imported model, and the library that fitted it."""
     library, number = imported.library
-    written = model_of(trained, fitted_by=(imported.estimator, {library: number}), progress=progress)
-    return write(written, path, trained=trained)
+    return imported.estimator, {library: number}
 
 
 def measurable(

@@ -122,7 +122,8 @@ def _known_rows(model: Classifier, values: NDArray[np.float64]) -> list[str]:
     n_known = known.total()
     n_found = sum(count for row, count in known.items() if row in found)
     n_repeated = sum(count for count in known.values() if count > 1)
-    if n_found <= n_repeated + MOST_BY_CHANCE * n_known or model.card.report.train_rows is None:
+    report = model.card.report
+    if n_found <= n_repeated + MOST_BY_CHANCE * n_known or report is None or report.train_rows is None:
         return []
     way_out = "; --data before the name of the table measures the others alone" if model.card.recipe else ""
     return [

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
-from ml.model.card import Interval, QuantityReport, Report
+from ml.model.calibration import MAX_BINS, Bin, Calibration, Point
+from ml.model.card import QuantityReport, Report
 from ml.model.classifier import Classifier
 from ml.model.labelling import Labelling
+from ml.model.quantity import Interval
 
 # The interval around a quantity holds the truth for this share of rows.
 COVERAGE = 0.9
 # Pairs of predicted and true quantities that are kept for a picture.
 RESIDUALS = 300
+# Thresholds between hundredths that are kept of a curve.
+CURVE_STEPS = 100
+SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
 @dataclass(frozen=True)
@@ -96,12 +102,65 @@ def _measure_quantity(answers: NDArray[np.float64], parts: Split) -> QuantityRep
     )
 
 
+def calibration_of(shares: NDArray[np.float64], classes: NDArray[np.intp], labelling: Labelling) -> Calibration:
+    """Return how far probabilities, shape (n_rows, n_labels), hold on rows of these classes."""
+    errors = ((shares - np.eye(shares.shape[1])[classes]) ** 2).sum(axis=1)
+    if shares.shape[1] > 2:
+        likeliest = shares.argmax(axis=1)
+        bins = _bins(shares[np.arange(len(shares)), likeliest], likeliest == classes)
+        return Calibration(brier=float(errors.mean()), bins=bins)
+    positive = 1 if labelling.positive is None else labelling.positive
+    own, is_true = shares[:, positive], classes == positive
+    # Both labels have the same error.
+    brier = float(errors.mean() / 2)
+    points = _points(own, is_true, more=[labelling.threshold])
+    return Calibration(brier=brier, bins=_bins(own, is_true), points=points, area=_area(own, is_true))
+
+
+def _bins(shares: NDArray[np.float64], is_true: NDArray[np.bool_]) -> tuple[Bin, ...]:
+    places = np.minimum((shares * MAX_BINS).astype(np.intp), MAX_BINS - 1)
+    rows, true, sums = (np.bincount(places, weights, MAX_BINS) for weights in (None, is_true, shares))
+    return tuple(
+        Bin(min(float(sums[place] / rows[place]), 1.0), int(rows[place]), int(true[place]))
+        for place in np.flatnonzero(rows)
+    )
+
+
+def _points(shares: NDArray[np.float64], is_true: NDArray[np.bool_], *, more: Sequence[float]) -> tuple[Point, ...]:
+    """Return the curve at each hundredth, at more thresholds, and at some of the probabilities."""
+    between = np.quantile(shares, np.linspace(0, 1, CURVE_STEPS), method="inverted_cdf")
+    thresholds = np.unique(np.concatenate([np.arange(101) / 100, more, np.clip(between, 0, 1)]))
+    false, true = (
+        np.count_nonzero(chosen) - np.searchsorted(np.sort(shares[chosen]), thresholds)
+        for chosen in (~is_true, is_true)
+    )
+    is_kept = np.ones(len(thresholds), dtype=bool)
+    # Up to the next one it costs the same.
+    is_kept[1:-1] = (np.diff(false) != 0)[1:] | (np.diff(true) != 0)[1:]
+    columns = (column[is_kept].tolist() for column in (thresholds, false, true))
+    return tuple(Point(*point) for point in zip(*columns, strict=True))
+
+
+def _area(shares: NDArray[np.float64], is_true: NDArray[np.bool_]) -> float | None:
+    """Return the area under the ROC curve: how often a row of the label has the larger probability, ties by half."""
+    false = np.sort(shares[~is_true])
+    n_pairs = len(false) * int(is_true.sum())
+    if not n_pairs:
+        return None
+    below, not_above = (np.searchsorted(false, shares[is_true], side=side).sum() for side in SIDES)
+    return float((below + not_above) / (2 * n_pairs))
+
+
 def report_of(model: Classifier, parts: Split) -> Report | QuantityReport:
     """Return the report of a model's answers to the test rows of a split, with the share of them in its interval."""
     batch = model.predict_batch(parts.test_rows)
     answers = batch.indices.astype(np.float64) if model.labels else batch.values
     report = measure(answers, parts, n_labels=len(model.labels))
     if model.quantity is None:
+        labelling = Labelling.by(model.labels, model.card.decision)
+        found = calibration_of(batch.outputs, parts.test_classes, labelling)
+        return msgspec.structs.replace(report, calibration=found)
+    if model.quantity.interval is None:
         return report
     return msgspec.structs.replace(report, covered=covered(model.quantity.interval, answers, parts.test_outcomes))
 

@@ -18,7 +18,7 @@ from ml.errors import ModelFileError, TrainingError
 from ml.estimators.boosted import LIBRARIES, unwrapped
 from ml.estimators.session import SessionModel, predictor_from
 from ml.model import classifier, modelfile
-from ml.model.card import Card, CrossValidation, Quantity, TrainedFeature
+from ml.model.card import Card, CrossValidation, QuantityReport, Report, TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.design import Design
 from ml.model.evaluators import compile_predictor, inputs_of
@@ -26,12 +26,15 @@ from ml.model.forest import Forest
 from ml.model.linear import Linear
 from ml.model.links import LINKS, ULPS, allowed_error
 from ml.model.modelfile import ModelFile
+from ml.model.quantity import Quantity
 from ml.model.total import Link, Total
 from ml.tables.dataset import UNKNOWN, Feature
+from ml.tables.numbers import LARGEST
 from ml.training import history
-from ml.training.fitting import Progress, Trained, silent
+from ml.training.fitting import Trained
 from ml.training.importance import importance
-from ml.training.measuring import answers_of
+from ml.training.measuring import answers_of, calibration_of
+from ml.training.progress import Progress, silent
 
 REFERENCE_ROWS = 300
 GOLDEN_TEST_ROWS = 100
@@ -40,6 +43,8 @@ GOLDEN_THRESHOLD_ROWS = 156
 GOLDEN_GAPS = 0.25
 # Of a linear model, which the library answers one by one.
 MAX_SINGLE_ROWS = 1_000
+# Progress of a proof is shown after so many.
+ROWS_A_STEP = 100
 # NumPy adds up fewer numbers than eight one after the other, more of them in pairs.
 IN_ORDER_CLASSES = 7
 
@@ -51,6 +56,7 @@ def model_of(
     trained: Trained,
     *,
     fitted_by: FittedBy | None = None,
+    features: tuple[TrainedFeature, ...] = (),
     cross_validation: CrossValidation | None = None,
     keep_samples: bool = True,
     progress: Progress = silent,
@@ -59,6 +65,7 @@ def model_of(
 
     Args:
         fitted_by: None for the libraries of the estimator at hand.
+        features: what is known about them where there are no training rows.
     """
     kind, libraries = fitted_by or _fitted_by(trained.estimator)
     predictor = _predictor(trained)
@@ -72,15 +79,15 @@ def model_of(
         source=trained.source,
         estimator=kind,
         trees=predictor.n_trees if isinstance(predictor, Forest) else 0,
-        features=_trained_features(trained, progress),
+        features=features or _trained_features(trained, progress),
         target=trained.target,
-        report=msgspec.structs.replace(trained.report, cross_validation=cross_validation),
+        report=_report(trained, cross_validation),
         recipe=trained.recipe,
         libraries={**libraries, "numpy": np.__version__},
         data_digest=trained.data_digest,
         picture=trained.picture,
         steps=trained.steps,
-        quantity=_quantity(trained),
+        quantity=_quantity(trained, answers[:, 0]),
         decision=trained.decision,
         total=predictor.total if isinstance(predictor, Forest) else Total(),
     )
@@ -95,7 +102,7 @@ def model_of(
     )
 
 
-def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
+def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress = silent) -> Classifier:
     """Write a model's file, and prove before it takes its name that it answers the test rows as scikit-learn does.
 
     The model file that it replaces is kept beside it (see `ml.training.history`).
@@ -115,7 +122,12 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
         rows = trained.split.test_rows[: MAX_SINGLE_ROWS if is_linear else None]
         expected = outputs_of(trained.estimator, rows, singly=is_linear)
         answers = loaded.predict_batch(rows)
-        one_by_one = np.array([one.probabilities or (one.value,) for one in map(loaded.predict, rows.tolist())])
+        one_by_one = np.empty_like(answers.outputs)
+        for number, row in enumerate(rows.tolist()):
+            one = loaded.predict(row)
+            one_by_one[number] = one.probabilities or one.value
+            if number % ROWS_A_STEP == 0 or number + 1 == len(rows):
+                progress("proof", number + 1, len(rows))
         allowed = ULPS * np.spacing(np.abs(expected)) if is_linear else allowed_error(expected, model.card.total)
         is_same = np.all(np.abs(answers.outputs - expected) <= allowed) and np.array_equal(one_by_one, answers.outputs)
         labels = answers_of(trained.estimator, rows, trained.labelling)
@@ -130,12 +142,13 @@ def write(model: ModelFile, path: Path, *, trained: Trained) -> Classifier:
 
 
 def _fitted_by(estimator: Any) -> FittedBy:
-    """Return the kind of what is behind the steps of a fitted estimator, as its own library has it, and the library."""
+    """Return the kind of what is behind the steps of a fitted estimator, as its library has it, and the libraries."""
     final = type(unwrapped(getattr(estimator, "final", estimator)))
     library = final.__module__.partition(".")[0]
-    if library in LIBRARIES:
-        return final.__name__, {library: sys.modules[library].__version__}
-    return final.__name__, {"scikit-learn": version("scikit-learn")}
+    libraries = {library: sys.modules[library].__version__} if library in LIBRARIES else {}
+    if not libraries or (isinstance(estimator, SessionModel) and estimator.steps()):
+        libraries["scikit-learn"] = version("scikit-learn")
+    return final.__name__, libraries
 
 
 def outputs_of(estimator: Any, rows: NDArray[np.float64], *, singly: bool = False) -> NDArray[np.float64]:
@@ -170,7 +183,7 @@ def golden_rows(predictor: Forest | Linear, trained: Trained, *, rng: np.random.
     rows = [parts.test_rows[:GOLDEN_TEST_ROWS]]
     columns = []
     for position, feature in enumerate(trained.features):
-        thresholds = _thresholds(predictor, position)
+        thresholds = thresholds_of(predictor, position)
         edges = np.concatenate([thresholds, np.nextafter(thresholds, np.inf), thresholds.astype(np.float32)])
         values = edges if len(edges) else parts.train_rows[:, position]
         if feature.choices:
@@ -185,12 +198,12 @@ def golden_rows(predictor: Forest | Linear, trained: Trained, *, rng: np.random.
     return np.concatenate(rows)
 
 
-def _thresholds(predictor: Forest | Linear, position: int) -> NDArray[np.float64]:
-    """Return the thresholds of a feature; none of a model that has no trees."""
+def thresholds_of(predictor: Forest | Linear, position: int) -> NDArray[np.float64]:
+    """Return the thresholds of a feature that a value can lie on, ascending; none of a model that has no trees."""
     if isinstance(predictor, Linear):
         return np.empty(0)
     thresholds = predictor.threshold[predictor.feature == position]
-    return np.unique(thresholds[np.isfinite(thresholds)])
+    return np.unique(thresholds[np.abs(thresholds) < LARGEST])
 
 
 def _predictor(trained: Trained) -> Forest | Linear:
@@ -222,10 +235,22 @@ def _others(feature: Feature, estimator: Any) -> list[float]:
     return [UNKNOWN, *no_value] if isinstance(estimator, SessionModel) else [math.nan]
 
 
-def _quantity(trained: Trained) -> Quantity | None:
-    if trained.interval is None:
+def _report(trained: Trained, cross_validation: CrossValidation | None) -> Report | QuantityReport | None:
+    """Return the report with what only the finished estimator tells."""
+    if trained.report is None:
         return None
-    values = trained.split.train_outcomes
+    report = msgspec.structs.replace(trained.report, cross_validation=cross_validation)
+    if isinstance(report, QuantityReport):
+        return report
+    shares = outputs_of(trained.estimator, trained.split.test_rows)
+    found = calibration_of(shares, trained.split.test_classes, trained.labelling)
+    return msgspec.structs.replace(report, calibration=found)
+
+
+def _quantity(trained: Trained, answers: NDArray[np.float64]) -> Quantity | None:
+    if trained.target.labels:
+        return None
+    values = answers if trained.report is None else trained.split.train_outcomes
     quantiles = np.quantile(values, np.linspace(0, 1, 11))
     return Quantity(
         low=float(values.min()), high=float(values.max()), quantiles=tuple(quantiles.tolist()),

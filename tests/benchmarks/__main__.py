@@ -14,6 +14,7 @@ from . import (
     forests,
     in_process,
     load,
+    parquet,
     replace,
     soak,
     start,
@@ -35,6 +36,7 @@ PARTS = {
     "attack": attack,
     "batches": batches,
     "replace": replace,
+    "parquet": parquet,
     "start": start,
     "soak": soak,
 } | ({"typing": typing_latency} if shutil.which("chromium") else {})

@@ -37,7 +37,7 @@ CARD_STYLE = """() => {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(`
     html { font-size: 14px; }
-    .languages, .examples, .file, .axes, .messages, .change, .why, .share { display: none !important; }
+    .languages, .examples, .file, .axis, .messages, .change, .why, .share { display: none !important; }
     .answer { padding-block-end: 0.5rem !important; max-block-size: none !important; overflow: hidden !important; }
     .answer { grid-template-rows: none !important; }
   `);

@@ -13,9 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import sklearn
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    AdaBoostRegressor,
+    ExtraTreesClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    VotingClassifier,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -62,6 +69,9 @@ def models() -> dict[str, tuple[Any, Any, Any]]:
         "extra trees": (ExtraTreesClassifier(20, random_state=0), *three),
         "decision tree": (DecisionTreeClassifier(random_state=0), *two),
         "random forest of a quantity": (RandomForestRegressor(20, random_state=0), *quantity),
+        "a vote": (VotingClassifier([("a", forest), ("b", ExtraTreesClassifier(9))], voting="soft"), *three),
+        "a calibrated forest": (CalibratedClassifierCV(forest, method="isotonic", cv=3), *three),
+        "AdaBoost of a quantity": (AdaBoostRegressor(n_estimators=9, random_state=0), *quantity),
         "grid search": (GridSearchCV(forest, {"max_depth": [3]}, cv=2), *two),
         "scaler": (make_pipeline(MinMaxScaler(), forest), *two),
         "imputer, scaler, one-hot": (make_pipeline(by_column(make_pipeline(filled, StandardScaler()), one_hot), forest),

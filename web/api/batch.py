@@ -47,7 +47,7 @@ async def read(model: Classifier, samples: Sequence[Raw]) -> tuple[NDArray[np.fl
     has_words = any(feature.choices for feature in model.features)
     unknown: dict[int, list[float]] = {}
     errors: list[SampleError] = []
-    wrong = 0
+    wrong, no_sample = 0, ""
     for part in slices(model, len(samples)):
         if part.start:
             await asyncio.sleep(0)
@@ -61,9 +61,12 @@ async def read(model: Classifier, samples: Sequence[Raw]) -> tuple[NDArray[np.fl
                 if len(errors) < MAX_ERRORS:
                     errors += [SampleError(**structs.asdict(field), sample=index) for field in error.errors]
             except Problem as problem:
-                raise Problem(problem.details.status, f"sample {index}: {problem}") from problem
+                if problem.details.status != 422:
+                    raise Problem(problem.details.status, f"sample {index}: {problem}") from problem
+                wrong += 1
+                no_sample = no_sample or f"; sample {index}: {problem}"
     if wrong:
-        raise Problem(422, f"{wrong} of {len(samples)} samples have errors", errors[:MAX_ERRORS])
+        raise Problem(422, f"{wrong} of {len(samples)} samples have errors{no_sample}", errors[:MAX_ERRORS])
     return rows, unknown
 
 
@@ -158,7 +161,7 @@ async def encode_frame(
     notes = await _notes(model, rows, unknown) or UNSET
     if model.quantity:
         values, interval = answers.values, model.quantity.interval
-        intervals = intervals_of(values, interval)
+        intervals = intervals_of(values, interval) if interval else UNSET
         reply = QuantitiesFrame(request_id, encoded(values), intervals, model.version, notes, added)
         return msgspec.json.encode(reply).decode()
     labels = [model.labels[index] for index in answers.indices.tolist()]

@@ -9,6 +9,7 @@ from ml.model.card import TrainedFeature
 from ml.model.values import no_value_text, no_value_texts, typed_gaps
 from ml.tables.headers import apart
 from ml.tables.numbers import LARGEST, shown_number
+from ml.tables.written import RowWriter
 from web.api.messages import Value
 
 Json = dict[str, Any]
@@ -92,7 +93,18 @@ def text_of(feature: TrainedFeature, value: float) -> str:
     shown = feature.shown(value)
     if shown is None:
         return no_value_text(feature)
-    return shown if isinstance(shown, str) else shown_number(shown)
+    if isinstance(shown, str):
+        return shown
+    # Between thousands, a point is no decimal mark.
+    return shown_number(shown).replace(".", feature.decimal if feature.thousands == "." else ".")
+
+
+def table_of(features: Sequence[TrainedFeature]) -> str:
+    """Return a table as a CSV file: the columns of the features, named as in training, and a row with the example."""
+    writer = RowWriter(",", guarded=True)
+    header = [feature.header or feature.key for feature in features]
+    rows = [header, [text_of(feature, feature.example) for feature in features]]
+    return "".join(f"{writer.row(cells)}\r\n" for cells in rows)
 
 
 def value_of(feature: TrainedFeature) -> Json:
@@ -157,7 +169,8 @@ def description_of(feature: TrainedFeature) -> str:
             f"{feature.title}: {', '.join(apart(feature.choices[:SHOWN_CHOICES]))}{more} in the training data{missing}"
         )
     unit = f" in {feature.unit}" if feature.unit else ""
-    return f"{feature.title}{unit}; {feature.low:g} to {feature.high:g} in the training data{missing}"
+    span = f"; {feature.low:g} to {feature.high:g} in the training data" if feature.has_range else ""
+    return f"{feature.title}{unit}{span}{missing}"
 
 
 def read_operation(operation: str, summary: str, schema: str) -> Json:
@@ -170,9 +183,17 @@ def json_response(schema: str, description: str) -> Json:
     return response(description, json_content(schema))
 
 
-def json_content(schema: str) -> Json:
-    """Return content that is a message of this name."""
-    return {"application/json": {"schema": ref(schema)}}
+def json_content(schema: str, **examples: object) -> Json:
+    """Return content that is a message of this name, with examples by name."""
+    content: Json = {"schema": ref(schema)}
+    if examples:
+        content["examples"] = {name: {"value": value} for name, value in examples.items()}
+    return {"application/json": content}
+
+
+def N_(text: str) -> str:  # the usual name, which is looked for when texts are extracted
+    """Return a text that the documentation's page translates."""
+    return text
 
 
 def response(description: str, content: Mapping[str, Any] | None = None, *headers: str) -> Json:

@@ -14,9 +14,10 @@ import numpy as np
 from msgspec import UNSET, Raw, UnsetType
 from numpy.typing import NDArray
 
-from ml.model.card import Interval, TrainedFeature
+from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
+from ml.model.quantity import Interval
 from ml.model.sample import Note
 from web.api.messages import (
     Intervals,
@@ -38,7 +39,7 @@ class Encoder:
     def __init__(self, model: Classifier) -> None:
         self.name = ModelName(model.name, model.version)
         self._labels = model.labels
-        self._interval = model.quantity.interval if model.quantity else None
+        self._quantity = model.quantity
         self._keys = model.validator.keys
         self._categories = [(at, feature) for at, feature in enumerate(model.features) if feature.choices]
         self._start = b'{"model":' + msgspec.json.encode(self.name) + b',"sample":'
@@ -90,9 +91,10 @@ class Encoder:
         return values
 
     def _encode_members(self, prediction: Prediction) -> bytes:
-        if self._interval:
-            value = prediction.value
-            return msgspec.json.encode({"value": value, "interval": interval_of(value, self._interval)})[1:-1]
+        if self._quantity:
+            value, interval = prediction.value, self._quantity.interval
+            shown = {"value": value} | ({"interval": interval_of(value, interval)} if interval else {})
+            return msgspec.json.encode(shown)[1:-1]
         probabilities = dict(zip(self._labels, prediction.probabilities, strict=True))
         answer = {"label": prediction.label, "probabilities": probabilities}
         return msgspec.json.encode(answer)[1:-1]
@@ -151,9 +153,9 @@ def _feature(feature: TrainedFeature) -> ModelFeature:
         nullable=feature.has_gaps,
         minimum=feature.minimum,
         maximum=feature.maximum,
-        low=feature.low if is_number else None,
-        high=feature.high if is_number else None,
+        low=feature.low if is_number and feature.has_range else None,
+        high=feature.high if is_number and feature.has_range else None,
         quantiles=feature.quantiles if is_number else (),
         example=feature.shown(feature.example),
-        importance=feature.importance,
+        importance=feature.importance if feature.quantiles else None,
     )

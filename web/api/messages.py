@@ -22,16 +22,12 @@ _Contributions = Annotated[Raw, Meta(extra_json_schema={"$ref": "#/components/sc
 _Numbers = Annotated[Raw, Meta(extra_json_schema={"type": "array", "items": {"type": "number"}})]
 _Id = Annotated[Raw, Meta(description="any JSON value, echoed in the reply")]
 
-
-# A value as an answer repeats it: a number, a word, or null for no value.
+# A value as an answer repeats it; null is no value.
 Value = float | str | None
 
 
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a request: one sample or many, and no other members.
-
-    With `explain` each answer says what each feature adds to it.
-    """
+    """The body of a request: one sample or many, and whether each answer says what each feature adds to it."""
 
     # Samples stay encoded, so that a large request is taken in without decoding it all at once.
     sample: _Sample | UnsetType = UNSET
@@ -62,7 +58,10 @@ class Contributions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ValueInterval(msgspec.Struct, frozen=True, kw_only=True):
-    """The interval around a predicted quantity in which the truth lies for `coverage`, a fraction, of the samples."""
+    """The interval around a predicted quantity in which the truth lies for `coverage`, a fraction, of the samples.
+
+    A model that was measured on no table has none.
+    """
 
     low: float
     high: float
@@ -86,7 +85,7 @@ class QuantityAnswer(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelName
     sample: dict[str, Value]
     value: float
-    interval: ValueInterval
+    interval: ValueInterval | UnsetType = UNSET
     notes: Sequence[Note]
     contributions: Contributions | UnsetType = UNSET
 
@@ -104,7 +103,7 @@ class QuantityItem(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to one sample of many."""
 
     value: float
-    interval: ValueInterval
+    interval: ValueInterval | UnsetType = UNSET
     notes: Sequence[Note]
     contributions: Contributions | UnsetType = UNSET
 
@@ -149,7 +148,7 @@ class QuantityFrame(msgspec.Struct, frozen=True, tag="prediction"):
 
     id: _Id | UnsetType
     value: float
-    interval: ValueInterval
+    interval: ValueInterval | UnsetType
     version: str
     notes: Sequence[Note] | UnsetType = UNSET
     contributions: Contributions | UnsetType = UNSET
@@ -168,7 +167,7 @@ class QuantitiesFrame(msgspec.Struct, frozen=True, tag="predictions"):
 
     id: _Id | UnsetType
     values: _Numbers
-    interval: Intervals
+    interval: Intervals | UnsetType
     version: str
     notes: Sequence[SamplesNote] | UnsetType = UNSET
     contributions: Sequence[_Contributions] | UnsetType = UNSET
@@ -197,9 +196,11 @@ class ModelFeature(msgspec.Struct, frozen=True, kw_only=True):
         choices: the words that were seen in training; any other word is unknown, with a note.
         nullable: whether a sample may lack the value: null.
         minimum, maximum: the limits that a sample must keep; null is no limit.
-        low, high, quantiles: the span and the 0 %, 10 %, ... 100 % quantiles of the training rows; a category has none.
+        low, high, quantiles: the span and the 0 %, 10 %, ... 100 % quantiles of the training rows; a category has none,
+            nor has a model of which no training rows are known.
         example: the value of the model's example.
-        importance: what is lost on the test rows when the values are shuffled, of the accuracy or of R², as a fraction.
+        importance: what is lost on the test rows when the values are shuffled, of the accuracy or of R², as a fraction;
+            null if there were none.
     """
 
     key: str
@@ -215,7 +216,7 @@ class ModelFeature(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
     quantiles: tuple[float, ...]
     example: Value
-    importance: float
+    importance: float | None
 
 
 class ModelTarget(msgspec.Struct, frozen=True):
@@ -249,11 +250,23 @@ class ModelFrame(msgspec.Struct, frozen=True, tag="model"):
 
 
 class RowError(msgspec.Struct, frozen=True):
-    """A row without an answer: its line in the file, counted from 1, why, and the errors of its values."""
+    """A row without an answer: its line, counted from 1, why, and the cells of the features if it has all cells."""
 
     line: int
     message: str
     errors: Sequence[FieldError]
+    cells: Sequence[str]
+
+
+class ListedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row with an answer, as a `RowError` has none; `outside` counts the values that have a note."""
+
+    line: int
+    cells: Sequence[str]
+    outside: int
+    label: str | UnsetType = UNSET
+    probability: float | UnsetType = UNSET
+    value: float | UnsetType = UNSET
 
 
 class ValueSummary(msgspec.Struct, frozen=True):
@@ -270,12 +283,9 @@ class RowsFrame(msgspec.Struct, frozen=True, tag="rows"):
     Attributes:
         read: the bytes of the file that are answered, up to the end of a row.
         rows: how many rows were answered, and `bad` of them without a prediction; `errors` are the first of these.
-        counts: how many rows have each label, without those that none has.
-        points: some of the rows as numbers: the index of the label, or the quantity, then the values in the order of
-            the features; a word is the position of its choice, -1 if it is unknown, and null is no value.
-        values: the predicted quantities of the rows, if there are any.
-        resume: goes on after `read`, on any connection; empty while the header is not complete.
-        done: whether this was the end of the file.
+        counts, values: how many rows have each label, without those that none has; or the predicted quantities.
+        listed: new among the least sure rows of each label; of a quantity, those with the most values that have a note.
+        resume, done: what goes on after `read`, on any connection, empty until the header is complete; the end.
     """
 
     read: int
@@ -283,7 +293,7 @@ class RowsFrame(msgspec.Struct, frozen=True, tag="rows"):
     bad: int
     errors: list[RowError]
     counts: dict[str, int]
-    points: Sequence[Sequence[float | None]]
+    listed: Sequence[ListedRow]
     version: str
     resume: str
     done: bool

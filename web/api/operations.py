@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ml.model.classifier import Classifier
 from ml.tables.layout import added_columns
-from ml.tables.written import RowWriter
-from web.api import explain
+from web.api import examples, explain
 from web.api.components import PAGE, PROBLEM
-from web.api.description import Json, example_of, json_content, read_operation, ref, response, text_of, typed_value_of
+from web.api.description import (
+    N_,
+    Json,
+    example_of,
+    json_content,
+    read_operation,
+    ref,
+    response,
+    table_of,
+    typed_value_of,
+)
 from web.api.messages import SUBPROTOCOL
-from web.api.uploaded_file import EXCEL
+from web.api.uploaded_file import EXCEL, PARQUET
 from web.settings import Settings
 
 _TEXT: Json = {"schema": {"type": "string"}}
+_BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
 _NEGOTIATED = "JSON if Accept prefers it, the fragment if HX-Request is true, else the page."
 _CONDITIONAL = {"$ref": "#/components/parameters/If-None-Match"}
 _FRAGMENT = {"$ref": "#/components/parameters/HX-Request"}
@@ -28,6 +40,7 @@ def paths(model: Classifier, settings: Settings) -> Json:
         "/index": {"get": _page("index", model)},
         "/result": {"get": _result_page(), "post": _result(model, settings)},
         "/score": {"post": _score(model, settings), "get": _score_stream()},
+        "/template.csv": {"get": _template()},
         "/stream": {"get": _stream(model)},
         **_health(),
         "/metrics": {"get": _metrics()},
@@ -36,13 +49,14 @@ def paths(model: Classifier, settings: Settings) -> Json:
 
 
 def _predict(model: Classifier) -> Json:
+    answered = json_content("Answer", one=examples.answers_of(model)["one"])
     return {
         "operationId": "predict",
-        "summary": "Predict one sample",
+        "summary": N_("Predict one sample"),
         "description": f"{_NEGOTIATED} {_INCOMPLETE}",
         "parameters": [*_query(model), _FRAGMENT, _TYPING, _CONDITIONAL],
         "responses": {
-            "200": response("The prediction.", json_content("Answer") | PAGE, "X-Model-Version"),
+            "200": response("The prediction.", answered | PAGE, "X-Model-Version"),
             **_unchanged(),
             "422": response("The sample has errors, one for each wrong value.", PROBLEM | PAGE),
         },
@@ -50,11 +64,12 @@ def _predict(model: Classifier) -> Json:
 
 
 def _predict_many(model: Classifier, settings: Settings) -> Json:
-    either = {"application/json": {"schema": {"anyOf": [ref("Answer"), ref("BatchAnswer")]}}}
+    either = json_content("Answer", **examples.answers_of(model))
+    either["application/json"]["schema"] = {"anyOf": [ref("Answer"), ref("BatchAnswer")]}
     predicted = "The prediction, or predictions in the order of the samples."
     return {
         "operationId": "predictMany",
-        "summary": "Predict one sample or many",
+        "summary": N_("Predict one sample or many"),
         "description": (
             f"JSON for JSON, unless Accept prefers a page; for a form: {_NEGOTIATED} {_INCOMPLETE} "
             f"{explain.described(model)}"
@@ -66,16 +81,12 @@ def _predict_many(model: Classifier, settings: Settings) -> Json:
 
 
 def _json_body(model: Classifier) -> Json:
-    rows = [
-        [feature.shown(value) for feature, value in zip(model.features, row, strict=True)]
-        for row in model.reference_rows[:2].tolist()
-    ]
-    example = example_of(model.features)
+    bodies = examples.requests_of(model)
     return {
         "schema": ref("PredictRequest"),
         "examples": {
-            "one": {"summary": "one sample", "value": {"sample": example}},
-            "many": {"summary": "many samples", "value": {"samples": rows or [list(example.values())]}},
+            "one": {"summary": "one sample", "value": bodies["one"]},
+            "many": {"summary": "many samples", "value": bodies["many"]},
         },
     }
 
@@ -113,10 +124,10 @@ def _query(model: Classifier) -> list[Json]:
 def _page(operation: str, model: Classifier) -> Json:
     return {
         "operationId": operation,
-        "summary": "The page",
+        "summary": N_("The page"),
         "description": (
             "Prefilled from the query, or else with the model's example; "
-            f"lang, map-x{', map-y and goal' if model.quantity else ' and map-y'} say how it is shown."
+            f"lang, map-x, map-y{', goal' if model.quantity else ''} and field-order=file say how it is shown."
         ),
         "parameters": [*_query(model), _CONDITIONAL],
         "responses": {
@@ -129,30 +140,27 @@ def _page(operation: str, model: Classifier) -> Json:
 
 def _result_page() -> Json:
     to_page = response("To the page, with the query of the request.")
-    return {"operationId": "resultPage", "summary": "Leads to the page", "responses": {"303": to_page}}
+    return {"operationId": "resultPage", "summary": N_("Leads to the page"), "responses": {"303": to_page}}
 
 
 def _result(model: Classifier, settings: Settings) -> Json:
     page = response("The page, also with a sample that is incomplete.", PAGE, "X-Model-Version")
     return {
         "operationId": "result",
-        "summary": "The page with the result of a form",
+        "summary": N_("The page with the result of a form"),
         "requestBody": {"required": True, "content": _form(model)},
         "responses": {"200": page, **_refused_bodies(settings)},
     }
 
 
 def _score(model: Classifier, settings: Settings) -> Json:
-    row = [text_of(feature, feature.example) for feature in model.features]
-    writer = RowWriter(",", guarded=False)
-    table = "".join(f"{writer.row(cells)}\n" for cells in ([*model.validator.keys], row))
     form = {"type": "object", "properties": {"file": {"type": "string", "contentMediaType": "text/csv"}}}
     *added, notes, why = added_columns((), model.labels)
     return {
         "operationId": "score",
-        "summary": "Add predictions to a CSV or Excel file",
+        "summary": N_("Add predictions to a CSV, Excel or Parquet file"),
         "description": (
-            "The table comes back as CSV, while it is sent if it is text, with new columns at its end: "
+            "The table comes back as CSV, while it is sent if it is text, or Parquet as Parquet, with new columns: "
             f"{', '.join(added)}, {notes} on the values, and {why}, which says why a row has no answer. The header "
             "names the features, in any order; other columns are kept. Numbers are read by the marks of training, "
             "unless the query names others; the answer is UTF-8, whatever the encoding of the file is. If the file "
@@ -164,20 +172,27 @@ def _score(model: Classifier, settings: Settings) -> Json:
             "required": True,
             "content": {
                 "multipart/form-data": {"schema": form | {"required": ["file"]}},
-                "text/csv": _TEXT | {"example": table},
-                EXCEL.decode(): {"schema": {"type": "string", "format": "binary"}},
+                "text/csv": _TEXT | {"example": table_of(model.features)},
+                **dict.fromkeys((EXCEL.decode(), PARQUET.decode()), _BINARY),
             },
         },
-        "responses": _scored(settings),
+        "responses": _scored(model, settings),
     }
 
 
-def _scored(settings: Settings) -> Json:
+def _template() -> Json:
+    content = response("A header with the names of the features, and a row with the example.", {"text/csv": _TEXT})
+    return {"operationId": "template", "summary": "A table to fill in", "parameters": [], "responses": {"200": content}}
+
+
+def _scored(model: Classifier, settings: Settings) -> Json:
+    scored = examples.scored_table_of(model)
+    table = {"text/csv": _TEXT | ({"example": scored} if scored else {})}
     return {
-        "200": response("The table with its new columns.", {"text/csv": _TEXT}, "X-Model-Version"),
-        "400": response("The form cannot be read, or the query names marks that are none.", PROBLEM | PAGE),
+        "200": response("The scored table.", table | {PARQUET.decode(): _BINARY}, "X-Model-Version"),
+        "400": response("The form cannot be read, or the query does not fit the table.", PROBLEM | PAGE),
         "413": response(f"More than {settings.max_upload_bytes} bytes.", PROBLEM | PAGE),
-        "415": response("The body is of another type, or compressed.", PROBLEM | PAGE),
+        "415": response("The body is of another type, or compressed; or Parquet is not installed.", PROBLEM | PAGE),
         "422": response(
             "No file was chosen, or it is no table of these features, which a schema cannot express.", PROBLEM | PAGE
         ),
@@ -189,20 +204,14 @@ def _stream(model: Classifier) -> Json:
     frames = [ref(name) for name in ("ModelFrame", "PredictionFrame", "PredictionsFrame", "ErrorFrame")]
     return {
         "operationId": "stream",
-        "summary": "Stream samples over a websocket",
+        "summary": N_("Stream samples over a websocket"),
         "description": (
             "The server sends a ModelFrame first. Each text frame is a StreamRequest; its reply, in order, "
             f"is a PredictionFrame, a PredictionsFrame or an ErrorFrame. {explain.described(model)} {_binary(model)} "
             "An ErrorFrame of status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. "
             f"The subprotocol {SUBPROTOCOL} is confirmed if offered."
         ),
-        "responses": {
-            "101": {
-                "description": "The websocket is open.",
-                "content": {"application/json": {"schema": {"anyOf": frames}}},
-            },
-            "426": response("Asked for without a websocket.", PROBLEM | PAGE),
-        },
+        "responses": _opened(*frames, exchanged=examples.frames_of(model)),
     }
 
 
@@ -230,7 +239,7 @@ def _score_stream() -> Json:
     frames = [ref(name) for name in ("ModelFrame", "RowsFrame", "ErrorFrame")]
     return {
         "operationId": "scoreStream",
-        "summary": "Add predictions to a CSV or Excel file over a websocket",
+        "summary": N_("Add predictions to a CSV or Excel file over a websocket"),
         "description": (
             "The server sends a ModelFrame first. The client sends the file in binary frames, and an empty one at the "
             "end. Each is answered by the rows that it completes, in binary frames, and then by a RowsFrame. After a "
@@ -239,30 +248,34 @@ def _score_stream() -> Json:
             "answer ends the file."
         ),
         "parameters": [*_table_options(), _option("strict", "1")],
-        "responses": {
-            "101": {
-                "description": "The websocket is open.",
-                "content": {"application/json": {"schema": {"anyOf": frames}}},
-            },
-            "426": response("Asked for without a websocket.", PROBLEM | PAGE),
-        },
+        "responses": _opened(*frames),
+    }
+
+
+def _opened(*frames: Json, exchanged: Mapping[str, Json] | None = None) -> Json:
+    """Return the responses of a websocket, whose server sends these frames."""
+    content = json_content("PredictionFrame", **exchanged or {})
+    content["application/json"]["schema"] = {"anyOf": [*frames]}
+    return {
+        "101": {"description": "The websocket is open.", "content": content},
+        "426": response("Asked for without a websocket.", PROBLEM | PAGE),
     }
 
 
 def _health() -> Json:
-    ready = read_operation("ready", "A model is loaded", "Ready")
+    ready = read_operation("ready", N_("A model is loaded"), "Ready")
     ready["responses"]["503"] = response(
         "The service is about to end, or has too many connections.", json_content("Ready") | PROBLEM
     )
     drift = {
         "operationId": "drift",
-        "summary": "How far recent inputs are from the training data",
+        "summary": N_("How far recent inputs are from the training data"),
         "description": _NEGOTIATED,
         "parameters": [_FRAGMENT],
         "responses": {"200": response("The report.", json_content("DriftReport") | PAGE)},
     }
     return {
-        "/health/live": {"get": read_operation("live", "The process answers", "Live")},
+        "/health/live": {"get": read_operation("live", N_("The process answers"), "Live")},
         "/health/ready": {"get": ready},
         "/health/drift": {"get": drift},
     }
@@ -272,7 +285,7 @@ def _metrics() -> Json:
     formats = {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}
     return {
         "operationId": "metrics",
-        "summary": "Metrics for Prometheus",
+        "summary": N_("Metrics for Prometheus"),
         "description": "In its text format, or as OpenMetrics if Accept names that.",
         "responses": {"200": response("The metrics.", formats)},
     }
@@ -281,8 +294,8 @@ def _metrics() -> Json:
 def _documents() -> Json:
     document: Json = {"application/json": {"schema": {"type": "object"}}}
     return {
-        "/openapi.json": {"get": _document("openapi", "This document", document)},
-        "/docs": {"get": _document("docs", "This document for people", PAGE)},
+        "/openapi.json": {"get": _document("openapi", N_("This document"), document)},
+        "/docs": {"get": _document("docs", N_("This document for people"), PAGE)},
     }
 
 

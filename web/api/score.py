@@ -1,4 +1,7 @@
-"""POST /score: a table comes in and goes out with predictions, both at once if it is text. Never whole in memory."""
+"""POST /score: a table comes in and goes out with predictions, both at once if it is text. Never whole in memory.
+
+Parquet comes back as Parquet, everything else as CSV.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,25 @@ from contextlib import closing, suppress
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.scored import Part
-from web.api.scoring import Scoring, Uploads, encoded, encoding_in, marks_in, unusable
+from web.api.description import table_of
+from web.api.parquet import ParquetFile
+from web.api.scoring import Scoring, Uploads, check_names, encoded, encoding_in, marks_in, unusable
 from web.api.stream import upgrade_required
 from web.api.upload import Body, too_large
-from web.api.uploaded_file import UploadedFile
+from web.api.uploaded_file import PARQUET, UploadedFile
 from web.problems import Problem
 from web.requests import header_of, preferred_representation, query_of
 from web.responses import ABORT
 from web.service import service_of
 
 MAX_NAME_CHARACTERS = 100
+CSV = b"text/csv; charset=utf-8; header=present"
 
 _ENDING = re.compile(r"\.(csv|tsv|tab|txt|xlsx|xlsm)$", re.IGNORECASE)
 # What some file systems do not take; quotes and backslashes mean something in the header, too.
@@ -50,6 +57,13 @@ class Score:
         service = service_of(scope)
         file = UploadedFile(scope, body)
         query = query_of(scope)
+        check_names(query, "decimal", "thousands", "encoding", "lang")  # the page in Spanish sends that
+        if file.is_parquet:
+            if query.keys() & {"decimal", "thousands", "encoding"}:
+                raise Problem(400, "decimal, thousands and encoding are for text: the columns of Parquet have types")
+            with closing(ParquetFile(service.model, self._uploads, service.metrics.score)) as parquet:
+                await _score_parquet(service.model, body, file, parquet)
+            return
         scoring = Scoring(
             service.model, self._uploads, service.metrics.score,
             marks=marks_in(query), encoding=encoding_in(query, file.charset),
@@ -67,7 +81,7 @@ class Score:
                     continue
                 if not has_begun:
                     has_begun = True
-                    headers = _headers(file.name, scoring.model)
+                    headers = _headers(CSV, disposition_of(file.name, "predictions"), scoring.model)
                     await body.send({"type": "http.response.start", "status": 200, "headers": headers})
                 await body.send({"type": "http.response.body", "body": encoded(part.text), "more_body": True})
         except (DatasetError, Problem) as error:
@@ -79,6 +93,22 @@ class Score:
                 await body.skip()  # a browser looks at no answer before it has sent everything
             raise problem from error
         await body.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _score_parquet(model: Classifier, body: Body, file: UploadedFile, parquet: ParquetFile) -> None:
+    async for chunk in file.chunks():
+        await parquet.add(chunk)
+    try:
+        async for _ in parquet.score():
+            await body.check()
+    except DatasetError as error:
+        raise unusable(error) from error
+    length = (b"content-length", str(parquet.size).encode())
+    headers = [*_headers(PARQUET, disposition_of("", "predictions", "parquet"), model), length]
+    await body.send({"type": "http.response.start", "status": 200, "headers": headers})
+    async for content in parquet.chunks():
+        await body.send({"type": "http.response.body", "body": content, "more_body": True})
+    await body.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _parts(scoring: Scoring, file: UploadedFile) -> AsyncIterator[Part]:
@@ -99,22 +129,31 @@ async def _break_off(scoring: Scoring, body: Body, problem: Problem) -> None:
     await body.send({"type": ABORT})
 
 
-def _headers(name: str, model: Classifier) -> list[tuple[bytes, bytes]]:
+async def template(request: Request) -> Response:
+    """GET /template.csv: a table to fill in, with the columns that the model needs and an example row."""
+    model = service_of(request.scope).model
+    # By the mark in front spreadsheets know UTF-8: without it they change letters such as those of °C.
+    content = "\ufeff" + table_of(model.features)
+    headers = {"content-disposition": disposition_of(model.name, "template"), "cache-control": "no-cache"}
+    return Response(content, media_type="text/csv", headers=headers)
+
+
+def _headers(media_type: bytes, disposition: str, model: Classifier) -> list[tuple[bytes, bytes]]:
     return [
-        (b"content-type", b"text/csv; charset=utf-8; header=present"),
-        (b"content-disposition", disposition_of(name).encode()),
+        (b"content-type", media_type),
+        (b"content-disposition", disposition.encode()),
         (b"cache-control", b"no-store"),
         (b"x-model-version", model.version.encode()),
         (b"x-accel-buffering", b"no"),  # nginx would hold the answer back
     ]
 
 
-def disposition_of(name: str) -> str:
-    """Return the header that names the answer to a file (RFC 6266); the name is what a client says, so anything."""
+def disposition_of(name: str, kind: str, ending: str = "csv") -> str:
+    """Return the header that names a table of this kind (RFC 6266); its name may be anything: clients say it."""
     stem = name.replace("\\", "/").rsplit("/", 1)[-1]
     stem = "".join(character for character in stem if character.isprintable())
     stem = _NOT_IN_NAMES.sub("_", _ENDING.sub("", stem)).strip(" .")[:MAX_NAME_CHARACTERS]
-    named = f"{stem}-predictions.csv" if stem else "predictions.csv"
+    named = f"{stem}-{kind}.{ending}" if stem else f"{kind}.{ending}"
     ascii_name = named.encode("ascii", "replace").decode().replace("?", "_")
     extended = "" if named.isascii() else f"; filename*=UTF-8''{quote(named, safe='')}"
     return f'attachment; filename="{ascii_name}"{extended}'

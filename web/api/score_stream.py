@@ -7,9 +7,10 @@ that was not followed by such a frame, sends the newest `resume` as a text frame
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from itertools import islice
+from operator import itemgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -22,22 +23,24 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
-from ml.scored import BadRow, Part
+from ml.scored import AnsweredRows, BadRow, Part
+from ml.tables.dataset import MAX_TEXT
 from ml.tables.encoding import encoding_named
 from ml.tables.layout import OtherAnswers, Place
-from web.api.messages import ErrorFrame, RowError, RowsFrame, ValueSummary
-from web.api.scoring import Scoring, Uploads, encoded, encoding_in, marks_in, shown, unusable
+from web.api.messages import ErrorFrame, ListedRow, RowError, RowsFrame, ValueSummary
+from web.api.scoring import Scoring, Uploads, check_names, encoded, encoding_in, marks_in, shown, unusable
 from web.api.stream import announcement
+from web.metrics.channel import outcomes_of
 from web.problems import Problem, too_many
 from web.requests import query_of
 from web.service import Service, service_of
 
-# Of the rows of one frame: so many without an answer are named, with so many errors each, and so many with one are
-# told as points, or fewer if they have many features.
+# Of the rows of one frame so many without an answer are listed, with so many errors each, and so many of each label:
+# fewer, but one, if there are many labels. As in static/file.js.
 MAX_ERRORS = 100
 MAX_ERRORS_A_ROW = 3
-MAX_POINTS = 256
-MAX_POINT_VALUES = 1_024
+MAX_LISTED_OF_LABEL = 50
+MAX_LISTED = 1_000
 # A table has at most 10,000 columns, whose numbers have at most four digits.
 MAX_RESUME_CHARACTERS = 2**16
 # How the connection ends (RFC 6455, section 7.4, and its registry).
@@ -87,7 +90,8 @@ class _File:
         self._websocket = websocket
         self._query = query
         self._model: Classifier | None = None  # that was announced
-        self._answers = _Answers(service.model)
+        self._least_sure = _LeastSure(0)
+        self._answers = _Answers(service.model, self._least_sure)
 
     async def answer(self) -> None:
         """Answer frame by frame until the end of the file, or until the client leaves.
@@ -95,7 +99,7 @@ class _File:
         Raises:
             Problem: 413, the file is too large; 422, it is no table of the model's features; 409, the model now has
                 others; 429, there are too many frames; 400, a frame is of another kind, or resumes nothing, or the
-                query names marks or an encoding that there are not.
+                query has another parameter, or names marks or an encoding that there are not.
         """
         client = self._websocket.client
         address = client.host if client else ""
@@ -140,18 +144,20 @@ class _File:
 
     def _begin(self, model: Classifier, text: str | None) -> Scoring:
         resume = _resume_of(text) if text else None
+        self._least_sure = _LeastSure(len(model.labels))
+        query = self._query
+        check_names(query, "decimal", "thousands", "encoding", "strict")
+        if (strict := query.get("strict", "0")) not in ("0", "1"):
+            raise Problem(400, f"strict is 0 or 1, not {shown(strict[:80])!r}")
         return Scoring(
             model, self._uploads, self._service.metrics.score,
-            strict=self._query.get("strict") == "1", marks=marks_in(self._query), encoding=encoding_in(self._query),
+            strict=strict == "1", marks=marks_in(query), encoding=encoding_in(query),
             place=resume.place if resume else None, start=resume.read if resume else 0,
-            found=resume.encoding if resume else "", on_answers=self._take,
+            found=resume.encoding if resume else "",
         )  # fmt: skip
 
-    def _take(self, rows: NDArray[np.float64], outcomes: NDArray[Any]) -> None:
-        self._answers.take(rows, outcomes)
-
     async def _score(self, scoring: Scoring, content: bytes) -> None:
-        self._answers = _Answers(scoring.model)
+        self._answers = _Answers(scoring.model, self._least_sure)
         parts = scoring.feed(content) if content else scoring.finish()
         try:
             async for part in parts:
@@ -191,44 +197,74 @@ def _resume_of(text: str) -> _Resume:
         raise Problem(400, "the text resumes no file: send the resume of the last rows as it came") from error
 
 
+class _LeastSure:
+    """The least sure rows of each label that a connection has had, and which of them are new."""
+
+    def __init__(self, n_labels: int) -> None:
+        self._most = max(1, min(MAX_LISTED_OF_LABEL, MAX_LISTED // max(1, n_labels)))
+        # How sure each answer is, and its row: the least sure first.
+        self._kept: list[list[tuple[float, ListedRow]]] = [[] for _ in range(max(1, n_labels))]
+        self._limits = np.full(len(self._kept), np.inf)  # no row that is as sure is kept any more
+        self._line = 0  # of the last row that is not new
+
+    def add(self, model: Classifier, rows: AnsweredRows, labels: NDArray[np.intp], sureness: NDArray[Any]) -> None:
+        """Take the rows of a part; `labels` are indices, 0 for a quantity."""
+        found = np.flatnonzero(sureness < self._limits[labels])
+        found = found[np.lexsort((sureness[found], labels[found]))]
+        rank = np.arange(len(found)) - np.searchsorted(labels[found], labels[found])
+        found = found[rank < self._most]
+        for index in found.tolist():
+            self._kept[labels[index]].append((float(sureness[index]), _listed_row(model, rows, index)))
+        for label in np.unique(labels[found]).tolist():
+            kept = self._kept[label]
+            kept.sort(key=itemgetter(0))  # equals stay in the order of the file
+            del kept[self._most :]
+            if len(kept) == self._most:
+                self._limits[label] = kept[-1][0]
+
+    def new(self) -> list[ListedRow]:
+        """Return the rows that were not returned before."""
+        rows = [row for kept in self._kept for _, row in kept if row.line > self._line]
+        self._line = max((row.line for row in rows), default=self._line)
+        return rows
+
+
 class _Answers:
     """What there is to say about the rows that one frame completes."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Classifier, least_sure: _LeastSure) -> None:
         self._model = model
-        self._most_points = max(1, min(MAX_POINTS, MAX_POINT_VALUES // len(model.features)))
+        self._least_sure = least_sure
         self._rows = self._bad = 0
         self._errors: list[RowError] = []
         self._counts = np.zeros(len(model.labels), dtype=np.intp)
-        self._points: list[list[float]] = []
-        self._step = 1
         self._values: ValueSummary | UnsetType = UNSET
-
-    def take(self, rows: NDArray[np.float64], outcomes: NDArray[Any]) -> None:
-        """Take rows that have an answer, and the indices of their labels, or the quantities."""
-        if self._model.labels:
-            self._counts += np.bincount(outcomes, minlength=len(self._counts))
-        elif len(outcomes):
-            self._values = _with(self._values, outcomes)
-        self._points += np.column_stack((outcomes, rows))[:: self._step].tolist()
-        while len(self._points) > self._most_points:
-            self._points = self._points[::2]
-            self._step *= 2
 
     def add(self, part: Part) -> None:
         """Take rows as they were written."""
         self._rows += part.rows
         self._bad += len(part.bad)
         self._errors += map(_row_error, islice(part.bad, MAX_ERRORS - len(self._errors)))
+        if part.answered:
+            self._add(part.answered, outcomes_of(self._model, part.answered.predictions))
+
+    def _add(self, rows: AnsweredRows, outcomes: NDArray[Any]) -> None:
+        if self._model.quantity:
+            self._values = _with(self._values, outcomes)
+            self._least_sure.add(self._model, rows, np.zeros(len(outcomes), dtype=np.intp), -rows.outside.sum(axis=1))
+        else:
+            self._counts += np.bincount(outcomes, minlength=len(self._counts))
+            sureness = np.array([answer.probabilities[answer.index] for answer in rows.predictions])
+            self._least_sure.add(self._model, rows, outcomes, sureness)
 
     def frame(self, *, read: int, resume: str, done: bool) -> RowsFrame:
         """Return the frame that says it."""
         labels = self._model.labels
         counts = {labels[index]: int(self._counts[index]) for index in np.flatnonzero(self._counts)}
+        listed = self._least_sure.new()
         return RowsFrame(
-            read, self._rows, self._bad, self._errors, counts, self._points, self._model.version, resume, done,
-            self._values,
-        )  # fmt: skip
+            read, self._rows, self._bad, self._errors, counts, listed, self._model.version, resume, done, self._values
+        )
 
 
 def _with(before: ValueSummary | UnsetType, values: NDArray[np.float64]) -> ValueSummary:
@@ -238,8 +274,23 @@ def _with(before: ValueSummary | UnsetType, values: NDArray[np.float64]) -> Valu
     return ValueSummary(min(before.least, now.least), max(before.greatest, now.greatest), before.sum + now.sum)
 
 
+def _listed_row(model: Classifier, rows: AnsweredRows, index: int) -> ListedRow:
+    cells = _shown_cells(column[index] for column in rows.columns)
+    line, outside, answer = rows.lines[index], int(rows.outside[index].sum()), rows.predictions[index]
+    if model.quantity:
+        return ListedRow(line=line, cells=cells, outside=outside, value=answer.value)
+    probability = answer.probabilities[answer.index]
+    return ListedRow(line=line, cells=cells, outside=outside, label=answer.label, probability=probability)
+
+
 def _row_error(row: BadRow) -> RowError:
-    return RowError(row.line, shown(row.message), [*map(_shown_error, row.errors[:MAX_ERRORS_A_ROW])])
+    errors = [*map(_shown_error, row.errors[:MAX_ERRORS_A_ROW])]
+    return RowError(row.line, shown(row.message), errors, _shown_cells(row.cells))
+
+
+def _shown_cells(cells: Iterable[str]) -> list[str]:
+    # What is cut off is too long for a number and for a choice.
+    return [shown(cell.strip()[: MAX_TEXT + 1]) for cell in cells]
 
 
 def _shown_error(error: FieldError) -> FieldError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
@@ -34,9 +34,6 @@ PIECE_CHARACTERS = 2**18
 PART_CELLS = 2**14
 _UTF_8 = (b"", b"utf-8", b"utf8", b"us-ascii")
 
-OnAnswers = Callable[[NDArray[np.float64], NDArray[Any]], object]
-"""Is called with rows that were answered, shape (n, n_features), and their outcomes (`web.metrics.channel`)."""
-
 
 class Uploads:
     """What all files share that a process scores: their number, their greatest size, their turns, and the disk."""
@@ -44,17 +41,17 @@ class Uploads:
     def __init__(self, settings: Settings) -> None:
         self.max_bytes = settings.max_upload_bytes
         self.spool = Spool(settings.max_spool_bytes)
-        self._max_table_bytes = settings.max_table_bytes
+        self.max_table_bytes = settings.max_table_bytes
+        # One process at a time reads a file that is no text.
+        self.process_turn = asyncio.Lock()
         self._most = settings.max_uploads
         self._open = 0
         # One slice of one file in each turn of the event loop, however many there are.
         self._turn = asyncio.Lock()
-        # One process at a time reads a sheet.
-        self._sheet_turn = asyncio.Lock()
 
     def workbook(self) -> Workbook:
         """Return a place for an Excel file."""
-        return Workbook(max_bytes=self._max_table_bytes, spool=self.spool, turn=self._sheet_turn)
+        return Workbook(max_bytes=self.max_table_bytes, spool=self.spool, turn=self.process_turn)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -91,7 +88,6 @@ class Scoring:
             encoding that was found out.
         encoding: of text; empty finds it out.
         strict, marks: as for `Scorer`.
-        on_answers: is told each row that has an answer.
 
     Attributes:
         model: answers; another one may be put in its place, see `use`.
@@ -114,12 +110,10 @@ class Scoring:
         encoding: str = "",
         strict: bool = False,
         marks: Marks | None = None,
-        on_answers: OnAnswers = lambda _rows, _outcomes: None,
     ) -> None:
         self.model = model
         self._uploads = uploads
         self._channel = channel
-        self._on_answers = on_answers
         self._scorer = Scorer(
             model, max_cells=PART_CELLS, guarded=True, strict=strict, place=place, marks=marks, predict=self._predict
         )
@@ -183,7 +177,12 @@ class Scoring:
             if len(content) < START_BYTES:
                 self._start = content
                 return
-            self._is_text = kind_of(content[:START_BYTES]) != "zip"
+            kind = kind_of(content[:START_BYTES])
+            if kind == "parquet":
+                raise DatasetError(
+                    "this is a Parquet file: save it as CSV, or post it as application/vnd.apache.parquet"
+                )
+            self._is_text = kind != "zip"
             if not self._is_text:
                 self._workbook = self._uploads.workbook()
         if self._workbook is not None:
@@ -237,7 +236,6 @@ class Scoring:
             for model, rows, outcomes, seconds in self._answered:
                 self._channel.model_time(seconds)
                 self._channel.many(model, rows, outcomes)
-                self._on_answers(rows, outcomes)
             self._answered.clear()
             for row in part.bad:
                 self._channel.errors(row.errors)
@@ -248,6 +246,16 @@ class Scoring:
         predictions = model.predict_each(rows)
         self._answered.append((model, rows, outcomes_of(model, predictions), perf_counter() - started))
         return predictions
+
+
+def check_names(query: Mapping[str, str], *known: str) -> None:
+    """Refuse a query that has other parameters: one that is misspelt would change nothing.
+
+    Raises:
+        Problem: 400, naming the first one.
+    """
+    if other := next((name for name in query if name not in known), None):
+        raise Problem(400, f"parameter {shown(other[:80])!r} is not known; known are {', '.join(known)}")
 
 
 def marks_in(query: Mapping[str, str]) -> Marks | None:

@@ -33,6 +33,47 @@ class Spool:
         self.taken = 0
 
 
+class SpooledFile:
+    """A file that waits on disk until all of it has come; it has no name. It is closed when it is no longer needed.
+
+    Attributes:
+        file: may be read once all of it was added and it was flushed.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
+        self._spool = spool
+        self._size = 0
+
+    def close(self) -> None:
+        """Free what it takes on disk."""
+        self._spool.taken -= self._size
+        self.file.close()
+
+    async def add(self, content: bytes) -> None:
+        """Take some more of the file.
+
+        Raises:
+            Problem: 503, there is no room on disk.
+        """
+        self.count(len(content))
+        try:
+            await asyncio.to_thread(self.file.write, content)
+        except OSError as error:
+            raise _disk_full(error) from error
+
+    def count(self, size: int) -> None:
+        """Count so many more bytes, which may have been written by another process.
+
+        Raises:
+            Problem: 503, there is no room for them.
+        """
+        if self._spool.taken + size > self._spool.most:
+            raise Problem(503, "too many files wait on the server's disk: try again later", retry_after_s=1)
+        self._size += size
+        self._spool.taken += size
+
+
 class Body:
     """The body of a request, in order, and the sending of its answer while it comes.
 
@@ -139,8 +180,7 @@ class Body:
         try:
             await asyncio.to_thread(self._write, content)
         except OSError as error:
-            logger.warning("an upload cannot wait on disk: %s", error.strerror)
-            raise Problem(503, "no room on the server's disk: try again later", retry_after_s=1) from error
+            raise _disk_full(error) from error
 
     def _write(self, content: bytes) -> None:
         if self._file is None:
@@ -164,6 +204,11 @@ class Body:
     def _read_at(file: IO[bytes], start: int) -> bytes:
         file.seek(start)
         return file.read(READ_BYTES)
+
+
+def _disk_full(error: OSError) -> Problem:
+    logger.warning("an upload cannot wait on disk: %s", error.strerror)
+    return Problem(503, "no room on the server's disk: try again later", retry_after_s=1)
 
 
 def too_large(max_bytes: int) -> Problem:

@@ -15,6 +15,7 @@ from web.requests import content_type_of, header_of
 
 FIELD = b"file"
 EXCEL = b"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+PARQUET = b"application/vnd.apache.parquet"
 # Of a form that are read in one go: it may have a part in every 50 bytes, which take some 5 ms.
 FORM_BYTES = 2**12
 _PLAIN = (b"", b"binary", b"8bit", b"7bit")
@@ -28,6 +29,7 @@ class UploadedFile:
     Attributes:
         name: what the client calls it, once its first byte has been read; may be empty.
         charset: of the content type; empty if it names none.
+        is_parquet: whether the content type says so.
 
     Raises:
         Problem: on construction: 415, the body is of another kind, or compressed; 400, its form has no boundary.
@@ -41,8 +43,9 @@ class UploadedFile:
         media_type, parameters = content_type_of(scope)
         if media_type == b"application/json" or media_type.endswith((b"+json", b"ndjson", b"jsonl")):
             raise Problem(415, 'JSON is no table: send it to /predict as {"samples": […]}, or save it as CSV')
-        if media_type not in (b"text/csv", EXCEL, b"multipart/form-data"):
-            raise Problem(415, "send text/csv, an Excel file, or multipart/form-data with the field file")
+        if media_type not in (b"text/csv", EXCEL, PARQUET, b"multipart/form-data"):
+            raise Problem(415, "send text/csv, an Excel or Parquet file, or multipart/form-data with the field file")
+        self.is_parquet = media_type == PARQUET
         self.charset = parameters.get(b"charset", b"")
         self._form = _Form(parameters.get(b"boundary", b"")) if media_type == b"multipart/form-data" else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import tempfile
 from collections.abc import AsyncIterator
 
@@ -11,10 +10,7 @@ from ml.errors import DatasetError
 from ml.tables.rows import Block
 from ml.tables.table import Bounds
 from ml.tables.workbook import SheetRows, is_workbook, options_of
-from web.api.upload import PATIENCE_S, Spool
-from web.problems import Problem
-
-logger = logging.getLogger("web")
+from web.api.upload import PATIENCE_S, Spool, SpooledFile
 
 # The service answers before the process that reads a sheet does.
 NICENESS = 10
@@ -31,36 +27,21 @@ class Workbook:
 
     def __init__(self, *, max_bytes: int, spool: Spool, turn: asyncio.Lock) -> None:
         self._rows = SheetRows(options_of(Bounds(max_bytes=max_bytes), niceness=NICENESS))
-        self._spool = spool
         self._turn = turn
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
+        self._spooled = SpooledFile(spool)
         self._sink = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
-        self._size = 0
         self._reading: asyncio.Task[None] | None = None
 
     def close(self) -> None:
         """Free what it takes on disk, and end the process that reads it."""
         if self._reading is not None:
             self._reading.cancel()
-        self._spool.taken -= self._size
-        self._file.close()
+        self._spooled.close()
         self._sink.close()
 
     async def add(self, content: bytes) -> None:
-        """Take some more of the file.
-
-        Raises:
-            Problem: 503, there is no room on disk.
-        """
-        if self._spool.taken + len(content) > self._spool.most:
-            raise Problem(503, "too many files wait on the server's disk: try again later", retry_after_s=1)
-        self._size += len(content)
-        self._spool.taken += len(content)
-        try:
-            await asyncio.to_thread(self._file.write, content)
-        except OSError as error:
-            logger.warning("an upload cannot wait on disk: %s", error.strerror)
-            raise Problem(503, "no room on the server's disk: try again later", retry_after_s=1) from error
+        """Take some more of the file; errors are those of `SpooledFile.add`."""
+        await self._spooled.add(content)
 
     async def blocks(self) -> AsyncIterator[Block]:
         """Yield the header of the sheet, and then its rows; and, while a process reads them, blocks without rows.
@@ -79,10 +60,11 @@ class Workbook:
 
     async def _read(self) -> None:
         async with self._turn:
-            self._file.flush()
-            if not is_workbook(self._file):
+            file = self._spooled.file
+            file.flush()
+            if not is_workbook(file):
                 raise DatasetError("this is a zip file: unpack it")
-            process = self._rows.start(self._file, self._sink)
+            process = self._rows.start(file, self._sink)
             try:
                 await asyncio.to_thread(process.wait)
             finally:

@@ -22,7 +22,8 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         label, probabilities: the most probable class, and the probability of each; empty for a quantity.
         version: of the model that gave the answer.
-        value, interval: the quantity, and where the truth lies for most samples; None for a class.
+        value, interval: the quantity, and where the truth lies for most samples; None for a class, and the interval of
+            a model that was measured on no table.
         notes: about values outside the training range, and words that were not seen in training.
     """
 
@@ -158,20 +159,20 @@ def _classes(reply: PredictionReply | PredictionsReply, count: int, labels: Coll
 
 
 def _quantities(reply: PredictionReply | PredictionsReply, count: int) -> list[Prediction]:
-    intervals: list[ValueInterval] = []
+    intervals: list[ValueInterval] | list[None] = [None] * count
     if isinstance(reply, PredictionReply):
         values = [] if reply.value is None else [reply.value]
-        intervals += [] if reply.interval is None else [reply.interval]
+        intervals = intervals if reply.interval is None else [reply.interval]
     else:
         values = reply.values
         if ends := reply.interval:
             pairs = zip(ends.low, ends.high, strict=False)
-            intervals += [ValueInterval(low=low, high=high, coverage=ends.coverage) for low, high in pairs]
+            intervals = [ValueInterval(low=low, high=high, coverage=ends.coverage) for low, high in pairs]
     if not len(values) == len(intervals) == count:
         raise ValueError(f"{len(values)} values and {len(intervals)} intervals for {count} samples")
     answers = list(zip(values, intervals, strict=True))
     for value, interval in answers:
-        if not -math.inf < interval.low <= value <= interval.high < math.inf:
+        if interval and not -math.inf < interval.low <= value <= interval.high < math.inf:
             raise ValueError(f"the value {value} is not in its interval")
     return [Prediction("", {}, reply.version, value, interval) for value, interval in answers]
 

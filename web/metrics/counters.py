@@ -15,6 +15,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ml.model.classifier import Classifier
+from web.metrics import drift
 from web.metrics.channel import VALUES, Channel
 from web.metrics.drift import DriftReport
 from web.metrics.histogram import SERVICE_BOUNDS, Histogram
@@ -35,14 +36,17 @@ class Metrics:
 
     def __init__(self, folder: Path | None = None, *, drift_half_life_s: float = 86_400.0) -> None:
         self.counters = SharedCounters(folder)
-        self._inputs = Inputs(self.counters, half_life_s=drift_half_life_s)
-        self.page = Channel("page", self.counters, self._inputs)
-        self.fragment = Channel("fragment", self.counters, self._inputs)
-        self.json = Channel("json", self.counters, self._inputs)
-        self.stream = Channel("stream", self.counters, self._inputs)
-        self.stream_binary = Channel("stream_binary", self.counters, self._inputs)
-        self.inference = Channel("inference", self.counters, self._inputs)
-        self.score = Channel("score", self.counters, self._inputs)
+        self._half_life_s = drift_half_life_s
+        typed = Inputs("page", self.counters, half_life_s=drift_half_life_s)
+        sent = Inputs("programs", self.counters, half_life_s=drift_half_life_s)
+        self._inputs = (typed, sent)
+        self.page = Channel("page", self.counters, typed)
+        self.fragment = Channel("fragment", self.counters, typed)
+        self.json = Channel("json", self.counters, sent)
+        self.stream = Channel("stream", self.counters, sent)
+        self.stream_binary = Channel("stream_binary", self.counters, sent)
+        self.inference = Channel("inference", self.counters, sent)
+        self.score = Channel("score", self.counters, sent)
         requests = RequestTimes(self.counters)
         self.request = requests.record
         self._frames = {
@@ -53,7 +57,7 @@ class Metrics:
             self.page, self.fragment, self.json, self.stream, self.stream_binary, self.inference, self.score,
         )  # fmt: skip
         self._recorders: tuple[Channel | Histogram | RequestTimes | Inputs, ...] = (
-            *self._channels, *self._frames.values(), requests, self._inputs,
+            *self._channels, *self._frames.values(), requests, *self._inputs,
         )  # fmt: skip
         self._cpu_s = 0.0
         # These start at 0, since an absent metric would look like an unknown one.
@@ -90,7 +94,7 @@ class Metrics:
     def model_loaded(self, model: Classifier) -> None:
         """Record a new served model; its inputs are counted from zero."""
         self.flush()
-        before = self._inputs.model
+        before = self._inputs[0].model
         if before is not None:
             self.counters.add(1, "model_replacements")
             del self.counters.states["model", before.name, before.version]
@@ -99,7 +103,9 @@ class Metrics:
         # Each model has buckets of its own: without this, every replacement would leave some behind.
         for name in [name for name in self.counters.counts if name[0] == VALUES and name[2] != model.version]:
             del self.counters.counts[name]
-        self._inputs.begin(model)
+        for inputs in self._inputs:
+            inputs.begin(model)
+        self.counters.inherited.clear()
         self.counters.states["model", model.name, model.version] = 1
         self.counters.states["model_loaded_timestamp_seconds",] = time.time()
 
@@ -111,7 +117,12 @@ class Metrics:
         """Return the drift report over all processes."""
         self.flush()
         _, *others = self.counters.all()
-        return self._inputs.report(snapshot for one in others for snapshot in one.extras)
+        model = self._inputs[0].model
+        assert model is not None
+        snapshots = [snapshot for one in others for snapshot in one.extras]
+        sources = [inputs.drift(snapshots) for inputs in self._inputs]
+        processes = 1 + sum(one.pid is not None for one in others)
+        return drift.report(model.card, model.version, sources, half_life_s=self._half_life_s, processes=processes)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -130,7 +141,7 @@ class Metrics:
         cpu_s = time.process_time()
         self.counters.add(cpu_s - self._cpu_s, "process_cpu_seconds")
         self._cpu_s = cpu_s
-        self.counters.share(*self._inputs.snapshots())
+        self.counters.share(*(snapshot for inputs in self._inputs for snapshot in inputs.snapshots()))
 
     def flush(self) -> None:
         """Count all recorded events, and compare the waiting rows with the training data."""

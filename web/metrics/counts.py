@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -21,6 +22,9 @@ from ml.tables.dataset import UNKNOWN
 MOST_CHOICES = 10
 # At most so many rows of a batch are compared, evenly spaced, so that the comparison does not slow it down.
 WATCHED_ROWS = 256
+
+# Where inputs come from: the page, where people type, or programs and files.
+Source = Literal["page", "programs"]
 
 TINY = 2.0**-1022  # the smallest normal number: nothing divided by it is nothing
 
@@ -41,13 +45,19 @@ class Counts:
     The places of a number are below, at and between the training quantiles, and above; those of a category are unknown
     words and then each of its bins. Missing values have the last place.
 
+    Args:
+        source: where the inputs come from; counts of other sources are not merged.
+
     Attributes:
         version: the model's version.
         counts: shape (n_features, n_places), float64, faded up to `at`, in seconds since the epoch.
     """
 
-    def __init__(self, version: str, features: Sequence[TrainedFeature], *, half_life_s: float) -> None:
+    def __init__(
+        self, version: str, features: Sequence[TrainedFeature], *, half_life_s: float, source: Source = "programs"
+    ) -> None:
         self.version = version
+        self.source = source
         self.half_life_s = half_life_s
         # The forest compares float32, and clients may send it: 0.1 of either kind is the same value. Place 0 is below
         # all quantiles, 1 at the first, 2 between it and the second: edges are the quantiles and the next number each.
@@ -94,9 +104,9 @@ class Counts:
         return np.asarray(self._edges[at].searchsorted(column, "right"))
 
     def merge(self, encoded: bytes) -> None:
-        """Add the counts of another process, if they are of the same model."""
+        """Add the counts of another process, if they are of the same model and source."""
         other = msgspec.msgpack.decode(encoded, type=Snapshot)
-        if other.version == self.version and len(other.counts) == self.counts.nbytes:
+        if (other.version, other.source) == (self.version, self.source) and len(other.counts) == self.counts.nbytes:
             self.fade(max(time.time(), other.at))
             faded = np.frombuffer(other.counts, dtype="<f8") * _left_after(self.at - other.at, self.half_life_s)
             self.counts += faded.reshape(self.counts.shape)
@@ -113,11 +123,14 @@ class Snapshot(msgspec.Struct, frozen=True):
     version: str
     at: float
     counts: bytes
+    source: Source = "programs"  # of the service's last version, too
 
 
 def snapshot(counts: Counts) -> bytes:
     """Return counts as bytes for other processes."""
-    return msgspec.msgpack.encode(Snapshot(counts.version, counts.at, counts.counts.astype("<f8").tobytes()))
+    return msgspec.msgpack.encode(
+        Snapshot(counts.version, counts.at, counts.counts.astype("<f8").tobytes(), counts.source)
+    )
 
 
 def frequent_choices(feature: TrainedFeature) -> list[int]:

@@ -13,6 +13,7 @@ divided between its two sides as near to the training shares as they can be: inp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.card import Card, TrainedFeature
-from web.metrics.counts import TINY, Counts, bins_of, frequent_choices
+from web.metrics.counts import TINY, Counts, Source, bins_of, frequent_choices
 
 # A share below this counts as this: the index takes logarithms of shares, and an empty bin has none. One value in a
 # thousand outside the training range then adds nothing, one in twenty 0.19.
@@ -31,7 +32,7 @@ LEAST_SAMPLES = 500
 STABLE_BELOW = 0.1
 MODERATE_BELOW = 0.25
 
-Verdict = Literal["too few samples", "stable", "moderate", "shifted"]
+Verdict = Literal["too few samples", "stable", "moderate", "shifted", "no training data"]
 
 
 class FeatureDrift(msgspec.Struct, frozen=True):
@@ -59,48 +60,86 @@ class FeatureDrift(msgspec.Struct, frozen=True):
     choices: tuple[str, ...]
 
 
-class DriftReport(msgspec.Struct, frozen=True):
-    """The inputs of a model against its training data.
+class InputDrift(msgspec.Struct, frozen=True):
+    """The inputs of one source against the training data.
 
     Attributes:
+        source: the page, where people type; or programs, files included.
         samples: the number of samples in the shares, faded: a sample as old as the half-life counts half.
-        least_samples: the number of samples below which there is no index.
         by_chance: the approximate index of as many samples without any drift.
+        features: none of a model of which no training rows are known: its samples are not counted.
     """
 
-    model: str
-    version: str
+    source: Source
     samples: float
-    least_samples: int
-    half_life_s: float
     by_chance: float | None
     verdict: Verdict
     features: tuple[FeatureDrift, ...]
 
 
-def report(card: Card, counts: Counts) -> DriftReport:
-    """Return the drift report of counts."""
+class DriftReport(msgspec.Struct, frozen=True):
+    """The inputs of a model against its training data.
+
+    Attributes:
+        processes: the number of processes whose inputs these are: those of this service alone. Another replica of it,
+            behind the same proxy, has a report of its own.
+        at: when it was made.
+        least_samples: the number of samples of a source below which there is no index.
+        verdict: the worse one of the sources.
+    """
+
+    model: str
+    version: str
+    processes: int
+    at: datetime
+    least_samples: int
+    half_life_s: float
+    verdict: Verdict
+    sources: tuple[InputDrift, ...]
+
+
+def report(
+    card: Card, version: str, sources: Sequence[InputDrift], *, half_life_s: float, processes: int = 1
+) -> DriftReport:
+    """Return the drift report of the sources."""
+    return DriftReport(
+        model=card.name,
+        version=version,
+        processes=processes,
+        at=datetime.now(UTC).replace(microsecond=0),
+        least_samples=LEAST_SAMPLES,
+        half_life_s=half_life_s,
+        verdict=_worst(sources),
+        sources=tuple(sources),
+    )
+
+
+def drift_of(card: Card, counts: Counts) -> InputDrift:
+    """Return the drift of counts."""
+    if card.report is None:
+        return InputDrift(counts.source, 0.0, None, "no training data", ())
     samples = float(counts.counts[0].sum())
     has_index = samples >= LEAST_SAMPLES
     features = tuple(
         _feature_drift(feature, shares, places, has_index=has_index)
         for feature, shares, places in zip(card.features, shares_of(card.features, counts), counts.counts, strict=True)
     )
-    verdicts: tuple[Verdict, ...] = ("shifted", "moderate", "stable", "too few samples")
-    found = {feature.verdict for feature in features}
     training_rows = card.report.train_rows or card.report.test_rows
     bins = max(sum(map(bool, feature.expected)) for feature in features)
     chance = (bins - 1) * (1 / samples + 1 / training_rows) if has_index else None
-    return DriftReport(
-        model=card.name,
-        version=counts.version,
+    return InputDrift(
+        source=counts.source,
         samples=round(samples, 1),
-        least_samples=LEAST_SAMPLES,
-        half_life_s=counts.half_life_s,
         by_chance=None if chance is None else round(chance, 4),
-        verdict=next(verdict for verdict in verdicts if verdict in found),
+        verdict=_worst(features),
         features=features,
     )
+
+
+def _worst(found: Sequence[FeatureDrift] | Sequence[InputDrift]) -> Verdict:
+    verdicts: tuple[Verdict, ...] = ("shifted", "moderate", "stable", "too few samples", "no training data")
+    seen = {one.verdict for one in found}
+    return next(verdict for verdict in verdicts if verdict in seen)
 
 
 def _feature_drift(

@@ -78,19 +78,34 @@ FAMILIES = (
     Family("model_loaded_timestamp_seconds", "gauge", "Time at which the model was loaded, in seconds since 1970"),
     Family("model_replacements", "counter", "Replacements of the served model, counted by each process"),
     Family("model_load_failures", "counter", "Rejected model files, counted by each process"),
-    Family("model_input_samples", "counter", "Samples compared with the training data"),
-    Family("model_input_samples_outside", "counter", "Compared samples with a value outside the training range"),
+    Family(
+        "model_input_samples", "counter", "Samples compared with the training data, typed on the page or of programs",
+        ("source",),
+    ),
+    Family(
+        "model_input_samples_outside", "counter", "Compared samples with a value outside the training range",
+        ("source",),
+    ),
     Family(
         "model_input_values_outside", "counter",
-        "Values of compared samples outside the training range, or words not seen in training", ("feature",),
+        "Values of compared samples outside the training range, or words not seen in training",
+        ("source", "feature"),
     ),
-    Family("model_input_values_missing", "counter", "Missing values of compared samples", ("feature",)),
+    Family(
+        "model_input_values_missing", "counter", "Missing values of compared samples", ("source", "feature"),
+    ),
     Family(
         "model_input_psi", "gauge",
-        "Population stability index of recent inputs; absent below 500 samples", ("feature",),
+        "Population stability index of recent inputs; absent below 500 samples",
+        ("source", "feature"),
     ),
-    Family("model_input_recent_samples", "gauge", "Recent samples in the index; older ones count less"),
-    Family("service_processes", "gauge", "Server processes"),
+    Family(
+        "model_input_recent_samples", "gauge", "Recent samples in the index; older ones count less", ("source",),
+    ),
+    Family(
+        "service_processes", "gauge",
+        "Server processes of this replica; all metrics here are of them, and of no other replica",
+    ),
     Family("process_cpu_seconds", "counter", "Processor time of all processes, including ended ones"),
     Family("process_resident_memory_bytes", "gauge", "Resident memory of all processes; shared pages count in each"),
     Family("process_virtual_memory_bytes", "gauge", "Virtual memory of all processes"),
@@ -143,8 +158,12 @@ def _sum(one: float, other: float) -> float:
 
 
 def _derived(numbers: Mapping[Name, float], report: DriftReport) -> dict[Name, float]:
-    derived: dict[Name, float] = {("model_input_recent_samples",): report.samples}
-    derived |= {("model_input_psi", one.feature): one.psi for one in report.features if one.psi is not None}
+    derived: dict[Name, float] = {}
+    for inputs in report.sources:
+        derived["model_input_recent_samples", inputs.source] = inputs.samples
+        for feature in inputs.features:
+            if feature.psi is not None:
+                derived["model_input_psi", inputs.source, feature.feature] = feature.psi
     # A histogram counts as well as measures.
     for (family, *labels), number in numbers.items():
         counter = {"http_request_duration_seconds": "http_requests", "stream_frame_duration_seconds": "stream_frames"}

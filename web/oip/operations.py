@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+import numpy as np
+
 from ml.model.classifier import Classifier
 from web.api.components import PROBLEM
-from web.api.description import Json, json_content, json_response, read_operation, ref, response
+from web.api.description import N_, Json, json_content, read_operation, ref, response
 from web.oip.datatypes import BYTES
-from web.oip.messages import SAMPLES
+from web.oip.messages import SAMPLES, InferenceRequest
+from web.oip.outputs import requested_outputs, response_of
 from web.settings import Settings
 
 
@@ -14,11 +18,11 @@ def paths(model: Classifier, settings: Settings) -> Json:
     """Return the paths of the Open Inference Protocol."""
     name = _path_parameter("name", model.name)
     version = _path_parameter("version", model.version)
-    server = read_operation("serverMetadata", "The server, for the Open Inference Protocol", "ServerMetadata")
+    server = read_operation("serverMetadata", N_("The server, for the Open Inference Protocol"), "ServerMetadata")
     infer = _infer(model, settings)
     return {
         "/v2": {"get": server},
-        "/v2/health/live": {"get": read_operation("serverLive", "The process answers", "Live")},
+        "/v2/health/live": {"get": read_operation("serverLive", N_("The process answers"), "Live")},
         "/v2/health/ready": {"get": _server_ready()},
         **_of_model("/v2/models/{name}", "", [name], infer),
         **_of_model("/v2/models/{name}/versions/{version}", "Version", [name, version], infer),
@@ -26,7 +30,7 @@ def paths(model: Classifier, settings: Settings) -> Json:
 
 
 def _server_ready() -> Json:
-    ready = read_operation("serverReady", "A model is loaded", "Ready")
+    ready = read_operation("serverReady", N_("A model is loaded"), "Ready")
     ready["responses"]["503"] = response(
         "The service is about to end, or has too many connections.", json_content("Ready") | PROBLEM
     )
@@ -34,11 +38,11 @@ def _server_ready() -> Json:
 
 
 def _of_model(path: str, suffix: str, parameters: list[Json], infer: Json) -> Json:
-    metadata = read_operation(f"model{suffix}Metadata", "The model's inputs and outputs", "ModelMetadata")
-    ready = read_operation(f"model{suffix}Ready", "The model is loaded", "ModelReady")
+    metadata = read_operation(f"model{suffix}Metadata", N_("The model's inputs and outputs"), "ModelMetadata")
+    ready = read_operation(f"model{suffix}Ready", N_("The model is loaded"), "ModelReady")
     for operation in (metadata, ready):
         operation |= {"parameters": parameters, "responses": operation["responses"] | _unknown()}
-    named = {"operationId": f"infer{suffix}", "summary": "Predict tensors of samples", "parameters": parameters}
+    named = {"operationId": f"infer{suffix}", "summary": N_("Predict tensors of samples"), "parameters": parameters}
     return {path: {"get": metadata}, f"{path}/ready": {"get": ready}, f"{path}/infer": {"post": named | infer}}
 
 
@@ -51,7 +55,7 @@ def _infer(model: Classifier, settings: Settings) -> Json:
     return {
         "requestBody": {"required": True, "content": {"application/json": asked}},
         "responses": {
-            "200": json_response("InferenceResponse", "The answers."),
+            "200": response("The answers.", json_content("InferenceResponse", one=_example_answer(model))),
             "400": response("Form, input, datatype, shape or data are wrong.", wrong | PROBLEM),
             **_unknown(),
             "413": response(f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples.", wrong),
@@ -70,6 +74,18 @@ def example_inputs(model: Classifier) -> list[Json]:
         {"name": one.key, "shape": [1], "datatype": BYTES if one.choices else "FP64", "data": [one.shown(one.example)]}
         for one in model.features
     ]
+
+
+def _example_answer(model: Classifier) -> Json:
+    """Return the answer to the example."""
+    message = msgspec.json.decode(msgspec.json.encode({"inputs": example_inputs(model)}), type=InferenceRequest)
+    outputs = requested_outputs(message, model)
+    row = model.validator.row([feature.shown(feature.example) for feature in model.features])
+    answers = model.predict_batch(np.array([row]))
+    for output in outputs:
+        output.add(answers, slice(0, 1))
+    answer: Json = msgspec.json.decode(bytes(response_of(message, model, 1, outputs).body))
+    return answer
 
 
 def _unknown() -> Json:

@@ -25,7 +25,10 @@ Kind = Literal["error", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The probability of one label: `share` is 0 to 1, `percent` its text, `mark` the path and `hue` the CSS class."""
+    """The probability of one label: `share` is 0 to 1, `percent` its text, `mark` the path and `hue` the CSS class.
+
+    `pinned` is the percentage of a pinned sample, for the picture and as text; empty without one.
+    """
 
     label: str
     share: str
@@ -33,6 +36,7 @@ class Bar:
     mark: str
     hue: str
     chosen: bool
+    pinned: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class PredictionView:
     `title` is the answer in a few words, as the title of the page has it.
     `guess` says how many values the model has not seen the like of; it is empty for an answer that is none. `others`
     and `rest` are the number of labels without a bar, as words, and their share; `decision`
-    says how the label follows from the probabilities; it is empty for the most probable label.
+    says how the label follows from the probabilities, empty for the most probable label, and `cost` what that costs.
     """
 
     state: Literal["answer", "incomplete", "invalid"]
@@ -72,6 +76,7 @@ class PredictionView:
     quantity: QuantityView | None = None
     guess: str = ""
     decision: str = ""
+    cost: str = ""
     messages: Sequence[Message] = ()
     waiting_for: str = ""
 
@@ -83,12 +88,30 @@ def answer_text(prediction: Prediction, scale: QuantityScale | None, to: Languag
     return f"{prediction.label} {to.percent(prediction.probabilities[prediction.index])}"
 
 
-def answer_view(prediction: Prediction, card: Card, messages: Sequence[Message], to: Language) -> PredictionView:
-    """Return the view of a label with its probabilities."""
+def answer_view(
+    prediction: Prediction,
+    card: Card,
+    messages: Sequence[Message],
+    to: Language,
+    *,
+    pinned: Prediction | None = None,
+    decision: str = "",
+    cost: str = "",
+) -> PredictionView:
+    """Return the view of a label with its probabilities, and with those of a pinned sample.
+
+    Args:
+        decision, cost: see `PredictionView`.
+    """
     bars = [
         Bar(label, repr(share), to.percent(share), mark_of(index), hue_of(index), chosen=index == prediction.index)
         for index, (label, share) in enumerate(zip(card.labels, prediction.probabilities, strict=True))
     ]
+    if pinned:
+        bars = [
+            replace(bar, pinned=(f"{share * 100:.1f}%", to.percent(share)))
+            for bar, share in zip(bars, pinned.probabilities, strict=True)
+        ]
     answer = PredictionView(
         "answer",
         answer_text(prediction, None, to),
@@ -97,7 +120,8 @@ def answer_view(prediction: Prediction, card: Card, messages: Sequence[Message],
         bars[prediction.index].percent,
         bars,
         guess=_guess(messages, to),
-        decision=decision_text(card.decision, to) if card.decision else "",
+        decision=decision,
+        cost=cost,
         messages=messages,
     )
     if len(bars) <= ORDERED_LABELS:
@@ -122,10 +146,15 @@ def decision_text(decision: Decision, to: Language) -> str:
 
 
 def quantity_view(
-    prediction: Prediction, scale: QuantityScale, messages: Sequence[Message], to: Language
+    prediction: Prediction,
+    scale: QuantityScale,
+    messages: Sequence[Message],
+    to: Language,
+    *,
+    pinned: Prediction | None = None,
 ) -> PredictionView:
-    """Return the view of a quantity."""
-    title, quantity = answer_text(prediction, scale, to), scale.view(prediction.value)
+    """Return the view of a quantity, and of that of a pinned sample."""
+    title, quantity = answer_text(prediction, scale, to), scale.view(prediction.value, pinned.value if pinned else None)
     return PredictionView("answer", title, quantity=quantity, guess=_guess(messages, to), messages=messages)
 
 

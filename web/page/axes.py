@@ -111,10 +111,9 @@ def scale_of(feature: TrainedFeature, start: int, end: int) -> Scale:
 
 def axis_of(feature: TrainedFeature, scale: Scale, language: Language, *, letters: float) -> Axis:
     """Return a feature's side of the map; a tick has at most so many letters, or is cut short."""
-    title = language.title(feature)
     return Axis(
         key=feature.key,
-        title=f"{title} ({feature.unit})" if feature.unit else title,
+        title=axis_title(feature, language),
         low=scale.low,
         high=scale.high,
         step=repr(step_of(feature)),
@@ -122,6 +121,12 @@ def axis_of(feature: TrainedFeature, scale: Scale, language: Language, *, letter
         if feature.choices
         else [(_at(scale, tick), language.number(tick)) for tick in ticks_of(scale.low, scale.high)],
     )
+
+
+def axis_title(feature: TrainedFeature, language: Language) -> str:
+    """Return the title of a feature with its unit."""
+    title = language.title(feature)
+    return f"{title} ({feature.unit})" if feature.unit else title
 
 
 def upright_axis(feature: TrainedFeature, language: Language) -> tuple[Axis, Scale, int]:

@@ -101,12 +101,16 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class DecisionMap:
-    """The parts that depend on the cell of the held features; `exact` is False when cuts were left out."""
+    """The parts that depend on the cell of the held features; `exact` is False when cuts were left out.
+
+    Regions of a smooth map have slanted edges, and lie one upon the other.
+    """
 
     regions: Sequence[Region]
     names: Sequence[Name]
     borders: str
     exact: bool
+    is_smooth: bool = False
 
 
 class Mapper:
@@ -161,16 +165,20 @@ class Mapper:
     def draw(self, row: Sequence[float]) -> DecisionMap:
         """Return the map through a row."""
         found = plane(self._model, row, x=self._x, y=self._y, max_rows=self._max_rows)
-        grid = _Grid(found, self._x_scale, self._y_scale, self._levels)
+        grid = Grid(found, self._x_scale, self._y_scale, self._levels)
         regions = [self._region(*kind, rectangles) for kind, rectangles in sorted(grid.rectangles().items())]
-        names = [] if self._levels else [*filter(None, itertools.starmap(self._name, grid.whole().items()))]
-        return DecisionMap(regions, names, grid.borders(), found.exact)
+        return DecisionMap(regions, self._names(grid), grid.borders(), found.exact)
 
     def _region(self, label: int, sureness: int, rectangles: Sequence[_Rectangle]) -> Region:
         path = "".join(f"M{x} {y}h{width}v{height}H{x}z" for x, y, width, height in rectangles)
-        if self._levels:
-            return Region(path, f"step-{self._levels.tone(label)}")
-        return Region(path, f"{hue_of(label)} sure-{sureness}")
+        return Region(path, self._look(label, sureness))
+
+    def _look(self, label: int, sureness: int) -> str:
+        """Return the CSS classes of a label or level."""
+        return f"step-{self._levels.tone(label)}" if self._levels else f"{hue_of(label)} sure-{sureness}"
+
+    def _names(self, grid: Grid) -> Sequence[Name]:
+        return [] if self._levels else [*filter(None, itertools.starmap(self._name, grid.whole().items()))]
 
     def _name(self, label: int, rectangles: Sequence[_Rectangle]) -> Name | None:
         text = self._model.labels[label]
@@ -193,7 +201,7 @@ _Rectangle = tuple[int, int, int, int]
 _Kind = tuple[int, int]
 
 
-class _Grid:
+class Grid:
     """A plane in units of the picture: kinds of cells between lines, without rows and columns that have no width."""
 
     def __init__(self, found: Plane, x_scale: Scale, y_scale: Scale, levels: QuantityScale | None) -> None:

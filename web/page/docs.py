@@ -1,10 +1,14 @@
-"""The service's documentation: the OpenAPI document as JSON, and as a page for people, both of the same source."""
+"""The service's documentation: the OpenAPI document as JSON, and as a page for people, both of the same source.
+
+The page is in the reader's language but for what the document says of each operation, which is in English.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -15,6 +19,8 @@ from ml.model.classifier import Classifier
 from ml.tables.numbers import shown_number
 from web.api.description import Json, text_of
 from web.page import languages, openapi
+from web.page.examples import Link, language_links
+from web.page.languages import Language
 from web.page.templates import render
 from web.requests import Representation, is_known
 from web.responses import Content, headers_of, tag_of
@@ -44,20 +50,34 @@ class ResponseView:
 
 
 @dataclass(frozen=True, slots=True)
-class OperationView:
-    """One address and method.
+class ExampleView:
+    """A command that can be run as it stands, or a frame, and its answer; either may be empty."""
 
-    `examples` are commands that can be run as they stand; `refusals` are the statuses that it shares with others.
-    """
+    request: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperationView:
+    """One address and method; `refusals` are the statuses that it shares with others."""
 
     id: str
     method: str
     path: str
     summary: str
     description: str
-    examples: Sequence[str]
+    examples: Sequence[ExampleView]
     replies: Sequence[ResponseView]
     refusals: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """Operations that belong together; `id` is that of their heading."""
+
+    id: str
+    title: str
+    operations: Sequence[OperationView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +91,17 @@ class SchemaView:
 
 @dataclass(frozen=True, slots=True)
 class DocsView:
-    """The page."""
+    """The page; `query` is that of links to other pages."""
 
     name: str
     version: str
     description: str
     features: Sequence[FeatureView]
-    operations: Sequence[OperationView]
+    groups: Sequence[GroupView]
     refusals: Sequence[ResponseView]
     schemas: Sequence[SchemaView]
+    languages: Sequence[Link]
+    query: str
 
 
 async def openapi_json(request: Request) -> Response:
@@ -90,29 +112,32 @@ async def openapi_json(request: Request) -> Response:
 
 async def docs(request: Request) -> Response:
     """GET /docs: the document for people."""
-    service = service_of(request.scope)
-    content = _page(service.model, service.settings, address=str(request.base_url))
-    return _answer(request, content.encode(), representation="page")
+    service, to = service_of(request.scope), languages.asked(request.scope)
+    content = _page(service.model, service.settings, to, address=str(request.base_url))
+    return _answer(request, content.encode(), representation="page", lang=to.code)
 
 
-def example_page(model: Classifier, settings: Settings) -> str:
+def example_page(model: Classifier, settings: Settings, to: Language) -> str:
     """Return the page as a client on this machine sees it."""
-    return _page(model, settings, address="http://127.0.0.1/")
+    return _page(model, settings, to, address="http://127.0.0.1/")
 
 
-def _page(model: Classifier, settings: Settings, *, address: str) -> str:
-    view = docs_view(model, openapi.describe(model, settings), address=address)
-    return render("docs.html", languages.language(languages.SOURCE), docs=view)
+def _page(model: Classifier, settings: Settings, to: Language, *, address: str) -> str:
+    view = docs_view(model, openapi.describe(model, settings), to, address=address)
+    return render("docs.html", to, docs=view)
 
 
-def _answer(request: Request, content: bytes, *, representation: Representation) -> Response:
+def _answer(
+    request: Request, content: bytes, *, representation: Representation, lang: str = languages.SOURCE
+) -> Response:
     tag = tag_of(content)
+    headers = headers_of(representation, tag, lang=lang)
     if is_known(request.scope, tag):
-        return Content(b"", status=304, headers=headers_of(representation, tag))
-    return Content(content, status=200, headers=headers_of(representation, tag))
+        return Content(b"", status=304, headers=headers)
+    return Content(content, status=200, headers=headers)
 
 
-def docs_view(model: Classifier, description: Json, *, address: str) -> DocsView:
+def docs_view(model: Classifier, description: Json, to: Language, *, address: str) -> DocsView:
     """Return the view of an OpenAPI document; `address` is where the service answers, with a slash at its end."""
     return DocsView(
         name=model.name,
@@ -130,34 +155,75 @@ def docs_view(model: Classifier, description: Json, *, address: str) -> DocsView
             )
             for feature in model.features
         ],
-        operations=[
-            _operation(path, method, operation, address=address)
-            for path, methods in description["paths"].items()
-            for method, operation in methods.items()
-        ],
+        groups=_groups(description, to, address=address),
         refusals=_refusals(description),
         schemas=[
             SchemaView(
                 name,
                 schema.get("description", schema.get("title", "")).partition("\n")[0].replace("`", ""),
-                msgspec.json.format(msgspec.json.encode(schema)).decode(),
+                _shown(schema),
             )
             for name, schema in description["components"]["schemas"].items()
         ],
+        languages=language_links({}, to),
+        query=f"?lang={to.code}",
     )
 
 
-def _operation(path: str, method: str, operation: Json, *, address: str) -> OperationView:
+def _groups(description: Json, to: Language, *, address: str) -> Sequence[GroupView]:
+    """Return the operations, those that most programs need first.
+
+    Those that name the model's version are left out: they are the same as those without it.
+    """
+    groups = (
+        ("predictions", to.gettext("Predictions"), ("/predict", "/stream", "/score")),
+        ("inference", to.gettext("The Open Inference Protocol"), ("/v2",)),
+        ("watching", to.gettext("Health and metrics"), ("/health", "/metrics")),
+        ("pages", to.gettext("Pages and documents"), ("/docs", "/openapi.json", "/")),
+    )
+    left = {path: methods for path, methods in description["paths"].items() if "{version}" not in path}
+    found = []
+    for identity, title, starts in groups:
+        operations: list[OperationView] = []
+        for start in starts:
+            alike = [
+                _operation(path, method, operation, to, address=address)
+                for path in [*left]
+                if path.startswith(start)
+                for method, operation in left.pop(path).items()
+            ]
+            operations += sorted(alike, key=lambda operation: operation.method != "POST")
+        found.append(GroupView(identity, title, operations))
+    return found
+
+
+def _operation(path: str, method: str, operation: Json, to: Language, *, address: str) -> OperationView:
+    summary: str = operation["summary"]
     return OperationView(
         id=operation["operationId"],
         method=method.upper(),
         path=path,
-        summary=operation["summary"],
+        summary=to.gettext(summary),
         description=operation.get("description", ""),
-        examples=_commands(path, method, operation, address=address),
+        examples=_examples(_commands(path, method, operation, address=address), operation["responses"]),
         replies=[_reply(status, reply) for status, reply in operation["responses"].items() if "description" in reply],
         refusals=", ".join(status for status, reply in operation["responses"].items() if "$ref" in reply),
     )
+
+
+def _examples(commands: Sequence[str], responses: Json) -> Sequence[ExampleView]:
+    """Return commands with their answers; of a websocket, a frame with its reply."""
+    content = (responses.get("200") or responses.get("101") or {}).get("content", {})
+    answers = [_shown(example["value"]) for example in content.get("application/json", {}).get("examples", {}).values()]
+    if "101" in responses:
+        return [ExampleView(*answers)] if answers else []
+    if "example" in content.get("text/csv", {}):
+        answers = [content["text/csv"]["example"]]
+    return [ExampleView(*pair) for pair in zip_longest(commands, answers, fillvalue="")]
+
+
+def _shown(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value)).decode()
 
 
 def _reply(status: str, reply: Json) -> ResponseView:

@@ -1,8 +1,8 @@
-"""The drift report for operators: a page, its fragment for htmx, or JSON. In English, like logs and documentation."""
+"""The drift report for operators: a page, its fragment for htmx, or JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -10,26 +10,31 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
 from web.metrics import drift
-from web.metrics.counts import Counts
-from web.metrics.drift import MODERATE_BELOW, STABLE_BELOW, DriftReport, FeatureDrift, Verdict
-from web.page.languages import SOURCE, language
+from web.metrics.counts import Counts, Source
+from web.metrics.drift import MODERATE_BELOW, STABLE_BELOW, DriftReport, FeatureDrift, InputDrift, Verdict
+from web.page import languages
+from web.page.examples import Link, language_links
+from web.page.languages import Language
 from web.page.templates import render
 from web.requests import preferred_representation
 from web.service import service_of
 
-_HEADLINES: dict[Verdict, str] = {
-    "too few samples": "Too few samples.",
-    "stable": "The inputs match the training data.",
-    "moderate": "The inputs have shifted moderately.",
-    "shifted": "The inputs have shifted.",
-}
 _BAR_WIDTH = 8
 _HEIGHT = 32
 # The share of a bar as high as the picture: each tenth of the training data has a share of 0.1, so 0.5 is much.
 _FULL_SHARE = 0.5
-_HEADERS = {"Vary": "Accept, HX-Request", "Cache-Control": "no-store"}
+_VARY = "Accept, Accept-Language, HX-Request"
+# Said by their shape too, not by color alone.
+_MARKS: dict[Verdict, str] = {
+    "shifted": "▲",
+    "moderate": "△",
+    "stable": "●",
+    "too few samples": "–",
+    "no training data": "–",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class RowView:
     key: str
     title: str
     verdict: Verdict
+    mark: str
+    said: str
     index: str
     outside: str
     missing: str
@@ -49,98 +56,154 @@ class RowView:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceView:
+    """The inputs of one source; `rows` are those of its features, the farthest from the training data first."""
+
+    source: Source
+    title: str
+    verdict: Verdict
+    mark: str
+    headline: str
+    basis: str
+    has_index: bool
+    has_gaps: bool
+    rows: Sequence[RowView]
+
+
+@dataclass(frozen=True, slots=True)
 class DriftView:
-    """The report, numbers formatted; `height` is that of each picture."""
+    """The report, numbers formatted; `height` is that of each picture, `query` that of links to other pages."""
 
     name: str
     version: str
     verdict: Verdict
-    headline: str
-    basis: str
-    by_chance: str
+    time: str
     stable: str
     moderate: str
     height: int
-    rows: Sequence[RowView]
+    sources: Sequence[SourceView]
+    languages: Sequence[Link]
+    query: str
 
 
 async def show(request: Request) -> Response:
     """GET /health/drift: the page, the fragment for htmx, or JSON."""
-    report = service_of(request.scope).metrics.drift()
+    service = service_of(request.scope)
+    report, model = service.metrics.drift(), service.model
     representation = preferred_representation(request.scope, default="page")
+    headers = {"Vary": _VARY, "Cache-Control": "no-store"}
     if representation == "json":
-        return Response(msgspec.json.encode(report), 200, _HEADERS, media_type="application/json")
+        return Response(msgspec.json.encode(report), 200, headers, media_type="application/json")
+    to = languages.asked(request.scope)
     name = "drift.html" if representation == "page" else "_drift.html"
-    content = render(name, language(SOURCE), drift=view(report), base="../")
-    return Response(content, 200, _HEADERS, media_type="text/html")
+    content = render(name, to, drift=view(report, model.features, to), base="../")
+    return Response(content, 200, {**headers, "Content-Language": to.code}, media_type="text/html")
 
 
-def example_page(model: Classifier) -> str:
+def example_page(model: Classifier, to: Language) -> str:
     """Return the page of a model whose example was its only input."""
     counts = Counts(model.version, model.features, half_life_s=1.0)
     counts.add(np.array([[feature.example for feature in model.features]], dtype=np.float32))
-    return render("drift.html", language(SOURCE), drift=view(drift.report(model.card, counts)), base="../")
+    report = drift.report(model.card, model.version, [drift.drift_of(model.card, counts)], half_life_s=1.0)
+    return render("drift.html", to, drift=view(report, model.features, to), base="../")
 
 
-def view(report: DriftReport) -> DriftView:
-    """Return the view of a report."""
-    basis = f"{report.samples:,.0f} samples; a sample of {_shown_time(report.half_life_s)} ago counts half."
-    if report.verdict == "too few samples":
-        basis += f" The index needs at least {report.least_samples:,} samples."
-    by_chance = (
-        "" if report.by_chance is None else f"Without drift, the index is about {report.by_chance:.3f} by chance."
-    )
+def view(report: DriftReport, features: Sequence[TrainedFeature], to: Language) -> DriftView:
+    """Return the view of a report about a model with these features."""
+    titles = {feature.key: to.title(feature) for feature in features}
     return DriftView(
         name=report.model,
         version=report.version,
         verdict=report.verdict,
-        headline=_HEADLINES[report.verdict],
-        basis=basis,
-        by_chance=by_chance,
-        stable=f"{STABLE_BELOW:g}",
-        moderate=f"{MODERATE_BELOW:g}",
+        time=f"{report.at:%Y-%m-%d %H:%M:%S} UTC",
+        stable=to.number(STABLE_BELOW),
+        moderate=to.number(MODERATE_BELOW),
         height=_HEIGHT,
-        rows=[_row(feature) for feature in report.features],
+        sources=[_source(inputs, report, titles, to) for inputs in report.sources],
+        languages=language_links({}, to),
+        query=f"?lang={to.code}",
     )
 
 
-def _row(feature: FeatureDrift) -> RowView:
-    steps = enumerate(feature.expected)
+def _source(inputs: InputDrift, report: DriftReport, titles: Mapping[str, str], to: Language) -> SourceView:
+    features = sorted(inputs.features, key=lambda one: (-(one.psi or 0.0), -(one.outside or 0.0)))
+    return SourceView(
+        source=inputs.source,
+        title=to.gettext("Typed on the page") if inputs.source == "page" else to.gettext("From programs and files"),
+        verdict=inputs.verdict,
+        mark=_MARKS[inputs.verdict],
+        headline=_headline(inputs, [titles[one.feature] for one in features if one.verdict == inputs.verdict], to),
+        basis=_basis(inputs, report, to),
+        has_index=inputs.verdict not in ("too few samples", "no training data"),
+        has_gaps=any(feature.missing for feature in features),
+        rows=[_row(feature, titles[feature.feature], to) for feature in features] if inputs.samples else [],
+    )
+
+
+def _headline(inputs: InputDrift, titles: Sequence[str], to: Language) -> str:
+    if inputs.verdict == "no training data":
+        return to.gettext("There is nothing to compare with.")
+    if not inputs.samples:
+        return to.gettext("No samples yet.")
+    if inputs.verdict == "too few samples":
+        return to.gettext("Too few samples for a comparison.")
+    if inputs.verdict == "stable":
+        return to.gettext("The inputs match the training data.")
+    if inputs.verdict == "moderate":
+        return to.gettext("The inputs have shifted moderately: %(features)s.", features=to.listed(titles))
+    return to.gettext("The inputs have shifted: %(features)s.", features=to.listed(titles))
+
+
+def _basis(inputs: InputDrift, report: DriftReport, to: Language) -> str:
+    if inputs.verdict == "no training data":
+        return to.gettext("No training rows are known of this model: its file was imported without a table.")
+    if not inputs.samples:
+        return ""
+    said = [
+        to.ngettext("%(count)s recent sample.", "%(count)s recent samples.", round(inputs.samples)),
+        to.gettext("A sample counts half after %(time)s.", time=to.duration(report.half_life_s)),
+    ]
+    if inputs.by_chance is None:
+        said.append(to.gettext("The index needs %(count)s samples.", count=report.least_samples))
+    else:
+        index = to.number(round(inputs.by_chance, 3))
+        said.append(to.gettext("Without drift the index is about %(index)s, by chance.", index=index))
+    return " ".join(said)
+
+
+def _row(feature: FeatureDrift, title: str, to: Language) -> RowView:
     return RowView(
         key=feature.feature,
-        title=feature.title,
+        title=title,
         verdict=feature.verdict,
-        index="–" if feature.psi is None else f"{feature.psi:.3f}",
-        outside=_percent(feature.outside),
-        missing=_percent(feature.missing),
+        mark=_MARKS[feature.verdict],
+        said=_said(feature.verdict, to),
+        index="–" if feature.psi is None else to.number(round(feature.psi, 3)),
+        outside=to.percent(feature.outside or 0.0),
+        missing=to.percent(feature.missing or 0.0),
         width=_BAR_WIDTH * len(feature.expected),
         bars="".join(
             f"M{_BAR_WIDTH * place + 1} {_HEIGHT}V{_top(share)}h{_BAR_WIDTH - 2}V{_HEIGHT}z"
             for place, share in enumerate(feature.shares)
             if share
         ),
-        expected="".join(f"M{_BAR_WIDTH * place} {_top(share)}h{_BAR_WIDTH}" for place, share in steps),
-        described=_described(feature),
+        expected="".join(
+            f"M{_BAR_WIDTH * place} {_top(share)}h{_BAR_WIDTH}" for place, share in enumerate(feature.expected)
+        ),
+        described=_described(feature, to),
     )
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share * 100:.1f} %"
+def _said(verdict: Verdict, to: Language) -> str:
+    if verdict == "shifted":
+        return to.gettext("shifted")
+    return to.gettext("moderate") if verdict == "moderate" else to.gettext("stable")
 
 
-def _described(feature: FeatureDrift) -> str:
+def _described(feature: FeatureDrift, to: Language) -> str:
     named = [f"{choice} " for choice in feature.choices] + [""] * (len(feature.shares) - len(feature.choices))
-    shares = zip(named, feature.shares, strict=True) if feature.shares else ()
-    return ", ".join(f"{name}{share * 100:.0f} %" for name, share in shares) or "no samples yet"
+    return ", ".join(f"{name}{to.percent(share)}" for name, share in zip(named, feature.shares, strict=True))
 
 
 def _top(share: float) -> str:
     return f"{_HEIGHT * (1 - min(share / _FULL_SHARE, 1.0)):.3g}"
-
-
-def _shown_time(seconds: float) -> str:
-    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if seconds >= length:
-            count = f"{seconds / length:.3g}"
-            return f"{count} {unit}{'s' if count != '1' else ''}"
-    return f"{seconds:.3g} seconds"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
 from web.page.fields import text_of
-from web.page.languages import Language
+from web.page.languages import Language, codes, language
 
 # More examples than this are a list to read, not a choice: those of the most frequent classes are shown.
 SHOWN_EXAMPLES = 8
@@ -29,15 +29,27 @@ class Link:
     is_current: bool = False
 
 
-def examples_of(model: Classifier, *, lang: str, to: Language) -> Sequence[Link]:
-    """Return links to one training row of each class, or each third of a quantity: the one nearest to its center."""
+def language_links(query: Mapping[str, str], to: Language) -> Sequence[Link]:
+    """Return links to the same page, with the same query, in each language."""
+    return [
+        Link(language(code).name, "?" + urlencode({**query, "lang": code}), code, is_current=code == to.code)
+        for code in codes()
+    ]
+
+
+def examples_of(model: Classifier, *, kept: Mapping[str, str], to: Language) -> Sequence[Link]:
+    """Return links to one training row of each class, or each third of a quantity: the one nearest to its center.
+
+    Args:
+        kept: the options of the view that stay.
+    """
     thirds = (to.gettext("low"), to.gettext("middle"), to.gettext("high"))
     links = []
     for group, row in model.made(_typical_rows):
         sample = {
             feature.key: text_of(feature, value, to) for feature, value in zip(model.features, row, strict=True)
         }  # fmt: skip
-        query = f"?{urlencode(sample, safe=',')}" + (f"&lang={lang}" if lang else "")
+        query = f"?{urlencode({**sample, **kept}, safe=',')}"
         links.append(Link(model.labels[group] if model.labels else thirds[group], query))
     return links
 

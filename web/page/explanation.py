@@ -27,7 +27,8 @@ async def explain(request: Request) -> Response:
         row = model.validator.row(fields)
     except InvalidSample:
         return Content(b"", status=204, headers=[(b"cache-control", b"no-store")])  # what is shown stays
-    content = await in_thread(partial(fragments_of(model, options.language).explanation, row, pin=options.pin))
+    fragments = fragments_of(model, options.language).at(options.threshold)
+    content = await in_thread(partial(fragments.explanation, row, pin=options.pin))
     headers = [
         (b"content-type", b"text/html; charset=utf-8"),
         (b"cache-control", b"no-store"),

@@ -62,7 +62,7 @@ class Field:
         start: that of the example.
         gap: the text that says that there is no value; empty where there must be one.
         options: those of a category, `count` of which are choices of the model.
-        low, high: the training range of a number, `span` the same with all its digits.
+        low, high: the training range of a number, `span` the same with all its digits, empty where it is not known.
         keyboard: that of a phone: a decimal one often has no minus sign, and no exponent.
         thousands, decimal: the marks of its numbers, as `Feature` has them.
         kind: that of `hint`, which stands below it.
@@ -138,15 +138,23 @@ def fields_of(
     ]
 
 
-def grouped(fields: Sequence[Field], features: Sequence[TrainedFeature], to: Language) -> Sequence[Group]:
-    """Return up to a dozen fields in their order; of more, the most important first and the others folded away."""
-    if len(fields) <= SHOWN_FIELDS:
+def grouped(
+    fields: Sequence[Field], features: Sequence[TrainedFeature], to: Language, *, by_file: bool
+) -> Sequence[Group]:
+    """Return up to a dozen fields in the order of the file, and more if that is asked for.
+
+    Otherwise the most important come first, and the others are folded away.
+    """
+    if by_file or len(fields) <= SHOWN_FIELDS:
         return [Group("", is_open=True, fields=fields)]
     ranked = [fields[at] for at in sorted(range(len(fields)), key=lambda at: -features[at].importance)]
     first, others = ranked[:SHOWN_FIELDS], ranked[SHOWN_FIELDS:]
-    title = to.ngettext(
-        "%(count)s more, less important to this model", "%(count)s more, less important to this model", len(others)
-    )
+    if features[0].quantiles:
+        title = to.ngettext(
+            "%(count)s more, less important to this model", "%(count)s more, less important to this model", len(others)
+        )
+    else:
+        title = to.ngettext("%(count)s more", "%(count)s more", len(others))
     return [Group("", is_open=True, fields=first), Group(title, is_open=any(f.hint for f in others), fields=others)]
 
 
@@ -170,7 +178,7 @@ def _field(identity: str, feature: TrainedFeature, to: Language, *, text: str, m
         count=len(feature.choices),
         low=to.rounded(feature.low, step_of(feature)) if is_number else "",
         high=to.rounded(feature.high, step_of(feature)) if is_number else "",
-        span=_span(feature, to) if is_number else "",
+        span=_span(feature, to) if is_number and feature.has_range else "",
         keyboard="text" if feature.low < 0 or "e" in shown_number(step_of(feature)) else "decimal",
         slider=_slider(feature, value) if is_number else None,
         thousands=feature.thousands,

@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 
 from markupsafe import Markup
 
+from ml.model.card import Decision
 from ml.model.changes import Change
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
@@ -22,15 +23,17 @@ from web.page import answers, views
 from web.page.answers import Message, PredictionView
 from web.page.axes import Axes, axes_of
 from web.page.changes import Outcome, change_view
-from web.page.decision_map import Mapper
+from web.page.decision_map import NOWHERE, Mapper
 from web.page.languages import Language
 from web.page.model_card import card_view
 from web.page.picture import Picture
-from web.page.pinned import PinnedView, pinned_view, row_of
+from web.page.pinned import Answered, PinnedView, answer_of, pinned_view
 from web.page.quantities import quantity_scale
+from web.page.smooth_map import SmoothMapper
 from web.page.snippet_panel import CodeView
 from web.page.strips import strips_of
 from web.page.templates import Outline, outline, render
+from web.page.threshold import rule_of, what_if_of
 from web.page.why import why_of
 
 # A decision table of Iris has 2,408 different answers, each about a kilobyte, and 676 maps over its petals, in each of
@@ -39,15 +42,27 @@ KEPT_ANSWERS = 4_096
 KEPT_CHANGES = 1_024
 KEPT_MAPS = 2_048
 KEPT_AXES = 16
+KEPT_PINS = 64
+# Thresholds that somebody tries; all of them together keep as many fragments as the model's own.
+KEPT_WHAT_IFS = 16
 # A map, and a search for the nearest change that needs rows, evaluate so many, or those of a slice.
 LEAST_ROWS, MOST_ROWS = 256, 4_096
 
 
 class Fragments:
-    """Renders the fragments of one model in one language."""
+    """Renders the fragments of one model in one language.
 
-    def __init__(self, model: Classifier, language: Language) -> None:
+    Args:
+        own: of a model with another threshold, the fragments of the model as it is in its file.
+    """
+
+    def __init__(self, model: Classifier, language: Language, *, own: Fragments | None = None) -> None:
         self._model = model
+        # What does not depend on the threshold.
+        self._own = own or self
+        share = KEPT_WHAT_IFS if own else 1
+        self._most_maps = KEPT_MAPS // share
+        self._rule = rule_of(model.card, language, is_what_if=own is not None)
         self._language = language
         self._max_rows = min(max(LEAST_ROWS, model.slice_rows), MOST_ROWS)
         self._is_quick = model.slice_rows >= MOST_PIECES * len(model.features)
@@ -58,11 +73,22 @@ class Fragments:
         self._picture_outline = outline("_picture.html", language, shapes=self._picture.shapes)
         # Regions and names by axes, ranks of what is held, and chosen label.
         self._maps: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
-        self._answer = lru_cache(KEPT_ANSWERS)(self._render_answer)
-        self._change = lru_cache(KEPT_CHANGES)(self._render_change)
+        self._answer = lru_cache(KEPT_ANSWERS // share)(self._render_answer)
+        self._change = lru_cache(KEPT_CHANGES // share)(self._render_change)
         self._card = lru_cache(1)(self._render_card)
+        self._what_if = lru_cache(KEPT_WHAT_IFS)(self._make_what_if)
         self._axes = lru_cache(KEPT_AXES)(partial(axes_of, model))
+        self._pin = lru_cache(KEPT_PINS)(partial(answer_of, model))
         self._mapper = lru_cache(KEPT_AXES)(self._make_mapper)
+
+    def at(self, threshold: str | None) -> Fragments:
+        """Return the fragments with another threshold between two labels; these ones if the text is none."""
+        what_if = what_if_of(self._model.card, threshold)
+        return self._what_if(what_if) if what_if else self
+
+    def labelled(self, row: Sequence[float], ranks: Sequence[int], prediction: Prediction) -> Prediction:
+        """Return the model's own answer to a row with the label that these fragments' threshold gives."""
+        return prediction if self._own is self else self._model.predict(row, ranks=ranks)
 
     def answer(
         self,
@@ -73,17 +99,20 @@ class Fragments:
         *,
         axes: Axes,
         goal: str | None = None,
+        pin: str | None = None,
     ) -> bytes:
         """Return the fragment of the answer to a row with these ranks, with the map over `axes`.
 
         Args:
             messages: the notes about the row.
             goal: what is typed as the goal of a quantity; None is the usual one.
+            pin: the query of a pinned sample, which has a mark on the map and on the bars.
         """
-        return self._answer(prediction, messages).fill(
+        pinned_row, pinned = (self._pin(pin) if pin else None) or (None, None)
+        return self._answer(prediction, messages, pinned).fill(
             (
                 self._nearest(row, ranks, prediction, goal),
-                self._map(row, ranks, prediction.index, axes) if axes else b"",
+                self._map(row, ranks, prediction.index, axes, pinned_row) if axes else b"",
                 self._picture_outline.fill(sizes) if (sizes := self._picture.sizes(row)) else b"",
             )
         )
@@ -108,16 +137,14 @@ class Fragments:
     def _explained(self, row: Sequence[float], prediction: Prediction, pin: str | None) -> dict[str, object]:
         model, to, scale = self._model, self._language, self._quantity
         return {
-            "why": why_of(model, row, prediction, to, scale=scale),
+            "why": why_of(self._own._model, row, prediction, to, scale=scale),
             "strips": {strip.id: strip for strip in strips_of(model, row, to, scale=scale)},
-            "pinned": self._pinned(row, prediction, pin),
+            "pinned": self._pinned((row, prediction), pin),
         }
 
-    def _pinned(self, row: Sequence[float], prediction: Prediction, pin: str | None) -> PinnedView | None:
-        pinned = row_of(self._model, pin)
-        if pinned is None:
-            return None
-        return pinned_view(self._model, (row, prediction), pinned, self._language, scale=self._quantity)
+    def _pinned(self, answered: Answered, pin: str | None) -> PinnedView | None:
+        pinned = self._pin(pin) if pin else None
+        return pinned and pinned_view(self._model, answered, pinned, self._language, scale=self._quantity)
 
     def axes(self, x: str | None, y: str | None) -> Axes:
         """Return the axes of the map with these feature keys, or default ones."""
@@ -146,8 +173,9 @@ class Fragments:
         goal: str | None,
         address: str,
         code: CodeView,
-        answered: tuple[Sequence[float], Prediction] | None,
+        answered: Answered | None,
         pin: str | None = None,
+        order: str | None = None,
     ) -> str:
         """Return the page with `texts` in its fields, and one of the fragments above.
 
@@ -156,19 +184,30 @@ class Fragments:
                 any other one follows.
         """
         view = views.page_view(
-            self._model, texts, messages, self._language, lang=lang, axes=axes, goal=goal, address=address, code=code
+            self._own._model,
+            texts,
+            messages,
+            self._language,
+            lang=lang,
+            axes=axes,
+            goal=goal,
+            what_if=None if self._own is self else self._model.card.decision,
+            address=address,
+            code=code,
+            pin=pin,
+            order=order,
         )
         explained: dict[str, object] = {"why": None, "strips": {}, "pinned": None}
         if answered and self._is_quick:
             explained = self._explained(*answered, pin)
         elif answered:
-            explained["pinned"] = self._pinned(*answered, pin)
+            explained["pinned"] = self._pinned(answered, pin)
         return self._render(
             "page.html",
             page=view,
             answer=answers.answer_text(answered[1], self._quantity, self._language) if answered else "",
             fragment=Markup(fragment.decode()),  # noqa: S704  # it was rendered above
-            card=self._card(),
+            card=self._own._card(),
             pin=pin if explained["pinned"] else None,
             **explained,
         )
@@ -177,31 +216,46 @@ class Fragments:
         view = card_view(self._model.card, self._model.version, self._language)
         return Markup(self._render("_card.html", card=view))  # noqa: S704  # rendered here
 
-    def _map(self, row: Sequence[float], ranks: Sequence[int], chosen: int, axes: tuple[int, int]) -> bytes:
+    def _map(
+        self,
+        row: Sequence[float],
+        ranks: Sequence[int],
+        chosen: int,
+        axes: tuple[int, int],
+        pinned: Sequence[float] | None,
+    ) -> bytes:
         mapper, outline = self._mapper(axes)
         held = [*ranks, chosen if self._quantity is None else 0]
         held[axes[0]] = held[axes[1]] = 0
         key = (axes, *held)
         parts = self._maps.get(key)
         if parts is None:
-            if len(self._maps) == KEPT_MAPS:
+            if len(self._maps) == self._most_maps:
                 del self._maps[next(iter(self._maps))]
             drawn = mapper.draw(row)
             regions = self._render(
                 "_regions.html",
                 regions=drawn.regions,
                 borders=drawn.borders,
+                is_smooth=drawn.is_smooth,
             )
             names = self._render("_names.html", names=drawn.names, chosen=chosen, exact=drawn.exact)
             parts = self._maps[key] = (regions.encode(), names.encode())
         x, y = [b"%d" % place for place in mapper.position(row)]
-        return outline.fill((*parts, x, y, x, y))
+        pin = [b"%d" % place for place in (mapper.position(pinned) if pinned else (NOWHERE, NOWHERE))]
+        return outline.fill((*parts, *pin, x, y, x, y))
 
-    def _render_answer(self, prediction: Prediction, messages: tuple[Message, ...]) -> Outline:
-        if self._quantity:
-            view = answers.quantity_view(prediction, self._quantity, messages, self._language)
+    def _render_answer(
+        self, prediction: Prediction, messages: tuple[Message, ...], pinned: Prediction | None
+    ) -> Outline:
+        to, scale = self._language, self._quantity
+        if scale:
+            view = answers.quantity_view(prediction, scale, messages, to, pinned=pinned)
         else:
-            view = answers.answer_view(prediction, self._model.card, messages, self._language)
+            rule = self._rule
+            view = answers.answer_view(
+                prediction, self._model.card, messages, to, pinned=pinned, decision=rule.decision, cost=rule.cost
+            )
         return outline("_prediction.html", self._language, prediction=view, strip=self._strip)
 
     def _render_change(self, outcome: Outcome, what: str, change: Change | None, searched_all: bool) -> bytes:
@@ -209,8 +263,11 @@ class Fragments:
         view = change_view(outcome, what, change, feature, self._language)
         return self._render("_change.html", change=view, searched_all=searched_all).encode()
 
+    def _make_what_if(self, decision: Decision) -> Fragments:
+        return Fragments(self._model.deciding(decision), self._language, own=self)
+
     def _make_mapper(self, axes: tuple[int, int]) -> tuple[Mapper, Outline]:
-        mapper = Mapper(self._model, self._language, x=axes[0], y=axes[1], max_rows=self._max_rows)
+        mapper = SmoothMapper(self._model, self._language, x=axes[0], y=axes[1], max_rows=self._max_rows)
         return mapper, outline("_map.html", self._language, plot=mapper.plot)
 
     def _render(self, name: str, **context: object) -> str:

@@ -18,10 +18,12 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import get_decimal_symbol
 from babel.support import NullTranslations, Translations
+from babel.units import format_unit
+from starlette.types import Scope
 
 from ml.tables.dataset import Feature
 from ml.tables.numbers import shown_number
-from web.requests import bounded, qualities
+from web.requests import bounded, header_of, qualities, query_of
 
 LOCALES = Path(__file__).parent / "locale"
 CATALOGUE = Path("LC_MESSAGES") / "messages.po"
@@ -52,6 +54,9 @@ class Language:
         self.code = code
         self.name = (locale.get_language_name() or code).capitalize()
         self.decimal_mark = get_decimal_symbol(locale)
+        self._locale = locale
+        # "100%" in English, "100 %" in Spanish.
+        self._percent: str = locale.percent_formats[None].pattern.lstrip("#,0")
         self.translations = translations
 
     def gettext(self, message: str, **values: object) -> str:
@@ -96,14 +101,14 @@ class Language:
         return digits.replace("-", "−").replace(".", self.decimal_mark)
 
     def percent(self, share: float) -> str:
-        """Return a share of 0 to 1 as text; only 0 and 1 themselves become 0 % and 100 %."""
+        """Return a share of 0 to 1 as text; only 0 and 1 themselves become 0% and 100%."""
         if 0 < share < 0.001:
             text = f"<{NO_BREAK}0.1"
         elif 0.999 < share < 1:
             text = f">{NO_BREAK}99.9"
         else:
             text = f"{share * 100:.1f}".removesuffix(".0")
-        return f"{self._marked(text)}{NO_BREAK}%"
+        return self._marked(text) + self._percent
 
     def listed(self, titles: Sequence[str]) -> str:
         """Return titles as a part of a sentence: "a", "a and b", "a, b and 1 more"."""
@@ -114,6 +119,13 @@ class Language:
         if len(named) < 2:
             return "".join(named)
         return self.gettext("%(first)s and %(last)s", first=", ".join(named[:-1]), last=named[-1])
+
+    def duration(self, seconds: float) -> str:
+        """Return a duration in the largest unit of which it has one, e.g. "1 day"."""
+        unit, length = next(
+            (one for one in (("day", 86_400), ("hour", 3_600), ("minute", 60)) if seconds >= one[1]), ("second", 1)
+        )
+        return format_unit(float(f"{seconds / length:.3g}"), f"duration-{unit}", "long", locale=self._locale)
 
     def title(self, feature: Feature) -> str:
         """Return the feature's title in this language, if the model has one, or else in English."""
@@ -167,6 +179,11 @@ def known(tag: str) -> Language | None:
 def preferred(accept_language: bytes) -> Language:
     """Return the language that an `Accept-Language` header asks for (RFC 9110, section 12.5.4), or else English."""
     return _preferred(bounded(accept_language))
+
+
+def asked(scope: Scope) -> Language:
+    """Return the language of a page that knows no other option: that of its address, or the browser's."""
+    return known(query_of(scope).get("lang", "")) or preferred(header_of(scope, b"accept-language"))
 
 
 @cache

@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ml.model.card import Card, QuantityReport, Recipe, Report, TrainedFeature
-from ml.tables.headers import apart
+from ml.tables.headers import apart, listed
 from web.page.answers import decision_text
+from web.page.calibration import CalibrationView, CurveView, calibration_view, curve_view, share_ticks
 from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mistakes_of
 from web.page.languages import NO_BREAK, Language, with_unit
 from web.page.quality import Fact, Scale, accuracy_interval, accuracy_scale, class_quality, quantity_quality
 from web.page.quantities import QuantityScale, quantity_scale
 from web.page.residuals import Residuals, residuals_of
-from web.page.steps import steps_of
+from web.page.steps import method_of, steps_of
 
 # Names of more classes than this do not fit above their columns side by side.
 SIDE_BY_SIDE = 5
@@ -50,12 +51,16 @@ class CardView:
         is_quantity: whether it predicts a quantity.
         residuals: its errors as a picture, if they can be drawn.
         has_limits: whether a feature has limits.
+        has_importance: whether importance was measured.
         classes: the confusion matrix; empty where there are too many classes for it.
         upright: whether the names above its columns are vertical.
         mistakes: the most frequent ones, where there is no matrix.
+        calibration, curve: its probabilities and thresholds as pictures, if they can be drawn.
+        ticks: of both sides of these pictures.
         features: the most important first.
         more: the number of features without a row.
         origin: facts about its training.
+        steps: sentences about a pipeline's steps, and its estimator; empty without a pipeline.
         limits: sentences about the limits of its use.
     """
 
@@ -66,10 +71,15 @@ class CardView:
     classes: Sequence[ClassRow]
     upright: bool
     mistakes: Sequence[Mistake]
+    calibration: CalibrationView | None
+    curve: CurveView | None
+    ticks: tuple[Sequence[tuple[int, str]], Sequence[tuple[int, str]]]
     features: Sequence[FeatureRow]
     has_limits: bool
+    has_importance: bool
     more: int
     origin: Sequence[Fact]
+    steps: Sequence[str]
     limits: Sequence[str]
 
 
@@ -87,15 +97,22 @@ def card_view(card: Card, version: str, language: Language) -> CardView:
         classes=classes_of(classes, card.labels, language) if classes and has_matrix else (),
         upright=len(card.labels) > SIDE_BY_SIDE,
         mistakes=() if has_matrix or not classes else mistakes_of(classes, card.labels, language),
+        calibration=calibration_view(card, language),
+        curve=curve_view(card, language),
+        ticks=share_ticks(language),
         features=_features(ranked[:FEATURE_ROWS], language),
         has_limits=any(feature.minimum is not None or feature.maximum is not None for feature in ranked),
+        has_importance=report is not None,
         more=max(0, len(ranked) - FEATURE_ROWS),
         origin=list(_origin(card, version, language)),
+        steps=list(steps_of(card, language)),
         limits=list(_limits(card, language)),
     )
 
 
 def _quality(card: Card, scale: QuantityScale | None, language: Language) -> Iterator[Fact]:
+    if card.report is None:
+        return iter([Fact(language.gettext("Test"), language.gettext("not tested: imported without a table"))])
     if isinstance(card.report, Report):
         return class_quality(card.report, language)
     assert scale is not None
@@ -121,12 +138,16 @@ def _features(features: Sequence[TrainedFeature], language: Language) -> Sequenc
 
 def _range(feature: TrainedFeature, language: Language) -> str:
     """Return the training range of a number or the most frequent choices of a category, and the share of gaps."""
-    if feature.choices:
+    if feature.choices and not feature.quantiles:
+        text = listed(feature.choices)
+    elif feature.choices:
         counted = sorted(zip(feature.counts, feature.choices, strict=False), key=lambda pair: -pair[0])
         parts = [f"{choice}{NO_BREAK}{language.number(count)}" for count, choice in counted[:NAMED_CHOICES]]
         if counted[NAMED_CHOICES:]:
             parts.append(language.ngettext("%(count)s more", "%(count)s more", len(counted) - NAMED_CHOICES))
         text = ", ".join(parts)
+    elif not feature.has_range:
+        text = "–"
     else:
         text = with_unit(_span(feature.low, feature.high, language), feature.unit)
     if feature.gap_share > 0:
@@ -153,22 +174,20 @@ def _span(low: float, high: float, language: Language) -> str:
 def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
     _, number = language.gettext, language.number
     yield Fact(_("Data"), card.source)
-    train, test = card.report.train_rows, number(card.report.test_rows)
-    if train is None:
-        yield Fact(_("Rows"), _("%(test)s for testing; trained elsewhere, on other rows", test=test))
-    else:
-        yield Fact(_("Rows"), _("%(train)s for training, %(test)s for testing", train=number(train), test=test))
+    if card.report is not None:
+        train, test = card.report.train_rows, number(card.report.test_rows)
+        if train is None:
+            yield Fact(_("Rows"), _("%(test)s for testing; trained elsewhere, on other rows", test=test))
+        else:
+            yield Fact(_("Rows"), _("%(train)s for training, %(test)s for testing", train=number(train), test=test))
     if card.data_digest:
         yield Fact(_("Digest of the data"), f"SHA-256 {card.data_digest[:DIGEST_CHARACTERS]}…")
-    trees = language.ngettext("%(count)s tree", "%(count)s trees", card.trees)
-    yield Fact(_("Method"), f"{card.estimator}, {trees}" if card.trees else card.estimator)
+    yield Fact(_("Method"), method_of(card, language))
     yield Fact(_("Agreement with the library"), _agreement(card, language))
     if card.decision:
         yield Fact(_("Decision"), decision_text(card.decision, language))
     if card.recipe:
         yield Fact(_("Parameters"), ", ".join(_recipe(card.recipe, language)))
-    if card.steps:
-        yield Fact(_("Steps before it"), "; ".join(steps_of(card, language)))
     if card.libraries:
         yield Fact(_("Libraries"), ", ".join(f"{name} {release}" for name, release in card.libraries.items()))
     yield Fact(_("Version"), version)
@@ -197,14 +216,28 @@ def _recipe(recipe: Recipe, language: Language) -> Iterator[str]:
 def _limits(card: Card, language: Language) -> Iterator[str]:
     """Yield a sentence about each limit of the model's use."""
     _, report = language.gettext, card.report
-    if isinstance(report, QuantityReport):
-        yield _value_limit(card, language)
-    elif len(card.labels) <= NAMED_LABELS:
-        known = _("The model knows only these classes: %(labels)s.", labels=", ".join(apart(card.labels)))
-        yield known + " " + _("An input of any other kind is still given one of these labels.")
-    else:
+    if card.labels:
         known = _("The model knows only %(count)s classes.", count=len(card.labels))
+        if len(card.labels) <= NAMED_LABELS:
+            known = _("The model knows only these classes: %(labels)s.", labels=", ".join(apart(card.labels)))
         yield known + " " + _("An input of any other kind is still given one of these labels.")
+    if report is None:
+        yield _("It was not tested here, and its training rows are not known: nothing says how good its answers are.")
+    else:
+        yield from _range_limits(card, report, language)
+    if card.labels:
+        warning = _("It is not calibrated: predictions with 80%% need not be correct in 80 cases of 100.")
+        if card.is_calibrated:
+            warning = _("It was calibrated on the training rows.")
+        yield _source_of_probability(card, language) + " " + warning
+    if report is not None:
+        yield from _test_limits(report, language)
+
+
+def _range_limits(card: Card, report: Report | QuantityReport, language: Language) -> Iterator[str]:
+    _ = language.gettext
+    if not card.labels:
+        yield _value_limit(card, language)
     if report.train_rows is None:
         yield _("The ranges are those of the test rows. Outside of them a prediction is a guess.")
     else:
@@ -212,13 +245,12 @@ def _limits(card: Card, language: Language) -> Iterator[str]:
         yield _("It was trained on %(rows)s rows. Outside of their ranges a prediction is a guess.", rows=rows)
     if any(feature.choices for feature in card.features):
         yield _("So is one for a word that was not seen in training.")
-    if isinstance(report, QuantityReport):
+    if not card.labels:
         yield _("The interval is equally wide for all predictions: too narrow for some of them, too wide for others.")
-    else:
-        warning = _("It is not calibrated: predictions with 80 %% need not be correct in 80 cases of 100.")
-        if card.formula is not None and card.formula.link == "calibrated":
-            warning = _("It was calibrated on the training rows.")
-        yield _source_of_probability(card, language) + " " + warning
+
+
+def _test_limits(report: Report | QuantityReport, language: Language) -> Iterator[str]:
+    _ = language.gettext
     yield _("It was tested on rows of one table. Predictions for another place, time or instrument may be worse.")
     if isinstance(report, Report):
         yield from _class_limits(report, language)
@@ -227,20 +259,20 @@ def _limits(card: Card, language: Language) -> Iterator[str]:
 
 
 def _value_limit(card: Card, language: Language) -> str:
+    scale, _ = quantity_scale(card, language), language.gettext
+    assert scale is not None
+    assert card.quantity is not None
+    ends = {"low": scale.number(card.quantity.low), "high": scale.text(card.quantity.high)}
     if card.formula is not None:
-        return language.gettext(
+        return _(
             "It adds up one part for each feature, without an end: an answer may lie far beyond the values of the "
             "training rows, %(low)s and %(high)s.",
-            **_ends(card, language),
+            **ends,
         )
-    if card.total.link == "mean":
-        return language.gettext(
-            "It answers with the mean of training rows: never with a value beyond %(low)s and %(high)s.",
-            **_ends(card, language),
-        )
-    return language.gettext(
-        "It adds up its trees: an answer may lie beyond the values of the training rows, %(low)s and %(high)s.",
-        **_ends(card, language),
+    if card.total.is_mean:
+        return _("It answers with the mean of training rows: never with a value beyond %(low)s and %(high)s.", **ends)
+    return _(
+        "It adds up its trees: an answer may lie beyond the values of the training rows, %(low)s and %(high)s.", **ends
     )
 
 
@@ -248,10 +280,13 @@ def _source_of_probability(card: Card, language: Language) -> str:
     _ = language.gettext
     if card.formula is not None and card.formula.link == "posterior":
         return _(
-            "It takes the features for independent, so that its probabilities are often too near to 0 %% and 100 %%."
+            "It takes the features for independent, so that its probabilities are often too near to 0%% and 100%%."
         )
     if card.formula is not None:
         return _("A probability is made of the sum of one part for each feature.")
+    if card.total.members:
+        models = len(card.total.members)
+        return _("A probability is the mean of those of its %(models)s models, each with its weight.", models=models)
     if card.total.link != "mean":
         return _("A probability is made of the sum of its trees' scores.")
     if card.trees == 1:
@@ -272,10 +307,3 @@ def _class_limits(report: Report, language: Language) -> Iterator[str]:
             "%(count)s classes have no test rows: their recall is unknown.",
             untested,
         )
-
-
-def _ends(card: Card, language: Language) -> dict[str, str]:
-    scale = quantity_scale(card, language)
-    assert scale is not None
-    assert card.quantity is not None
-    return {"low": scale.number(card.quantity.low), "high": scale.text(card.quantity.high)}

@@ -125,6 +125,13 @@ def _label(model: Classifier) -> str:
     return "the most probable label; of several, the first"
 
 
+def _settle_interval(schema: Json, *, is_known: bool) -> None:
+    """Say whether answers have an interval: those of one model all have it, or none has."""
+    if not is_known:
+        del schema["properties"]["interval"]
+    schema["required"] = [name for name in schema["properties"] if name in schema["required"] or name == "interval"]
+
+
 def _schemas(model: Classifier, settings: Settings) -> Json:
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
     for schema in schemas.values():
@@ -137,6 +144,7 @@ def _schemas(model: Classifier, settings: Settings) -> Json:
         of_quantity = schemas.pop(quantity.__name__)
         if model.quantity:
             schemas[name] = of_quantity | {"title": name}
+            _settle_interval(schemas[name], is_known=model.quantity.interval is not None)
         elif "label" in schemas[name]["properties"]:
             schemas[name]["properties"]["label"] = {"enum": list(model.labels), "description": _label(model)}
     return {

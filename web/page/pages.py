@@ -17,6 +17,7 @@ from web.page.decision_map import try_axes
 from web.page.fields import text_given, text_of
 from web.page.fragments import fragments_of
 from web.page.languages import Language
+from web.page.threshold import OPTION
 from web.problems import Problem
 from web.requests import (
     MAX_QUERY_FIELDS,
@@ -33,13 +34,14 @@ from web.service import service_of
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 EXAMPLE_ADDRESS = "http://127.0.0.1/"
 # Fields that are options of the view, not measurements.
-OPTIONS = ("lang", "map-x", "map-y", "pinned-sample", "goal")
+OPTIONS = ("lang", "map-x", "map-y", "pinned-sample", "field-order", "goal", OPTION)
 
 
 class ViewOptions(NamedTuple):
-    """Options of the view: its language, the `lang` of the address, the features of the map, the goal, and a query.
+    """Options of the view.
 
-    The query is that of a pinned sample.
+    They are its language, the `lang` of the address, the features of the map, the goal, the query of a pinned sample,
+    the order of the fields, and a threshold between two labels, a what-if.
 
     A named tuple, because one is made for each request, and a frozen dataclass takes three times as long.
     """
@@ -50,6 +52,8 @@ class ViewOptions(NamedTuple):
     map_y: str | None
     goal: str | None = None
     pin: str | None = None
+    order: str | None = None
+    threshold: str | None = None
 
 
 async def page(request: Request) -> Response:
@@ -110,7 +114,7 @@ def page_response(
     """Return the page with a sample in its fields and the answer to it, or its errors."""
     service = service_of(scope)
     model = service.model
-    fragments = fragments_of(model, options.language)
+    fragments = fragments_of(model, options.language).at(options.threshold)
     axes = fragments.axes(options.map_x, options.map_y)
     status, answered = 200, None
     try:
@@ -120,7 +124,8 @@ def page_response(
         ranks = model.cuts.ranks_of(row)
         prediction = model.predict(row, ranks=ranks)
         service.metrics.page.one(model, row, prediction, started, is_settled=scope["method"] == "POST")
-        fragment = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal)
+        prediction = fragments.labelled(row, ranks, prediction)
+        fragment = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal, pin=options.pin)
         answered = (row, prediction)
     except InvalidSample as error:
         service.metrics.page.errors(error.errors)
@@ -147,6 +152,7 @@ def page_response(
         code=panel,
         answered=answered,
         pin=options.pin,
+        order=options.order,
     )
     headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
     return Content(content.encode(), status=status, headers=headers)
@@ -205,8 +211,19 @@ def split_off(
     """Return the measurements among a request's fields, and the options of its view."""
     asked: dict[str, str] = {}
     measurements: dict[str, object] = {**fields}
-    if "lang" in fields or "map-x" in fields or "map-y" in fields or "goal" in fields or "pinned-sample" in fields:
+    # One by one: a tenth of what any(...) or a set takes, with each key.
+    if (
+        "lang" in fields
+        or "map-x" in fields
+        or "map-y" in fields
+        or "goal" in fields
+        or "pinned-sample" in fields
+        or "field-order" in fields
+    ):
         asked = {name: fields[name] for name in model.made(options_of) if name in fields}
+        if representation == "json":
+            # A program that asks for a what-if is told that there is none, instead of getting another label.
+            asked.pop(OPTION, None)
         measurements = {key: value for key, value in fields.items() if key not in asked}
     language = languages.known(asked["lang"]) if "lang" in asked else None
     lang = language.code if language else ""
@@ -214,17 +231,18 @@ def split_off(
         language = languages.language(languages.SOURCE)
     elif language is None:
         language = languages.preferred(header_of(scope, b"accept-language"))
-    named = (asked.get(name) for name in ("map-x", "map-y", "goal", "pinned-sample"))
+    named = (asked.get(name) for name in ("map-x", "map-y", "goal", "pinned-sample", "field-order", OPTION))
     return measurements, ViewOptions(language, lang, *named)
 
 
 def options_of(model: Classifier) -> tuple[str, ...]:
-    """Return the names of options that are none of a feature; only a quantity has a goal.
+    """Return the names of options that are none of a feature; a quantity alone has a goal, two labels a threshold.
 
     Names with a hyphen are no feature's key; a feature may be called `lang` or `goal`.
     """
-    names = OPTIONS if model.quantity else OPTIONS[:-1]
-    return tuple(name for name in names if name not in model.made(_keys_of_names))
+    others = {"goal"} if not model.quantity else set()
+    others |= {OPTION} if len(model.labels) != 2 else set()
+    return tuple(name for name in OPTIONS if name not in others and name not in model.made(_keys_of_names))
 
 
 def posted_options(

@@ -17,6 +17,9 @@ from web.requests import fields_of_text
 # A query of so many characters is pinned at most: longer addresses are cut on their way.
 MAX_PIN_CHARACTERS = 8_000
 
+# A row and what the model says to it.
+Answered = tuple[Sequence[float], Prediction]
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -38,30 +41,31 @@ class PinnedView:
     sentence: str
 
 
-def row_of(model: Classifier, pin: str | None) -> list[float] | None:
-    """Return the row of the sample in the query `pin`; None without one that the model can answer."""
-    if not pin or len(pin) > MAX_PIN_CHARACTERS:
+def answer_of(model: Classifier, pin: str) -> Answered | None:
+    """Return the row of the sample in the query `pin` and its answer; None for what the model cannot answer."""
+    if len(pin) > MAX_PIN_CHARACTERS:
         return None
     try:
-        return model.validator.row(fields_of_text(pin))
+        row = model.validator.row(fields_of_text(pin))
     except InvalidSample:
         return None
+    return row, model.predict(row)
 
 
 def pinned_view(
     model: Classifier,
-    answered: tuple[Sequence[float], Prediction],
-    pinned: Sequence[float],
+    answered: Answered,
+    pin: Answered,
     to: Language,
     *,
     scale: QuantityScale | None,
 ) -> PinnedView:
     """Return the comparison of a row that was answered with a pinned one."""
-    (row, now), then, features = answered, model.predict(pinned), model.features
+    (row, now), (pinned, then), features = answered, pin, model.features
     differing = [at for at, (one, other) in enumerate(zip(row, pinned, strict=True)) if _differs(one, other)]
     same = [to.title(feature) for at, feature in enumerate(features) if at not in differing]
     sentence = ""
-    if len(differing) > 1 and (mostly := _mostly(model, answered, (pinned, then), differing)):
+    if len(differing) > 1 and (mostly := _mostly(model, answered, pin, differing)):
         at, answer = mostly
         sentence = to.gettext(
             "Mostly %(title)s: with the pinned %(value)s alone this would be %(answer)s.",
@@ -83,10 +87,7 @@ def pinned_view(
 
 
 def _mostly(
-    model: Classifier,
-    answered: tuple[Sequence[float], Prediction],
-    pinned: tuple[Sequence[float], Prediction],
-    differing: Sequence[int],
+    model: Classifier, answered: Answered, pinned: Answered, differing: Sequence[int]
 ) -> tuple[int, Prediction] | None:
     """Return the difference that alone brings the answer nearest to the pinned one, and that answer."""
     (row, now), (other, then) = answered, pinned

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ml.model.calibration import Calibration
 from ml.model.card import Card, CrossValidation, QuantityReport, Report
 from web.page.languages import Language
 from web.page.quantities import QuantityScale
@@ -57,7 +58,7 @@ def class_quality(report: Report, language: Language) -> Iterator[Fact]:
     if interval := accuracy_interval(report):
         low, high = map(percent, interval)
         text = _(
-            "%(share)s of %(rows)s test rows; 95 %% interval (Wilson): %(low)s to %(high)s", **shown, low=low, high=high
+            "%(share)s of %(rows)s test rows; 95%% interval (Wilson): %(low)s to %(high)s", **shown, low=low, high=high
         )
     else:
         text = _("%(share)s of %(rows)s test rows", **shown)
@@ -67,6 +68,28 @@ def class_quality(report: Report, language: Language) -> Iterator[Fact]:
     )
     if validation := report.cross_validation:
         yield _folds(validation, language)
+    if report.calibration is not None:
+        yield from _probabilities(report, report.calibration, language)
+
+
+def _probabilities(report: Report, calibration: Calibration, language: Language) -> Iterator[Fact]:
+    _ = language.gettext
+
+    def number(value: float) -> str:
+        return language.number(round(value, 3))
+
+    counts = [max(0, sum(row)) for row in report.confusion]
+    # Of two labels both have the same error, which counts once.
+    alike = (1 - sum((count / (sum(counts) or 1)) ** 2 for count in counts)) / (2 if len(counts) == 2 else 1)
+    text = _(
+        "%(score)s; 0 is perfect, %(baseline)s comes of always giving the shares of the classes",
+        score=number(calibration.brier),
+        baseline=number(alike),
+    )
+    yield Fact(_("Brier score"), text)
+    if calibration.area is not None:
+        text = _("%(area)s; 1 is perfect, 0.5 comes of guessing", area=number(calibration.area))
+        yield Fact(_("Area under the ROC curve"), text)
 
 
 def _folds(validation: CrossValidation, language: Language) -> Fact:
@@ -109,8 +132,7 @@ def quantity_quality(card: Card, report: QuantityReport, scale: QuantityScale, l
         ),
     )
     yield Fact(_("Root mean squared error"), scale.text(report.root_mean_squared_error))
-    if card.quantity is not None:
-        interval = card.quantity.interval
+    if card.quantity is not None and (interval := card.quantity.interval):
         shown = {
             "share": percent(interval.coverage),
             "rows": number(interval.rows),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.card import Card, Quantity, QuantityReport
+from ml.model.card import Card, QuantityReport
+from ml.model.quantity import Quantity
 from ml.tables.dataset import Target
 from ml.tables.numbers import NotANumber, number_of, shown_number, without_marks
 from web.page.axes import ticks_of
@@ -56,7 +57,8 @@ class QuantityView:
     """A predicted quantity.
 
     `exact` is the value with all its digits, `text` the number as it is shown, `interval` a sentence and `ends` the
-    short form of it; `needle` is the position of the value on the strip, `band` the path of the interval there.
+    short form of it; `needle` is the position of the value on the strip, `band` the path of the interval there. What is
+    said of the interval is empty where there is none.
     """
 
     exact: str
@@ -66,6 +68,7 @@ class QuantityView:
     ends: str
     needle: str
     band: str
+    pinned: tuple[str, str]
 
 
 class QuantityScale:
@@ -73,18 +76,19 @@ class QuantityScale:
 
     Attributes:
         goal: a round value that some training rows reach and most do not, to ask for at first.
+        breaks: the values between its levels, ascending.
     """
 
-    def __init__(self, quantity: Quantity, target: Target, report: QuantityReport, language: Language) -> None:
+    def __init__(self, quantity: Quantity, target: Target, report: QuantityReport | None, language: Language) -> None:
         self._quantity = quantity
         self._language = language
         self.unit = target.unit
         span = quantity.high - quantity.low
-        error = report.mean_absolute_error
+        error = report.mean_absolute_error if report else 0.0
         if not 0 < error < math.inf:
             error = span / 1000 or abs(quantity.high) / 1000 or 1.0
         self._decimals = min(max(ERROR_DIGITS - 1 - math.floor(math.log10(error)), -15), 15)
-        self._breaks = _breaks(quantity)
+        self.breaks = _breaks(quantity)
         self.goal = round(_quantile(quantity, 0.7), self._decimals - 1) + 0.0
 
     def read(self, typed: str) -> float | None:
@@ -112,7 +116,7 @@ class QuantityScale:
 
     def levels(self, values: NDArray[np.float64]) -> NDArray[np.intp]:
         """Return the level of each value, same shape: 0 for the lowest."""
-        return np.searchsorted(self._breaks, values, side="right")
+        return np.searchsorted(self.breaks, values, side="right")
 
     def levels_of(self, values: Sequence[float]) -> list[int]:
         """Return the level of each value."""
@@ -121,7 +125,7 @@ class QuantityScale:
 
     def tone(self, level: int) -> int:
         """Return the shade of a level."""
-        return round(level * (SHADES - 1) / max(1, len(self._breaks)))
+        return round(level * (SHADES - 1) / max(1, len(self.breaks)))
 
     def position(self, value: float) -> float:
         """Return the position of a value on the strip; those outside the training span are beyond its ends."""
@@ -134,7 +138,7 @@ class QuantityScale:
         """Return the strip without a value on it."""
         quantity = self._quantity
         return Strip(
-            self._shades([self.position(end) for end in (quantity.low, *self._breaks, quantity.high)]),
+            self._shades([self.position(end) for end in (quantity.low, *self.breaks, quantity.high)]),
             self.number(quantity.low),
             self.text(quantity.high),
             "".join(f"M{self.position(value):.1f} 0v6" for value in quantity.quantiles[1:-1]),
@@ -142,9 +146,9 @@ class QuantityScale:
 
     def legend(self) -> Legend:
         """Return the legend of the color scale."""
-        count = len(self._breaks) + 1
+        count = len(self.breaks) + 1
         ends = [STRIP_WIDTH * end / count for end in range(count + 1)]
-        texts = [self._language.grouped(shown_number(value)) for value in self._breaks]
+        texts = [self._language.grouped(shown_number(value)) for value in self.breaks]
         return Legend(self._shades(ends), [(f"{x:.1f}", text) for x, text in zip(ends[1:], texts, strict=False)])
 
     def _shades(self, ends: Sequence[float]) -> Sequence[Shade]:
@@ -153,22 +157,26 @@ class QuantityScale:
             for level, (left, right) in enumerate(pairwise(ends))
         ]
 
-    def view(self, value: float) -> QuantityView:
-        """Return the view of a predicted value."""
+    def view(self, value: float, pinned: float | None = None) -> QuantityView:
+        """Return the view of a predicted value, and of that of a pinned sample."""
         interval, to = self._quantity.interval, self._language
+        view = QuantityView(
+            exact=repr(value), text=self.number(value), unit=self.unit, interval="", ends="",
+            needle=f"{self.position(value):.1f}", band="",
+            pinned=("", "") if pinned is None else (f"{self.position(pinned):.1f}", self.text(pinned)),
+        )  # fmt: skip
+        if interval is None:
+            return view
         low, high = value - interval.below, value + interval.above
         shown = {"low": self.number(low), "high": self.text(high)}
-        return QuantityView(
-            exact=repr(value),
-            text=self.number(value),
-            unit=self.unit,
+        return replace(
+            view,
             interval=to.gettext(
                 "%(share)s of the cases lie between %(low)s and %(high)s",
                 share=to.percent(interval.coverage),
                 **shown,
             ),
             ends=to.gettext("%(low)s to %(high)s", **shown),
-            needle=f"{self.position(value):.1f}",
             band=f"M{self.position(low):.1f} 31H{self.position(high):.1f}",
         )
 
@@ -187,6 +195,7 @@ def _quantile(quantity: Quantity, share: float) -> float:
 
 def quantity_scale(card: Card, language: Language) -> QuantityScale | None:
     """Return the scale of the quantity that a model predicts; a classifier has none."""
-    if card.quantity is None or not isinstance(card.report, QuantityReport):
+    if card.quantity is None:
         return None
-    return QuantityScale(card.quantity, card.target, card.report, language)
+    report = card.report if isinstance(card.report, QuantityReport) else None
+    return QuantityScale(card.quantity, card.target, report, language)

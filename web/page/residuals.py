@@ -19,13 +19,12 @@ LEFT, TOP, SIDE = 52, 4, 240
 class Residuals:
     """A point for each test row, on the line where its prediction is right, and the band of the interval around it.
 
-    `points` and `band` are paths; ticks are positions and texts, the same on both sides.
+    `points` and `band` are paths; `ticks` are positions and texts, across and up.
     """
 
     points: str
     band: str
-    across: Sequence[tuple[int, str]]
-    up: Sequence[tuple[int, str]]
+    ticks: tuple[Sequence[tuple[int, str]], Sequence[tuple[int, str]]]
     rows: str
 
 
@@ -34,6 +33,7 @@ def residuals_of(card: Card, language: Language) -> Residuals | None:
     report, quantity = card.report, card.quantity
     if quantity is None or not isinstance(report, QuantityReport) or not report.residuals:
         return None
+    below, above = quantity.reach
     numbers = [value for pair in report.residuals for value in pair]
     low, high = min(numbers), max(numbers)
     if not 0 < high - low < math.inf:
@@ -43,9 +43,11 @@ def residuals_of(card: Card, language: Language) -> Residuals | None:
     ticks = [(tick, language.grouped(shown_number(tick))) for tick in ticks_of(low, high)]
     return Residuals(
         points="M" + " ".join(f"{across} {up}" for across, up in points),
-        band=_band(quantity.interval.below / (high - low), quantity.interval.above / (high - low)),
-        across=[(x.position(tick) or LEFT, text) for tick, text in ticks],
-        up=[(y.position(tick) or TOP, text) for tick, text in ticks],
+        band=_band(below / (high - low), above / (high - low)),
+        ticks=(
+            [(x.position(tick) or LEFT, text) for tick, text in ticks],
+            [(y.position(tick) or TOP, text) for tick, text in ticks],
+        ),
         rows=language.number(len(report.residuals)),
     )
 

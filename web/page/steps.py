@@ -1,4 +1,4 @@
-"""The steps in front of a model's estimator, in words, for its card."""
+"""The steps in front of a model's estimator, and that itself, in words, for its card."""
 
 from __future__ import annotations
 
@@ -13,11 +13,22 @@ MOST_STEPS = 50
 
 
 def steps_of(card: Card, language: Language) -> Iterator[str]:
-    """Yield what each step does, and to which features."""
+    """Yield what each step of a pipeline does, and to which features, and in the end its estimator; else nothing."""
+    if not card.steps:
+        return
     texts = _texts(language)
     title_of = {feature.key: language.title(feature) for feature in card.features}
     for step in card.steps[:MOST_STEPS]:
         yield f"{_titles(step, title_of, language)}: {texts.get(step.kind, step.kind)}"
+    libraries = ", ".join(f"{name} {release}" for name, release in card.libraries.items() if name != "numpy")
+    method = method_of(card, language)
+    yield language.gettext("%(method)s; fitted with %(libraries)s", method=method, libraries=libraries or "–")
+
+
+def method_of(card: Card, language: Language) -> str:
+    """Return the estimator, with the number of its trees if it has some."""
+    trees = language.ngettext("%(count)s tree", "%(count)s trees", card.trees)
+    return f"{card.estimator}, {trees}" if card.trees else card.estimator
 
 
 def _titles(step: Step, title_of: dict[str, str], language: Language) -> str:

@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from ml.model.card import Decision
 from ml.model.classifier import Classifier
 from web.page.answers import LIKELIEST, ORDERED_LABELS, Message
-from web.page.axes import Axes, default_axes
+from web.page.axes import Axes, axis_title, default_axes
 from web.page.decision_map import MARKS
-from web.page.examples import Link, examples_of
-from web.page.fields import Group, fields_of, grouped
-from web.page.languages import Language, codes, language
+from web.page.examples import Link, examples_of, language_links
+from web.page.fields import SHOWN_FIELDS, Group, fields_of, grouped
+from web.page.languages import Language
 from web.page.quantities import Legend, Strip, quantity_scale
 from web.page.snippet_panel import CodeView
+from web.page.threshold import OPTION, ThresholdView, threshold_view
 from web.page.why import count_of
 from web.problems import ProblemDetails
+
+# The value of the option for the order of the fields; any other is that of their importance.
+FILE_ORDER = "file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,12 @@ class QuantityPage:
 class PageView:
     """The whole page.
 
-    `question` is what is being decided, `bars` and `reasons` are numbers of lines of an answer, `count` the number of
-    fields in all groups, `lang` the language of the address, `start` the address of the page without input, `usual_x`
-    and `usual_y` the keys of the default axes, `features` the digest of the model's interface, `marks` the paths of the
-    marks of labels, whose last one is shared by all further labels, and `address` that of the service for its callers.
+    `question` is what is being decided, `orders` are links to the page with its fields in another order, where there
+    are many of them, `order` is the one that was chosen, `bars` and `reasons` are numbers of lines of an answer,
+    `count` the number of fields in all groups, `lang` the language of the address, `start` the address of the page
+    without input, `usual_x` and `usual_y` the keys of the default axes, `features` the digest of the model's interface,
+    `marks` the paths of the marks of labels, whose last one is shared by all further labels, and `address` that of the
+    service for its callers.
     """
 
     name: str
@@ -73,6 +80,8 @@ class PageView:
     count: int
     has_words: bool
     groups: Sequence[Group]
+    orders: Sequence[Link]
+    order: str
     examples: Sequence[Link]
     start: str
     languages: Sequence[Link]
@@ -83,6 +92,7 @@ class PageView:
     lang: str
     features: str
     quantity: QuantityPage | None
+    threshold: ThresholdView | None
     code: CodeView
 
 
@@ -116,18 +126,37 @@ def page_view(
     goal: str | None,
     address: str,
     code: CodeView,
+    pin: str | None = None,
+    order: str | None = None,
+    what_if: Decision | None = None,
 ) -> PageView:
-    """Return the view of the page with `texts` in its fields, `messages` beside them, and `axes` on its map."""
+    """Return the view of the page with `texts` in its fields, `messages` beside them, and `axes` on its map.
+
+    Args:
+        what_if: another threshold than that of the model file.
+    """
     fields = fields_of(model.features, texts, messages, to)
     keys = {field.key for field in fields}
     chosen = {"map-x": model.features[axes[0]].key, "map-y": model.features[axes[1]].key} if axes else {}
     usual = default_axes(model)
-    query = {key: text for key, text in texts.items() if key in keys}
+    # What stays when another sample is shown, and when this one is shown in another way.
+    kept = {"lang": lang} if lang else {}
+    if order == FILE_ORDER and len(fields) > SHOWN_FIELDS:
+        kept |= {"field-order": order}
+    query = {key: text for key, text in texts.items() if key in keys} | kept
+    if pin:
+        query["pinned-sample"] = pin
     if axes != usual:
         query |= chosen
     quantity = _quantity_page(model, goal, to)
     if quantity and quantity.goal not in (None, quantity.usual_goal):
         query["goal"] = goal or ""
+    threshold = None
+    if len(model.labels) == 2 and not any(feature.header == OPTION for feature in model.features):
+        reset = "./?" + urlencode({**query, "lang": lang} if lang else query)
+        threshold = threshold_view(model.card, what_if, reset, to)
+        if what_if:
+            query[OPTION] = threshold.value
     return PageView(
         name=model.name,
         question=_question(model, to),
@@ -145,13 +174,12 @@ def page_view(
         marks=MARKS,
         count=len(fields),
         has_words=any(feature.choices for feature in model.features),
-        groups=grouped(fields, model.features, to),
-        examples=examples_of(model, lang=lang, to=to),
-        start=f"./?lang={lang}" if lang else "./",
-        languages=[
-            Link(language(code).name, "?" + urlencode({**query, "lang": code}), code, is_current=code == to.code)
-            for code in codes()
-        ],
+        groups=grouped(fields, model.features, to, by_file="field-order" in kept),
+        orders=_orders(query, to) if len(fields) > SHOWN_FIELDS else (),
+        order=kept.get("field-order", ""),
+        examples=examples_of(model, kept=kept, to=to),
+        start="./" + (f"?{urlencode(kept)}" if kept else ""),
+        languages=language_links(query, to),
         x_choices=_choices(model, axes, 0, to),
         y_choices=_choices(model, axes, 1, to),
         usual_x=model.features[usual[0]].key if usual else "",
@@ -159,8 +187,18 @@ def page_view(
         lang=lang,
         features=model.interface,
         quantity=quantity,
+        threshold=threshold,
         code=code,
     )
+
+
+def _orders(query: Mapping[str, str], to: Language) -> Sequence[Link]:
+    texts = {"importance": to.gettext("by importance"), FILE_ORDER: to.gettext("as in the file")}
+    current = query.get("field-order", "importance")
+    return [
+        Link(text, "?" + urlencode({**query, "field-order": order}), order, is_current=order == current)
+        for order, text in texts.items()
+    ]
 
 
 def _question(model: Classifier, to: Language) -> str:
@@ -195,6 +233,6 @@ def _choices(model: Classifier, axes: Axes, side: int, to: Language) -> Sequence
     if axes is None:
         return ()
     return [
-        Choice(feature.key, to.title(feature), chosen=position == axes[side])
+        Choice(feature.key, axis_title(feature, to), chosen=position == axes[side])
         for position, feature in enumerate(model.features)
     ]

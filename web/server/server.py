@@ -14,7 +14,7 @@ from types import FrameType
 
 import uvicorn
 
-from web.server.supervisor import BEAT_S
+from web.server.supervisor import BEAT_S, address_of
 from web.service import Service
 from web.settings import Settings
 
@@ -63,6 +63,8 @@ class Server(uvicorn.Server):
             loop = asyncio.get_running_loop()
             loop.add_reader(self._supervisor, self._on_supervisor_end, loop)
             self._beat(loop, self._supervisor)
+        elif sockets:
+            logger.info("the page is at %s", address_of(sockets))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

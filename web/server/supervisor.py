@@ -72,6 +72,7 @@ class Supervisor:
         self._settings = settings
         self._command = command
         self._listening = listening
+        self._address = address_of(listening)  # once closed, a socket has none
         self._starting = asyncio.Lock()
         self._workers: set[_Worker] = set()
         self._stopping = asyncio.Event()
@@ -91,6 +92,7 @@ class Supervisor:
         if not first.is_serving:
             await first.process.wait()
             return 0 if self._stopping.is_set() else first.process.returncode or 1
+        logger.info("the page is at %s", self._address)
         await asyncio.gather(self._keep(first), *(self._keep(None) for _ in range(self._settings.workers - 1)))
         return self._status
 
@@ -194,6 +196,14 @@ class Supervisor:
     def _signal_all(self, number: int) -> None:
         for worker in self._workers:
             worker.signal(number)
+
+
+def address_of(listening: Sequence[socket.socket]) -> str:
+    """Return the address at which a browser on this machine finds the page; the first socket has its host and port."""
+    host, port = listening[0].getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104  # asked for, not bound
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def _delay_s(failures: int) -> float:

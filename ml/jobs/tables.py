@@ -1,0 +1,124 @@
+"""Scored rows change their kind: text becomes columns of Parquet, and typed columns become CSV."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import IO, Any, TextIO
+
+from ml.score_parquet import ParquetTables
+from ml.tables.dialect import Dialect
+from ml.tables.layout import added_columns
+from ml.tables.parquet import cells_of
+from ml.tables.rows import RowReader
+from ml.tables.written import RowWriter
+
+
+class TextTables:
+    """Takes the text that `ml.score.score` writes, and writes a Parquet file.
+
+    The columns that were there are text, in which an empty cell is null; the answers are numbers. What a row without an
+    answer has beyond the header is left out.
+
+    Args:
+        labels: those of the model.
+
+    Raises:
+        DatasetError: on construction, pyarrow is not installed.
+    """
+
+    def __init__(self, sink: IO[bytes], labels: Sequence[str]) -> None:
+        self._tables = ParquetTables(sink)
+        self._labels = labels
+        self._names: list[str] = []
+        self._reader: RowReader | None = None
+
+    def __enter__(self) -> TextTables:
+        self._tables.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._tables.__exit__(*error)
+
+    def write(self, text: str, /) -> int:
+        """Take the header, or whole rows."""
+        if text and self._reader is None:
+            error = added_columns((), self._labels)[-1]
+            # The header ends with the name of a column of ours, in front of which its separator stands.
+            self._reader = RowReader(dialect=Dialect(text[text.rindex(error) - 1]), keep_separators=True)
+            (block,) = self._reader.feed(_encodable(text))
+            self._names = _distinct(block.rows[0])
+            self._write([])
+        elif self._reader is not None:
+            for block in self._reader.feed(_encodable(text)):
+                self._write(block.rows)
+        return len(text)
+
+    def _write(self, rows: Sequence[Sequence[str]]) -> None:
+        import pyarrow
+
+        width, n_added = len(self._names), len(added_columns((), self._labels))
+        columns = [*zip(*(row[:width] for row in rows), strict=True)] or [()] * width
+        n_words = width - n_added + bool(self._labels)
+        arrays = [
+            pyarrow.array([float(cell) if cell else None for cell in cells], pyarrow.float64())
+            if n_words <= place < width - 2
+            else pyarrow.array([cell or None for cell in cells], pyarrow.string())
+            for place, cells in enumerate(columns)
+        ]
+        self._tables.write(pyarrow.table(arrays, names=self._names))
+
+
+class CsvTables:
+    """Takes tables of Arrow with answers, and writes them as CSV.
+
+    Args:
+        n_added: how many columns there are at the end that have the answers.
+        guarded: mark cells that a spreadsheet would take for formulas, see `ml.tables.written.guard`.
+    """
+
+    def __init__(self, sink: TextIO, *, n_added: int, guarded: bool) -> None:
+        self._sink = sink
+        self._n_added = n_added
+        self._writer = RowWriter(",", guarded=guarded)
+        self._has_header = False
+
+    def __enter__(self) -> CsvTables:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Do nothing: who has opened the sink closes it."""
+
+    def write(self, table: Any) -> None:
+        """Write the rows of a table, and above the first one the header."""
+        if not self._has_header:
+            self._has_header = True
+            self._sink.write(self._writer.row(table.column_names) + "\n")
+        own = table.num_columns - self._n_added
+        columns = [
+            cells_of(column) if place < own or str(column.type) != "double" else _reprs_of(column)
+            for place, column in enumerate(table.columns)
+        ]
+        rows = [[*cells] for cells in zip(*columns, strict=True)]
+        texts = self._writer.texts(rows)
+        self._writer.guard_rows(rows, texts)
+        self._sink.writelines(f"{text}\n" for text in texts)
+
+
+def _reprs_of(column: Any) -> list[str]:
+    """Return answers as the text that they are in every channel."""
+    return ["" if value is None else repr(value) for value in column.to_pylist()]
+
+
+def _encodable(text: str) -> str:
+    """Return text in which what no text can have is a question mark, as in a file of text."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return names of which none is there twice, as Parquet wants them."""
+    found: dict[str, None] = {}
+    for name in names:
+        numbered = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        found[next(one for one in numbered if one not in found)] = None
+    return [*found]

@@ -1,0 +1,56 @@
+"""What is known about a predicted quantity: its values, and how far answers are from the truth."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from ml.errors import ModelFileError
+from ml.tables.dataset import Count
+
+
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """The interval around a predicted quantity in which the truth lies for `coverage` of the rows.
+
+    It reaches from `below` under the predicted value to `above` over it, both in the quantity's unit and not negative:
+    the quantiles of the errors on `rows` rows that the model which made the errors had not seen (cross-validation;
+    Barber et al., "Predictive inference with the jackknife+", 2021).
+    """
+
+    below: float
+    above: float
+    coverage: float
+    rows: Count
+
+
+class Quantity(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known about a predicted quantity: span and quantiles (0 %, 10 %, ... 100 %) of the training rows.
+
+    Of a model without a report they are those of its answers to its golden rows, and `interval` is None.
+    """
+
+    low: float
+    high: float
+    quantiles: tuple[float, ...]
+    interval: Interval | None
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """How far the interval reaches below and above a value; NaN where there is none."""
+        return (math.nan, math.nan) if self.interval is None else (self.interval.below, self.interval.above)
+
+    def check(self, *, has_report: bool) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ModelFileError: numbers are not finite, or not in their order, or there is an interval without a report.
+        """
+        interval, quantiles = self.interval, self.quantiles
+        is_known = len(quantiles) >= 2 and self.low <= self.high and list(quantiles) == sorted(quantiles)
+        ends = [self.low, self.high, *quantiles]
+        if interval is not None:
+            ends += [interval.below, interval.above]
+            is_known = is_known and min(interval.below, interval.above) >= 0 and 0 < interval.coverage < 1
+        if not is_known or has_report != (interval is not None) or not all(map(math.isfinite, ends)):
+            raise ModelFileError("the statistics of the quantity do not fit together")

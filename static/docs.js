@@ -1,0 +1,13 @@
+// The buttons of the documentation that copy an example.
+
+const COPIED_MS = 1500; // a button says that it has copied
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.hidden = !navigator.clipboard; // browsers give it to pages that came over TLS, or from this very machine
+  const { textContent } = button;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(button.closest(".example").querySelector("code").textContent);
+    button.textContent = button.dataset.copy;
+    setTimeout(() => (button.textContent = textContent), COPIED_MS);
+  });
+}

@@ -1,0 +1,61 @@
+"""The answers to the example requests of the OpenAPI document, made by what answers real ones. Knows no page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from ml.errors import DatasetError
+from ml.model.classifier import Classifier
+from ml.model.evaluators import Prediction
+from ml.model.sample import Note
+from ml.score import score
+from web.api.description import Json, example_of, table_of
+from web.api.encoder import encoder_of
+
+
+def requests_of(model: Classifier) -> dict[str, Json]:
+    """Return requests of one sample and of many."""
+    example = example_of(model.features)
+    trained = model.reference_rows  # which may lack what a sample may not: a word that is too rare has no name
+    rows = [
+        [feature.shown(value) for feature, value in zip(model.features, row, strict=True)]
+        for row in trained[model.validator.accepts(trained)][:2].tolist()
+    ]
+    return {"one": {"sample": example}, "many": {"samples": rows or [list(example.values())]}}
+
+
+def answers_of(model: Classifier) -> dict[str, Json]:
+    """Return the answers to them."""
+    encoder, asked = encoder_of(model), requests_of(model)
+    [one] = _answered(model, [asked["one"]["sample"]])
+    answered = _answered(model, asked["many"]["samples"])
+    many = [encoder.batch_item(prediction, notes) for _, prediction, notes in answered]
+    return {"one": msgspec.json.decode(encoder.answer(*one)), "many": msgspec.json.decode(encoder.batch(many))}
+
+
+def frames_of(model: Classifier) -> dict[str, Json]:
+    """Return a request of the stream, and its reply."""
+    sample = requests_of(model)["one"]["sample"]
+    [(_, prediction, notes)] = _answered(model, [sample])
+    reply = encoder_of(model).frame(msgspec.Raw(b"1"), prediction, notes)
+    return {"request": {"id": 1, "sample": sample}, "reply": msgspec.json.decode(reply)}
+
+
+def scored_table_of(model: Classifier) -> str | None:
+    """Return the same table with its prediction; None for features whose keys are no header of theirs."""
+    sink = io.StringIO(newline="")
+    try:
+        score(model, io.StringIO(table_of(model.features), newline=""), sink, on_bad=lambda _bad: None, guarded=True)
+    except DatasetError:
+        return None
+    return sink.getvalue()
+
+
+def _answered(
+    model: Classifier, samples: Sequence[Mapping[str, object] | Sequence[object]]
+) -> list[tuple[list[float], Prediction, Sequence[Note]]]:
+    rows = [model.validator.row(sample) for sample in samples]
+    return [(row, model.predict(row), model.validator.notes(row)) for row in rows]
