@@ -12,7 +12,7 @@ import pytest
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, VotingRegressor
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, StackingRegressor
 from sklearn.impute import KNNImputer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import train_test_split
@@ -158,8 +158,8 @@ def test_words_without_a_step_are_named(tmp_path: Path) -> None:
     [
         (TransformedTargetRegressor(make_pipeline(OneHotEncoder(), Ridge())), r"TransformedTargetRegressor cannot be "
          r"exported: it changes what its regressor predicts; that one, its regressor_, would work"),
-        (VotingRegressor([("one", make_pipeline(OneHotEncoder(), Ridge()))]), r"VotingRegressor cannot be exported: "
-         r"random forests, .*, LogisticRegression, .* would work"),
+        (StackingRegressor([("one", make_pipeline(OneHotEncoder(), Ridge()))]), r"StackingRegressor cannot be "
+         r"exported: random forests, .*, LogisticRegression, .* would work"),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
