@@ -283,11 +283,8 @@ def _bounds(feature: TrainedFeature) -> str:
 
 
 def _outside(feature: TrainedFeature) -> str:
-    unit = f" {feature.unit}" if feature.unit else ""
-    return (
-        f"{feature.title} is outside the training range of "
-        f"{shown_number(feature.low)} to {shown_number(feature.high)}{unit}"
-    )
+    low, high, unit = shown_number(feature.low), shown_number(feature.high), f" {feature.unit}" if feature.unit else ""
+    return f"{feature.title} is outside the training range of {low} to {high}{unit}"
 
 
 def _plain(value: object) -> str | float | bool | None:
