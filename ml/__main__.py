@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ml import console, predict
+from ml import console, one_sample
 from ml.errors import DatasetError, MLError
 from ml.estimators.saved import read_model
 from ml.importing.imported import Imported
@@ -177,11 +177,11 @@ def _predict(options: argparse.Namespace) -> None:
     if path is None and len(values) > 1 and values[0].endswith(".npz"):
         path, values = Path(values[0]), values[1:]
     model = classifier.load(path or DEFAULT_PATH)
-    row = model.validator.row(predict.sample_of(model, values))
+    row = model.validator.row(one_sample.sample_of(model, values))
     if options.json:
-        console.write_lines([predict.prediction_json(model, row)])
+        console.write_lines([one_sample.prediction_json(model, row)])
         return
-    console.write_lines(predict.prediction_lines(model, row))
+    console.write_lines(one_sample.prediction_lines(model, row))
     console.write_lines(console.explanation_lines(explain(model, row), model.card))
 
 

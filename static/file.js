@@ -331,7 +331,8 @@ function answerOf(model, row) {
 
 const number = (value) => value.toLocaleString(language, { maximumSignificantDigits: 4 });
 // Only 1 itself is 100 %.
-const percent = (share) => `${(100 * (share < 1 ? Math.min(share, 0.999) : 1)).toLocaleString(language, { maximumFractionDigits: 1 })}\u00a0%`;
+const percent = (share) =>
+  (share < 1 ? Math.min(share, 0.999) : 1).toLocaleString(language, { style: "percent", maximumFractionDigits: 1 });
 
 function markOf({ labels }, { label, errors }) {
   if (errors) return WRONG;

@@ -10,6 +10,7 @@ import shutil
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
@@ -196,7 +197,7 @@ def moves_on_arrival(open_page: Open, server: Server, width: int) -> list[str]:
             tags = re.compile(rb"<(?:body|a|button|div|label|p|svg)\b[^>]*>")
             ends = [tag.end() for tag in tags.finditer(content)] if content_type.startswith("text/html") else []
             self.reply(content[: ends[0]] if ends else content, content_type, length=len(content))
-            for start, end in zip(ends, [*ends[1:], len(content)], strict=True):
+            for start, end in pairwise([*ends, len(content)]):
                 painted.acquire(timeout=10)
                 self.wfile.write(content[start:end])
 

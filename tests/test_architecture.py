@@ -30,7 +30,7 @@ FLOORS = (
     {"ml.score_parquet"},
     {"ml.parquet_process"},
     {"ml.arguments", "ml.console", "ml"},
-    {"ml.options", "ml.predict", "ml.streams"},
+    {"ml.options", "ml.one_sample", "ml.streams"},
     {"ml.jobs"},
     {"ml.__main__"},
     {"web", "web.settings", "web.logs", "web.problems"},

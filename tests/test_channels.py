@@ -26,7 +26,7 @@ from starlette.testclient import TestClient
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.values import no_value_text
-from ml.predict import prediction_json
+from ml.one_sample import prediction_json
 from ml.tables.reading import read_dataset
 from ml.training import fitting, writing
 from ml.training.writing import outputs_of

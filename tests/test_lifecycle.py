@@ -308,7 +308,7 @@ def test_hangups_at_any_moment_of_a_start_do_no_harm(path: Path, tmp_path: Path)
 def test_a_hangup_while_python_itself_starts_does_no_harm(path: Path, tmp_path: Path) -> None:
     server = start_server(tmp_path / "log.txt", free_port(), {"MODEL_FILE": str(path)})
     try:
-        while Path(f"/proc/{server.process.pid}/comm").read_text() == "sh\n":
+        while b"\0-m\0web\0" not in Path(f"/proc/{server.process.pid}/cmdline").read_bytes():
             pass  # the shell is still on its way to Python
         server.process.send_signal(signal.SIGHUP)
         wait_until_ready(server)

@@ -321,7 +321,7 @@ def test_no_command_sends_what_a_terminal_obeys(model_path: Path, tmp_path: Path
     )
     card = msgspec.structs.replace(
         model.card, name=HOSTILE, source=HOSTILE, estimator=HOSTILE, features=features, picture=(),
-        target=Target(labels=tuple(f"{HOSTILE}{label}" for label in model.card.labels)), libraries={HOSTILE: HOSTILE},
+        target=Target(labels=tuple(f"{HOSTILE}{label}" for label in model.card.labels)),
     )  # fmt: skip
     path = tmp_path / "model.npz"
     modelfile.save(dataclasses.replace(model, card=card), path)

@@ -263,7 +263,7 @@ def test_columns_that_differ_in_unit_or_by_place_alone_are_told_apart(tmp_path: 
     assert [feature.key for feature in model.features] == ["h", "h_2", "x", "x_2"]
     answer = repr(model.predict([4.0, 2.0, 1.0, 3.0]).probabilities[0])
     assert one["probability_a"] == other["probability_a"] == answer
-    with pytest.raises(DatasetError, match="no column is called 'x'"):
+    with pytest.raises(DatasetError, match="no column is called 'x_2'"):
         rows_of(model, "x,h (in),h (cm)\n1,2,3\n")
 
 

@@ -155,9 +155,10 @@ def test_inputs_are_compared_with_nothing(served: tuple[TestClient, Classifier])
     client.get("/predict", params={"length": "1", "width": "9", "colour": "red"})
 
     report = client.get("/health/drift", headers={"Accept": "application/json"}).json()
-    assert (report["verdict"], report["features"], report["by_chance"]) == ("no training data", [], None)
+    assert report["verdict"] == "no training data"
+    assert [(one["features"], one["by_chance"]) for one in report["sources"]] == [([], None), ([], None)]
     assert "imported without a table" in client.get("/health/drift").text
-    assert "model_input_samples_outside_total 0" in client.get("/metrics").text
+    assert 'model_input_samples_outside_total{source="page"} 0' in client.get("/metrics").text
 
 
 def test_a_table_gets_values_without_ends(tmp_path: Path) -> None:

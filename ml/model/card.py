@@ -200,7 +200,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ModelFileError(f"the card needs 1 to {MAX_FEATURES} features with different keys")
         self._check_target()
         if self.decision and not (len(self.labels) == 2 and self.decision.positive in self.labels):
-            raise ModelFileError("the decision does not name one of two labels and a threshold from 0 to 1")
+            raise ModelFileError("the decision does not name one of two labels")
         if not {key for step in self.steps for key in step.features} <= {*keys}:
             raise ModelFileError("a step works on a feature that the model does not have")
         for feature in self.features:
