@@ -296,8 +296,8 @@ def test_a_row_or_its_mark_fills_the_form_and_can_be_scored_again_in_place(open_
     expect(status(page)).to_have_text("4 of 5 rows are predicted, 1 need attention.")
     assert rows_of(page) == [
         "4 petal length: “x” is not a number",
-        f"5 versicolor {100 * max(unsure.probabilities):.0f} %",
-        f"3 versicolor {100 * max(guess.probabilities):.0f} % · a guess: values unlike any in training: 1",
+        f"5 versicolor {100 * max(unsure.probabilities):.0f}%",
+        f"3 versicolor {100 * max(guess.probabilities):.0f}% · a guess: values unlike any in training: 1",
         "6 setosa 100%",
         "2 versicolor 100%",
     ]
