@@ -1,4 +1,4 @@
-# Two commands do everything: `make serve` and `make test`. `make check` is for while one works: under a minute.
+# Two commands do everything: `make serve` and `make test`. `make check` is for while one works.
 # Each process of the tests has one thread for linear algebra: together they have all cores.
 
 PYTHON ?= python3

@@ -373,6 +373,7 @@ def answered_elsewhere(scorer: ml.BatchScorer) -> tuple[int, list[str], bool]:
     return len(pickle.dumps(scorer)), labels, scorer.model is pickle.loads(pickle.dumps(scorer)).model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_bytes", [False, True], ids=["path", "bytes"])
 def test_a_scorer_pickles_and_loads_its_model_once_in_each_process(model_path: Path, *, by_bytes: bool) -> None:
     scorer = ml.BatchScorer(model_path.read_bytes() if by_bytes else model_path)

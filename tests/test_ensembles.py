@@ -200,6 +200,7 @@ def evaluators_of(case: Case) -> dict[str, Evaluator]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_many_rows_have_the_librarys_answers_and_labels(name: str) -> None:
     case = case_of(name)
@@ -213,6 +214,7 @@ def test_many_rows_have_the_librarys_answers_and_labels(name: str) -> None:
         assert not case.family.n_classes or np.array_equal(batch.indices, labels), kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_single_rows_have_the_librarys_answers_and_those_of_the_batch(name: str) -> None:
     case = case_of(name)

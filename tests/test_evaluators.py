@@ -94,6 +94,7 @@ def rows_for(forest: Forest, rng: np.random.Generator, n: int) -> NDArray[np.flo
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("single_values", "single_sums"), [(True, True), (True, False), (False, False)])
 @pytest.mark.parametrize(("n_sums", "link"), [(1, "expit"), (3, "softmax"), (3, "softmax_sequential"), (1, "identity")])

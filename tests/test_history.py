@@ -149,6 +149,7 @@ def test_a_model_that_cannot_be_trained_leaves_files_as_they_were(
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.slow
 def test_the_command_lists_and_restores(fitted: list[fitting.Trained], tmp_path: Path) -> None:
     path = tmp_path / "model.npz"
     first, second, third = write(fitted[:3], path)

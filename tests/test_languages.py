@@ -462,6 +462,7 @@ def unmarked(text: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_every_text_that_is_shown_is_a_message_or_the_models_own(shown: tuple[Bracketing, list[str]]) -> None:
     _, found = shown
 

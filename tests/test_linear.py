@@ -105,6 +105,7 @@ def singly(answer: Callable[[Rows], Any], rows: Rows) -> Rows:
 PAIRS = [(kind, table) for kind in CLASSIFIERS for table in TABLES if (kind[:10], table) != ("calibrated", "digits")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "table"), PAIRS)
 def test_probabilities_are_within_4_ulp_of_the_librarys_to_one_row(kind: str, table: str, tmp_path: Path) -> None:
     X, y = TABLES[table](return_X_y=True)
@@ -171,6 +172,7 @@ def mixed(final: Any) -> Any:
     return make_pipeline(steps, final)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "final",
     [LogisticRegression(), GaussianNB(), CalibratedClassifierCV(LinearSVC(), cv=3)],
@@ -237,6 +239,7 @@ def label_with(model: Classifier, row: Rows, feature: str, value: float) -> str:
     return model.predict(changed.tolist()).label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["logistic", "scaled logistic", "log loss", "calibrated", "bayes", "scaled bayes"])
 @pytest.mark.parametrize("table", ["iris", "cancer"])
 def test_the_nearest_change_is_the_one_that_a_search_finds(kind: str, table: str, tmp_path: Path) -> None:
@@ -310,6 +313,7 @@ def test_a_change_keeps_the_limits_of_its_feature(tmp_path: Path) -> None:
     assert bounded is None or bounded.feature != free.feature or bounded.value <= free.value - 1e-3
 
 
+@pytest.mark.slow
 def test_words_change_the_answer_too(tmp_path: Path) -> None:
     X, y = words()
     model = ml.export(mixed(LogisticRegression()).fit(X, y), X, y, path=tmp_path / "m.npz")
@@ -368,6 +372,7 @@ def dataset(kind: str) -> tuple[Any, Any, Any]:
     return mixed(Ridge()).fit(X, quantity), X, quantity
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["two labels", "ten labels", "quantity"])
 def test_every_channel_answers_with_the_models_own_bits(kind: str, tmp_path: Path) -> None:
     estimator, X, y = dataset(kind)

@@ -98,6 +98,7 @@ def assert_same(found: Oracle, rng: np.random.Generator) -> None:
                 assert [one.label for one in predictions] == [LABELS[index] for index in batch.indices]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("quantity", [False, True], ids=["classes", "quantity"])

@@ -276,6 +276,7 @@ def closing(streams: str, *command: str | Path, cwd: Path) -> subprocess.Complet
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "streams", "message"),
     [

@@ -1127,6 +1127,7 @@ JSON_VALUES: tuple[Any, ...] = (
 )
 
 
+@pytest.mark.slow
 def test_random_values_in_the_card_are_refused_or_harmless(good: bytes) -> None:
     rng = random.Random(2)
     whole = json.loads(dict(members_of(good))[CARD])
@@ -1236,6 +1237,7 @@ def test_sets_and_the_sets_of_nodes_go_together(boosted: bytes) -> None:
     assert "one sum each" in refused(with_arrays(boosted, init=np.empty(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [{}, {"max_cells": 0}, {"max_cells": 0, "compiles": False}], ids=str)
 def test_sets_that_no_node_has_change_nothing(good: bytes, limits: dict[str, Any]) -> None:
     nodes = len(arrays_of(good)["feature"])

@@ -518,6 +518,7 @@ BROKEN: dict[str, tuple[object, str, object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_model_that_cannot_be_shown_is_not_taken(
     app: Application, path: Path, contents: list[bytes], monkeypatch: pytest.MonkeyPatch, broken: str

@@ -150,6 +150,7 @@ def exported(make: Callable[[], Any], kind: Any, path: Path) -> tuple[Any, Any, 
     return estimator, model, test
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATORS)
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:lbfgs failed")
 def test_an_estimator_of_a_notebook_is_exported(tmp_path: Path, name: str, request: pytest.FixtureRequest) -> None:

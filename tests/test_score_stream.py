@@ -90,6 +90,7 @@ def scored(client: TestClient, content: bytes, size: int = 65_536) -> Answer:
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [997, 65_536])
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_any_table_comes_back_as_the_command_line_scores_it(

@@ -89,6 +89,7 @@ def drawn_at(drawn: DecisionMap, x: float, y: float) -> str:
     return next(region.css_classes for region in reversed(drawn.regions) if covers(region.path, x, y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_drawn_at_a_point_is_what_the_model_says_there(name: str, tmp_path: Path) -> None:
     model, x, y = model_of(name, tmp_path), 3, 2

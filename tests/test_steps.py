@@ -49,6 +49,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Exported(request.param, tmp_path_factory.mktemp("pipeline"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Found unknown categories")
 def test_a_file_answers_as_the_pipeline_does(exported: Exported) -> None:
     samples, table = questions(exported.model, exported.path, N_ROWS)
@@ -67,6 +68,7 @@ def test_a_file_answers_as_the_pipeline_does(exported: Exported) -> None:
             assert [model.labels[index] for index in answers.indices] == labels.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Found unknown categories")
 def test_json_and_stream_answer_as_the_pipeline_does(exported: Exported) -> None:
     samples, table = questions(exported.model, exported.path, 40)

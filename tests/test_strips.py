@@ -78,6 +78,7 @@ def test_lines_are_the_same_where_fewer_rows_are_answered_at_once(
     assert [(strips(model, row), explain(model, row)) for row in rows] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiles", [True, False])
 def test_lines_of_thousands_of_features_take_little_memory(tmp_path: Path, *, compiles: bool) -> None:
     rng = np.random.default_rng(0)

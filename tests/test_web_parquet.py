@@ -188,6 +188,7 @@ def nested(depth: int) -> Any:
     return kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_is_refused_in_a_sentence(client: TestClient, name: str) -> None:
     make, sentence = HOSTILE[name]

@@ -212,6 +212,7 @@ def test_rows_without_a_value_are_read_up_to_a_limit(tmp_path: Path) -> None:
     assert error_of(tmp_path, with_blank(MAX_ROWS + 1)) == message
 
 
+@pytest.mark.slow
 def test_a_tree_that_no_memory_holds_ends_the_process_that_reads_it_and_nothing_else(tmp_path: Path) -> None:
     content = changed(PLAIN, SHEET, lambda xml: xml.replace(b"<sheetData>", b"<z/>" * 4_000_000 + b"<sheetData>"))
 
@@ -245,6 +246,7 @@ TABLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_a_sheet_comes_back_as_the_command_line_scores_it(client: TestClient, model: Classifier, table: bytes) -> None:
     expected = guarded(model, table)
@@ -308,6 +310,7 @@ def test_a_sheet_over_a_broken_connection_is_sent_again(client: TestClient, mode
     assert answer.table == guarded(model, TABLES["a table"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "detail"),
     [
