@@ -40,8 +40,9 @@ def run(
     if not jobs:
         return
     try:
+        # Without "local" Ray would look for a cluster of this machine, and wait without end for one that has gone.
         ray.init(
-            address=address, include_dashboard=None if address else False, log_to_driver=False,
+            address=address or "local", include_dashboard=None if address else False, log_to_driver=False,
             logging_level=logging.ERROR, runtime_env={"py_modules": [str(Path(ml.__file__).parent)]},
         )  # fmt: skip
     except (ConnectionError, ValueError, RuntimeError) as error:
