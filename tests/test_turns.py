@@ -7,13 +7,15 @@ import contextlib
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from tests.benchmarks import attack
 from web.__main__ import uvicorn_options
@@ -29,10 +31,12 @@ TURN_S = 0.1
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[int]:
-    """Serve on a real socket in this very loop; yield the port."""
-    options = uvicorn_options(settings) | {"port": 0}
-    config = uvicorn.Config(partial(create_app, settings), factory=True, lifespan="on", log_config=None, **options)
+async def serving(
+    settings: Settings, create: Callable[[Settings], ASGIApp] = create_app, **more: Any
+) -> AsyncIterator[int]:
+    """Serve on a real socket in this very loop, with more options of uvicorn; yield the port."""
+    options = uvicorn_options(settings) | {"port": 0} | more
+    config = uvicorn.Config(partial(create, settings), factory=True, lifespan="on", log_config=None, **options)
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
