@@ -8,7 +8,6 @@ answers to the columns of the features, a few rows at a time. What it sends is `
 from __future__ import annotations
 
 import os
-import resource
 import struct
 import sys
 import warnings
@@ -22,8 +21,8 @@ import numpy as np
 from ml.answers import Answers, arrow_answers
 from ml.errors import DatasetError
 from ml.score_parquet import score_parquet
+from ml.tables.confined import bound
 from ml.tables.headers import MAX_COLUMNS
-from ml.tables.sheet import bound
 from ml.tables.typed import TypedColumn
 
 CELL_BYTES = 8
@@ -107,8 +106,7 @@ def main() -> None:
 
     pyarrow.set_cpu_count(1)
     pyarrow.set_io_thread_count(1)
-    bound(options.memory_bytes, options.cpu_s, options.niceness)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (options.max_sink_bytes,) * 2)
+    bound(options.memory_bytes, options.cpu_s, options.niceness, options.max_sink_bytes)
     source = Path(f"/dev/fd/{options.source}")
     try:
         _score(source, options, pyarrow)

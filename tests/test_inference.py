@@ -171,7 +171,7 @@ def test_the_model_says_what_it_takes_and_gives(service: TestClient, model: Clas
 
     assert metadata["name"] == "iris"
     assert metadata["versions"] == [model.version]
-    assert metadata["platform"]
+    assert metadata["platform"] == "sklearn_forest"
     assert metadata["inputs"] == [{"name": "samples", "datatype": "FP64", "shape": [-1, 4]}]
     assert metadata["outputs"] == [
         {"name": "label", "datatype": "BYTES", "shape": [-1]},

@@ -222,7 +222,7 @@ def test_what_only_text_has_and_what_is_too_large_is_refused(
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # as where it is not installed
     without = post(client, table)
 
-    assert (no_room.status_code, no_room.json()["detail"]) == (422, "its answer cannot be written: File too large")
+    assert (no_room.status_code, no_room.json()["retry_after_s"]) == (503, 1)
     assert (marks.status_code, too_large.status_code) == (400, 413)
     assert (as_csv.status_code, without.status_code) == (422, 415)
     assert "post it as application/vnd.apache.parquet" in as_csv.json()["detail"]
@@ -236,7 +236,7 @@ def test_the_process_that_reads_a_file_ends_when_nobody_wants_it(model_path: Pat
         others = {*psutil.Process().children()}
         with contextlib.closing(ParquetFile(classifier.load(model_path), uploads, service.metrics.score)) as file:
             await file.add(content_of(flowers(1).take(np.zeros(3_000_000, dtype=int))))
-            async for _ in file.score():
+            async for _ in file.process():
                 if readers := {*psutil.Process().children()} - others:
                     break
         await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})  # what reads it, and is cancelled

@@ -343,6 +343,18 @@ def test_the_room_on_disk_and_the_size_of_a_sheet_have_a_limit(model_path: Path)
     assert again.status_code == 422, "what waited on disk is gone"
 
 
+def test_the_rows_of_a_sheet_count_for_the_room_on_disk(model_path: Path) -> None:
+    header = ["sepal length", "sepal width", "petal length", "petal width"]
+    table = workbook([header, *[["5.1", "3.5", "1.4", "0.2"]] * 5_000])
+    answers = []
+    for room in (len(table) + 5_000, len(table) + 1_000_000):
+        with TestClient(create_app(Settings(model_file=model_path, max_spool_bytes=room))) as client:
+            answers.append(client.post("/score", content=table, headers={"Content-Type": EXCEL.decode()}))
+
+    assert (answers[0].status_code, answers[0].json()["retry_after_s"]) == (503, 1)
+    assert (answers[1].status_code, answers[1].text.count(",setosa,")) == (200, 5_000)
+
+
 def test_the_process_that_reads_a_sheet_ends_when_nobody_wants_it() -> None:
     content = changed(PLAIN, SHEET, lambda xml: xml.replace(b"<sheetData>", b"<z/>" * 8_000_000 + b"<sheetData>"))
 

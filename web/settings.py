@@ -42,6 +42,10 @@ def _seconds(default: float, variable: str, meaning: str, *, least: float = 0.1)
     return _setting(default, variable, meaning, unit="seconds", least=least, most=86_400)
 
 
+def _bytes(default: int, variable: str, meaning: str, *, least: int = 1) -> Any:
+    return _setting(default, variable, meaning, unit="bytes", least=least)
+
+
 def _read_networks(text: str) -> tuple[str, ...]:
     try:
         return tuple(str(ip_network(part.strip())) for part in text.split(",") if part.strip())
@@ -105,7 +109,7 @@ class Settings:
     model_check_s: float = _seconds(
         1.0, "MODEL_CHECK_S", "interval between checks of the model file; 0: check on SIGHUP only", least=0
     )
-    max_model_bytes: int = _setting(256 * 2**20, "MAX_MODEL_BYTES", "largest model file", unit="bytes", least=1)
+    max_model_bytes: int = _bytes(256 * 2**20, "MAX_MODEL_BYTES", "largest model file")
     max_table_cells: int = _setting(
         1_000_000,
         "MAX_TABLE_CELLS",
@@ -158,26 +162,20 @@ class Settings:
         unit="connections",
         least=1,
     )
-    max_head_bytes: int = _setting(
+    max_head_bytes: int = _bytes(
         65_536,
         "MAX_HEAD_BYTES",
         "largest request head, and largest trailer section; the last 8 kB are not counted",
-        unit="bytes",
         least=1_024,
     )
-    max_body_bytes: int = _setting(
-        12 * 2**20, "MAX_BODY_BYTES", "largest request body, uploaded files excepted", unit="bytes", least=1
-    )
-    max_pending_bytes: int = _setting(
+    max_body_bytes: int = _bytes(12 * 2**20, "MAX_BODY_BYTES", "largest request body, uploaded files excepted")
+    max_pending_bytes: int = _bytes(
         2**28,
         "MAX_PENDING_BYTES",
         "most memory of one process for unanswered requests and frames, and for unread replies",
-        unit="bytes",
         least=2**16,
     )
-    max_upload_bytes: int = _setting(
-        2**28, "MAX_UPLOAD_BYTES", "largest uploaded file, including its form", unit="bytes", least=1
-    )
+    max_upload_bytes: int = _bytes(2**28, "MAX_UPLOAD_BYTES", "largest uploaded file, including its form")
     max_uploads: int = _setting(
         32,
         "MAX_UPLOADS",
@@ -185,20 +183,18 @@ class Settings:
         unit="files",
         least=1,
     )
-    max_spool_bytes: int = _setting(
+    max_spool_bytes: int = _bytes(
         2**30,
         "MAX_SPOOL_BYTES",
-        "most disk space of one process for uploaded files that wait to be read or scored, and for scored Parquet",
-        unit="bytes",
+        "most disk space of one process for uploaded files that wait, and for what Excel and Parquet files become",
+        least=0,
     )
-    max_table_bytes: int = _setting(
+    max_table_bytes: int = _bytes(
         2**27,
         "MAX_TABLE_BYTES",
         "largest table of an uploaded Excel or Parquet file, unpacked; it is read in up to four times as much memory",
-        unit="bytes",
-        least=1,
     )
-    max_frame_bytes: int = _setting(2**20, "MAX_FRAME_BYTES", "largest message on the stream", unit="bytes", least=1)
+    max_frame_bytes: int = _bytes(2**20, "MAX_FRAME_BYTES", "largest message on the stream")
     max_samples: int = _setting(
         10_000, "MAX_SAMPLES", "most samples in one request or stream message", unit="samples", least=1
     )

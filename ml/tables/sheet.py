@@ -6,7 +6,6 @@ its standard input, and writes the rows to its standard output, as `Piece` in JS
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import sys
@@ -21,6 +20,7 @@ import msgspec
 
 from ml.errors import DatasetError
 from ml.tables.columns import text_of
+from ml.tables.confined import bound, cpu_s_of
 from ml.tables.headers import MAX_COLUMNS, listed
 from ml.tables.preamble import is_title
 from ml.tables.rows import MAX_ROW_CHARACTERS, shown
@@ -43,6 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         sheet: its name; None is the first visible one that has cells.
         max_bytes, max_cells: after unpacking.
         memory_bytes, cpu_s: beyond those of the empty process.
+        max_sink_bytes: of a file that is written.
     """
 
     sheet: str | None
@@ -52,6 +53,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     cpu_s: int
     niceness: int = 0
+    max_sink_bytes: int | None = None
 
 
 class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,7 +72,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of what a file has besides cells
     import openpyxl  # before memory is bounded
 
-    bound(options.memory_bytes, options.cpu_s, options.niceness)
+    bound(options.memory_bytes, options.cpu_s, options.niceness, options.max_sink_bytes)
     try:
         for piece in _pieces(sys.stdin.buffer, options, openpyxl):
             _write(piece)
@@ -82,29 +84,6 @@ def main() -> None:
         os._exit(0)  # nobody wants the rest
     except Exception as error:  # a stranger's file, and any error that a library may have with it
         _write(Piece(error=f"the Excel file cannot be read: {error or type(error).__name__}", is_last=True))
-
-
-def cpu_s_of(size: int) -> int:
-    """Return the seconds of processor time that a file of so many bytes may take: five times what most of them take."""
-    return 10 + size // 2**21
-
-
-def memory_bytes_of(size: int) -> int:
-    """Return the bytes of memory that reading a table of so many bytes may take."""
-    return 2**26 + 4 * size
-
-
-def bound(memory_bytes: int, cpu_s: int, niceness: int) -> None:
-    """Bound what this process may take from now on; memory beyond that which it has."""
-    with contextlib.suppress(PermissionError):  # a service that is confined may change no priority
-        os.nice(niceness)
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
-    try:
-        with open("/proc/self/statm") as statistics:
-            taken = int(statistics.read().split()[0]) * resource.getpagesize()
-    except OSError:
-        return  # another system than Linux; time is bounded all the same
-    resource.setrlimit(resource.RLIMIT_AS, (taken + memory_bytes,) * 2)
 
 
 def _write(piece: Piece) -> None:

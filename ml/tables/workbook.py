@@ -13,8 +13,9 @@ import msgspec
 
 from ml.errors import DatasetError
 from ml.tables.columns import Columns
+from ml.tables.confined import cpu_s_of, memory_bytes_of
 from ml.tables.rows import Block
-from ml.tables.sheet import Options, Piece, cpu_s_of, memory_bytes_of
+from ml.tables.sheet import Options, Piece
 from ml.tables.table import Bounds, Table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -80,11 +81,14 @@ class SheetRows:
         self._options = options
         self.inferred: list[str] = []
 
-    def start(self, file: IO[bytes], sink: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    def start(
+        self, file: IO[bytes], sink: int | IO[bytes], *, max_sink_bytes: int | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a process that reads a file and writes pieces to `sink`, which may be `subprocess.PIPE`."""
         file.seek(0)
+        options = msgspec.structs.replace(self._options, max_sink_bytes=max_sink_bytes)
         return subprocess.Popen(  # noqa: S603  # a file decides nothing of the command
-            [sys.executable, "-c", "from ml.tables.sheet import main; main()", msgspec.json.encode(self._options)],
+            [sys.executable, "-c", "from ml.tables.sheet import main; main()", msgspec.json.encode(options)],
             cwd=ROOT, stdin=file, stdout=sink, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -109,6 +113,8 @@ class SheetRows:
         """
         has_header = False
         for line in lines:
+            if not line.endswith(b"\n"):
+                break  # the process has been ended while it wrote this piece
             piece = msgspec.json.decode(line, type=Piece)
             if piece.error:
                 raise DatasetError(piece.error)

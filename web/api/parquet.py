@@ -12,6 +12,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from time import perf_counter
+from typing import IO
 
 import msgspec
 import numpy as np
@@ -21,11 +22,11 @@ from ml.batch import Model
 from ml.errors import DatasetError
 from ml.model.classifier import SLICE_S, Classifier
 from ml.parquet_process import LENGTH, Answer, End, Header, Layout, Options, Question, Rows, columns_of, framed
+from ml.tables.confined import cpu_s_of, memory_bytes_of
 from ml.tables.filekind import START_BYTES, kind_of
-from ml.tables.sheet import cpu_s_of, memory_bytes_of
 from web.api.scoring import Uploads
 from web.api.threads import PIECE_S, in_thread
-from web.api.upload import PATIENCE_S, READ_BYTES, SpooledFile
+from web.api.upload import READ_BYTES, ProcessedFile
 from web.api.workbook import NICENESS
 from web.metrics.channel import Channel
 from web.problems import Problem
@@ -45,15 +46,12 @@ _COMMAND = (
 _decoder: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)
 
 
-class ParquetFile:
-    """One Parquet file. It is closed when it is no longer needed.
+class ParquetFile(ProcessedFile):
+    """One Parquet file, which becomes the scored one.
 
     Args:
         model: answers all of its rows.
         channel: counts the answers.
-
-    Attributes:
-        size: of the scored file, once it is.
 
     Raises:
         Problem: on construction: 415, pyarrow is not installed.
@@ -62,74 +60,39 @@ class ParquetFile:
     def __init__(self, model: Classifier, uploads: Uploads, channel: Channel) -> None:
         if find_spec("pyarrow") is None:
             raise Problem(415, "this service reads no Parquet, as pyarrow is not installed on it: send CSV")
-        self.size = 0
+        super().__init__(uploads.spool, uploads.process_turn)
         self._model = model
         self._answering = model.made(Model)
-        self._uploads = uploads
+        self._max_bytes = uploads.max_table_bytes
         self._channel = channel
-        self._source, self._sink = SpooledFile(uploads.spool), SpooledFile(uploads.spool)
-        self._scoring: asyncio.Task[None] | None = None
-
-    def close(self) -> None:
-        """Free what it takes on disk, and end the process that reads it."""
-        if self._scoring is not None:
-            self._scoring.cancel()
-        self._source.close()
-        self._sink.close()
-
-    async def add(self, content: bytes) -> None:
-        """Take some more of the file; errors are those of `SpooledFile.add`."""
-        await self._source.add(content)
-
-    async def score(self) -> AsyncIterator[None]:
-        """Score the file; yield again and again until that is done.
-
-        Raises:
-            DatasetError: it is no Parquet file with the features of the model; or reading it takes too much.
-            Problem: 503, there is no room on disk for the answer.
-        """
-        self._scoring = asyncio.create_task(self._score())
-        while not self._scoring.done():
-            await asyncio.wait({self._scoring}, timeout=PATIENCE_S)
-            yield
-        self._scoring.result()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the scored file."""
-        self._sink.file.seek(0)
         while content := await asyncio.to_thread(self._sink.file.read, READ_BYTES):
             yield content
 
-    async def _score(self) -> None:
-        async with self._uploads.process_turn:
-            self._source.file.seek(0)
-            if kind_of(self._source.file.read(START_BYTES)) != "parquet":
-                raise DatasetError("this is no Parquet file")
-            process = await self._start()
-            try:
-                await self._answer(process)
-            except (asyncio.IncompleteReadError, ConnectionError, TimeoutError) as error:
-                raise DatasetError("the Parquet file takes too much time or memory to read") from error
-            except msgspec.MsgspecError as error:
-                raise DatasetError("the Parquet file cannot be read") from error
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.communicate()  # what it has written, up to its end
-        self.size = self._sink.file.seek(0, 2)
-        self._sink.count(self.size)
-
-    async def _start(self) -> Process:
-        source, sink = self._source.file.fileno(), self._sink.file.fileno()
-        most, spool = self._uploads.max_table_bytes, self._uploads.spool
+    async def _run(self, source: IO[bytes], sink: IO[bytes], room: int) -> None:
+        if kind_of(source.read(START_BYTES)) != "parquet":
+            raise DatasetError("this is no Parquet file")
+        most, descriptors = self._max_bytes, (source.fileno(), sink.fileno())
         options = Options(
-            source=source, sink=sink, max_bytes=most, max_sink_bytes=max(0, spool.most - spool.taken),
+            source=descriptors[0], sink=descriptors[1], max_bytes=most, max_sink_bytes=room,
             memory_bytes=memory_bytes_of(most), cpu_s=cpu_s_of(most), niceness=NICENESS,
         )  # fmt: skip
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             *_COMMAND, msgspec.json.encode(options),
-            cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.DEVNULL, pass_fds=(source, sink),
+            cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.DEVNULL, pass_fds=descriptors,
         )  # fmt: skip
+        try:
+            await self._answer(process)
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError) as error:
+            raise DatasetError("the Parquet file takes too much time or memory to read") from error
+        except msgspec.MsgspecError as error:
+            raise DatasetError("the Parquet file cannot be read") from error
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()  # what it has written, up to its end
 
     async def _answer(self, process: Process) -> None:
         """Answer what the process asks, until all is written."""
@@ -138,7 +101,7 @@ class ParquetFile:
         assert writer is not None
         while True:
             # Its processor time is bounded; this is for one that hangs.
-            async with asyncio.timeout(cpu_s_of(self._uploads.max_table_bytes)):
+            async with asyncio.timeout(cpu_s_of(self._max_bytes)):
                 question = await _question(reader)
             match question:
                 case End(error):

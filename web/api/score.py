@@ -99,7 +99,7 @@ async def _score_parquet(model: Classifier, body: Body, file: UploadedFile, parq
     async for chunk in file.chunks():
         await parquet.add(chunk)
     try:
-        async for _ in parquet.score():
+        async for _ in parquet.process():
             await body.check()
     except DatasetError as error:
         raise unusable(error) from error

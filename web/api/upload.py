@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import IO
 
@@ -31,6 +32,11 @@ class Spool:
     def __init__(self, most: int) -> None:
         self.most = most
         self.taken = 0
+
+    @property
+    def room(self) -> int:
+        """How many more bytes there may be."""
+        return max(0, self.most - self.taken)
 
 
 class SpooledFile:
@@ -68,10 +74,76 @@ class SpooledFile:
         Raises:
             Problem: 503, there is no room for them.
         """
-        if self._spool.taken + size > self._spool.most:
-            raise Problem(503, "too many files wait on the server's disk: try again later", retry_after_s=1)
+        if size > self._spool.room:
+            raise _spool_full()
         self._size += size
         self._spool.taken += size
+
+
+class ProcessedFile(ABC):
+    """A file that waits on disk until all of it has come; then a process reads it, and writes what it makes of it.
+
+    It is closed when it is no longer needed.
+
+    Args:
+        turn: is held while the process runs.
+
+    Attributes:
+        size: of what the process has written, once it has ended.
+    """
+
+    def __init__(self, spool: Spool, turn: asyncio.Lock) -> None:
+        self.size = 0
+        self._spool = spool
+        self._turn = turn
+        self._source, self._sink = SpooledFile(spool), SpooledFile(spool)
+        self._processing: asyncio.Task[None] | None = None
+
+    def close(self) -> None:
+        """Free what it takes on disk, and end the process."""
+        if self._processing is not None:
+            self._processing.cancel()
+        self._source.close()
+        self._sink.close()
+
+    async def add(self, content: bytes) -> None:
+        """Take some more of the file; errors are those of `SpooledFile.add`."""
+        await self._source.add(content)
+
+    async def process(self) -> AsyncIterator[None]:
+        """Have the file processed; yield again and again until that is done.
+
+        Raises:
+            Problem: 503, there is no room on disk for what the process writes.
+            DatasetError: as `_run`.
+        """
+        self._processing = asyncio.create_task(self._process())
+        while not self._processing.done():
+            await asyncio.wait({self._processing}, timeout=PATIENCE_S)
+            yield
+        self._processing.result()
+
+    async def _process(self) -> None:
+        async with self._turn:
+            source, sink, room = self._source.file, self._sink.file, self._spool.room
+            source.flush()
+            source.seek(0)
+            try:
+                await self._run(source, sink, room)
+            finally:
+                self.size = sink.seek(0, 2)
+                if self.size >= room:  # whatever the process says of it
+                    raise _spool_full()
+        self._sink.count(self.size)
+        sink.seek(0)
+
+    @abstractmethod
+    async def _run(self, source: IO[bytes], sink: IO[bytes], room: int) -> None:
+        """Run the process, which may write `room` bytes to `sink`, to its end.
+
+        Raises:
+            DatasetError: the file is none that it can read; or reading it takes too much.
+        """
 
 
 class Body:
@@ -138,7 +210,7 @@ class Body:
             await asyncio.wait({sending}, timeout=PATIENCE_S)
             while not sending.done():
                 arrival = self._arrival()
-                may_read = not self._is_whole and self._spool.taken < self._spool.most
+                may_read = not self._is_whole and self._spool.room > 0
                 # Room on the disk is not announced.
                 await asyncio.wait(
                     {sending, arrival} if may_read else {sending},
@@ -204,6 +276,10 @@ class Body:
     def _read_at(file: IO[bytes], start: int) -> bytes:
         file.seek(start)
         return file.read(READ_BYTES)
+
+
+def _spool_full() -> Problem:
+    return Problem(503, "too many files wait on the server's disk: try again later", retry_after_s=1)
 
 
 def _disk_full(error: OSError) -> Problem:

@@ -99,7 +99,7 @@ async def _stream(options: argparse.Namespace) -> None:
     # Never closed: an error ends the process.
     descriptor = sys.stdin.fileno() if options.rows == "-" else os.open(options.rows, os.O_RDONLY)
     refuse_same_file(options.rows, options.out)
-    token = options.token or Settings.from_environment().api_token
+    token = options.token or Settings.from_environment({"API_TOKEN": os.environ.get("API_TOKEN", "")}).api_token
     file = File(
         options.url, token=token, strict=options.strict, encoding=options.encoding, decimal=options.decimal,
         thousands=options.thousands, give_up_s=options.give_up, on_lost=warn_lost,

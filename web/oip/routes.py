@@ -115,13 +115,21 @@ async def _model(request: Request) -> Response:
         ModelMetadata(
             name=model.name,
             versions=(model.version,),
-            platform="sklearn_forest",
+            platform=_platform_of(model),
             inputs=_inputs(model),
             outputs=[TensorMetadata(name=name, datatype=datatype, shape=(-1, *width))
                      for name, (datatype, width) in outputs_of(model).items()],
             properties={name: msgspec.json.encode(value).decode() for name, value in _properties(model).items()},
         )
     )  # fmt: skip
+
+
+def _platform_of(model: Classifier) -> str:
+    """Return the library that fitted a model, and its kind."""
+    library = next((name for name in model.card.libraries if name != "numpy"), "numpy").replace(
+        "scikit-learn", "sklearn"
+    )
+    return f"{library}_{'linear' if model.card.formula else 'forest'}"
 
 
 def _inputs(model: Classifier) -> list[TensorMetadata]:
