@@ -1,4 +1,4 @@
-"""The outermost middleware, for every request and websocket handshake: rate limits, allowed hosts, other origins, the
+"""The middleware around everything but `Forwarded`, for every request and websocket handshake: rate limits, allowed hosts, other origins, the
 token, request ids, security headers."""
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _for_other_sites(app: ASGIApp, settings: Settings) -> ASGIApp:
 
 
 class Gateway:
-    """The outermost middleware of the application.
+    """The outermost middleware but `Forwarded`, which trusted proxies need.
 
     The id of a request is in `scope["state"]["request_id"]`, and in the header `X-Request-ID` of its response.
 
