@@ -52,7 +52,7 @@ class Answers:
         return [*answers, pyarrow.array(notes, kind), pyarrow.array(errors, kind) if self.errors else nulls]
 
 
-class Model(Protocol):
+class Answering(Protocol):
     """Whatever answers tables, as `ml.batch.Model` does."""
 
     def predict_batch(self, columns: Any, /) -> Any: ...

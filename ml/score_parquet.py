@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from ml.answers import Model
+from ml.answers import Answering
 from ml.batch import with_columns
 from ml.errors import DatasetError
 from ml.score import Scored
@@ -101,7 +101,7 @@ class ParquetTables:
 
 
 def score_parquet(
-    model: Model,
+    model: Answering,
     source: Path,
     sink: IO[Any],
     *,

@@ -1,5 +1,5 @@
-"""The middleware around everything but `Forwarded`, for every request and websocket handshake: rate limits, allowed hosts, other origins, the
-token, request ids, security headers."""
+"""The middleware around everything but `Forwarded`, for every request and websocket handshake: rate limits, allowed
+hosts, other origins, the token, request ids, security headers."""
 
 from __future__ import annotations
 
