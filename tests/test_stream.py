@@ -259,6 +259,8 @@ def test_a_binary_frame_of_another_size_is_told_so_and_the_connection_stays(clie
         '\n{"id": 5, "é": "😀"}\r\n',
         "[]",
         "[" * 100_000 + "]" * 100_000,
+        '{"id": 1, "sample": [5.6, 2.7, 4.2, 1.3]}\n{"id": 2, "sample": [5.1, 3.5, 1.4, 0.2]}\n',
+        "\ufeff" + SAMPLE,
     ],
     ids=lambda text: text[:30],
 )
