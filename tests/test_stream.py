@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
@@ -727,6 +728,28 @@ def test_a_client_that_vanishes_leaves_nothing_behind(quiet_server: Server, cont
 
     assert is_served(quiet_server)
     assert len(os.listdir(f"/proc/{quiet_server.process.pid}/fd")) <= descriptors + 2
+
+
+def test_nothing_is_explained_to_clients_that_have_left(quiet_server: Server) -> None:
+    def metrics() -> str:
+        return httpx.get(f"{quiet_server.url}/metrics").text
+
+    content = json.dumps({"samples": [ROW] * 10_000, "explain": True}).encode()
+    head = (
+        f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    before = quiet_server.processor_s()
+    address = ("127.0.0.1", quiet_server.port)
+    with RawClient(quiet_server).accepted() as stream, socket.create_connection(address) as posting:
+        stream.send(encoded(TEXT, content))
+        posting.sendall(head.encode() + content)
+        while quiet_server.processor_s() < before + 0.2:
+            os.sched_yield()
+
+    while (
+        'requests_total{route="/predict",status="400"}' not in (text := metrics()) or "stream_sockets 0.0" not in text
+    ):
+        assert quiet_server.processor_s() < before + 1.2, "all of the work takes more than two seconds"
 
 
 def send_until_blocked(client: RawClient, content: bytes, *, most: int) -> int:
