@@ -349,8 +349,12 @@ def test_a_feature_that_is_named_twice_is_an_error_on_every_channel(penguins: Te
 
 
 @pytest.mark.parametrize(
-    ("content", "kind"), [(b'{"sample": [1, 2]}', "JSON"), (b"1.5,-0.25", "CSV"), (b"X,Y\n1,2\n1.5,-0.25,", "CSV")]
-)
+    ("content", "kind"),
+    [
+        (b'{"sample": [1, 2]}', "JSON"), (b"1.5,-0.25", "CSV"), (b"X,Y\n1,2\n1.5,-0.25,", "CSV"),
+        (b"1.5 -0.25 \n1.5 0", "CSV"),
+    ],
+)  # fmt: skip
 def test_text_in_a_binary_frame_is_told_from_numbers(tmp_path: Path, content: bytes, kind: str) -> None:
     small_tables.written("distances", tmp_path)
     app = create_app(Settings(model_file=tmp_path / "distances.npz"))

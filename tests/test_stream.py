@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
@@ -259,6 +260,8 @@ def test_a_binary_frame_of_another_size_is_told_so_and_the_connection_stays(clie
         '\n{"id": 5, "é": "😀"}\r\n',
         "[]",
         "[" * 100_000 + "]" * 100_000,
+        '{"id": 1, "sample": [5.6, 2.7, 4.2, 1.3]}\n{"id": 2, "sample": [5.1, 3.5, 1.4, 0.2]}\n',
+        "\ufeff" + SAMPLE,
     ],
     ids=lambda text: text[:30],
 )
@@ -725,6 +728,28 @@ def test_a_client_that_vanishes_leaves_nothing_behind(quiet_server: Server, cont
 
     assert is_served(quiet_server)
     assert len(os.listdir(f"/proc/{quiet_server.process.pid}/fd")) <= descriptors + 2
+
+
+def test_nothing_is_explained_to_clients_that_have_left(quiet_server: Server) -> None:
+    def metrics() -> str:
+        return httpx.get(f"{quiet_server.url}/metrics").text
+
+    content = json.dumps({"samples": [ROW] * 10_000, "explain": True}).encode()
+    head = (
+        f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    before = quiet_server.processor_s()
+    address = ("127.0.0.1", quiet_server.port)
+    with RawClient(quiet_server).accepted() as stream, socket.create_connection(address) as posting:
+        stream.send(encoded(TEXT, content))
+        posting.sendall(head.encode() + content)
+        while quiet_server.processor_s() < before + 0.2:
+            os.sched_yield()
+
+    while (
+        'requests_total{route="/predict",status="400"}' not in (text := metrics()) or "stream_sockets 0.0" not in text
+    ):
+        assert quiet_server.processor_s() < before + 1.2, "all of the work takes more than two seconds"
 
 
 def send_until_blocked(client: RawClient, content: bytes, *, most: int) -> int:

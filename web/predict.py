@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from time import perf_counter
 
 import msgspec
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from ml.model.sample import InvalidSample
 from web.api import batch, decoder
 from web.api.encoder import encoder_of
-from web.api.explain import explained, is_explained
+from web.api.explain import Check, explained, is_explained
 from web.middleware.body_limit import BodyLimit, Pending
 from web.middleware.compression import Compressed
 from web.page.fragments import fragments_of
@@ -30,7 +31,7 @@ from web.page.pages import (
 )
 from web.problems import Problem
 from web.requests import Representation, body_of, content_type_of, header_of, preferred_representation, query_of
-from web.responses import Content, entity_tag, headers_of, json_of
+from web.responses import CHECK, Content, entity_tag, headers_of, json_of
 from web.service import service_of
 
 
@@ -70,11 +71,11 @@ async def _get(scope: Scope, representation: Representation) -> Response:
 
 async def _post(scope: Scope, receive: Receive, send: Send) -> None:
     # Starlette's `request_response` would look for errors here too, for 3 us.
-    response = await _answer(Request(scope, receive))
+    response = await _answer(Request(scope, receive), partial(send, {"type": CHECK}))
     await response(scope, receive, send)
 
 
-async def _answer(request: Request) -> Response:
+async def _answer(request: Request, check: Check) -> Response:
     refuse_compressed(request)
     content_type, _ = content_type_of(request.scope)
     if content_type in FORM_TYPES:
@@ -84,7 +85,7 @@ async def _answer(request: Request) -> Response:
         fields, options = posted_options(request, form, representation)
         return await _respond(request.scope, fields, representation, options)
     if content_type == b"application/json" or content_type.endswith(b"+json"):
-        return await _answer_json(request)
+        return await _answer_json(request, check)
     if content_type == b"text/csv":
         raise Problem(415, "this is a CSV file: send it to /score")
     raise Problem(415, "send application/json, application/x-www-form-urlencoded or multipart/form-data")
@@ -101,7 +102,7 @@ def _refuse_other_text(form: Mapping[str, str]) -> None:
         raise Problem(415, "this is CSV, sent as a form: send it to /score with Content-Type: text/csv")
 
 
-async def _answer_json(request: Request) -> Response:
+async def _answer_json(request: Request, check: Check) -> Response:
     service = service_of(request.scope)
     content = await body_of(request.receive)
     model, most = service.model, service.settings.max_samples
@@ -118,7 +119,8 @@ async def _answer_json(request: Request) -> Response:
     if len(body.samples) > most:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {most} are allowed")
     rows, unknown = await batch.read(model, body.samples)
-    answers = await batch.encode_answers(model, rows, service.metrics.json, unknown=unknown, explain=explain)
+    channel = service.metrics.json
+    answers = await batch.encode_answers(model, rows, channel, unknown=unknown, explain=check if explain else None)
     return Content(answers, status=200, headers=headers_of("json", b"", model))
 
 

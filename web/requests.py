@@ -23,7 +23,8 @@ MAX_QUERY_FIELDS = 20_000
 # Browsers send some 150 bytes of preferences. Lists are cached with their results, so longer ones would fill memory.
 MAX_LIST_BYTES = 1_000
 _JSON_BLANKS = b" \t\r\n"
-_JSON_STARTS = b"{[" + _JSON_BLANKS
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_JSON_STARTS = b"{[" + _BYTE_ORDER_MARK[:1] + _JSON_BLANKS
 _json_decoder = msgspec.json.Decoder(msgspec.Raw)  # checks, and makes no objects
 _END_BYTES = 12
 # A shorter frame is one line of nothing but numbers: of other text this short, too much could be numbers.
@@ -103,7 +104,7 @@ def text_kind(content: bytes | memoryview, n_features: int) -> Literal["JSON", "
 
 
 def is_json(content: bytes | memoryview) -> bool:
-    """Return whether bytes sent as binary numbers are JSON text: one object or array, blanks around it or not.
+    """Return whether bytes sent as binary numbers are JSON text: one object or array, or one in each line.
 
     NaN and Infinity, which some libraries write, count as JSON. Numbers are never taken for text in practice: the last
     of such float32 numbers would be positive and either below 5e-19 or beyond 5e17 (it ends in a bracket or a blank),
@@ -111,16 +112,19 @@ def is_json(content: bytes | memoryview) -> bool:
     """
     if not content or content[0] not in _JSON_STARTS:
         return False
-    text = bytes(content).strip(_JSON_BLANKS)
+    text = bytes(content).removeprefix(_BYTE_ORDER_MARK).strip(_JSON_BLANKS)
     if text[:1] + text[-1:] not in (b"{}", b"[]"):
         return False
-    try:
-        _json_decoder.decode(text.replace(b"NaN", b"0").replace(b"Infinity", b"0"))
-    except msgspec.DecodeError:
-        return False
-    except RecursionError:
-        pass  # nothing else has so many brackets
-    return True
+    text = text.replace(b"NaN", b"0").replace(b"Infinity", b"0")
+    for decode in (_json_decoder.decode, _json_decoder.decode_lines):
+        try:
+            decode(text)
+        except msgspec.DecodeError:
+            continue
+        except RecursionError:
+            pass  # nothing else has so many brackets
+        return True
+    return False
 
 
 def _is_csv(content: bytes | memoryview, n_features: int) -> bool:
@@ -137,7 +141,7 @@ def _is_csv(content: bytes | memoryview, n_features: int) -> bool:
     except UnicodeError:
         return False
     lines = text.splitlines() or [""]
-    cells = lines[-1].split(next((mark for mark in ";\t" if mark in lines[-1]), ","))
+    cells = lines[-1].split(next((mark for mark in ";\t, " if mark in lines[-1]), ","))
     numbers = sum(map(bool, map(_NUMBER_CELL.fullmatch, cells)))
     if len(content) < _LEAST_CSV_BYTES and not (len(lines) == 1 and 1 < len(cells) == numbers == n_features):
         return False

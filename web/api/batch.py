@@ -22,7 +22,7 @@ from ml.model.sample import MAX_ERRORS, InvalidSample, Note, note_of
 from ml.tables.dataset import UNKNOWN
 from web.api.decoder import decode_sample
 from web.api.encoder import encoded, encoder_of, intervals_of
-from web.api.explain import explained
+from web.api.explain import Check, explained
 from web.api.messages import PredictionsFrame, QuantitiesFrame, SamplesNote
 from web.api.threads import PIECE_S, in_thread
 from web.metrics.channel import Channel, outcomes_of
@@ -112,13 +112,13 @@ async def encode_answers(
     channel: Channel,
     *,
     unknown: Mapping[int, Sequence[float]] = MappingProxyType({}),
-    explain: bool = False,
+    explain: Check | None = None,
 ) -> bytes:
     """Return the JSON answer to rows, shape (n, n_features): the predictions in their order, notes and all.
 
     Args:
         unknown: the rows with unknown words, as `read` returns them.
-        explain: whether each answer has its contributions.
+        explain: makes each answer have its contributions; the work for them ends when it raises an error.
     """
     encoder, notes_of = encoder_of(model), model.validator.notes
     items: list[bytes] = []
@@ -126,7 +126,7 @@ async def encode_answers(
     channel.many(model, rows, outcomes_of(model, predictions))
     added = [b""] * len(rows)
     if explain:
-        added = await explained(model, rows, [prediction.index for prediction in predictions])
+        added = await explained(model, rows, [prediction.index for prediction in predictions], explain)
     for part in slices(model, len(rows)):
         if part.start:
             await asyncio.sleep(0)
@@ -147,17 +147,17 @@ async def encode_frame(
     channel: Channel,
     *,
     unknown: Mapping[int, Sequence[float]] = MappingProxyType({}),
-    explain: bool = False,
+    explain: Check | None = None,
 ) -> str:
     """Return the stream's reply to rows, shape (n, n_features): a list of values or one a label, in their order.
 
     Args:
         unknown: the rows with unknown words, as `read` returns them.
-        explain: whether each answer has its contributions.
+        explain: makes each answer have its contributions; the work for them ends when it raises an error.
     """
     answers = await predict(model, rows, channel)
     channel.many(model, rows, outcomes_of(model, answers))
-    added = [*map(Raw, await explained(model, rows, answers.indices.tolist()))] if explain else UNSET
+    added = [*map(Raw, await explained(model, rows, answers.indices.tolist(), explain))] if explain else UNSET
     notes = await _notes(model, rows, unknown) or UNSET
     if model.quantity:
         values, interval = answers.values, model.quantity.interval

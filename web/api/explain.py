@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 
 import msgspec
@@ -14,6 +14,9 @@ from ml.model.contributions import contributions, is_divisible
 from web.api.messages import Contributions, PredictRequest
 from web.api.threads import PIECE_S, in_thread
 from web.problems import Problem
+
+# Is called between two pieces of work, and raises an error when the client has left.
+Check = Callable[[], Awaitable[None]]
 
 NOT_DIVISIBLE = "this model does not tell what each feature adds to an answer"
 
@@ -38,7 +41,9 @@ def is_explained(model: Classifier, request: PredictRequest) -> bool:
     return True
 
 
-async def explained(model: Classifier, rows: NDArray[np.float64], labels: Sequence[int]) -> list[bytes]:
+async def explained(
+    model: Classifier, rows: NDArray[np.float64], labels: Sequence[int], check: Check | None = None
+) -> list[bytes]:
     """Return the contributions to the answers to rows, shape (n, n_features), as JSON: one object a row.
 
     Args:
@@ -46,6 +51,8 @@ async def explained(model: Classifier, rows: NDArray[np.float64], labels: Sequen
     """
     found: list[bytes] = []
     while len(found) < len(rows):
+        if found and check:
+            await check()
         found += await in_thread(_some, model, rows[len(found) :], labels[len(found) :])
     return found
 

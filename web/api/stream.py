@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from typing import NoReturn
 
@@ -22,14 +22,14 @@ from ml.model.evaluators import Batch
 from ml.model.sample import InvalidSample
 from web.api import batch, decoder
 from web.api.encoder import description_of, encoder_of
-from web.api.explain import explained, is_explained
+from web.api.explain import Check, explained, is_explained
 from web.api.messages import SUBPROTOCOL, ErrorFrame, StreamLimits, StreamRequest
 from web.api.threads import in_thread
 from web.metrics.channel import outcomes_of
 from web.metrics.counters import Metrics
 from web.problems import Problem, too_many
 from web.requests import text_kind
-from web.service import Service, service_of
+from web.service import service_of
 from web.settings import Settings
 
 # Frames that arrive together are read from a queue without ever waiting. After this much work, in bytes of frames and
@@ -58,10 +58,9 @@ class StreamEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
-        client = scope.get("client")
         try:
             await websocket.accept(subprotocol, [(b"x-request-id", scope["state"]["request_id"].encode())])
-            conversation = _Conversation(service_of(scope), receive, send, address=client[0] if client else "")
+            conversation = _Conversation(scope, receive, send)
             with self._streams.entered(conversation):
                 await conversation.run()
         except (WebSocketDisconnect, OSError):
@@ -104,6 +103,7 @@ class _Conversation:
     __slots__ = (
         "_address",
         "_announcing",
+        "_has_left",
         "_has_news",
         "_is_idle",
         "_metrics",
@@ -114,9 +114,11 @@ class _Conversation:
         "_settings",
     )
 
-    def __init__(self, service: Service, receive: Receive, send: Send, *, address: str) -> None:
-        self._service = service
-        self._address = address
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = scope.get("client")
+        self._service = service = service_of(scope)
+        self._address = client[0] if client else ""
+        self._has_left: Callable[[], bool] = scope["state"].get("has_left", lambda: False)
         self._settings = service.settings
         self._metrics = service.metrics
         self._receive = receive
@@ -155,6 +157,10 @@ class _Conversation:
             self._metrics.frame_sent("model")
             self._model = model
 
+    async def _check(self) -> None:
+        if self._has_left():
+            raise WebSocketDisconnect
+
     async def _answer_frames(self) -> None:
         service, settings, receive, send = self._service, self._settings, self._receive, self._send
         metrics = self._metrics
@@ -181,7 +187,8 @@ class _Conversation:
                 metrics.frame("text" if content is not None else "binary", started)
                 content = content or message.get("bytes") or ""
             elif content is not None:
-                await send({"type": "websocket.send", "text": await _reply(content, model, settings, metrics)})
+                text = await _reply(content, model, settings, metrics, self._check)
+                await send({"type": "websocket.send", "text": text})
                 metrics.frame("text", started)
             else:
                 content = message["bytes"]
@@ -199,7 +206,7 @@ def _refusal(text: str | None, wait_s: int) -> str:
     return msgspec.json.encode(ErrorFrame(UNSET if text is None else decoder.id_of(text), details)).decode()
 
 
-async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metrics) -> str:
+async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metrics, check: Check) -> str:
     """Return the reply to a text frame; errors are replies too."""
     try:
         request = decoder.decode_frame(text, max_values=settings.max_samples * len(model.features))
@@ -212,7 +219,7 @@ async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metr
             notes = model.validator.notes(row) if may_have_notes else ()
             [contributions] = await explained(model, np.array([row]), [prediction.index]) if explain else [b""]
             return encoder_of(model).frame(request.id, prediction, notes, contributions)
-        return await _batch_reply(request, model, settings, metrics)
+        return await _batch_reply(request, model, settings, metrics, check)
     except InvalidSample as error:
         request_id, problem = request.id, Problem(422, str(error), error.errors)
     except Problem as error:
@@ -222,12 +229,14 @@ async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metr
     return msgspec.json.encode(ErrorFrame(request_id, problem.details)).decode()
 
 
-async def _batch_reply(request: StreamRequest, model: Classifier, settings: Settings, metrics: Metrics) -> str:
+async def _batch_reply(
+    request: StreamRequest, model: Classifier, settings: Settings, metrics: Metrics, check: Check
+) -> str:
     if request.samples is UNSET or request.sample is not UNSET:
         raise Problem(422, 'a frame has either "sample" or "samples"')
     if len(request.samples) > settings.max_samples:
         raise Problem(413, f"{len(request.samples)} samples in one frame, at most {settings.max_samples} are allowed")
-    explain = is_explained(model, request)
+    explain = check if is_explained(model, request) else None
     rows, unknown = await batch.read(model, request.samples)
     return await batch.encode_frame(model, rows, request.id, metrics.stream, unknown=unknown, explain=explain)
 

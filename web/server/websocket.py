@@ -167,6 +167,8 @@ class StreamProtocol(DeadlineMixin, WebSocketsSansIOProtocol):
         self.default_headers = [header for header in self.default_headers if header[0] != b"connection"]
 
         async def run(scope: Any, receive: Any, send: Any) -> None:
+            # Nothing that it sends shows it during the work for one frame.
+            scope["state"]["has_left"] = lambda: self.disconnected
             await application(scope, receive, send)
             if self._is_ending and not self.disconnected and not self.close_sent:
                 self.close_timeout = CLOSE_TIMEOUT_S
