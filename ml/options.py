@@ -185,9 +185,12 @@ def _add_scoring(scoring: argparse.ArgumentParser) -> None:
         "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
     )
     scoring.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="what scores the files; default: this process"
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="what scores the files, each in one process; default: local, one after the other",
     )
-    scoring.add_argument("--address", help="address of a Ray cluster; default: Ray on this machine")
+    scoring.add_argument("--address", help="HOST:PORT of a Ray cluster, or auto; default: Ray on this machine")
     scoring.add_argument(
         "--workers", type=arguments.count, metavar="N", help="processes of Ray; default: one a processor"
     )

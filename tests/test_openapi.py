@@ -21,11 +21,13 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 
 from ml.model import classifier
+from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.tables.numbers import LARGEST, is_half_typed, is_number, number_of
 from tests import small_tables
 from tests.conftest import Element, Server, parse_html, run_server
+from tests.pipelines import numbers, oracle_of, words
 from web.api import description, examples
 from web.api.description import example_of, text_schemas
 from web.api.encoder import encoder_of, interval_of
@@ -41,6 +43,7 @@ from web.api.messages import (
 )
 from web.app import create_app
 from web.page import openapi
+from web.page.examples import _typical_rows
 from web.settings import Settings
 
 ROW = [5.6, 2.7, 4.2, 9.0]
@@ -307,6 +310,16 @@ def test_training_rows_that_are_no_samples_are_no_examples(stored: ModelFile) ->
         model = Classifier(dataclasses.replace(stored, reference_rows=reference_rows), "version")
 
         assert set(examples.answers_of(model)) == {"one", "many"}
+
+
+def test_words_too_rare_for_a_choice_are_in_no_example() -> None:
+    rng = np.random.default_rng(0)
+    columns = [words(rng, 60, ("a", "b"), rare=0.9), numbers(rng, 60)]
+    model = oracle_of(columns, columns[1].codes, recipe=Recipe(n_estimators=2)).model()
+
+    assert None not in examples.requests_of(model)["many"]["samples"][0]
+    assert set(examples.answers_of(model)) == {"one", "many"}
+    assert all(row[0] >= 0 for _, row in _typical_rows(model))
 
 
 def test_the_documentation_begins_with_its_contents_and_the_routes_that_matter(client: TestClient) -> None:

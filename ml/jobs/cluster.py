@@ -7,6 +7,7 @@ Ray, which nothing else needs. All machines have to see the files, and that of t
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ def run(
     Raises:
         MLError: Ray is not installed, or the cluster cannot be reached.
     """
+    if address:
+        # Ray would wait a quarter of an hour for a cluster that has gone; one try of its twenty takes 40 seconds.
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
     try:
         import ray
         from ray.data import ActorPoolStrategy, DataContext
@@ -45,8 +49,13 @@ def run(
             address=address or "local", include_dashboard=None if address else False, log_to_driver=False,
             logging_level=logging.ERROR, runtime_env={"py_modules": [str(Path(ml.__file__).parent)]},
         )  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise MLError(f"Ray cannot be started, or reached at {address}: {error}") from error
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        if not address:
+            raise MLError(f"Ray cannot be started: {error}") from error
+        raise MLError(
+            f"no Ray cluster at {address}: {error}; run this on one of its machines, with RAY_AUTH_MODE=token if it"
+            " asks for a token"
+        ) from error
     try:
         DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -54,8 +63,9 @@ def run(
         # A block for each file: what is done again where a process has died is one file.
         rows = ray.data.from_items([{"job": job} for job in jobs], override_num_blocks=len(jobs))
         results = rows.map_batches(
-            Worker, fn_constructor_args=[scorer, how], batch_size=1, num_cpus=1, compute=ActorPoolStrategy(size=workers)
-        )
+            Worker, fn_constructor_args=[scorer, how, os.getcwd()], batch_size=1, num_cpus=1,
+            compute=ActorPoolStrategy(size=workers),
+        )  # fmt: skip
         for row in results.iter_rows():
             yield row["done"]
     except ray.exceptions.RayError as error:
@@ -65,17 +75,26 @@ def run(
 
 
 class Worker:
-    """Does jobs in a process of its own."""
+    """Does jobs in a process of its own.
 
-    def __init__(self, scorer: BatchScorer, how: How) -> None:
+    Args:
+        folder: where the names of files begin that are not absolute: a worker of a cluster starts elsewhere.
+    """
+
+    def __init__(self, scorer: BatchScorer, how: How, folder: str) -> None:
         self._model = scorer.model
         self._how = how
+        self._folder = folder
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Do the jobs of a batch."""
         return {"done": [*map(self._done, batch["job"])]}
 
     def _done(self, job: Job) -> Done:
+        try:
+            os.chdir(self._folder)
+        except OSError as error:
+            return Done(job, error=f"{job.source}: a machine of the cluster has no {self._folder}: {error.strerror}")
         bad: list[BadRow] = []
 
         def on_bad(row: BadRow) -> None:

@@ -19,10 +19,10 @@ from web.api.encoder import encoder_of
 def requests_of(model: Classifier) -> dict[str, Json]:
     """Return requests of one sample and of many."""
     example = example_of(model.features)
-    trained = model.reference_rows  # which may lack what a sample may not: a word that is too rare has no name
+    trained = model.reference_rows
     rows = [
         [feature.shown(value) for feature, value in zip(model.features, row, strict=True)]
-        for row in trained[model.validator.accepts(trained)][:2].tolist()
+        for row in trained[model.validator.accepts(trained) & model.validator.has_words(trained)][:2].tolist()
     ]
     return {"one": {"sample": example}, "many": {"samples": rows or [list(example.values())]}}
 

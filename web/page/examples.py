@@ -70,9 +70,10 @@ def _typical_rows(model: Classifier) -> TypicalRows:
 def _nearest_to_center(model: Classifier, rows: NDArray[np.float64]) -> list[float]:
     """Return the row nearest to the means of its numbers and the most frequent words of its categories.
 
-    No value is as far from them as another word, or as the other end of the training range.
+    No value is as far from them as another word, or as the other end of the training range. A row that no sample can
+    say is farther than all others: it would leave a field empty.
     """
-    distances = np.zeros(len(rows))
+    distances = np.where(model.validator.has_words(rows), 0.0, float(rows.shape[1]))
     for column, feature in zip(rows.T, model.features, strict=True):
         known = column[~np.isnan(column)]
         if not len(known):
