@@ -13,8 +13,9 @@ from ml.model.sample import FieldError, InvalidSample
 from ml.model.values import no_value_text, reader_of, short
 from ml.tables.cells import CellReader, OpenNumber, comma_numbers
 from ml.tables.dataset import UNKNOWN
+from ml.tables.layout import Place
 from ml.tables.marks import Marks
-from ml.tables.numbers import NotANumber, marks_said, number_of, plain_numbers
+from ml.tables.numbers import NotANumber, marks_said, number_of, numbers_in_lines, plain_numbers
 from ml.tables.typed import TypedColumn
 
 
@@ -44,6 +45,18 @@ class CellsReader:
         """
         values = self._plain(columns) if self._is_plain else self._by_column(columns)
         return values if values is not None and self._model.validator.accepts_all(values) else None
+
+    def in_lines(self, lines: Sequence[str], place: Place) -> NDArray[np.float64] | None:
+        """Return the values of rows by their lines, as `many` does; also None where their cells have to be looked at.
+
+        All columns have to be numbers, and all of them plain.
+        """
+        numbers = numbers_in_lines(lines, place.dialect.separator, place.width) if self._is_plain else None
+        if numbers is None:
+            return None
+        if place.positions != tuple(range(place.width)):
+            numbers = numbers[:, place.positions]
+        return numbers if self._model.validator.accepts_all(numbers) else None
 
     def _plain(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
         values = plain_numbers(columns)

@@ -56,13 +56,13 @@ class AnsweredRows:
 
     Attributes:
         lines: in the file, counted from 1.
-        columns: the cells of each feature.
+        cells: returns those of the features in a row, by its index.
         outside: shape (n, n_features): which values the training rows had none like, as `Validator.outside`.
         predictions: their answers.
     """
 
     lines: Sequence[int]
-    columns: Sequence[Sequence[str]]
+    cells: Callable[[int], Sequence[str]]
     outside: NDArray[np.bool_]
     predictions: Sequence[Prediction]
 
@@ -100,6 +100,7 @@ class ScoredRows:
         self._writer = writer
         self._predict = predict
         self._strict = strict
+        self._odd_lines: set[int] = set()
         # The cells of a feature of words may be any text; plain numbers alone are never taken for formulas.
         plain = [
             not (feature.choices or feature.has_gaps or feature.unit or feature.thousands) for feature in model.features
@@ -112,7 +113,31 @@ class ScoredRows:
 
     def parts(self, block: Block) -> Iterator[Part]:
         """Yield the parts that a block of rows becomes."""
-        return self._parts(*self._decoded(block), block.lines)
+        lines, texts = block.lines, block.texts
+        if texts is None or (values := self._reader.in_lines(texts, self.place)) is None:
+            yield from self._parts(*self._decoded(block), lines)
+            return
+        # Numbers alone: there are no notes about words, and nothing is taken for a formula.
+        self._odd_lines.clear()
+        yield self._plain_part(
+            [], texts, lines, values, lambda index: self._cells(self.place.dialect.rows([texts[index]])[0])
+        )
+
+    def _plain_part(
+        self,
+        rows: Rows,
+        texts: list[str],
+        lines: Sequence[int],
+        values: NDArray[np.float64],
+        cells: Callable[[int], Sequence[str]],
+    ) -> Part:
+        """Return the part of rows that all have values, shape (n, n_features), and an answer."""
+        outside = self._model.validator.outside(values)
+        notes = self._notes(rows, outside, lines)
+        self._writer.guard_columns(rows, texts, self._others)
+        predictions = self._predict(self._model, values)
+        text = "".join(map(add, texts, self._ends(values, predictions, notes)))
+        return Part(text, len(texts), (), AnsweredRows(lines, cells, outside, predictions))
 
     def passed_over(self, block: Block, note: str) -> Part:
         """Return the part of a block of one row that has no values."""
@@ -125,9 +150,9 @@ class ScoredRows:
         """Return rows and their texts in which all bytes are characters."""
         rows = block.rows
         texts = self._writer.texts(rows) if block.texts is None else block.texts
-        self._odd_lines: set[int] = set()
+        self._odd_lines.clear()
         if not is_utf_8("".join(texts)):
-            self._odd_lines = {line for line, text in zip(block.lines, texts, strict=True) if not is_utf_8(text)}
+            self._odd_lines |= {line for line, text in zip(block.lines, texts, strict=True) if not is_utf_8(text)}
             rows = [[*map(understood, cells)] for cells in rows]
             texts = self._writer.texts(rows)
         return rows, texts
@@ -140,12 +165,8 @@ class ScoredRows:
             columns = [cells[position] for position in place.positions]
             values = self._reader.many(columns)
         if values is not None:
-            outside = self._model.validator.outside(values)
-            notes = self._notes(rows, outside, lines)
-            self._writer.guard_columns(rows, texts, self._others)
-            predictions = self._predict(self._model, values)
-            text = "".join(map(add, texts, self._ends(values, predictions, notes)))
-            yield Part(text, len(rows), (), AnsweredRows(lines, columns, outside, predictions))
+            # As they came: guarding changes rows.
+            yield self._plain_part(rows, texts, lines, values, lambda index: [column[index] for column in columns])
         elif len(rows) > MAX_ODD_ROWS:
             for at in range(0, len(rows), MAX_ODD_ROWS):
                 odd = slice(at, at + MAX_ODD_ROWS)
@@ -182,9 +203,10 @@ class ScoredRows:
     def _answered(self, rows: Rows, lines: Sequence[int], values: dict[int, list[float]]) -> AnsweredRows:
         """Return the rows that have values, by their index, with their answers."""
         array = np.array([*values.values()])
-        columns = list(zip(*(self._cells(rows[index]) for index in values), strict=True))
+        cells = [self._cells(rows[index]) for index in values]
         outside = self._model.validator.outside(array)
-        return AnsweredRows([lines[index] for index in values], columns, outside, self._predict(self._model, array))
+        predictions = self._predict(self._model, array)
+        return AnsweredRows([lines[index] for index in values], cells.__getitem__, outside, predictions)
 
     def _row(self, cells: list[str]) -> list[float]:
         if len(cells) != self.place.width:

@@ -16,7 +16,7 @@ from ml.model.sample import FieldError, InvalidSample, Note, Validator
 from ml.model.values import UnknownWord, no_value_text
 from ml.tables.cells import CellReader
 from ml.tables.dataset import MAX_CHOICES, UNKNOWN, Feature
-from ml.tables.numbers import json_numbers, plain_numbers
+from ml.tables.numbers import json_numbers, numbers_in_lines, plain_numbers
 
 SPECIES = ("Adelie", "Chinstrap", "Gentoo", "été")
 
@@ -384,3 +384,28 @@ def test_the_numbers_of_a_column_have_the_bits_that_float_gives(numbers: list[fl
 def test_a_cell_that_is_no_number_of_json_has_to_be_read_otherwise(cell: str) -> None:
     assert json_numbers([cell]) is None
     assert json_numbers(["1", cell, "2"]) is None
+
+
+some_cells = st.sampled_from(["1", "-2.5", "1e3", "1,5", " 7 ", "", "x", "+5", "1],[2"])
+
+
+@given(rows=st.lists(st.lists(some_cells, max_size=3), min_size=1, max_size=3), separator=st.sampled_from(",;\t"))
+def test_numbers_in_lines_are_those_in_their_cells(rows: list[list[str]], separator: str) -> None:
+    lines = [separator.join(row) for row in rows]
+    cells = [line.split(separator) for line in lines]
+    are_alike = len({*map(len, cells)}) == 1
+
+    expected = [json_numbers(row) for row in cells] if are_alike else [None]
+    read = numbers_in_lines(lines, separator, len(cells[0]))
+
+    assert (read is None) == any(row is None for row in expected)
+    assert read is None or read.tolist() == [row.tolist() for row in expected if row is not None]
+
+
+def test_numbers_in_lines_may_be_as_long_as_in_cells() -> None:
+    longest = "0." + "1" * 62
+
+    assert numbers_in_lines([f"{longest},2", f"1,{longest}"], ",", 2) is not None
+    assert numbers_in_lines([f"{longest}1,2"], ",", 2) is None
+    assert numbers_in_lines([f"1,{longest}1"], ",", 2) is None
+    assert numbers_in_lines([f"1,{longest}1", "1,2"], ",", 2) is None

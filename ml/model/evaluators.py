@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,9 +30,8 @@ Rows = NDArray[np.floating[Any]]
 """Rows in the type in which a forest compares values, shape (n, n_features)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
-    """The answer to one row.
+class Prediction(msgspec.Struct, frozen=True, eq=False):
+    """The answer to one row; a `Struct`, because it is made in a sixth of the time that a frozen dataclass takes.
 
     Predictions of a decision table are shared: the same outcome is the same object, so data derived from it, such as
     its JSON, can be cached under the object itself.
@@ -131,7 +131,11 @@ class _Answers:
             share = expit(totals[0])
             outputs = [1 - share, share]
         elif self._is_plain:
-            totals = outputs = (sums / self._divisor).tolist()
+            # Floats divide faster than an array does; sums of float32 would divide to other bits.
+            is_single = sums.dtype == np.float32 and self._divisor != 1
+            totals = outputs = (
+                (sums / self._divisor).tolist() if is_single else [total / self._divisor for total in sums.tolist()]
+            )
         else:
             return self.each(self.of_rows(sums[None]))[0]
         return prediction_of(self._labelling.index(outputs, sums=totals), outputs, self._labelling.labels)

@@ -7,7 +7,6 @@ import io
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from ml.errors import DatasetError
 from ml.tables.dialect import Dialect
@@ -21,16 +20,25 @@ _SHOWN_CHARACTERS = 60
 _LINE_END = re.compile(r"\r\n?|\n")
 
 
-@dataclass(frozen=True, slots=True)
 class Block:
     """Some rows: the cells of each, the line on which it starts, counted from 1, and its text without the line end.
 
-    `texts` is None where cells are not just split text: there were quotes, or white space between them.
+    `texts` is None where cells are not just split text: there were quotes, or white space between them. Texts that come
+    with their dialect in place of the rows are split when these are asked for: numbers can be read without.
     """
 
-    rows: list[list[str]]
-    lines: Sequence[int]
-    texts: list[str] | None
+    __slots__ = ("_rows", "lines", "texts")
+
+    def __init__(self, rows: list[list[str]] | Dialect, lines: Sequence[int], texts: list[str] | None) -> None:
+        self.lines = lines
+        self.texts = texts
+        self._rows = rows
+
+    @property
+    def rows(self) -> list[list[str]]:
+        if isinstance(self._rows, Dialect):
+            self._rows = self._rows.rows(self.texts or [])
+        return self._rows
 
 
 class RowReader:
@@ -199,7 +207,10 @@ class RowReader:
             plain = [text for text in plain if text]
         for part in self._slices(len(plain)):
             texts = plain[part]
-            yield Block(self.dialect.rows(texts), lines[part], texts if self.dialect.is_plain else None)
+            if self.dialect.is_plain:
+                yield Block(self.dialect, lines[part], texts)
+            else:
+                yield Block(self.dialect.rows(texts), lines[part], None)
 
     def _quoted_rows(self, text: str, dialect: Dialect) -> Iterator[Block]:
         lines = list(io.StringIO(text, newline=""))

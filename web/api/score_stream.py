@@ -275,7 +275,7 @@ def _with(before: ValueSummary | UnsetType, values: NDArray[np.float64]) -> Valu
 
 
 def _listed_row(model: Classifier, rows: AnsweredRows, index: int) -> ListedRow:
-    cells = _shown_cells(column[index] for column in rows.columns)
+    cells = _shown_cells(rows.cells(index))
     line, outside, answer = rows.lines[index], int(rows.outside[index].sum()), rows.predictions[index]
     if model.quantity:
         return ListedRow(line=line, cells=cells, outside=outside, value=answer.value)

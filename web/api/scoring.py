@@ -31,7 +31,7 @@ from web.settings import Settings
 SLICE_CHARACTERS = 2**14
 PIECE_CHARACTERS = 2**18
 # Cells that leave in one go: a thread keeps the interpreter while it reads their numbers, for a millisecond.
-PART_CELLS = 2**14
+PART_CELLS = 2**15
 _UTF_8 = (b"", b"utf-8", b"utf8", b"us-ascii")
 
 

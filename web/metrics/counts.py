@@ -64,11 +64,10 @@ class Counts:
         with np.errstate(over="ignore"):
             quantiles = np.array([feature.quantiles for feature in features], dtype=np.float32)
             edges = np.concatenate([quantiles, np.nextafter(quantiles, np.float32(np.inf))], axis=1)
-        self._edges = list(np.sort(edges, axis=1))
+        self._edges = np.sort(edges, axis=1).T[:, :, None]
         self._above = edges.shape[1]
         self._bins = {at: bins_of(feature) for at, feature in enumerate(features) if feature.choices}
         self._categories = np.array([*self._bins], dtype=np.intp)
-        self._has_gaps = frozenset(at for at, feature in enumerate(features) if feature.has_gaps)
         self._missing = max([self._above, *(int(bins.max()) for bins in self._bins.values())]) + 1
         self._offsets = (np.arange(len(features)) * (self._missing + 1))[:, None]
         self.counts = np.zeros((len(features), self._missing + 1))
@@ -77,8 +76,7 @@ class Counts:
     def add(self, rows: NDArray[np.float32]) -> BatchCounts:
         """Count rows, shape (n, n_features), as the validator has them."""
         self.fade(time.time())
-        columns = np.ascontiguousarray(rows.T)
-        places = np.array([self._places(at, column) for at, column in enumerate(columns)])
+        places = self._places(np.ascontiguousarray(rows.T))
         new = np.bincount((places + self._offsets).ravel(), minlength=self.counts.size).reshape(self.counts.shape)
         self.counts += new
         values_outside = new[:, 0] + new[:, self._above]
@@ -90,18 +88,18 @@ class Counts:
             rows_outside = int(is_outside.any(axis=0).sum())
         return BatchCounts(len(rows), rows_outside, values_outside, new[:, -1])
 
-    def _places(self, at: int, column: NDArray[np.float32]) -> NDArray[np.intp]:
-        """Return the places of a feature's values, shape (n,)."""
-        if at not in self._has_gaps:
-            return self._present(at, column)
-        is_missing = np.isnan(column)
-        return np.where(is_missing, self._missing, self._present(at, np.where(is_missing, UNKNOWN, column)))
-
-    def _present(self, at: int, column: NDArray[np.float32]) -> NDArray[np.intp]:
-        if at in self._bins:
+    def _places(self, columns: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return the places of values, shape (n_features, n): edge by edge, which is faster than feature by feature."""
+        is_missing = np.isnan(columns)
+        present = np.where(is_missing, np.float32(UNKNOWN), columns)
+        places = np.zeros(columns.shape, dtype=np.uint8)
+        for edges in self._edges:
+            places += present >= edges
+        for at, bins in self._bins.items():
             # The first entry is that of unknown words, -1.
-            return self._bins[at].take(column.astype(np.intp) + 1)
-        return np.asarray(self._edges[at].searchsorted(column, "right"))
+            places[at] = bins.take(present[at].astype(np.intp) + 1)
+        places[is_missing] = self._missing
+        return places
 
     def merge(self, encoded: bytes) -> None:
         """Add the counts of another process, if they are of the same model and source."""
