@@ -96,7 +96,7 @@ class Scorer:
         has_header: whether the first row has names; else the columns are `column_1` and so on.
         marks: those of the table's numbers; without them the model's, as training settled them column by column.
         predict: stands in for the model's own `predict_each`, to measure or count what it is asked.
-        explain: write what each feature adds to an answer, too; only for a model that `is_divisible`.
+        explain: write what each feature adds to an answer, too; only for a model without an `obstacle`.
 
     Attributes:
         place: of the first row that is not complete; None while the header is not.

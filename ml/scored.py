@@ -251,7 +251,7 @@ class ScoredRows:
 
     def _contributions(self, row: list[float], prediction: Prediction) -> Sequence[float]:
         divided = contributions(self._model, row, prediction.index)
-        assert divided is not None  # `is_divisible`
+        assert divided is not None  # no `obstacle`
         return divided.base, *divided.values
 
     def _blank_end(self, rows: Rows, texts: list[str], index: int, message: str) -> str:

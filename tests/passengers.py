@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +34,9 @@ from sklearn.preprocessing import (
 )
 from sklearn.tree import DecisionTreeClassifier
 
-from ml.model import modelfile
 from ml.model.classifier import Classifier
+from ml.model.forest import Forest
+from ml.training.writing import thresholds_of
 
 NUMBERS = ["age (years)", "fare"]
 WORDS = ["sex", "port", "deck"]
@@ -187,14 +187,9 @@ def table_of(name: str) -> pd.DataFrame:
     return TABLE.drop(columns="name").astype(dict.fromkeys([*WORDS, "alone"], "category"))
 
 
-def questions(model: Classifier, path: Path, n_rows: int) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """Return samples on thresholds and beside them, with every choice, unknown words and gaps; and the same as a table.
-
-    Args:
-        path: of the model's file.
-    """
+def questions(model: Classifier, n_rows: int) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """Return samples, also as a table, on thresholds and beside them, with every choice, unknown words and gaps."""
     rng = np.random.default_rng(1)
-    trees = modelfile.parse(path.read_bytes()).forest
     columns: dict[str, list[Any]] = {}
     for place, feature in enumerate(model.features):
         drawn = TABLE[feature.header].dropna()
@@ -203,8 +198,7 @@ def questions(model: Classifier, path: Path, n_rows: int) -> tuple[list[dict[str
             unknown = () if feature.is_closed else UNKNOWN_WORDS
             values = [*(known.get(choice, choice) for choice in feature.choices), *unknown]
         else:
-            cuts = np.unique(trees.threshold[(trees.feature == place) & np.isfinite(trees.threshold)])
-            edges = [*cuts, *np.nextafter(cuts, np.inf), *np.nextafter(cuts, -np.inf), *cuts.astype(np.float32)]
+            edges = around_thresholds(model, place)
             lowest = -math.inf if feature.minimum is None else feature.minimum
             values = [float(value) for value in edges if value >= lowest]
             values += rng.choice(drawn.to_numpy(), 2 * len(values) + 1).tolist()
@@ -216,6 +210,14 @@ def questions(model: Classifier, path: Path, n_rows: int) -> tuple[list[dict[str
     # In the table, a missing word is NaN.
     table = table.where(table.notna(), np.nan)
     return [{key: _plain(value) for key, value in sample.items()} for sample in samples], table
+
+
+def around_thresholds(model: Classifier, place: int) -> NDArray[np.float64]:
+    """Return the thresholds of a feature with the numbers next to them; none of a linear model."""
+    if not isinstance(model.predictor, Forest):
+        return np.empty(0)
+    cuts = thresholds_of(model.predictor, place)
+    return np.concatenate([cuts, np.nextafter(cuts, np.inf), np.nextafter(cuts, -np.inf), cuts.astype(np.float32)])
 
 
 def _plain(value: Any) -> Any:

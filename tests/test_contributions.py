@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from sklearn import ensemble, svm, tree
+from sklearn.calibration import CalibratedClassifierCV
 from starlette.testclient import TestClient
 
+import ml
 from tests import small_tables
+from tests.conftest import parse_html
 from web.app import create_app
 from web.settings import Settings
 
@@ -84,3 +90,43 @@ def test_an_answer_that_is_explained_is_counted_once(client: TestClient) -> None
     client.post("/predict", json={"sample": example_of(client), "explain": True}).raise_for_status()
 
     assert counted() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("estimator", "program", "person"),
+    [
+        (CalibratedClassifierCV(tree.DecisionTreeClassifier(max_depth=2), cv=2), "calibrated", "calibradas"),
+        (CalibratedClassifierCV(svm.LinearSVC(), cv=2), "calibrated", "calibradas"),
+        (ensemble.AdaBoostRegressor(n_estimators=3, random_state=0), "a median of trees", "mediana"),
+        (
+            ensemble.VotingClassifier(
+                [("a", tree.DecisionTreeClassifier()), ("b", ensemble.GradientBoostingClassifier(n_estimators=2))],
+                voting="soft",
+            ),
+            "models that do not add up in one scale", "de los que esto es la media",
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_model_whose_answers_are_no_sums_says_so_on_every_channel(
+    tmp_path: Path, estimator: Any, program: str, person: str
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(80, 2))
+    outcomes = (rows[:, 0] > 0).astype(int) if hasattr(estimator, "predict_proba") else rows[:, 0]
+    model, path = estimator.fit(rows, outcomes), tmp_path / "m.npz"
+    ml.export(model, rows, outcomes, feature_names=["a", "b"], path=path, insist=True)
+
+    with TestClient(create_app(Settings(model_file=path))) as client:
+        answer = client.post("/predict", json={"sample": [1, 2], "explain": True})
+        with client.websocket_connect("/stream") as stream:
+            stream.receive_json()
+            stream.send_json({"id": 1, "sample": [1, 2], "explain": True})
+            frame = stream.receive_json()
+        page = client.get("/", params={"a": 1, "b": 2}, headers={"Accept-Language": "es"}).text
+        described = client.get("/openapi.json").text
+
+    assert answer.status_code == frame["error"]["status"] == 422
+    assert program in answer.json()["detail"]
+    assert answer.json()["detail"] == frame["error"]["detail"]
+    assert answer.json()["detail"] in described
+    assert person in parse_html(page).one("div", id="why").text

@@ -134,9 +134,12 @@ def test_a_data_frame_of_another_library_is_taken(tmp_path: Path) -> None:
     ("step", "message"),
     [
         (PCA(3), r"the step 'pca' \(PCA\) cannot be exported: it mixes the columns; leave it out"),
-        (KNNImputer(), r"the step 'knnimputer' \(KNNImputer\) .*SimpleImputer\(add_indicator=True\) would work"),
-        (FunctionTransformer(np.abs), r"'functiontransformer'.*its function is code of yours; np.log, "),
-        (FunctionTransformer(np.sin), "its function is code of yours"),
+        (
+            KNNImputer(),
+            r"the step 'knnimputer' \(KNNImputer\) .*SimpleImputer\(add_indicator=True\) does not.*StandardScaler",
+        ),
+        (FunctionTransformer(np.abs), r"'functiontransformer'.*its function is none of np.log, "),
+        (FunctionTransformer(np.sin), "its function is none of"),
     ],
 )
 def test_a_step_that_cannot_be_read_is_named_with_what_would_work(tmp_path: Path, step: Any, message: str) -> None:
@@ -159,7 +162,7 @@ def test_words_without_a_step_are_named(tmp_path: Path) -> None:
         (TransformedTargetRegressor(make_pipeline(OneHotEncoder(), Ridge())), r"TransformedTargetRegressor cannot be "
          r"exported: it changes what its regressor predicts; that one, its regressor_, would work"),
         (StackingRegressor([("one", make_pipeline(OneHotEncoder(), Ridge()))]), r"StackingRegressor cannot be "
-         r"exported: random forests, .*, LogisticRegression, .* would work"),
+         r"exported: these models would work: random forests, .*LogisticRegression"),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip

@@ -324,7 +324,7 @@ DECIDED = {**LOGLOSS, "model_info": {**LOGLOSS["model_info"], "binclass_probabil
         ),
         (
             files.Skops().file(files.Skops().object("SVC", files.Skops().state(n_features_in_=2))),
-            "SVC is not a fitted classifier or regressor made of decision trees",
+            "would work, and with ml.export in the session that fitted them LogisticRegression, SGDClassifier",
         ),
     ],
 )  # fmt: skip

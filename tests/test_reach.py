@@ -21,10 +21,25 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from starlette.testclient import TestClient
 
 import ml
 from ml.errors import ForestError
-from tests.passengers import LABELS, TABLE, TEST, TRAIN, by_column, filled, forest, one_hot
+from ml.model.classifier import Classifier
+from tests.passengers import (
+    LABELS,
+    TABLE,
+    TEST,
+    TRAIN,
+    around_thresholds,
+    by_column,
+    filled,
+    forest,
+    one_hot,
+    questions,
+)
+from web.app import create_app
+from web.settings import Settings
 
 TWO, THREE, QUANTITY = load_breast_cancer, load_wine, load_diabetes
 WORDS = "passengers"
@@ -150,30 +165,99 @@ def exported(make: Callable[[], Any], kind: Any, path: Path) -> tuple[Any, Any, 
     return estimator, model, test
 
 
+def asked_of(model: Classifier, test: Any, n_rows: int) -> tuple[list[Any], Any]:
+    """Return samples, also as a table: a third test rows, a third on thresholds or beside them, a third anywhere."""
+    if hasattr(test, "columns"):
+        return questions(model, n_rows)
+    rng, kinds = np.random.default_rng(0), np.arange(n_rows) % 3
+    table = test[rng.integers(0, len(test), n_rows)]
+    for place, column in enumerate(test.T):
+        present = column[~np.isnan(column)]
+        edges = np.append(around_thresholds(model, place), present)
+        table[:, place] = np.where(kinds == 1, rng.choice(edges, n_rows), table[:, place])
+        anywhere = rng.uniform(present.min() - np.ptp(present), present.max() + np.ptp(present), n_rows)
+        table[:, place] = np.where(kinds == 2, anywhere, table[:, place])
+        if model.features[place].has_gaps:
+            table[rng.random(n_rows) < 0.05, place] = np.nan
+    return [[None if np.isnan(value) else value for value in row] for row in table.tolist()], table
+
+
+def outputs_of(estimator: Any, table: Any) -> Any:
+    return estimator.predict_proba(table) if hasattr(estimator, "predict_proba") else estimator.predict(table)[:, None]
+
+
+def assert_as_promised(model: Classifier, found: Any, estimator: Any, table: Any, *, alone: Any) -> None:
+    """Compare answers with the library's batch, and those to the first rows with its answers to one row each."""
+    kind = np.float32 if np.asarray(alone).dtype == np.float32 else np.float64
+    ulps = {"bits": 0, "scores": 4, "linear": 4}[model.card.promise]
+    np.testing.assert_array_max_ulp(np.asarray(found[: len(alone)], dtype=kind), alone, maxulp=ulps)
+    if model.card.promise != "linear":
+        expected = outputs_of(estimator, table)
+        np.testing.assert_array_max_ulp(np.asarray(found, dtype=kind), expected.astype(kind), maxulp=ulps)
+    else:
+        # The library's product of many rows is another one than that of each.
+        np.testing.assert_allclose(found, outputs_of(estimator, table), rtol=1e-10, atol=1e-13)
+
+
+def alone_of(estimator: Any, table: Any, n_rows: int) -> Any:
+    """Return the library's answers to the first rows, each asked alone."""
+    rows = table.iloc if hasattr(table, "iloc") else table
+    return np.concatenate([outputs_of(estimator, rows[at : at + 1]) for at in range(n_rows)])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATORS)
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:lbfgs failed")
-def test_an_estimator_of_a_notebook_is_exported(tmp_path: Path, name: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:lbfgs failed", "ignore:Found unknown categories")
+def test_an_estimator_of_a_notebook_answers_as_in_its_library(tmp_path: Path, name: str) -> None:
     estimator, model, test = exported(*ESTIMATORS[name], tmp_path)
+    samples, table = asked_of(model, test, 1_000)
+    rows = [model.validator.row(sample) for sample in samples]
 
-    samples = test.astype(object).where(test.notna(), None).to_numpy() if hasattr(test, "columns") else test
-    asked = [dict(zip(getattr(test, "columns", ()), row, strict=False)) or row.tolist() for row in samples]
-    keys = {feature.header: feature.key for feature in model.features}
-    rows = [
-        model.validator.row({keys[k]: v for k, v in row.items() if k in keys} if isinstance(row, dict) else row)
-        for row in asked
-    ]
-    answers = model.predict_batch(np.array(rows))
-    expected = estimator.predict_proba(test) if model.labels else estimator.predict(test)[:, None]
-    exact = model.card.promise == "bits"
-    np.testing.assert_array_max_ulp(answers.outputs, expected.astype(np.float64), maxulp=0 if exact else 1_024)
+    batch = model.predict_batch(np.array(rows))
+    one_by_one = [model.predict(row) for row in rows]
+
+    assert_as_promised(model, batch.outputs, estimator, table, alone=alone_of(estimator, table, 5))
+    assert np.array_equal([one.probabilities or (one.value,) for one in one_by_one], batch.outputs)
     if model.labels:
-        assert [model.labels[index] for index in answers.indices] == estimator.predict(test).astype(str).tolist()
+        labels = estimator.predict(table).astype(str).tolist()
+        assert [model.labels[index] for index in batch.indices] == [one.label for one in one_by_one] == labels
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:lbfgs failed", "ignore:Found unknown categories")
+def test_an_estimator_of_a_notebook_answers_10_000_rows_on_every_channel(tmp_path: Path, name: str) -> None:
+    estimator, model, test = exported(*ESTIMATORS[name], tmp_path)
+    samples, table = asked_of(model, test, 10_000)
+    parts = [samples[start : start + 1_000] for start in range(0, len(samples), 1_000)]
+    alone = alone_of(estimator, table, 100)
+    answers: dict[str, list[Any]] = {"json": [], "stream": [], "stream, one by one": []}
+
+    with TestClient(create_app(Settings(model_file=tmp_path / "m.npz"))) as client:
+        for part in parts:
+            answers["json"] += client.post("/predict", json={"samples": part}).json()["predictions"]
+        with client.websocket_connect("/stream") as stream:
+            stream.receive_json()
+            for part in parts:
+                stream.send_json({"samples": part})
+                found = stream.receive_json()
+                columns = found["probabilities"].values() if model.labels else [found["values"]]
+                answers["stream"] += zip(*columns, strict=True)
+            for sample in samples:
+                stream.send_json({"sample": sample})
+                answers["stream, one by one"].append(stream.receive_json())
+
+    for channel in ("json", "stream, one by one"):
+        values = [[*one["probabilities"].values()] if model.labels else [one["value"]] for one in answers[channel]]
+        assert_as_promised(model, values, estimator, table, alone=alone)
+    assert_as_promised(model, answers["stream"], estimator, table, alone=alone)
+    if model.labels:
+        assert [one["label"] for one in answers["json"]] == estimator.predict(table).astype(str).tolist()
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_an_estimator_that_is_not_taken_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ForestError, match=f"{name} .*would work"):
+def test_an_estimator_that_is_not_taken_is_named_with_all_that_would_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ForestError, match=f"{name} .*would work: random forests.*LogisticRegression.*LightGBM"):
         exported(*REFUSED[name], tmp_path)
 
 

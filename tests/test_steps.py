@@ -52,7 +52,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Found unknown categories")
 def test_a_file_answers_as_the_pipeline_does(exported: Exported) -> None:
-    samples, table = questions(exported.model, exported.path, N_ROWS)
+    samples, table = questions(exported.model, N_ROWS)
     expected = exported.expected(table)
     labels = exported.pipeline.predict(exported.taken(table))
     for options in EVALUATORS.values():
@@ -71,7 +71,7 @@ def test_a_file_answers_as_the_pipeline_does(exported: Exported) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Found unknown categories")
 def test_json_and_stream_answer_as_the_pipeline_does(exported: Exported) -> None:
-    samples, table = questions(exported.model, exported.path, 40)
+    samples, table = questions(exported.model, 40)
     expected = exported.expected(table)
 
     with TestClient(create_app(Settings(model_file=exported.path))) as client:
@@ -101,7 +101,7 @@ def test_the_features_are_what_a_person_enters(tmp_path: Path) -> None:
 
 def test_words_that_the_pipeline_refuses_are_errors_of_a_sample(tmp_path: Path) -> None:
     exported = Exported("words without a way out, numbers as words, true and false", tmp_path)
-    samples, _ = questions(exported.model, exported.path, 1)
+    samples, _ = questions(exported.model, 1)
 
     with TestClient(create_app(Settings(model_file=exported.path))) as client:
         answers = [

@@ -126,7 +126,7 @@ def _function(step: Any, table: Table, reading: Reading, name: str) -> Table:
     known = next((one for one, ufunc in FUNCTIONS.items() if ufunc is function), None)
     if known is None or step.kw_args:
         working = ", ".join(f"np.{one}" for one in FUNCTIONS)
-        raise refusal(step, name, f"its function is code of yours; {working} would work, or a column in the table")
+        raise refusal(step, name, f"its function is none of {working}: use one, or put its result into the table")
     reading.note(known, table.paths)
     return replace(table, paths=tuple(path.then(Operation(known)) for path in table.paths))  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ForestError
+from ml.estimators.paths import working_in
 from ml.model.design import Column
 from ml.model.linear import Linear, Link
 from ml.model.total import Curve
@@ -107,9 +108,8 @@ def _variances(estimator: Any) -> Values:
 def _calibrated(estimator: Any) -> tuple[Link, Values, Values]:
     inner = calibrated_in(estimator)
     known = LOGISTIC | SCORES | {"SGDClassifier"}
-    if not all(is_linear(one) and type(one).__name__ in known for one in inner):
-        name = type(inner[0]).__name__
-        raise ForestError(f"CalibratedClassifierCV around {name} is not supported: around LinearSVC it is")
+    if not all(type(one).__name__ in known for one in inner):
+        raise ForestError(f"CalibratedClassifierCV holds a {type(inner[0]).__name__}: {working_in(estimator)}")
     parts = [_scores_of(one) for one in inner]
     n_scores = 1 if len(estimator.classes_) == 2 else len(estimator.classes_)
     if any(len(coefficients) != n_scores for coefficients, _ in parts):
@@ -122,7 +122,9 @@ def _calibrated(estimator: Any) -> tuple[Link, Values, Values]:
 def calibrated_in(estimator: Any) -> list[Any]:
     """Return the fitted estimators in a CalibratedClassifierCV; none of one that is not fitted."""
     members = getattr(estimator, "calibrated_classifiers_", ())
-    return [getattr(member, "estimator", getattr(member, "base_estimator", None)) for member in members]
+    inner: list[Any] = [getattr(one, "estimator", getattr(one, "base_estimator", None)) for one in members]
+    # What was fitted before is frozen in newer scikit-learns, where it was cv="prefit".
+    return [one.estimator if type(one).__name__ == "FrozenEstimator" else one for one in inner]
 
 
 def calibrators_of(estimator: Any) -> list[Any]:

@@ -12,6 +12,29 @@ from ml.model.design import Operation
 
 # The libraries whose classes are known by name.
 LIBRARIES = ("sklearn", "imblearn")
+# What every refusal of a model or a step names.
+TREES = (
+    "random forests, extra trees, decision trees, GradientBoosting, HistGradientBoosting, AdaBoost and Bagging of "
+    "decision trees, and votes of these (VotingRegressor, VotingClassifier with voting='soft')"
+)
+LINEAR = (
+    "LogisticRegression, SGDClassifier with loss='log_loss', GaussianNB, Ridge, Lasso, ElasticNet, LinearRegression, "
+    "and LinearSVC in a CalibratedClassifierCV"
+)
+MODELS = (
+    f"these models would work: {TREES}; {LINEAR}; CalibratedClassifierCV of forests, GradientBoosting and "
+    "HistGradientBoosting; models of XGBoost, LightGBM and CatBoost"
+)
+MODEL_REMEDIES = {
+    "TransformedTargetRegressor": "it changes what its regressor predicts; that one, its regressor_, would work, with "
+    "y_test as the regressor predicts it",
+    "SVC": "CalibratedClassifierCV(LinearSVC()) is the one that is nearest to it",
+}
+STEPS = (
+    "these steps would work: SimpleImputer, MissingIndicator, StandardScaler, MinMaxScaler, MaxAbsScaler, "
+    "RobustScaler, OneHotEncoder, OrdinalEncoder, TargetEncoder, KBinsDiscretizer, Binarizer, "
+    "FunctionTransformer of a function of NumPy, ColumnTransformer, FeatureUnion, and the selection of columns"
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +115,23 @@ def kind_of(step: Any, kinds: Iterable[str]) -> str | None:
         if kind.__name__ in known and kind.__module__.partition(".")[0] in LIBRARIES:
             return kind.__name__
     return None
+
+
+def working_in(outer: Any) -> str:
+    """Return what works in a vote or in a CalibratedClassifierCV."""
+    kind = type(outer).__name__
+    linear = ", LinearSVC, LogisticRegression, SGDClassifier, RidgeClassifier" if kind.startswith("Calibrated") else ""
+    return (
+        f"in a {kind}, random forests, extra trees, decision trees, GradientBoosting, HistGradientBoosting without "
+        f"categories{linear} would work"
+    )
+
+
+def unread(model: Any) -> ForestError:
+    """Return the error of a model of a kind that is not read: what would work."""
+    kind = type(model).__name__
+    remedy = MODEL_REMEDIES.get(kind)
+    return ForestError(f"{kind} cannot be exported: {f'{remedy}; ' if remedy else ''}{MODELS}")
 
 
 def refusal(step: Any, name: str, remedy: str) -> ForestError:

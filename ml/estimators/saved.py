@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ml.errors import ForestError, ModelFileError, shown
-from ml.estimators.trees import forest_from, lacking_in
+from ml.estimators.linear import KINDS as LINEAR_KINDS
+from ml.estimators.paths import LINEAR, TREES
+from ml.estimators.trees import forest_from, lacking_in, readers_of
 from ml.importing import files
 from ml.importing.imported import Imported, Inputs, Progress, silent
 from ml.model import modelfile
@@ -50,8 +52,13 @@ def _saved(found: Any) -> Imported:
     if type(found).__name__ in ("GridSearchCV", "RandomizedSearchCV"):
         found = found.best_estimator_
     kind = type(found).__name__
-    if kind == "Pipeline":
-        raise ForestError("a Pipeline in a skops file is not supported: use ml.export in the session that fitted it")
+    if kind == "Pipeline" or kind in LINEAR_KINDS:
+        raise ForestError(f"a {kind} in a skops file is not supported: use ml.export in the session that fitted it")
+    if not readers_of(found):
+        raise ForestError(
+            f"a {kind} in a skops file is not supported: {TREES} would work, and with ml.export in the session that "
+            f"fitted them {LINEAR}"
+        )
     # A vote has the features of its members.
     known = found.estimators_[0] if kind.startswith("Voting") else found
     n_features = known.n_features_in_ if isinstance(getattr(known, "n_features_in_", None), int) else 0

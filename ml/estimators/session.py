@@ -13,15 +13,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError, ForestError
+from ml.errors import DatasetError
 from ml.estimators.boosted import LIBRARIES
 from ml.estimators.coding import Cells, Coding, cells_of_words
 from ml.estimators.divisions import lowest_of
 from ml.estimators.folding import fold
 from ml.estimators.frames import Frame, is_gap
-from ml.estimators.linear import is_linear, linear_from
+from ml.estimators.linear import calibrated_in, is_linear, linear_from
 from ml.estimators.names import Names
-from ml.estimators.paths import Reading
+from ml.estimators.paths import Reading, unread
 from ml.estimators.probing import Inputs, inputs_of, transformed
 from ml.estimators.trees import forest_from, lacking_in, readers_of
 from ml.model.forest import Forest
@@ -29,16 +29,6 @@ from ml.model.linear import Linear
 from ml.tables.dataset import Feature
 from ml.tables.headers import Limits, feature_of
 from ml.tables.numbers import LARGEST
-
-WORKING = (
-    "random forests, extra trees, GradientBoosting, HistGradientBoosting, AdaBoost and Bagging of trees, "
-    "LogisticRegression, SGDClassifier, GaussianNB, Ridge, Lasso, ElasticNet and LinearRegression would work"
-)
-REMEDIES = {
-    "TransformedTargetRegressor": "it changes what its regressor predicts; that one, its regressor_, would work, with "
-    "y_test as the regressor predicts it",
-    "SVC": "CalibratedClassifierCV(LinearSVC()) would work",
-}
 
 
 class SessionModel:
@@ -106,10 +96,9 @@ def _with_one_job(estimator: Any) -> Any:
         estimator.estimators_ = [*map(_with_one_job, estimator.estimators_)]
     if folds := getattr(estimator, "calibrated_classifiers_", None):
         estimator.calibrated_classifiers_ = [*map(copy.copy, folds)]
-        for fold in estimator.calibrated_classifiers_:
+        for fold, inner in zip(estimator.calibrated_classifiers_, calibrated_in(estimator), strict=True):
             # The name before scikit-learn 1.2.
-            name = "estimator" if hasattr(fold, "estimator") else "base_estimator"
-            setattr(fold, name, _with_one_job(getattr(fold, name)))
+            setattr(fold, "estimator" if hasattr(fold, "estimator") else "base_estimator", _with_one_job(inner))
     return estimator
 
 
@@ -164,7 +153,7 @@ def _check_kind(estimator: Any) -> None:
     kind = type(estimator)
     is_read = is_linear(estimator) or readers_of(estimator) or hasattr(estimator, "folded")
     if not is_read and kind.__module__.split(".")[0] not in LIBRARIES:
-        raise ForestError(f"{kind.__name__} cannot be exported: {REMEDIES.get(kind.__name__, WORKING)}")
+        raise unread(estimator)
 
 
 def _with_gaps(inputs: Inputs, forest: Forest) -> tuple[Feature, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from ml.errors import ForestError
 from ml.estimators import columnwise
 from ml.estimators.columnwise import Reader
-from ml.estimators.paths import Path, Reading, Table, kind_of, refusal
+from ml.estimators.paths import STEPS, Path, Reading, Table, kind_of, refusal
 from ml.model.card import Decision
 from ml.model.design import Operation
 from ml.model.labelling import decision_of
@@ -25,18 +25,15 @@ REMEDIES = {
     "PCA": "it mixes the columns; leave it out, a model made of trees does not need it",
     "TruncatedSVD": "it mixes the columns; leave it out, a model made of trees does not need it",
     "PolynomialFeatures": "it mixes the columns; leave it out, or put the products into the table",
-    "Normalizer": "it mixes the columns of a row; StandardScaler would work",
-    "PowerTransformer": "StandardScaler, RobustScaler, or FunctionTransformer(np.log1p) would work",
-    "QuantileTransformer": "StandardScaler, RobustScaler, or KBinsDiscretizer would work",
-    "KNNImputer": "it mixes the columns; SimpleImputer(add_indicator=True) would work",
-    "IterativeImputer": "it mixes the columns; SimpleImputer(add_indicator=True) would work",
-    "CountVectorizer": "free text cannot be entered; a category of at most 254 words would work",
-    "TfidfVectorizer": "free text cannot be entered; a category of at most 254 words would work",
+    "Normalizer": "it mixes the columns of a row; StandardScaler is the one that is nearest to it",
+    "PowerTransformer": "StandardScaler, RobustScaler, or FunctionTransformer(np.log1p) is nearest to it",
+    "QuantileTransformer": "KBinsDiscretizer is the one that is nearest to it",
+    "SplineTransformer": "KBinsDiscretizer is the one that is nearest to it",
+    "KNNImputer": "it mixes the columns; SimpleImputer(add_indicator=True) does not",
+    "IterativeImputer": "it mixes the columns; SimpleImputer(add_indicator=True) does not",
+    "CountVectorizer": "free text cannot be entered; a category of at most 254 words can",
+    "TfidfVectorizer": "free text cannot be entered; a category of at most 254 words can",
 }
-WORKING = (
-    "these steps work: imputers, scalers, OneHotEncoder, OrdinalEncoder, TargetEncoder, KBinsDiscretizer, Binarizer, "
-    "ColumnTransformer, and the selection of columns"
-)
 
 
 def read_steps(model: Any, n_inputs: int) -> Reading:
@@ -50,6 +47,8 @@ def read_steps(model: Any, n_inputs: int) -> Reading:
     while True:
         if hasattr(reading.final, "best_estimator_"):
             reading.final = reading.final.best_estimator_
+        elif kind_of(reading.final, {"FrozenEstimator"}):
+            reading.final = reading.final.estimator
         elif kind_of(reading.final, {"FixedThresholdClassifier", "TunedThresholdClassifierCV"}):
             reading.decision = threshold_of(reading.final)
             reading.final = reading.final.estimator_
@@ -119,7 +118,8 @@ def _read(step: Any, table: Table, reading: Reading, name: str) -> Table:
         return readers[kind](step, table, reading, name)
     if hasattr(step, "get_support"):
         return columnwise.selection(step, table, reading, name)
-    raise refusal(step, name, REMEDIES.get(kind_of(step, REMEDIES) or "", WORKING))
+    remedy = REMEDIES.get(kind_of(step, REMEDIES) or "")
+    raise refusal(step, name, f"{remedy}; {STEPS}" if remedy else STEPS)
 
 
 # Steps made of steps

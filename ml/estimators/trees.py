@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ml.errors import ForestError
 from ml.estimators import histogram
 from ml.estimators.boosted import imported_from
+from ml.estimators.paths import MODELS, unread
 from ml.estimators.voting import calibrated_of, vote_of
 from ml.model.forest import LEAF, SUM_TOLERANCE, Forest
 from ml.model.total import Total
@@ -32,10 +33,10 @@ def forest_from(estimator: Any) -> Forest:
     known = readers_of(estimator)
     fitted = ("tree_", "estimators_", "_predictors", "calibrated_classifiers_")
     is_fitted = any(hasattr(estimator, name) for name in fitted)
-    if not known or not is_fitted:
-        works = "" if known else "; RandomForest, ExtraTrees, GradientBoosting and HistGradientBoosting would work"
-        name = type(estimator).__name__
-        raise ForestError(f"{name} is not a fitted classifier or regressor made of decision trees{works}")
+    if not known:
+        raise unread(estimator)
+    if not is_fitted:
+        raise ForestError(f"{type(estimator).__name__} is not a fitted classifier or regressor made of decision trees")
     if getattr(estimator, "n_outputs_", 1) != 1:
         raise ForestError("an estimator with more than one output is not supported")
     forest = known[0](estimator)
@@ -72,7 +73,8 @@ def _boosted(estimator: Any) -> Forest:
     """Return a GradientBoosting: sums start at the log-odds of the classes, or at a quantity."""
     start = estimator.init_
     if start != "zero" and type(start).__name__ not in ("DummyClassifier", "DummyRegressor"):
-        raise ForestError(f"{type(estimator).__name__} starts with a {type(start).__name__}, not with a constant")
+        kinds = f"{type(estimator).__name__} starts with a {type(start).__name__}"
+        raise ForestError(f"{kinds}, not with a constant: leave init out")
     n_stages, n_sums = estimator.estimators_.shape
     trees = _trees_of(estimator, estimator.estimators_.ravel())
     init = estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), dtype=np.float32))
@@ -163,7 +165,8 @@ def _trees_of(estimator: Any, members: Sequence[Any]) -> list[Any]:
     trees = [getattr(member, "tree_", None) for member in members]
     for member, tree in zip(members, trees, strict=True):
         if not hasattr(tree, "children_left"):
-            raise ForestError(f"{type(estimator).__name__} holds a {type(member).__name__}, which is no decision tree")
+            kinds = f"{type(estimator).__name__} holds a {type(member).__name__}"
+            raise ForestError(f"{kinds}, which is no decision tree: {MODELS}")
     return trees
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ml.errors import ForestError
 from ml.estimators.linear import calibrated_in, calibrators_of, curve_of
+from ml.estimators.paths import working_in
 from ml.model.cuts import bound_of, cut_below
 from ml.model.forest import LEAF, Forest
 from ml.model.total import VOTING_LINKS, Member, Total
@@ -54,16 +55,10 @@ def calibrated_of(estimator: Any, forest_from: ForestFrom) -> Forest:
         if hasattr(one, "decision_function"):
             # What is calibrated is then the score before the link.
             if member.link == "half_logit" or not hasattr(one, "_raw_predict"):
-                raise ForestError(f"CalibratedClassifierCV around {type(one).__name__} is not supported: {_WORKING}")
+                raise ForestError(f"CalibratedClassifierCV holds a {type(one).__name__}: {working_in(estimator)}")
             member = msgspec.structs.replace(member, link="identity")
         members.append((forest, msgspec.structs.replace(member, curves=curves)))
     return _joined(members)
-
-
-_WORKING = (
-    "forests, single trees, GradientBoosting and HistGradientBoosting without categories work, and LinearSVC and "
-    "LogisticRegression in a CalibratedClassifierCV"
-)
 
 
 def _member(name: str, one: Any, whole: Any, forest_from: ForestFrom, *, weight: float = 1.0) -> tuple[Forest, Member]:
@@ -71,12 +66,12 @@ def _member(name: str, one: Any, whole: Any, forest_from: ForestFrom, *, weight:
     try:
         forest = forest_from(one)
     except ForestError as error:
-        way_out = _WORKING
+        way_out = working_in(whole)
         if kind == "Pipeline":
             way_out = f"put its steps before the {outer}, in one Pipeline with it"
         raise ForestError(f"{outer} holds {name!r}, a {kind}, which cannot be read there: {way_out}") from error
     if forest.total.link not in VOTING_LINKS or forest.total.single_sums or forest.set_of is not None:
-        raise ForestError(f"{outer} holds {name!r}, a {kind}, of which the answers cannot be added: {_WORKING}")
+        raise ForestError(f"{outer} holds {name!r}, a {kind}, whose answers cannot be added: {working_in(whole)}")
     member = Member(n_sums=forest.n_sums, divisor=forest.divisor, link=forest.total.link, weight=weight)
     return forest, member
 

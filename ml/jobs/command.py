@@ -20,7 +20,7 @@ from ml.errors import DatasetError, MLError, ModelFileError
 from ml.jobs import cluster, record
 from ml.jobs.copying import SHOWN_BAD_ROWS, Done, How, copy, do
 from ml.jobs.plan import Job, Plan, is_folder, planned
-from ml.model.contributions import contributions
+from ml.model.contributions import OBSTACLES, contributions, obstacle
 from ml.score import Scored
 from ml.score_parquet import is_parquet
 from ml.scored import BadRow
@@ -58,9 +58,13 @@ def _load(options: argparse.Namespace) -> Model:
     model = load(options.model)
     if options.explain:
         known = model.classifier
+        if found := obstacle(known):
+            raise MLError(
+                f"{options.model} does not say what each feature adds to an answer: {OBSTACLES[found]}; score without "
+                "--explain"
+            )
         divided = contributions(known, [feature.example for feature in known.features], 0)
-        if divided is None:
-            raise MLError(f"{options.model} does not say what each feature adds to an answer: score without --explain")
+        assert divided is not None  # no `obstacle`
         scale = divided.scale.replace("_", " ") + (" of the predicted label" if known.labels else "")
         console.complain(f"contributions, by the method {divided.method}, are in the scale {scale}")
     return model

@@ -16,6 +16,14 @@ from ml.model.shapley import Contributions
 
 Scale = Literal["probability", "log_odds", "quantity", "log_quantity"]
 Method = Literal["path_dependent_shapley", "linear"]
+Obstacle = Literal["calibrated", "median", "vote", "no covers"]
+# Why a model's answers are not divided among features: the rest of a sentence.
+OBSTACLES: dict[Obstacle, str] = {
+    "calibrated": "its probabilities are calibrated, and no sum of what each feature adds",
+    "median": "its answer is a median of trees, and no sum of what each feature adds",
+    "vote": "its answer is a mean of models that do not add up in one scale",
+    "no covers": "its file, of format 1, does not say how many training rows came by its nodes: export or train anew",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +47,10 @@ class Divided:
 def contributions(model: Classifier, row: Sequence[float], index: int) -> Divided | None:
     """Return what each feature adds to the answer to `row` with the label at `index`; 0 for a quantity.
 
-    None for a model file of format 1, which does not say how many training rows came by a node, and for a model whose
-    answer is no sum: a calibrated one, a median, a mean of others than means.
+    None for a model with an obstacle: see `obstacle`.
     """
     predictor = model.predictor
-    if not is_divisible(model):
+    if obstacle(model):
         return None
     if isinstance(predictor, Linear):
         method: Method = "linear"
@@ -66,13 +73,19 @@ def contributions(model: Classifier, row: Sequence[float], index: int) -> Divide
     return Divided(method, scale, sign * float(base[index]), (sign * values[:, index]).tolist())
 
 
-def is_divisible(model: Classifier) -> bool:
-    """Return whether `contributions` has something to say of a model."""
+def obstacle(model: Classifier) -> Obstacle | None:
+    """Return why `contributions` has nothing to say of a model; None if it has."""
     predictor = model.predictor
     if isinstance(predictor, Linear):
-        return predictor.link != "calibrated"
+        return "calibrated" if predictor.link == "calibrated" else None
     total = predictor.total
-    return predictor.covers is not None and total.link != "median" and (total.is_mean or not total.members)
+    if any(member.curves for member in total.members):
+        return "calibrated"
+    if total.link == "median":
+        return "median"
+    if total.members and not total.is_mean:
+        return "vote"
+    return None if predictor.covers is not None else "no covers"
 
 
 def _scale_of(forest: Forest) -> Scale:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
-from ml.model.contributions import contributions, is_divisible
+from ml.model.contributions import OBSTACLES, contributions, obstacle
 from web.api.messages import Contributions, PredictRequest
 from web.api.threads import PIECE_S, in_thread
 from web.problems import Problem
@@ -18,14 +18,12 @@ from web.problems import Problem
 # Is called between two pieces of work, and raises an error when the client has left.
 Check = Callable[[], Awaitable[None]]
 
-NOT_DIVISIBLE = "this model does not tell what each feature adds to an answer"
-
 
 def described(model: Classifier) -> str:
     """Return what `explain` is, for the OpenAPI document."""
-    if is_divisible(model):
-        return "With explain each answer has contributions: what each feature adds to it."
-    return f"With explain true it is refused: {NOT_DIVISIBLE}."
+    if refused := _refusal_of(model):
+        return f"With explain true it is refused: {refused}."
+    return "With explain each answer has contributions: what each feature adds to it."
 
 
 def is_explained(model: Classifier, request: PredictRequest) -> bool:
@@ -36,9 +34,14 @@ def is_explained(model: Classifier, request: PredictRequest) -> bool:
     """
     if request.explain is not True:
         return False
-    if not is_divisible(model):
-        raise Problem(422, NOT_DIVISIBLE)
+    if refused := _refusal_of(model):
+        raise Problem(422, refused)
     return True
+
+
+def _refusal_of(model: Classifier) -> str:
+    found = obstacle(model)
+    return f"this model does not say what each feature adds to an answer: {OBSTACLES[found]}" if found else ""
 
 
 async def explained(
@@ -63,7 +66,7 @@ def _some(model: Classifier, rows: NDArray[np.float64], labels: Sequence[int]) -
     found: list[bytes] = []
     for row, label in zip(rows, labels, strict=True):
         divided = contributions(model, row.tolist(), label)
-        assert divided is not None  # `is_divisible`
+        assert divided is not None  # no `obstacle`
         features = dict(zip(model.validator.keys, divided.values, strict=True))
         view = Contributions(method=divided.method, scale=divided.scale, base=divided.base, features=features)
         found.append(msgspec.json.encode(view))

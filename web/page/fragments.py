@@ -35,7 +35,7 @@ from web.page.snippet_panel import CodeView
 from web.page.strips import strips_of
 from web.page.templates import Outline, outline, render
 from web.page.threshold import rule_of, what_if_of
-from web.page.why import why_of
+from web.page.why import why_not_of, why_of
 
 # A decision table of Iris has 2,408 different answers, each about a kilobyte, and 676 maps over its petals, in each of
 # which two or three labels may be the chosen one.
@@ -139,6 +139,7 @@ class Fragments:
         model, to, scale = self._model, self._language, self._quantity
         return {
             "why": why_of(self._own._model, row, prediction, to, scale=scale),
+            "why_not": why_not_of(model, to),
             "strips": {strip.id: strip for strip in strips_of(model, row, to, scale=scale)},
             "pinned": self._pinned((row, prediction), pin),
         }
@@ -198,7 +199,12 @@ class Fragments:
             pin=pin,
             order=order,
         )
-        explained: dict[str, object] = {"why": None, "strips": {}, "pinned": None}
+        explained: dict[str, object] = {
+            "why": None,
+            "why_not": why_not_of(self._model, self._language),
+            "strips": {},
+            "pinned": None,
+        }
         if answered and self._is_quick:
             explained = self._explained(*answered, pin)
         elif answered:

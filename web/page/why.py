@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
-from ml.model.contributions import Divided, contributions, is_divisible
+from ml.model.contributions import Divided, contributions, obstacle
 from ml.model.evaluators import Prediction
 from web.page.decision_map import hue_of
 from web.page.fields import text_of
@@ -51,7 +51,7 @@ class WhyView:
 def why_of(
     model: Classifier, row: Sequence[float], prediction: Prediction, to: Language, *, scale: QuantityScale | None
 ) -> WhyView | None:
-    """Return the reasons of an answer, the strongest first; None where the model does not tell."""
+    """Return the reasons of an answer, the strongest first; None where the model does not say: see `why_not_of`."""
     found = contributions(model, row, prediction.index)
     if found is None:
         return None
@@ -107,9 +107,25 @@ class _Scale:
         return text if text.startswith("−") or not text.strip("0.,") else f"+{text}"
 
 
+def why_not_of(model: Classifier, to: Language) -> str:
+    """Return why a model has no reasons; empty for one that has."""
+    found = obstacle(model)
+    sentences = {
+        "calibrated": to.gettext(
+            "No reasons are shown: calibrated probabilities are no sum of what each feature adds."
+        ),
+        "median": to.gettext("No reasons are shown: a median of trees is no sum of what each feature adds."),
+        "vote": to.gettext("No reasons are shown: the models whose mean this is do not add up in one scale."),
+        "no covers": to.gettext(
+            "No reasons are shown: this older model file lacks what they are made of. Export or train it anew."
+        ),
+    }
+    return sentences[found] if found else ""
+
+
 def count_of(model: Classifier) -> int:
-    """Return the number of lines of reasons; 0 for a model that does not tell."""
-    return min(len(model.features), SHOWN_REASONS + 1) if is_divisible(model) else 0
+    """Return the number of lines of reasons; 0 for a model without."""
+    return min(len(model.features), SHOWN_REASONS + 1) if obstacle(model) is None else 0
 
 
 def value_of(feature: TrainedFeature, value: float, to: Language) -> str:
