@@ -39,6 +39,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None and not IN_CI, reason="Chro
 
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
 Open = Callable[..., Page]
+Contexts = dict[str, BrowserContext]
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +57,26 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
         yield context
 
 
+@pytest.fixture(scope="module")
+def contexts(browser: Browser) -> Contexts:
+    """The contexts that a module's cases share, by their options: a page in a new one takes twice as long."""
+    return {}
+
+
 @pytest.fixture
-def open_page(browser: Browser, server: Server) -> Iterator[Open]:
-    """Opens pages in contexts of their own; see `opening`."""
-    with opening(browser, server) as open_page:
+def open_page(browser: Browser, server: Server, contexts: Contexts) -> Iterator[Open]:
+    """Opens pages of their own; see `opening`."""
+    with opening(browser, server, contexts) as open_page:
         yield open_page
 
 
 @pytest.fixture(scope="module")
-def visit(browser: Browser, server: Server) -> Iterator[Open]:
-    """Visits the page with a sample, in one context for a module's cases: a page of one's own takes a second.
+def visit(browser: Browser, server: Server, contexts: Contexts) -> Iterator[Open]:
+    """Visits the page with a sample, in one page for a module's cases: one of their own takes three times as long.
 
     For cases that leave nothing behind which the next visit does not replace: no routes, clocks or media.
     """
-    with opening(browser, server) as open_page:
+    with opening(browser, server, contexts) as open_page:
         page = open_page(sample={})
 
         def visit(sample: Mapping[str, str] = EXAMPLE) -> Page:
@@ -80,27 +87,20 @@ def visit(browser: Browser, server: Server) -> Iterator[Open]:
 
 
 @contextlib.contextmanager
-def opening(browser: Browser, server: Server) -> Iterator[Open]:
-    """Open pages in contexts of their own; in the end, none of them may have complained or left the host.
+def opening(browser: Browser, server: Server, contexts: Contexts) -> Iterator[Open]:
+    """Open pages, in contexts that are shared by those with the same options; in the end, none of the pages may have
+    complained or left the host.
 
     Keyword arguments are those of a browser context; `sample` prefills the page, `url` is another server's,
-    `complaints` is a pattern of console errors that belong to the story.
+    `complaints` is a pattern of console errors that belong to the story. `changes_context` is for a story with a clock
+    of its own, or without a network: these belong to a context, and no other story gets it.
     """
-    contexts: list[BrowserContext] = []
+    own: Contexts = {}
+    pages: list[Page] = []
     complaints: list[str] = []
 
-    def open_page(
-        path: str = "/",
-        *,
-        sample: Mapping[str, str] = EXAMPLE,
-        url: str = "",
-        complaint: str = r"(?!)",
-        wait_until: Literal["commit", "load"] = "load",
-        **options: Any,
-    ) -> Page:
-        url = url or server.url
+    def context_of(**options: Any) -> BrowserContext:
         context = browser.new_context(**options)
-        contexts.append(context)
         # Every move of anything counts, also those right after a key, which browsers forgive.
         context.add_init_script(
             """window.shifts = [];
@@ -109,7 +109,24 @@ def opening(browser: Browser, server: Server) -> Iterator[Open]:
                 window.shifts.push(`${value}: ${sources.map(({ node }) => node?.className || node?.nodeName)}`);
             }).observe({ type: "layout-shift", buffered: true });"""
         )
+        return context
+
+    def open_page(
+        path: str = "/",
+        *,
+        sample: Mapping[str, str] = EXAMPLE,
+        url: str = "",
+        complaint: str = r"(?!)",
+        wait_until: Literal["commit", "load"] = "load",
+        changes_context: bool = False,
+        **options: Any,
+    ) -> Page:
+        url = url or server.url
+        kind = repr(sorted(options.items()))
+        shared = own if changes_context else contexts
+        context = shared[kind] = shared.get(kind) or context_of(**options)
         page = context.new_page()
+        pages.append(page)
 
         def complain(text: str) -> None:
             if not re.search(complaint, text):
@@ -126,7 +143,10 @@ def opening(browser: Browser, server: Server) -> Iterator[Open]:
 
     yield open_page
     before = [*complaints]  # a request that the end cuts off is none
-    for context in contexts:
+    for page in pages:
+        page.context.clear_cookies()
+        page.close()
+    for context in own.values():
         context.close()
     assert before == [], before
 

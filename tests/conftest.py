@@ -34,7 +34,7 @@ from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
-from tests.browser import browser, context, open_page, visit  # noqa: F401  # fixtures, found by their names
+from tests.browser import browser, context, contexts, open_page, visit  # noqa: F401  # fixtures, found by their names
 from web.app import create_app
 from web.settings import Settings
 
@@ -364,9 +364,9 @@ def parse_html(html: str) -> Element:
 COMMANDS = """
 import json, os, runpy, sys, traceback
 import numpy, msgspec, tqdm, scipy.sparse, sklearn.datasets, sklearn.ensemble, sklearn.model_selection, sklearn.tree
-import ml.__main__
+import ml.__main__, web.client.__main__
 
-del sys.modules["ml.__main__"]  # run_module warns of a module that is loaded already
+del sys.modules["ml.__main__"], sys.modules["web.client.__main__"]  # run_module warns of what is loaded already
 
 for line in sys.stdin:
     order = json.loads(line)
@@ -377,7 +377,7 @@ for line in sys.stdin:
         sys.argv[1:] = order["arguments"]
         sys.path[0] = order["cwd"]
         try:
-            runpy.run_module("ml", run_name="__main__", alter_sys=True)
+            runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
             status = 0
         except SystemExit as end:
             status = end.code or 0
@@ -392,12 +392,14 @@ for line in sys.stdin:
 
 
 class CommandShell:
-    """Runs python -m ml elsewhere than in the project, with warnings as errors."""
+    """Runs python -m ml, or another module, elsewhere than in the project, with warnings as errors."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self, arguments: Sequence[str], *, cwd: Path, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, module: str, arguments: Sequence[str], *, cwd: Path, stdin: bytes
+    ) -> subprocess.CompletedProcess[bytes]:
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-c", COMMANDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -410,11 +412,13 @@ class CommandShell:
         with tempfile.TemporaryDirectory() as folder:
             streams = {name: Path(folder, name) for name in ("in", "out", "err")}
             streams["in"].write_bytes(stdin)
-            order = {"arguments": arguments, "cwd": str(cwd)} | {name: str(path) for name, path in streams.items()}
+            order = {"module": module, "arguments": arguments, "cwd": str(cwd)} | {
+                name: str(path) for name, path in streams.items()
+            }
             print(json.dumps(order), file=self._process.stdin, flush=True)
             status = int(self._process.stdout.readline())
             written = [streams[name].read_bytes() for name in ("out", "err")]
-        return subprocess.CompletedProcess(["python", "-m", "ml", *arguments], status, *written)
+        return subprocess.CompletedProcess(["python", "-m", module, *arguments], status, *written)
 
     def close(self) -> None:
         if self._process is not None:
@@ -433,9 +437,9 @@ def _end_of_commands() -> Iterator[None]:
     _shell.close()
 
 
-def run_on(stdin: bytes, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    """Run python -m ml on a standard input, elsewhere than in the project, with warnings as errors."""
-    return _shell.run(list(map(str, arguments)), cwd=cwd, stdin=stdin)
+def run_on(stdin: bytes, *arguments: str | Path, cwd: Path, module: str = "ml") -> subprocess.CompletedProcess[bytes]:
+    """Run python -m ml, or another module, on a standard input, with warnings as errors."""
+    return _shell.run(module, list(map(str, arguments)), cwd=cwd, stdin=stdin)
 
 
 def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

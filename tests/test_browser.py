@@ -183,7 +183,7 @@ def test_an_error_stands_beside_its_field_and_goes_when_mended(visit: Open, mode
 
 
 def test_a_pause_speaks_once_and_renews_the_address(open_page: Open, model: Classifier) -> None:
-    page = open_page()
+    page = open_page(changes_context=True)
     page.clock.install()
     page.reload()
     page.clock.pause_at(page.evaluate("Date.now() / 1000 + 1"))
@@ -397,7 +397,7 @@ def test_a_reply_that_never_comes_is_told_and_asked_for_again(open_page: Open, m
 
 
 def test_it_tries_again_at_once_when_the_device_is_back_online(open_page: Open, model: Classifier) -> None:
-    page = open_page(complaint="htmx|ERR_INTERNET")
+    page = open_page(complaint="htmx|ERR_INTERNET", changes_context=True)
     page.clock.install()
     page.reload()
     page.context.set_offline(True)

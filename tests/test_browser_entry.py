@@ -296,6 +296,10 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Wide(model, server.url, keys, [f"{value:.10g}" for value in table.data[0]], labels[table.target[0]])
 
 
+# What does not depend on how many fields there are beside those that are folded away.
+MANY = pytest.mark.parametrize("wide", [load_breast_cancer], ids=["30 features"], indirect=True)
+
+
 def test_a_pasted_row_goes_by_the_order_of_the_features_and_not_of_the_fields(open_page: Open, wide: Wide) -> None:
     sample = dict(zip(wide.keys, wide.row, strict=True))
     mixed = sorted(wide.keys)
@@ -320,6 +324,7 @@ def test_a_pasted_row_goes_by_the_order_of_the_features_and_not_of_the_fields(op
         assert shown == {key: float(value) for key, value in sample.items()}, text
 
 
+@MANY
 def test_a_field_is_found_by_its_name_and_the_others_are_sent_as_before(open_page: Open, wide: Wide) -> None:
     sample = dict(zip(wide.keys, wide.row, strict=True))
     page = open_page(url=wide.url, sample=sample)
@@ -353,6 +358,7 @@ def test_a_field_is_found_by_its_name_and_the_others_are_sent_as_before(open_pag
     expect(shown).to_have_count(12)
 
 
+@MANY
 def test_the_order_of_the_file_is_a_choice_that_a_reload_keeps(open_page: Open, wide: Wide) -> None:
     page = open_page(url=wide.url, sample=dict(zip(wide.keys, wide.row, strict=True)))
     typed_last = next(iter(typed(page)))
@@ -369,6 +375,7 @@ def test_the_order_of_the_file_is_a_choice_that_a_reload_keeps(open_page: Open, 
     expect(field(page, typed_last)).to_have_value("2")
 
 
+@MANY
 def test_without_scripts_the_order_is_a_choice_and_there_is_no_search(open_page: Open, wide: Wide) -> None:
     page = open_page(url=wide.url, sample={}, java_script_enabled=False)
 
@@ -379,6 +386,7 @@ def test_without_scripts_the_order_is_a_choice_and_there_is_no_search(open_page:
     assert names == wide.keys
 
 
+@MANY
 def test_what_the_panel_of_snippets_shows_can_be_pasted(open_page: Open, wide: Wide) -> None:
     page = open_page(url=wide.url, sample=dict(zip(wide.keys, wide.row, strict=True)))
     command = page.locator("#code-curl").text_content() or ""
@@ -633,6 +641,7 @@ def test_scrolling_with_a_finger_changes_nothing(open_page: Open, start: str) ->
     assert page.evaluate("[history.length, location.href]") == before[:2]
 
 
+@MANY
 @pytest.mark.parametrize("start", ["map", "track at 80 %"])
 def test_a_page_of_many_fields_is_scrolled_without_a_change(open_page: Open, wide: Wide, start: str) -> None:
     page = open_page(url=wide.url, sample={}, **PHONE)

@@ -41,7 +41,7 @@ from ml.model.sample import InvalidSample
 from ml.tables.dataset import Feature, Target
 from ml.training import fitting, iris, writing
 from tests.builders import dataset_of
-from tests.conftest import ROOT, Server, free_port, memory_bytes, run_server
+from tests.conftest import ROOT, Server, free_port, memory_bytes, run_on, run_server
 from tests.tables import TABLES, guarded
 from tests.test_ml_command_line import closing
 from web.api.encoder import description_of
@@ -442,7 +442,7 @@ async def cutting_proxy(port: int, *, cuts: int, seed: int) -> AsyncIterator[tup
             await asyncio.wait(connections)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_connections_cut_anywhere_lose_nothing_and_double_nothing(
     server: Server, model: Classifier, impatient: None, seed: int
 ) -> None:
@@ -485,7 +485,7 @@ def test_a_restarted_server_gets_what_the_old_one_did_not_answer(
         return outcomes, lost
 
     port = free_port()
-    rows = different_rows(100_000)
+    rows = different_rows(40_000)
 
     outcomes, lost = run(through_restart())
 
@@ -1184,9 +1184,7 @@ def command(url: str, *arguments: str) -> list[str]:
 
 
 def run_command(url: str, *arguments: str, text: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        command(url, *arguments), cwd=ROOT, input=text, capture_output=True, timeout=GUARD_S, check=False
-    )
+    return run_on(text or b"", url, "stream", *arguments, cwd=ROOT, module="web.client")
 
 
 @contextlib.contextmanager
@@ -1468,7 +1466,7 @@ def test_a_service_without_room_is_waited_for_as_long_as_told(
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(model_path: Path, tmp_path: Path) -> None:
     row = f"5.6,2.7,4.2,1.3,{'x' * 1_000}\n".encode()
-    for name, size in (("small.csv", 10**6), ("large.csv", 10**8)):
+    for name, size in (("small.csv", 10**6), ("large.csv", 5 * 10**7)):
         (tmp_path / name).write_bytes(f"{HEADER},note\n".encode() + row * (size // len(row)))
     with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path)) as server:
         peaks = []
@@ -1477,7 +1475,7 @@ def test_memory_does_not_grow_with_the_file(model_path: Path, tmp_path: Path) ->
             peaks.append((client, memory_bytes(server, "VmHWM")))
     (small_client, small_server), (large_client, large_server) = peaks
 
-    assert (tmp_path / "out.csv").stat().st_size > 10**8
+    assert (tmp_path / "out.csv").stat().st_size > 5 * 10**7
     assert large_client - small_client < 16e6
     assert large_server - small_server < 32e6
 

@@ -6,6 +6,7 @@ import gc
 import weakref
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
@@ -21,7 +22,7 @@ from web.page.axes import default_axes
 from web.page.fragments import Fragments, fragments_of
 from web.page.languages import language
 from web.page.picture import LONGEST, Picture
-from web.page.templates import Outline
+from web.page.templates import CompiledTemplates, Outline
 from web.page.templates import outline as outline_of
 
 ENGLISH = language("en")
@@ -190,3 +191,18 @@ def test_a_whole_search_and_an_exact_map_say_nothing_of_limits(model: Classifier
 
     assert "nearby" not in html
     assert "approximate" not in html
+
+
+def test_compiled_templates_are_kept_until_they_change_and_where_they_can_be(tmp_path: Path) -> None:
+    def rendered(source: str, folder: Path) -> str:
+        loader, compiled = jinja2.DictLoader({"a": source}), CompiledTemplates(str(folder))
+        return jinja2.Environment(loader=loader, bytecode_cache=compiled).get_template("a").render()
+
+    assert rendered("one", tmp_path) == "one"
+    (file,) = tmp_path.iterdir()
+    written = file.stat().st_mtime_ns
+    assert rendered("one", tmp_path) == "one"
+    assert file.stat().st_mtime_ns == written
+    assert rendered("two", tmp_path) == "two"
+    assert file.stat().st_mtime_ns > written
+    assert rendered("one", tmp_path / "none") == "one"

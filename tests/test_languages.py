@@ -219,7 +219,7 @@ def with_card(model: ModelFile, card: Card) -> Classifier:
     return Classifier(dataclasses.replace(model, card=card), "‹version›")
 
 
-def states_of(model: Classifier, to: Language) -> Iterator[str]:
+def states_of(model: Classifier, to: Language, *, n_rows: int = 40) -> Iterator[str]:
     """Yield the page and its fragments in each state."""
     fragments = Fragments(model, to)
     validator = model.validator
@@ -246,7 +246,7 @@ def states_of(model: Classifier, to: Language) -> Iterator[str]:
     pinned = [feature.high if not feature.choices else 0.0 for feature in model.features]
     pin = urlencode({f.key: field_text(f, value, to) for f, value in zip(model.features, pinned, strict=True)})
     odd = [UnknownWord("‹odd›") if feature.choices else 98.0 for feature in model.features]
-    for row in [*model.reference_rows[:40].tolist(), odd]:
+    for row in [*model.reference_rows[:n_rows].tolist(), odd]:
         messages = fragments.messages_of(validator.notes(row), row)
         for goal in [None] if model.labels else [None, "-99", "99", "4", "x"]:
             fragment = fragments.answer(
@@ -377,12 +377,15 @@ def shown() -> tuple[Bracketing, list[str]]:
         (words, msgspec.structs.replace(words.card, total=Total(link="vote", members=(Member(n_sums=2),)))),
     ]  # fmt: skip
     found = list(states_of(with_card(small, small.card), to))
+    rendered = [small]
     for model, card in [
         (small, few_right), (small, untested), (small, foreign), (small, both), (wide, wide.card), (many, many.card),
         (marked_model(1, 2), None), (marked_model(13, 2), None), *mixed,
     ]:  # fmt: skip
         classifier = with_card(model, card or model.card)
-        found += states_of(classifier, to)
+        # What the card of a model changes is said with any row.
+        found += states_of(classifier, to, n_rows=3 if model in rendered else 40)
+        rendered.append(model)
     classifier = with_card(small, small.card)
     for needs_token, sample in itertools.product((False, True), ({}, {"f0": "1", "f1": "1", "f2": "1"})):
         panel = panel_of(classifier, sample, to, needs_token=needs_token)

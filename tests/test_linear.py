@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,33 @@ def near(X: Rows, n: int = 150) -> Rows:
     return np.concatenate([rows, rows + rng.normal(size=rows.shape) * X.std(axis=0) * 2])
 
 
-def export(estimator: Any, X: Rows, y: Any, path: Path, **more: Any) -> Classifier:
-    names = [f"f{number}" for number in range(X.shape[1])]
-    return ml.export(estimator, X, y, path=path / "linear.npz", **{"feature_names": names, "insist": True, **more})
+def export(estimator: Any, X: Any, y: Any, path: Path, **more: Any) -> Classifier:
+    """Export a model with its training rows, and a hundred of them to test it on: the library answers these singly."""
+    names = None if hasattr(X, "columns") else [f"f{number}" for number in range(X.shape[1])]
+    few = slice(None, None, max(len(X) // 100, 1))
+    options = {"feature_names": names, "insist": True, "X_train": X, "y_train": y, **more}
+    return ml.export(estimator, X[few], y[few], path=path / "linear.npz", **options)
+
+
+Exported = Callable[[str, str], tuple[Any, Classifier, Path]]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Returns a classifier as it was fitted on a table, its model, and the model's file: once for all cases."""
+
+    @cache
+    def made(kind: str, table: str) -> tuple[Any, Classifier, Path]:
+        folder = tmp_path_factory.mktemp("exported")
+        if table == "words":
+            X, y = words()
+            fitted = mixed({"logistic": LogisticRegression(), "bayes": GaussianNB(), "calibrated": FOLDS}[kind])
+        else:
+            X, y = TABLES[table](return_X_y=True)
+            fitted = CLASSIFIERS[kind]()
+        return fitted.fit(X, y), export(fitted, X, y, folder), folder / "linear.npz"
+
+    return made
 
 
 def outputs_of(model: Classifier, rows: Rows) -> Rows:
@@ -107,11 +132,10 @@ PAIRS = [(kind, table) for kind in CLASSIFIERS for table in TABLES if (kind[:10]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "table"), PAIRS)
-def test_probabilities_are_within_4_ulp_of_the_librarys_to_one_row(kind: str, table: str, tmp_path: Path) -> None:
-    X, y = TABLES[table](return_X_y=True)
-    estimator, rows = CLASSIFIERS[kind]().fit(X, y), near(X)
+def test_probabilities_are_within_4_ulp_of_the_librarys_to_one_row(kind: str, table: str, exported: Exported) -> None:
+    rows = near(TABLES[table](return_X_y=True)[0])
 
-    model = export(estimator, X, y, tmp_path)
+    estimator, model, _ = exported(kind, table)
 
     expected = singly(estimator.predict_proba, rows)
     found = outputs_of(model, rows)
@@ -162,6 +186,9 @@ def words(n: int = 400) -> tuple[Any, NDArray[Any]]:
     return pd.DataFrame({"colour": colour, "age": age, "size": size}), y
 
 
+FOLDS = CalibratedClassifierCV(LinearSVC(), cv=3)
+
+
 def mixed(final: Any) -> Any:
     numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
     steps = make_column_transformer(
@@ -173,18 +200,11 @@ def mixed(final: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "final",
-    [LogisticRegression(), GaussianNB(), CalibratedClassifierCV(LinearSVC(), cv=3)],
-    ids=lambda one: type(one).__name__,
-)
-def test_words_gaps_and_unknown_words_are_answered_as_by_the_pipeline(final: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["logistic", "bayes", "calibrated"])
+def test_words_gaps_and_unknown_words_are_answered_as_by_the_pipeline(kind: str, exported: Exported) -> None:
     import pandas as pd
 
-    X, y = words()
-    estimator = mixed(final).fit(X, y)
-
-    model = ml.export(estimator, X, y, path=tmp_path / "m.npz")
+    estimator, model, _ = exported(kind, "words")
 
     samples = [[c, a, s] for c in ("red", "blue", "mauve", None) for a in (None, 20.0, 77.5) for s in (-2.0, 0.25)]
     rows = [model.validator.row(sample) for sample in samples]
@@ -242,9 +262,9 @@ def label_with(model: Classifier, row: Rows, feature: str, value: float) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["logistic", "scaled logistic", "log loss", "calibrated", "bayes", "scaled bayes"])
 @pytest.mark.parametrize("table", ["iris", "cancer"])
-def test_the_nearest_change_is_the_one_that_a_search_finds(kind: str, table: str, tmp_path: Path) -> None:
-    X, y = TABLES[table](return_X_y=True)
-    model = export(CLASSIFIERS[kind]().fit(X, y), X, y, tmp_path)
+def test_the_nearest_change_is_the_one_that_a_search_finds(kind: str, table: str, exported: Exported) -> None:
+    X, _ = TABLES[table](return_X_y=True)
+    _, model, _ = exported(kind, table)
 
     for row in X[:: len(X) // 12]:
         found, _ = nearest_change(model, row.tolist())
@@ -270,9 +290,9 @@ def searched_distance(model: Classifier, row: Rows, steps: int = 1_000) -> float
 
 
 @pytest.mark.parametrize("kind", ["logistic", "bayes", "calibrated"])
-def test_the_ranges_are_those_in_which_the_label_stays(kind: str, tmp_path: Path) -> None:
-    X, y = load_iris(return_X_y=True)
-    model = export(CLASSIFIERS[kind]().fit(X, y), X, y, tmp_path)
+def test_the_ranges_are_those_in_which_the_label_stays(kind: str, exported: Exported) -> None:
+    X, _ = load_iris(return_X_y=True)
+    _, model, _ = exported(kind, "iris")
 
     for row in X[::17]:
         own = model.predict(row.tolist()).label
@@ -314,9 +334,8 @@ def test_a_change_keeps_the_limits_of_its_feature(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_words_change_the_answer_too(tmp_path: Path) -> None:
-    X, y = words()
-    model = ml.export(mixed(LogisticRegression()).fit(X, y), X, y, path=tmp_path / "m.npz")
+def test_words_change_the_answer_too(exported: Exported) -> None:
+    _, model, _ = exported("logistic", "words")
 
     found = [nearest_change(model, model.validator.row([colour, 50.0, -0.4]))[0] for colour in ("red", "green", None)]
 
@@ -330,7 +349,7 @@ def test_words_change_the_answer_too(tmp_path: Path) -> None:
 def test_contributions_are_coefficients_times_values_less_means(tmp_path: Path) -> None:
     X, y = load_breast_cancer(return_X_y=True)
     estimator = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
-    model = export(estimator, X, y, tmp_path, X_train=X, y_train=y)
+    model = export(estimator, X, y, tmp_path)
     assert model.scores is not None
 
     base, added = model.scores.contributions(X[7])
@@ -343,9 +362,9 @@ def test_contributions_are_coefficients_times_values_less_means(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["scaled logistic", "bayes", "calibrated"])
-def test_the_map_has_the_labels_of_its_rows(kind: str, tmp_path: Path) -> None:
-    X, y = load_iris(return_X_y=True)
-    model = export(CLASSIFIERS[kind]().fit(X, y), X, y, tmp_path)
+def test_the_map_has_the_labels_of_its_rows(kind: str, exported: Exported) -> None:
+    X, _ = load_iris(return_X_y=True)
+    _, model, _ = exported(kind, "iris")
 
     found = plane(model, X[60].tolist(), x=2, y=3)
 
@@ -360,36 +379,36 @@ def test_the_map_has_the_labels_of_its_rows(kind: str, tmp_path: Path) -> None:
 # Every channel.
 
 
-def dataset(kind: str) -> tuple[Any, Any, Any]:
-    """Return a fitted estimator and its table: of two or ten labels, or a quantity; of words and gaps but for ten."""
+def served(kind: str, exported: Exported, folder: Path) -> tuple[Classifier, Path]:
+    """Return a model and its file: of two or ten labels, or of a quantity; of words and gaps but for ten."""
+    if kind == "two labels":
+        return exported("logistic", "words")[1:]
+    path = folder / "linear.npz"
     if kind == "ten labels":
         X, y = load_digits(return_X_y=True, as_frame=True)
-        return make_pipeline(StandardScaler(), GaussianNB(var_smoothing=1e-2)).fit(X, y), X, y
+        return export(make_pipeline(StandardScaler(), GaussianNB(var_smoothing=1e-2)).fit(X, y), X, y, folder), path
     X, y = words()
-    if kind == "two labels":
-        return mixed(LogisticRegression()).fit(X, y), X, y
     quantity = 3 * X["size"] + (y == "yes")
-    return mixed(Ridge()).fit(X, quantity), X, quantity
+    return export(mixed(Ridge()).fit(X, quantity), X, quantity, folder), path
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["two labels", "ten labels", "quantity"])
-def test_every_channel_answers_with_the_models_own_bits(kind: str, tmp_path: Path) -> None:
-    estimator, X, y = dataset(kind)
-    model = ml.export(estimator, X, y, path=tmp_path / "m.npz")
+def test_every_channel_answers_with_the_models_own_bits(kind: str, exported: Exported, tmp_path: Path) -> None:
+    model, path = served(kind, exported, tmp_path)
     rows = model.reference_rows[:20]
     features = model.features
     samples = [[f.shown(value) for f, value in zip(features, row, strict=True)] for row in rows.tolist()]
     expected = outputs_of(model, rows).tolist()
 
-    with TestClient(create_app(Settings(model_file=tmp_path / "m.npz"))) as client:
+    with TestClient(create_app(Settings(model_file=path))) as client:
         many = client.post("/predict", json={"samples": samples}).json()["predictions"]
         single = [client.post("/predict", json={"sample": sample}).json() for sample in samples]
         with client.websocket_connect("/stream") as stream:
             stream.receive_json()
             stream.send_json({"samples": samples})
             streamed = stream.receive_json()
-        for path in ("/", "/?lang=es", "/docs", "/openapi.json", "/health/drift", "/v2/models/m", "/metrics"):
+        for path in ("/", "/?lang=es", "/docs", "/openapi.json", "/health/drift", "/v2/models/linear", "/metrics"):
             assert client.get(path).status_code == 200, path
         for row in samples[:5]:
             query = {f.key: "NA" if value is None else value for f, value in zip(features, row, strict=True)}
@@ -438,11 +457,11 @@ def test_a_file_has_what_was_written(linear: ModelFile) -> None:
     assert linear.card.trees == 0
 
 
-def test_a_calibrated_model_refuses_to_explain_and_the_document_says_so(tmp_path: Path) -> None:
-    X, y = load_iris(return_X_y=True)
-    export(CLASSIFIERS["calibrated"]().fit(X, y), X, y, tmp_path)
+def test_a_calibrated_model_refuses_to_explain_and_the_document_says_so(exported: Exported) -> None:
+    X, _ = load_iris(return_X_y=True)
+    _, _, path = exported("calibrated", "iris")
 
-    with TestClient(create_app(Settings(model_file=tmp_path / "linear.npz"))) as client:
+    with TestClient(create_app(Settings(model_file=path))) as client:
         requests: list[dict[str, object]] = [{"sample": [*X[0]]}, {"samples": []}]
         answers = [client.post("/predict", json=request | {"explain": True}) for request in requests]
         with client.websocket_connect("/stream") as stream:

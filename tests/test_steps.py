@@ -55,9 +55,9 @@ def test_a_file_answers_as_the_pipeline_does(exported: Exported) -> None:
     samples, table = questions(exported.model, N_ROWS)
     expected = exported.expected(table)
     labels = exported.pipeline.predict(exported.taken(table))
+    rows = [exported.model.validator.row(sample) for sample in samples]
     for options in EVALUATORS.values():
         model = classifier.load(exported.path, **options)
-        rows = [model.validator.row(sample) for sample in samples]
 
         answers = model.predict_batch(np.array(rows))
         one_by_one = [model.predict(row) for row in rows[:ONE_BY_ONE]]

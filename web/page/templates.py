@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 
 import jinja2
+import jinja2.compiler
+from jinja2.bccache import Bucket
 from markupsafe import Markup
 
 from web.page.files import file
 from web.page.languages import Language
 from web.settings import TEMPLATES
+
+
+class CompiledTemplates(jinja2.FileSystemBytecodeCache):
+    """Compiled templates in a folder, for all languages and for the next start: compiling them takes as long as all
+    else that a start does with a model. Where the folder cannot be written to, they are compiled anew each time.
+    """
+
+    def get_source_checksum(self, source: str) -> str:
+        # What the code is also depends on: the compiler, and the options of an environment, which stand in this file.
+        changed = [Path(file).stat().st_mtime_ns for file in (jinja2.compiler.__file__, __file__)]
+        return super().get_source_checksum(f"{changed}{source}")
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        with contextlib.suppress(OSError):
+            super().dump_bytecode(bucket)
 
 
 class Outline:
@@ -57,6 +77,7 @@ def _environment(language: Language) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
+        bytecode_cache=_compiled(),
     )
     environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # of the extension
     environment.globals |= {"file": file, "base": "", "language": language}
@@ -66,3 +87,9 @@ def _environment(language: Language) -> jinja2.Environment:
 @cache
 def _loader() -> jinja2.BaseLoader:
     return jinja2.FileSystemLoader(TEMPLATES)
+
+
+@cache
+def _compiled() -> CompiledTemplates | None:
+    """Return the compiled templates, kept beside Python's compiled modules; None where these are not to be written."""
+    return None if sys.dont_write_bytecode else CompiledTemplates(str(Path(__file__).parent / "__pycache__"))
