@@ -376,8 +376,8 @@ def test_each_of_many_classes_has_an_example_and_those_beyond_eight_are_folded_a
     examples = form_of(spectra).one("div", **{"class": "examples"})
 
     labels = [link.text for link in examples.all("a")]
-    assert labels == [*(f"material {letter}" for letter in "abcdefghij"), "Reset"]
-    assert [link.text for link in examples.one("details").all("a")] == labels[8:-1]
+    assert labels == [*(f"material {letter}" for letter in "abcdefgh"), "Reset", "material i", "material j"]
+    assert [link.text for link in examples.one("details").all("a")] == labels[9:]
 
 
 def keys_of(form: Element) -> list[str]:
