@@ -24,7 +24,7 @@ from ml.model import classifier
 from ml.model.classifier import Classifier
 from ml.model.explain import explain
 from ml.model.labelling import decision_of
-from ml.options import DEFAULT_PATH, parser, recipe_of
+from ml.options import DEFAULT_PATH, read, recipe_of
 from ml.tables.dataset import Dataset
 from ml.tables.files import read_table
 from ml.tables.marks import marks_named
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.open_standard_streams()
     try:
         try:
-            options = parser().parse_args(arguments)
+            options = read(arguments)
             COMMANDS[options.command](options)
         finally:
             console.write_lines([])  # what argparse has written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml import arguments
@@ -17,6 +18,21 @@ ESTIMATORS = ("random-forest", "extra-trees", "decision-tree", "hist-gradient-bo
 # What scikit-learn itself takes where nothing is said, if that is not the same for all.
 DEPTHS = {"gradient-boosting": 3}
 LEAVES = {"hist-gradient-boosting": 20}
+
+
+# The start of a negative number.
+_NEGATIVE = re.compile(r"-[0-9.,]")
+
+
+def read(words: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of a command line; argparse wants all values of a sample side by side, and people do not."""
+    whole = parser()
+    options, left = whole.parse_known_args(words)
+    if options.command == "predict" and all(word[:1] != "-" or _NEGATIVE.match(word) for word in left):
+        options.values += left
+    elif left:
+        whole.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--model", type=Path, metavar="FILE", help="model file of any name")
     predict.add_argument("--json", action="store_true", help="print the answer as JSON, as POST /predict gives it")
     # argparse knows "-1" and "-.5" as numbers, but takes "-1e3" and "-,5" for options.
-    predict._negative_number_matcher = re.compile(r"-[0-9.,]")
+    predict._negative_number_matcher = _NEGATIVE
 
     _add_scoring(commands.add_parser("score", help="add label and probabilities to the rows of tables"))
 

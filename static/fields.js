@@ -79,6 +79,7 @@ class Field {
   // Bring what stands around the text in line with it.
   follow() {
     this.toggle?.setAttribute("aria-pressed", this.isGap);
+    this.control.toggleAttribute("data-long", this.text.length > 10);
   }
 
   // Show it if its name has each of these words, or else hide it.

@@ -55,6 +55,7 @@ class Run {
   result = null;
   rows = 0;
   bad = 0;
+  noted = 0; // with an answer that is a guess
   wrong = []; // the first rows without an answer
   listed = new Map(); // the least sure rows of each label, or of a quantity
   changes = 0; // of all these rows
@@ -170,7 +171,7 @@ class Run {
     showLater();
   }
 
-  #take({ read, resume, rows, bad, errors, counts, values, listed, version, done }) {
+  #take({ read, resume, rows, bad, noted, errors, counts, values, listed, version, done }) {
     this.#keep();
     this.#read = read;
     this.#hasAnswers = true;
@@ -179,6 +180,7 @@ class Run {
     this.state = "begin";
     this.rows += rows;
     this.bad += bad;
+    this.noted += noted;
     if (rows > bad) this.versions.add(version);
     const wrong = errors.slice(0, MOST_LISTED - this.wrong.length);
     this.wrong.push(...wrong);
@@ -259,6 +261,7 @@ function show() {
   part("rows").textContent = shown(run.rows);
   part("rate").textContent = shown(run.rows / Math.max(seconds, 0.01));
   part("bad").textContent = shown(run.bad);
+  part("noted").textContent = shown(run.noted);
   if (run.model) showRows(run);
   showPicked(run);
   if (run.model?.labels?.length) showCounts(run);

@@ -170,12 +170,24 @@ def test_axes_are_asked_for_by_key(model: Classifier, x: str | None, y: str | No
     assert axes_of(model, x, y) == expected
 
 
-def test_the_usual_axes_are_the_two_most_important_features(model: Classifier) -> None:
+def test_the_usual_axes_are_the_two_most_important_features_if_there_is_a_border_over_them(model: Classifier) -> None:
     axes = default_axes(model)
 
     assert axes
     ranked = sorted((feature.importance for feature in model.features), reverse=True)
     assert [model.features[position].importance for position in axes] == ranked[:2]
+
+
+def test_the_usual_axes_show_a_border_that_more_important_features_do_not(model: Classifier) -> None:
+    sepals_first = [msgspec.structs.replace(one, importance=float("sepal" in one.key)) for one in model.features]
+    other = other_features(model, sepals_first)
+    example = [one.example for one in other.features]
+
+    axes = default_axes(other)
+
+    assert axes
+    assert not Mapper(other, ENGLISH, x=0, y=1, max_rows=4_096).draw(example).borders
+    assert Mapper(other, ENGLISH, x=axes[0], y=axes[1], max_rows=4_096).draw(example).borders
 
 
 def feature(low: float, high: float, minimum: float | None = None, maximum: float | None = None) -> TrainedFeature:

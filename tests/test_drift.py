@@ -108,7 +108,7 @@ def test_without_any_sample_there_is_a_report_all_the_same(model: Classifier) ->
     assert (report.verdict, report.samples, report.by_chance) == ("too few samples", 0, None)
     assert [feature.outside for feature in report.features] == [None] * 4
     whole = drift.report(model.card, model.version, [report], half_life_s=DAY_S)
-    [shown] = view(whole, model.features, ENGLISH).sources
+    [shown] = view(whole, model, ENGLISH).sources
     assert (shown.headline, shown.rows) == ("No samples yet.", [])
 
 

@@ -93,9 +93,10 @@ def test_every_number_that_the_page_writes_into_a_field_is_read_as_that_number(
         text_of(feature, float(value), language(code)),
         text_given(feature, value, language(code)),
         text_given(feature, float(value), language(code)),
-        fields_of([feature], {}, (), language(code))[0].start,
     ):
         assert reader_of(feature)(text) == float(value), text
+    about = reader_of(feature)(fields_of([feature], {}, (), language(code))[0].start)
+    assert about == pytest.approx(float(value), rel=1e-3)
 
 
 def test_a_decimal_mark_that_divides_thousands_is_not_written() -> None:
@@ -216,6 +217,16 @@ def test_a_column_may_be_called_as_an_option_of_the_page(tmp_path: Path) -> None
     assert "page-lang=es&" in spanish["href"]
     assert 'data-state="answer"' in answer.text
     assert program.json()["sample"]["map_y"] == 7
+
+
+def test_other_pages_lead_back_in_their_language_although_a_feature_has_the_options_name(tmp_path: Path) -> None:
+    model = small_tables.file_of("survey", tmp_path)
+    with TestClient(create_app(Settings(model_file=model)), headers={"Accept": "text/html"}) as client:
+        for address in ("/docs?lang=es", "/health/drift?lang=es", "/nowhere?page-lang=es", "/nowhere?lang=es"):
+            page = parse_html(client.get(address).text)
+
+            [link] = [link.attributes["href"] for link in page.all("a") if link.text == "A la página"]
+            assert link.endswith("/?page-lang=es"), address
 
 
 def test_the_goal_of_a_quantity_has_a_name_that_is_none_of_a_feature(tmp_path: Path) -> None:
@@ -361,11 +372,12 @@ def spectra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         yield client
 
 
-def test_of_many_classes_the_most_frequent_have_an_example_and_all_have_a_reset(spectra: TestClient) -> None:
-    links = form_of(spectra).one("p", **{"class": "examples"}).all("a")
+def test_each_of_many_classes_has_an_example_and_those_beyond_eight_are_folded_away(spectra: TestClient) -> None:
+    examples = form_of(spectra).one("div", **{"class": "examples"})
 
-    assert [link.text for link in links][-1] == "Reset"
-    assert len(links) == 9
+    labels = [link.text for link in examples.all("a")]
+    assert labels == [*(f"material {letter}" for letter in "abcdefgh"), "Reset", "material i", "material j"]
+    assert [link.text for link in examples.one("details").all("a")] == labels[9:]
 
 
 def keys_of(form: Element) -> list[str]:
@@ -379,7 +391,7 @@ def test_many_fields_stand_in_the_order_of_the_file_if_the_address_says_so(spect
 
     assert keys_of(by_file) == [*features] != keys_of(usual)
     assert sorted(keys_of(usual)) == sorted(features)
-    assert not by_file.all("details")
+    assert not by_file.all("details", **{"class": "more"})
     assert keys_of(form_of(spectra, "?field-order=other")) == keys_of(usual)
 
 
@@ -398,7 +410,7 @@ def test_links_and_form_keep_the_order_and_links_lead_to_the_other_one(spectra: 
         assert all(("field-order=file" in link) == is_file for link in examples)
         for order, link in orders.items():
             linked = form_of(spectra, link.attributes["href"])
-            assert bool(linked.all("details")) == (order == "importance")
+            assert bool(linked.all("details", **{"class": "more"})) == (order == "importance")
             assert value_of(linked, "band_1_mean") == value_of(form, "band_1_mean")
             assert ("pinned-sample=band_2" in link.attributes["href"]) == is_file
 
@@ -410,7 +422,7 @@ def value_of(form: Element, key: str) -> str:
 def test_the_order_is_no_measurement_and_few_fields_have_none(spectra: TestClient, page: TestClient) -> None:
     posted = spectra.post("/result", data={"field-order": "file"})
 
-    assert not parse_html(posted.text).one(id="measurements").all("details")
+    assert not parse_html(posted.text).one(id="measurements").all("details", **{"class": "more"})
     assert spectra.get("/predict?field-order=file", headers=HTMX).text.count("data-feature") == 0
     for form in (form_of(page), form_of(page, "?field-order=file")):
         assert not form.all(id="find")

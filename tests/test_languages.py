@@ -302,7 +302,7 @@ def drift_of(model: Classifier, to: Language) -> str:
     unknown = msgspec.structs.replace(none, verdict="no training data", features=())
     sources = [msgspec.structs.replace(none, source="page"), few, *enough, unknown]
     report = drift.report(model.card, model.version, sources, half_life_s=86_400.0)
-    return templates.render("drift.html", to, drift=drift_page.view(report, model.features, to), base="../")
+    return templates.render("drift.html", to, drift=drift_page.view(report, model, to), base="../")
 
 
 def header_of(model: Classifier) -> str:

@@ -85,6 +85,14 @@ def test_predict_reads_numbers_as_a_person_types_them(
     assert output_of("predict", "--model", model_path, *values, cwd=tmp_path) == expected
 
 
+def test_json_may_stand_anywhere_among_the_values(model_path: Path, tmp_path: Path) -> None:
+    expected = output_of("predict", "--json", model_path, *SAMPLE, cwd=tmp_path)
+
+    assert msgspec.json.decode(expected)["label"] == "versicolor"
+    assert output_of("predict", model_path, "--json", *SAMPLE, cwd=tmp_path) == expected
+    assert output_of("predict", model_path, SAMPLE[0], "--json", *SAMPLE[1:], cwd=tmp_path) == expected
+
+
 def test_predict_notes_what_is_outside_the_training_range(model_path: Path, tmp_path: Path) -> None:
     printed = output_of("predict", "--model", model_path, "5.6", "2.7", "4.2", "9", cwd=tmp_path)
 

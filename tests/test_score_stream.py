@@ -111,7 +111,8 @@ def test_rows_are_counted_told_and_shown_as_they_come(client: TestClient, model:
     first, last = answer.frames
     (sure, label) = max(zip(model.predict([5.1, 3.5, 1.4, 9.0]).probabilities, model.labels, strict=True))
     assert {**first, "resume": ""} == {
-        "type": "rows", "read": answer.read, "rows": 4, "bad": 2, "version": model.version, "resume": "", "done": False,
+        "type": "rows", "read": answer.read, "rows": 4, "bad": 2, "noted": 1, "version": model.version,
+        "resume": "", "done": False,
         "errors": [
             {
                 "line": 3, "cells": ["?", "1", "", "=1"],

@@ -9,10 +9,12 @@ from starlette.responses import Response
 
 from web.oip.messages import InferenceError
 from web.page import languages, views
+from web.page.fields import names_of_options, query_in
 from web.page.templates import render
 from web.problems import SHOWN_CHARACTERS, Problem, ProblemDetails
 from web.requests import header_of, preferred_representation, query_of
 from web.responses import json_of, problem_headers
+from web.service import service_of
 
 
 async def handle_problem(request: Request, error: Exception) -> Response:
@@ -63,7 +65,7 @@ def _answer(request: Request, details: ProblemDetails) -> Response:
     asked = languages.known(_asked_language(request))
     language = asked or languages.preferred(header_of(request.scope, b"accept-language"))
     view = views.problem_view(details, language)
-    start = f"{base or './'}?lang={asked.code}" if asked else base or "./"
+    start = (base or "./") + (query_in(asked, service_of(request.scope).model) if asked else "")
     page = render("problem.html", language, problem=view, base=base, start=start)
     return Response(
         page, details.status, problem_headers() | {"Content-Language": language.code}, media_type="text/html"
@@ -72,6 +74,7 @@ def _answer(request: Request, details: ProblemDetails) -> Response:
 
 def _asked_language(request: Request) -> str:
     try:
-        return query_of(request.scope).get("lang", "")
+        asked = query_of(request.scope)
+        return asked.get(names_of_options(service_of(request.scope).model)["lang"], asked.get("lang", ""))
     except Problem:  # the answer is the first problem, not that of the query
         return ""

@@ -58,10 +58,7 @@ class Contributions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ValueInterval(msgspec.Struct, frozen=True, kw_only=True):
-    """The interval around a predicted quantity in which the truth lies for `coverage`, a fraction, of the samples.
-
-    A model that was measured on no table has none.
-    """
+    """The interval around a predicted quantity in which the truth lies for `coverage`, a fraction, of the samples."""
 
     low: float
     high: float
@@ -282,7 +279,7 @@ class RowsFrame(msgspec.Struct, frozen=True, tag="rows"):
 
     Attributes:
         read: the bytes of the file that are answered, up to the end of a row.
-        rows: how many rows were answered, and `bad` of them without a prediction; `errors` are the first of these.
+        rows, bad, noted: how many rows were answered, lack a prediction (`errors` are the first), have one with a note.
         counts, values: how many rows have each label, without those that none has; or the predicted quantities.
         listed: new among the least sure rows of each label; of a quantity, those with the most values that have a note.
         resume, done: what goes on after `read`, on any connection, empty until the header is complete; the end.
@@ -291,6 +288,7 @@ class RowsFrame(msgspec.Struct, frozen=True, tag="rows"):
     read: int
     rows: int
     bad: int
+    noted: int
     errors: list[RowError]
     counts: dict[str, int]
     listed: Sequence[ListedRow]

@@ -235,7 +235,7 @@ class _Answers:
     def __init__(self, model: Classifier, least_sure: _LeastSure) -> None:
         self._model = model
         self._least_sure = least_sure
-        self._rows = self._bad = 0
+        self._rows = self._bad = self._noted = 0
         self._errors: list[RowError] = []
         self._counts = np.zeros(len(model.labels), dtype=np.intp)
         self._values: ValueSummary | UnsetType = UNSET
@@ -249,6 +249,7 @@ class _Answers:
             self._add(part.answered, outcomes_of(self._model, part.answered.predictions))
 
     def _add(self, rows: AnsweredRows, outcomes: NDArray[Any]) -> None:
+        self._noted += int(rows.outside.any(axis=1).sum())
         if self._model.quantity:
             self._values = _with(self._values, outcomes)
             self._least_sure.add(self._model, rows, np.zeros(len(outcomes), dtype=np.intp), -rows.outside.sum(axis=1))
@@ -263,8 +264,9 @@ class _Answers:
         counts = {labels[index]: int(self._counts[index]) for index in np.flatnonzero(self._counts)}
         listed = self._least_sure.new()
         return RowsFrame(
-            read, self._rows, self._bad, self._errors, counts, listed, self._model.version, resume, done, self._values
-        )
+            read, self._rows, self._bad, self._noted, self._errors, counts, listed, self._model.version, resume, done,
+            self._values,
+        )  # fmt: skip
 
 
 def _with(before: ValueSummary | UnsetType, values: NDArray[np.float64]) -> ValueSummary:

@@ -8,6 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
@@ -25,6 +29,9 @@ MOST_LETTERS = 9
 MOST_DIGITS = 7
 # The plot shows a little more than the training range.
 MARGIN = 0.04
+# The usual axes are two of so many of the most important features: those over which the answers differ most around the
+# example, as a few values of each show, or more important ones over which they differ nearly as much.
+TRIED_FEATURES, TRIED_VALUES, NEARLY = 8, 9, 0.8
 # Training rows with the same choice are spread over this part of its band. One row after the other, each falls into
 # the largest gap so far (M. Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018).
 SPREAD = 0.7
@@ -79,9 +86,34 @@ Axes = tuple[int, int] | None
 
 
 def default_axes(model: Classifier) -> Axes:
-    """Return the two most important features, the most important one across."""
+    """Return two features over which there is a border to see, the more important one across."""
+    return model.made(_default_axes)
+
+
+def _default_axes(model: Classifier) -> Axes:
     ranked = sorted(range(len(model.features)), key=lambda feature: -model.features[feature].importance)
-    return (ranked[0], ranked[1]) if len(ranked) > 1 else None
+    pairs = list(combinations(ranked[:TRIED_FEATURES], 2))
+    if len(pairs) < 2:
+        return pairs[0] if pairs else None
+    row = [feature.example for feature in model.features]
+    differences = [_difference(model, row, *pair) for pair in pairs]
+    enough = NEARLY * max(differences)
+    return next(pair for pair, found in zip(pairs, differences, strict=True) if found >= enough)
+
+
+def _difference(model: Classifier, row: Sequence[float], x: int, y: int) -> float:
+    """Return how far the answers over two features are apart, all others held; another label counts as much again."""
+    xs, ys = (_tried(model.features[side]) for side in (x, y))
+    rows = np.tile(np.array(row, dtype=np.float64), (len(xs) * len(ys), 1))
+    rows[:, x], rows[:, y] = np.tile(xs, len(ys)), np.repeat(ys, len(xs))
+    found = model.predict_batch(rows)
+    return float(np.ptp(found.outputs, axis=0).max()) + bool(np.ptp(found.indices))
+
+
+def _tried(feature: TrainedFeature) -> NDArray[np.float64]:
+    if feature.choices:
+        return np.arange(min(len(feature.choices), TRIED_VALUES), dtype=np.float64)
+    return np.linspace(feature.low, feature.high, TRIED_VALUES)
 
 
 def axes_of(model: Classifier, x: str | None, y: str | None) -> Axes:

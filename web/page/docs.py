@@ -20,6 +20,7 @@ from ml.tables.numbers import shown_number
 from web.api.description import Json, text_of
 from web.page import languages, openapi
 from web.page.examples import Link, language_links
+from web.page.fields import query_in
 from web.page.languages import Language
 from web.page.templates import render
 from web.requests import Representation, is_known
@@ -166,7 +167,7 @@ def docs_view(model: Classifier, description: Json, to: Language, *, address: st
             for name, schema in description["components"]["schemas"].items()
         ],
         languages=language_links({}, to),
-        query=f"?lang={to.code}",
+        query=query_in(to, model),
     )
 
 

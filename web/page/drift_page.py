@@ -10,13 +10,13 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ml.model.card import TrainedFeature
 from ml.model.classifier import Classifier
 from web.metrics import drift
 from web.metrics.counts import Counts, Source
 from web.metrics.drift import MODERATE_BELOW, STABLE_BELOW, DriftReport, FeatureDrift, InputDrift, Verdict
 from web.page import languages
 from web.page.examples import Link, language_links
+from web.page.fields import query_in
 from web.page.languages import Language
 from web.page.templates import render
 from web.requests import preferred_representation
@@ -72,7 +72,10 @@ class SourceView:
 
 @dataclass(frozen=True, slots=True)
 class DriftView:
-    """The report, numbers formatted; `height` is that of each picture, `query` that of links to other pages."""
+    """The report, numbers formatted.
+
+    `height` is that of each picture, `query` that of this page, and `start` the address of the page that predicts.
+    """
 
     name: str
     version: str
@@ -84,6 +87,7 @@ class DriftView:
     sources: Sequence[SourceView]
     languages: Sequence[Link]
     query: str
+    start: str
 
 
 async def show(request: Request) -> Response:
@@ -96,7 +100,7 @@ async def show(request: Request) -> Response:
         return Response(msgspec.json.encode(report), 200, headers, media_type="application/json")
     to = languages.asked(request.scope)
     name = "drift.html" if representation == "page" else "_drift.html"
-    content = render(name, to, drift=view(report, model.features, to), base="../")
+    content = render(name, to, drift=view(report, model, to), base="../")
     return Response(content, 200, {**headers, "Content-Language": to.code}, media_type="text/html")
 
 
@@ -105,12 +109,12 @@ def example_page(model: Classifier, to: Language) -> str:
     counts = Counts(model.version, model.features, half_life_s=1.0)
     counts.add(np.array([[feature.example for feature in model.features]], dtype=np.float32))
     report = drift.report(model.card, model.version, [drift.drift_of(model.card, counts)], half_life_s=1.0)
-    return render("drift.html", to, drift=view(report, model.features, to), base="../")
+    return render("drift.html", to, drift=view(report, model, to), base="../")
 
 
-def view(report: DriftReport, features: Sequence[TrainedFeature], to: Language) -> DriftView:
-    """Return the view of a report about a model with these features."""
-    titles = {feature.key: to.title(feature) for feature in features}
+def view(report: DriftReport, model: Classifier, to: Language) -> DriftView:
+    """Return the view of a report about a model."""
+    titles = {feature.key: to.title(feature) for feature in model.features}
     return DriftView(
         name=report.model,
         version=report.version,
@@ -122,6 +126,7 @@ def view(report: DriftReport, features: Sequence[TrainedFeature], to: Language) 
         sources=[_source(inputs, report, titles, to) for inputs in report.sources],
         languages=language_links({}, to),
         query=f"?lang={to.code}",
+        start="../" + query_in(to, model),
     )
 
 

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
-from web.page.fields import text_of
+from web.page.fields import rounded_text
 from web.page.languages import Language, codes, language
 
-# More examples than this are a list to read, not a choice: those of the most frequent classes are shown.
-SHOWN_EXAMPLES = 8
+# More examples than this are a list to read, not a choice: the others are folded away. Those of the most frequent
+# classes are made.
+SHOWN_EXAMPLES, MOST_EXAMPLES = 8, 50
 
 TypicalRows = list[tuple[int, list[float]]]
 
@@ -48,7 +49,7 @@ def examples_of(model: Classifier, *, kept: Mapping[str, str], to: Language) -> 
     links = []
     for group, row in model.made(_typical_rows):
         sample = {
-            feature.key: text_of(feature, value, to) for feature, value in zip(model.features, row, strict=True)
+            feature.key: rounded_text(feature, value, to) for feature, value in zip(model.features, row, strict=True)
         }  # fmt: skip
         query = f"?{urlencode({**sample, **kept}, safe=',')}"
         links.append(Link(model.labels[group] if model.labels else thirds[group], query))
@@ -63,7 +64,7 @@ def _typical_rows(model: Classifier) -> TypicalRows:
     else:
         groups = np.searchsorted(np.quantile(outcomes, (1 / 3, 2 / 3)) if len(outcomes) else (), outcomes)
     sizes = np.bincount(groups)
-    shown = sorted(np.argsort(-sizes, kind="stable")[:SHOWN_EXAMPLES].tolist())
+    shown = sorted(np.argsort(-sizes, kind="stable")[:MOST_EXAMPLES].tolist())
     return [(group, _nearest_to_center(model, rows[groups == group])) for group in shown if sizes[group]]
 
 

@@ -15,8 +15,8 @@ from ml.model.classifier import Classifier
 from ml.model.values import no_value_text, reader_of, short
 from ml.tables.headers import key_of
 from ml.tables.numbers import NotANumber, shown_number
-from web.page.axes import end_text, step_of
-from web.page.languages import Language
+from web.page.axes import MOST_DIGITS, end_text, step_of
+from web.page.languages import Language, rounded
 from web.page.messages import Kind, Message
 
 # More fields than this are folded away.
@@ -25,6 +25,8 @@ SHOWN_FIELDS = 12
 # select; more are searched for.
 RADIO_CHOICES, RADIO_LETTERS, RADIO_LINE = 5, 16, 44
 SELECT_CHOICES = 12
+# A rounded number keeps so many digits, for a small one among large ones.
+LEAST_DIGITS = 4
 
 # Other fields of the form, which are options of the view and no measurements.
 OPTIONS = ("lang", "map-x", "map-y", "pinned-sample", "field-order")
@@ -123,6 +125,11 @@ def names_of_options(model: Classifier) -> dict[str, str]:
     return {option: f"page-{option}" if option in taken and "-" not in option else option for option in options}
 
 
+def query_in(to: Language, model: Classifier) -> str:
+    """Return the query of the page in a language, with the question mark: for links to it from other pages."""
+    return f"?{model.made(names_of_options)['lang']}={to.code}"
+
+
 def text_of(feature: TrainedFeature, value: float, to: Language) -> str:
     """Return the text for a field that gives this value of a row; one without a text is the example's.
 
@@ -132,6 +139,15 @@ def text_of(feature: TrainedFeature, value: float, to: Language) -> str:
         return no_value_text(feature) if feature.has_gaps else text_of(feature, feature.example, to)
     shown = feature.shown(value)
     return to.typed(shown, feature) if isinstance(shown, float) else str(shown)
+
+
+def rounded_text(feature: TrainedFeature, value: float, to: Language) -> str:
+    """Return the text for a field of about this value: of a number with many digits, those that its step can tell."""
+    text = text_of(feature, value, to)
+    if feature.choices or len(text) <= MOST_DIGITS or not value or math.isnan(value):
+        return text
+    near = rounded(value, min(step_of(feature) / 10, 10.0 ** (math.floor(math.log10(abs(value))) - LEAST_DIGITS + 1)))
+    return to.typed(near, feature) if feature.low <= near <= feature.high else text
 
 
 def text_given(feature: TrainedFeature, value: object, to: Language) -> str:
@@ -194,7 +210,7 @@ def _field(identity: str, feature: TrainedFeature, to: Language, *, text: str, m
         unit=feature.unit,
         control=control,
         text=text,
-        start=text_of(feature, feature.example, to),
+        start=rounded_text(feature, feature.example, to),
         gap=gap,
         is_gap=is_gap,
         options=_options(feature, to, value=value, gap=gap, other=text if control != "search" else ""),

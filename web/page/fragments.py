@@ -241,16 +241,14 @@ class Fragments:
                 del self._maps[next(iter(self._maps))]
             drawn = mapper.draw(row)
             regions = self._render(
-                "_regions.html",
-                regions=drawn.regions,
-                borders=drawn.borders,
-                is_smooth=drawn.is_smooth,
-            )
-            names = self._render("_names.html", names=drawn.names, chosen=chosen, exact=drawn.exact)
-            parts = self._maps[key] = (regions.encode(), names.encode())
+                "_regions.html", regions=drawn.regions, borders=drawn.borders, is_smooth=drawn.is_smooth
+            ).encode()
+            names = self._render("_names.html", names=drawn.names, chosen=chosen, drawn=drawn).encode()
+            parts = self._maps[key] = (regions, names)
         x, y = [b"%d" % place for place in mapper.position(row)]
         pin = [b"%d" % place for place in (mapper.position(pinned) if pinned else (NOWHERE, NOWHERE))]
-        return outline.fill((*parts, *pin, x, y, x, y))
+        regions, names = parts
+        return outline.fill((regions, *pin, x, y, names, x, y))
 
     def _render_answer(
         self, prediction: Prediction, messages: tuple[Message, ...], pinned: Prediction | None

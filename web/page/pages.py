@@ -14,7 +14,7 @@ from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.page import languages, snippet_panel
 from web.page.decision_map import try_axes
-from web.page.fields import THRESHOLD, keys_of_names, names_of_options, text_given, text_of
+from web.page.fields import THRESHOLD, keys_of_names, names_of_options, rounded_text, text_given
 from web.page.fragments import fragments_of
 from web.page.languages import Language
 from web.problems import Problem
@@ -156,7 +156,7 @@ def page_response(
 
 
 def _example_texts(model: Classifier, language: Language) -> dict[str, object]:
-    return {feature.key: text_of(feature, feature.example, language) for feature in model.features}
+    return {feature.key: rounded_text(feature, feature.example, language) for feature in model.features}
 
 
 def _texts(model: Classifier, sample: Mapping[str, object] | Sequence[object], language: Language) -> dict[str, str]:

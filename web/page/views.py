@@ -12,7 +12,7 @@ from ml.tables.numbers import is_half_typed
 from web.page.answers import LIKELIEST, ORDERED_LABELS
 from web.page.axes import Axes, axis_title, default_axes
 from web.page.decision_map import MARKS
-from web.page.examples import Link, examples_of, language_links
+from web.page.examples import SHOWN_EXAMPLES, Link, examples_of, language_links
 from web.page.fields import GOAL, SHOWN_FIELDS, THRESHOLD, Group, fields_of, grouped, names_of_options
 from web.page.languages import Language
 from web.page.messages import Message
@@ -65,8 +65,9 @@ class PageView:
 
     `question` is what is being decided, `orders` are links to the page with its fields in another order, where there
     are many of them, `order` is the one that was chosen, `bars` and `reasons` are numbers of lines of an answer,
-    `count` the number of fields in all groups, `lang` the language of the address, `start` the address of the page
-    without input, `usual_x` and `usual_y` the keys of the default axes, `features` the digest of the model's interface,
+    `count` the number of fields in all groups, `shown_examples` how many examples are not folded away, `lang` the
+    language of the address, `start` the address of the page without input, `usual_x` and `usual_y` the keys of the
+    default axes, `features` the digest of the model's interface,
     `options` the names of the form's other fields, `marks` the paths of the marks of labels, whose last one is shared
     by all further labels, and `address` that of the service for its callers.
     """
@@ -86,6 +87,7 @@ class PageView:
     orders: Sequence[Link]
     order: str
     examples: Sequence[Link]
+    shown_examples: int
     start: str
     languages: Sequence[Link]
     x_choices: Sequence[Choice]
@@ -183,6 +185,7 @@ def page_view(
         orders=_orders(query, to) if len(fields) > SHOWN_FIELDS else (),
         order=kept.get("field-order", ""),
         examples=examples_of(model, kept=kept, to=to),
+        shown_examples=SHOWN_EXAMPLES,
         start="./" + (f"?{urlencode(kept)}" if kept else ""),
         languages=language_links(query, to, option=options["lang"]),
         x_choices=_choices(model, axes, 0, to),

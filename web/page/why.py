@@ -11,7 +11,7 @@ from ml.model.classifier import Classifier
 from ml.model.contributions import Divided, contributions, obstacle
 from ml.model.evaluators import Prediction
 from web.page.decision_map import hue_of
-from web.page.fields import text_of
+from web.page.fields import rounded_text, text_of
 from web.page.languages import Language, with_unit
 from web.page.quantities import QuantityScale
 
@@ -70,7 +70,7 @@ def why_of(
         return Reason(title, value, f"{x:.1f}", f"{width:.1f}", is_against=added < 0, text=written.added(added))
 
     features = model.features
-    reasons = [reason(to.title(features[at]), value_of(features[at], row[at], to), values[at]) for at in shown]
+    reasons = [reason(to.title(features[at]), _about(features[at], row[at], to), values[at]) for at in shown]
     if left:
         title = to.ngettext("%(count)s other feature", "%(count)s other features", len(left))
         reasons.append(reason(title, "", rest))
@@ -133,3 +133,10 @@ def value_of(feature: TrainedFeature, value: float, to: Language) -> str:
     if math.isnan(value):
         return to.gettext("unknown")
     return with_unit(text_of(feature, value, to), feature.unit)
+
+
+def _about(feature: TrainedFeature, value: float, to: Language) -> str:
+    """Return a value of a row as it is shown; its field has all digits."""
+    return (
+        value_of(feature, value, to) if math.isnan(value) else with_unit(rounded_text(feature, value, to), feature.unit)
+    )
