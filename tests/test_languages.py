@@ -40,6 +40,7 @@ from web.metrics.drift import Verdict
 from web.page import answers, docs, drift_page, languages, templates
 from web.page.axes import default_axes
 from web.page.changes import ChangeView
+from web.page.decision_map import DecisionMap
 from web.page.fields import text_of as field_text
 from web.page.fragments import Fragments
 from web.page.languages import LOCALES, NO_BREAK, Language
@@ -394,7 +395,9 @@ def shown() -> tuple[Bracketing, list[str]]:
         view_of_logs = WhyView(answer, "1", "2", "", is_log=True, reasons=[])
         found.append(templates.render("_why.html", to, why=view_of_logs))
     found.append(templates.render("_change.html", to, change=ChangeView("label", ""), searched_all=False))
-    found.append(templates.render("_names.html", to, names=(), exact=False))
+    for borders in ("", "M0 0h1"):
+        drawn = DecisionMap(regions=(), names=(), borders=borders, exact=False)
+        found.append(templates.render("_names.html", to, names=(), drawn=drawn))
     found += [drift_of(classifier, to), drift_of(with_card(words, words.card), to)]
     found.append(docs.example_page(classifier, Settings(), to))
     for status in statuses():

@@ -266,6 +266,11 @@ class Settings:
         return cls(**values)
 
 
+def token_of(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the API_TOKEN of an environment, whatever its other settings are; errors are as `from_environment`'s."""
+    return Settings.from_environment({"API_TOKEN": environment.get("API_TOKEN", "")}).api_token
+
+
 def help_lines() -> Iterator[str]:
     """Yield a line of help for each setting: its variable, its meaning, its default with its unit."""
     width = max(len(setting.metadata["variable"]) for setting in fields(Settings))

@@ -25,7 +25,7 @@ from ml.tables.files import refuse_same_file
 from ml.tables.marks import THOUSANDS
 from web.client.errors import ClientError
 from web.client.file import File, Rows
-from web.settings import Settings, SettingsError
+from web.settings import SettingsError, token_of
 
 READ_BYTES = 64 * 2**10
 SHOWN_BAD_ROWS = 20
@@ -99,7 +99,7 @@ async def _stream(options: argparse.Namespace) -> None:
     # Never closed: an error ends the process.
     descriptor = sys.stdin.fileno() if options.rows == "-" else os.open(options.rows, os.O_RDONLY)
     refuse_same_file(options.rows, options.out)
-    token = options.token or Settings.from_environment({"API_TOKEN": os.environ.get("API_TOKEN", "")}).api_token
+    token = options.token or token_of()
     file = File(
         options.url, token=token, strict=options.strict, encoding=options.encoding, decimal=options.decimal,
         thousands=options.thousands, give_up_s=options.give_up, on_lost=warn_lost,
