@@ -11,6 +11,7 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import Note
+from ml.model.values import has_words
 from ml.score import score
 from web.api.description import Json, example_of, table_of
 from web.api.encoder import encoder_of
@@ -22,7 +23,7 @@ def requests_of(model: Classifier) -> dict[str, Json]:
     trained = model.reference_rows
     rows = [
         [feature.shown(value) for feature, value in zip(model.features, row, strict=True)]
-        for row in trained[model.validator.accepts(trained) & model.validator.has_words(trained)][:2].tolist()
+        for row in trained[model.validator.accepts(trained) & has_words(model.features, trained)][:2].tolist()
     ]
     return {"one": {"sample": example}, "many": {"samples": rows or [list(example.values())]}}
 

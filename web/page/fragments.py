@@ -199,12 +199,8 @@ class Fragments:
             pin=pin,
             order=order,
         )
-        explained: dict[str, object] = {
-            "why": None,
-            "why_not": why_not_of(self._model, self._language),
-            "strips": {},
-            "pinned": None,
-        }
+        why_not = why_not_of(self._model, self._language)
+        explained: dict[str, object] = {"why": None, "why_not": why_not, "strips": {}, "pinned": None}
         if answered and self._is_quick:
             explained = self._explained(*answered, pin)
         elif answered:
