@@ -14,14 +14,6 @@ import numpy as np
 import pytest
 import tritonclient.http as triton  # type: ignore[import-untyped]  # it has no types
 import tritonclient.http.aio as triton_async  # type: ignore[import-untyped]  # it has no types
-from kserve import (  # type: ignore[import-untyped]  # it has no types
-    InferenceRESTClient,
-    InferInput,
-    InferRequest,
-    InferResponse,
-    RESTConfig,
-)
-from kserve.protocol.infer_type import RequestedOutput  # type: ignore[import-untyped]  # it has no types
 from numpy.typing import NDArray
 from tritonclient.utils import (  # type: ignore[import-untyped]  # it has no types
     InferenceServerException,
@@ -241,9 +233,16 @@ def test_tritonclient_with_asyncio_asks_for_binary_by_default(server: Server, tr
 # --- KServe's SDK
 
 
-def ask_kserve(server: Server, request: InferRequest | dict[str, Any], model_name: str = "iris") -> InferResponse:
-    async def ask() -> InferResponse:
-        async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
+def kserve() -> Any:
+    """Return KServe's SDK. It takes a second to import, and each process that runs any test collects all."""
+    import kserve  # type: ignore[import-untyped]  # it has no types
+
+    return kserve
+
+
+def ask_kserve(server: Server, request: Any, model_name: str = "iris") -> Any:
+    async def ask() -> Any:
+        async with kserve().InferenceRESTClient(kserve().RESTConfig(protocol="v2")) as client:
             return await client.infer(server.url, request, model_name=model_name)
 
     return asyncio.run(ask())
@@ -251,7 +250,7 @@ def ask_kserve(server: Server, request: InferRequest | dict[str, Any], model_nam
 
 def test_kserve_finds_server_and_model(server: Server) -> None:
     async def ask() -> list[bool]:
-        async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
+        async with kserve().InferenceRESTClient(kserve().RESTConfig(protocol="v2")) as client:
             return [
                 await client.is_server_live(server.url),
                 await client.is_server_ready(server.url),
@@ -271,11 +270,14 @@ def test_kserve_gets_scikit_learns_answers(
     rows = rows_of(50, dtype)
     if dtype == "float16" and not binary_in:
         rows = rows.astype(np.float32)  # the SDK itself refuses FP16 as JSON
-    tensor = InferInput("samples", list(rows.shape), np_to_triton_dtype(rows.dtype))
+    tensor = kserve().InferInput("samples", list(rows.shape), np_to_triton_dtype(rows.dtype))
     tensor.set_data_from_numpy(rows, binary_data=binary_in)
-    wanted = [RequestedOutput(name, {"binary_data": binary_out}) for name in ("probabilities", "label")]
+    wanted = [
+        kserve().protocol.infer_type.RequestedOutput(name, {"binary_data": binary_out})
+        for name in ("probabilities", "label")
+    ]
 
-    response = ask_kserve(server, InferRequest("iris", [tensor], request_id="7", request_outputs=wanted))
+    response = ask_kserve(server, kserve().InferRequest("iris", [tensor], request_id="7", request_outputs=wanted))
 
     probabilities, labels = response.outputs
     assert (labels.data, probabilities.as_numpy().tobytes()) == expected(trained, rows)
@@ -285,10 +287,10 @@ def test_kserve_gets_scikit_learns_answers(
 @pytest.mark.parametrize("n", [0, 1, MANY])
 def test_kserve_sends_no_rows_one_or_as_many_as_are_allowed(server: Server, trained: Trained, n: int) -> None:
     rows = rows_of(n)
-    tensor = InferInput("samples", list(rows.shape), "FP64")
+    tensor = kserve().InferInput("samples", list(rows.shape), "FP64")
     tensor.set_data_from_numpy(rows)
 
-    labels, probabilities = ask_kserve(server, InferRequest("iris", [tensor])).outputs
+    labels, probabilities = ask_kserve(server, kserve().InferRequest("iris", [tensor])).outputs
 
     assert probabilities.as_numpy().shape == (n, 3)
     if n:
@@ -305,12 +307,12 @@ def test_kserve_sends_plain_data(server: Server, trained: Trained) -> None:
 
 
 def test_kserve_raises_our_sentences(server: Server) -> None:
-    tensor = InferInput("samples", [1, 4], "FP64", [1.0, 1.0, 1.0, -1.0])
+    tensor = kserve().InferInput("samples", [1, 4], "FP64", [1.0, 1.0, 1.0, -1.0])
 
     with pytest.raises(httpx.HTTPStatusError, match=r"row 0: petal width must be 0 cm or more, not -1\.0, '422 "):
-        ask_kserve(server, InferRequest("iris", [tensor]))
+        ask_kserve(server, kserve().InferRequest("iris", [tensor]))
     with pytest.raises(httpx.HTTPStatusError, match='no model is called "nobody"; this server has "iris", \'404 '):
-        ask_kserve(server, InferRequest("nobody", [tensor]), model_name="nobody")
+        ask_kserve(server, kserve().InferRequest("nobody", [tensor]), model_name="nobody")
 
 
 # --- words, missing values, quantities
@@ -359,11 +361,11 @@ def test_kserve_sends_words_and_missing_values(other: tuple[Server, str], binary
     columns, expected = columns_of(name)
     tensors = []
     for key, column in columns.items():
-        tensor = InferInput(key, list(column.shape), np_to_triton_dtype(column.dtype))
+        tensor = kserve().InferInput(key, list(column.shape), np_to_triton_dtype(column.dtype))
         tensor.set_data_from_numpy(column, binary_data=binary)
         tensors.append(tensor)
 
-    response = ask_kserve(server, InferRequest(name, tensors), model_name=name)
+    response = ask_kserve(server, kserve().InferRequest(name, tensors), model_name=name)
 
     assert response.outputs[-1].as_numpy().tobytes() == expected
 

@@ -408,8 +408,8 @@ def test_every_channel_answers_with_the_models_own_bits(kind: str, exported: Exp
             stream.receive_json()
             stream.send_json({"samples": samples})
             streamed = stream.receive_json()
-        for address in ("/", "/?lang=es", "/docs", "/openapi.json", "/health/drift", "/v2/models/linear", "/metrics"):
-            assert client.get(address).status_code == 200, address
+        for page in ("/", "/?lang=es", "/docs", "/openapi.json", "/health/drift", "/v2/models/linear", "/metrics"):
+            assert client.get(page).status_code == 200, page
         for row in samples[:5]:
             query = {f.key: "NA" if value is None else value for f, value in zip(features, row, strict=True)}
             answer = client.get("/predict", params=query, headers={"HX-Request": "true"})
