@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, StackingRegressor
 from sklearn.impute import KNNImputer
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import train_test_split
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, MinMaxScaler, OneHotEncoder, StandardScaler
 
 import ml
 from ml.errors import DatasetError, ForestError
@@ -236,11 +238,24 @@ def test_the_last_step_given_the_table_of_the_first_is_refused(tmp_path: Path) -
 def test_the_last_step_of_a_pipeline_alone_is_refused_unless_one_insists(tmp_path: Path) -> None:
     pipeline = make_pipeline(StandardScaler(), forest()).fit(X_train, y_train)
 
-    with pytest.raises(DatasetError, match=r"lie beyond all that the model compares.*give the whole pipeline"):
+    with pytest.raises(DatasetError, match=r"lie all on one side of what the model compares.*give the whole pipeline"):
         export(pipeline[-1], tmp_path, X_test)
     report = export(pipeline[-1], tmp_path, X_test, insist=True).card.report
     assert report is not None
     assert report.test_rows == len(X_test)
+
+
+@pytest.mark.parametrize("last", [RandomForestClassifier(20, random_state=0), LogisticRegression(), GaussianNB()])
+@pytest.mark.parametrize(
+    "first", [StandardScaler(), MinMaxScaler(), FunctionTransformer(np.log1p), KBinsDiscretizer(8, encode="ordinal")]
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore::FutureWarning")
+def test_the_last_step_of_pipelines_alone_is_caught_and_the_whole_is_not(tmp_path: Path, first: Any, last: Any) -> None:
+    pipeline = make_pipeline(clone(first), clone(last)).fit(X_train, y_train)
+
+    with pytest.raises(DatasetError, match="give the whole pipeline"):
+        export(pipeline[-1], tmp_path)
+    export(pipeline, tmp_path)
 
 
 def test_a_model_that_is_worse_than_the_baseline_is_refused_unless_one_insists(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ml.estimators.names import names_of
 from ml.estimators.outcomes import check_order, outcomes_of
 from ml.estimators.session import SessionModel, session_model
 from ml.estimators.steps import read_steps
-from ml.model.card import MAX_LABELS, Step
+from ml.model.card import MAX_LABELS, QuantityReport, Report, Step
 from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.labelling import Labelling, decision_of
@@ -29,8 +29,10 @@ from ml.training.measuring import Split, answers_of, check_sense, measure
 from ml.training.progress import Bars
 from ml.training.writing import model_of, write
 
-# Of the features that are compared with at least two thresholds, the share for which all test rows lie beyond these.
+# Of the comparisons of a forest, the share that give the same for all test rows.
 MOST_OUTSIDE = 0.5
+# A model that is no better than the most frequent class, and less wrong in its own eyes than this share of what it is.
+LEAST_DOUBT = 0.1
 MIN_ROWS_TO_JUDGE = 10
 WAY_OUT = "give the whole pipeline if this is its last step, rows in the order of y_test, or insist=True if it is meant"
 
@@ -111,7 +113,9 @@ def export(
         # A threshold may cost accuracy on purpose.
         alone = answers if decision is None else _answers(fitted, test[0], Labelling(labels))
         _check_reach(fitted, test[0])
-        check_sense(measure(alone, parts, n_labels=len(labels)), WAY_OUT)
+        found = measure(alone, parts, n_labels=len(labels))
+        check_sense(found, WAY_OUT)
+        _check_doubt(fitted, found, test[0])
     trained = Trained(
         name=name or path.stem,
         source=f"fitted elsewhere, measured on {len(test[0])} rows",
@@ -175,22 +179,34 @@ def _check_reach(model: SessionModel, rows: NDArray[np.float64]) -> None:
     """Raise a `DatasetError` if the model seems to be the last step of a pipeline alone, given rows as they were."""
     if outside := _outside(model, rows):
         raise DatasetError(
-            f"all values of {outside!r} in X_test, and of most other features, lie beyond all that the model compares "
+            f"the values of {outside!r} in X_test, and most others, lie all on one side of what the model compares "
             f"them with, as if its columns were in another order, or the steps before it missing: {WAY_OUT}"
         )
 
 
 def _outside(model: SessionModel, rows: NDArray[np.float64]) -> str:
-    """Return the title of a feature whose test rows lie beyond all thresholds, if those of most features do."""
-    forest, outside, compared = model.folded, list[str](), 0
+    """Return the title of a feature whose test rows lie all on one side of thresholds, if most thresholds are such."""
+    forest, outside, compared = model.folded, dict[str, int](), 0
     if not isinstance(forest, Forest):
         return ""
     for place, feature in enumerate(model.features):
         thresholds = forest.threshold[(forest.feature == place) & np.isfinite(forest.threshold)]
         values = rows[:, place][~np.isnan(rows[:, place])]
-        if feature.choices or len(np.unique(thresholds)) < 2 or len(values) < MIN_ROWS_TO_JUDGE:
+        if feature.choices or len(values) < MIN_ROWS_TO_JUDGE:
             continue
-        compared += 1
-        if values.min() > thresholds.max() or values.max() <= thresholds.min():
-            outside.append(feature.title)
-    return outside[0] if len(outside) > MOST_OUTSIDE * compared else ""
+        compared += len(thresholds)
+        is_outside = (thresholds < values.min()) | (thresholds >= values.max())
+        outside[feature.title] = int(np.count_nonzero(is_outside))
+    return max(outside, key=outside.__getitem__) if sum(outside.values()) > MOST_OUTSIDE * compared else ""
+
+
+def _check_doubt(model: SessionModel, report: Report | QuantityReport, rows: NDArray[np.float64]) -> None:
+    """Raise a `DatasetError` if a model knows nothing of the test rows, but is sure of its answers."""
+    if isinstance(report, QuantityReport) or report.accuracy > report.baseline:
+        return
+    wrong, doubt = 1 - report.accuracy, float(1 - model.predict_proba(rows).max(axis=1).mean())
+    if wrong * len(rows) >= MIN_ROWS_TO_JUDGE and doubt < LEAST_DOUBT * wrong:
+        raise DatasetError(
+            f"the model has an accuracy of {report.accuracy:.3f} on {len(rows)} rows, as always giving the most "
+            f"frequent class has, and gives its answers {1 - doubt:.3f} on average: {WAY_OUT}"
+        )
