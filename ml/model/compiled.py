@@ -203,18 +203,6 @@ def _cell(value: float, last_choice: int) -> float:
     return UNKNOWN_CELL if value < 0 else NO_VALUE_CELL
 
 
-def _order(forest: Forest) -> NDArray[np.int64]:
-    """Return the nodes tree by tree, each level by level, so that the two children of a node stand side by side."""
-    level = forest.roots
-    levels = [level]
-    while len(inner := level[forest.feature[level] != LEAF]):
-        level = np.column_stack([forest.left[inner], forest.right[inner]]).ravel()
-        levels.append(level)
-    nodes = np.concatenate(levels).astype(np.int64)
-    tree = np.searchsorted(forest.roots, nodes, side="right")
-    return nodes[np.argsort(tree, kind="stable")]
-
-
 def _nodes(forest: Forest) -> tuple[NDArray[np.void], NDArray[np.int64]]:
     """Return compact nodes, and the position of each of the forest's nodes among them.
 
@@ -222,15 +210,16 @@ def _nodes(forest: Forest) -> tuple[NDArray[np.void], NDArray[np.int64]]:
     `children` nodes further on, its right one beside that. A leaf has none, and every row goes left there. The
     threshold of a node that has a set is its number.
     """
-    order = _order(forest)
-    position = np.empty(len(order), dtype=np.int64)
-    position[order] = np.arange(len(order))
     inner = np.flatnonzero(forest.feature != LEAF)
-    children = np.zeros(len(order), dtype=np.int64)
+    # The roots stay where they are; behind each root the pairs of children stand in the order of their parents.
+    position = np.arange(len(forest.feature))
+    position[forest.left[inner]] = 2 * np.arange(len(inner)) + forest.tree_of_nodes()[inner] + 1
+    position[forest.right[inner]] = position[forest.left[inner]] + 1
+    children = np.zeros(len(position), dtype=np.int64)
     children[position[inner]] = position[forest.left[inner]] - position[inner]
     fits = children.max(initial=0) < 2**16
     nodes = np.zeros(
-        len(order), dtype=[("threshold", forest.dtype), ("feature", "<u2"), ("children", "<u2" if fits else "<u4")]
+        len(position), dtype=[("threshold", forest.dtype), ("feature", "<u2"), ("children", "<u2" if fits else "<u4")]
     )
     nodes["children"] = children
     nodes["threshold"] = np.inf
@@ -240,7 +229,7 @@ def _nodes(forest: Forest) -> tuple[NDArray[np.void], NDArray[np.int64]]:
         has_set = np.flatnonzero(forest.set_of >= 0)
         nodes["threshold"][position[has_set]] = forest.set_of[has_set]
         marks[has_set] |= 0x4000
-    nodes["feature"] = (np.maximum(forest.feature, 0) | marks)[order]
+    nodes["feature"][position] = np.maximum(forest.feature, 0) | marks
     return nodes, position
 
 

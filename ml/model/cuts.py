@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,8 @@ class Cuts:
 
     Attributes:
         values: one ascending array a feature, in the type that the forest compares.
-        node_rank: shape (n_nodes,), int32: a row goes left at an inner node where its rank is at most this.
-        node_first: shape (n_nodes,), int32: and at least this; 1 where a row without a value goes right, else 0.
+        node_first: shape (n_nodes,), int32: a row goes left at an inner node where its rank is at least this, and at
+            most `node_rank`; 1 where a row without a value goes right, else 0.
         has_missing: by feature, whether rank 0 means no value.
         categories: the features of which -1 is no value, too.
     """
@@ -84,23 +85,21 @@ class Cuts:
     def __init__(self, forest: Forest, features: Sequence[Feature] = ()) -> None:
         values = []
         self.dtype = forest.dtype
-        self.node_rank = np.zeros(len(forest.feature), dtype=np.int32)
+        self._forest = forest
         self.node_first = np.zeros(len(forest.feature), dtype=np.int32)
         by_sets = forest.set_features()
         may_lack = {place for place, feature in enumerate(features) if feature.choices or feature.has_gaps}
-        for place in range(forest.n_features):
-            nodes = np.flatnonzero(forest.feature == place)
+        for place, nodes in enumerate(_nodes_by_feature(forest)):
             if place in by_sets:
                 values.append(_cell_cuts(len(features[place].choices), forest.dtype))
                 continue
-            cuts = np.unique(below := cut_of(forest, nodes))
+            cuts = np.unique(cut_of(forest, nodes))
             # A threshold above all numbers is not a cut: every rank is below it.
             cuts = cuts[: np.searchsorted(cuts, np.inf)]
             if place in may_lack and len(nodes):
                 least = BELOW_CHOICES if features[place].choices else -np.inf
                 cuts = np.concatenate([np.array([least], dtype=cuts.dtype), cuts])
                 self.node_first[nodes] = ~forest.missing_left[nodes]
-            self.node_rank[nodes] = np.searchsorted(cuts, below)
             values.append(cuts)
         self.values: tuple[NDArray[np.floating[Any]], ...] = tuple(values)
         self.has_missing = tuple(place in may_lack and len(cuts) > 0 for place, cuts in enumerate(values))
@@ -109,7 +108,6 @@ class Cuts:
         )
         self._has_choices = [bool(feature.choices) for feature in features] or [False] * forest.n_features
         self._columns = [cuts[:, None] for cuts in values]
-        self._bounds: list[list[float]] = [bound_of(cuts).tolist() for cuts in values]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -123,16 +121,26 @@ class Cuts:
 
     def rank(self, feature: int, value: float) -> int:
         """Return the rank of one float64, exactly as if it had been cast to `dtype`."""
-        return bisect_left(self._bounds[feature], value)
+        return bisect_left(self.bounds[feature], value)
 
     def ranks_of(self, row: Sequence[float]) -> list[int]:
         """Return the rank of each value of one row of float64."""
-        return list(map(bisect_left, self._bounds, row))
+        return list(map(bisect_left, self.bounds, row))
 
-    @property
+    @cached_property
     def bounds(self) -> Sequence[Sequence[float]]:
         """The ascending float64 bounds of each feature, for callers that search them in place."""
-        return self._bounds
+        return [bound_of(cuts).tolist() for cuts in self.values]
+
+    @cached_property
+    def node_rank(self) -> NDArray[np.int32]:
+        """Shape (n_nodes,): a row goes left at an inner node where its rank is at most this."""
+        ranks = np.zeros(len(self._forest.feature), dtype=np.int32)
+        by_sets = self._forest.set_features()
+        for place, nodes in enumerate(_nodes_by_feature(self._forest)):
+            if place not in by_sets:
+                ranks[nodes] = np.searchsorted(self.values[place], cut_of(self._forest, nodes))
+        return ranks
 
     def ranks(self, feature: int, column: NDArray[np.floating[Any]]) -> NDArray[np.integer]:
         """Return the rank of each value of a contiguous column of `dtype`, same shape."""
@@ -159,6 +167,13 @@ class Cuts:
             lasts = np.floor(np.append(lasts, cuts[-1] + 1))
             return lasts
         return np.append(lasts, np.nextafter(cuts[-1], cuts.dtype.type(np.inf)))
+
+
+def _nodes_by_feature(forest: Forest) -> list[NDArray[np.intp]]:
+    """Return the nodes that compare each feature."""
+    order = np.argsort(forest.feature.astype(np.int16), kind="stable")  # numbers of 16 bits are sorted in linear time
+    firsts = np.searchsorted(forest.feature[order], np.arange(forest.n_features + 1))
+    return np.split(order, firsts)[1:-1]
 
 
 def _cell_cuts(n_choices: int, dtype: type[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -194,7 +209,6 @@ class EvenCuts(Cuts):
         self.categories = tuple(place for place, feature in enumerate(features) if feature.choices)
         self._has_choices = [bool(feature.choices) for feature in features]
         self._columns = [cuts[:, None] for cuts in values]
-        self._bounds = [cuts.tolist() for cuts in values]
 
     def between(self, feature: int, value: float) -> NDArray[np.floating[Any]]:
         """Return one value of each interval between the marks: the middle of a number's interval."""

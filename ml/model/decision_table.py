@@ -162,7 +162,7 @@ def _paint(forest: Forest, cuts: Cuts) -> NDArray[np.floating[Any]]:
     sums = np.empty((len(starts), *(stop for ((_, stop),) in whole)), dtype=starts.dtype)
     sums[...] = starts.reshape(-1, *[1] * len(whole))
     boxes: dict[int, list[_Ranks]] = {int(root): whole for root in forest.roots}
-    trees = iter(np.repeat(np.arange(forest.n_trees), np.diff(np.append(forest.roots, len(forest.feature)))).tolist())
+    trees = iter(forest.tree_of_nodes().tolist())
     leaves = iter(forest.values.tolist())
     outputs = None if forest.output_of is None else forest.output_of.tolist()
     left, right = forest.left.tolist(), forest.right.tolist()

@@ -95,6 +95,10 @@ class Forest:
         init = np.zeros(self.n_sums) if self.init is None else self.init
         return init.astype(np.float32 if self.total.single_sums else np.float64)
 
+    def tree_of_nodes(self) -> NDArray[np.intp]:
+        """Return the tree of each node, shape (n_nodes,)."""
+        return np.repeat(np.arange(self.n_trees), np.diff(self.roots, append=len(self.feature)))
+
     def set_features(self) -> tuple[int, ...]:
         """Return the features that are compared by sets, ascending."""
         if self.set_of is None:
@@ -153,7 +157,7 @@ class Forest:
     def _check_children(self, inner: NDArray[np.bool_]) -> None:
         n_nodes = len(self.feature)
         nodes = np.arange(n_nodes)
-        tree_end = np.append(self.roots[1:], n_nodes)[np.searchsorted(self.roots, nodes, side="right") - 1]
+        tree_end = np.append(self.roots[1:], n_nodes)[self.tree_of_nodes()]
         for children in (self.left[inner], self.right[inner]):
             if np.any(children <= nodes[inner]):
                 raise ForestError("a child does not come after its parent, so the tree has a cycle")

@@ -17,7 +17,7 @@ Arrays = tuple[NDArray[np.generic] | int | None, ...]
 def masks_of(forest: Forest) -> Arrays | None:
     """Return the arguments of the compiled loop that come before the rows; None for large trees and ones with sets."""
     is_leaf = forest.feature == LEAF
-    tree = np.searchsorted(forest.roots, np.arange(len(is_leaf)), side="right") - 1
+    tree = forest.tree_of_nodes()
     width = int(np.bincount(tree[is_leaf]).max())
     if width > MOST_LEAVES or forest.set_of is not None:
         return None
