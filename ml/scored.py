@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import add
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -32,6 +34,7 @@ MAX_ODD_ROWS = 128
 _KEPT_CHARACTERS = 2**22
 _CELL_CHARACTERS = 20
 _KEPT_NOTES = 2**10
+_DECIMAL = re.compile(r"\d([.,])\d")
 ODD_BYTES = "bytes here and below that are not UTF-8 are read as Windows-1252"
 
 Predict = Callable[[Classifier, NDArray[np.float64]], list[Prediction]]
@@ -112,6 +115,8 @@ class ScoredRows:
 
     def parts(self, block: Block) -> Iterator[Part]:
         """Yield the parts that a block of rows becomes."""
+        if not self.place.decimal:
+            self.place = msgspec.structs.replace(self.place, decimal=self._decimal_of(block.rows[0]))
         return self._parts(*self._decoded(block), block.lines)
 
     def passed_over(self, block: Block, note: str) -> Part:
@@ -120,6 +125,22 @@ class ScoredRows:
         self._writer.guard_rows(rows, texts)
         new = [""] * (self.place.added - 2)
         return Part(f"{texts[0]}{self.place.dialect.written}{self._writer.row([*new, note, ''])}\n", 0)
+
+    def _decimal_of(self, first: Sequence[str]) -> Literal[".", ","]:
+        """Return the mark for the answers: that of the first row's numbers, unless it is what separates cells.
+
+        Where no number of that row has one, it is the mark of the model's table.
+        """
+        place, features = self.place, self._model.features
+        if place.dialect.written == ",":
+            return "."
+        if place.marks is not None:
+            return place.marks.decimal
+        cells = self._cells([*first]) if len(first) == place.width else [""] * len(features)
+        numbers = [pair for pair in zip(features, cells, strict=True) if not pair[0].choices]
+        seen = [mark for feature, cell in numbers if not feature.thousands for mark in _DECIMAL.findall(cell)]
+        known = seen[:1] or [feature.decimal for feature, _ in numbers]
+        return "," if "," in known else "."
 
     def _decoded(self, block: Block) -> tuple[Rows, list[str]]:
         """Return rows and their texts in which all bytes are characters."""
@@ -243,12 +264,17 @@ class ScoredRows:
 
     def _tail(self, prediction: Prediction, notes: str = "", added: Sequence[float] = ()) -> str:
         """Return the new cells of a row as text, with the separator in front and the end of the line."""
-        # A number is written as it is in every dialect; a label or a note may need quotes.
+        # A number needs quotes in no dialect, since its mark separates no cells; a label or a note may need them.
+        text_of = repr if self.place.decimal != "," else _with_comma
         if quantity := self._model.quantity:
             (below, above), value = quantity.reach, prediction.value
             ends = (value - below, value + above)
-            answer = [repr(value), *("" if math.isnan(end) else repr(end) for end in ends)]
+            answer = [text_of(value), *("" if math.isnan(end) else text_of(end) for end in ends)]
         else:
-            answer = [self._cell_of(prediction.label), *map(repr, prediction.probabilities)]
+            answer = [self._cell_of(prediction.label), *map(text_of, prediction.probabilities)]
         separator = self.place.dialect.written
-        return separator + separator.join((*answer, *map(repr, added), self._cell_of(notes), "\n"))
+        return separator + separator.join((*answer, *map(text_of, added), self._cell_of(notes), "\n"))
+
+
+def _with_comma(value: float) -> str:
+    return repr(value).replace(".", ",")
