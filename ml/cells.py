@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Container, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,10 @@ from ml.tables.dataset import UNKNOWN
 from ml.tables.layout import Place
 from ml.tables.marks import Marks
 from ml.tables.numbers import NotANumber, marks_said, number_of, numbers_in_lines, plain_numbers
+from ml.tables.rows import Block
 from ml.tables.typed import TypedColumn
+
+_DECIMAL = re.compile(r"\d([.,])\d")
 
 
 class CellsReader:
@@ -167,3 +172,22 @@ def _error_of(key: str, title: str, cell: str, error: NotANumber | OpenNumber, m
     if error.code == "missing":
         return FieldError(key, "missing", f"{title} is missing")
     return FieldError(key, "not_a_number", f"{title}: {short(cell)!r} is not a number{marks}", short(cell))
+
+
+def decimal_of(place: Place, model: Classifier, block: Block) -> Literal[".", ","]:
+    """Return the mark for the answers to a table: that of its first row's numbers, unless it is what separates cells.
+
+    Where no number of that row has one, it is the mark of the model's table.
+    """
+    if place.dialect.written == ",":
+        return "."
+    if place.marks is not None:
+        return place.marks.decimal
+    first = block.rows[0]
+    cells = (
+        [first[position] for position in place.positions] if len(first) == place.width else [""] * len(place.positions)
+    )
+    numbers = [pair for pair in zip(model.features, cells, strict=True) if not pair[0].choices]
+    seen = [mark for feature, cell in numbers if not feature.thousands for mark in _DECIMAL.findall(cell)]
+    known = seen[:1] or [feature.decimal for feature, _ in numbers]
+    return "," if "," in known else "."

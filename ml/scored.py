@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.cells import CellsReader
+from ml.cells import CellsReader, decimal_of
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.contributions import contributions
@@ -113,6 +113,8 @@ class ScoredRows:
 
     def parts(self, block: Block) -> Iterator[Part]:
         """Yield the parts that a block of rows becomes."""
+        if not self.place.decimal:
+            self.place = msgspec.structs.replace(self.place, decimal=decimal_of(self.place, self._model, block))
         lines, texts = block.lines, block.texts
         if texts is None or (values := self._reader.in_lines(texts, self.place)) is None:
             yield from self._parts(*self._decoded(block), lines)
@@ -265,12 +267,17 @@ class ScoredRows:
 
     def _tail(self, prediction: Prediction, notes: str = "", added: Sequence[float] = ()) -> str:
         """Return the new cells of a row as text, with the separator in front and the end of the line."""
-        # A number is written as it is in every dialect; a label or a note may need quotes.
+        # A number needs quotes in no dialect, since its mark separates no cells; a label or a note may need them.
+        text_of = repr if self.place.decimal != "," else _with_comma
         if quantity := self._model.quantity:
             (below, above), value = quantity.reach, prediction.value
             ends = (value - below, value + above)
-            answer = [repr(value), *("" if math.isnan(end) else repr(end) for end in ends)]
+            answer = [text_of(value), *("" if math.isnan(end) else text_of(end) for end in ends)]
         else:
-            answer = [self._cell_of(prediction.label), *map(repr, prediction.probabilities)]
+            answer = [self._cell_of(prediction.label), *map(text_of, prediction.probabilities)]
         separator = self.place.dialect.written
-        return separator + separator.join((*answer, *map(repr, added), self._cell_of(notes), "\n"))
+        return separator + separator.join((*answer, *map(text_of, added), self._cell_of(notes), "\n"))
+
+
+def _with_comma(value: float) -> str:
+    return repr(value).replace(".", ",")

@@ -322,6 +322,18 @@ def test_text_becomes_parquet_with_its_cells_as_they_are_and_typed_answers(folde
     ]
 
 
+def test_answers_with_a_decimal_comma_are_numbers_in_parquet(folder: Path) -> None:
+    (folder / "rows.csv").write_text(f"{HEADER}\n5.1,2,5,1\n".replace(",", ";").replace(".", ","))
+
+    score(folder, "rows.csv", "--to", "csv", "--out", "out.csv")
+    score(folder, "rows.csv", "--out", "out.parquet")
+
+    answers = (folder / "out.csv").read_text().split(";")[-5:-2]
+    assert any("," in answer for answer in answers)
+    table = parquet.read_table(folder / "out.parquet")
+    assert [table[name][0].as_py() for name in table.column_names[5:8]] == [float(a.replace(",", ".")) for a in answers]
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_kinds_change_by_folders_and_names_follow(folder: Path, kind: str) -> None:
     parquet.write_table(table_of(2), folder / "rows/d.parquet")

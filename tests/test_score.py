@@ -25,6 +25,7 @@ from ml.score import MAX_PART_CELLS, Scored, Scorer, score
 from ml.scored import MAX_ODD_ROWS, ODD_BYTES, BadRow
 from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.layout import added_columns
+from ml.tables.marks import Marks
 from ml.tables.reading import read_dataset
 from ml.tables.rows import MAX_ROW_CHARACTERS
 from ml.tables.written import guard
@@ -89,6 +90,33 @@ def test_columns_may_stand_in_any_order_among_others(model: Classifier) -> None:
     assert bad == []
 
 
+# By the first row, its separator and the marks that are named, the decimal mark of the answers.
+DECIMALS: list[tuple[str, str, Marks | None, str]] = [
+    ("5,6 2,7 4,2 1,3", ";", None, ","),
+    ("5 2,7 4 1", ";", None, ","),
+    ("5.6 2,7 4.2 1.3", ";", None, "."),
+    ("5 2 4 1", ";", None, "."),
+    ("5 2 4 1", ";", Marks(","), ","),
+    ("? 2,7 4 1", "\t", None, ","),
+    ('"5,6" "2,7" "4,2" "1,3"', ",", None, "."),
+]
+
+
+@pytest.mark.parametrize(("row", "separator", "marks", "decimal"), DECIMALS)
+def test_answers_have_the_decimal_comma_of_the_first_row_where_it_separates_no_cells(
+    model: Classifier, row: str, separator: str, marks: Marks | None, decimal: str
+) -> None:
+    lines = [HEADER.replace(",", separator), row.replace(" ", separator), separator.join(["5", "2", "5", "1"]), ""]
+    sink = io.StringIO(newline="")
+
+    score(model, io.StringIO("\n".join(lines), newline=""), sink, on_bad=lambda _bad: None, marks=marks)
+
+    probabilities = model.predict([5.0, 2.0, 5.0, 1.0]).probabilities
+    assert len(set(probabilities) - {0.0, 1.0}) > 1
+    assert rows_of(sink.getvalue(), separator)[2][5:8] == [repr(share).replace(".", decimal) for share in probabilities]
+    assert marks or "".join(fed(model, *"\n".join(lines))) == sink.getvalue()
+
+
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_the_separator_is_kept_and_a_decimal_comma_read(model: Classifier, separator: str) -> None:
     lines, bad = lines_of(
@@ -99,7 +127,7 @@ def test_the_separator_is_kept_and_a_decimal_comma_read(model: Classifier, separ
     )
 
     assert lines[0] == f"{HEADER},{ADDED}".replace(",", separator)
-    assert lines[1].split(separator) == ["5,6", "2,7", "4,2", "1,3", "versicolor", "0.0", "1.0", "0.0", "", ""]
+    assert lines[1].split(separator) == ["5,6", "2,7", "4,2", "1,3", "versicolor", "0,0", "1,0", "0,0", "", ""]
     assert lines[2].split(separator)[4:] == lines[1].split(separator)[4:]
     assert bad == []
 

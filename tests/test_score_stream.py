@@ -232,7 +232,7 @@ PLACES: dict[str, Any] = {
     "line": [0, -1, 2**60, 1e300, "1", None], "dialect": [{}, {"separator": ""}, {"separator": "x"}, None],
     "width": [0, -1, 3, 10**9],
     "positions": [[], [0], [0, 1, 2, 4], [-1, 0, 1, 2], [0] * 9_999, [0, 1, 2, "3"], None],
-    "added": [0, -1, 10**9, 4], "answers": ["", "x", 1],
+    "added": [0, -1, 10**9, 4], "answers": ["", "x", 1], "decimal": [",", "x", 1],
 }  # fmt: skip
 
 

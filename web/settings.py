@@ -236,7 +236,6 @@ class Settings:
         "longest time for the open requests after draining; then their connections are aborted",
         least=1,
     )
-
     log_format: str = _setting(
         "plain", "LOG_FORMAT", "format of log lines: `plain` text, or one `json` object a line", read=_read_log_format
     )

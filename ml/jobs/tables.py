@@ -61,7 +61,7 @@ class TextTables:
         columns = [*zip(*(row[:width] for row in rows), strict=True)] or [()] * width
         n_words = width - n_added + bool(self._labels)
         arrays = [
-            pyarrow.array([float(cell) if cell else None for cell in cells], pyarrow.float64())
+            pyarrow.array([float(cell.replace(",", ".")) if cell else None for cell in cells], pyarrow.float64())
             if n_words <= place < width - 2
             else pyarrow.array([cell or None for cell in cells], pyarrow.string())
             for place, cells in enumerate(columns)

@@ -6,7 +6,7 @@ import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -35,6 +35,7 @@ class Place(msgspec.Struct, frozen=True):
         answers: 12 hex digits that two models share when they have the same features and labels.
         marks: those of the table's numbers, if somebody has said them.
         has_odd_bytes: whether rows before had bytes that are not UTF-8, and one of them says so.
+        decimal: the mark in the numbers of the answers; nothing as long as no row was read.
 
     Raises:
         DatasetError: no table can have such a place.
@@ -48,6 +49,7 @@ class Place(msgspec.Struct, frozen=True):
     answers: str
     marks: Marks | None = None
     has_odd_bytes: bool = False
+    decimal: Literal["", ".", ","] = ""
 
     def __post_init__(self) -> None:
         """Check what would break the scoring of the next row: a place may come from anybody."""
@@ -59,6 +61,7 @@ class Place(msgspec.Struct, frozen=True):
             and 0 < self.added <= MAX_COLUMNS
             and self.positions
             and all(position in columns for position in self.positions)
+            and (self.decimal != "," or self.dialect.written != ",")
             and (self.marks is None or self.marks.thousands in ("", *THOUSANDS))
         )
         if not is_possible:
