@@ -49,6 +49,7 @@ from web.client import connection as connection_module
 from web.client import waiting as waiting_module
 from web.client.connection import stream_uri
 from web.client.errors import (
+    ClientError,
     ConnectionFailed,
     GaveUp,
     ModelReplaced,
@@ -57,6 +58,7 @@ from web.client.errors import (
     StreamEnded,
     WrongAddress,
 )
+from web.client.file import File, Rows
 from web.client.queue import BATCH_SAMPLES, CALL_BATCHES, FRAMES_IN_FLIGHT
 from web.client.replies import Outcome, Prediction, Refused
 from web.client.samples import Samples, encode
@@ -1461,6 +1463,70 @@ def test_a_service_without_room_is_waited_for_as_long_as_told(
     assert gave_up.stderr.decode().splitlines()[-1].startswith("error: gave up after 0.1 s: ")
     assert os.listdir(tmp_path) == ["log.txt"]
     assert table == guarded(model, content)
+
+
+ROWS = {
+    "read": 16, "rows": 1, "bad": 0, "errors": [], "counts": {"setosa": 1}, "listed": [], "version": "", "resume": "",
+    "done": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"counts": {"lilac": 1}}, "the model has no label 'lilac'"),
+        ({"counts": {"setosa": 2}}, "1 rows, 0 of them without an answer, and 2 answers"),
+        ({"bad": 2, "counts": {"setosa": -1}}, "1 rows, 2 of them without an answer, and -1 answers"),
+        ({"read": 17}, "an answer to bytes that were not sent"),
+        ({"read": -1}, "an answer to bytes that were not sent"),
+        ({"done": True}, "an answer to bytes that were not sent"),
+        ({"rows": 2, "counts": {"setosa": 2}}, "2 rows in 1 lines"),
+        ({}, "an answer to bytes that were not sent"),  # the second time
+    ],
+    ids=str,
+)
+def test_a_table_that_cannot_be_the_answer_to_a_file_is_refused(
+    announcement: str, wrong: dict[str, object], reason: str
+) -> None:
+    async def answer(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        await connection.recv()
+        for _ in range(2):
+            await connection.send(b"5.1,3.5,1.4,0.2,setosa,1,0,0,,\n")
+            await connection.send(json.dumps({"type": "rows"} | ROWS | wrong))
+        with contextlib.suppress(ConnectionClosed):
+            await connection.recv()
+
+    assert reason in run(refused_by(answer))
+
+
+def test_a_service_that_never_ends_a_file_is_given_up(announcement: str) -> None:
+    async def answer(connection: ServerConnection) -> None:
+        await connection.send(announcement)
+        async for content in connection:
+            await connection.send(b"5.1,3.5,1.4,0.2,setosa,1,0,0,,\n" if content else b"")
+            rows = ROWS if content else ROWS | {"rows": 0, "counts": {}}
+            await connection.send(json.dumps({"type": "rows"} | rows))
+
+    assert "gave up after 0.5 s" in run(refused_by(answer, ends=True))
+
+
+async def refused_by(answer: Handler, *, ends: bool = False) -> str:
+    """Return why the client ends with a file of one row, of which more may come unless it `ends`."""
+    contents = [b"5.1,3.5,1.4,0.2\n", b""]
+
+    async def read() -> bytes:
+        if not (ends or len(contents) == 2):
+            await asyncio.Event().wait()
+        return contents.pop(0)
+
+    async def take(_rows: Rows) -> None:
+        pass
+
+    async with pretending(answer) as url:
+        with pytest.raises(ClientError) as raised:
+            await File(url, give_up_s=0.5 if ends else math.inf).score(read, take)
+    return str(raised.value)
 
 
 @pytest.mark.slow

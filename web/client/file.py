@@ -106,6 +106,7 @@ class File:
         self._waiting.connected(is_idle=not self._unanswered)
         self._slice_bytes = min(MAX_SLICE_BYTES, announced.limits.max_frame_bytes)
         self._frames_unanswered = 0
+        self._labels = {*announced.model.labels}
         room = asyncio.Semaphore(MAX_UNANSWERED)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -148,8 +149,12 @@ class File:
             match message:
                 case bytes():
                     table.append(message)
+                case ModelFrame():
+                    self._labels = {*message.model.labels}
                 case RowsFrame():
-                    await take(Rows(b"".join(table), message.rows, message.bad, message.errors, message.read))
+                    content = b"".join(table)
+                    self._check(message, content.count(b"\n"))
+                    await take(Rows(content, message.rows, message.bad, message.errors, message.read))
                     table.clear()
                     self._acknowledge(message)
                     room.release()
@@ -160,12 +165,31 @@ class File:
                         raise Busy(f"{self._address}: {problem.detail}", retry_after_s=problem.retry_after_s)
                     raise (ModelReplaced if problem.status == 409 else DatasetError)(problem.detail)
 
+    def _check(self, rows: RowsFrame, lines: int) -> None:
+        """Raise NotUnderstood for what cannot be the answer, in so many lines, to what was sent."""
+        read, frames = rows.read - self._answered_bytes, self._frames_unanswered
+        counted = sum(rows.counts.values()) if self._labels else rows.rows - rows.bad
+        wrong = ""
+        if unknown := rows.counts.keys() - self._labels:
+            wrong = f"the model has no label {min(unknown)!r}"
+        elif not (0 <= rows.bad <= rows.rows and counted == rows.rows - rows.bad):
+            wrong = f"{rows.rows} rows, {rows.bad} of them without an answer, and {counted} answers"
+        elif (
+            frames < 1 or not 0 <= read <= len(self._unanswered) or (rows.done and not (self._is_read and frames == 1))
+        ):
+            wrong = "an answer to bytes that were not sent"
+        elif lines < rows.rows:
+            wrong = f"{rows.rows} rows in {lines} lines"
+        if wrong:
+            raise NotUnderstood(f"{self._address} sent what no prediction service sends: {wrong}")
+
     def _acknowledge(self, rows: RowsFrame) -> None:
         self._resume = rows.resume
         del self._unanswered[: rows.read - self._answered_bytes]
         self._answered_bytes = rows.read
         self._frames_unanswered -= 1
-        self._waiting.answered(is_idle=not self._frames_unanswered)
+        # When all is sent, what it waits for is the end.
+        self._waiting.answered(is_idle=not (self._frames_unanswered or self._is_read))
 
     async def _message(self, connection: ClientConnection) -> bytes | ModelFrame | RowsFrame | ErrorReply:
         try:
