@@ -133,13 +133,12 @@ class Fragments:
     def explanation(self, row: Sequence[float], *, pin: str | None = None) -> bytes:
         """Return the fragment that explains the answer to a row: why, the strips, and a pinned sample beside it."""
         explained = self._explained(row, self._model.predict(row), pin)
-        return self._render("_explanation.html", **explained).encode()
+        return self._render("_explanation.html", why_not=why_not_of(self._model, self._language), **explained).encode()
 
     def _explained(self, row: Sequence[float], prediction: Prediction, pin: str | None) -> dict[str, object]:
         model, to, scale = self._model, self._language, self._quantity
         return {
             "why": why_of(self._own._model, row, prediction, to, scale=scale),
-            "why_not": why_not_of(model, to),
             "strips": {strip.id: strip for strip in strips_of(model, row, to, scale=scale)},
             "pinned": self._pinned((row, prediction), pin),
         }
@@ -199,12 +198,7 @@ class Fragments:
             pin=pin,
             order=order,
         )
-        explained: dict[str, object] = {
-            "why": None,
-            "why_not": why_not_of(self._model, self._language),
-            "strips": {},
-            "pinned": None,
-        }
+        explained: dict[str, object] = {"why": None, "strips": {}, "pinned": None}
         if answered and self._is_quick:
             explained = self._explained(*answered, pin)
         elif answered:
@@ -216,6 +210,7 @@ class Fragments:
             fragment=Markup(fragment.decode()),  # noqa: S704  # it was rendered above
             card=self._own._card(),
             pin=pin if explained["pinned"] else None,
+            why_not=why_not_of(self._model, self._language),
             **explained,
         )
 
