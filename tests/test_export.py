@@ -229,6 +229,7 @@ def test_limits_and_name_go_into_the_file(tmp_path: Path, limits: Any) -> None:
     [
         (RandomForestClassifier, "the model is the class RandomForestClassifier: give one that was fitted"),
         ("forest.pkl", "the model is a str, which cannot predict: load or fit the model first"),
+        (make_pipeline(StandardScaler()), "the model is a Pipeline, which cannot predict: a fitted one is needed"),
         (
             make_pipeline(StandardScaler(), RandomForestClassifier()),
             r"'standardscaler' .*it is not fitted: fit",

@@ -141,7 +141,10 @@ def _check_model(model: Any) -> None:
     if isinstance(model, type):
         raise ForestError(f"the model is the class {model.__name__}: give one that was fitted, an object of it")
     if not hasattr(model, "predict"):
-        raise ForestError(f"the model is a {type(model).__name__}, which cannot predict: load or fit the model first")
+        way_out = "a fitted one is needed, of a search with refit=True, of a Pipeline with its last estimator"
+        if not hasattr(model, "fit"):
+            way_out = "load or fit the model first"
+        raise ForestError(f"the model is a {type(model).__name__}, which cannot predict: {way_out}")
 
 
 def _limits(given: Mapping[str, Any]) -> dict[str, Limits]:
