@@ -203,8 +203,8 @@ MAKERS = {
     "dict", "frozenset", "len", "list", "range", "set", "sorted", "tuple", "zip", "_setting", "_seconds", "_bytes",
 }  # fmt: skip
 DECORATORS = {"dataclass", "lru_cache", "cache", "contextmanager", "asynccontextmanager", "property", "classmethod",
-              "staticmethod", "abstractmethod", "overload", "override", "total_ordering", "runtime_checkable",
-              "contextlib.contextmanager", "contextlib.asynccontextmanager", "njit"}  # fmt: skip
+              "cached_property", "staticmethod", "abstractmethod", "overload", "override", "total_ordering",
+              "runtime_checkable", "contextlib.contextmanager", "contextlib.asynccontextmanager", "njit"}  # fmt: skip
 
 
 def work_in(body: list[ast.stmt]) -> Iterator[str]:

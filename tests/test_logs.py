@@ -137,15 +137,16 @@ import logging.config
 from web import logs
 logging.config.dictConfig(logs.configuration({form!r}))
 logging.getLogger("web").info("ours")
+logging.getLogger("ml").info("the model's")
 logging.getLogger("uvicorn.error").error("the server's")
 logging.getLogger("uvicorn.error").info("too much")
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    first, second = done.stderr.splitlines()
-    assert ("ours" in first, "the server's" in second) == (True, True)
+    first, second, third = done.stderr.splitlines()
+    assert ("ours" in first, "the model's" in second, "the server's" in third) == (True, True, True)
     if form == "json":
-        assert [json.loads(line)["logger"] for line in (first, second)] == ["web", "uvicorn.error"]
+        assert [json.loads(line)["logger"] for line in (first, second, third)] == ["web", "ml", "uvicorn.error"]
 
 
 # Python runs a module of this name when it starts.

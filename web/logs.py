@@ -59,7 +59,7 @@ def configuration(form: str) -> dict[str, Any]:
         },
         "handlers": {"stderr": {"class": "web.logs.StandardError", "formatter": form}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},
-        "loggers": {"web": {"level": "INFO"}},
+        "loggers": {"web": {"level": "INFO"}, "ml": {"level": "INFO"}},
     }
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import logging
 import struct
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -30,8 +29,6 @@ MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 64, 4096
 MASK_ROWS = 64
 # Leaf values that are added up for the answers along the features of a row: a millisecond for each million.
 MAX_LINE_VALUES = 4_000_000
-# After so long compiling is reported.
-SILENT_S = 0.5
 
 logger = logging.getLogger("ml")
 
@@ -114,18 +111,13 @@ class Compiled:
     def _warm(self, n_features: int) -> None:
         """Load the code from its cache, or compile it, rather than with the first question."""
         said = "compiling the code that evaluates this forest, once on this machine"
-        timer = threading.Timer(SILENT_S, logger.info, [said])
-        timer.daemon = True
-        timer.start()
-        try:
+        with self._code.rows.Compiling(partial(logger.info, said)).installed():
             with _missing("scipy.linalg"):
                 self.one([0.0] * n_features)
             self.batch(np.zeros((MASK_ROWS, n_features), dtype=self._dtype))
             if self._masked is not None:
                 self.batch(np.zeros((1, n_features), dtype=self._dtype))
             self.lines([0.0] * n_features)
-        finally:
-            timer.cancel()
 
     def one(self, row: Sequence[float], _ranks: Sequence[int] | None = None) -> NDArray[np.floating[Any]]:
         """Return the sums of one row of float64 values, shape (n_sums,)."""

@@ -10,10 +10,12 @@ Everything runs without the interpreter's lock, and allocates what it needs, so 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import njit
+from numba.core import event
 
 # A node's feature is in the lower bits of `feature`; the highest one says that a row without a value goes left, and the
 # one below it that `threshold` is the number of a set.
@@ -27,6 +29,26 @@ _LEVELS_AT_ONCE = 4
 _ROWS_AT_ONCE = 8
 # Rows of `masks` that are looked at together.
 BLOCK_ROWS = 64
+
+
+class Compiling(event.Listener):
+    """Calls a function before anything is compiled: what a cache has is not."""
+
+    def __init__(self, report: Callable[[], object]) -> None:
+        self._report = report
+        self._is_reported = False
+
+    def on_start(self, _event: Any) -> None:
+        if not self._is_reported:
+            self._is_reported = True
+            self._report()
+
+    def on_end(self, _event: Any) -> None:
+        pass
+
+    def installed(self) -> Any:
+        """Return a context in which it listens."""
+        return event.install_listener("numba:compile", self)
 
 
 @njit(inline="always")

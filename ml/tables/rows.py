@@ -207,8 +207,8 @@ class RowReader:
             plain = [text for text in plain if text]
         for part in self._slices(len(plain)):
             texts = plain[part]
-            dialect, is_plain = self.dialect, self.dialect.is_plain
-            yield Block(dialect if is_plain else dialect.rows(texts), lines[part], texts if is_plain else None)
+            rows = self.dialect if self.dialect.is_plain else self.dialect.rows(texts)
+            yield Block(rows, lines[part], texts if self.dialect.is_plain else None)
 
     def _quoted_rows(self, text: str, dialect: Dialect) -> Iterator[Block]:
         lines = list(io.StringIO(text, newline=""))

@@ -217,7 +217,7 @@ def split_off(
         language = languages.language(languages.SOURCE)
     elif language is None:
         language = languages.preferred(header_of(scope, b"accept-language"))
-    named = (asked.get(name) for name in ("map-x", "map-y", "goal", "pinned-sample", "field-order", THRESHOLD))
+    named = map(asked.get, ("map-x", "map-y", "goal", "pinned-sample", "field-order", THRESHOLD))
     return measurements, ViewOptions(language, lang, *named)
 
 
