@@ -391,9 +391,10 @@ def shown() -> tuple[Bracketing, list[str]]:
         view_of_logs = WhyView(answer, "1", "2", "", is_log=True, reasons=[])
         found.append(templates.render("_why.html", to, why=view_of_logs))
     found.append(templates.render("_change.html", to, change=ChangeView("label", ""), searched_all=False))
-    found.append(templates.render("_names.html", to, names=(), exact=False))
+    for borders in ("", "M0 0"):
+        found.append(templates.render("_names.html", to, names=(), borders=borders, exact=False))
     found += [drift_of(classifier, to), drift_of(with_card(words, words.card), to)]
-    found.append(docs.example_page(classifier, Settings(), to))
+    found.append(docs.example_page(classifier, Settings(api_token="t" * 32), to))
     for status in statuses():
         view = problem_view(Problem(status, "told to programs").details, to)
         found.append(templates.render("problem.html", to, problem=view, base="", start="./"))

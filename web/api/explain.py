@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
 from ml.model.contributions import contributions, is_divisible
+from web.api.description import N_
 from web.api.messages import Contributions, PredictRequest
 from web.api.threads import PIECE_S, in_thread
 from web.problems import Problem
@@ -21,7 +22,7 @@ NOT_DIVISIBLE = "this model does not tell what each feature adds to an answer"
 def described(model: Classifier) -> str:
     """Return what `explain` is, for the OpenAPI document."""
     if is_divisible(model):
-        return "With explain each answer has contributions: what each feature adds to it."
+        return N_("With explain each answer has contributions: what each feature adds to it.")
     return f"With explain true it is refused: {NOT_DIVISIBLE}."
 
 
