@@ -40,7 +40,6 @@ from web.metrics.drift import Verdict
 from web.page import answers, docs, drift_page, languages, templates
 from web.page.axes import default_axes
 from web.page.changes import ChangeView
-from web.page.decision_map import DecisionMap
 from web.page.fields import text_of as field_text
 from web.page.fragments import Fragments
 from web.page.languages import LOCALES, NO_BREAK, Language
@@ -395,11 +394,10 @@ def shown() -> tuple[Bracketing, list[str]]:
         view_of_logs = WhyView(answer, "1", "2", "", is_log=True, reasons=[])
         found.append(templates.render("_why.html", to, why=view_of_logs))
     found.append(templates.render("_change.html", to, change=ChangeView("label", ""), searched_all=False))
-    for borders in ("", "M0 0h1"):
-        drawn = DecisionMap(regions=(), names=(), borders=borders, exact=False)
-        found.append(templates.render("_names.html", to, names=(), drawn=drawn))
+    for borders in ("", "M0 0"):
+        found.append(templates.render("_names.html", to, names=(), borders=borders, exact=False))
     found += [drift_of(classifier, to), drift_of(with_card(words, words.card), to)]
-    found.append(docs.example_page(classifier, Settings(), to))
+    found.append(docs.example_page(classifier, Settings(api_token="t" * 32), to))
     for status in statuses():
         view = problem_view(Problem(status, "told to programs").details, to)
         found.append(templates.render("problem.html", to, problem=view, base="", start="./"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from web.api.description import Json, json_content, ref, response
+from web.api.description import N_, Json, json_content, ref, response
 from web.middleware.token import COOKIE, admits_cookie, is_open
 from web.responses import MEDIA_TYPE
 from web.settings import Settings
@@ -78,14 +78,14 @@ def _gateway_refusals(settings: Settings, content: Json) -> Json:
     hosts = ", or of a host that the service does not answer to" if settings.allowed_hosts else ""
     refusals = {
         "BadRequest": response(f"Not a request in HTTP/1.1 with one header Host{hosts}, or too many fields.", content),
-        "Forbidden": response("Sent by a page of another site, which has no permission.", content),
-        "TooMany": response("Too many requests, or too many open connections.", content, "Retry-After"),
+        "Forbidden": response(N_("Sent by a page of another site, which has no permission."), content),
+        "TooMany": response(N_("Too many requests, or too many open connections."), content, "Retry-After"),
         "Unavailable": response(
-            "Too much is being sent to the service at once, or it has too many connections.", content, "Retry-After"
+            N_("Too much is being sent to the service at once, or it has too many connections."), content, "Retry-After"
         ),
     }
     if settings.api_token:
-        refusals["Unauthorized"] = response("Without the token of the service.", content, "WWW-Authenticate")
+        refusals["Unauthorized"] = response(N_("Without the token of the service."), content, "WWW-Authenticate")
     return refusals
 
 

@@ -14,6 +14,9 @@ from web.api.messages import Value
 
 Json = dict[str, Any]
 
+# The texts of the document that its page has in the reader's language: each is in every catalogue.
+TRANSLATED: set[str] = set()
+
 # A sentence names so many choices of a category.
 SHOWN_CHOICES = 10
 
@@ -193,6 +196,7 @@ def json_content(schema: str, **examples: object) -> Json:
 
 def N_(text: str) -> str:  # the usual name, which is looked for when texts are extracted
     """Return a text that the documentation's page translates."""
+    TRANSLATED.add(text)
     return text
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
 from ml.model.contributions import OBSTACLES, contributions, obstacle
+from web.api.description import N_
 from web.api.messages import Contributions, PredictRequest
 from web.api.threads import PIECE_S, in_thread
 from web.problems import Problem
@@ -23,7 +24,7 @@ def described(model: Classifier) -> str:
     """Return what `explain` is, for the OpenAPI document."""
     if refused := _refusal_of(model):
         return f"With explain true it is refused: {refused}."
-    return "With explain each answer has contributions: what each feature adds to it."
+    return N_("With explain each answer has contributions: what each feature adds to it.")
 
 
 def is_explained(model: Classifier, request: PredictRequest) -> bool:

@@ -25,11 +25,15 @@ from web.settings import Settings
 
 _TEXT: Json = {"schema": {"type": "string"}}
 _BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
-_NEGOTIATED = "JSON if Accept prefers it, the fragment if HX-Request is true, else the page."
+_NEGOTIATED = N_("JSON if Accept prefers it, the fragment if HX-Request is true, else the page.")
+_POSTED = N_("JSON for JSON, unless Accept prefers a page; a form is answered as a query is.")
+_PREDICTED = N_("The prediction, or predictions in the order of the samples.")
+_PREFILLED = N_("Prefilled from the query, or else with the model's example.")
+_SHOWN = N_("The parameters lang, map-x, map-y, field-order and, of a quantity, goal say how it is shown.")
 _CONDITIONAL = {"$ref": "#/components/parameters/If-None-Match"}
 _FRAGMENT = {"$ref": "#/components/parameters/HX-Request"}
 _TYPING = {"$ref": "#/components/parameters/X-Input"}
-_INCOMPLETE = "In the page and the fragment a sample may be incomplete; in JSON a value that is left out is an error."
+_INCOMPLETE = N_("In the page and the fragment a sample may be incomplete; in JSON a value left out is an error.")
 
 
 def paths(model: Classifier, settings: Settings) -> Json:
@@ -56,9 +60,9 @@ def _predict(model: Classifier) -> Json:
         "description": f"{_NEGOTIATED} {_INCOMPLETE}",
         "parameters": [*_query(model), _FRAGMENT, _TYPING, _CONDITIONAL],
         "responses": {
-            "200": response("The prediction.", answered | PAGE, "X-Model-Version"),
+            "200": response(N_("The prediction."), answered | PAGE, "X-Model-Version"),
             **_unchanged(),
-            "422": response("The sample has errors, one for each wrong value.", PROBLEM | PAGE),
+            "422": response(N_("The sample has errors, one for each wrong value."), PROBLEM | PAGE),
         },
     }
 
@@ -66,18 +70,14 @@ def _predict(model: Classifier) -> Json:
 def _predict_many(model: Classifier, settings: Settings) -> Json:
     either = json_content("Answer", **examples.answers_of(model))
     either["application/json"]["schema"] = {"anyOf": [ref("Answer"), ref("BatchAnswer")]}
-    predicted = "The prediction, or predictions in the order of the samples."
     bodies = json_content("PredictRequest", **examples.requests_of(model)) | _form(model)
     return {
         "operationId": "predictMany",
         "summary": N_("Predict one sample or many"),
-        "description": (
-            f"JSON for JSON, unless Accept prefers a page; for a form: {_NEGOTIATED} {_INCOMPLETE} "
-            f"{explain.described(model)}"
-        ),
+        "description": f"{_POSTED} {_NEGOTIATED} {_INCOMPLETE} {explain.described(model)}",
         "parameters": [_FRAGMENT, _TYPING],
         "requestBody": {"required": True, "content": bodies},
-        "responses": {"200": response(predicted, either | PAGE, "X-Model-Version"), **_refused_bodies(settings)},
+        "responses": {"200": response(_PREDICTED, either | PAGE, "X-Model-Version"), **_refused_bodies(settings)},
     }
 
 
@@ -89,10 +89,10 @@ def _form(model: Classifier) -> Json:
 def _refused_bodies(settings: Settings) -> Json:
     too_large = f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples."
     return {
-        "400": response("The request cannot be read.", PROBLEM | PAGE),
+        "400": response(N_("The request cannot be read."), PROBLEM | PAGE),
         "413": response(too_large, PROBLEM | PAGE),
-        "415": response("The body is of another type, or compressed.", PROBLEM | PAGE),
-        "422": response("The sample has errors, one for each wrong value.", PROBLEM | PAGE),
+        "415": response(N_("The body is of another type, or compressed."), PROBLEM | PAGE),
+        "422": response(N_("The sample has errors, one for each wrong value."), PROBLEM | PAGE),
     }
 
 
@@ -114,26 +114,23 @@ def _page(operation: str, model: Classifier) -> Json:
     return {
         "operationId": operation,
         "summary": N_("The page"),
-        "description": (
-            "Prefilled from the query, or else with the model's example; "
-            f"lang, map-x, map-y{', goal' if model.quantity else ''} and field-order=file say how it is shown."
-        ),
+        "description": f"{_PREFILLED} {_SHOWN}",
         "parameters": [*_query(model), _CONDITIONAL],
         "responses": {
-            "200": response("The page, also with a sample that is incomplete.", PAGE, "ETag", "X-Model-Version"),
+            "200": response(N_("The page, also with a sample that is incomplete."), PAGE, "ETag", "X-Model-Version"),
             **_unchanged(),
-            "422": response("The page, with the errors of the sample.", PAGE, "X-Model-Version"),
+            "422": response(N_("The page, with the errors of the sample."), PAGE, "X-Model-Version"),
         },
     }
 
 
 def _result_page() -> Json:
-    to_page = response("To the page, with the query of the request.")
+    to_page = response(N_("To the page, with the query of the request."))
     return {"operationId": "resultPage", "summary": N_("Leads to the page"), "responses": {"303": to_page}}
 
 
 def _result(model: Classifier, settings: Settings) -> Json:
-    page = response("The page, also with a sample that is incomplete.", PAGE, "X-Model-Version")
+    page = response(N_("The page, also with a sample that is incomplete."), PAGE, "X-Model-Version")
     return {
         "operationId": "result",
         "summary": N_("The page with the result of a form"),
@@ -170,21 +167,22 @@ def _score(model: Classifier, settings: Settings) -> Json:
 
 
 def _template() -> Json:
-    ok = response("A header with the names of the features, and a row with the example.", {"text/csv": _TEXT})
+    ok = response(N_("A header with the names of the features, and a row with the example."), {"text/csv": _TEXT})
     return {"operationId": "template", "summary": N_("A table to fill in"), "parameters": [], "responses": {"200": ok}}
 
 
 def _scored(model: Classifier, settings: Settings) -> Json:
     table = {"text/csv": _TEXT | examples.of_scored_table(model)}
     return {
-        "200": response("The scored table.", table | {PARQUET.decode(): _BINARY}, "X-Model-Version"),
-        "400": response("The form cannot be read, or the query does not fit the table.", PROBLEM | PAGE),
+        "200": response(N_("The scored table."), table | {PARQUET.decode(): _BINARY}, "X-Model-Version"),
+        "400": response(N_("The form cannot be read, or the query does not fit the table."), PROBLEM | PAGE),
         "413": response(f"More than {settings.max_upload_bytes} bytes.", PROBLEM | PAGE),
-        "415": response("The body is of another type, or compressed; or Parquet is not installed.", PROBLEM | PAGE),
+        "415": response(N_("The body is of another type, or compressed; or Parquet is not installed."), PROBLEM | PAGE),
         "422": response(
-            "No file was chosen, or it is no table of these features, which a schema cannot express.", PROBLEM | PAGE
+            N_("No file was chosen, or it is no table of these features, which a schema cannot express."),
+            PROBLEM | PAGE,
         ),
-        "503": response("Too many files are being scored, or there is no room for this one.", PROBLEM | PAGE),
+        "503": response(N_("Too many files are being scored, or there is no room for this one."), PROBLEM | PAGE),
     }
 
 
@@ -228,7 +226,7 @@ def _score_stream() -> Json:
     return {
         "operationId": "scoreStream",
         "summary": N_("Add predictions to a CSV or Excel file over a websocket"),
-        "description": (
+        "description": N_(
             "The server sends a ModelFrame first. The client sends the file in binary frames, and an empty one at the "
             "end. Each is answered by the rows that it completes, in binary frames, and then by a RowsFrame. After a "
             "lost connection the newest resume, sent as a text frame, goes on behind it. An ErrorFrame ends the "
@@ -245,22 +243,22 @@ def _opened(*frames: Json, exchanged: Mapping[str, Json] | None = None) -> Json:
     content = json_content("PredictionFrame", **exchanged or {})
     content["application/json"]["schema"] = {"anyOf": [*frames]}
     return {
-        "101": {"description": "The websocket is open.", "content": content},
-        "426": response("Asked for without a websocket.", PROBLEM | PAGE),
+        "101": {"description": N_("The websocket is open."), "content": content},
+        "426": response(N_("Asked for without a websocket."), PROBLEM | PAGE),
     }
 
 
 def _health() -> Json:
     ready = read_operation("ready", N_("A model is loaded"), "Ready")
     ready["responses"]["503"] = response(
-        "The service is about to end, or has too many connections.", json_content("Ready") | PROBLEM
+        N_("The service is about to end, or has too many connections."), json_content("Ready") | PROBLEM
     )
     drift = {
         "operationId": "drift",
         "summary": N_("How far recent inputs are from the training data"),
         "description": _NEGOTIATED,
         "parameters": [_FRAGMENT],
-        "responses": {"200": response("The report.", json_content("DriftReport") | PAGE)},
+        "responses": {"200": response(N_("The report."), json_content("DriftReport") | PAGE)},
     }
     return {
         "/health/live": {"get": read_operation("live", N_("The process answers"), "Live")},
@@ -274,8 +272,8 @@ def _metrics() -> Json:
     return {
         "operationId": "metrics",
         "summary": N_("Metrics for Prometheus"),
-        "description": "In its text format, or as OpenMetrics if Accept names that.",
-        "responses": {"200": response("The metrics.", formats)},
+        "description": N_("In its text format, or as OpenMetrics if Accept names that."),
+        "responses": {"200": response(N_("The metrics."), formats)},
     }
 
 
@@ -297,4 +295,4 @@ def _document(operation: str, summary: str, content: Json) -> Json:
 
 
 def _unchanged() -> Json:
-    return {"304": response("The answer has not changed since the entity tag in If-None-Match.", None, "ETag")}
+    return {"304": response(N_("The answer has not changed since the entity tag in If-None-Match."), None, "ETag")}

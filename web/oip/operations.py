@@ -32,7 +32,7 @@ def paths(model: Classifier, settings: Settings) -> Json:
 def _server_ready() -> Json:
     ready = read_operation("serverReady", N_("A model is loaded"), "Ready")
     ready["responses"]["503"] = response(
-        "The service is about to end, or has too many connections.", json_content("Ready") | PROBLEM
+        N_("The service is about to end, or has too many connections."), json_content("Ready") | PROBLEM
     )
     return ready
 
@@ -55,12 +55,12 @@ def _infer(model: Classifier, settings: Settings) -> Json:
     return {
         "requestBody": {"required": True, "content": {"application/json": asked}},
         "responses": {
-            "200": response("The answers.", json_content("InferenceResponse", one=_example_answer(model))),
-            "400": response("Form, input, datatype, shape or data are wrong.", wrong | PROBLEM),
+            "200": response(N_("The answers."), json_content("InferenceResponse", one=_example_answer(model))),
+            "400": response(N_("Form, input, datatype, shape or data are wrong."), wrong | PROBLEM),
             **_unknown(),
             "413": response(f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples.", wrong),
-            "415": response("A content encoding other than gzip and deflate.", wrong),
-            "422": response("A row has a value that the model does not take.", wrong),
+            "415": response(N_("A content encoding other than gzip and deflate."), wrong),
+            "422": response(N_("A row has a value that the model does not take."), wrong),
         },
     }
 
@@ -89,7 +89,7 @@ def _example_answer(model: Classifier) -> Json:
 
 
 def _unknown() -> Json:
-    return {"404": response("No model of this name and version.", json_content("InferenceError"))}
+    return {"404": response(N_("No model of this name and version."), json_content("InferenceError"))}
 
 
 def _path_parameter(name: str, value: str) -> Json:

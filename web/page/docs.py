@@ -1,10 +1,11 @@
 """The service's documentation: the OpenAPI document as JSON, and as a page for people, both of the same source.
 
-The page is in the reader's language but for what the document says of each operation, which is in English.
+The page is in the reader's language, but for sentences of the document that have numbers or names of this service.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from starlette.responses import Response
 
 from ml.model.classifier import Classifier
 from ml.tables.numbers import shown_number
-from web.api.description import Json, text_of
+from web.api.description import TRANSLATED, Json, text_of
 from web.page import languages, openapi
 from web.page.examples import Link, language_links
 from web.page.fields import query_in
@@ -27,6 +28,11 @@ from web.requests import Representation, is_known
 from web.responses import Content, headers_of, tag_of
 from web.service import service_of
 from web.settings import Settings
+
+_SENTENCE = re.compile(r"(?<=\.) (?=[A-Z])")  # its end
+
+# What the document says, and the code of the language that it is in.
+Said = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class ResponseView:
     """One status that an operation answers with, and the media types and headers of what it then sends."""
 
     status: str
-    description: str
+    description: Said
     content: str
     headers: str
 
@@ -66,7 +72,7 @@ class OperationView:
     method: str
     path: str
     summary: str
-    description: str
+    description: Said
     examples: Sequence[ExampleView]
     replies: Sequence[ResponseView]
     refusals: str
@@ -157,7 +163,7 @@ def docs_view(model: Classifier, description: Json, to: Language, *, address: st
             for feature in model.features
         ],
         groups=_groups(description, to, address=address),
-        refusals=_refusals(description),
+        refusals=_refusals(description, to),
         schemas=[
             SchemaView(
                 name,
@@ -205,9 +211,11 @@ def _operation(path: str, method: str, operation: Json, to: Language, *, address
         method=method.upper(),
         path=path,
         summary=to.gettext(summary),
-        description=operation.get("description", ""),
+        description=_said(operation.get("description", ""), to),
         examples=_examples(_commands(path, method, operation, address=address), operation["responses"]),
-        replies=[_reply(status, reply) for status, reply in operation["responses"].items() if "description" in reply],
+        replies=[
+            _reply(status, reply, to) for status, reply in operation["responses"].items() if "description" in reply
+        ],
         refusals=", ".join(status for status, reply in operation["responses"].items() if "$ref" in reply),
     )
 
@@ -227,12 +235,24 @@ def _shown(value: object) -> str:
     return msgspec.json.format(msgspec.json.encode(value)).decode()
 
 
-def _reply(status: str, reply: Json) -> ResponseView:
+def _said(text: str, to: Language) -> Said:
+    """Return a text of the document in the reader's language if each of its sentences is translated, else as it is."""
+    sentences = [text] if text in TRANSLATED else _SENTENCE.split(text)
+    # An answer that is described by the summary of its operation has that text with a full stop.
+    parts = [(one, "") if one in TRANSLATED else (one[:-1], ".") for one in sentences]
+    if any(part not in TRANSLATED for part, _ in parts):
+        return text, languages.SOURCE
+    return " ".join(to.gettext(part) + end for part, end in parts), to.code
+
+
+def _reply(status: str, reply: Json, to: Language) -> ResponseView:
     headers = [name for name in reply.get("headers", ()) if name != "X-Request-ID"]  # which every reply has
-    return ResponseView(status, reply["description"], ", ".join(reply.get("content", ())), ", ".join(headers))
+    return ResponseView(
+        status, _said(reply["description"], to), ", ".join(reply.get("content", ())), ", ".join(headers)
+    )
 
 
-def _refusals(description: Json) -> list[ResponseView]:
+def _refusals(description: Json, to: Language) -> list[ResponseView]:
     """Return what operations share, by status; its content is in the one form or the other."""
     found: Json = {}
     for methods in description["paths"].values():
@@ -242,7 +262,7 @@ def _refusals(description: Json) -> list[ResponseView]:
                     shared = description["components"]["responses"][reply["$ref"].rpartition("/")[2]]
                     content = found.get(status, shared)["content"] | shared["content"]
                     found[status] = shared | {"content": content}
-    return [_reply(status, found[status]) for status in sorted(found)]
+    return [_reply(status, found[status], to) for status in sorted(found)]
 
 
 def _commands(path: str, method: str, operation: Json, *, address: str) -> list[str]:

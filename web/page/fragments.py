@@ -239,7 +239,9 @@ class Fragments:
             regions = self._render(
                 "_regions.html", regions=drawn.regions, borders=drawn.borders, is_smooth=drawn.is_smooth
             ).encode()
-            names = self._render("_names.html", names=drawn.names, chosen=chosen, drawn=drawn).encode()
+            names = self._render(
+                "_names.html", names=drawn.names, chosen=chosen, borders=drawn.borders, exact=drawn.exact
+            ).encode()
             parts = self._maps[key] = (regions, names)
         x, y = [b"%d" % place for place in mapper.position(row)]
         pin = [b"%d" % place for place in (mapper.position(pinned) if pinned else (NOWHERE, NOWHERE))]
