@@ -154,14 +154,6 @@ class Validator:
             inside |= np.isnan(rows) & self._may_lack
         return np.asarray(inside.all(axis=1))
 
-    def has_words(self, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return for each of many rows of training whether a sample can say it: a word too rare for a choice is lost.
-
-        Shape (n, n_features) in, (n,) out.
-        """
-        named = [bool(feature.choices) and not feature.has_gaps for feature in self.features]
-        return np.asarray((rows[:, named] >= 0).all(axis=1))
-
     def accepts_all(self, rows: NDArray[np.float64]) -> bool:
         """Return whether all values of rows, shape (n, n_features), are possible ones."""
         return bool(self.accepts(rows).all())
