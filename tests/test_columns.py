@@ -361,8 +361,9 @@ def said_of(name: str, texts: Sequence[str]) -> str:
     [
         ([f"{number / 7:.2f}" if number % 5 else "<0.5" for number in range(1, 61)], "12 rows, as '<0.5' on line 6"),
         ([f"{number / 7:.2f}" if number % 4 else f"({number}.00)" for number in range(60)], "15 rows, as '(0.00)' on"),
+        ([*map(str, range(1, 46)), *["-"] * 14, "<0.5"], "1 row, as '<0.5' on line 61"),
     ],
-    ids=["below the limit", "accounting"],
+    ids=["below the limit", "accounting", "beside no values"],
 )
 def test_of_numbers_with_other_texts_among_them_the_first_one_is_named(texts: list[str], culprit: str) -> None:
     sentence = said_of("x", texts)
@@ -370,6 +371,18 @@ def test_of_numbers_with_other_texts_among_them_the_first_one_is_named(texts: li
     assert sentence.startswith("left out 'x': numbers in 4")
     assert f"rows, and something else in {culprit}" in sentence
     assert "--missing reads a text as no value" in sentence
+
+
+@pytest.mark.parametrize("below", ["Total", "1,000 in all", "12.5 kg"])
+def test_a_row_without_a_target_makes_no_words_of_numbers(below: str) -> None:
+    numbers = [*(f"{number / 7:.2f}" for number in range(60)), below]
+    cells = {"x": numbers, "other": [*OTHER, *OTHER][:61], "kind": [*("a", "b") * 30, ""]}
+    columns = tuple(np.array(texts, dtype=TEXT) for texts in cells.values())
+
+    reading = dataset_of(Table(tuple(cells), columns, np.arange(2, 63)), Options(), file_name="t.csv")
+
+    assert (reading.dataset.features[0].choices, reading.dataset.features[0].has_gaps) == ((), False)
+    assert "left out 1 row without a value in this column" in reading.inferred
 
 
 def test_digits_of_one_length_some_with_zeros_in_front_are_codes() -> None:

@@ -233,6 +233,17 @@ def test_a_table_that_says_nothing_true_is_refused(
         measured(model, penguin_table, target=target)
 
 
+def test_other_columns_tell_what_the_marks_of_what_is_true_leave_open(models: dict[str, tuple[Path, str]]) -> None:
+    path, _ = models["prices"]
+    table = read_table(path.with_suffix(".csv"))
+    thousands = with_column(table, "amount", [f"1,{n:03}" for n in range(N)])
+
+    report = measured(classifier.load(path), thousands).report
+
+    assert isinstance(report, QuantityReport)
+    assert all(1000 <= true < 2000 for _, true in report.residuals)
+
+
 def test_a_quantity_is_measured_with_its_interval(models: dict[str, tuple[Path, str]]) -> None:
     path, _ = models["prices"]
     table = read_table(path.with_suffix(".csv"))
@@ -242,5 +253,5 @@ def test_a_quantity_is_measured_with_its_interval(models: dict[str, tuple[Path, 
     assert isinstance(report, QuantityReport)
     assert report.r2 > 0.9
     assert 0.8 <= report.covered <= 1
-    with pytest.raises(DatasetError, match="column 'amount' has other texts than numbers"):
-        measured(classifier.load(path), with_column(table, "amount", ["cheap"] * N))
+    with pytest.raises(DatasetError, match="'amount' has other texts than numbers, as 'cheap' on line 3; --missing"):
+        measured(classifier.load(path), with_column(table, "amount", ["-", *["cheap"] * (N - 1)]))

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache, partial
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ml.tables.contents import is_marker_of_numbers, marker_spellings
 from ml.tables.dataset import UNKNOWN, Feature, boolean_text
@@ -143,12 +140,3 @@ def short(value: object) -> str:
     # str() of an int of more than 4,300 digits raises; repr of what float() makes of it does not.
     text = repr(number_of(value)) if type(value) is int else str(value)
     return text if len(text) <= MAX_NUMBER_CHARACTERS else text[:MAX_NUMBER_CHARACTERS] + "…"
-
-
-def has_words(features: Sequence[Feature], rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return for each of many rows of training whether a sample can say it: a word too rare for a choice is lost.
-
-    Shape (n, n_features) in, (n,) out.
-    """
-    named = [bool(feature.choices) and not feature.has_gaps for feature in features]
-    return np.asarray((rows[:, named] >= 0).all(axis=1))

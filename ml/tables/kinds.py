@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.tables.contents import WORD_MARKERS, Contents, alike
+from ml.tables.contents import WORD_MARKERS, Contents, alike, is_marker_of_numbers
 from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature
 from ml.tables.exclusions import FEW, TEXT, is_other_in_each_row, reason_against_number, reason_against_words
 from ml.tables.headers import Column, Limits, listed
@@ -103,7 +103,7 @@ class Kinds:
             minimum=limits.minimum, maximum=limits.maximum, has_gaps=has_gaps,
             markers=contents.markers if has_gaps else (), decimal=marks.decimal, thousands=marks.thousands,
         )  # fmt: skip
-        said = [_named(feature), *_marks_said(contents, marks), *_gaps_said(feature, int(is_gap.sum()))]
+        said = [_named(feature), *marks_said(contents, marks), *_gaps_said(feature, int(is_gap.sum()))]
         if not insists and len(given) > FEW and is_other_in_each_row(different, len(given)):
             option = f"--drop {shlex.quote(column.argument)}"
             said.append(f"another whole number in each row, as identifiers have: {option} leaves it out if it is one")
@@ -183,14 +183,16 @@ class Kinds:
         """Return what makes text of a column that is mostly numbers: zeros in front, or the first cell that is none."""
         if contents.code:
             return f"codes, {len(present)} different in {rows(len(codes))}, as {shown(contents.code)} begins with 0"
-        is_odd = np.isin(codes, [code for code in present if contents.numbers[code] is None])
-        n_numbers = int(np.isin(codes, present).sum() - is_odd.sum())
+        is_number = np.isin(codes, [code for code in present if contents.numbers[code] is not None])
+        texts = contents.texts
+        odd = [code for code in present if contents.numbers[code] is None and not is_marker_of_numbers(texts[code])]
+        is_odd, n_numbers = np.isin(codes, odd), int(is_number.sum())
         if n_numbers <= is_odd.sum() or not is_odd.any():
             return ""
         first = int(is_odd.argmax())
         return (
             f"numbers in {rows(n_numbers)}, and something else in {rows(int(is_odd.sum()))}, as "
-            f"{shown(contents.texts[codes[first]])} on line {self._lines[first]}; --missing reads a text as no value"
+            f"{shown(texts[codes[first]])} on line {self._lines[first]}; --missing reads a text as no value"
         )
 
     def _is_gap(self, contents: Contents, markers: Collection[str]) -> NDArray[np.bool_]:
@@ -222,7 +224,8 @@ def _choices_said(choices: Sequence[str]) -> str:
     return f"a category of {len(choices)}: {listed(choices)}"
 
 
-def _marks_said(contents: Contents, marks: Marks) -> list[str]:
+def marks_said(contents: Contents, marks: Marks) -> list[str]:
+    """Return what was settled about the marks of a column's numbers, where there was something to settle."""
     evidence = contents.evidence
     texts = {**evidence.open, **evidence.thousands, **evidence.decimals}
     said = []

@@ -97,6 +97,12 @@ def dataset_of(table: Table, options: Options, *, file_name: str) -> Reading:
     if isinstance(outcomes, Outcomes):
         is_known = ~np.isnan(outcomes.values)
         kinds = Kinds(is_known, table.lines, options.limits, options.missing)
+        if not is_known.all():
+            # A total below the table, in a row without a target, makes no words of a column of numbers.
+            contents = [
+                _contents(table, one.column, options, plain=False, kept=is_known) if one.kind == "mixed" else one
+                for one in contents
+            ]
     found = [kinds.of(one, marks_of(one, marks), insists=one.column.index in insisted) for one in contents]
     if problems := [one for one in (*found, outcomes) if isinstance(one, Unusable)]:
         others = candidates(contents, options.kind) if isinstance(outcomes, Unusable) and options.target is None else []
@@ -123,8 +129,13 @@ def _columns(header: Sequence[str], options: Options) -> tuple[list[Column], Col
     return columns, target, why
 
 
-def _contents(table: Table, column: Column, options: Options, *, plain: bool) -> Contents:
+def _contents(
+    table: Table, column: Column, options: Options, *, plain: bool, kept: NDArray[np.bool_] | None = None
+) -> Contents:
     cells = table.columns[column.index]
+    if kept is not None:
+        cells = cells.copy()
+        cells[~kept] = ""
     return contents_of(column, cells, has_types=table.has_types, missing=options.missing, plain=plain)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ml.tables.contents import WORD_MARKERS, Contents, alike
 from ml.tables.dataset import MAX_TEXT, Target
 from ml.tables.headers import Column, apart, find, key_of, listed, one_line
-from ml.tables.kinds import ordered
+from ml.tables.kinds import marks_said, ordered
 from ml.tables.marks import Marks, number_in
 from ml.tables.numbers import LARGEST, shown_number
 from ml.tables.refusals import Unusable, rows
@@ -80,7 +80,7 @@ def outcomes_of(
         n_different = len(counts)
         is_mostly_lone = np.count_nonzero(counts == 1) > counts.sum() / 2
         if kind == "quantity" or n_different > MOST_NUMBERED_CLASSES or is_mostly_lone:
-            return _quantity(contents, values, n_different, why=why, insists=kind is not None)
+            return _quantity(contents, marks, n_different, why=why, insists=kind is not None)
     elif kind == "quantity":
         words = [text for text, number in zip(contents.texts, contents.numbers, strict=True) if number is None and text]
         return Unusable(column, f"is no quantity: it has {listed(words[:3], quoted=True)}")
@@ -113,10 +113,8 @@ def candidates(contents: Sequence[Contents], kind: TargetKind | None) -> list[st
     return found
 
 
-def _quantity(
-    contents: Contents, values: NDArray[np.float64], n_different: int, *, why: str, insists: bool
-) -> Outcomes | Unusable:
-    column = contents.column
+def _quantity(contents: Contents, marks: Marks, n_different: int, *, why: str, insists: bool) -> Outcomes | Unusable:
+    column, values = contents.column, contents.values_by(marks)
     given = values[~np.isnan(values)]
     if n_different < 2:
         return Unusable(column, f"is no target: every row has {shown_number(float(given[0]))}")
@@ -126,7 +124,8 @@ def _quantity(
         f"{n_different} different numbers from {shown_number(float(given.min()))} to {shown_number(float(given.max()))}"
     )
     hint = "" if insists else "; --classes makes each of them a class"
-    said = [f"quantity: {one_line(column.header)}{why}, {span}{hint}", *_left_out(len(values) - len(given))]
+    settled = ", ".join([span, *marks_said(contents, marks)])
+    said = [f"quantity: {one_line(column.header)}{why}, {settled}{hint}", *_left_out(len(values) - len(given))]
     target = Target(title=column.title, unit=column.unit or contents.unit)
     return Outcomes(target, values, tuple(said))
 

@@ -16,9 +16,9 @@ from ml.errors import DatasetError
 from ml.model.card import QuantityReport, Report
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
-from ml.tables.contents import Contents, contents_of
+from ml.tables.contents import Contents, contents_of, is_marker_of_numbers
 from ml.tables.dataset import UNKNOWN
-from ml.tables.headers import columns_of, find, listed
+from ml.tables.headers import Column, columns_of, find, listed
 from ml.tables.layout import name_of, positions_of
 from ml.tables.marks import Marks, TableMarks
 from ml.tables.numbers import NotANumber, number_of
@@ -66,10 +66,13 @@ def measured(
     trained = model.card.target.title
     if not (target or trained):
         raise DatasetError("name the column that says what is true with --target")
-    column = find(target or trained, columns_of(table.header))
-    cells = table.columns[column.index]
-    contents = contents_of(column, cells, has_types=table.has_types, missing=missing, plain=False)
-    outcomes, said = _true(model, contents, missing, marks)
+    columns = columns_of(table.header)
+    contents = _contents(table, find(target or trained, columns), missing, plain=False)
+    # As in training, other columns tell what the marks of this one leave open.
+    others = [_contents(table, column, missing) for column in columns] if contents.evidence.open else [contents]
+    evidence = [one.evidence for one in others if one.kind == "numbers"]
+    settled = marks_of(contents, TableMarks(evidence, decimal=marks.decimal if marks else None, thousands=None))
+    outcomes, said = _true(model, contents, missing, settled, lines=table.lines)
     values, wrong = _values(model, [table.columns[position].tolist() for position in positions], table, marks)
     is_measured = ~np.isnan(outcomes)
     is_measured[[*wrong]] = False
@@ -84,13 +87,15 @@ def measured(
     return Measured(msgspec.structs.replace(report, train_rows=None), tuple(said))
 
 
+def _contents(table: Table, column: Column, missing: Sequence[str], *, plain: bool = True) -> Contents:
+    return contents_of(column, table.columns[column.index], has_types=table.has_types, missing=missing, plain=plain)
+
+
 def _true(
-    model: Classifier, contents: Contents, missing: Sequence[str], marks: Marks | None
+    model: Classifier, contents: Contents, missing: Sequence[str], found: Marks | Unusable, *, lines: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Return the class or quantity of each row, NaN where it is not known, and what was left out."""
     name = shown(contents.column.header)
-    table = TableMarks([contents.evidence], decimal=marks.decimal if marks else None, thousands=None)
-    found = marks_of(contents, table)
     if contents.kind == "numbers" and isinstance(found, Unusable):
         raise refusal_of([found], 1, "")
     if model.labels:
@@ -101,7 +106,12 @@ def _true(
         outcomes = contents.values_by(found)
         return outcomes, _left_out(int(np.isnan(outcomes).sum()), f"without a value in {name}")
     else:
-        raise DatasetError(f"column {name} has other texts than numbers")
+        is_odd = [number is None and not (not text or text in missing or is_marker_of_numbers(text))
+                  for text, number in zip(contents.texts, contents.numbers, strict=True)]  # fmt: skip
+        odd = np.array(is_odd)[contents.codes]
+        first = int(odd.argmax())
+        where = f", as {shown(contents.texts[contents.codes[first]])} on line {lines[first]}" if odd.any() else ""
+        raise DatasetError(f"column {name} has other texts than numbers{where}; --missing reads a text as no value")
     counts = np.bincount(contents.codes, minlength=len(keys))
     is_unknown = np.isnan(by_text) & ~is_empty
     unknown = [text for text, is_one in zip(contents.texts, is_unknown, strict=True) if is_one]

@@ -6,15 +6,25 @@ import io
 from collections.abc import Mapping, Sequence
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import Note
-from ml.model.values import has_words
 from ml.score import score
 from web.api.description import Json, example_of, table_of
 from web.api.encoder import encoder_of
+
+
+def has_words(model: Classifier, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for each of many rows of training whether a sample can say it: a word too rare for a choice is lost.
+
+    Shape (n, n_features) in, (n,) out.
+    """
+    named = [bool(feature.choices) and not feature.has_gaps for feature in model.features]
+    return np.asarray((rows[:, named] >= 0).all(axis=1))
 
 
 def requests_of(model: Classifier) -> dict[str, Json]:
@@ -23,7 +33,7 @@ def requests_of(model: Classifier) -> dict[str, Json]:
     trained = model.reference_rows
     rows = [
         [feature.shown(value) for feature, value in zip(model.features, row, strict=True)]
-        for row in trained[model.validator.accepts(trained) & has_words(model.features, trained)][:2].tolist()
+        for row in trained[model.validator.accepts(trained) & has_words(model, trained)][:2].tolist()
     ]
     return {"one": {"sample": example}, "many": {"samples": rows or [list(example.values())]}}
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
-from ml.model.values import has_words
+from web.api.examples import has_words
 from web.page.fields import rounded_text
 from web.page.languages import Language, codes, language
 
@@ -75,7 +75,7 @@ def _nearest_to_center(model: Classifier, rows: NDArray[np.float64]) -> list[flo
     No value is as far from them as another word, or as the other end of the training range. A row that no sample can
     say is farther than all others: it would leave a field empty.
     """
-    distances = np.where(has_words(model.features, rows), 0.0, float(rows.shape[1]))
+    distances = np.where(has_words(model, rows), 0.0, float(rows.shape[1]))
     for column, feature in zip(rows.T, model.features, strict=True):
         known = column[~np.isnan(column)]
         if not len(known):
