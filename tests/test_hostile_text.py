@@ -85,16 +85,16 @@ class Service:
         }  # fmt: skip
         return await self._timed(scope, receive)
 
-    async def frame(self, text: str) -> float:
-        """Open a stream, send one frame, and return the processor time of it all, in seconds."""
+    async def frame(self, text: str, path: str) -> float:
+        """Open a websocket, send one frame, and return the processor time of it all, in seconds."""
         messages = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": text}])
 
         async def receive() -> Any:
             return next(messages, {"type": "websocket.disconnect", "code": 1000})
 
         scope = {
-            "type": "websocket", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "ws", "path": "/stream",
-            "raw_path": b"/stream", "query_string": b"", "root_path": "", "server": ("a", 80), "subprotocols": [],
+            "type": "websocket", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "ws", "path": path,
+            "raw_path": path.encode(), "query_string": b"", "root_path": "", "server": ("a", 80), "subprotocols": [],
             "headers": [HOST, TOKEN], "client": ("127.0.0.1", 1), "state": dict(self._state),
         }  # fmt: skip
         return await self._timed(scope, receive)
@@ -209,8 +209,8 @@ def in_path(path: str) -> Place:
     return lambda service, text: service.http("GET", path + text.decode("latin-1"), PAGE)
 
 
-def in_frame(before: str, after: str) -> Place:
-    return lambda service, text: service.frame(before + text.decode("latin-1") + after)
+def in_frame(before: str, after: str, path: str = "/stream") -> Place:
+    return lambda service, text: service.frame(before + text.decode("latin-1") + after, path)
 
 
 PAGE, FRAGMENT = (b"accept", b"text/html"), (b"hx-request", b"true")
@@ -280,6 +280,10 @@ PLACES: dict[str, Place] = {
         ]
     },
     "query lang of a page that is not there": query("/none", b"lang=", PAGE),
+    "query pinned-sample of the page": query("/", QUERY + b"&pinned-sample=", PAGE),
+    "query pinned-sample of /explain": query("/explain", QUERY + b"&pinned-sample=", FRAGMENT),
+    "query value of /explain": query("/explain", QUERY.replace(b"1.3", b""), FRAGMENT),
+    "query field-order of the page": query("/", QUERY + b"&field-order=", PAGE),
     # Forms.
     **{
         f"form {what} of {path}, {form}": body(path, content_type, before, after, *headers)
@@ -300,6 +304,13 @@ PLACES: dict[str, Place] = {
     "name of a file": body(
         "/score", PARTS, b"--b\r\nContent-Disposition: " + PLACE, b"\r\n\r\n" + TABLE + b"1,2,3,4,5\n\r\n--b--\r\n"
     ),
+    "encoding of a part": body(
+        "/score", PARTS, b"--b\r\nContent-Disposition: " + PLACE + b'"a"\r\nContent-Transfer-Encoding: ',
+        b"\r\n\r\n" + TABLE + b"1,2,3,4,5\n\r\n--b--\r\n",
+    ),
+    "charset of a table": quoted(
+        header("content-type", "POST", "/score", body=TABLE), lambda text: b"text/csv; charset=" + text
+    ),
     "number in a table": quoted(body("/score", CSV, TABLE + b"5,", b",1,2,x\n"), in_one_line),
     "number in quotes": quoted(body("/score", CSV, TABLE + b'5,"', b'",1,2,x\n'), doubled),
     "cell": quoted(body("/score", CSV, TABLE + b"5,1,1,2,", b"\n"), in_one_line),
@@ -317,6 +328,7 @@ PLACES: dict[str, Place] = {
             ("key", b'{"sample":{"', b'":1}}'),
             ("samples", b'{"samples":[', b"]}"),
             ("member", b'{"sample":[1,2,3,4],"', b'":1}'),
+            ("explain", b'{"sample":[1,2,3,4],"explain":', b"}"),
         ]
     },
     "json escapes": quoted(body("/predict", JSON, b'{"sample":{"sepal_length":', b"}}"), escaped),
@@ -328,6 +340,8 @@ PLACES: dict[str, Place] = {
             ("text", '{"sample":{"sepal_length":"', '"}}'), ("samples", '{"samples":[', "]}"),
         ]
     },
+    "frame that resumes a file": in_frame("", "", "/score"),
+    "frame with the place in a file": in_frame('{"read":1,"place":{"', '":1},"encoding":"utf-8"}', "/score"),
     **{
         f"tensor {what}": body(INFER, JSON, before, after)
         for what, before, after in [
@@ -392,7 +406,7 @@ WORDS: dict[str, Place] = {
     "unit of a column": quoted(body("/score", CSV, CARS[:-1] + b",(", b")\nmaker 1,petrol,yes,1,2,3\n"), in_one_line),
     "comment before a table": body("/score", CSV, b"# ", b"\n" + CARS + b"maker 1,petrol,yes,1,2\n"),
     "table of another kind": body("/score", CSV, b"PK\3\4", b""),
-    **{f"{mark} of a table": in_query(mark) for mark in ("decimal", "thousands", "strict")},
+    **{f"{mark} of a table": in_query(mark) for mark in ("decimal", "thousands", "encoding", "strict")},
 }  # fmt: skip
 
 # Files to train on: what stands before the text, and what after it.
