@@ -236,16 +236,13 @@ class Fragments:
             if len(self._maps) == self._most_maps:
                 del self._maps[next(iter(self._maps))]
             drawn = mapper.draw(row)
-            regions = self._render(
-                "_regions.html", regions=drawn.regions, borders=drawn.borders, is_smooth=drawn.is_smooth
-            ).encode()
-            names = self._render(
-                "_names.html", names=drawn.names, chosen=chosen, borders=drawn.borders, exact=drawn.exact
-            ).encode()
-            parts = self._maps[key] = (regions, names)
-        x, y = [b"%d" % place for place in mapper.position(row)]
-        pin = [b"%d" % place for place in (mapper.position(pinned) if pinned else (NOWHERE, NOWHERE))]
-        regions, names = parts
+            view = {"borders": drawn.borders, "regions": drawn.regions, "is_smooth": drawn.is_smooth}
+            words = {"borders": drawn.borders, "names": drawn.names, "chosen": chosen, "exact": drawn.exact}
+            regions, names = self._render("_regions.html", **view), self._render("_names.html", **words)
+            parts = self._maps[key] = (regions.encode(), names.encode())
+        (regions, names), at = parts, mapper.position
+        x, y = [b"%d" % place for place in at(row)]
+        pin = [b"%d" % place for place in (at(pinned) if pinned else (NOWHERE, NOWHERE))]
         return outline.fill((regions, *pin, x, y, names, x, y))
 
     def _render_answer(
