@@ -238,8 +238,8 @@ class Fragments:
             drawn = mapper.draw(row)
             view = {"borders": drawn.borders, "regions": drawn.regions, "is_smooth": drawn.is_smooth}
             words = {"borders": drawn.borders, "names": drawn.names, "chosen": chosen, "exact": drawn.exact}
-            regions, names = self._render("_regions.html", **view), self._render("_names.html", **words)
-            parts = self._maps[key] = (regions.encode(), names.encode())
+            drawings = self._render("_regions.html", **view), self._render("_names.html", **words)
+            parts = self._maps[key] = (drawings[0].encode(), drawings[1].encode())
         (regions, names), at = parts, mapper.position
         x, y = [b"%d" % place for place in at(row)]
         pin = [b"%d" % place for place in (at(pinned) if pinned else (NOWHERE, NOWHERE))]
