@@ -671,6 +671,7 @@ def test_both_marks_are_taken_everywhere_in_every_language(
     sample = {key: text.replace(".", mark) for key, text in EXAMPLE.items()}
     expected = model.predict([float(text) for text in EXAMPLE.values()])
     shares = [repr(share) for share in expected.probabilities]
+    written = [share.replace(".", mark) for share in shares]
     headers = {"Accept-Language": lang}
     rows = ";".join(EXAMPLE) + "\n" + ";".join(sample.values())
 
@@ -693,7 +694,7 @@ def test_both_marks_are_taken_everywhere_in_every_language(
         assert [bar.attributes["value"] for bar in answer.all("meter")] == shares
     for response in told:
         assert response.json()["probabilities"] == dict(zip(model.labels, expected.probabilities, strict=True))
-    assert scored.text.splitlines()[1].split(";")[4:8] == [expected.label, *shares]
+    assert scored.text.splitlines()[1].split(";")[4:8] == [expected.label, *written]
     with client.websocket_connect("/stream", headers=headers) as stream:
         stream.receive_json()
         stream.send_text(json.dumps({"id": 1, "sample": sample}))
