@@ -33,7 +33,7 @@ MODEL_REMEDIES = {
 STEPS = (
     "these steps would work: SimpleImputer, MissingIndicator, StandardScaler, MinMaxScaler, MaxAbsScaler, "
     "RobustScaler, OneHotEncoder, OrdinalEncoder, TargetEncoder, KBinsDiscretizer, Binarizer, "
-    "FunctionTransformer of a function of NumPy, ColumnTransformer, FeatureUnion, and the selection of columns"
+    "FunctionTransformer of np.log, np.log1p, np.sqrt or np.exp, ColumnTransformer, FeatureUnion, selection of columns"
 )
 
 
