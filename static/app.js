@@ -537,6 +537,13 @@ prediction.addEventListener("htmx:afterSwap", (event) => {
   receive(event);
 });
 
+// The strips of the fields come with the reasons.
+document.getElementById("why").addEventListener("htmx:afterSwap", ({ target }) => {
+  const strips = target.querySelector("template");
+  for (const strip of [...(strips?.content.children ?? [])]) document.getElementById(strip.id)?.replaceWith(strip);
+  strips?.remove();
+});
+
 // While a value is half typed or wrong, the last answer stays in sight, muted.
 function keepLast() {
   const shown = prediction.firstElementChild;
