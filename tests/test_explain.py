@@ -567,6 +567,16 @@ def assert_plane_is_right(model: Classifier, place: Place, found: Plane) -> None
             assert np.array_equal(answers.reshape(found.indices.shape), found.answers)
 
 
+def assert_planes_are_equal(found: Plane, whole: Plane) -> None:
+    """Compare the answers in all cells of a plane with those of one that has fewer cuts."""
+    across, up = (
+        np.searchsorted(fewer, np.append(cuts, np.inf))
+        for fewer, cuts in ((found.x_cuts, whole.x_cuts), (found.y_cuts, whole.y_cuts))
+    )
+    assert np.array_equal(found.indices[np.ix_(up, across)], whole.indices)
+    assert np.array_equal(found.answers[np.ix_(up, across)], whole.answers)
+
+
 @pytest.mark.parametrize(("x", "y"), [(0, 1), (1, 0), (2, 3), (3, 0)])
 def test_the_plane_of_two_features_is_right_in_every_cell(model: Classifier, x: int, y: int) -> None:
     found = plane(model, SAMPLE, x=x, y=y)
@@ -583,6 +593,17 @@ def test_the_plane_of_a_wide_forest_is_right_in_every_cell(wine: Classifier) -> 
 
     assert found.exact
     assert_plane_is_right(wine, Place(6, 12, row), found)
+
+
+def test_a_plane_of_too_many_cells_has_only_the_cuts_that_trees_meet_with_the_other_values(digits: Classifier) -> None:
+    for row in load_digits().data[:5].tolist():
+        whole = plane(digits, row, x=26, y=42)
+
+        found = plane(digits, row, x=26, y=42, max_rows=whole.indices.size - 1)
+
+        assert found.exact
+        assert found.indices.size < whole.indices.size
+        assert_planes_are_equal(found, whole)
 
 
 def test_the_plane_of_a_feature_that_no_tree_uses_has_one_column(digits: Classifier) -> None:
@@ -609,6 +630,9 @@ def test_the_plane_of_words_and_gaps_is_right_in_every_cell(kind: str, evaluator
             one = plane(model, row, x=place.x, y=place.y)
             assert one.exact
             assert_plane_is_right(model, place, one)
+            fewer = plane(model, row, x=place.x, y=place.y, max_rows=one.indices.size - 1)
+            if fewer.exact:
+                assert_planes_are_equal(fewer, one)
 
 
 def test_a_category_of_many_choices_leaves_fewer_cells_to_the_other_side() -> None:
@@ -624,7 +648,7 @@ def test_a_category_of_many_choices_leaves_fewer_cells_to_the_other_side() -> No
     assert not one.exact
 
 
-@pytest.mark.parametrize("max_rows", [4, 50, 400])
+@pytest.mark.parametrize("max_rows", [4, 50, 100])
 def test_a_plane_with_cuts_left_out_says_so_and_is_right_where_it_looked(model: Classifier, max_rows: int) -> None:
     found = plane(model, SAMPLE, x=2, y=3, max_rows=max_rows)
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.classifier import Classifier
+from ml.model.forest import LEAF, Forest
 
 MAX_PLANE_ROWS = 16_384
 # Of a model without trees.
@@ -56,23 +57,26 @@ class _Side:
 
     cuts: NDArray[np.floating[Any]]
     values: NDArray[np.floating[Any]]
-    exact: bool
+    exact: bool = True
+    is_category: bool = False
 
 
 def plane(model: Classifier, row: Sequence[float], *, x: int, y: int, max_rows: int = MAX_PLANE_ROWS) -> Plane:
     """Return the answers over the features `x` and `y`, given by position, with the others held at the row's values.
 
-    With more than `max_rows` cells, cuts are left out evenly, and the plane says that it is not exact.
+    With more than `max_rows` cells, only the cuts count that a tree meets with the other values; with still more of
+    them, cuts are left out evenly, and the plane says that it is not exact.
     """
     if model.scores is not None:
         return _of_scores(model, row, x=x, y=y)
-    sizes = [len(model.features[side].choices) or model.cuts.sizes[side] + 1 for side in (x, y)]
+    whole = [_side(model, side, row) for side in (x, y)]
+    if len(whole[0].values) * len(whole[1].values) > max_rows:
+        met = _met(model, row, x, y)
+        whole = [_side(model, side, row, met=met) for side in (x, y)]
     reach = math.isqrt(max_rows)
-    across, up = (
-        # A category has a cell for each choice, whatever the other side has, and so has a side that is short enough.
-        _side(model, one, row, most=max(1, max_rows // (len(model.features[other].choices) or min(size, reach)) - 1))
-        for one, other, size in ((x, y, sizes[1]), (y, x, sizes[0]))
-    )
+    # A category has a cell for each choice, whatever the other side has, and so has a side that is short enough.
+    sizes = [len(side.values) if side.is_category else min(len(side.values), reach) for side in whole]
+    across, up = (_thinned(side, max(1, max_rows // other - 1)) for side, other in zip(whole, sizes[::-1], strict=True))
     exact = across.exact and up.exact
     rows = np.tile(np.array(row, dtype=model.cuts.dtype), (len(across.values) * len(up.values), 1))
     rows[:, x] = np.tile(across.values, len(up.values))
@@ -87,7 +91,7 @@ def _of_scores(model: Classifier, row: Sequence[float], *, x: int, y: int) -> Pl
     scores = model.scores
     assert scores is not None
     most = math.isqrt(MAX_SCORES // (len(model.labels) or 1))
-    across, up = (_side(model, feature, row, most=most) for feature in (x, y))
+    across, up = (_thinned(_side(model, feature, row), most) for feature in (x, y))
     values = (side.values.astype(np.float64) for side in (across, up))
     sums = scores.plane(np.array(row, dtype=np.float64), x, next(values), y, next(values))
     answers, shape = scores.answers(sums), (len(up.values), len(across.values))
@@ -96,18 +100,43 @@ def _of_scores(model: Classifier, row: Sequence[float], *, x: int, y: int) -> Pl
     return Plane(across.cuts, up.cuts, indices.reshape(shape), answers.reshape(shape), across.exact and up.exact)
 
 
-def _side(model: Classifier, feature: int, row: Sequence[float], *, most: int) -> _Side:
+def _side(model: Classifier, feature: int, row: Sequence[float], *, met: NDArray[np.integer] | None = None) -> _Side:
+    """Return a side with the cuts of its feature, all or those of the nodes `met`; a category has all of its own."""
     choices = len(model.features[feature].choices)
     if choices:
         positions = np.arange(choices, dtype=np.float32)
-        return _Side(positions[:-1] + np.float32(0.5), positions, exact=True)
+        return _Side(positions[:-1] + np.float32(0.5), positions, is_category=True)
     lowest = int(model.cuts.has_missing[feature])
     cuts, values = model.cuts.values[feature][lowest:], model.cuts.between(feature, row[feature])[lowest:]
-    kept = _thinned(len(cuts), most)
-    return _Side(cuts[kept], values[[*kept, -1]], exact=len(kept) == len(cuts))
+    if met is None:
+        return _Side(cuts, values)
+    assert isinstance(model.predictor, Forest)
+    ranks = np.unique(model.cuts.node_rank[met[model.predictor.feature[met] == feature]]) - lowest
+    ranks = ranks[(ranks >= 0) & (ranks < len(cuts))]  # a threshold of infinity is no cut
+    return _Side(cuts[ranks], values[[*ranks, -1]])
 
 
-def _thinned(size: int, most: int) -> NDArray[np.intp]:
-    if size <= most:
-        return np.arange(size)
-    return np.linspace(0, size - 1, most).round().astype(np.intp)
+def _met(model: Classifier, row: Sequence[float], x: int, y: int) -> NDArray[np.integer]:
+    """Return the nodes that trees can meet with any values of two features, and the row's values of the others."""
+    forest, cuts = model.predictor, model.cuts
+    assert isinstance(forest, Forest)
+    ranks = np.array(cuts.ranks_of(row))
+    # At a node with a set both ways are taken, which adds some nodes and changes no answer.
+    goes_both = np.isin(np.arange(forest.n_features), [x, y, *forest.set_features()])
+    level: NDArray[np.integer] = forest.roots
+    met = []
+    while len(level):
+        nodes = level[forest.feature[level] != LEAF]
+        met.append(nodes)
+        rank, both = ranks[forest.feature[nodes]], goes_both[forest.feature[nodes]]
+        goes_left = (cuts.node_first[nodes] <= rank) & (rank <= cuts.node_rank[nodes])
+        level = np.concatenate([forest.left[nodes[goes_left | both]], forest.right[nodes[~goes_left | both]]])
+    return np.concatenate(met)
+
+
+def _thinned(side: _Side, most: int) -> _Side:
+    size = len(side.cuts)
+    if size <= most or side.is_category:
+        return side
+    kept = np.linspace(0, size - 1, most).round().astype(np.intp)
+    return _Side(side.cuts[kept], side.values[[*kept, -1]], exact=False)
