@@ -22,8 +22,8 @@ from ml.importing.imported import Imported
 from ml.jobs import command
 from ml.model import classifier
 from ml.model.classifier import Classifier
-from ml.model.explain import explain
 from ml.model.labelling import decision_of
+from ml.model.nearest import explain
 from ml.options import DEFAULT_PATH, read, recipe_of
 from ml.tables.dataset import Dataset
 from ml.tables.files import read_table

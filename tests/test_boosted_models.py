@@ -14,7 +14,7 @@ from ml.errors import DatasetError
 from ml.model import modelfile
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.model.explain import explain, nearest_change
+from ml.model.nearest import explain, nearest_change
 from ml.model.plane import plane
 from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, writing

@@ -15,7 +15,7 @@ from sklearn.datasets import load_breast_cancer, load_wine
 
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.model.explain import nearest_change
+from ml.model.nearest import nearest_change
 from ml.tables.headers import feature_of
 from ml.training import fitting, writing
 from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium, typed

@@ -14,7 +14,7 @@ from sklearn.ensemble import RandomForestClassifier
 import ml
 from ml.model import classifier
 from ml.model.classifier import Classifier
-from ml.model.explain import nearest_change
+from ml.model.nearest import nearest_change
 from ml.model.sample import InvalidSample
 from tests.conftest import parse_html
 from web.page import fragments

@@ -43,9 +43,9 @@ from ml.errors import ForestError, MLError, ModelFileError
 from ml.model import modelfile
 from ml.model.classifier import Classifier
 from ml.model.design import Column, Operation
-from ml.model.explain import explain, nearest_change
 from ml.model.linear import Linear
 from ml.model.modelfile import ModelFile
+from ml.model.nearest import explain, nearest_change
 from ml.model.plane import plane
 from ml.model.total import Curve
 from ml.tables.headers import Limits

@@ -21,7 +21,7 @@ from ml.errors import DatasetError, MLError
 from ml.model import classifier, modelfile
 from ml.model.card import QuantityReport, Recipe
 from ml.model.classifier import Classifier
-from ml.model.explain import explain
+from ml.model.nearest import explain
 from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
 from ml.training.fitting import Trained

@@ -13,13 +13,13 @@ from sklearn.tree import ExtraTreeClassifier
 
 from ml.model import classifier, modelfile
 from ml.model.classifier import Classifier
-from ml.model.explain import explain
+from ml.model.nearest import explain
 from ml.model.strips import MOST_PIECES, strips
 from tests.conftest import EVALUATORS
 from tests.pipelines import sample_of
-from tests.test_explain import digits, exported  # noqa: F401  # a fixture
 from tests.test_mixed_tables import oracle
 from tests.test_modelfile import serve, with_total
+from tests.test_nearest import digits, exported  # noqa: F401  # a fixture
 from web.page.languages import language
 from web.page.strips import strips_of
 

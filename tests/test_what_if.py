@@ -23,8 +23,8 @@ from ml.model import modelfile
 from ml.model.calibration import Calibration
 from ml.model.card import Decision, Report
 from ml.model.classifier import Classifier
-from ml.model.explain import nearest_change
 from ml.model.modelfile import ModelFile
+from ml.model.nearest import nearest_change
 from ml.model.plane import plane
 from ml.model.strips import strips
 from ml.training import writing

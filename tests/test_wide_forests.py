@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 import ml
 from ml.errors import DatasetError, ForestError
 from ml.estimators.trees import forest_from
-from ml.model import classifier, decision_table, explain, modelfile
+from ml.model import classifier, decision_table, modelfile
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.compiled import Compiled
@@ -30,6 +30,7 @@ from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
 from ml.model.evaluators import compile_forest
 from ml.model.forest import LEAF, Forest
+from ml.model.nearest import explain, nearest_change
 from ml.model.sample import InvalidSample
 from ml.model.walk import Walk
 from ml.tables.dataset import Dataset, Feature
@@ -428,8 +429,8 @@ def test_a_wide_table_and_a_small_forest_are_trained_inspected_and_served(tmp_pa
     # What the table tells of one row is what is found without it.
     compiled = classifier.load(tmp_path / "gene.npz", max_cells=0)
     for row in rows[:5].tolist():
-        assert explain.explain(model, row) == explain.explain(compiled, row)
-        assert explain.nearest_change(model, row) == explain.nearest_change(compiled, row)
+        assert explain(model, row) == explain(compiled, row)
+        assert nearest_change(model, row) == nearest_change(compiled, row)
     with TestClient(create_app(Settings(model_file=tmp_path / "gene.npz"))) as client:
         assert client.get("/?map-x=g0&map-y=g99").status_code == 200
         answer = client.post("/predict", json={"sample": rows[0].tolist()})

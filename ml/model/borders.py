@@ -135,7 +135,7 @@ class _Pairs:
 
 
 def explain(model: Classifier, row: Sequence[float], *, goal: float | None) -> Explanation:
-    """Return the ranges in which the label of `row` stays, and its nearest change; see `ml.model.explain`."""
+    """Return the ranges in which the label of `row` stays, and its nearest change; see `ml.model.nearest`."""
     borders = Borders(model, row, goal)
     ranges = []
     for place, (feature, value) in enumerate(zip(model.features, row, strict=True)):

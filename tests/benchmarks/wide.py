@@ -23,7 +23,7 @@ import ml
 from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.model.explain import explain
+from ml.model.nearest import explain
 from ml.score import score
 from ml.training import fitting, writing
 from tests.pipelines import Column, dataset_of, words

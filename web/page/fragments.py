@@ -15,7 +15,7 @@ from ml.model.card import Decision
 from ml.model.changes import Change
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
-from ml.model.explain import nearest_change
+from ml.model.nearest import nearest_change
 from ml.model.sample import InvalidSample, Note
 from ml.model.strips import MOST_PIECES
 from ml.tables.numbers import is_half_typed

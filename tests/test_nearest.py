@@ -29,11 +29,12 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 import ml
 from ml import console
 from ml.estimators.trees import forest_from
-from ml.model import classifier, compiled, ends, explain
+from ml.model import classifier, compiled, ends
 from ml.model.card import Recipe
 from ml.model.changes import Change, Direction, Explanation, Range
 from ml.model.classifier import Classifier
 from ml.model.cuts import Cuts
+from ml.model.nearest import explain, nearest_change
 from ml.model.plane import Plane, plane
 from ml.tables.headers import Limits
 from ml.training.fitting import Trained
@@ -196,7 +197,7 @@ def assert_change_is_right(model: Classifier, row: list[float], change: Change, 
 
 @given(row=st.tuples(*(st.one_of(st.integers(0, 80).map(lambda n: n / 10), st.floats(0, 9)) for _ in range(4))))
 def test_every_explanation_of_the_built_in_model_is_right(model: Classifier, row: tuple[float, ...]) -> None:
-    found = explain.explain(model, list(row))
+    found = explain(model, list(row))
 
     assert found.searched_all
     assert_is_right(model, list(row), found)
@@ -208,12 +209,12 @@ def test_every_explanation_of_a_sample_on_its_cuts_is_right(model: Classifier) -
 
     for _ in range(100):
         row = [max(0.0, float(rng.choice(column))) for column in points]
-        assert_is_right(model, row, explain.explain(model, row))
+        assert_is_right(model, row, explain(model, row))
 
 
 def test_every_explanation_of_a_wide_forest_is_right(wine: Classifier) -> None:
     for row in load_wine().data[::12].tolist():
-        found = explain.explain(wine, row)
+        found = explain(wine, row)
         assert found.searched_all
         assert_is_right(wine, row, found)
 
@@ -229,7 +230,7 @@ def test_every_explanation_of_a_random_forest_is_right(tmp_path: Path, seed: int
     model = exported(forest, rows, classes, tmp_path, limits=limits)
 
     for row in rng.permutation(rows)[:15].tolist():
-        assert_is_right(model, row, explain.explain(model, row))
+        assert_is_right(model, row, explain(model, row))
 
 
 MIXED = ("words and numbers", "gaps in words and numbers", "rare words", "only whether there is a value")
@@ -243,8 +244,8 @@ def test_every_explanation_of_words_and_gaps_is_right(kind: str, evaluator: str)
 
     for cells in found.questions(np.random.default_rng(0), 60).tolist():
         row = model.validator.row(sample_of(cells))
-        assert_is_right(model, row, explain.explain(model, row))
-        assert explain.nearest_change(model, row)[0] == explain.explain(model, row).nearest
+        assert_is_right(model, row, explain(model, row))
+        assert nearest_change(model, row)[0] == explain(model, row).nearest
 
 
 @pytest.mark.parametrize("kind", MIXED)
@@ -257,8 +258,8 @@ def test_every_way_to_reach_a_quantity_is_right(kind: str, evaluator: str) -> No
     for number, cells in enumerate(found.questions(np.random.default_rng(0), 60).tolist()):
         goal = model.quantity.quantiles[number % 11]
         row = model.validator.row(sample_of(cells))
-        assert_is_right(model, row, explain.explain(model, row, goal=goal), goal=goal)
-        assert explain.nearest_change(model, row, goal=goal)[0] == explain.explain(model, row, goal=goal).nearest
+        assert_is_right(model, row, explain(model, row, goal=goal), goal=goal)
+        assert nearest_change(model, row, goal=goal)[0] == explain(model, row, goal=goal).nearest
 
 
 def test_without_a_goal_a_quantity_has_its_own_interval_and_no_change() -> None:
@@ -267,7 +268,7 @@ def test_without_a_goal_a_quantity_has_its_own_interval_and_no_change() -> None:
 
     for cells in found.questions(np.random.default_rng(0), 60).tolist():
         row = model.validator.row(sample_of(cells))
-        explanation = explain.explain(model, row)
+        explanation = explain(model, row)
         value = model.predict(row).value
         assert (explanation.nearest, explanation.searched_all) == (None, False)
         for feature, one in enumerate(explanation.ranges):
@@ -291,7 +292,7 @@ def test_a_search_that_is_cut_short_claims_nothing_about_choices_that_it_left_ou
 
     for cells in found.questions(np.random.default_rng(0), 60).tolist():
         row = model.validator.row(sample_of(cells))
-        explanation = explain.explain(model, row, max_rows=max_rows)
+        explanation = explain(model, row, max_rows=max_rows)
         assert_is_right(model, row, explanation)
         left_out += sum(bool(one.choices) and not one.searched_all for one in explanation.ranges)
 
@@ -310,7 +311,7 @@ def limited(model: Classifier, key: str, minimum: float | None, maximum: float |
 
 @pytest.mark.parametrize(("maximum", "value"), [(2.5, 1.8), (1.78, 1.78), (1.7505, 1.7505), (1.75, None), (1.5, None)])
 def test_a_change_keeps_the_limits(model: Classifier, maximum: float, value: float | None) -> None:
-    nearest = explain.explain(limited(model, "petal_width", 0, maximum), SAMPLE).nearest
+    nearest = explain(limited(model, "petal_width", 0, maximum), SAMPLE).nearest
 
     if value is None:
         assert nearest is None or nearest.feature != "petal_width"
@@ -327,7 +328,7 @@ def test_a_change_may_reach_the_limit_itself(tmp_path: Path, minimum: float, val
     classes = (rows[:, 0] > 4.5).astype(int)
     model = limited(exported(DecisionTreeClassifier().fit(rows, classes), rows, classes, tmp_path), "f0", minimum, None)
 
-    nearest = explain.explain(model, [7.0]).nearest
+    nearest = explain(model, [7.0]).nearest
 
     assert (nearest.value if nearest else None) == value
 
@@ -345,16 +346,16 @@ def test_of_changes_that_are_equally_near_that_of_the_first_feature_counts(
     without_grid = classifier.load(tmp_path / "model.npz", max_cells=0)
     assert (model.grid is None, without_grid.grid is None) == (False, True)
 
-    nearest, searched_all = explain.nearest_change(model, row)
+    nearest, searched_all = nearest_change(model, row)
 
     assert nearest is not None
     assert (nearest.feature, nearest.direction) == (feature, direction)
     assert searched_all
-    assert nearest == explain.nearest_change(without_grid, row)[0] == explain.explain(model, row).nearest
+    assert nearest == nearest_change(without_grid, row)[0] == explain(model, row).nearest
 
 
 def test_the_nearest_change_of_the_known_sample_is_a_short_number(model: Classifier) -> None:
-    nearest = explain.explain(model, SAMPLE).nearest
+    nearest = explain(model, SAMPLE).nearest
 
     assert nearest == Change("petal_width", "rises above", 1.75, 1.8, "virginica", (1.75 - 1.3) / (2.5 - 0.1))
 
@@ -363,7 +364,7 @@ def test_thresholds_and_values_are_short_decimals(model: Classifier) -> None:
     rows = np.random.default_rng(1).uniform(0, 8, (200, 4)).round(1).tolist()
 
     for row in rows:
-        found = explain.explain(model, row)
+        found = explain(model, row)
         ends = [end for one in found.ranges for end in (one.low, one.high) if end is not None]
         # Eight digits where scikit-learn's threshold is just below the decimal that people see in it.
         assert all(len(repr(end)) <= 10 for end in ends), ends
@@ -378,7 +379,7 @@ def test_a_feature_that_no_tree_uses_changes_nothing(tmp_path: Path) -> None:
     classes = (rows[:, 0] > 9).astype(int)
     model = exported(DecisionTreeClassifier().fit(rows, classes), rows, classes, tmp_path)
 
-    found = explain.explain(model, [3.0, 5.0])
+    found = explain(model, [3.0, 5.0])
 
     assert found.ranges == (Range("f0", None, 9.5, searched_all=True), Range("f1", None, None, searched_all=True))
     assert found.nearest == Change("f0", "rises above", 9.5, 10.0, "1", 6.5 / 19)
@@ -389,7 +390,7 @@ def test_a_forest_that_always_answers_the_same_has_no_change(tmp_path: Path) -> 
     forest = RandomForestClassifier(3, min_samples_leaf=10, random_state=0).fit(rows, classes)
     model = exported(forest, rows, classes, tmp_path)
 
-    found = explain.explain(model, [3.0])
+    found = explain(model, [3.0])
 
     assert found == Explanation("0", (Range("f0", None, None, searched_all=True),), None, searched_all=True)
     lines = list(console.explanation_lines(found, model.card))
@@ -409,7 +410,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 def test_what_is_cut_short_is_still_right_and_says_so(walked: Classifier, max_rows: int) -> None:
     row = load_digits().data[5].tolist()
 
-    found = explain.explain(walked, row, max_rows=max_rows)
+    found = explain(walked, row, max_rows=max_rows)
 
     assert not found.searched_all
     assert_is_right(walked, row, found)
@@ -419,9 +420,9 @@ def test_what_is_cut_short_is_still_right_and_says_so(walked: Classifier, max_ro
 def test_where_nothing_is_found_nearby_values_all_over_each_feature_are_tried(walked: Classifier) -> None:
     found = 0
     for row in load_digits().data[:30].tolist():
-        change, searched_all = explain.nearest_change(walked, row, max_rows=400)
+        change, searched_all = nearest_change(walked, row, max_rows=400)
         assert not searched_all
-        near = explain.explain(walked, row, max_rows=400).nearest
+        near = explain(walked, row, max_rows=400).nearest
         found += change is not None and near is None
         if change:
             feature = [one.key for one in walked.features].index(change.feature)
@@ -432,10 +433,10 @@ def test_where_nothing_is_found_nearby_values_all_over_each_feature_are_tried(wa
 
 def test_compiled_code_searches_everything_and_finds_what_rows_find(digits: Classifier, walked: Classifier) -> None:
     for row in load_digits().data[5:15].tolist():
-        found = explain.explain(digits, row, max_rows=1)
+        found = explain(digits, row, max_rows=1)
 
         assert found.searched_all
-        assert found == explain.explain(walked, row, max_rows=10_000)
+        assert found == explain(walked, row, max_rows=10_000)
 
 
 @pytest.mark.parametrize(
@@ -455,7 +456,7 @@ def test_compiled_code_knows_what_decides_on_the_label(estimator: Any, tmp_path:
     for row in rows[:20].tolist():
         assert by_lines.lines is not None
         assert by_lines.lines(row) is not None
-        assert explain.explain(by_lines, row) == explain.explain(by_rows, row, max_rows=100_000)
+        assert explain(by_lines, row) == explain(by_rows, row, max_rows=100_000)
 
 
 def test_a_line_that_would_take_too_long_is_searched_by_rows(
@@ -464,7 +465,7 @@ def test_a_line_that_would_take_too_long_is_searched_by_rows(
     monkeypatch.setattr(compiled, "MAX_LINE_VALUES", 10_000)
     row = load_digits().data[5].tolist()
 
-    assert explain.explain(digits, row, max_rows=100) == explain.explain(walked, row, max_rows=100)
+    assert explain(digits, row, max_rows=100) == explain(walked, row, max_rows=100)
 
 
 @pytest.mark.parametrize(
@@ -525,7 +526,7 @@ def test_a_model_of_thousands_of_features_is_explained_in_bounded_memory(tmp_pat
     bound = classifier.MAX_VALUES // len(row)
     assert sum(model.cuts.sizes) > bound
 
-    found = explain.explain(model, row)
+    found = explain(model, row)
 
     assert not found.searched_all
     spans = ends._spans(model, [0] * len(row), max_rows=bound)
@@ -661,7 +662,7 @@ def test_a_plane_with_cuts_left_out_says_so_and_is_right_where_it_looked(model: 
 
 
 def test_predict_says_what_would_change_the_answer(model: Classifier) -> None:
-    lines = list(console.explanation_lines(explain.explain(model, SAMPLE), model.card))
+    lines = list(console.explanation_lines(explain(model, SAMPLE), model.card))
 
     assert lines[0] == "stays versicolor, when one feature changes alone, for"
     assert lines[4].strip() == "petal width up to 1.75 cm"
@@ -678,7 +679,7 @@ def test_predict_says_what_would_change_the_answer(model: Classifier) -> None:
     ],
 )
 def test_an_edge_is_told_by_its_shorter_number(model: Classifier, row: list[float], told: str) -> None:
-    nearest = explain.explain(model, row).nearest
+    nearest = explain(model, row).nearest
     assert nearest is not None
     feature = next(feature for feature in model.features if feature.key == nearest.feature)
 
@@ -701,5 +702,5 @@ def test_the_evaluators_give_the_same_explanations(trained: Trained, model_path:
     walk = classifier.load(model_path, max_cells=0, compiles=False)
 
     for row in trained.split.test_rows.tolist():
-        expected = explain.explain(model, row)
-        assert explain.explain(compiled, row) == expected == explain.explain(walk, row)
+        expected = explain(model, row)
+        assert explain(compiled, row) == expected == explain(walk, row)
