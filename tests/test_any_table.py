@@ -349,7 +349,7 @@ def test_features_past_a_dozen_collapse_and_the_most_important_come_first(
 ) -> None:
     form = parse_html(digits_client.get("/").text).one("form", id="measurements")
 
-    (group,) = form.all("details")
+    (group,) = form.all("details", **{"class": "more"})
     inside = {field.attributes["name"] for field in group.all("input", type="text")}
     outside = [field for field in form.all("input", type="text") if field.attributes["name"] not in inside]
     importance = {feature.key: feature.importance for feature in digits.features}

@@ -1217,7 +1217,7 @@ def test_the_options_of_a_file_reach_the_service(server: Server) -> None:
     wrong = run_command(server.url, "-", "--encoding", "zlib", text=text.encode())
 
     row = read.stdout.decode().splitlines()[1]
-    assert row.startswith("1.005;2,7;4,2;1,3;é;versicolor;0.0;0.99;0.01;sepal length is outside the training range")
+    assert row.startswith("1.005;2,7;4,2;1,3;é;versicolor;0,0;0,99;0,01;sepal length is outside the training range")
     assert wrong.stderr.decode() == "error: there is no encoding called 'zlib', or it is not read here\n"
 
 

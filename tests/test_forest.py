@@ -286,7 +286,9 @@ NOT_MEANS = {
 def test_another_estimator_is_refused_by_name(kind: str) -> None:
     estimator = clone(REFUSED[kind]).fit(ROWS, CLASSES)
 
-    with pytest.raises(ForestError, match=f"{type(estimator).__name__} is not a fitted classifier"):
+    with pytest.raises(
+        ForestError, match=f"{type(estimator).__name__} cannot be exported: these models would work: random forests"
+    ):
         forest_from(estimator)
 
 
@@ -314,5 +316,5 @@ def test_a_classifier_with_two_outputs_is_refused(estimator: Any) -> None:
 
 @pytest.mark.parametrize("stranger", [None, 5, "forest", object()])
 def test_something_else_is_refused(stranger: object) -> None:
-    with pytest.raises(ForestError, match="is not a fitted classifier"):
+    with pytest.raises(ForestError, match="cannot be exported: these models would work: random forests"):
         forest_from(stranger)

@@ -288,11 +288,11 @@ class RowsFrame(msgspec.Struct, frozen=True, tag="rows"):
     read: int
     rows: int
     bad: int
-    noted: int
     errors: list[RowError]
     counts: dict[str, int]
     listed: Sequence[ListedRow]
     version: str
     resume: str
     done: bool
+    noted: int = 0
     values: ValueSummary | UnsetType = UNSET

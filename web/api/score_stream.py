@@ -264,7 +264,7 @@ class _Answers:
         counts = {labels[index]: int(self._counts[index]) for index in np.flatnonzero(self._counts)}
         listed = self._least_sure.new()
         return RowsFrame(
-            read, self._rows, self._bad, self._noted, self._errors, counts, listed, self._model.version, resume, done,
+            read, self._rows, self._bad, self._errors, counts, listed, self._model.version, resume, done, self._noted,
             self._values,
         )  # fmt: skip
 
