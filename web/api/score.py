@@ -18,8 +18,9 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.scored import Part
 from web.api.description import table_of
+from web.api.file_query import check_names, encoding_in, marks_in
 from web.api.parquet import ParquetFile
-from web.api.scoring import Scoring, Uploads, check_names, encoded, encoding_in, marks_in, unusable
+from web.api.scoring import Scoring, Uploads, encoded, unusable
 from web.api.stream import upgrade_required
 from web.api.upload import Body, too_large
 from web.api.uploaded_file import PARQUET, UploadedFile
@@ -31,7 +32,7 @@ from web.service import service_of
 MAX_NAME_CHARACTERS = 100
 CSV = b"text/csv; charset=utf-8; header=present"
 
-_ENDING = re.compile(r"\.(csv|tsv|tab|txt|xlsx|xlsm)$", re.IGNORECASE)
+_ENDING = re.compile(r"(\.(csv|tsv|tab|txt|xlsx|xlsm))?(\.gz)?$", re.IGNORECASE)
 # What some file systems do not take; quotes and backslashes mean something in the header, too.
 _NOT_IN_NAMES = re.compile(r'[<>:"|?*\\/%;]')
 

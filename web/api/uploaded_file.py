@@ -38,9 +38,11 @@ class UploadedFile:
     def __init__(self, scope: Scope, body: Body) -> None:
         self.name = ""
         self._body = body
-        if header_of(scope, b"content-encoding") not in (b"", b"identity"):
-            raise Problem(415, "a compressed body is not read")
         media_type, parameters = content_type_of(scope)
+        # A file of text may be packed by gzip, and by its first bytes that is known.
+        known = (b"", b"identity", *([b"gzip"] if media_type == b"text/csv" else []))
+        if header_of(scope, b"content-encoding").lower() not in known:
+            raise Problem(415, "a compressed body is not read, but for text/csv by gzip")
         if media_type == b"application/json" or media_type.endswith((b"+json", b"ndjson", b"jsonl")):
             raise Problem(415, 'JSON is no table: send it to /predict as {"samples": […]}, or save it as CSV')
         if media_type not in (b"text/csv", EXCEL, PARQUET, b"multipart/form-data"):
