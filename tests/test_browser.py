@@ -630,7 +630,7 @@ def test_a_model_of_many_features_keeps_its_answer_in_sight(
     last = page.locator("#measurements .entry input").last
 
     expect(last).not_to_be_visible()
-    page.locator("#measurements summary").click()
+    page.locator("#measurements .more > summary").click()
     last.focus()
     last.fill("100")
 
@@ -649,7 +649,7 @@ def test_names_are_text_and_never_markup(open_page: Open, odd_server: Server, od
     page = open_page(url=odd_server.url, sample=dict(zip(keys, map(str, row), strict=True)))
     first = page.get_by_label("<b>bold</b> 0", exact=True)
     if not first.is_visible():
-        page.locator("#measurements summary").click()
+        page.locator("#measurements .more > summary").click()
 
     def expect_label() -> None:
         expect(page.locator("#prediction > [data-label]")).to_have_attribute("data-label", label)
