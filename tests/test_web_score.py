@@ -158,6 +158,30 @@ def test_the_query_names_the_marks_of_the_table(client: TestClient, model: Class
     assert "the decimal mark is . or ," in wrong.json()["detail"]
 
 
+def option(name: str, value: str) -> bytes:
+    return part(value, f'form-data; name="{name}"')
+
+
+def test_a_form_says_how_its_file_is_read_in_fields_before_it(client: TestClient, model: Classifier) -> None:
+    table = f"{TABLE.replace('5.6', '1.005')}ñ".encode("cp1252")
+    body = table.decode("cp1252").encode("utf-16-le")
+    fields = [option("decimal", ","), option("thousands", "."), option("encoding", "UTF-16")]
+    automatic = [option(name, "") for name in ("decimal", "thousands", "encoding")]
+
+    by_form = send_form(client, *fields, part(body))
+    by_query = client.post("/score?decimal=,&thousands=.&encoding=utf-16", content=body, headers=CSV)
+    none = send_form(client, *automatic, part(table))
+    late = send_form(client, part(b""), *fields)
+    twice = send_form(client, fields[0], fields[0], part(table))
+    wrong = send_form(client, option("encoding", "x" * 10**5), part(table))
+
+    assert (by_form.status_code, by_form.content) == (200, by_query.content)
+    assert by_form.content != none.content == expected(model, table)
+    for refused in (late, twice):
+        assert problem_of(refused) == (400, 'the field "decimal" comes once, and before the file')
+    assert problem_of(wrong)[0] == 400
+
+
 @pytest.mark.parametrize("query", ["decimals=,", "decimal=,&foo", "strict=1", "ENCODING=utf-8"])
 def test_a_parameter_that_there_is_not_is_refused(client: TestClient, query: str) -> None:
     response = client.post(f"/score?{query}", content=TABLE, headers={"Content-Type": "text/csv"})

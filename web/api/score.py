@@ -65,10 +65,14 @@ class Score:
             with closing(ParquetFile(service.model, self._uploads, service.metrics.score)) as parquet:
                 await _score_parquet(service.model, body, file, parquet)
             return
-        scoring = Scoring(
-            service.model, self._uploads, service.metrics.score,
-            marks=marks_in(query), encoding=encoding_in(query, file.charset),
-        )  # fmt: skip
+        try:
+            await file.begin()
+            query = {**query, **file.options}
+            marks, encoding = marks_in(query), encoding_in(query, file.charset)
+        except Problem as problem:
+            await _skip_for_page(scope, body, problem)
+            raise
+        scoring = Scoring(service.model, self._uploads, service.metrics.score, marks=marks, encoding=encoding)
         with closing(scoring):
             await self._score(scope, body, file, scoring)
 
@@ -90,10 +94,14 @@ class Score:
             if has_begun:
                 await _break_off(scoring, body, problem)
                 return
-            if problem.details.status == 422 and preferred_representation(scope, default="json") == "page":
-                await body.skip()  # a browser looks at no answer before it has sent everything
+            await _skip_for_page(scope, body, problem)
             raise problem from error
         await body.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _skip_for_page(scope: Scope, body: Body, problem: Problem) -> None:
+    if problem.details.status in (400, 422) and preferred_representation(scope, default="json") == "page":
+        await body.skip()  # a browser looks at no answer before it has sent everything
 
 
 async def _score_parquet(model: Classifier, body: Body, file: UploadedFile, parquet: ParquetFile) -> None:
