@@ -62,6 +62,7 @@ class Run {
   counts = new Map(); // of each label
   values = null; // of a quantity: the least, the greatest and the sum
   versions = new Set();
+  #options;
   #read = 0; // bytes of the file
   #hasAnswers = false;
   #resume = "";
@@ -76,6 +77,8 @@ class Run {
 
   constructor(file) {
     this.file = file;
+    // How it is read: what the form has besides the file.
+    this.#options = [...new FormData(form)].filter(([, value]) => value && typeof value === "string");
     this.began = performance.now();
     this.#connect();
   }
@@ -96,7 +99,7 @@ class Run {
     this.reason = reason;
     this.ended = performance.now();
     this.#socket.close();
-    if (this.#read) this.result = new Blob([...this.#parts, ...this.#kept], { type: "text/csv" });
+    if (this.#read || this.rows) this.result = new Blob([...this.#parts, ...this.#kept], { type: "text/csv" });
     this.#parts = this.#kept = this.#incoming = [];
     if (this === current) tell("spoken");
   }
@@ -104,6 +107,7 @@ class Run {
   #connect() {
     if (this.isOver) return;
     const address = new URL("score", document.baseURI);
+    for (const [name, value] of this.#options) address.searchParams.set(name, value);
     address.protocol = address.protocol.replace("http", "ws");
     const socket = new WebSocket(address);
     this.#socket = socket;
@@ -426,7 +430,7 @@ function showEnd(run) {
   if (run.result && !run.address) {
     run.address = URL.createObjectURL(run.result);
     download.href = run.address;
-    download.download = `${run.file.name.replace(/\.(csv|tsv|tab|txt|xlsx|xlsm)$/i, "")}-predictions.csv`;
+    download.download = `${run.file.name.replace(/(\.(csv|tsv|tab|txt|xlsx|xlsm))?(\.gz)?$/i, "")}-predictions.csv`;
   }
   download.hidden = !run.result;
   part("clear").hidden = false;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 
 from hypothesis import strategies as st
 
@@ -88,7 +89,7 @@ odd_tables = st.builds(
 
 def guarded(model: Classifier, content: bytes) -> bytes:
     """Return the table that `python -m ml score --guarded` makes."""
-    source = Source(io.BufferedReader(io.BytesIO(content)))
     sink = io.StringIO(newline="")
-    score(model, source, sink, on_bad=lambda _bad: None, guarded=True)
+    with closing(Source(io.BufferedReader(io.BytesIO(content)))) as source:
+        score(model, source, sink, on_bad=lambda _bad: None, guarded=True)
     return sink.getvalue().encode()

@@ -605,13 +605,36 @@ def test_the_keyboard_alone_is_enough_on_a_narrow_page(open_page: Open) -> None:
     expect(page.locator("main img")).to_have_count(0)
 
 
+def test_how_a_file_is_read_is_chosen_by_the_keyboard_and_said_on_the_way(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_text("How the file is read").press("Enter")
+    for name, value in (("Decimal mark", ","), ("Thousands mark", "."), ("Encoding of the text", "Windows-1251")):
+        page.keyboard.press("Tab")
+        chosen = page.get_by_label(name)
+        expect(chosen).to_be_focused()
+        chosen.select_option(value)
+    content = f"{HEADER};жук\n1.005,6;2,7;4,2;1,3;ё\n".replace(HEADER, HEADER.replace(",", ";")).encode("cp1251")
+
+    with page.expect_websocket(lambda websocket: "/score?" in websocket.url) as opened:
+        choose(page, content)
+    expect_end(page)
+
+    assert opened.value.url.endswith("/score?decimal=%2C&thousands=.&encoding=Windows-1251")
+    header, row = downloaded(page).decode().splitlines()
+    assert "жук" in header
+    assert row.startswith("1.005,6;2,7;4,2;1,3;ё;setosa") or row.startswith("1.005,6;2,7;4,2;1,3;ё;v")
+
+
 def test_without_javascript_the_form_uploads_the_file(open_page: Open, model: Classifier) -> None:
     page = open_page(java_script_enabled=False)
-    content = f"\ufeff{HEADER},note\n{GOOD},=1+1\n?,1,1,1,x\n".encode()
+    page.get_by_text("How the file is read").click()
+    page.get_by_label("Encoding of the text").select_option("Windows-1252")
+    text = f"{HEADER},note\n{GOOD},=1+1\n?,1,1,1,ñ\n"
+    content = text.encode("cp1252")
     page.set_input_files("#file-input", {"name": "rows.csv", "mimeType": "text/csv", "buffer": content})
 
     with page.expect_download() as download:
         page.get_by_role("button", name="Predict the file").click()
 
     assert download.value.suggested_filename == "rows-predictions.csv"
-    assert Path(download.value.path()).read_bytes() == guarded(model, content)
+    assert Path(download.value.path()).read_bytes() == guarded(model, text.encode())

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +22,13 @@ import pytest
 from pyarrow import parquet
 
 import ml
+from ml.batch import Model
 from ml.errors import MLError
 from ml.jobs import cluster
-from ml.jobs.copying import How, copy
+from ml.jobs.copying import How, copy, do
+from ml.jobs.plan import planned
 from ml.jobs.record import NAME
+from ml.model.classifier import Classifier
 from tests.conftest import ROOT, run
 from tests.test_score import ADDED, GOOD, HEADER, VERSICOLOR
 from tests.test_score_parquet import table_of
@@ -62,6 +70,82 @@ def files_in(folder: Path) -> list[str]:
 
 def copies_in(folder: Path) -> list[str]:
     return [name for name in files_in(folder / "out") if name != NAME]
+
+
+def zipped(**members: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return content.getvalue()
+
+
+def test_what_is_packed_is_scored_as_what_is_in_it(model: Classifier, tmp_path: Path) -> None:
+    names = {
+        "a.csv.gz": "a.csv", "b.CSV.ZIP": "b.CSV", "c.gz": "c.csv", "d.zip": "d.csv", "e.json.gz": "e.csv",
+        "two.members.gz": "two.members", "pad.tsv.gz": "pad.tsv",
+    }  # fmt: skip
+    half = len(HEADER) + 3
+    packed = gzip.compress(TABLE.encode())
+    contents = dict.fromkeys(names, packed) | {
+        "b.CSV.ZIP": zipped(b=TABLE), "d.zip": zipped(**{"rows.csv": TABLE, "__MACOSX/rows.csv": "x"}),
+        "e.json.gz": gzip.compress(json.dumps([dict(zip(HEADER.split(","), GOOD.split(","), strict=True))]).encode()),
+        "two.members.gz": gzip.compress(TABLE[:half].encode()) + gzip.compress(TABLE[half:].encode()),
+        "pad.tsv.gz": packed + b"\0" * 99,
+    }  # fmt: skip
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+
+    plan = planned([str(tmp_path / name) for name in names], tmp_path / "out", "")
+    done = [do(Model(model), job, How(), on_bad=lambda _bad: None) for job in plan.jobs]
+
+    assert [one.error for one in done] == [""] * len(names)
+    assert {job.source.name: job.sink.name for job in plan.jobs} == names
+    assert {job.sink.read_text() for job in plan.jobs} == {ANSWERS}
+
+
+def test_packed_tables_of_a_folder_are_known_by_the_name_before_the_ending(folder: Path) -> None:
+    for name in ("d.csv.gz", "e.tsv.zip", "photos.zip", "log.gz"):
+        (folder / "rows" / name).write_bytes(gzip.compress(TABLE.encode()))
+
+    names = [job.sink.name for job in planned([str(folder / "rows")], folder / "out", "").jobs]
+    of_pattern = [job.sink.name for job in planned([str(folder / "rows/*.gz")], folder / "out", "").jobs]
+    (folder / "rows/a.csv.gz").write_bytes(gzip.compress(TABLE.encode()))
+
+    assert names == ["a.csv", "b.csv", "d.csv", "c.csv", "e.tsv"]
+    assert of_pattern == ["d.csv", "log.csv"]
+    with pytest.raises(MLError, match=r"a\.csv and .*a\.csv\.gz would both become .*a\.csv"):
+        planned([str(folder / "rows")], folder / "out", "")
+
+
+PACKED_BADLY = {
+    "half": (gzip.compress(TABLE.encode())[:-9], "the gzip file is damaged: it ends too early"),
+    "no end": (gzip.compress(TABLE.encode())[:12], "the gzip file is damaged: it ends too early"),
+    "a wrong sum": (gzip.compress(TABLE.encode())[:-8] + b"12345678", "the gzip file is damaged: "),
+    "something behind it": (gzip.compress(TABLE.encode()) + b"x", "the gzip file is damaged: "),
+    "half a second member": (gzip.compress(TABLE.encode()) * 2 + b"\x1f\x8b", "the gzip file is damaged: "),
+    "two files": (zipped(a=TABLE, b=TABLE), "the zip file has 2 files, 'a', 'b': unpack the one with the table"),
+    "packed twice": (gzip.compress(gzip.compress(TABLE.encode())), "this is a gzip file: unpack it"),
+    "zeros": (gzip.compress(bytes(2**28), 1), "line 1: a row of more than 262144 characters"),
+    "zeros in a zip file": (zipped(a="\0" * 2**26), "line 1: a row of more than 262144 characters"),
+}
+
+
+@pytest.mark.parametrize("name", PACKED_BADLY)
+def test_what_is_packed_badly_is_refused_in_a_sentence(model: Classifier, tmp_path: Path, name: str) -> None:
+    content, message = PACKED_BADLY[name]
+    source = tmp_path / "rows.csv.gz"
+    source.write_bytes(content)
+    tracemalloc.start()
+
+    with pytest.raises(MLError) as refused:
+        copy(Model(model), str(source), str(tmp_path / "out.csv"), How(), on_bad=lambda _bad: None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert str(refused.value).startswith(message)
+    assert peak < 2**24
+    assert os.listdir(tmp_path) == ["rows.csv.gz"]
 
 
 ALL = ["a.csv", "b.csv", "deep/c.csv"]

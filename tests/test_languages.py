@@ -423,6 +423,7 @@ NAMES = {
     "openapi.json",
     "Open Inference Protocol: curl",
     "Open Inference Protocol: Python",
+    *("UTF-8", "UTF-16", "Windows-1250", "Windows-1251", "Windows-1252", "ISO-8859-15", "Shift_JIS", "GB18030"),
 }
 # Attributes that people see or hear, and those that the script reads; all others of data-* are shown at some time.
 SEEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "aria-valuetext", "label", "placeholder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
 import json
@@ -210,6 +211,24 @@ def test_any_form_of_table_goes_on_after_a_lost_connection(client: TestClient, m
 
     assert answer.table == guarded(model, TABLES[name])
     assert answer.read == len(TABLES[name])
+
+
+def test_a_gzip_file_is_sent_again_and_goes_on_behind_the_rows_that_came(client: TestClient, model: Classifier) -> None:
+    table = f"\ufeffñ,{HEADER}\n".encode("utf-16") + "".join(
+        f"ñ{n},{4 + n % 40 / 10},2.7,4.2,1.3\n" for n in range(3_000)
+    ).encode("utf-16-le")
+    packed, answer = gzip.compress(table), Answer()
+
+    for frames in (2, 3, 1, 2, 4):  # those of the last two end before the rows that are there
+        converse(client, packed, [len(packed) // 4] * 9, answer, frames=frames)
+        assert (answer.read, json.loads(answer.resume)["is_gzip"]) == (0, True)
+    places = [json.loads(frame["resume"])["read"] for frame in answer.frames]
+    converse(client, packed, [len(packed) // 4] * 9, answer)
+
+    assert answer.table == guarded(model, table)
+    assert answer.read == len(packed)
+    assert places == sorted(places)
+    assert places[0] > 0
 
 
 def test_a_file_goes_on_in_another_process(client: TestClient, model: Classifier, model_path: Path) -> None:

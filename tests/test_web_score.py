@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gzip
 import http.client
 import io
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,6 +32,7 @@ from ml.tables.marks import Marks
 from tests.conftest import Server, memory_bytes, parse_html, run_server
 from tests.tables import TABLES, guarded
 from web.api.score import disposition_of
+from web.app import create_app
 from web.server.connections import DeadlineMixin
 from web.settings import Settings
 
@@ -155,6 +158,30 @@ def test_the_query_names_the_marks_of_the_table(client: TestClient, model: Class
     assert "the decimal mark is . or ," in wrong.json()["detail"]
 
 
+def option(name: str, value: str) -> bytes:
+    return part(value, f'form-data; name="{name}"')
+
+
+def test_a_form_says_how_its_file_is_read_in_fields_before_it(client: TestClient, model: Classifier) -> None:
+    table = f"{TABLE.replace('5.6', '1.005')}ñ".encode("cp1252")
+    body = table.decode("cp1252").encode("utf-16-le")
+    fields = [option("decimal", ","), option("thousands", "."), option("encoding", "UTF-16")]
+    automatic = [option(name, "") for name in ("decimal", "thousands", "encoding")]
+
+    by_form = send_form(client, *fields, part(body))
+    by_query = client.post("/score?decimal=,&thousands=.&encoding=utf-16", content=body, headers=CSV)
+    none = send_form(client, *automatic, part(table))
+    late = send_form(client, part(b""), *fields)
+    twice = send_form(client, fields[0], fields[0], part(table))
+    wrong = send_form(client, option("encoding", "x" * 10**5), part(table))
+
+    assert (by_form.status_code, by_form.content) == (200, by_query.content)
+    assert by_form.content != none.content == expected(model, table)
+    for refused in (late, twice):
+        assert problem_of(refused) == (400, 'the field "decimal" comes once, and before the file')
+    assert problem_of(wrong)[0] == 400
+
+
 @pytest.mark.parametrize("query", ["decimals=,", "decimal=,&foo", "strict=1", "ENCODING=utf-8"])
 def test_a_parameter_that_there_is_not_is_refused(client: TestClient, query: str) -> None:
     response = client.post(f"/score?{query}", content=TABLE, headers={"Content-Type": "text/csv"})
@@ -224,6 +251,8 @@ NAMES = {
     "rows.csv": 'filename="rows-predictions.csv"',
     "": 'filename="predictions.csv"',
     ".csv": 'filename="predictions.csv"',
+    "rows.csv.GZ": 'filename="rows-predictions.csv"',
+    "rows.gz": 'filename="rows-predictions.csv"',
     "C:\\fakepath\\my rows.TXT": 'filename="my rows-predictions.csv"',
     "../../etc/passwd": 'filename="passwd-predictions.csv"',
     'a"b\r\nSet-Cookie: x.csv': 'filename="a_bSet-Cookie_ x-predictions.csv"',
@@ -252,7 +281,6 @@ REFUSED = {
     "a,b\n1,2\n": (422, "no column is called 'sepal length': a, b"),
     f"{GOOD}\n": (422, "no column is called 'sepal length': 5.6, 2.7, 4.2, 1.3"),
     "PK\x03\x04\0\0": (422, "the zip file is damaged: File is not a zip file"),
-    gzip.compress(TABLE.encode(), mtime=0).decode(errors="surrogateescape"): (422, "this is a gzip file: unpack it"),
     "PAR1\x15\x04\x15": (422, "this is a Parquet file: save it as CSV, or post it as application/vnd.apache.parquet"),
     '[\n{"sepal_length": 5.6}]\n': (422, "this is JSON: save the table as CSV"),
     '[{"sepal_length": 5.6,\n "a": 1}]': (422, "this is JSON: save the table as CSV"),
@@ -268,6 +296,78 @@ REFUSED = {
 @pytest.mark.parametrize("table", REFUSED, ids=lambda text: ascii(text[:16]))
 def test_what_is_no_table_of_the_features_is_refused_before_any_row(client: TestClient, table: str) -> None:
     assert problem_of(upload(client, table.encode(errors="surrogateescape"))) == REFUSED[table]
+
+
+PACKED = gzip.compress(TABLE.encode())
+
+
+@pytest.mark.parametrize("form", ["as it is", "named", "in a form", "two members", "padded", "byte by byte"])
+def test_a_gzip_file_comes_back_as_the_table_in_it(client: TestClient, model: Classifier, form: str) -> None:
+    members = b"".join(gzip.compress(piece.encode()) for piece in (TABLE[:5], TABLE[5:], ""))
+    answer = {
+        "as it is": lambda: upload(client, PACKED),
+        "named": lambda: upload(client, PACKED, Content_Encoding="gzip"),
+        "in a form": lambda: send_form(client, part(PACKED, 'form-data; name="file"; filename="rows.csv.gz"')),
+        "two members": lambda: upload(client, members),
+        "padded": lambda: upload(client, PACKED + b"\0" * 2_000),
+        "byte by byte": lambda: client.post(
+            "/score", content=(PACKED[i : i + 1] for i in range(len(PACKED))), headers=CSV
+        ),
+    }[form]()
+
+    assert (answer.status_code, answer.content) == (200, expected(model, TABLE))
+    assert ('filename="rows-predictions.csv"' in answer.headers["content-disposition"]) == (form == "in a form")
+
+
+PACKED_BADLY = {
+    "a start": (PACKED[:12], "the gzip file is damaged: it ends too early"),
+    "no deflate": (PACKED[:10] + b"\xff" * 40, "the gzip file is damaged: Error -3 while decompressing data: invalid "),
+    "packed twice": (gzip.compress(PACKED), "this is a gzip file: unpack it"),
+    "Excel": (gzip.compress(b"PK\3\4"), "this is an Excel file or another zip archive: save the table as CSV"),
+    "zeros": (gzip.compress(bytes(2**28), 1), "line 1: a row of more than 262144 characters"),
+}
+
+
+@pytest.mark.parametrize("name", PACKED_BADLY)
+def test_a_gzip_file_without_a_table_is_refused_in_a_sentence(client: TestClient, name: str) -> None:
+    content, sentence = PACKED_BADLY[name]
+    tracemalloc.start()
+
+    status, detail = problem_of(upload(client, content))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert (status, detail[: len(sentence)]) == (422, sentence)
+    assert peak < 2**24
+
+
+@pytest.mark.parametrize(
+    ("packed", "sentence"),
+    [
+        (gzip.compress(f"{HEADER}\n".encode() + f"{GOOD}\n".encode() * 2**22, 1), "larger than 524288 bytes, unpacked"),
+        (PACKED[:-9], "the gzip file is damaged: it ends too early"),
+    ],
+    ids=["too much", "half"],
+)
+def test_a_gzip_file_that_goes_wrong_behind_some_rows_ends_with_one_that_says_so(
+    model_path: Path, packed: bytes, sentence: str
+) -> None:
+    with TestClient(create_app(Settings(model_file=model_path, max_table_bytes=2**19))) as client:
+        posted = upload(client, packed).text
+        with client.websocket_connect("/score") as websocket:
+            websocket.receive_json()
+            for content in (packed, b""):
+                websocket.send_bytes(content)
+            table = b""
+            while '"error"' not in (message := websocket.receive()).get("text", ""):
+                table += message.get("bytes", b"")
+    error = json.loads(message["text"])["error"]
+
+    assert table.decode() == posted
+    assert (error["status"], error["detail"]) == (422, sentence)
+    assert next(csv.reader(posted.splitlines()[-1:]))[-1] == sentence
+    assert posted.startswith(f"{HEADER},predicted_label,")
+    assert f"{GOOD},versicolor," in posted
 
 
 FORMS = {
@@ -307,7 +407,8 @@ def test_a_form_without_one_whole_file_is_refused(client: TestClient, form: str)
         ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
         ({"Content-Type": ""}, 415),
         ({"Content-Type": "text/csv; charset=utf-7"}, 415),
-        (CSV | {"Content-Encoding": "gzip"}, 415),
+        (CSV | {"Content-Encoding": "br"}, 415),
+        (FORM | {"Content-Encoding": "gzip"}, 415),
         ({"Content-Type": "multipart/form-data"}, 400),
         ({"Content-Type": f"multipart/form-data; boundary={'x' * 300}"}, 400),
         (CSV | {"Content-Length": "9" * 5_000}, 413),

@@ -192,7 +192,7 @@ class Settings:
     max_table_bytes: int = _bytes(
         2**27,
         "MAX_TABLE_BYTES",
-        "largest table of an uploaded Excel or Parquet file, unpacked; it is read in up to four times as much memory",
+        "largest table of an uploaded file, unpacked; Excel and Parquet are read in up to four times as much memory",
     )
     max_frame_bytes: int = _bytes(2**20, "MAX_FRAME_BYTES", "largest message on the stream")
     max_samples: int = _setting(

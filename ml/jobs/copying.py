@@ -116,8 +116,12 @@ def copy(
     with _parquet_sink(sink) if to_parquet else sink_of(sink) as file:
         if is_typed:
             return _copy_parquet(model, Path(source), file, how, on_bad=on_bad, on_bytes=on_bytes)
-        with io.BufferedReader(Input(source, on_bytes)) as rows:
-            table = Source(rows, encoding=how.encoding, sheet=how.sheet, has_header=how.has_header)
+        with (
+            io.BufferedReader(Input(source, on_bytes)) as rows,
+            contextlib.closing(
+                Source(rows, encoding=how.encoding, sheet=how.sheet, has_header=how.has_header)
+            ) as table,
+        ):
             marks = marks_named(how.decimal, how.thousands)
             text: Any  # of which `write` is used
             with TextTables(file, model.labels) if to_parquet else contextlib.nullcontext(file) as text:

@@ -16,6 +16,8 @@ from ml.score_parquet import is_parquet
 _PARQUET = (".parquet", ".pq")
 _OTHERS = (".json", ".jsonl", ".ndjson", ".xlsx", ".xlsm")
 SUFFIXES = (".csv", ".tsv", ".txt", *_OTHERS, *_PARQUET)
+# Behind one of them. A copy is not packed, and is named without it.
+_PACKED = (".gz", ".zip")
 # Engines leave out such files of a folder, and so is done here: they are records of theirs, and not complete.
 _HIDDEN = (".", "_")
 
@@ -97,7 +99,7 @@ def _found(name: str, links: list[Path], others: list[Path]) -> list[_Found]:
     """Return the files that an input stands for; put those that are left out into the two lists."""
     if os.path.isdir(name):
         found = [*_in_folder(Path(name), links, others)]
-        missing = f"{name}: no file in this folder has a name that ends with {', '.join(SUFFIXES)}"
+        missing = f"{name}: no file in this folder has a name that ends with {', '.join(SUFFIXES)}, packed or not"
     elif _is_pattern(name):
         found = [*_matching(name, links)]
         missing = f"{name}: no file has such a name"
@@ -118,7 +120,7 @@ def _in_folder(folder: Path, links: list[Path], others: list[Path]) -> Iterator[
             path = here / name
             if path.is_symlink():
                 links.append(path)
-            elif path.suffix.lower() in SUFFIXES and path.is_file():
+            elif _unpacked_name(path).suffix.lower() in SUFFIXES and path.is_file():
                 yield _Found(path, path.relative_to(folder), folder)
             else:
                 others.append(path)
@@ -145,12 +147,19 @@ def _said(left_out: Sequence[Path], one: str, many: str) -> Iterator[str]:
 
 def _sink_name(file: _Found, to: str) -> Path:
     """Return the name of a copy: another one only where its kind of file is called otherwise."""
-    suffix = file.name.suffix.lower()
+    name = _unpacked_name(file.name)
+    suffix = name.suffix.lower()
     wanted = to or ("parquet" if is_parquet(str(file.source)) else "csv")
+    if not suffix and name != file.name:
+        return name.with_name(f"{name.name}.{wanted}")  # an archive's own name says nothing of the kind
     if suffix in _PARQUET if wanted == "parquet" else suffix not in (*_PARQUET, *_OTHERS):
-        return file.name
-    stem = file.name.stem if suffix in SUFFIXES else file.name.name
-    return file.name.with_name(f"{stem}.{wanted}")
+        return name
+    stem = name.stem if suffix in SUFFIXES else name.name
+    return name.with_name(f"{stem}.{wanted}")
+
+
+def _unpacked_name(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix.lower() in _PACKED else path
 
 
 def _refuse_folder_inside(folders: Iterable[Path], out: Path) -> None:

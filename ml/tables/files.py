@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from ml.errors import DatasetError
 from ml.tables.columns import Columns
 from ml.tables.dialect import SEPARATORS
 from ml.tables.encoding import TextDecoder, encoding_said
-from ml.tables.filekind import START_BYTES, Kind, is_json, kind_of
+from ml.tables.filekind import START_BYTES, is_json, kind_of
 from ml.tables.header_rows import named_classes, without_header_rows
+from ml.tables.packed import bounded, unpacked
 from ml.tables.parquet import read_parquet
 from ml.tables.records import read_records
 from ml.tables.rows import Block, RowReader
@@ -25,9 +21,6 @@ from ml.tables.workbook import is_workbook, read_workbook
 
 # The size of one read.
 BLOCK_CHARACTERS = 2**18
-# What archives have besides the file that was packed.
-_NO_FILES = ("__MACOSX/", ".DS_Store")
-_SHOWN_MEMBERS = 5
 
 
 def read_table(
@@ -68,59 +61,8 @@ def _read(path: Path, *, encoding: str | None, sheet: str | None, has_header: bo
             return without_header_rows(table) if has_header else table
         if sheet is not None:
             raise DatasetError("only an Excel file has sheets")
-        with _unpacked(file, kind) as unpacked:
-            chunks = _bounded(unpacked, bounds)
-            return _text_table(chunks, TextDecoder(encoding or ""), has_header=has_header, bounds=bounds)
-
-
-@contextmanager
-def _unpacked(file: IO[bytes], kind: Kind) -> Iterator[IO[bytes]]:
-    """Open what a file has packed, if it has.
-
-    Raises:
-        DatasetError: there are several files in it, or it is damaged.
-    """
-    try:
-        if kind == "gzip":
-            with gzip.open(file) as unpacked:
-                yield unpacked  # type: ignore[misc]  # a GzipFile is as good as any
-        elif kind == "zip":
-            with zipfile.ZipFile(file) as archive, archive.open(_only_member(archive)) as member:
-                yield member
-        else:
-            yield file
-    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DatasetError(f"the {kind} file is damaged: {error}") from error
-    except (NotImplementedError, RuntimeError) as error:
-        raise DatasetError(f"the {kind} file cannot be unpacked: {error}") from error
-
-
-def _only_member(archive: zipfile.ZipFile) -> str:
-    names = [name for name in archive.namelist() if not name.endswith("/") and not _is_no_file(name)]
-    if len(names) == 1:
-        return names[0]
-    if not names:
-        raise DatasetError("the zip file is empty")
-    shown = ", ".join(map(repr, names[:_SHOWN_MEMBERS])) + (", …" if len(names) > _SHOWN_MEMBERS else "")
-    raise DatasetError(f"the zip file has {len(names)} files, {shown}: unpack the one with the table")
-
-
-def _is_no_file(name: str) -> bool:
-    return name.startswith(_NO_FILES) or name.rpartition("/")[2] in _NO_FILES
-
-
-def _bounded(file: IO[bytes], bounds: Bounds) -> Iterator[bytes]:
-    """Yield what a file has.
-
-    Raises:
-        DatasetError: it has more than `max_bytes`.
-    """
-    came = 0
-    while content := file.read(BLOCK_CHARACTERS):
-        came += len(content)
-        if came > bounds.max_bytes:
-            raise DatasetError(f"larger than {bounds.max_bytes} bytes")
-        yield content
+        chunks = bounded(unpacked(file, kind), bounds)
+        return _text_table(chunks, TextDecoder(encoding or ""), has_header=has_header, bounds=bounds)
 
 
 def _text_table(chunks: Iterator[bytes], decoder: TextDecoder, *, has_header: bool, bounds: Bounds) -> Table:

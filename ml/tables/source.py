@@ -1,27 +1,28 @@
-"""A file or a pipe whose rows are scored: text as it comes, an Excel sheet or JSON records. Knows nothing of models."""
+"""A file or a pipe whose rows are scored: text, packed or not, a sheet or JSON records. Knows nothing of models."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from io import BufferedReader
-from typing import Any
+from typing import IO, Any
 
 from ml.errors import DatasetError
 from ml.tables.encoding import TextDecoder, encoding_said
 from ml.tables.filekind import START_BYTES, is_json, kind_of
+from ml.tables.packed import READ_BYTES, bounded, unpacked
 from ml.tables.records import read_records
 from ml.tables.rows import Block
 from ml.tables.table import Bounds
 from ml.tables.workbook import SheetRows, is_workbook, options_of
 
-_READ_BYTES = 2**18
 _BLOCK_ROWS = 2**12
 
 
 class Source:
-    """Text that is read piece by piece, or the rows of a sheet or of JSON records.
+    """Text that is read piece by piece, or the rows of a sheet or of JSON records. It is closed at the end.
 
     Args:
         encoding: of text; empty finds it out.
@@ -36,29 +37,37 @@ class Source:
     def __init__(
         self, file: BufferedReader[Any], *, encoding: str = "", sheet: str | None = None, has_header: bool = True
     ) -> None:
-        self._file = file
-        self._start = file.read(START_BYTES)
         self._decoder = TextDecoder(encoding)
         self._sheet = sheet
         self.has_header = has_header
-        self._has_sheet = kind_of(self._start) == "zip"
-        self._first = "" if self._has_sheet else self._decoder.decode(self._start)
-        self._has_records = is_json(self._first.removeprefix("\ufeff"))
-        self.has_blocks = self._has_sheet or self._has_records
         self.inferred: list[str] = []
-        if sheet is not None and not self._has_sheet:
-            raise DatasetError("only an Excel file has sheets")
+        with ExitStack() as stack:
+            start = file.read(START_BYTES)
+            kind = kind_of(start)
+            # A process cannot go back in a pipe.
+            self._file = stack.enter_context(_copied(start, file)) if kind == "zip" else file
+            self._has_sheet = kind == "zip" and is_workbook(self._file)
+            if sheet is not None and not self._has_sheet:
+                raise DatasetError("only an Excel file has sheets")
+            self._chunks = unpacked(self._file, kind, start)
+            self._first = "" if self._has_sheet else self._next()
+            self._has_records = is_json(self._first.removeprefix("\ufeff"))
+            self.has_blocks = self._has_sheet or self._has_records
+            self.close = stack.pop_all().close
 
-    def read(self, size: int, /) -> str:
+    def read(self, _size: int = READ_BYTES, /) -> str:
         """Return some more text; none at the end.
 
         Raises:
-            DatasetError: it is not of the encoding that was asked for.
+            DatasetError: it is not of the encoding that was asked for, or its file is damaged.
         """
         if first := self._first:
             self._first = ""
             return first
-        while content := self._file.read1(size):
+        return self._next()
+
+    def _next(self) -> str:
+        for content in self._chunks:
             if text := self._decoder.decode(content):
                 return text
         text = self._decoder.decode(b"", final=True)
@@ -74,7 +83,8 @@ class Source:
         return self._records() if self._has_records else self._sheet_blocks()
 
     def _records(self) -> Iterator[Block]:
-        table = read_records(self.read(_READ_BYTES), iter(lambda: self.read(_READ_BYTES), ""), Bounds())
+        self._chunks = bounded(self._chunks, Bounds())
+        table = read_records(self.read(), iter(self.read, ""), Bounds())
         yield Block([list(table.header)], [0], None)
         for start in range(0, len(table.lines), _BLOCK_ROWS):
             part = slice(start, start + _BLOCK_ROWS)
@@ -83,16 +93,18 @@ class Source:
         self.inferred = [*self.inferred, *table.inferred]
 
     def _sheet_blocks(self) -> Iterator[Block]:
-        # A process cannot go back in a pipe.
-        with tempfile.TemporaryFile() as copy:
-            try:
-                copy.write(self._start)
-                shutil.copyfileobj(self._file, copy)
-                copy.flush()
-            except OSError as error:
-                raise DatasetError(f"the Excel file cannot be copied: {error.strerror}") from error
-            if not is_workbook(copy):
-                raise DatasetError("this is a zip file: unpack it")
-            rows = SheetRows(options_of(Bounds(), sheet=self._sheet, has_header=self.has_header))
-            yield from rows.blocks(copy)
-            self.inferred = rows.inferred
+        rows = SheetRows(options_of(Bounds(), sheet=self._sheet, has_header=self.has_header))
+        yield from rows.blocks(self._file)
+        self.inferred = rows.inferred
+
+
+def _copied(start: bytes, file: IO[bytes]) -> IO[bytes]:
+    copy = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `Source.close`
+    try:
+        copy.write(start)
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+    except OSError as error:
+        copy.close()
+        raise DatasetError(f"the file cannot be copied: {error.strerror}") from error
+    return copy

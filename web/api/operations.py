@@ -146,9 +146,10 @@ def _score(model: Classifier, settings: Settings) -> Json:
         "operationId": "score",
         "summary": N_("Add predictions to a CSV, Excel or Parquet file"),
         "description": (
-            "The table comes back as CSV, while it is sent if it is text, or Parquet as Parquet, with new columns: "
-            f"{', '.join(added)}, {notes} on the values, and {why}, which says why a row has no answer. The header "
-            "names the features, in any order; other columns are kept. Numbers are read by the marks of training, "
+            "The table comes back as CSV, while it is sent if it is text, packed by gzip or not, or Parquet as "
+            f"Parquet, with new columns: {', '.join(added)}, {notes} on the values, and {why}, which says why a row "
+            "has no answer. The header names the features; other columns are kept. Numbers are read by the marks of "
+            "training, "
             "unless the query names others; the answer is UTF-8, whatever the encoding of the file is. If the file "
             "turns out to be no table after rows were answered, a last row says why and the connection ends without "
             "the end of the answer."

@@ -18,8 +18,9 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.scored import Part
 from web.api.description import table_of
+from web.api.file_query import check_names, encoding_in, marks_in
 from web.api.parquet import ParquetFile
-from web.api.scoring import Scoring, Uploads, check_names, encoded, encoding_in, marks_in, unusable
+from web.api.scoring import Scoring, Uploads, encoded, unusable
 from web.api.stream import upgrade_required
 from web.api.upload import Body, too_large
 from web.api.uploaded_file import PARQUET, UploadedFile
@@ -31,7 +32,7 @@ from web.service import service_of
 MAX_NAME_CHARACTERS = 100
 CSV = b"text/csv; charset=utf-8; header=present"
 
-_ENDING = re.compile(r"\.(csv|tsv|tab|txt|xlsx|xlsm)$", re.IGNORECASE)
+_ENDING = re.compile(r"(\.(csv|tsv|tab|txt|xlsx|xlsm))?(\.gz)?$", re.IGNORECASE)
 # What some file systems do not take; quotes and backslashes mean something in the header, too.
 _NOT_IN_NAMES = re.compile(r'[<>:"|?*\\/%;]')
 
@@ -64,10 +65,14 @@ class Score:
             with closing(ParquetFile(service.model, self._uploads, service.metrics.score)) as parquet:
                 await _score_parquet(service.model, body, file, parquet)
             return
-        scoring = Scoring(
-            service.model, self._uploads, service.metrics.score,
-            marks=marks_in(query), encoding=encoding_in(query, file.charset),
-        )  # fmt: skip
+        try:
+            await file.begin()
+            query = {**query, **file.options}
+            marks, encoding = marks_in(query), encoding_in(query, file.charset)
+        except Problem as problem:
+            await _skip_for_page(scope, body, problem)
+            raise
+        scoring = Scoring(service.model, self._uploads, service.metrics.score, marks=marks, encoding=encoding)
         with closing(scoring):
             await self._score(scope, body, file, scoring)
 
@@ -89,10 +94,14 @@ class Score:
             if has_begun:
                 await _break_off(scoring, body, problem)
                 return
-            if problem.details.status == 422 and preferred_representation(scope, default="json") == "page":
-                await body.skip()  # a browser looks at no answer before it has sent everything
+            await _skip_for_page(scope, body, problem)
             raise problem from error
         await body.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _skip_for_page(scope: Scope, body: Body, problem: Problem) -> None:
+    if problem.details.status in (400, 422) and preferred_representation(scope, default="json") == "page":
+        await body.skip()  # a browser looks at no answer before it has sent everything
 
 
 async def _score_parquet(model: Classifier, body: Body, file: UploadedFile, parquet: ParquetFile) -> None:

@@ -2,7 +2,8 @@
 
 The client sends binary frames, and an empty one at the end. Each is answered by the rows that it completes: their text
 in binary frames, and then a text frame which says that they are whole. After a lost connection the client forgets text
-that was not followed by such a frame, sends the newest `resume` as a text frame, and the bytes after `read`.
+that was not followed by such a frame, sends the newest `resume` as a text frame, and the bytes after `read`: all of
+them if the file is packed, and what was scored of it is passed over.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from itertools import islice
 from operator import itemgetter
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -25,10 +26,11 @@ from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
 from ml.scored import AnsweredRows, BadRow, Part
 from ml.tables.dataset import MAX_TEXT
-from ml.tables.encoding import encoding_named
 from ml.tables.layout import OtherAnswers, Place
+from web.api.file_query import check_names, encoding_in, marks_in
 from web.api.messages import ErrorFrame, ListedRow, RowError, RowsFrame, ValueSummary
-from web.api.scoring import Scoring, Uploads, check_names, encoded, encoding_in, marks_in, shown, unusable
+from web.api.resume import resume_of
+from web.api.scoring import Scoring, Uploads, encoded, shown, unusable
 from web.api.stream import announcement
 from web.metrics.channel import outcomes_of
 from web.problems import Problem, too_many
@@ -41,16 +43,8 @@ MAX_ERRORS = 100
 MAX_ERRORS_A_ROW = 3
 MAX_LISTED_OF_LABEL = 50
 MAX_LISTED = 1_000
-# A table has at most 10,000 columns, whose numbers have at most four digits.
-MAX_RESUME_CHARACTERS = 2**16
 # How the connection ends (RFC 6455, section 7.4, and its registry).
 DONE, REFUSED, TRY_AGAIN_LATER = 1000, 1008, 1013
-
-
-class _Resume(msgspec.Struct, frozen=True):
-    read: Annotated[int, Meta(ge=0, le=2**53)]
-    place: Place
-    encoding: Annotated[str, Meta(max_length=20)]
 
 
 class ScoreStream:
@@ -126,7 +120,7 @@ class _File:
                 elif scoring.model is not model:
                     scoring.use(model)
             except OtherAnswers as error:
-                await self._end(scoring.place if scoring else _resume_of(resume or "").place, str(error))
+                await self._end(scoring.place if scoring else resume_of(resume or "").place, str(error))
                 raise Problem(409, str(error)) from error
             if content is not None:
                 await self._score(scoring, content)
@@ -143,7 +137,7 @@ class _File:
         return model
 
     def _begin(self, model: Classifier, text: str | None) -> Scoring:
-        resume = _resume_of(text) if text else None
+        resume = resume_of(text) if text else None
         self._least_sure = _LeastSure(len(model.labels))
         query = self._query
         check_names(query, "decimal", "thousands", "encoding", "strict")
@@ -152,8 +146,7 @@ class _File:
         return Scoring(
             model, self._uploads, self._service.metrics.score,
             strict=strict == "1", marks=marks_in(query), encoding=encoding_in(query),
-            place=resume.place if resume else None, start=resume.read if resume else 0,
-            found=resume.encoding if resume else "",
+            resume=resume,
         )  # fmt: skip
 
     async def _score(self, scoring: Scoring, content: bytes) -> None:
@@ -173,28 +166,14 @@ class _File:
 
     async def _commit(self, scoring: Scoring, *, done: bool) -> None:
         """Say that all rows that were sent are whole."""
-        place, read = scoring.place, scoring.read
-        resume = b""
-        if scoring.can_go_on:
-            resume = msgspec.json.encode({"read": read, "place": place, "encoding": scoring.encoding})
-        frame = self._answers.frame(read=read, resume=resume.decode(), done=done)
+        resume = msgspec.json.encode(scoring.resume).decode() if scoring.resume else ""
+        frame = self._answers.frame(read=scoring.read, resume=resume, done=done)
         await self._websocket.send_text(msgspec.json.encode(frame).decode())
 
     async def _end(self, place: Place | None, message: str) -> None:
         """Say why in a last row: nobody takes this table for a whole one."""
         if place is not None:
             await self._websocket.send_bytes(encoded(place.last_row(message, guarded=True)))
-
-
-def _resume_of(text: str) -> _Resume:
-    try:
-        if len(text) > MAX_RESUME_CHARACTERS:
-            raise DatasetError("the text that resumes a file is too long")
-        resume = msgspec.json.decode(text, type=_Resume)
-        encoding_named(resume.encoding)
-        return resume
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, DatasetError) as error:
-        raise Problem(400, "the text resumes no file: send the resume of the last rows as it came") from error
 
 
 class _LeastSure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
@@ -16,11 +16,13 @@ from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.score import Scorer
 from ml.scored import Part
-from ml.tables.encoding import TextDecoder, encoding_named
+from ml.tables.encoding import TextDecoder
 from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.layout import Place
-from ml.tables.marks import Marks, marks_named
+from ml.tables.marks import Marks
+from ml.tables.packed import Gunzip
 from web.api import threads
+from web.api.resume import Resume
 from web.api.upload import Spool, too_large
 from web.api.workbook import Workbook
 from web.metrics.channel import Channel, outcomes_of
@@ -32,7 +34,6 @@ SLICE_CHARACTERS = 2**14
 PIECE_CHARACTERS = 2**18
 # Cells that leave in one go: a thread keeps the interpreter while it reads their numbers, for a millisecond.
 PART_CELLS = 2**15
-_UTF_8 = (b"", b"utf-8", b"utf8", b"us-ascii")
 
 
 class Uploads:
@@ -81,18 +82,18 @@ class Uploads:
 class Scoring:
     """One file, that comes as bytes in pieces of any size; see `Scorer` for its table. What is in it is counted.
 
-    Text is scored as it comes, an Excel file when all of it has come. It is closed when it is no longer needed.
+    Text is scored as it comes, packed by gzip or not, an Excel file when all of it has come. It is closed when it is no
+    longer needed.
 
     Args:
-        place, start, found: go on there, with the byte of the file, counted from 0, at which that row starts, in the
-            encoding that was found out.
+        resume: go on there.
         encoding: of text; empty finds it out.
         strict, marks: as for `Scorer`.
 
     Attributes:
         model: answers; another one may be put in its place, see `use`.
-        read: how many bytes of the file are scored: those before the first row that is not complete; of an Excel file
-            none until it is finished.
+        read: how many bytes of the file are scored: those before the first row that is not complete; of an Excel or
+            gzip file none until it is finished.
 
     Raises:
         OtherAnswers: as `Scorer`.
@@ -104,9 +105,7 @@ class Scoring:
         uploads: Uploads,
         channel: Channel,
         *,
-        place: Place | None = None,
-        start: int = 0,
-        found: str = "",
+        resume: Resume | None = None,
         encoding: str = "",
         strict: bool = False,
         marks: Marks | None = None,
@@ -114,34 +113,35 @@ class Scoring:
         self.model = model
         self._uploads = uploads
         self._channel = channel
+        place = resume.place if resume else None
         self._scorer = Scorer(
             model, max_cells=PART_CELLS, guarded=True, strict=strict, place=place, marks=marks, predict=self._predict
         )
         # What a part's rows were answered, which is counted by the event loop.
         self._answered: list[tuple[Classifier, NDArray[np.float64], NDArray[Any], float]] = []
-        self._decoder = TextDecoder(encoding, found=found)
-        self._start = b""  # of a file that may be of either kind
+        self._decoder = TextDecoder(encoding, found=resume.encoding if resume else "")
+        self._start = b""  # of a file that may be of any kind
         self._is_text = place is not None
         self._workbook: Workbook | None = None
+        self._gunzip = Gunzip() if resume and resume.is_gzip else None
         self._is_finished = False
-        self._came = start
+        self._scored = resume.read if resume else 0  # bytes of text, before this connection
+        self._came = self._text_bytes = 0 if self._gunzip else self._scored
         self._tail = ""  # the text that belongs to a row that is not complete
 
     @property
     def read(self) -> int:
-        if self._workbook is not None:
+        if self._workbook is not None or self._gunzip is not None:
             return self._came if self._is_finished else 0
-        return self._came - self._decoder.size_of(self._tail) - self._decoder.held if self.place else 0
+        return self.resume.read if self.resume else 0
 
     @property
-    def can_go_on(self) -> bool:
-        """Whether the file can go on with the byte at `read`: text can, once its header is known."""
-        return self.place is not None and self._workbook is None
-
-    @property
-    def encoding(self) -> str:
-        """The encoding of the file; empty while it is not known."""
-        return self._decoder.encoding
+    def resume(self) -> Resume | None:
+        """Where the file can go on, once its header is known; None of an Excel file."""
+        if self.place is None or self._workbook is not None:
+            return None
+        read = self._text_bytes - self._decoder.size_of(self._tail) - self._decoder.held
+        return Resume(max(read, self._scored), self.place, self._decoder.encoding, self._gunzip is not None)
 
     @property
     def place(self) -> Place | None:
@@ -185,9 +185,27 @@ class Scoring:
             self._is_text = kind != "zip"
             if not self._is_text:
                 self._workbook = self._uploads.workbook()
+            elif kind == "gzip":
+                self._gunzip = Gunzip()
         if self._workbook is not None:
             await self._workbook.add(content)
             return
+        async for part in self._feed_packed(self._gunzip, content) if self._gunzip else self._feed_bytes(content):
+            yield part
+
+    async def _feed_packed(self, gunzip: Gunzip, content: bytes) -> AsyncIterator[Part]:
+        pieces, most = gunzip.feed(content), self._uploads.max_table_bytes
+        while (piece := await threads.in_thread(next, pieces, None)) is not None:
+            yield Part("", 0)
+            passed = min(len(piece), max(0, self._scored - self._text_bytes))
+            self._text_bytes += passed
+            if self._text_bytes + len(piece) - passed > most:
+                raise DatasetError(f"larger than {most} bytes, unpacked")
+            async for part in self._feed_bytes(piece[passed:]):
+                yield part
+
+    async def _feed_bytes(self, content: bytes) -> AsyncIterator[Part]:
+        self._text_bytes += len(content)
         async for part in self._feed(self._decoder.decode(content)):
             yield part
 
@@ -205,6 +223,9 @@ class Scoring:
                 yield part
 
     async def _finish_text(self) -> AsyncIterator[Part]:
+        if self._gunzip:
+            self._gunzip.finish()
+        self._text_bytes += len(self._start)
         async for part in self._feed(self._decoder.decode(self._start, final=True)):
             yield part
         has_begun = self.place is not None
@@ -246,42 +267,6 @@ class Scoring:
         predictions = model.predict_each(rows)
         self._answered.append((model, rows, outcomes_of(model, predictions), perf_counter() - started))
         return predictions
-
-
-def check_names(query: Mapping[str, str], *known: str) -> None:
-    """Refuse a query that has other parameters: one that is misspelt would change nothing.
-
-    Raises:
-        Problem: 400, naming the first one.
-    """
-    if other := next((name for name in query if name not in known), None):
-        raise Problem(400, f"parameter {shown(other[:80])!r} is not known; known are {', '.join(known)}")
-
-
-def marks_in(query: Mapping[str, str]) -> Marks | None:
-    """Return the marks that a query names for the numbers of its table.
-
-    Raises:
-        Problem: 400, there are no such marks.
-    """
-    try:
-        return marks_named(query.get("decimal"), query.get("thousands"))
-    except DatasetError as error:
-        raise Problem(400, str(error)) from error
-
-
-def encoding_in(query: Mapping[str, str], charset: bytes = b"") -> str:
-    """Return the encoding that a query names for its table, or else the charset of its content type; empty for none.
-
-    Raises:
-        Problem: 400, there is no such encoding; 415, no such charset.
-    """
-    name = query.get("encoding", "")
-    try:
-        # A table that is called UTF-8 may be in another encoding all the same: that is the default of many programs.
-        return encoding_named(name) or ("" if charset.lower() in _UTF_8 else encoding_named(charset.decode("latin-1")))
-    except DatasetError as error:
-        raise Problem(400 if name else 415, str(error)) from error
 
 
 def encoded(text: str) -> bytes:

@@ -14,6 +14,8 @@ from web.problems import Problem
 from web.requests import content_type_of, header_of
 
 FIELD = b"file"
+OPTIONS = (b"decimal", b"thousands", b"encoding")
+MOST_OPTION_CHARACTERS = 80  # more of it is none that there is
 EXCEL = b"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 PARQUET = b"application/vnd.apache.parquet"
 # Of a form that are read in one go: it may have a part in every 50 bytes, which take some 5 ms.
@@ -24,9 +26,10 @@ _PLAIN = (b"", b"binary", b"8bit", b"7bit")
 class UploadedFile:
     """The file that a request brings: its body if that is a table, or the field called "file" of a multipart form.
 
-    Other fields are passed over. A second field of that name is refused, even after the first one has been read.
+    Other fields are passed over, but for `OPTIONS`. A second file is refused, even after the first one has been read.
 
     Attributes:
+        options: fields of the form that say how the file is read; those before it are known once it has begun.
         name: what the client calls it, once its first byte has been read; may be empty.
         charset: of the content type; empty if it names none.
         is_parquet: whether the content type says so.
@@ -38,9 +41,13 @@ class UploadedFile:
     def __init__(self, scope: Scope, body: Body) -> None:
         self.name = ""
         self._body = body
-        if header_of(scope, b"content-encoding") not in (b"", b"identity"):
-            raise Problem(415, "a compressed body is not read")
+        self._pieces = self._read()
+        self._first = b""
         media_type, parameters = content_type_of(scope)
+        # A file of text may be packed by gzip, and by its first bytes that is known.
+        known = (b"", b"identity", *([b"gzip"] if media_type == b"text/csv" else []))
+        if header_of(scope, b"content-encoding").lower() not in known:
+            raise Problem(415, "a compressed body is not read, but for text/csv by gzip")
         if media_type == b"application/json" or media_type.endswith((b"+json", b"ndjson", b"jsonl")):
             raise Problem(415, 'JSON is no table: send it to /predict as {"samples": […]}, or save it as CSV')
         if media_type not in (b"text/csv", EXCEL, PARQUET, b"multipart/form-data"):
@@ -49,6 +56,14 @@ class UploadedFile:
         self.charset = parameters.get(b"charset", b"")
         self._form = _Form(parameters.get(b"boundary", b"")) if media_type == b"multipart/form-data" else None
 
+    @property
+    def options(self) -> dict[str, str]:
+        return self._form.options if self._form else {}
+
+    async def begin(self) -> None:
+        """Read up to the first bytes of the file; errors are those of `chunks`."""
+        self._first = await anext(self._pieces, b"")
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the file as it comes.
 
@@ -56,6 +71,11 @@ class UploadedFile:
             Problem: as `Body.chunks`; 400, the form cannot be read; 422, it has no such field, or several.
             ClientDisconnect: the client has left.
         """
+        yield self._first
+        async for chunk in self._pieces:
+            yield chunk
+
+    async def _read(self) -> AsyncIterator[bytes]:
         async for chunk in self._body.chunks():
             if self._form is None:
                 yield chunk
@@ -84,6 +104,8 @@ class _Form:
         self._header = self._value = b""
         self._files = self._file_bytes = 0
         self._is_wanted = False
+        self.options: dict[str, str] = {}
+        self._option = ""  # whose value comes
         self._pieces: list[bytes] = []
         try:
             self._parser = MultipartParser(
@@ -138,7 +160,10 @@ class _Form:
     def _headers_finished(self) -> None:
         # Latin-1 keeps the bytes as they are: the parser of this header wants text.
         _, options = parse_options_header(self._disposition.decode("latin-1"))
-        self._is_wanted = options.get(b"name") == FIELD
+        name = options.get(b"name", b"")
+        self._is_wanted, self._option = name == FIELD, name.decode(errors="replace") if name in OPTIONS else ""
+        if self._option and (self._files or self._option in self.options):
+            raise Problem(400, f'the field "{self._option}" comes once, and before the file')
         if not self._is_wanted:
             return
         self._files += 1
@@ -152,3 +177,6 @@ class _Form:
         if self._is_wanted:
             self._file_bytes += end - start
             self._pieces.append(chunk[start:end])
+        elif self._option:
+            value = self.options.get(self._option, "") + chunk[start:end].decode(errors="replace")
+            self.options[self._option] = value[:MOST_OPTION_CHARACTERS]
