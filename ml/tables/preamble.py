@@ -75,6 +75,7 @@ class Preamble:
         self._open: list[str] = []
         self._quote_is_open = False
         self._waiting: _Line | None = None
+        self._waits_below_titles = True  # there is no header yet, or what waits may be a title
         self._comment: _Line | None = None
         self._n_comments = 0
         self._n_passed = 0
@@ -146,7 +147,7 @@ class Preamble:
             self._given = given[1]
             return None
         above = self._waiting
-        is_above = above is None or self._may_be_title(above)
+        is_above = self._waits_below_titles
         if not line.text.strip(",;\t| \r\n" if is_above else "\r\n"):
             self.blank_lines += 1
             return None
@@ -162,7 +163,7 @@ class Preamble:
                 return above
             self._pass_over(above)
             self.inferred.append(f"line {above.number}, a title, is left out: {_short(above.text)}")
-        self._waiting = line
+        self._waiting, self._waits_below_titles = line, self._may_be_title(line)
         return None
 
     def _pass_over(self, line: _Line) -> None:

@@ -12,6 +12,7 @@ from typing import IO
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Send
 
+from ml.errors import DatasetError
 from web.problems import Problem
 from web.responses import CHECK
 
@@ -130,10 +131,13 @@ class ProcessedFile(ABC):
             source.seek(0)
             try:
                 await self._run(source, sink, room)
-            finally:
-                self.size = sink.seek(0, 2)
-                if self.size >= room:  # whatever the process says of it
-                    raise _spool_full()
+            except DatasetError:
+                if sink.seek(0, 2) < room:
+                    raise
+            # Where there was no room, that is the reason, whatever the process says.
+            self.size = sink.seek(0, 2)
+            if self.size >= room:
+                raise _spool_full()
         self._sink.count(self.size)
         sink.seek(0)
 
