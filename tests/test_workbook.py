@@ -28,6 +28,7 @@ from ml.tables.table import Bounds, Table
 from ml.tables.workbook import options_of
 from tests.conftest import ROOT
 from tests.tables import GOOD, HEADER, guarded
+from tests.test_modelfile import archive_that_lists
 from tests.test_score_stream import Answer, converse
 from web.api.scoring import Uploads
 from web.api.uploaded_file import EXCEL
@@ -327,6 +328,15 @@ def test_a_sheet_that_is_no_table_of_the_features_is_refused(client: TestClient,
     assert (posted.status_code, posted.json()["detail"]) == (422, detail)
     assert answer.error is not None
     assert answer.error["detail"] == detail
+
+
+def test_the_names_in_a_zip_file_are_read_by_no_process_but_the_sheets(client: TestClient) -> None:
+    content = archive_that_lists(100_000, claimed=65_535)
+    before = time.process_time()
+    posted = client.post("/score", content=content, headers={"Content-Type": EXCEL.decode()})
+
+    assert (posted.status_code, posted.json()["detail"]) == (422, "this is a zip file: unpack it")
+    assert time.process_time() - before < 0.3  # reading them here takes half a second
 
 
 def test_the_room_on_disk_and_the_size_of_a_sheet_have_a_limit(model_path: Path) -> None:

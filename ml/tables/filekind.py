@@ -1,9 +1,10 @@
-"""Which kind of file it is, by its first bytes or characters."""
+"""Which kind of file it is, by its first bytes or characters, and that of a zip file by the names in it."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+import zipfile
+from typing import IO, Literal
 
 from ml.errors import DatasetError
 
@@ -34,6 +35,12 @@ START_BYTES = 4
 _JSON = re.compile(r'\s*+(?:\{\s*+(?:"|$)|\[\s*+(?:[\[{"]|$))')
 _HTML = re.compile(r"\s*+<(?:!doctype html|html)\b", re.IGNORECASE)
 _LOOKED_AT = 64
+_OFFICE = {
+    "xl/workbook.bin": "a binary Excel file (.xlsb): save it as .xlsx",
+    "word/document.xml": "a Word document: save the table as CSV",
+    "ppt/presentation.xml": "a presentation: save the table as CSV",
+    "content.xml": "an OpenDocument file: save the table as .xlsx or CSV",
+}
 
 
 def kind_of(start: bytes) -> Kind:
@@ -67,3 +74,21 @@ def refuse_other_files(start: str) -> None:
         head = start[:_LOOKED_AT]
         is_utf_16 = ({*head[::2]} == {"\0"}) != ({*head[1::2]} == {"\0"})
         raise DatasetError("UTF-16 text: save it as UTF-8" if is_utf_16 else "not text")
+
+
+def is_workbook(file: IO[bytes]) -> bool:
+    """Tell whether a zip file is an Excel file. Each name in it takes memory: a stranger's is for a confined process.
+
+    Raises:
+        DatasetError: it is of another office program.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = set(archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise DatasetError(f"the zip file is damaged: {error}") from error
+    file.seek(0)
+    for name, kind in _OFFICE.items():
+        if name in names:
+            raise DatasetError(f"this is {kind}")
+    return "xl/workbook.xml" in names

@@ -10,14 +10,14 @@ from ml.errors import DatasetError
 from ml.tables.columns import Columns
 from ml.tables.dialect import SEPARATORS
 from ml.tables.encoding import TextDecoder, encoding_said
-from ml.tables.filekind import START_BYTES, is_json, kind_of
+from ml.tables.filekind import START_BYTES, is_json, is_workbook, kind_of
 from ml.tables.header_rows import named_classes, without_header_rows
 from ml.tables.packed import bounded, unpacked
 from ml.tables.parquet import read_parquet
 from ml.tables.records import read_records
 from ml.tables.rows import Block, RowReader
 from ml.tables.table import Bounds, Table
-from ml.tables.workbook import is_workbook, read_workbook
+from ml.tables.workbook import read_workbook
 
 # The size of one read.
 BLOCK_CHARACTERS = 2**18

@@ -21,6 +21,7 @@ import msgspec
 from ml.errors import DatasetError
 from ml.tables.columns import text_of
 from ml.tables.confined import bound, cpu_s_of
+from ml.tables.filekind import is_workbook
 from ml.tables.headers import MAX_COLUMNS, listed
 from ml.tables.preamble import is_title
 from ml.tables.rows import MAX_ROW_CHARACTERS, shown
@@ -92,6 +93,8 @@ def _write(piece: Piece) -> None:
 
 
 def _pieces(file: BinaryIO, options: Options, openpyxl: Any) -> Iterator[Piece]:
+    if not is_workbook(file):
+        raise DatasetError("this is a zip file: unpack it")
     with zipfile.ZipFile(file) as archive:
         _check(archive, options)
     book = openpyxl.load_workbook(file, read_only=True, data_only=True)

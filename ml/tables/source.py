@@ -11,12 +11,12 @@ from typing import IO, Any
 
 from ml.errors import DatasetError
 from ml.tables.encoding import TextDecoder, encoding_said
-from ml.tables.filekind import START_BYTES, is_json, kind_of
+from ml.tables.filekind import START_BYTES, is_json, is_workbook, kind_of
 from ml.tables.packed import READ_BYTES, bounded, unpacked
 from ml.tables.records import read_records
 from ml.tables.rows import Block
 from ml.tables.table import Bounds
-from ml.tables.workbook import SheetRows, is_workbook, options_of
+from ml.tables.workbook import SheetRows, options_of
 
 _BLOCK_ROWS = 2**12
 

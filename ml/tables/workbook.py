@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -21,30 +20,6 @@ from ml.tables.table import Bounds, Table
 ROOT = Path(__file__).parent.parent.parent
 # An Excel file's XML is read at some 10 MB/s; more of it is better saved as CSV.
 MAX_WORKBOOK_BYTES = 2**29
-_OTHERS = {
-    "xl/workbook.bin": "a binary Excel file (.xlsb): save it as .xlsx",
-    "word/document.xml": "a Word document: save the table as CSV",
-    "ppt/presentation.xml": "a presentation: save the table as CSV",
-    "content.xml": "an OpenDocument file: save the table as .xlsx or CSV",
-}
-
-
-def is_workbook(file: IO[bytes]) -> bool:
-    """Tell whether a zip file is an Excel file.
-
-    Raises:
-        DatasetError: it is of another office program.
-    """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            names = set(archive.namelist())
-    except zipfile.BadZipFile as error:
-        raise DatasetError(f"the zip file is damaged: {error}") from error
-    file.seek(0)
-    for name, kind in _OTHERS.items():
-        if name in names:
-            raise DatasetError(f"this is {kind}")
-    return "xl/workbook.xml" in names
 
 
 def read_workbook(file: IO[bytes], *, sheet: str | None, has_header: bool, bounds: Bounds) -> Table:

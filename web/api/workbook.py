@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import IO
 
-from ml.errors import DatasetError
 from ml.tables.rows import Block
 from ml.tables.table import Bounds
-from ml.tables.workbook import SheetRows, is_workbook, options_of
+from ml.tables.workbook import SheetRows, options_of
 from web.api.upload import ProcessedFile, Spool
 
 # The service answers before the process that reads a sheet does.
@@ -41,8 +40,6 @@ class Workbook(ProcessedFile):
             yield block
 
     async def _run(self, source: IO[bytes], sink: IO[bytes], room: int) -> None:
-        if not is_workbook(source):
-            raise DatasetError("this is a zip file: unpack it")
         process = self._rows.start(source, sink, max_sink_bytes=room)
         try:
             await asyncio.to_thread(process.wait)
