@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -301,8 +302,18 @@ def test_what_is_no_table_of_the_features_is_refused_before_any_row(client: Test
 PACKED = gzip.compress(TABLE.encode())
 
 
-@pytest.mark.parametrize("form", ["as it is", "named", "in a form", "two members", "padded", "byte by byte"])
-def test_a_gzip_file_comes_back_as_the_table_in_it(client: TestClient, model: Classifier, form: str) -> None:
+def zipped(*contents: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a zip file of files, and of what another system adds to them."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for number, content in enumerate(contents):
+            archive.writestr(f"rows{number}.csv", content)
+            archive.writestr(f"__MACOSX/._rows{number}.csv", b"x")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("form", ["as it is", "named", "in a form", "two members", "padded", "byte by byte", "zip"])
+def test_a_packed_file_comes_back_as_the_table_in_it(client: TestClient, model: Classifier, form: str) -> None:
     members = b"".join(gzip.compress(piece.encode()) for piece in (TABLE[:5], TABLE[5:], ""))
     answer = {
         "as it is": lambda: upload(client, PACKED),
@@ -310,6 +321,7 @@ def test_a_gzip_file_comes_back_as_the_table_in_it(client: TestClient, model: Cl
         "in a form": lambda: send_form(client, part(PACKED, 'form-data; name="file"; filename="rows.csv.gz"')),
         "two members": lambda: upload(client, members),
         "padded": lambda: upload(client, PACKED + b"\0" * 2_000),
+        "zip": lambda: upload(client, zipped(TABLE.encode())),
         "byte by byte": lambda: client.post(
             "/score", content=(PACKED[i : i + 1] for i in range(len(PACKED))), headers=CSV
         ),
@@ -325,11 +337,21 @@ PACKED_BADLY = {
     "packed twice": (gzip.compress(PACKED), "this is a gzip file: unpack it"),
     "Excel": (gzip.compress(b"PK\3\4"), "this is an Excel file or another zip archive: save the table as CSV"),
     "zeros": (gzip.compress(bytes(2**28), 1), "line 1: a row of more than 262144 characters"),
+    "zip of zeros": (zipped(bytes(2**26)), "line 1: a row of more than 262144 characters"),
+    "zip of nothing": (zipped(b""), "no header row: the file is empty"),
+    "empty zip": (zipped(), "the zip file is empty"),
+    "zip of two": (
+        zipped(b"a", b"b"),
+        "the zip file has 2 files, 'rows0.csv', 'rows1.csv': unpack the one with the ta",
+    ),
+    "damaged zip": (zipped(b"a,b")[:-9], "the zip file is damaged: "),
+    "zip by bzip2": (zipped(b"a,b", method=zipfile.ZIP_BZIP2), "the zip file is packed by another method than deflate"),
+    "zip in zip": (zipped(zipped(b"a,b")), "this is an Excel file or another zip archive: save the table as CSV"),
 }
 
 
 @pytest.mark.parametrize("name", PACKED_BADLY)
-def test_a_gzip_file_without_a_table_is_refused_in_a_sentence(client: TestClient, name: str) -> None:
+def test_a_packed_file_without_a_table_is_refused_in_a_sentence(client: TestClient, name: str) -> None:
     content, sentence = PACKED_BADLY[name]
     tracemalloc.start()
 

@@ -86,7 +86,7 @@ def unpacked(file: IO[bytes], kind: Kind, start: bytes = b"") -> Iterator[bytes]
 
 def _unzipped(file: IO[bytes]) -> Iterator[bytes]:
     try:
-        with zipfile.ZipFile(file) as archive, archive.open(_only_member(archive)) as member:
+        with zipfile.ZipFile(file) as archive, archive.open(only_member(archive)) as member:
             while content := member.read(READ_BYTES):
                 yield content
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -95,7 +95,12 @@ def _unzipped(file: IO[bytes]) -> Iterator[bytes]:
         raise DatasetError(f"the zip file cannot be unpacked: {error}") from error
 
 
-def _only_member(archive: zipfile.ZipFile) -> str:
+def only_member(archive: zipfile.ZipFile) -> str:
+    """Return the name of the file in a zip file.
+
+    Raises:
+        DatasetError: there are none, or several.
+    """
     names = [name for name in archive.namelist() if not name.endswith("/") and not _is_no_file(name)]
     if len(names) == 1:
         return names[0]

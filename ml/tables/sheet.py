@@ -23,6 +23,7 @@ from ml.tables.columns import text_of
 from ml.tables.confined import bound, cpu_s_of
 from ml.tables.filekind import is_workbook
 from ml.tables.headers import MAX_COLUMNS, listed
+from ml.tables.packed import only_member
 from ml.tables.preamble import is_title
 from ml.tables.rows import MAX_ROW_CHARACTERS, shown
 
@@ -32,6 +33,9 @@ _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
 _PIECE_CELLS = 2**14
 _PIECE_CHARACTERS = 2**20
 _PROLOG_BYTES = 2**16
+_MOST_ENTRIES = 100
+# What zipfile unpacks in pieces of bounded size.
+_BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_ROWS = 2**20  # as Excel itself has it
 
 Row = tuple[int, list[str]]
@@ -58,13 +62,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Some rows; the first one of all is the header. The last piece has no rows, and an error or what was inferred."""
+    """Some rows; the first one of all is the header. The last piece has no rows, and an error or what was inferred.
+
+    Of a zip file of one other file there is but one piece, which says that this may be text.
+    """
 
     rows: list[list[str]] = []
     lines: list[int] = []
     error: str = ""
     inferred: list[str] = []
     is_last: bool = False
+    is_text: bool = False
 
 
 def main() -> None:
@@ -93,9 +101,15 @@ def _write(piece: Piece) -> None:
 
 
 def _pieces(file: BinaryIO, options: Options, openpyxl: Any) -> Iterator[Piece]:
-    if not is_workbook(file):
-        raise DatasetError("this is a zip file: unpack it")
+    is_text = not is_workbook(file)
     with zipfile.ZipFile(file) as archive:
+        if is_text:
+            if len(archive.namelist()) > _MOST_ENTRIES:  # besides the file that was packed; others read them, too
+                raise DatasetError(f"the zip file has more than {_MOST_ENTRIES} entries: unpack the one with the table")
+            if archive.getinfo(only_member(archive)).compress_type not in _BOUNDED_METHODS:
+                raise DatasetError("the zip file is packed by another method than deflate: unpack it")
+            yield Piece(is_text=True, is_last=True)
+            return
         _check(archive, options)
     book = openpyxl.load_workbook(file, read_only=True, data_only=True)
     blank = iter(range(MAX_ROWS))

@@ -50,11 +50,13 @@ class SheetRows:
 
     Attributes:
         inferred: what was inferred or left out, once all rows have come.
+        is_text: whether there were no rows, as this is a zip file of one file that may be text.
     """
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self.inferred: list[str] = []
+        self.is_text = False
 
     def start(
         self, file: IO[bytes], sink: int | IO[bytes], *, max_sink_bytes: int | None = None
@@ -100,6 +102,6 @@ class SheetRows:
             if piece.rows[start:]:
                 yield Block(piece.rows[start:], piece.lines[start:], None)
             if piece.is_last:
-                self.inferred = piece.inferred
+                self.inferred, self.is_text = piece.inferred, piece.is_text
                 return
         raise DatasetError("the Excel file takes too much time or memory to read")

@@ -82,8 +82,8 @@ class Uploads:
 class Scoring:
     """One file, that comes as bytes in pieces of any size; see `Scorer` for its table. What is in it is counted.
 
-    Text is scored as it comes, packed by gzip or not, an Excel file when all of it has come. It is closed when it is no
-    longer needed.
+    Text is scored as it comes, packed by gzip or not, an Excel or zip file when all of it has come. It is closed when
+    it is no longer needed.
 
     Args:
         resume: go on there.
@@ -190,11 +190,12 @@ class Scoring:
         if self._workbook is not None:
             await self._workbook.add(content)
             return
-        async for part in self._feed_packed(self._gunzip, content) if self._gunzip else self._feed_bytes(content):
+        parts = self._feed_pieces(self._gunzip.feed(content)) if self._gunzip else self._feed_bytes(content)
+        async for part in parts:
             yield part
 
-    async def _feed_packed(self, gunzip: Gunzip, content: bytes) -> AsyncIterator[Part]:
-        pieces, most = gunzip.feed(content), self._uploads.max_table_bytes
+    async def _feed_pieces(self, pieces: Iterator[bytes]) -> AsyncIterator[Part]:
+        most = self._uploads.max_table_bytes
         while (piece := await threads.in_thread(next, pieces, None)) is not None:
             yield Part("", 0)
             passed = min(len(piece), max(0, self._scored - self._text_bytes))
@@ -219,7 +220,13 @@ class Scoring:
     async def _finish_workbook(self, workbook: Workbook) -> AsyncIterator[Part]:
         async for block in workbook.blocks():
             yield Part("", 0)
-            async for part in self._parts(self._scorer.take(block), in_thread=True):
+            if block.rows:
+                async for part in self._parts(self._scorer.take(block), in_thread=True):
+                    yield part
+        if (pieces := workbook.packed_text()) is not None:
+            async for part in self._feed_pieces(pieces):
+                yield part
+            async for part in self._finish_text():
                 yield part
 
     async def _finish_text(self) -> AsyncIterator[Part]:

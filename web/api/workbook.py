@@ -1,11 +1,12 @@
-"""An Excel file on its way: it waits on disk until all of it is there, and is then read by a process of its own."""
+"""A zip file on its way: it waits on disk until all of it is there, and is then read by a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import IO
 
+from ml.tables.packed import unpacked
 from ml.tables.rows import Block
 from ml.tables.table import Bounds
 from ml.tables.workbook import SheetRows, options_of
@@ -16,7 +17,7 @@ NICENESS = 10
 
 
 class Workbook(ProcessedFile):
-    """One Excel file.
+    """One Excel file, or a zip file of text, which the process only looks at.
 
     Args:
         max_bytes: of its sheets after unpacking; the process may take four times as much memory.
@@ -38,6 +39,13 @@ class Workbook(ProcessedFile):
         blocks = self._rows.blocks_in(self._sink.file)
         while (block := await asyncio.to_thread(next, blocks, None)) is not None:
             yield block
+
+    def packed_text(self) -> Iterator[bytes] | None:
+        """Return what is in the file, in pieces, if it is a zip file of text instead; errors are those of `unpacked`.
+
+        It is known once all blocks have come.
+        """
+        return unpacked(self._source.file, "zip") if self._rows.is_text else None
 
     async def _run(self, source: IO[bytes], sink: IO[bytes], room: int) -> None:
         process = self._rows.start(source, sink, max_sink_bytes=room)
