@@ -245,6 +245,7 @@ def test_the_last_step_of_a_pipeline_alone_is_refused_unless_one_insists(tmp_pat
     assert report.test_rows == len(X_test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [RandomForestClassifier(20, random_state=0), LogisticRegression(), GaussianNB()])
 @pytest.mark.parametrize(
     "first", [StandardScaler(), MinMaxScaler(), FunctionTransformer(np.log1p), KBinsDiscretizer(8, encode="ordinal")]

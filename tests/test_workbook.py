@@ -330,6 +330,7 @@ def test_a_sheet_that_is_no_table_of_the_features_is_refused(client: TestClient,
     assert answer.error["detail"] == detail
 
 
+@pytest.mark.slow
 def test_the_names_in_a_zip_file_are_read_by_no_process_but_the_sheets(client: TestClient) -> None:
     content = archive_that_lists(100_000, claimed=65_535)
     before = time.process_time()
@@ -356,6 +357,7 @@ def test_the_room_on_disk_and_the_size_of_a_sheet_have_a_limit(model_path: Path)
     assert again.status_code == 422, "what waited on disk is gone"
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_sheet_count_for_the_room_on_disk(model_path: Path) -> None:
     header = ["sepal length", "sepal width", "petal length", "petal width"]
     table = workbook([header, *[["5.1", "3.5", "1.4", "0.2"]] * 5_000])
