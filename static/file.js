@@ -430,7 +430,7 @@ function showEnd(run) {
   if (run.result && !run.address) {
     run.address = URL.createObjectURL(run.result);
     download.href = run.address;
-    download.download = `${run.file.name.replace(/(\.(csv|tsv|tab|txt|xlsx|xlsm))?(\.gz)?$/i, "")}-predictions.csv`;
+    download.download = `${run.file.name.replace(/(\.(csv|tsv|tab|txt|xlsx|xlsm))?(\.(gz|zip))?$/i, "")}-predictions.csv`;
   }
   download.hidden = !run.result;
   part("clear").hidden = false;

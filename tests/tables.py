@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from contextlib import closing
 
 from hypothesis import strategies as st
@@ -93,3 +94,12 @@ def guarded(model: Classifier, content: bytes) -> bytes:
     with closing(Source(io.BufferedReader(io.BytesIO(content)))) as source:
         score(model, source, sink, on_bad=lambda _bad: None, guarded=True)
     return sink.getvalue().encode()
+
+
+def zipped(method: int = zipfile.ZIP_DEFLATED, /, **members: str | bytes) -> bytes:
+    """Return a zip file of files, by their names."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", method) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return content.getvalue()

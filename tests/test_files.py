@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import io
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from pyarrow import parquet
 from ml.errors import DatasetError
 from ml.tables.files import read_table
 from ml.tables.table import Bounds, Table
+from tests.tables import zipped
 
 PLAIN = "a,b,kind\n1,2,x\n3,4,y\n5,6,x\n"
 COLUMNS = {"a": ["1", "3", "5"], "b": ["2", "4", "6"], "kind": ["x", "y", "x"]}
@@ -40,14 +40,6 @@ def error_of(directory: Path, content: str | bytes, **options: Any) -> str:
         read(directory, content, **options)
     assert str(caught.value).isprintable()
     return str(caught.value).removeprefix(f"{directory / 'table'}: ")
-
-
-def zipped(**members: str) -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in members.items():
-            archive.writestr(name, text)
-    return content.getvalue()
 
 
 # The same table in every shape, and what is said of it.

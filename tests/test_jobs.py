@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import tracemalloc
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from ml.jobs.plan import planned
 from ml.jobs.record import NAME
 from ml.model.classifier import Classifier
 from tests.conftest import ROOT, run
+from tests.tables import zipped
 from tests.test_score import ADDED, GOOD, HEADER, VERSICOLOR
 from tests.test_score_parquet import table_of
 
@@ -70,14 +69,6 @@ def files_in(folder: Path) -> list[str]:
 
 def copies_in(folder: Path) -> list[str]:
     return [name for name in files_in(folder / "out") if name != NAME]
-
-
-def zipped(**members: str) -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in members.items():
-            archive.writestr(name, text)
-    return content.getvalue()
 
 
 def test_what_is_packed_is_scored_as_what_is_in_it(model: Classifier, tmp_path: Path) -> None:

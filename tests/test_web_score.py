@@ -31,7 +31,7 @@ from ml.model.classifier import Classifier
 from ml.score import score
 from ml.tables.marks import Marks
 from tests.conftest import Server, memory_bytes, parse_html, run_server
-from tests.tables import TABLES, guarded
+from tests.tables import TABLES, guarded, zipped
 from web.api.score import disposition_of
 from web.app import create_app
 from web.server.connections import DeadlineMixin
@@ -302,17 +302,9 @@ def test_what_is_no_table_of_the_features_is_refused_before_any_row(client: Test
 PACKED = gzip.compress(TABLE.encode())
 
 
-def zipped(*contents: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Return a zip file of files, and of what another system adds to them."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:
-        for number, content in enumerate(contents):
-            archive.writestr(f"rows{number}.csv", content)
-            archive.writestr(f"__MACOSX/._rows{number}.csv", b"x")
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("form", ["as it is", "named", "in a form", "two members", "padded", "byte by byte", "zip"])
+@pytest.mark.parametrize(
+    "form", ["as it is", "named", "in a form", "two members", "padded", "byte by byte", "zip", "zip in a form"]
+)
 def test_a_packed_file_comes_back_as_the_table_in_it(client: TestClient, model: Classifier, form: str) -> None:
     members = b"".join(gzip.compress(piece.encode()) for piece in (TABLE[:5], TABLE[5:], ""))
     answer = {
@@ -321,14 +313,17 @@ def test_a_packed_file_comes_back_as_the_table_in_it(client: TestClient, model: 
         "in a form": lambda: send_form(client, part(PACKED, 'form-data; name="file"; filename="rows.csv.gz"')),
         "two members": lambda: upload(client, members),
         "padded": lambda: upload(client, PACKED + b"\0" * 2_000),
-        "zip": lambda: upload(client, zipped(TABLE.encode())),
+        "zip": lambda: upload(client, zipped(**{"rows.csv": TABLE, "__MACOSX/._rows.csv": "x"})),
+        "zip in a form": lambda: send_form(
+            client, part(zipped(a=TABLE), 'form-data; name="file"; filename="rows.csv.zip"')
+        ),
         "byte by byte": lambda: client.post(
             "/score", content=(PACKED[i : i + 1] for i in range(len(PACKED))), headers=CSV
         ),
     }[form]()
 
     assert (answer.status_code, answer.content) == (200, expected(model, TABLE))
-    assert ('filename="rows-predictions.csv"' in answer.headers["content-disposition"]) == (form == "in a form")
+    assert ('filename="rows-predictions.csv"' in answer.headers["content-disposition"]) == form.endswith("in a form")
 
 
 PACKED_BADLY = {
@@ -337,16 +332,19 @@ PACKED_BADLY = {
     "packed twice": (gzip.compress(PACKED), "this is a gzip file: unpack it"),
     "Excel": (gzip.compress(b"PK\3\4"), "this is an Excel file or another zip archive: save the table as CSV"),
     "zeros": (gzip.compress(bytes(2**28), 1), "line 1: a row of more than 262144 characters"),
-    "zip of zeros": (zipped(bytes(2**26)), "line 1: a row of more than 262144 characters"),
-    "zip of nothing": (zipped(b""), "no header row: the file is empty"),
+    "zip of zeros": (zipped(a=bytes(2**26)), "line 1: a row of more than 262144 characters"),
+    "zip of nothing": (zipped(a=b""), "no header row: the file is empty"),
     "empty zip": (zipped(), "the zip file is empty"),
     "zip of two": (
-        zipped(b"a", b"b"),
-        "the zip file has 2 files, 'rows0.csv', 'rows1.csv': unpack the one with the ta",
+        zipped(a=b"a", b=b"b"),
+        "the zip file has 2 files, 'a', 'b': unpack the one with the ta",
     ),
-    "damaged zip": (zipped(b"a,b")[:-9], "the zip file is damaged: "),
-    "zip by bzip2": (zipped(b"a,b", method=zipfile.ZIP_BZIP2), "the zip file is packed by another method than deflate"),
-    "zip in zip": (zipped(zipped(b"a,b")), "this is an Excel file or another zip archive: save the table as CSV"),
+    "damaged zip": (zipped(a=b"a,b")[:-9], "the zip file is damaged: "),
+    "zip by bzip2": (
+        zipped(zipfile.ZIP_BZIP2, a=b"a,b"),
+        "the zip file is packed by another method than deflate",
+    ),
+    "zip in zip": (zipped(a=zipped(a=b"a,b")), "this is an Excel file or another zip archive: save the table as CSV"),
 }
 
 

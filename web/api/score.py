@@ -32,7 +32,7 @@ from web.service import service_of
 MAX_NAME_CHARACTERS = 100
 CSV = b"text/csv; charset=utf-8; header=present"
 
-_ENDING = re.compile(r"(\.(csv|tsv|tab|txt|xlsx|xlsm))?(\.gz)?$", re.IGNORECASE)
+_ENDING = re.compile(r"(\.(csv|tsv|tab|txt|xlsx|xlsm))?(\.(gz|zip))?$", re.IGNORECASE)
 # What some file systems do not take; quotes and backslashes mean something in the header, too.
 _NOT_IN_NAMES = re.compile(r'[<>:"|?*\\/%;]')
 
