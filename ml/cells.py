@@ -17,7 +17,7 @@ from ml.tables.cells import CellReader, OpenNumber, comma_numbers
 from ml.tables.dataset import UNKNOWN
 from ml.tables.layout import Place
 from ml.tables.marks import Marks
-from ml.tables.numbers import NotANumber, marks_said, number_of, numbers_in_lines, plain_numbers
+from ml.tables.numbers import NotANumber, marks_said, number_of, numbers_in_lines, plain_columns
 from ml.tables.rows import Block
 from ml.tables.typed import TypedColumn
 
@@ -64,7 +64,7 @@ class CellsReader:
         return numbers if self._model.validator.accepts_all(numbers) else None
 
     def _plain(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
-        values = plain_numbers(columns)
+        values = plain_columns(columns)
         return comma_numbers(columns) if values is None and not self._is_said else values
 
     def _by_column(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
