@@ -105,7 +105,7 @@ class Model:
 
     def added(self, names: Sequence[str]) -> list[str]:
         """Return the names of the new columns of a table with columns of these names."""
-        return added_columns(names, self.labels)
+        return added_columns(names, self.labels).names
 
     def answers(self, columns: Sequence[TypedColumn]) -> Answers:
         """Return the answers to rows, given as one column a feature, in their order."""
@@ -133,7 +133,7 @@ class Model:
         is_right = np.ones(len(values), dtype=np.bool_)
         is_right[[*errors]] = False
         indices = np.full(len(values), -1, dtype=np.intp)
-        numbers = np.full((len(values), len(self.labels) or 3), math.nan)
+        numbers = np.full((len(values), len(added_columns((), self.labels).numbers)), math.nan)
         if is_right.any():
             indices[is_right], numbers[is_right] = self._right_answers(values[is_right])
         return Answers(indices, numbers, notes, {index: str(error) for index, error in errors.items()})

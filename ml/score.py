@@ -224,7 +224,7 @@ class Scorer:
 
     def _added(self, header: Sequence[str]) -> list[str]:
         keys = self._model.validator.keys if self._explain else ()
-        return added_columns(header, self._model.labels, explained=keys)
+        return added_columns(header, self._model.labels, explained=keys).names
 
     def _go_on(self, place: Place) -> None:
         n_features, n_added = len(self._model.features), len(self._added(()))

@@ -145,8 +145,7 @@ class ScoredRows:
         """Return the part of a block of one row that has no values."""
         rows, texts = self._decoded(block)
         self._writer.guard_rows(rows, texts)
-        new = [""] * (self.place.added - 2)
-        return Part(f"{texts[0]}{self.place.dialect.written}{self._writer.row([*new, note, ''])}\n", 0)
+        return Part(f"{texts[0]}{self.place.dialect.written}{self._writer.row(self.place.new_cells(note=note))}\n", 0)
 
     def _decoded(self, block: Block) -> tuple[Rows, list[str]]:
         """Return rows and their texts in which all bytes are characters."""
@@ -261,9 +260,9 @@ class ScoredRows:
         cells, width, separator = rows[index], self.place.width, self.place.dialect.written
         if len(cells) > width:
             texts[index] = self._writer.texts([cells[:width]])[0]
-        blank = separator * (max(0, width - len(cells)) + self.place.added)
+        missing = [""] * (width - len(cells))
         # The surplus cells are guarded already, which changes nothing a second time.
-        return blank + self._writer.row([message, *cells[width:]]) + "\n"
+        return separator + self._writer.row([*missing, *self.place.new_cells(error=message), *cells[width:]]) + "\n"
 
     def _tail(self, prediction: Prediction, notes: str = "", added: Sequence[float] = ()) -> str:
         """Return the new cells of a row as text, with the separator in front and the end of the line."""

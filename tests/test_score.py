@@ -639,15 +639,15 @@ def test_columns_say_exactly_what_each_feature_adds_to_an_answer(
 
 
 def test_new_columns_never_have_the_name_of_another() -> None:
-    once = added_columns(["x"], ["a", "a_2"])
+    once = added_columns(["x"], ["a", "a_2"]).names
     header = ["x", *once]
 
-    twice = added_columns(header, ["a", "a_2"])
-    thrice = added_columns([*header, *twice], ["a", "a_2"])
+    twice = added_columns(header, ["a", "a_2"]).names
+    thrice = added_columns([*header, *twice], ["a", "a_2"]).names
 
     assert once == ["predicted_label", "probability_a", "probability_a_2", "prediction_notes", "prediction_error"]
     assert len({*header, *twice, *thrice}) == len([*header, *twice, *thrice])
-    explained = added_columns(["contribution_base"], ["a"], explained=["base", "x"])
+    explained = added_columns(["contribution_base"], ["a"], explained=["base", "x"]).names
     assert explained[2:-2] == ["contribution_base_2", "contribution_base_3", "contribution_x"]
 
 

@@ -21,7 +21,6 @@ from ml.score import Scored
 from ml.score_parquet import ParquetTables, is_parquet, score_parquet
 from ml.scored import BadRow
 from ml.streams import Input, placed, sink_of
-from ml.tables.layout import added_columns
 from ml.tables.marks import marks_named
 from ml.tables.source import Source
 
@@ -150,7 +149,7 @@ def _copy_parquet(
         before, rows = rows, rows + more
         on_bytes(size * rows // in_all - size * before // in_all if in_all else size)
 
-    n_added = len(added_columns((), model.labels))
+    n_added = len(model.added(()))
     tables = partial(CsvTables, n_added=n_added, guarded=how.guarded) if how.to == "csv" else ParquetTables
     return score_parquet(model, source, sink, on_bad=on_bad, on_rows=on_rows, strict=how.strict, tables_of=tables)
 

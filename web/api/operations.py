@@ -20,7 +20,7 @@ from web.api.description import (
     typed_value_of,
 )
 from web.api.messages import SUBPROTOCOL
-from web.api.uploaded_file import EXCEL, PARQUET
+from web.api.uploaded_file import EXCEL, OPTIONS, PARQUET
 from web.settings import Settings
 
 _TEXT: Json = {"schema": {"type": "string"}}
@@ -140,25 +140,25 @@ def _result(model: Classifier, settings: Settings) -> Json:
 
 
 def _score(model: Classifier, settings: Settings) -> Json:
-    form = {"type": "object", "properties": {"file": {"type": "string", "contentMediaType": "text/csv"}}}
-    *added, notes, why = added_columns((), model.labels)
+    file = {"type": "string", "contentMediaType": "text/csv"}
+    fields = {option.decode(): {"type": "string"} for option in OPTIONS} | {"file": file}
+    added = added_columns((), model.labels)
     return {
         "operationId": "score",
         "summary": N_("Add predictions to a CSV, Excel or Parquet file"),
         "description": (
             "The table comes back as CSV, while it is sent if it is text, packed by gzip or not, or Parquet as "
-            f"Parquet, with new columns: {', '.join(added)}, {notes} on the values, and {why}, which says why a row "
-            "has no answer. The header names the features; other columns are kept. Numbers are read by the marks of "
-            "training, "
-            "unless the query names others; the answer is UTF-8, whatever the encoding of the file is. If the file "
-            "turns out to be no table after rows were answered, a last row says why and the connection ends without "
-            "the end of the answer."
+            f"Parquet, with new columns: {', '.join((*added.words, *added.numbers))}, {added.notes} on the values, "
+            f"and {added.error}, which says why a row has no answer. The header names the features; other columns are "
+            "kept. Numbers are read by the marks of training, unless the query or fields before the file name others; "
+            "the answer is UTF-8, whatever the encoding of the file is. If the file turns out to be no table after "
+            "rows were answered, a last row says why and the connection ends without the end of the answer."
         ),
         "parameters": _table_options(),
         "requestBody": {
             "required": True,
             "content": {
-                "multipart/form-data": {"schema": form | {"required": ["file"]}},
+                "multipart/form-data": {"schema": {"type": "object", "properties": fields, "required": ["file"]}},
                 "text/csv": _TEXT | {"example": table_of(model.features)},
                 **dict.fromkeys((EXCEL.decode(), PARQUET.decode()), _BINARY),
             },
