@@ -21,8 +21,8 @@ from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.contributions import contributions
-from ml.score import MAX_PART_CELLS, Scored, Scorer, score
-from ml.scored import MAX_ODD_ROWS, ODD_BYTES, BadRow
+from ml.scoring.rows import MAX_ODD_ROWS, ODD_BYTES, BadRow
+from ml.scoring.text import MAX_PART_CELLS, Scored, Scorer, score
 from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.layout import added_columns
 from ml.tables.marks import Marks

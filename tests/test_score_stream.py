@@ -22,7 +22,7 @@ from ml.errors import DatasetError
 from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.score import score
+from ml.scoring.text import score
 from ml.tables.marks import Marks
 from ml.training import fitting, iris, writing
 from tests.tables import GOOD, HEADER, TABLES, guarded, odd_tables

@@ -16,7 +16,7 @@ from ml.__main__ import main
 from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.score import score
+from ml.scoring.text import score
 from ml.tables.cells import CellReader
 from ml.tables.dataset import Feature
 from ml.tables.marks import Marks

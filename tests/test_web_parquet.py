@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 import ml
 from ml.errors import DatasetError
 from ml.model import classifier
-from ml.parquet_process import Column, Rows, columns_of
+from ml.scoring.parquet_process import Column, Rows, columns_of
 from tests import small_tables
 from web.api.parquet import ParquetFile
 from web.api.scoring import Uploads

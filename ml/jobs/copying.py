@@ -12,15 +12,14 @@ from typing import IO, Any
 
 import msgspec
 
-from ml import score
-from ml.batch import Model
+from ml.cli.streams import Input, placed, sink_of
 from ml.errors import DatasetError
 from ml.jobs.plan import Job
 from ml.jobs.tables import CsvTables, TextTables
-from ml.score import Scored
-from ml.score_parquet import ParquetTables, is_parquet, score_parquet
-from ml.scored import BadRow
-from ml.streams import Input, placed, sink_of
+from ml.scoring.batch import Model
+from ml.scoring.parquet import ParquetTables, is_parquet, score_parquet
+from ml.scoring.rows import BadRow
+from ml.scoring.text import Scored, score
 from ml.tables.marks import marks_named
 from ml.tables.source import Source
 
@@ -124,7 +123,7 @@ def copy(
             marks = marks_named(how.decimal, how.thousands)
             text: Any  # of which `write` is used
             with TextTables(file, model.labels) if to_parquet else contextlib.nullcontext(file) as text:
-                scored = score.score(
+                scored = score(
                     model.classifier, table, text, on_bad=on_bad, guarded=how.guarded, strict=how.strict, marks=marks,
                     explain=how.explain,
                 )  # fmt: skip

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import IO, Any, TextIO
 
-from ml.score_parquet import ParquetTables
+from ml.scoring.parquet import ParquetTables
 from ml.tables.dialect import Dialect
 from ml.tables.layout import added_columns
 from ml.tables.parquet import cells_of
@@ -15,7 +15,7 @@ from ml.tables.written import RowWriter
 
 
 class TextTables:
-    """Takes the text that `ml.score.score` writes, and writes a Parquet file.
+    """Takes the text that `ml.scoring.text.score` writes, and writes a Parquet file.
 
     The columns that were there are text, in which an empty cell is null; the answers are numbers. What a row without an
     answer has beyond the header is left out.

@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.cells import CellsReader
 from ml.errors import DatasetError
 from ml.model.card import QuantityReport, Report
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
+from ml.scoring.cells import CellsReader
 from ml.tables.contents import Contents, contents_of, is_marker_of_numbers
 from ml.tables.dataset import UNKNOWN
 from ml.tables.headers import Column, columns_of, find, listed

@@ -13,7 +13,7 @@ from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import Note
-from ml.score import score
+from ml.scoring.text import score
 from web.api.description import Json, example_of, table_of
 from web.api.encoder import encoder_of
 

@@ -17,11 +17,11 @@ from typing import IO
 import msgspec
 import numpy as np
 
-from ml.answers import Answers
-from ml.batch import Model
 from ml.errors import DatasetError
 from ml.model.classifier import SLICE_S, Classifier
-from ml.parquet_process import LENGTH, Answer, End, Header, Layout, Options, Question, Rows, columns_of, framed
+from ml.scoring.answers import Answers
+from ml.scoring.batch import Model
+from ml.scoring.parquet_process import LENGTH, Answer, End, Header, Layout, Options, Question, Rows, columns_of, framed
 from ml.tables.confined import cpu_s_of, memory_bytes_of
 from ml.tables.filekind import START_BYTES, kind_of
 from web.api.scoring import Uploads
@@ -40,7 +40,7 @@ MAX_QUESTION_BYTES = 2**22
 # Arrow's own allocator would reserve a gigabyte, and that of the system 64 MB a thread: that counts as memory.
 _COMMAND = (
     "/usr/bin/env", "ARROW_DEFAULT_MEMORY_POOL=system", "MALLOC_ARENA_MAX=1",
-    sys.executable, "-c", "from ml.parquet_process import main; main()",
+    sys.executable, "-c", "from ml.scoring.parquet_process import main; main()",
 )  # fmt: skip
 
 _decoder: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
-from ml.scored import Part
+from ml.scoring.rows import Part
 from web.api.description import table_of
 from web.api.file_query import check_names, encoding_in, marks_in
 from web.api.parquet import ParquetFile

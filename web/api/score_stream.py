@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
-from ml.scored import AnsweredRows, BadRow, Part
+from ml.scoring.rows import AnsweredRows, BadRow, Part
 from ml.tables.dataset import MAX_TEXT
 from ml.tables.layout import OtherAnswers, Place
 from web.api.file_query import check_names, encoding_in, marks_in

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
-from ml.score import Scorer
-from ml.scored import Part
+from ml.scoring.rows import Part
+from ml.scoring.text import Scorer
 from ml.tables.encoding import TextDecoder
 from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.layout import Place

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from ml.console import file_name, open_standard_streams, printable
+from ml.cli.console import file_name, open_standard_streams, printable
 from ml.errors import MLError
 from ml.tables.files import refuse_same_file
 from ml.tables.marks import THOUSANDS

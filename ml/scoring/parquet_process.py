@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from ml.answers import Answers, arrow_answers
 from ml.errors import DatasetError
-from ml.score_parquet import score_parquet
+from ml.scoring.answers import Answers, arrow_answers
+from ml.scoring.parquet import score_parquet
 from ml.tables.confined import bound
 from ml.tables.headers import MAX_COLUMNS
 from ml.tables.typed import TypedColumn
@@ -145,7 +145,7 @@ class _Asked:
         self._layout: Layout | None = None
 
     def predict_batch(self, table: Any) -> Any:
-        """Return the new columns of a table of Arrow, as `ml.batch.Model` does.
+        """Return the new columns of a table of Arrow, as `ml.scoring.batch.Model` does.
 
         Raises:
             DatasetError: a column has a type that it cannot have; or all tables together are too large.

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.answers import Answers, arrow_answers
-from ml.cells import CellsReader
 from ml.errors import DatasetError, ModelFileError
 from ml.model import classifier, modelfile
 from ml.model.card import Card, TrainedFeature
@@ -24,6 +22,8 @@ from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import InvalidSample, note_of
 from ml.model.values import UnknownWord, reader_of, short
+from ml.scoring.answers import Answers, arrow_answers
+from ml.scoring.cells import CellsReader
 from ml.tables.headers import word_of
 from ml.tables.layout import added_columns, name_of, positions_of
 from ml.tables.typed import TypedColumn, plain_sample, typed_array

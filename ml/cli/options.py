@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ml import arguments
+from ml.cli import arguments
 from ml.model.card import Recipe
 from ml.tables.headers import word_of
 from ml.tables.marks import THOUSANDS

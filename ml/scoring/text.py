@@ -12,7 +12,7 @@ import msgspec
 
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
-from ml.scored import BadRow, Part, Predict, ScoredRows
+from ml.scoring.rows import BadRow, Part, Predict, ScoredRows
 from ml.tables.dialect import Dialect
 from ml.tables.encoding import understood
 from ml.tables.files import BLOCK_CHARACTERS

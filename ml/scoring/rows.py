@@ -13,13 +13,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.cells import CellsReader, decimal_of
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.contributions import contributions
 from ml.model.evaluators import Prediction
 from ml.model.sample import FieldError, InvalidSample, note_of
 from ml.model.values import UnknownWord, short
+from ml.scoring.cells import CellsReader, decimal_of
 from ml.tables.encoding import is_utf_8, understood
 from ml.tables.headers import MAX_COLUMNS, word_of
 from ml.tables.layout import Place

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from ml import console
+from ml.cli import console
 from ml.errors import DatasetError
 
 # A character that no text can have is no reason to stop.
