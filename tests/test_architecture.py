@@ -36,7 +36,7 @@ FLOORS = (
     {"web.middleware"},
     {"web.service"},
     {"web.server", "web.api"},
-    {"web.oip", "web.client"},
+    {"web.oip", "web.scoring", "web.client"},
     {"web.page"},
     {"web.errors", "web.predict"},
     {"web.app"},

@@ -41,10 +41,10 @@ from web.api.messages import (
     QuantityItem,
     Value,
 )
-from web.api.uploaded_file import OPTIONS
 from web.app import create_app
 from web.page import openapi
 from web.page.examples import _typical_rows
+from web.scoring.uploaded_file import OPTIONS
 from web.settings import Settings
 
 ROW = [5.6, 2.7, 4.2, 9.0]

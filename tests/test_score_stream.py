@@ -26,8 +26,8 @@ from ml.scoring.text import score
 from ml.tables.marks import Marks
 from ml.training import fitting, iris, writing
 from tests.tables import GOOD, HEADER, TABLES, guarded, odd_tables
-from web.api.score_stream import MAX_ERRORS, MAX_LISTED_OF_LABEL
 from web.app import create_app
+from web.scoring.websocket import MAX_ERRORS, MAX_LISTED_OF_LABEL
 from web.settings import Settings
 
 Frame = dict[str, Any]

@@ -24,10 +24,10 @@ from ml.errors import DatasetError
 from ml.model import classifier
 from ml.scoring.parquet_process import Column, Rows, columns_of
 from tests import small_tables
-from web.api.parquet import ParquetFile
-from web.api.scoring import Uploads
-from web.api.uploaded_file import PARQUET
 from web.app import create_app
+from web.scoring.parquet import ParquetFile
+from web.scoring.scored_file import Uploads
+from web.scoring.uploaded_file import PARQUET
 from web.settings import Settings
 
 KEYS = ["sepal_length", "sepal_width", "petal_length", "petal_width"]

@@ -32,8 +32,8 @@ from ml.scoring.text import score
 from ml.tables.marks import Marks
 from tests.conftest import Server, memory_bytes, parse_html, run_server
 from tests.tables import TABLES, guarded, zipped
-from web.api.score import disposition_of
 from web.app import create_app
+from web.scoring.request import disposition_of
 from web.server.connections import DeadlineMixin
 from web.settings import Settings
 

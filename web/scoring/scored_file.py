@@ -22,11 +22,11 @@ from ml.tables.layout import Place
 from ml.tables.marks import Marks
 from ml.tables.packed import Gunzip
 from web.api import threads
-from web.api.resume import Resume
-from web.api.upload import Spool, too_large
-from web.api.workbook import Workbook
 from web.metrics.channel import Channel, outcomes_of
 from web.problems import Problem
+from web.scoring.resume import Resume
+from web.scoring.upload import Spool, too_large
+from web.scoring.workbook import Workbook
 from web.settings import Settings
 
 # Text that is looked at in one go takes about a millisecond; more of it comes in larger pieces, each in a thread.
@@ -79,7 +79,7 @@ class Uploads:
         return part
 
 
-class Scoring:
+class ScoredFile:
     """One file, that comes as bytes in pieces of any size; see `Scorer` for its table. What is in it is counted.
 
     Text is scored as it comes, packed by gzip or not, an Excel or zip file when all of it has come. It is closed when

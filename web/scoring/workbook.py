@@ -10,7 +10,7 @@ from ml.tables.packed import unpacked
 from ml.tables.rows import Block
 from ml.tables.table import Bounds
 from ml.tables.workbook import SheetRows, options_of
-from web.api.upload import ProcessedFile, Spool
+from web.scoring.upload import ProcessedFile, Spool
 
 # The service answers before the process that reads a sheet does.
 NICENESS = 10

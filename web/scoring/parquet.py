@@ -24,12 +24,12 @@ from ml.scoring.batch import Model
 from ml.scoring.parquet_process import LENGTH, Answer, End, Header, Layout, Options, Question, Rows, columns_of, framed
 from ml.tables.confined import cpu_s_of, memory_bytes_of
 from ml.tables.filekind import START_BYTES, kind_of
-from web.api.scoring import Uploads
 from web.api.threads import PIECE_S, in_thread
-from web.api.upload import READ_BYTES, ProcessedFile
-from web.api.workbook import NICENESS
 from web.metrics.channel import Channel
 from web.problems import Problem
+from web.scoring.scored_file import Uploads
+from web.scoring.upload import READ_BYTES, ProcessedFile
+from web.scoring.workbook import NICENESS
 from web.settings import ROOT
 
 # The process asks about so many rows at once, and so many cells: wrong ones are looked at one by one, in 50 us each.
