@@ -28,7 +28,7 @@ from ml.model.nearest import explain
 from ml.tables.dataset import Dataset
 from ml.tables.files import read_table
 from ml.tables.marks import marks_named
-from ml.tables.reading import Options, as_text, read_dataset
+from ml.tables.reading import TableOptions, as_text, read_dataset
 from ml.training import fitting, history, importing, iris, labelled, measuring, unmeasured, writing
 from ml.training.progress import Bars, Progress
 
@@ -64,7 +64,7 @@ def _read(options: argparse.Namespace) -> Dataset:
     if options.data is None:
         console.write_lines([(dataset := iris.load()).source])
         return dataset
-    wanted = Options(
+    wanted = TableOptions(
         target=options.target, kind=options.kind, drop=options.drop, keep=options.keep, limits=dict(options.limits),
         missing=options.missing, decimal=options.decimal, thousands=options.thousands, name=options.name,
     )  # fmt: skip
@@ -126,7 +126,7 @@ def _write_unmeasured(imported: Imported, options: argparse.Namespace, name: str
 def _write_measured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> Classifier:
     """Write the model file of a model that is measured on a table."""
     table = read_table(options.data, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
-    wanted = Options(
+    wanted = TableOptions(
         target=options.target, drop=options.drop, limits=dict(options.limits), missing=options.missing,
         decimal=options.decimal, thousands=options.thousands,
     )  # fmt: skip

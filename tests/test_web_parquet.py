@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 import ml
 from ml.errors import DatasetError
 from ml.model import classifier
-from ml.scoring.parquet_process import Column, Rows, columns_of
+from ml.scoring.parquet_process import ColumnMessage, RowsMessage, columns_in
 from tests import small_tables
 from web.app import create_app
 from web.scoring.parquet import ParquetFile
@@ -201,11 +201,11 @@ def test_a_hostile_file_is_refused_in_a_sentence(client: TestClient, name: str) 
 
 
 def test_a_process_that_says_what_is_no_column_is_not_believed() -> None:
-    numbers = Column(np.zeros(3).tobytes())
+    numbers = ColumnMessage(np.zeros(3).tobytes())
     codes = np.array([0, 1, -1], dtype=np.int64).tobytes()
-    for other in ([], [Column(b"123")], [Column(bytes(8))], [Column(None, [1, 2], codes)]):
+    for other in ([], [ColumnMessage(b"123")], [ColumnMessage(bytes(8))], [ColumnMessage(None, [1, 2], codes)]):
         with pytest.raises(DatasetError, match="the Parquet file cannot be read"):
-            columns_of(Rows([numbers, *other]), 2)
+            columns_in(RowsMessage([numbers, *other]), 2)
 
 
 def test_what_only_text_has_and_what_is_too_large_is_refused(

@@ -18,7 +18,7 @@ from ml.errors import DatasetError
 _TEXT: dict[str, str] = {"errors": "replace", "newline": ""}
 
 
-class Input(io.FileIO):
+class InputFile(io.FileIO):
     """A table that is read, or standard input where the name is `-`.
 
     Args:

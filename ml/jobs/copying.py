@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import msgspec
 
-from ml.cli.streams import Input, placed, sink_of
+from ml.cli.streams import InputFile, placed, sink_of
 from ml.errors import DatasetError
 from ml.jobs.plan import Job
 from ml.jobs.tables import CsvTables, TextTables
@@ -115,7 +115,7 @@ def copy(
         if is_typed:
             return _copy_parquet(model, Path(source), file, how, on_bad=on_bad, on_bytes=on_bytes)
         with (
-            io.BufferedReader(Input(source, on_bytes)) as rows,
+            io.BufferedReader(InputFile(source, on_bytes)) as rows,
             contextlib.closing(
                 Source(rows, encoding=how.encoding, sheet=how.sheet, has_header=how.has_header)
             ) as table,

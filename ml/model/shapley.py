@@ -28,7 +28,7 @@ _PIECE = 1_000_000
 _OWN_RULES = 64
 
 
-class Contributions:
+class Shapley:
     """Divides the answers of one forest among the features.
 
     Attributes:

@@ -34,7 +34,7 @@ _CODE_DIGITS = 3
 # Where a number may be a code, its text is needed.
 _LEADING_ZEROS = re.compile(r"\n0[0-9]{2}")
 
-Kind = Literal["numbers", "words", "mixed"]
+ContentKind = Literal["numbers", "words", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Contents:
     values: NDArray[np.float64] | None
     markers: tuple[str, ...]
     evidence: Evidence
-    kind: Kind
+    kind: ContentKind
     unit: str = ""
     disagreement: str = ""
     code: str = ""
@@ -160,7 +160,7 @@ def _different(column: Column, cells: Sequence[str], *, has_types: bool, missing
     found = [(text, number) for text, number in zip(texts, numbers, strict=True) if number is not None]
     others = [text for text, number in zip(texts, numbers, strict=True) if number is None and text not in gaps]
     evidence = evidence_of([]) if has_types else evidence_of(found)
-    kind: Kind = "words"
+    kind: ContentKind = "words"
     unit = disagreement = ""
     if found and all(map(is_marker_of_numbers, others)):
         gaps |= set(others)

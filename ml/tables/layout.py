@@ -119,7 +119,7 @@ def added_columns(header: Sequence[str], labels: Sequence[str], *, explained: Se
     return AddedColumns([*map(free, words)], [*map(free, numbers)], free("prediction_notes"), free("prediction_error"))
 
 
-class Name(NamedTuple):
+class ColumnName(NamedTuple):
     """What the name of a column says: as it is written, the key that it gives, and its unit."""
 
     header: str
@@ -127,13 +127,13 @@ class Name(NamedTuple):
     unit: str
 
 
-def name_of(header: str, number: int) -> Name:
+def name_of(header: str, number: int) -> ColumnName:
     """Return what the name of a column says; one without a name is called by its number."""
     feature = feature_of(understood(header).strip() or f"column_{number}")
-    return Name(feature.header, feature.key, feature.unit)
+    return ColumnName(feature.header, feature.key, feature.unit)
 
 
-def positions_of(features: Sequence[Feature], names: Sequence[Name]) -> list[int]:
+def positions_of(features: Sequence[Feature], names: Sequence[ColumnName]) -> list[int]:
     """Return the column of each feature: that with the header that it had in training, or else with its key.
 
     Of several with the same key, that with its unit.
@@ -159,7 +159,7 @@ def positions_of(features: Sequence[Feature], names: Sequence[Name]) -> list[int
     return [positions[feature.key] for feature in features]
 
 
-def _only(feature: Feature, found: Sequence[int], names: Sequence[Name]) -> int:
+def _only(feature: Feature, found: Sequence[int], names: Sequence[ColumnName]) -> int:
     alike = [index for index in found if feature.unit and names[index].unit == feature.unit]
     if len(alike) != 1 and len(found) != 1:
         many = f"{len(found)} columns are" if found else "no column is"

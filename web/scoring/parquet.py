@@ -21,7 +21,18 @@ from ml.errors import DatasetError
 from ml.model.classifier import SLICE_S, Classifier
 from ml.scoring.answers import Answers
 from ml.scoring.batch import Model
-from ml.scoring.parquet_process import LENGTH, Answer, End, Header, Layout, Options, Question, Rows, columns_of, framed
+from ml.scoring.parquet_process import (
+    LENGTH,
+    AnswersMessage,
+    End,
+    Header,
+    Layout,
+    ProcessOptions,
+    Question,
+    RowsMessage,
+    columns_in,
+    framed,
+)
 from ml.tables.confined import cpu_s_of, memory_bytes_of
 from ml.tables.filekind import START_BYTES, kind_of
 from web.api.threads import PIECE_S, in_thread
@@ -75,7 +86,7 @@ class ParquetFile(ProcessedFile):
         if kind_of(source.read(START_BYTES)) != "parquet":
             raise DatasetError("this is no Parquet file")
         most, descriptors = self._max_bytes, (source.fileno(), sink.fileno())
-        options = Options(
+        options = ProcessOptions(
             source=descriptors[0], sink=descriptors[1], max_bytes=most, max_sink_bytes=room,
             memory_bytes=memory_bytes_of(most), cpu_s=cpu_s_of(most), niceness=NICENESS,
         )  # fmt: skip
@@ -110,7 +121,7 @@ class ParquetFile(ProcessedFile):
                     return
                 case Header(names):
                     writer.write(framed(await in_thread(self._layout, names)))
-                case Rows() as rows:
+                case RowsMessage() as rows:
                     writer.write(framed(await self._answer_to(rows)))
             await writer.drain()
 
@@ -120,9 +131,9 @@ class ParquetFile(ProcessedFile):
         max_rows = min(MAX_ROWS, MAX_CELLS // len(positions), int(self._model.slice_rows * PIECE_S / SLICE_S))
         return Layout(positions, model.added(names), [*model.labels], max(1, max_rows))
 
-    async def _answer_to(self, rows: Rows) -> Answer:
+    async def _answer_to(self, rows: RowsMessage) -> AnswersMessage:
         model, channel = self._answering, self._channel
-        columns = columns_of(rows, len(model.features))
+        columns = columns_in(rows, len(model.features))
         values, wrong = await in_thread(model.read, columns)
         started = perf_counter()
         answers: Answers = await in_thread(model.answers_to, columns, values, wrong)
@@ -135,7 +146,7 @@ class ParquetFile(ProcessedFile):
         notes = {index: answers.notes[index] for index in np.flatnonzero(answers.notes != np.array(None)).tolist()}
         numbers = np.ascontiguousarray(answers.numbers, dtype=np.float64)
         indices = answers.indices.astype(np.int64)
-        return Answer(indices.tobytes(), numbers.tobytes(), numbers.shape[1], notes, {**answers.errors})
+        return AnswersMessage(indices.tobytes(), numbers.tobytes(), numbers.shape[1], notes, {**answers.errors})
 
 
 async def _question(reader: asyncio.StreamReader) -> Question:
