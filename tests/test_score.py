@@ -21,7 +21,7 @@ from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.contributions import contributions
-from ml.scoring.rows import MAX_ODD_ROWS, ODD_BYTES, BadRow
+from ml.scoring.rows import MAX_SINGLE_ROWS, ODD_BYTES, BadRow
 from ml.scoring.text import MAX_PART_CELLS, Scored, Scorer, score
 from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.layout import added_columns
@@ -171,7 +171,7 @@ def test_the_lines_of_bad_rows_count_blank_lines_and_quoted_line_breaks(model: C
     assert [row[0] for row in rows_of(out)] == ["no\nte", "a\nb\r\nc", "x", "d\re", "f\n", "g"]
 
 
-@pytest.mark.parametrize("before", [MAX_ODD_ROWS, PART_ROWS - 1, PART_ROWS, PART_ROWS + 1, BLOCK_ROWS])
+@pytest.mark.parametrize("before", [MAX_SINGLE_ROWS, PART_ROWS - 1, PART_ROWS, PART_ROWS + 1, BLOCK_ROWS])
 def test_the_lines_of_bad_rows_are_right_across_parts(model: Classifier, before: int) -> None:
     many = [GOOD] * before
 

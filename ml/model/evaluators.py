@@ -217,7 +217,7 @@ def compile_forest(
 
 
 def cuts_of(predictor: Forest | Linear, features: Sequence[TrainedFeature]) -> Cuts:
-    """Return the values between which pictures and searches look at the answers of a predictor."""
+    """Return the values between which pictures and searches ask for the answers of a predictor."""
     if isinstance(predictor, Linear):
         return EvenCuts(features, used={column.feature for column in predictor.columns})
     return Cuts(predictor, features)

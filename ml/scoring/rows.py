@@ -26,8 +26,8 @@ from ml.tables.layout import Place
 from ml.tables.rows import Block
 from ml.tables.written import CellRows, RowWriter
 
-# A part has so many rows that have to be looked at one by one.
-MAX_ODD_ROWS = 128
+# A part has so many rows that have to be read one by one.
+MAX_SINGLE_ROWS = 128
 # Answers that were written out are kept, as many as have about so many characters.
 _KEPT_CHARACTERS = 2**22
 _CELL_CHARACTERS = 20
@@ -168,15 +168,15 @@ class ScoredRows:
         if values is not None:
             # As they came: guarding changes rows.
             yield self._plain_part(rows, texts, lines, values, lambda index: [column[index] for column in columns])
-        elif len(rows) > MAX_ODD_ROWS:
-            for at in range(0, len(rows), MAX_ODD_ROWS):
-                odd = slice(at, at + MAX_ODD_ROWS)
-                yield from self._parts(rows[odd], texts[odd], lines[odd])
+        elif len(rows) > MAX_SINGLE_ROWS:
+            for at in range(0, len(rows), MAX_SINGLE_ROWS):
+                some = slice(at, at + MAX_SINGLE_ROWS)
+                yield from self._parts(rows[some], texts[some], lines[some])
         else:
-            yield from self._odd_parts(rows, texts, lines)
+            yield from self._rows_one_by_one(rows, texts, lines)
 
-    def _odd_parts(self, rows: CellRows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
-        """Yield the part of rows that are looked at one by one."""
+    def _rows_one_by_one(self, rows: CellRows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
+        """Yield the part of rows that are read one by one."""
         values: dict[int, list[float]] = {}
         bad: dict[int, BadRow] = {}
         for index, (cells, line) in enumerate(zip(rows, lines, strict=True)):

@@ -55,8 +55,8 @@ def score(
     Args:
         source: a table, or text opened with newline="": a header row, then rows.
         sink: text opened with newline="".
-        on_bad: is told each row that has no answer.
-        on_rows: is told the number of rows each time some were written.
+        on_bad: is called with each row that has no answer.
+        on_rows: is called with the number of rows each time some were written.
         guarded, strict, marks, explain: as for `Scorer`.
 
     Raises:

@@ -49,7 +49,7 @@ class CellReader:
                     self._positions.setdefault(text, self._positions[choice])
 
     def read(self, cells: Sequence[str]) -> NDArray[np.float64] | None:
-        """Return the values of cells, shape (n,); None if one of them is wrong, or has to be looked at by itself."""
+        """Return the values of cells, shape (n,); None if one of them is wrong, or has to be read by itself."""
         if self._positions:
             return self._words(cells)
         if self.marks.thousands:

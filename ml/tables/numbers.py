@@ -28,7 +28,7 @@ _json_numbers = msgspec.json.Decoder(list[float])
 
 
 class NotANumber(ValueError):
-    """A value is not a number. `code` tells how: `missing`, `not_a_number` or `not_finite`."""
+    """A value is not a number. `code` says why: `missing`, `not_a_number` or `not_finite`."""
 
     def __init__(self, code: NotANumberCode) -> None:
         super().__init__(code)

@@ -68,7 +68,7 @@ def measured(
         raise DatasetError("name the column that says what is true with --target")
     columns = columns_of(table.header)
     contents = _contents(table, find(target or trained, columns), missing, plain=False)
-    # As in training, other columns tell what the marks of this one leave open.
+    # As in training, other columns settle what the marks of this one leave open.
     others = [_contents(table, column, missing) for column in columns] if contents.evidence.open else [contents]
     evidence = [one.evidence for one in others if one.kind == "numbers"]
     settled = marks_of(contents, TableMarks(evidence, decimal=marks.decimal if marks else None, thousands=None))

@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     stream = commands.add_parser("stream", help="add predictions to the rows of a table")
     stream.add_argument("rows", metavar="TABLE", help="CSV or Excel file to score; -: standard input")
     stream.add_argument("--out", default="-", metavar="FILE", help="CSV file to write; default: -, standard output")
-    stream.add_argument("--encoding", default="", help="encoding of text; default: what the file tells")
+    stream.add_argument("--encoding", default="", help="encoding of text; default: found out from the file")
     stream.add_argument(
         "--decimal", choices=(".", ","), default="", help="decimal mark of all numbers; default: that of each column"
     )

@@ -43,7 +43,7 @@ from web.scoring.upload import READ_BYTES, ProcessedFile
 from web.scoring.workbook import NICENESS
 from web.settings import ROOT
 
-# The process asks about so many rows at once, and so many cells: wrong ones are looked at one by one, in 50 us each.
+# The process asks about so many rows at once, and so many cells: wrong ones are read one by one, in 50 us each.
 MAX_ROWS = 2**11
 MAX_CELLS = 2**14
 # What it asks at once has at most so many bytes; words may be long.

@@ -50,7 +50,7 @@ class Score:
         declared = header_of(scope, b"content-length")
         if declared.isdigit() and int(declared[:20]) > max_bytes:
             raise too_large(max_bytes)
-        with self._uploads.entered(), suppress(ClientDisconnect):  # nobody is there to be told
+        with self._uploads.entered(), suppress(ClientDisconnect):  # there is nobody to answer
             async with Body(receive, send, max_bytes=max_bytes, spool=self._uploads.spool) as body:
                 await self._answer(scope, body)
 
@@ -101,7 +101,7 @@ class Score:
 
 async def _skip_for_page(scope: Scope, body: Body, problem: Problem) -> None:
     if problem.details.status in (400, 422) and preferred_representation(scope, default="json") == "page":
-        await body.skip()  # a browser looks at no answer before it has sent everything
+        await body.skip()  # a browser reads no answer before it has sent everything
 
 
 async def _score_parquet(model: Classifier, body: Body, file: UploadedFile, parquet: ParquetFile) -> None:

@@ -29,7 +29,7 @@ from web.scoring.upload import Spool, too_large
 from web.scoring.workbook import Workbook
 from web.settings import Settings
 
-# Text that is looked at in one go takes about a millisecond; more of it comes in larger pieces, each in a thread.
+# Text that is read in one go takes about a millisecond; more of it comes in larger pieces, each in a thread.
 SLICE_CHARACTERS = 2**14
 PIECE_CHARACTERS = 2**18
 # Cells that leave in one go: a thread keeps the interpreter while it reads their numbers, for a millisecond.
@@ -287,5 +287,5 @@ def unusable(error: DatasetError) -> Problem:
 
 
 def shown(text: str) -> str:
-    """Return text for JSON, which cannot tell what is not UTF-8 in the file."""
+    """Return text for JSON, which cannot have what is not UTF-8 in the file."""
     return text.encode(errors="replace").decode()

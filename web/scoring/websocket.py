@@ -129,7 +129,7 @@ class _File:
                     return
 
     async def announce(self) -> Classifier:
-        """Return the model that answers, after the client was told of it."""
+        """Return the model that answers, after it was announced to the client."""
         model = self._service.model
         if model is not self._model:
             self._model = model

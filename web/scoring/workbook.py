@@ -17,7 +17,7 @@ NICENESS = 10
 
 
 class Workbook(ProcessedFile):
-    """One Excel file, or a zip file of text, which the process only looks at.
+    """One Excel file, or a zip file of text, of which the process reads the names alone.
 
     Args:
         max_bytes: of its sheets after unpacking; the process may take four times as much memory.
