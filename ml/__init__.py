@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ml.batch import BatchScorer, Model, load
+    from ml.scoring.batch import BatchScorer, Model, load
     from ml.training.exporting import export
 
 __all__ = ["BatchScorer", "Model", "export", "load"]
@@ -19,4 +19,4 @@ __all__ = ["BatchScorer", "Model", "export", "load"]
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("ml.training.exporting" if name == "export" else "ml.batch"), name)
+    return getattr(import_module("ml.training.exporting" if name == "export" else "ml.scoring.batch"), name)

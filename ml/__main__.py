@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ml import console, one_sample
+from ml.cli import console, one_sample, reports
+from ml.cli.options import DEFAULT_PATH, read, recipe_of
 from ml.errors import DatasetError, MLError
 from ml.estimators.saved import read_model
 from ml.importing.imported import Imported
@@ -24,11 +25,10 @@ from ml.model import classifier
 from ml.model.classifier import Classifier
 from ml.model.labelling import decision_of
 from ml.model.nearest import explain
-from ml.options import DEFAULT_PATH, read, recipe_of
 from ml.tables.dataset import Dataset
 from ml.tables.files import read_table
 from ml.tables.marks import marks_named
-from ml.tables.reading import Options, as_text, read_dataset
+from ml.tables.reading import TableOptions, as_text, read_dataset
 from ml.training import fitting, history, importing, iris, labelled, measuring, unmeasured, writing
 from ml.training.progress import Bars, Progress
 
@@ -64,7 +64,7 @@ def _read(options: argparse.Namespace) -> Dataset:
     if options.data is None:
         console.write_lines([(dataset := iris.load()).source])
         return dataset
-    wanted = Options(
+    wanted = TableOptions(
         target=options.target, kind=options.kind, drop=options.drop, keep=options.keep, limits=dict(options.limits),
         missing=options.missing, decimal=options.decimal, thousands=options.thousands, name=options.name,
     )  # fmt: skip
@@ -79,7 +79,7 @@ def _train(options: argparse.Namespace) -> None:
     dataset = _read(options)
     recipe = recipe_of(options)
     decision = decision_of(dataset.target.labels, *reversed(options.threshold or (None, None)))
-    console.write_lines(console.estimator_lines(recipe))
+    console.write_lines(reports.estimator_lines(recipe))
     with Bars() as progress:
         trained = fitting.fit(dataset, recipe, decision=decision, progress=progress.show)
         folds = fitting.cross_validate(dataset, recipe, decision=decision, progress=progress.show)
@@ -87,24 +87,24 @@ def _train(options: argparse.Namespace) -> None:
             trained, cross_validation=folds, keep_samples=not options.no_samples, progress=progress.show
         )
         loaded = writing.write(model, options.out, trained=trained, progress=progress.show)
-    console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
-    console.write_lines(console.importance_lines(loaded.card))
+    console.write_lines(reports.report_lines(loaded.card.report, loaded.labels))
+    console.write_lines(reports.importance_lines(loaded.card))
     done = (
         f"{options.out}: version {loaded.version}, read back, and all {len(trained.split.test_rows)} test rows give "
         f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
     )
-    console.write_lines(["", done, console.promise_of(loaded.card)])
+    console.write_lines(["", done, reports.promise_of(loaded.card)])
     console.write_lines([f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
 
 
 def _import(options: argparse.Namespace) -> None:
     with Bars() as bars:
         imported = read_model(options.model, progress=lambda done, steps: bars.show("trees", done, steps))
-        console.write_lines(console.imported_lines(imported))
+        console.write_lines(reports.imported_lines(imported))
         write = _write_unmeasured if options.data is None else _write_measured
         loaded = write(imported, options, options.name or as_text(options.model.stem), bars.show)
-    console.write_lines(console.report_lines(loaded.card.report, loaded.labels))
-    console.write_lines(console.importance_lines(loaded.card))
+    console.write_lines(reports.report_lines(loaded.card.report, loaded.labels))
+    console.write_lines(reports.importance_lines(loaded.card))
     rows = "its golden rows" if options.data is None else "all rows"
     done = f"{options.out}: version {loaded.version}, read back, and {rows} give the same answers"
     console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
@@ -126,7 +126,7 @@ def _write_unmeasured(imported: Imported, options: argparse.Namespace, name: str
 def _write_measured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> Classifier:
     """Write the model file of a model that is measured on a table."""
     table = read_table(options.data, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
-    wanted = Options(
+    wanted = TableOptions(
         target=options.target, drop=options.drop, limits=dict(options.limits), missing=options.missing,
         decimal=options.decimal, thousands=options.thousands,
     )  # fmt: skip
@@ -157,7 +157,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.data is None:
         console.write_lines([dataset.source])
     report = measuring.report_of(model, fitting.split(dataset, model.card.recipe))
-    console.write_lines(console.report_lines(report, model.labels))
+    console.write_lines(reports.report_lines(report, model.labels))
 
 
 def _evaluate_on(options: argparse.Namespace, model: Classifier) -> None:
@@ -169,7 +169,7 @@ def _evaluate_on(options: argparse.Namespace, model: Classifier) -> None:
     except DatasetError as error:
         raise error.of(options.table) from error
     console.write_lines([f"{options.table}: {len(table.lines)} rows", *(f"  {sentence}" for sentence in found.said)])
-    console.write_lines(console.report_lines(found.report, model.labels))
+    console.write_lines(reports.report_lines(found.report, model.labels))
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -182,20 +182,20 @@ def _predict(options: argparse.Namespace) -> None:
         console.write_lines([one_sample.prediction_json(model, row)])
         return
     console.write_lines(one_sample.prediction_lines(model, row))
-    console.write_lines(console.explanation_lines(explain(model, row), model.card))
+    console.write_lines(reports.explanation_lines(explain(model, row), model.card))
 
 
 def _inspect(options: argparse.Namespace) -> None:
     model = classifier.load(options.model)
-    console.write_lines(console.card_lines(model.card, model.version))
+    console.write_lines(reports.card_lines(model.card, model.version))
     console.write_lines([""])
-    console.write_lines(console.report_lines(model.card.report, model.labels))
-    console.write_lines(console.importance_lines(model.card))
+    console.write_lines(reports.report_lines(model.card.report, model.labels))
+    console.write_lines(reports.importance_lines(model.card))
 
 
 def _rollback(options: argparse.Namespace) -> None:
     if options.list:
-        console.write_lines(console.kept_lines(history.kept(options.model)))
+        console.write_lines(reports.kept_lines(history.kept(options.model)))
         return
     restored = history.restore(options.model, options.to or "")
     kept = f", in place of {restored.replaced}, which is kept" if restored.replaced else ""

@@ -12,7 +12,7 @@ const PART_BYTES = 2 ** 20;
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 8000;
 const MOST_COUNTED = 20;
-// Rows in the table, and kept without an answer and of each label; fewer of each of many. As in web/api/score_stream.py.
+// Rows in the table, and kept without an answer and of each label; fewer of each of many. As in web/scoring/websocket.py.
 const MOST_LISTED = 50;
 const MOST_KEPT = 1000;
 const REACH_PX = { mouse: 7, touch: 16 }; // of a mark on the map

@@ -9,7 +9,7 @@ from contextlib import closing
 from hypothesis import strategies as st
 
 from ml.model.classifier import Classifier
-from ml.score import score
+from ml.scoring.text import score
 from ml.tables.source import Source
 
 HEADER = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"

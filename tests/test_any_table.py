@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.tables.reading import Options, read_dataset
+from ml.tables.reading import TableOptions, read_dataset
 from ml.training import fitting, writing
 from tests.conftest import Element, Server, output_of, parse_html, run, run_server
 from web.api import batch
@@ -45,7 +45,7 @@ def write_table(path: Path, header: Sequence[str], rows: NDArray[np.float64], la
 
 
 def model_of(path: Path, *, trees: int = 5, keep: Sequence[str] = ()) -> Classifier:
-    trained = fitting.fit(read_dataset(path, Options(keep=keep)).dataset, Recipe(n_estimators=trees))
+    trained = fitting.fit(read_dataset(path, TableOptions(keep=keep)).dataset, Recipe(n_estimators=trees))
     return writing.write(writing.model_of(trained), path.with_suffix(".npz"), trained=trained)
 
 
@@ -111,7 +111,7 @@ def test_train_fits_the_estimator_that_is_asked_for(measurements: Path, tmp_path
 def test_train_writes_what_scikit_learn_answers(trained_here: tuple[Path, str], measurements: Path) -> None:
     model = classifier.load(trained_here[0])
 
-    trained = fitting.fit(read_dataset(measurements, Options(target="species")).dataset, Recipe(n_estimators=12))
+    trained = fitting.fit(read_dataset(measurements, TableOptions(target="species")).dataset, Recipe(n_estimators=12))
 
     rows = trained.split.test_rows
     assert np.array_equal(model.predict_batch(rows).outputs, trained.estimator.predict_proba(rows))
@@ -146,7 +146,7 @@ def test_every_option_of_train_reaches_scikit_learn(measurements: Path, tmp_path
     assert model.card.recipe == recipe
     assert [feature.key for feature in model.features] == ["petal_width", "weight"]
     assert (model.name, len(model.reference_rows)) == ("Any", 0)
-    dataset = read_dataset(measurements, Options(target="species", drop=["noise"])).dataset
+    dataset = read_dataset(measurements, TableOptions(target="species", drop=["noise"])).dataset
     split = fitting.split(dataset, recipe)
     weights = {
         index: len(split.train_classes) / (3 * count) for index, count in enumerate(np.bincount(split.train_classes))
@@ -365,7 +365,7 @@ def strange_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCli
     rows = np.repeat(np.arange(5.0), 8)[:, None] + np.random.default_rng(0).normal(0, 0.1, (40, 2))
     header = ['<i>"width"</i> & co (<u>)', "it's {{ 1 }} [µ']"]
     path = write_table(directory / "strange.csv", header, rows, [STRANGE[index // 8] for index in range(40)])
-    dataset = read_dataset(path, Options(name="<script>alert(1)<script>")).dataset
+    dataset = read_dataset(path, TableOptions(name="<script>alert(1)<script>")).dataset
     trained = fitting.fit(dataset, Recipe(n_estimators=5))
     writing.write(writing.model_of(trained), directory / "strange.npz", trained=trained)
     with TestClient(create_app(Settings(model_file=directory / "strange.npz"))) as client:

@@ -24,13 +24,10 @@ FLOORS = (
     {"ml.errors"},
     {"ml.tables"},
     {"ml.model"},
-    {"ml.cells", "ml.importing"},
-    {"ml.scored", "ml.estimators", "ml.answers"},
-    {"ml.training", "ml.score", "ml.batch"},
-    {"ml.score_parquet"},
-    {"ml.parquet_process"},
-    {"ml.arguments", "ml.console", "ml"},
-    {"ml.options", "ml.one_sample", "ml.streams"},
+    {"ml.importing", "ml.scoring"},
+    {"ml.estimators"},
+    {"ml.training"},
+    {"ml.cli", "ml"},
     {"ml.jobs"},
     {"ml.__main__"},
     {"web", "web.settings", "web.logs", "web.problems"},
@@ -39,13 +36,13 @@ FLOORS = (
     {"web.middleware"},
     {"web.service"},
     {"web.server", "web.api"},
-    {"web.oip", "web.client"},
+    {"web.oip", "web.scoring", "web.client"},
     {"web.page"},
     {"web.errors", "web.predict"},
     {"web.app"},
     {"web.__main__"},
 )
-MOST_MODULES = 12  # directly in `web/`
+MOST_MODULES = 12  # directly in `ml/` or `web/`
 MOST_LINES = 300
 # Compiled code, imported by models that need it.
 COMPILED = {"ml/model/kernels.py", "ml/model/explanation_kernels.py"}
@@ -64,9 +61,9 @@ READERS = {
     "ml/tables/sheet.py": {"openpyxl"},
     "ml/tables/parquet.py": {"pyarrow"},
     "ml/tables/typed.py": {"pyarrow"},
-    "ml/answers.py": {"pyarrow"},
-    "ml/parquet_process.py": {"pyarrow"},
-    "ml/score_parquet.py": {"pyarrow"},
+    "ml/scoring/answers.py": {"pyarrow"},
+    "ml/scoring/parquet_process.py": {"pyarrow"},
+    "ml/scoring/parquet.py": {"pyarrow"},
     "ml/jobs/tables.py": {"pyarrow"},
     "ml/jobs/cluster.py": {"ray"},
 }
@@ -441,7 +438,7 @@ def test_every_room_says_what_it_is_for_and_what_it_must_not_know() -> None:
 
 
 def test_a_folder_and_a_module_stay_small() -> None:
-    assert len(list((ROOT / "web").glob("*.py"))) <= MOST_MODULES
+    assert [top for top in ("ml", "web") if len(list((ROOT / top).glob("*.py"))) > MOST_MODULES] == []
     assert (
         offenders(
             SOURCES, lambda path: [f"{n} lines"] if (n := len(path.read_text().splitlines())) > MOST_LINES else []

@@ -29,7 +29,7 @@ from ml.errors import DatasetError, ModelFileError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
-from ml.score import score
+from ml.scoring.text import score
 from ml.training import fitting, writing
 from tests.conftest import ROOT
 from tests.pipelines import Oracle, dataset_of, numbers, oracle_of, sample_of, words

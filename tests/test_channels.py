@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
+from ml.cli.one_sample import prediction_json
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.values import no_value_text
-from ml.one_sample import prediction_json
 from ml.tables.reading import read_dataset
 from ml.training import fitting, writing
 from ml.training.writing import outputs_of

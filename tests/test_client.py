@@ -58,7 +58,7 @@ from web.client.errors import (
     StreamEnded,
     WrongAddress,
 )
-from web.client.file import File, Rows
+from web.client.file import SentFile, TablePart
 from web.client.queue import BATCH_SAMPLES, CALL_BATCHES, FRAMES_IN_FLIGHT
 from web.client.replies import Outcome, Prediction, Refused
 from web.client.samples import Samples, encode
@@ -1520,12 +1520,12 @@ async def refused_by(answer: Handler, *, ends: bool = False) -> str:
             await asyncio.Event().wait()
         return contents.pop(0)
 
-    async def take(_rows: Rows) -> None:
+    async def take(_rows: TablePart) -> None:
         pass
 
     async with pretending(answer) as url:
         with pytest.raises(ClientError) as raised:
-            await File(url, give_up_s=0.5 if ends else math.inf).score(read, take)
+            await SentFile(url, give_up_s=0.5 if ends else math.inf).score(read, take)
     return str(raised.value)
 
 

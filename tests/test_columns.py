@@ -15,7 +15,7 @@ from ml.errors import DatasetError
 from ml.tables.dataset import MAX_CHOICES, Feature
 from ml.tables.header_rows import without_header_rows
 from ml.tables.headers import Limits
-from ml.tables.reading import Options, Reading, dataset_of
+from ml.tables.reading import Reading, TableOptions, dataset_of
 from ml.tables.table import TEXT, Table
 
 NAN = math.nan
@@ -30,7 +30,7 @@ def table(columns: Mapping[str, Sequence[str]], *, has_types: bool = False) -> T
 
 
 def read(columns: Mapping[str, Sequence[str]], *, has_types: bool = False, **options: Any) -> Reading:
-    return dataset_of(table(columns, has_types=has_types), Options(**options), file_name="t.csv")
+    return dataset_of(table(columns, has_types=has_types), TableOptions(**options), file_name="t.csv")
 
 
 def column_of(texts: Sequence[str], name: str = "x", **options: Any) -> tuple[Feature, list[float]]:
@@ -379,7 +379,7 @@ def test_a_row_without_a_target_makes_no_words_of_numbers(below: str) -> None:
     cells = {"x": numbers, "other": [*OTHER, *OTHER][:61], "kind": [*("a", "b") * 30, ""]}
     columns = tuple(np.array(texts, dtype=TEXT) for texts in cells.values())
 
-    reading = dataset_of(Table(tuple(cells), columns, np.arange(2, 63)), Options(), file_name="t.csv")
+    reading = dataset_of(Table(tuple(cells), columns, np.arange(2, 63)), TableOptions(), file_name="t.csv")
 
     assert (reading.dataset.features[0].choices, reading.dataset.features[0].has_gaps) == ((), False)
     assert "left out 1 row without a value in this column" in reading.inferred
@@ -483,7 +483,7 @@ def test_columns_have_keys_of_their_own(names: list[str], keys: list[str]) -> No
     kinds = np.array(["a", "b"] * 30, dtype=TEXT)
     made = Table((*names, "kind"), (*cells, kinds), np.arange(2, 62))
 
-    dataset = dataset_of(made, Options(limits={keys[0]: Limits(0, None)}), file_name="t.csv").dataset
+    dataset = dataset_of(made, TableOptions(limits={keys[0]: Limits(0, None)}), file_name="t.csv").dataset
 
     assert [feature.key for feature in dataset.features] == keys
     assert [feature.minimum for feature in dataset.features] == [0, *[None] * (len(keys) - 1)]
@@ -493,7 +493,7 @@ def test_one_of_two_columns_with_one_name_is_dropped_by_its_place() -> None:
     texts = (OTHER, ["5", "7", "8"] * 20, ["a", "b"] * 30)
     made = Table(("x", "x", "kind"), tuple(np.array(cells, dtype=TEXT) for cells in texts), np.arange(2, 62))
 
-    dataset = dataset_of(made, Options(drop=["column_1"]), file_name="t.csv").dataset
+    dataset = dataset_of(made, TableOptions(drop=["column_1"]), file_name="t.csv").dataset
 
     assert dataset.rows[:3, 0].tolist() == [5, 7, 8]
     assert dataset.features[0].key == "x"

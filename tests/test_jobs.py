@@ -20,13 +20,13 @@ import pytest
 from pyarrow import parquet
 
 import ml
-from ml.batch import Model
 from ml.errors import MLError
 from ml.jobs import cluster
 from ml.jobs.copying import How, copy, do
 from ml.jobs.plan import planned
 from ml.jobs.record import NAME
 from ml.model.classifier import Classifier
+from ml.scoring.batch import Model
 from tests.conftest import ROOT, run
 from tests.tables import zipped
 from tests.test_score import ADDED, GOOD, HEADER, VERSICOLOR

@@ -27,7 +27,7 @@ from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 import ml
-from ml import console
+from ml.cli import reports
 from ml.estimators.trees import forest_from
 from ml.model import classifier, compiled, ends
 from ml.model.card import Recipe
@@ -393,7 +393,7 @@ def test_a_forest_that_always_answers_the_same_has_no_change(tmp_path: Path) -> 
     found = explain(model, [3.0])
 
     assert found == Explanation("0", (Range("f0", None, None, searched_all=True),), None, searched_all=True)
-    lines = list(console.explanation_lines(found, model.card))
+    lines = list(reports.explanation_lines(found, model.card))
     assert lines[-1] == "no change of a single feature changes the answer"
 
 
@@ -414,7 +414,7 @@ def test_what_is_cut_short_is_still_right_and_says_so(walked: Classifier, max_ro
 
     assert not found.searched_all
     assert_is_right(walked, row, found)
-    assert any("(searched only near the sample)" in line for line in console.explanation_lines(found, walked.card))
+    assert any("(searched only near the sample)" in line for line in reports.explanation_lines(found, walked.card))
 
 
 def test_where_nothing_is_found_nearby_values_all_over_each_feature_are_tried(walked: Classifier) -> None:
@@ -662,7 +662,7 @@ def test_a_plane_with_cuts_left_out_says_so_and_is_right_where_it_looked(model: 
 
 
 def test_predict_says_what_would_change_the_answer(model: Classifier) -> None:
-    lines = list(console.explanation_lines(explain(model, SAMPLE), model.card))
+    lines = list(reports.explanation_lines(explain(model, SAMPLE), model.card))
 
     assert lines[0] == "stays versicolor, when one feature changes alone, for"
     assert lines[4].strip() == "petal width up to 1.75 cm"
@@ -683,7 +683,7 @@ def test_an_edge_is_told_by_its_shorter_number(model: Classifier, row: list[floa
     assert nearest is not None
     feature = next(feature for feature in model.features if feature.key == nearest.feature)
 
-    assert console.change_line(nearest, feature) == f"becomes {told}"
+    assert reports.change_line(nearest, feature) == f"becomes {told}"
 
 
 @pytest.mark.parametrize(
@@ -694,7 +694,7 @@ def test_an_edge_is_told_by_its_shorter_number(model: Classifier, row: list[floa
 def test_a_change_is_told_in_each_direction(model: Classifier, direction: Direction, told: str) -> None:
     change = Change("petal_width", direction, 2.0, 2.1, "other", 0.1)
 
-    assert console.change_line(change, model.features[3]) == f"becomes other when petal width {told}"
+    assert reports.change_line(change, model.features[3]) == f"becomes other when petal width {told}"
 
 
 def test_the_evaluators_give_the_same_explanations(trained: Trained, model_path: Path, model: Classifier) -> None:

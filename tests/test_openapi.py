@@ -44,6 +44,7 @@ from web.api.messages import (
 from web.app import create_app
 from web.page import openapi
 from web.page.examples import _typical_rows
+from web.scoring.uploaded_file import OPTIONS
 from web.settings import Settings
 
 ROW = [5.6, 2.7, 4.2, 9.0]
@@ -90,6 +91,14 @@ def test_the_document_says_what_a_request_may_have_and_when_to_send_it_again(mod
     assert schemas["ProblemDetails"]["properties"]["retry_after_s"]["type"] == "integer"
     assert "retry_after_s" not in schemas["ProblemDetails"]["required"]
     assert "additionalProperties" not in schemas["InferenceRequest"]
+
+
+def test_the_form_of_a_file_has_the_fields_that_say_how_it_is_read(model: Classifier) -> None:
+    form = openapi.describe(model, Settings())["paths"]["/score"]["post"]["requestBody"]["content"]
+
+    schema = form["multipart/form-data"]["schema"]
+    assert [*schema["properties"]] == [*(option.decode() for option in OPTIONS), "file"]
+    assert schema["required"] == ["file"]
 
 
 def responses_of(model: Classifier, path: str, method: str, **settings: object) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ml.tables.dataset import Dataset
 from ml.tables.dialect import Dialect, dialect_of
 from ml.tables.headers import Limits, columns_of, feature_of
 from ml.tables.numbers import LARGEST
-from ml.tables.reading import Options, Reading, read_dataset
+from ml.tables.reading import Reading, TableOptions, read_dataset
 
 HEADER = "width (cm),height,kind"
 ROWS = ("1,10,a", "2.5,20,b", "3,30,a", "4,40,b")
@@ -40,7 +40,7 @@ def text_of(*lines: str, end: str = "\n") -> str:
 def error_of(path: Path, *, target: str | None = None, drop: Sequence[str] = ()) -> str:
     """Return the message, which is one sentence on one line that starts with the file."""
     with pytest.raises(DatasetError) as caught:
-        read_dataset(path, Options(target=target, drop=drop))
+        read_dataset(path, TableOptions(target=target, drop=drop))
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert message.isprintable()
@@ -151,7 +151,7 @@ def test_a_cell_may_be_quoted_over_lines_and_later_lines_keep_their_numbers(tmp_
 
     message = "column 'a' has a value too large for a 32-bit float in 1 row: 1e+99 on line 8"
     assert error_of(written(tmp_path, text_of(*lines)), drop=["note"]) == message
-    dataset = read_dataset(written(tmp_path, text_of(*lines[:4], "4,four,y")), Options(drop=["note"])).dataset
+    dataset = read_dataset(written(tmp_path, text_of(*lines[:4], "4,four,y")), TableOptions(drop=["note"])).dataset
     assert dataset.rows.tolist() == [[1], [2], [3], [4]]
 
 
@@ -159,7 +159,7 @@ def test_a_cell_may_be_quoted_over_lines_and_later_lines_keep_their_numbers(tmp_
 def test_the_target_is_named_by_header_or_key(tmp_path: Path, target: str) -> None:
     path = written(tmp_path, text_of("width (cm),height", "a,1", "b,2", "a,3", "b,4"))
 
-    dataset = read_dataset(path, Options(target=target)).dataset
+    dataset = read_dataset(path, TableOptions(target=target)).dataset
 
     assert (dataset.target.labels, dataset.features[0].key) == (("a", "b"), "height")
 
@@ -167,7 +167,7 @@ def test_the_target_is_named_by_header_or_key(tmp_path: Path, target: str) -> No
 def test_the_exact_header_wins_over_the_key(tmp_path: Path) -> None:
     path = written(tmp_path, text_of("Kind,kind,x", "a,1,3", "b,2,4", "a,2,4", "b,2,5"))
 
-    dataset = read_dataset(path, Options(target="Kind")).dataset
+    dataset = read_dataset(path, TableOptions(target="Kind")).dataset
 
     assert dataset.target.labels == ("a", "b")
     assert [feature.key for feature in dataset.features] == ["kind", "x"]
@@ -176,7 +176,7 @@ def test_the_exact_header_wins_over_the_key(tmp_path: Path) -> None:
 def test_columns_are_left_out_whatever_they_hold(tmp_path: Path) -> None:
     path = written(tmp_path, text_of("id,,x,x (m),kind", "é?,,1,nan,a", ",?,2,,b", ",,2,?,a", ",,3,,b"))
 
-    dataset = read_dataset(path, Options(drop=["ID", "", "x (m)"])).dataset
+    dataset = read_dataset(path, TableOptions(drop=["ID", "", "x (m)"])).dataset
 
     assert [feature.key for feature in dataset.features] == ["x"]
     assert dataset.rows.tolist() == [[1], [2], [2], [3]]
@@ -186,7 +186,7 @@ def test_limits_go_into_the_features(tmp_path: Path) -> None:
     path = written(tmp_path, text_of(HEADER, *ROWS))
 
     width, height = read_dataset(
-        path, Options(limits={"width": Limits(0, None), "height": Limits(10, 40)})
+        path, TableOptions(limits={"width": Limits(0, None), "height": Limits(10, 40)})
     ).dataset.features
 
     assert (width.minimum, width.maximum) == (0, None)
@@ -200,7 +200,7 @@ def test_a_row_outside_its_limits_is_an_error(tmp_path: Path, limits: Limits) ->
     with pytest.raises(
         DatasetError, match=r"'width \(cm\)' has a value outside the limits given in 1 row: [14] on line [25]"
     ):
-        read_dataset(path, Options(limits={"width": limits}))
+        read_dataset(path, TableOptions(limits={"width": limits}))
 
 
 @pytest.mark.parametrize("key", ["width (cm)", "kind", "depth"])
@@ -210,7 +210,7 @@ def test_limits_for_something_else_than_a_feature_are_an_error(tmp_path: Path, k
     with pytest.raises(
         DatasetError, match=rf"limits for {re.escape(key)}, which is not a feature with numbers: width, height"
     ):
-        read_dataset(path, Options(limits={key: Limits(0, None)}))
+        read_dataset(path, TableOptions(limits={key: Limits(0, None)}))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_the_name_is_the_files_unless_one_is_given(tmp_path: Path) -> None:
     path = written(tmp_path, text_of(HEADER, *ROWS))
 
     assert read_dataset(path).dataset.name == "table"
-    assert read_dataset(path, Options(name="other")).dataset.name == "other"
+    assert read_dataset(path, TableOptions(name="other")).dataset.name == "other"
     assert read_dataset(path).dataset.source == "table.csv: 4 rows, 2 features, 2 classes"
 
 
@@ -263,7 +263,7 @@ def test_what_was_inferred_is_told(tmp_path: Path) -> None:
     lines = ("width (cm);height;kind", "1,5;10;a", "", "2;2000000,5;b", "", "3;30;a", "4;NA;b")
     path = written(tmp_path, text_of(*lines))
 
-    reading = read_dataset(path, Options(limits={"height": Limits(0, 123_456_789)}))
+    reading = read_dataset(path, TableOptions(limits={"height": Limits(0, 123_456_789)}))
 
     assert set(reading.inferred) >= {
         "class column: kind (the last one)",
@@ -275,7 +275,7 @@ def test_what_was_inferred_is_told(tmp_path: Path) -> None:
 
 
 def test_what_was_not_inferred_is_not_told(tmp_path: Path) -> None:
-    reading = read_dataset(written(tmp_path, text_of(HEADER, *ROWS)), Options(target="kind"))
+    reading = read_dataset(written(tmp_path, text_of(HEADER, *ROWS)), TableOptions(target="kind"))
 
     assert reading.inferred[-3:] == (
         "classes: a (2 rows), b (2 rows)", "'width (cm)' is feature width, in cm", "'height' is feature height",

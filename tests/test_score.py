@@ -21,8 +21,8 @@ from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.contributions import contributions
-from ml.score import MAX_PART_CELLS, Scored, Scorer, score
-from ml.scored import MAX_ODD_ROWS, ODD_BYTES, BadRow
+from ml.scoring.rows import MAX_SINGLE_ROWS, ODD_BYTES, BadRow
+from ml.scoring.text import MAX_PART_CELLS, Scored, Scorer, score
 from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.layout import added_columns
 from ml.tables.marks import Marks
@@ -171,7 +171,7 @@ def test_the_lines_of_bad_rows_count_blank_lines_and_quoted_line_breaks(model: C
     assert [row[0] for row in rows_of(out)] == ["no\nte", "a\nb\r\nc", "x", "d\re", "f\n", "g"]
 
 
-@pytest.mark.parametrize("before", [MAX_ODD_ROWS, PART_ROWS - 1, PART_ROWS, PART_ROWS + 1, BLOCK_ROWS])
+@pytest.mark.parametrize("before", [MAX_SINGLE_ROWS, PART_ROWS - 1, PART_ROWS, PART_ROWS + 1, BLOCK_ROWS])
 def test_the_lines_of_bad_rows_are_right_across_parts(model: Classifier, before: int) -> None:
     many = [GOOD] * before
 
@@ -639,15 +639,15 @@ def test_columns_say_exactly_what_each_feature_adds_to_an_answer(
 
 
 def test_new_columns_never_have_the_name_of_another() -> None:
-    once = added_columns(["x"], ["a", "a_2"])
+    once = added_columns(["x"], ["a", "a_2"]).names
     header = ["x", *once]
 
-    twice = added_columns(header, ["a", "a_2"])
-    thrice = added_columns([*header, *twice], ["a", "a_2"])
+    twice = added_columns(header, ["a", "a_2"]).names
+    thrice = added_columns([*header, *twice], ["a", "a_2"]).names
 
     assert once == ["predicted_label", "probability_a", "probability_a_2", "prediction_notes", "prediction_error"]
     assert len({*header, *twice, *thrice}) == len([*header, *twice, *thrice])
-    explained = added_columns(["contribution_base"], ["a"], explained=["base", "x"])
+    explained = added_columns(["contribution_base"], ["a"], explained=["base", "x"]).names
     assert explained[2:-2] == ["contribution_base_2", "contribution_base_3", "contribution_x"]
 
 

@@ -22,12 +22,12 @@ from ml.errors import DatasetError
 from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.score import score
+from ml.scoring.text import score
 from ml.tables.marks import Marks
 from ml.training import fitting, iris, writing
 from tests.tables import GOOD, HEADER, TABLES, guarded, odd_tables
-from web.api.score_stream import MAX_ERRORS, MAX_LISTED_OF_LABEL
 from web.app import create_app
+from web.scoring.websocket import MAX_ERRORS, MAX_LISTED_OF_LABEL
 from web.settings import Settings
 
 Frame = dict[str, Any]

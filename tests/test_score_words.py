@@ -16,11 +16,11 @@ from ml.__main__ import main
 from ml.errors import DatasetError
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
-from ml.score import score
+from ml.scoring.text import score
 from ml.tables.cells import CellReader
 from ml.tables.dataset import Feature
 from ml.tables.marks import Marks
-from ml.tables.reading import Options, dataset_of, read_dataset
+from ml.tables.reading import TableOptions, dataset_of, read_dataset
 from ml.tables.table import TEXT, Table
 from ml.training import fitting, writing
 from tests.builders import dataset_of as dataset_from
@@ -217,7 +217,9 @@ def test_cells_of_the_training_table_are_read_as_in_training(columns: list[list[
     header = (*(f"c{number} (x)" for number in range(len(columns))), "kind")
     cells = [np.array(texts, dtype=TEXT) for texts in (*columns, ["a", "b"] * 20)]
     try:
-        dataset = dataset_of(Table(header, tuple(cells), np.arange(40)), Options(target="kind"), file_name="t").dataset
+        dataset = dataset_of(
+            Table(header, tuple(cells), np.arange(40)), TableOptions(target="kind"), file_name="t"
+        ).dataset
     except DatasetError:
         return
 

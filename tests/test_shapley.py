@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ml.model.classifier import Classifier
 from ml.model.contributions import contributions
 from ml.model.forest import LEAF, Forest
-from ml.model.shapley import Contributions
+from ml.model.shapley import Shapley
 from tests.conftest import EVALUATORS
 from tests.pipelines import sample_of
 from tests.test_mixed_tables import oracle
@@ -67,7 +67,7 @@ def by_definition(model: Classifier, row: Sequence[float]) -> NDArray[np.float64
 
 @pytest.mark.parametrize("compiles", [False, True], ids=["NumPy", "compiled"])
 def test_contributions_are_the_shapley_values_of_all_coalitions(model: Classifier, *, compiles: bool) -> None:
-    made = Contributions(forest_of(model), model.cuts, compiles=compiles)
+    made = Shapley(forest_of(model), model.cuts, compiles=compiles)
 
     for row in model.reference_rows[::40].tolist():
         assert made.of(model.cuts.ranks_of(row)) == pytest.approx(by_definition(model, row), abs=TOLERANCE)
@@ -75,10 +75,10 @@ def test_contributions_are_the_shapley_values_of_all_coalitions(model: Classifie
 
 def test_threads_that_ask_first_at_the_same_time_leave_the_answers_as_they_are(model: Classifier) -> None:
     ranks = [model.cuts.ranks_of(row) for row in model.reference_rows[:4].tolist()]
-    expected = Contributions(forest_of(model), model.cuts, compiles=False).of(ranks[0])
+    expected = Shapley(forest_of(model), model.cuts, compiles=False).of(ranks[0])
 
     for _ in range(20):
-        made, at_once = Contributions(forest_of(model), model.cuts, compiles=False), threading.Barrier(len(ranks))
+        made, at_once = Shapley(forest_of(model), model.cuts, compiles=False), threading.Barrier(len(ranks))
         with ThreadPoolExecutor(len(ranks), initializer=at_once.wait) as threads:
             list(threads.map(made.of, ranks))
         assert np.array_equal(made.of(ranks[0]), expected)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ml.errors import DatasetError
-from ml.tables.reading import Options, Reading, dataset_of
+from ml.tables.reading import Reading, TableOptions, dataset_of
 from ml.tables.table import TEXT, Table
 
 X = [str(number % 7) for number in range(60)]
@@ -18,7 +18,7 @@ X = [str(number % 7) for number in range(60)]
 def read(columns: Mapping[str, Sequence[str]], **options: Any) -> Reading:
     cells = tuple(np.array(list(texts), dtype=TEXT) for texts in columns.values())
     table = Table(tuple(columns), cells, np.arange(2, len(cells[0]) + 2))
-    return dataset_of(table, Options(**options), file_name="t.csv")
+    return dataset_of(table, TableOptions(**options), file_name="t.csv")
 
 
 def refusal_of(columns: Mapping[str, Sequence[str]], **options: Any) -> DatasetError:

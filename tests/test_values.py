@@ -16,7 +16,7 @@ from ml.model.sample import FieldError, InvalidSample, Note, Validator
 from ml.model.values import UnknownWord, no_value_text
 from ml.tables.cells import CellReader
 from ml.tables.dataset import MAX_CHOICES, UNKNOWN, Feature
-from ml.tables.numbers import json_numbers, numbers_in_lines, plain_numbers
+from ml.tables.numbers import json_numbers, numbers_in_lines, plain_columns
 
 SPECIES = ("Adelie", "Chinstrap", "Gentoo", "été")
 
@@ -373,7 +373,7 @@ def test_the_numbers_of_a_column_have_the_bits_that_float_gives(numbers: list[fl
 
     assert read is not None
     assert read.tolist() == [float(cell) for cell in cells]
-    both = plain_numbers([cells, cells[::-1]])
+    both = plain_columns([cells, cells[::-1]])
     assert both is not None
     assert both.tolist() == [[float(one), float(other)] for one, other in zip(cells, cells[::-1], strict=True)]
 

@@ -22,12 +22,12 @@ from starlette.testclient import TestClient
 import ml
 from ml.errors import DatasetError
 from ml.model import classifier
-from ml.parquet_process import Column, Rows, columns_of
+from ml.scoring.parquet_process import ColumnMessage, RowsMessage, columns_in
 from tests import small_tables
-from web.api.parquet import ParquetFile
-from web.api.scoring import Uploads
-from web.api.uploaded_file import PARQUET
 from web.app import create_app
+from web.scoring.parquet import ParquetFile
+from web.scoring.scored_file import Uploads
+from web.scoring.uploaded_file import PARQUET
 from web.settings import Settings
 
 KEYS = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
@@ -201,11 +201,11 @@ def test_a_hostile_file_is_refused_in_a_sentence(client: TestClient, name: str) 
 
 
 def test_a_process_that_says_what_is_no_column_is_not_believed() -> None:
-    numbers = Column(np.zeros(3).tobytes())
+    numbers = ColumnMessage(np.zeros(3).tobytes())
     codes = np.array([0, 1, -1], dtype=np.int64).tobytes()
-    for other in ([], [Column(b"123")], [Column(bytes(8))], [Column(None, [1, 2], codes)]):
+    for other in ([], [ColumnMessage(b"123")], [ColumnMessage(bytes(8))], [ColumnMessage(None, [1, 2], codes)]):
         with pytest.raises(DatasetError, match="the Parquet file cannot be read"):
-            columns_of(Rows([numbers, *other]), 2)
+            columns_in(RowsMessage([numbers, *other]), 2)
 
 
 def test_what_only_text_has_and_what_is_too_large_is_refused(

@@ -28,12 +28,12 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from ml.model.classifier import Classifier
-from ml.score import score
+from ml.scoring.text import score
 from ml.tables.marks import Marks
 from tests.conftest import Server, memory_bytes, parse_html, run_server
 from tests.tables import TABLES, guarded, zipped
-from web.api.score import disposition_of
 from web.app import create_app
+from web.scoring.request import disposition_of
 from web.server.connections import DeadlineMixin
 from web.settings import Settings
 

@@ -30,9 +30,9 @@ from tests.conftest import ROOT
 from tests.tables import GOOD, HEADER, guarded
 from tests.test_modelfile import archive_that_lists
 from tests.test_score_stream import Answer, converse
-from web.api.scoring import Uploads
-from web.api.uploaded_file import EXCEL
 from web.app import create_app
+from web.scoring.scored_file import Uploads
+from web.scoring.uploaded_file import EXCEL
 from web.settings import Settings
 
 SHEET = "xl/worksheets/sheet1.xml"

@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ml.console import complain, open_standard_streams
+from ml.cli.console import complain, open_standard_streams
 from web import logs
 from web.settings import Settings, SettingsError, help_lines
 

@@ -23,9 +23,6 @@ from ml.model.classifier import Classifier
 from web import errors, models
 from web.api import health, stream
 from web.api.encoder import encoder_of
-from web.api.score import Score, template
-from web.api.score_stream import ScoreStream
-from web.api.scoring import Uploads
 from web.api.stream import OpenStreams, StreamEndpoint
 from web.metrics.counters import Metrics
 from web.middleware.body_limit import BodyLimit, Pending
@@ -40,6 +37,9 @@ from web.page import docs, drift_page, explanation, files, languages, pages, sni
 from web.predict import Predict
 from web.problems import Problem
 from web.responses import REPRESENTATIONS, entity_tag
+from web.scoring.request import Score, template
+from web.scoring.scored_file import Uploads
+from web.scoring.websocket import ScoreStream
 from web.server.connections import Connections
 from web.service import Service
 from web.settings import Settings

@@ -20,7 +20,7 @@ from functools import cache
 from itertools import count
 from typing import Any
 
-from ml.console import printable
+from ml.cli.console import printable
 
 # Set by the gateway for every request and websocket (55 ns); all log lines of the request have it, uvicorn's too.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")

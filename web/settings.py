@@ -145,7 +145,7 @@ class Settings:
     rate_limit: str = _setting(
         "1000000/second",
         "RATE_LIMIT",
-        "most requests, broken ones too, and frames of a client in one process; beyond it 429; in public `100/second`",
+        "most requests and frames of a client in one process; beyond it status 429; for a public service `100/second`",
         read=_read_rate,
     )
     max_connections: int = _setting(

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ml
-from ml.batch import BatchScorer
 from ml.errors import MLError
 from ml.jobs.copying import SHOWN_BAD_ROWS, Done, How, do
 from ml.jobs.plan import Job
-from ml.scored import BadRow
+from ml.scoring.batch import BatchScorer
+from ml.scoring.rows import BadRow
 
 
 def run(

@@ -14,16 +14,16 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from ml import console
-from ml.batch import BatchScorer, Model, load
+from ml.cli import console
 from ml.errors import DatasetError, MLError, ModelFileError
 from ml.jobs import cluster, record
 from ml.jobs.copying import SHOWN_BAD_ROWS, Done, How, copy, do
 from ml.jobs.plan import Job, Plan, is_folder, planned
 from ml.model.contributions import OBSTACLES, contributions, obstacle
-from ml.score import Scored
-from ml.score_parquet import is_parquet
-from ml.scored import BadRow
+from ml.scoring.batch import BatchScorer, Model, load
+from ml.scoring.parquet import is_parquet
+from ml.scoring.rows import BadRow
+from ml.scoring.text import Scored
 from ml.tables.files import refuse_same_file
 from ml.training import history
 

@@ -12,16 +12,14 @@ from typing import IO, Any
 
 import msgspec
 
-from ml import score
-from ml.batch import Model
+from ml.cli.streams import InputFile, placed, sink_of
 from ml.errors import DatasetError
 from ml.jobs.plan import Job
 from ml.jobs.tables import CsvTables, TextTables
-from ml.score import Scored
-from ml.score_parquet import ParquetTables, is_parquet, score_parquet
-from ml.scored import BadRow
-from ml.streams import Input, placed, sink_of
-from ml.tables.layout import added_columns
+from ml.scoring.batch import Model
+from ml.scoring.parquet import ParquetTables, is_parquet, score_parquet
+from ml.scoring.rows import BadRow
+from ml.scoring.text import Scored, score
 from ml.tables.marks import marks_named
 from ml.tables.source import Source
 
@@ -117,7 +115,7 @@ def copy(
         if is_typed:
             return _copy_parquet(model, Path(source), file, how, on_bad=on_bad, on_bytes=on_bytes)
         with (
-            io.BufferedReader(Input(source, on_bytes)) as rows,
+            io.BufferedReader(InputFile(source, on_bytes)) as rows,
             contextlib.closing(
                 Source(rows, encoding=how.encoding, sheet=how.sheet, has_header=how.has_header)
             ) as table,
@@ -125,7 +123,7 @@ def copy(
             marks = marks_named(how.decimal, how.thousands)
             text: Any  # of which `write` is used
             with TextTables(file, model.labels) if to_parquet else contextlib.nullcontext(file) as text:
-                scored = score.score(
+                scored = score(
                     model.classifier, table, text, on_bad=on_bad, guarded=how.guarded, strict=how.strict, marks=marks,
                     explain=how.explain,
                 )  # fmt: skip
@@ -150,7 +148,7 @@ def _copy_parquet(
         before, rows = rows, rows + more
         on_bytes(size * rows // in_all - size * before // in_all if in_all else size)
 
-    n_added = len(added_columns((), model.labels))
+    n_added = len(model.added(()))
     tables = partial(CsvTables, n_added=n_added, guarded=how.guarded) if how.to == "csv" else ParquetTables
     return score_parquet(model, source, sink, on_bad=on_bad, on_rows=on_rows, strict=how.strict, tables_of=tables)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ml.errors import DatasetError
-from ml.score_parquet import is_parquet
+from ml.scoring.parquet import is_parquet
 
 # What the files in a folder are called that have tables.
 _PARQUET = (".parquet", ".pq")

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import IO, Any, TextIO
 
-from ml.score_parquet import ParquetTables
+from ml.scoring.parquet import ParquetTables
 from ml.tables.dialect import Dialect
 from ml.tables.layout import added_columns
 from ml.tables.parquet import cells_of
@@ -15,7 +15,7 @@ from ml.tables.written import RowWriter
 
 
 class TextTables:
-    """Takes the text that `ml.score.score` writes, and writes a Parquet file.
+    """Takes the text that `ml.scoring.text.score` writes, and writes a Parquet file.
 
     The columns that were there are text, in which an empty cell is null; the answers are numbers. What a row without an
     answer has beyond the header is left out.
@@ -29,7 +29,7 @@ class TextTables:
 
     def __init__(self, sink: IO[bytes], labels: Sequence[str]) -> None:
         self._tables = ParquetTables(sink)
-        self._labels = labels
+        self._added = added_columns((), labels)
         self._names: list[str] = []
         self._reader: RowReader | None = None
 
@@ -43,9 +43,9 @@ class TextTables:
     def write(self, text: str, /) -> int:
         """Take the header, or whole rows."""
         if text and self._reader is None:
-            error = added_columns((), self._labels)[-1]
             # The header ends with the name of a column of ours, in front of which its separator stands.
-            self._reader = RowReader(dialect=Dialect(text[text.rindex(error) - 1]), keep_separators=True)
+            separator = text[text.rindex(self._added.error) - 1]
+            self._reader = RowReader(dialect=Dialect(separator), keep_separators=True)
             (block,) = self._reader.feed(_encodable(text))
             self._names = _distinct(block.rows[0])
             self._write([])
@@ -57,12 +57,13 @@ class TextTables:
     def _write(self, rows: Sequence[Sequence[str]]) -> None:
         import pyarrow
 
-        width, n_added = len(self._names), len(added_columns((), self._labels))
+        width, added = len(self._names), self._added
         columns = [*zip(*(row[:width] for row in rows), strict=True)] or [()] * width
-        n_words = width - n_added + bool(self._labels)
+        first = width - len(added.names) + len(added.words)
+        numbers = range(first, first + len(added.numbers))
         arrays = [
             pyarrow.array([float(cell.replace(",", ".")) if cell else None for cell in cells], pyarrow.float64())
-            if n_words <= place < width - 2
+            if place in numbers
             else pyarrow.array([cell or None for cell in cells], pyarrow.string())
             for place, cells in enumerate(columns)
         ]

@@ -43,7 +43,7 @@ class Classifier:
         version: the first 12 hex digits of the SHA-256 of the model file.
         interface: 12 hex digits that two models share when they take the same samples and give the same labels.
         quantity: what is known about a predicted quantity; None for a classifier.
-        predictor, compiles: what explanations look at, and whether code is compiled for it.
+        predictor, compiles: what explanations read, and whether code is compiled for it.
         cuts: the values at which the answer of a forest can change, feature by feature; see `EvenCuts` for others.
         scores: what computes the answer of a model without trees.
         grid, lines: see `Evaluator`.

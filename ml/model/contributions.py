@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.linear import Linear
-from ml.model.shapley import Contributions
+from ml.model.shapley import Shapley
 
 Scale = Literal["probability", "log_odds", "quantity", "log_quantity"]
 Method = Literal["path_dependent_shapley", "linear"]
@@ -104,6 +104,6 @@ def _shares_of(model: Classifier) -> NDArray[np.float64]:
     return np.concatenate(parts) / sum(member.weight for member in members)
 
 
-def _shapley_of(model: Classifier) -> Contributions:
+def _shapley_of(model: Classifier) -> Shapley:
     assert isinstance(model.predictor, Forest)
-    return Contributions(model.predictor, model.cuts, compiles=model.compiles)
+    return Shapley(model.predictor, model.cuts, compiles=model.compiles)

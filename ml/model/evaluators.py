@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -71,26 +72,34 @@ FindLines = Callable[[Sequence[float]], tuple[Lines, Batch] | None]
 """Returns the sums along each feature through a row, and their answers; None if that would take too long."""
 
 
-class Evaluator(Protocol):
-    """A compiled forest. All evaluators give the same bits; they differ in speed and in the forests that fit.
+class Evaluator(ABC):
+    """A compiled model. Evaluators of a forest give the same bits; they differ in speed and in the forests that fit.
 
     Attributes:
+        labels: the names of the classes; none for a quantity.
         grid: the label of each cell of a decision table; None for other evaluators and more labels than a byte names.
         lines: finds the answers along each feature through a row; None where rows have to be asked for instead.
     """
 
-    grid: LabelGrid | None
-    lines: FindLines | None
+    grid: LabelGrid | None = None
+    lines: FindLines | None = None
 
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = labels
+
+    @abstractmethod
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         """Return the answer to one row of float64 values, whose ranks among the cuts may be known already."""
 
+    @abstractmethod
     def predict_batch(self, rows: Rows) -> Batch:
         """Return the answers to rows as arrays."""
 
     def predict_each(self, rows: Rows) -> list[Prediction]:
         """Return the answers to rows, one object a row."""
+        return each(self.predict_batch(rows), self.labels)
 
+    @abstractmethod
     def sums(self, rows: Rows) -> NDArray[np.floating[Any]]:
         """Return the sums of leaves that the answers to rows are made of, shape (n, n_sums)."""
 
@@ -137,23 +146,19 @@ class _Answers:
                 (sums / self._divisor).tolist() if is_single else [total / self._divisor for total in sums.tolist()]
             )
         else:
-            return self.each(self.of_rows(sums[None]))[0]
+            return each(self.of_rows(sums[None]), self._labelling.labels)[0]
         return prediction_of(self._labelling.index(outputs, sums=totals), outputs, self._labelling.labels)
 
-    def each(self, batch: Batch) -> list[Prediction]:
-        """Return the answers as objects."""
-        return each(batch, self._labelling.labels)
 
-
-class _ByCell:
+class _ByCell(Evaluator):
     """A decision table, its answers made once."""
 
     def __init__(self, table: DecisionTable, answers: _Answers, labels: Sequence[str]) -> None:
+        super().__init__(labels)
         self._table = table
         self._answers = answers.of_rows(table.sums)
         self.grid = table.label_grid(self._answers.indices) if 0 < len(labels) <= LabelGrid.MAX_LABELS else None
-        self.lines: FindLines | None = None
-        self._predictions = answers.each(self._answers)
+        self._predictions = each(self._answers, labels)
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         return self._predictions[self._table.outcome(row, ranks)]
@@ -170,23 +175,20 @@ class _ByCell:
         return self._table.sums.take(self._table.outcomes(rows), axis=0)
 
 
-class ByTree:
+class ByTree(Evaluator):
     """A forest with too many cells, its trees evaluated for each row."""
 
-    def __init__(self, trees: Compiled | Walk, answers: _Answers) -> None:
+    def __init__(self, trees: Compiled | Walk, answers: _Answers, labels: Sequence[str]) -> None:
+        super().__init__(labels)
         self._trees = trees
         self._answers = answers
-        self.grid: LabelGrid | None = None
-        self.lines: FindLines | None = self._lines if isinstance(trees, Compiled) else None
+        self.lines = self._lines if isinstance(trees, Compiled) else None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         return self._answers.of_row(self._trees.one(row, ranks))
 
     def predict_batch(self, rows: Rows) -> Batch:
         return self._answers.of_rows(self._trees.batch(rows))
-
-    def predict_each(self, rows: Rows) -> list[Prediction]:
-        return self._answers.each(self.predict_batch(rows))
 
     def sums(self, rows: Rows) -> NDArray[np.floating[Any]]:
         return self._trees.batch(rows)
@@ -211,11 +213,11 @@ def compile_forest(
     if DecisionTable.fits(forest, cuts, max_cells):
         return _ByCell(DecisionTable(forest, cuts), answers, labels)
     kernels = compiled.kernels() if compiles else None
-    return ByTree(Compiled(forest, cuts, kernels) if kernels else Walk(forest, cuts), answers)
+    return ByTree(Compiled(forest, cuts, kernels) if kernels else Walk(forest, cuts), answers, labels)
 
 
 def cuts_of(predictor: Forest | Linear, features: Sequence[TrainedFeature]) -> Cuts:
-    """Return the values between which pictures and searches look at the answers of a predictor."""
+    """Return the values between which pictures and searches ask for the answers of a predictor."""
     if isinstance(predictor, Linear):
         return EvenCuts(features, used={column.feature for column in predictor.columns})
     return Cuts(predictor, features)
@@ -249,14 +251,12 @@ def compile_predictor(
     return compile_forest(predictor, cuts, labels=labels, max_cells=max_cells, compiles=compiles, decision=decision)
 
 
-class ByScores:
+class ByScores(Evaluator):
     """A linear model or naive Bayes: its scores are computed for each row."""
 
     def __init__(self, scores: Scores, labels: Sequence[str]) -> None:
+        super().__init__(labels)
         self.scores = scores
-        self._labels = labels
-        self.grid: LabelGrid | None = None
-        self.lines: FindLines | None = None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         return self.predict_each(np.array([row], dtype=np.float64))[0]
@@ -265,9 +265,6 @@ class ByScores:
         sums = self.scores.sums(rows.astype(np.float64, copy=False))
         outputs = self.scores.answers(sums)
         return Batch(self.scores.indices(sums, outputs), outputs)
-
-    def predict_each(self, rows: Rows) -> list[Prediction]:
-        return each(self.predict_batch(rows), self._labels)
 
     def sums(self, rows: Rows) -> NDArray[np.floating[Any]]:
         return self.scores.sums(rows.astype(np.float64, copy=False))

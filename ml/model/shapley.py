@@ -23,12 +23,12 @@ from ml.model.forest import LEAF, Forest
 
 Array = NDArray[np.float64]
 
-# Nodes on the paths to leaves that NumPy looks at together; of a forest with no more, the paths are kept.
+# Nodes on the paths to leaves that NumPy reads together; of a forest with no more, the paths are kept.
 _PIECE = 1_000_000
 _OWN_RULES = 64
 
 
-class Contributions:
+class Shapley:
     """Divides the answers of one forest among the features.
 
     Attributes:

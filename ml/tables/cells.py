@@ -13,7 +13,7 @@ from ml.tables.contents import is_marker_of_numbers, marker_spellings
 from ml.tables.dataset import UNKNOWN, Feature, boolean_text
 from ml.tables.headers import places_of, word_of
 from ml.tables.marks import Marks, Written, both_readings, number_in, same_unit, written
-from ml.tables.numbers import MAX_NUMBER_CHARACTERS, NotANumber, is_digits, json_numbers, plain_numbers, shown_number
+from ml.tables.numbers import NotANumber, is_digits, plain_columns, plain_numbers, shown_number
 
 _OPEN_COMMA = re.compile(r"^\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*$", re.MULTILINE)
 
@@ -49,7 +49,7 @@ class CellReader:
                     self._positions.setdefault(text, self._positions[choice])
 
     def read(self, cells: Sequence[str]) -> NDArray[np.float64] | None:
-        """Return the values of cells, shape (n,); None if one of them is wrong, or has to be looked at by itself."""
+        """Return the values of cells, shape (n,); None if one of them is wrong, or has to be read by itself."""
         if self._positions:
             return self._words(cells)
         if self.marks.thousands:
@@ -117,23 +117,12 @@ class CellReader:
 
     def _numbers(self, cells: Sequence[str]) -> NDArray[np.float64] | None:
         """Return plain numbers, and no value, in a fraction of the time; None if there is anything else."""
-        whole = "".join(cells)
-        if "_" in whole or not whole.isascii() or max(map(len, cells)) > MAX_NUMBER_CHARACTERS:
-            return None
         if self.marks.decimal == ",":
+            whole = "".join(cells)
             if "." in whole:
                 return None
             cells = [cell.replace(",", ".") for cell in cells] if "," in whole else cells
-        gaps = self._gaps.intersection(cells)
-        if not gaps and (plain := json_numbers(cells)) is not None:
-            return plain
-        try:
-            texts = (math.nan if cell in gaps else float(cell) for cell in cells) if gaps else map(float, cells)
-            numbers = np.fromiter(texts, dtype=np.float64, count=len(cells))
-        except ValueError:
-            return None
-        n_gaps = sum(cell in gaps for cell in cells) if gaps else 0
-        return numbers if int(np.isnan(numbers).sum()) == n_gaps and not np.isinf(numbers).any() else None
+        return plain_numbers(cells, self._gaps.intersection(cells))
 
     def _one_by_one(self, cells: Sequence[str]) -> NDArray[np.float64] | None:
         try:
@@ -147,11 +136,11 @@ class CellReader:
 
 
 def comma_numbers(columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
-    """Return what `plain_numbers` does of decimal commas; None where there is a point, or an open number."""
+    """Return what `plain_columns` does of decimal commas; None where there is a point, or an open number."""
     whole = "\n".join(map("\n".join, columns))
     if "." in whole or "," not in whole or _OPEN_COMMA.search(whole):
         return None
-    return plain_numbers([[cell.replace(",", ".") for cell in cells] for cells in columns])
+    return plain_columns([[cell.replace(",", ".") for cell in cells] for cells in columns])
 
 
 class OpenNumber(ValueError):

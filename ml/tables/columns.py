@@ -99,7 +99,7 @@ class Columns:
 
 
 def _stripped(cells: Sequence[str]) -> Sequence[str]:
-    # A look at all of them at once takes a fraction of the time.
+    # To test all of them at once takes a fraction of the time.
     text = "".join(cells)
     if not is_utf_8(text):
         return [understood(cell).strip() for cell in cells]

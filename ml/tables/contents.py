@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ml.tables.dataset import BOOLEANS
 from ml.tables.headers import Column, listed, word_of
 from ml.tables.marks import Evidence, Marks, Written, evidence_of, number_in, same_unit, written
-from ml.tables.numbers import MAX_NUMBER_CHARACTERS, is_digits, number_of, shown_number
+from ml.tables.numbers import is_digits, number_of, plain_numbers, shown_number
 
 # Texts that stand for no value where all others in the column are numbers, without regard to case.
 NUMBER_MARKERS = {
@@ -34,7 +34,7 @@ _CODE_DIGITS = 3
 # Where a number may be a code, its text is needed.
 _LEADING_ZEROS = re.compile(r"\n0[0-9]{2}")
 
-Kind = Literal["numbers", "words", "mixed"]
+ContentKind = Literal["numbers", "words", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Contents:
     values: NDArray[np.float64] | None
     markers: tuple[str, ...]
     evidence: Evidence
-    kind: Kind
+    kind: ContentKind
     unit: str = ""
     disagreement: str = ""
     code: str = ""
@@ -126,20 +126,8 @@ def _plain(column: Column, texts: Sequence[str], *, has_types: bool, missing: Co
     different = {text for text in texts if len(text) <= _MARKER_CHARACTERS or text in missing}
     gaps = {text for text in different if not text or text in missing or is_marker_of_numbers(text)}
     whole = "\n".join(["", *texts])
-    if (
-        "_" in whole
-        or not whole.isascii()
-        or _LEADING_ZEROS.search(whole)
-        or max(map(len, texts), default=0) > MAX_NUMBER_CHARACTERS
-    ):
-        return None
-    try:
-        numbers = (np.nan if text in gaps else float(text) for text in texts) if gaps else map(float, texts)
-        values = np.fromiter(numbers, dtype=np.float64, count=len(texts))
-    except ValueError:
-        return None
-    n_gaps = sum(text in gaps for text in texts) if gaps else 0
-    if np.isinf(values).any() or int(np.isnan(values).sum()) != n_gaps or n_gaps == len(texts):
+    values = None if _LEADING_ZEROS.search(whole) else plain_numbers(texts, gaps)
+    if values is None or np.isnan(values).all():
         return None
     evidence = Evidence({}, {}, {})
     if not has_types and "." in whole:
@@ -172,7 +160,7 @@ def _different(column: Column, cells: Sequence[str], *, has_types: bool, missing
     found = [(text, number) for text, number in zip(texts, numbers, strict=True) if number is not None]
     others = [text for text, number in zip(texts, numbers, strict=True) if number is None and text not in gaps]
     evidence = evidence_of([]) if has_types else evidence_of(found)
-    kind: Kind = "words"
+    kind: ContentKind = "words"
     unit = disagreement = ""
     if found and all(map(is_marker_of_numbers, others)):
         gaps |= set(others)

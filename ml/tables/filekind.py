@@ -9,7 +9,7 @@ from typing import IO, Literal
 from ml.errors import DatasetError
 
 # What is no text, and is read all the same.
-Kind = Literal["zip", "gzip", "parquet", "text"]
+FileKind = Literal["zip", "gzip", "parquet", "text"]
 
 # How these files start, as text in which bytes that are not UTF-8 are lone surrogates ("surrogateescape").
 _STARTS = (
@@ -29,7 +29,7 @@ _STARTS = (
     ("\udcfd7zXZ\0", "this is an xz file: unpack it"),
     ("(\udcb5/\udcfd", "this is a Zstandard file: unpack it"),
 )
-_PACKED: dict[bytes, Kind] = {b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x1f\x8b": "gzip", b"PAR1": "parquet"}
+_PACKED: dict[bytes, FileKind] = {b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x1f\x8b": "gzip", b"PAR1": "parquet"}
 START_BYTES = 4
 # An object with a member, or an array of objects, arrays or text, in one line or more; no header has such brackets.
 _JSON = re.compile(r'\s*+(?:\{\s*+(?:"|$)|\[\s*+(?:[\[{"]|$))')
@@ -43,7 +43,7 @@ _OFFICE = {
 }
 
 
-def kind_of(start: bytes) -> Kind:
+def kind_of(start: bytes) -> FileKind:
     """Return the kind of a file that starts with these `START_BYTES`; a file of any unknown kind may be text."""
     return _PACKED.get(start, _PACKED.get(start[:2], "text"))
 

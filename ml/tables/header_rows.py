@@ -17,7 +17,7 @@ from ml.tables.numbers import is_number, number_of
 from ml.tables.rows import shown
 from ml.tables.table import TEXT, Table
 
-# So many rows are looked at to see what a column holds.
+# So many rows are read to find what a column holds.
 _LOOKED_AT = 1_000
 # What stands for no value, in lower case.
 _NO_VALUE = {"", "na", "n/a", "nan", "null", "none", "nil", "?", "-", ".", "missing"}
@@ -53,11 +53,11 @@ class NamedClasses:
         if others:
             raise DatasetError(f"line 1 names {len(labels)} classes, and a row has the class {shown(others[0])}")
         words = np.array([labels[index] for index in classes.tolist()], dtype=TEXT)
-        told = (
+        said = (
             f"line 1 has no names of columns: it says that there are {self.n_rows} rows, {len(columns)} features, and "
             f"the classes {', '.join(self.labels)}"
         )
-        return replace(table, columns=(*columns, words), inferred=(told, *table.inferred))
+        return replace(table, columns=(*columns, words), inferred=(said, *table.inferred))
 
 
 def named_classes(header: Sequence[str], row: Sequence[str]) -> NamedClasses | None:
@@ -204,8 +204,8 @@ def _without_units(table: Table) -> Table | None:
     if not has_units:
         return None
     names = tuple(_with_unit(name, top) for name, top in zip(table.header, tops, strict=True))
-    told = f"line {table.lines[0]} has words where the rows below have numbers, and is left out as a row of units: "
-    return _without_rows(replace(table, header=names), 1, told + ", ".join(shown(top) for top in tops if top))
+    said = f"line {table.lines[0]} has words where the rows below have numbers, and is left out as a row of units: "
+    return _without_rows(replace(table, header=names), 1, said + ", ".join(shown(top) for top in tops if top))
 
 
 def _with_unit(name: str, unit: str) -> str:
@@ -215,10 +215,10 @@ def _with_unit(name: str, unit: str) -> str:
     return f"{name} ({unit.strip('()[]')})"
 
 
-def _without_rows(table: Table, n_rows: int, told: str) -> Table:
+def _without_rows(table: Table, n_rows: int, said: str) -> Table:
     return replace(
         table,
         columns=tuple(column[n_rows:] for column in table.columns),
         lines=table.lines[n_rows:],
-        inferred=(*table.inferred, told),
+        inferred=(*table.inferred, said),
     )

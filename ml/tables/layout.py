@@ -58,7 +58,7 @@ class Place(msgspec.Struct, frozen=True):
             0 < self.line < 2**53
             and self.dialect.separator in SEPARATORS
             and self.width <= MAX_COLUMNS
-            and 0 < self.added <= MAX_COLUMNS
+            and 2 < self.added <= MAX_COLUMNS
             and self.positions
             and all(position in columns for position in self.positions)
             and (self.decimal != "," or self.dialect.written != ",")
@@ -67,33 +67,59 @@ class Place(msgspec.Struct, frozen=True):
         if not is_possible:
             raise DatasetError("no table can go on from this place")
 
+    def new_cells(self, *, note: str = "", error: str = "") -> list[str]:
+        """Return the new cells of a row without an answer."""
+        return [*[""] * (self.added - 2), note, error]
+
     def last_row(self, message: str, *, guarded: bool) -> str:
         """Return a row with nothing but a message, for a table that has to end before its end."""
-        cells = [""] * (self.width + self.added - 1)
-        return RowWriter(self.dialect.written, guarded=guarded).row([*cells, message]) + "\n"
+        cells = [*[""] * self.width, *self.new_cells(error=message)]
+        return RowWriter(self.dialect.written, guarded=guarded).row(cells) + "\n"
 
 
-def added_columns(header: Sequence[str], labels: Sequence[str], *, explained: Sequence[str] = ()) -> list[str]:
-    """Return the names of the new columns, with a number behind those that the header has already.
+class AddedColumns(NamedTuple):
+    """The names of the new columns of a scored table, in their order.
 
-    They are label and probabilities, or for a quantity, which has no labels, value and interval; then what each feature
-    adds to the answer, for features with the keys `explained`; then notes about the answer, and why there is none.
+    Attributes:
+        words: that of the label; a quantity has none.
+        numbers: those of probabilities, or of value and interval; then of what each feature adds to the answer.
+        notes: about the answer.
+        error: why there is no answer.
     """
-    names: list[str] = []
-    taken = set(header)
-    answers = ["predicted_label", *(f"probability_{label}" for label in labels)]
-    if not labels:
-        answers = ["predicted_value", "predicted_low", "predicted_high"]
+
+    words: Sequence[str]
+    numbers: Sequence[str]
+    notes: str
+    error: str
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.words, *self.numbers, self.notes, self.error]
+
+
+def added_columns(header: Sequence[str], labels: Sequence[str], *, explained: Sequence[str] = ()) -> AddedColumns:
+    """Return the new columns, with a number behind the names that the header has already.
+
+    Args:
+        labels: those of the model.
+        explained: the keys of the features of which it is said what each adds to the answer.
+    """
+    words = ["predicted_label"] if labels else []
+    numbers = [f"probability_{label}" for label in labels] or ["predicted_value", "predicted_low", "predicted_high"]
     if explained:
-        answers += ["contribution_base", *(f"contribution_{key}" for key in explained)]
-    for wanted in [*answers, "prediction_notes", "prediction_error"]:
+        numbers += ["contribution_base", *(f"contribution_{key}" for key in explained)]
+    taken = set(header)
+
+    def free(wanted: str) -> str:
         numbered = itertools.chain([wanted], (f"{wanted}_{number}" for number in itertools.count(2)))
-        names.append(next(name for name in numbered if name not in taken))
-        taken.add(names[-1])
-    return names
+        name = next(name for name in numbered if name not in taken)
+        taken.add(name)
+        return name
+
+    return AddedColumns([*map(free, words)], [*map(free, numbers)], free("prediction_notes"), free("prediction_error"))
 
 
-class Name(NamedTuple):
+class ColumnName(NamedTuple):
     """What the name of a column says: as it is written, the key that it gives, and its unit."""
 
     header: str
@@ -101,13 +127,13 @@ class Name(NamedTuple):
     unit: str
 
 
-def name_of(header: str, number: int) -> Name:
+def name_of(header: str, number: int) -> ColumnName:
     """Return what the name of a column says; one without a name is called by its number."""
     feature = feature_of(understood(header).strip() or f"column_{number}")
-    return Name(feature.header, feature.key, feature.unit)
+    return ColumnName(feature.header, feature.key, feature.unit)
 
 
-def positions_of(features: Sequence[Feature], names: Sequence[Name]) -> list[int]:
+def positions_of(features: Sequence[Feature], names: Sequence[ColumnName]) -> list[int]:
     """Return the column of each feature: that with the header that it had in training, or else with its key.
 
     Of several with the same key, that with its unit.
@@ -133,7 +159,7 @@ def positions_of(features: Sequence[Feature], names: Sequence[Name]) -> list[int
     return [positions[feature.key] for feature in features]
 
 
-def _only(feature: Feature, found: Sequence[int], names: Sequence[Name]) -> int:
+def _only(feature: Feature, found: Sequence[int], names: Sequence[ColumnName]) -> int:
     alike = [index for index in found if feature.unit and names[index].unit == feature.unit]
     if len(alike) != 1 and len(found) != 1:
         many = f"{len(found)} columns are" if found else "no column is"

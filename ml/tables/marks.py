@@ -143,7 +143,7 @@ def evidence_of(texts: Iterable[tuple[str, Written]]) -> Evidence:
 
 
 class TableMarks:
-    """What the marks mean in the columns of one table: each settles its own, and the others tell what it leaves open.
+    """What the marks mean in the columns of one table: each settles its own, and the others settle what it leaves open.
 
     Args:
         columns: the marks of every column of numbers.

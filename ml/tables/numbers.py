@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import msgspec
@@ -28,7 +28,7 @@ _json_numbers = msgspec.json.Decoder(list[float])
 
 
 class NotANumber(ValueError):
-    """A value is not a number. `code` tells how: `missing`, `not_a_number` or `not_finite`."""
+    """A value is not a number. `code` says why: `missing`, `not_a_number` or `not_finite`."""
 
     def __init__(self, code: NotANumberCode) -> None:
         super().__init__(code)
@@ -115,25 +115,32 @@ def shown_number(value: float) -> str:
     return f"{value:.0f}" if abs(value) < 1e15 and value == int(value) else repr(value)
 
 
-def plain_numbers(columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
-    """Return the numbers in columns of cells, of shape (rows, columns); None if a cell is not plainly a number.
+def plain_numbers(cells: Sequence[str], gaps: Collection[str] = ()) -> NDArray[np.float64] | None:
+    """Return the numbers in cells, shape (n,), and NaN for one of `gaps`; None if another is not plainly a number.
 
     float() reads a plain number as `number_of` does, several times as fast; what it reads beyond that is sorted out:
-    digits of other scripts, underscores and overlong text. Infinities and NaN are not.
+    digits of other scripts, underscores, overlong text, infinities and NaN.
     """
-    cells = [*itertools.chain.from_iterable(columns)]
     if max(map(len, cells), default=0) > MAX_NUMBER_CHARACTERS:
         return None
-    numbers = json_numbers(cells)
-    if numbers is None:
-        text = "".join(cells)
-        if "_" in text or not text.isascii():
-            return None
-        try:
-            numbers = np.fromiter(map(float, cells), dtype=np.float64, count=len(cells))
-        except ValueError:
-            return None
-    return numbers.reshape(len(columns), -1).T
+    if not gaps and (numbers := json_numbers(cells)) is not None:
+        return numbers
+    text = "".join(cells)
+    if "_" in text or not text.isascii():
+        return None
+    texts = (math.nan if cell in gaps else float(cell) for cell in cells) if gaps else map(float, cells)
+    try:
+        numbers = np.fromiter(texts, dtype=np.float64, count=len(cells))
+    except ValueError:
+        return None
+    n_gaps = sum(cell in gaps for cell in cells) if gaps else 0
+    return numbers if np.isfinite(numbers).sum() == len(cells) - n_gaps else None
+
+
+def plain_columns(columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
+    """Return the numbers in columns of cells, shape (rows, columns), as `plain_numbers` does."""
+    numbers = plain_numbers([*itertools.chain.from_iterable(columns)])
+    return None if numbers is None else numbers.reshape(len(columns), -1).T
 
 
 def numbers_in_lines(lines: Sequence[str], separator: str, width: int) -> NDArray[np.float64] | None:

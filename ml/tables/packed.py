@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from ml.errors import DatasetError
-from ml.tables.filekind import Kind
+from ml.tables.filekind import FileKind
 from ml.tables.table import Bounds
 
 # The size of one read, and of one piece.
@@ -63,7 +63,7 @@ class Gunzip:
             raise DatasetError(f"the gzip file is damaged: {error}") from error
 
 
-def unpacked(file: IO[bytes], kind: Kind, start: bytes = b"") -> Iterator[bytes]:
+def unpacked(file: IO[bytes], kind: FileKind, start: bytes = b"") -> Iterator[bytes]:
     """Yield what a file has packed, or what it has, as it comes.
 
     Args:

@@ -24,7 +24,7 @@ from ml.tables.targets import Outcomes, TargetKind, candidates, outcomes_of, tar
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class TableOptions:
     """What somebody has said about a table; the rest is inferred.
 
     Attributes:
@@ -58,7 +58,7 @@ class Reading:
 
 def read_dataset(
     path: Path,
-    options: Options = Options(),  # it cannot be changed
+    options: TableOptions = TableOptions(),  # it cannot be changed
     *,
     encoding: str | None = None,
     sheet: str | None = None,
@@ -72,7 +72,7 @@ def read_dataset(
         raise error.of(path) from error
 
 
-def dataset_of(table: Table, options: Options, *, file_name: str) -> Reading:
+def dataset_of(table: Table, options: TableOptions, *, file_name: str) -> Reading:
     """Return the data set in a table.
 
     Args:
@@ -118,7 +118,7 @@ def dataset_of(table: Table, options: Options, *, file_name: str) -> Reading:
     return _reading(table, found, outcomes, outcomes.values[is_known], options, file_name=file_name)
 
 
-def _columns(header: Sequence[str], options: Options) -> tuple[list[Column], Column, str]:
+def _columns(header: Sequence[str], options: TableOptions) -> tuple[list[Column], Column, str]:
     """Return the columns besides the target and those that are dropped, the target, and why it is that one."""
     every = columns_of(header)
     dropped = {find(wanted, every).index for wanted in options.drop}
@@ -130,7 +130,7 @@ def _columns(header: Sequence[str], options: Options) -> tuple[list[Column], Col
 
 
 def _contents(
-    table: Table, column: Column, options: Options, *, plain: bool, kept: NDArray[np.bool_] | None = None
+    table: Table, column: Column, options: TableOptions, *, plain: bool, kept: NDArray[np.bool_] | None = None
 ) -> Contents:
     cells = table.columns[column.index]
     if kept is not None:
@@ -144,7 +144,7 @@ def _reading(
     found: Sequence[Settled | LeftOut | Unusable],
     outcomes: Outcomes,
     values: NDArray[np.float64],
-    options: Options,
+    options: TableOptions,
     *,
     file_name: str,
 ) -> Reading:

@@ -281,7 +281,7 @@ class RowReader:
 
 
 def _plain_lines(text: str) -> list[str] | None:
-    """Return lines, without their ends, that can be split at the separator; None if csv has to look at them."""
+    """Return lines, without their ends, that can be split at the separator; None if csv has to read them."""
     if '"' in text:
         return None
     if "\r" in text:

@@ -1,7 +1,7 @@
 """Reads an Excel file in a process of its own, which is ended when it takes too much time or memory.
 
 An Excel file is a zip file of XML: a stranger's may unpack to more than any memory holds. The process takes the file as
-its standard input, and writes the rows to its standard output, as `Piece` in JSON, one a line.
+its standard input, and writes the rows to its standard output, as `SheetPiece` in JSON, one a line.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_ROWS = 2**20  # as Excel itself has it
 Row = tuple[int, list[str]]
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class SheetOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is read, and what it may take.
 
     Attributes:
@@ -61,7 +61,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_sink_bytes: int | None = None
 
 
-class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
+class SheetPiece(msgspec.Struct, frozen=True, omit_defaults=True):
     """Some rows; the first one of all is the header. The last piece has no rows, and an error or what was inferred.
 
     Of a zip file of one other file there is but one piece, which says that this may be text.
@@ -77,7 +77,7 @@ class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def main() -> None:
     """Read the file on standard input; the options are the one argument."""
-    options = msgspec.json.decode(sys.argv[1], type=Options)
+    options = msgspec.json.decode(sys.argv[1], type=SheetOptions)
     warnings.simplefilter("ignore")  # of what a file has besides cells
     import openpyxl  # before memory is bounded
 
@@ -86,21 +86,21 @@ def main() -> None:
         for piece in _pieces(sys.stdin.buffer, options, openpyxl):
             _write(piece)
     except DatasetError as error:
-        _write(Piece(error=str(error), is_last=True))
+        _write(SheetPiece(error=str(error), is_last=True))
     except MemoryError:
-        _write(Piece(error=f"it takes more than {options.memory_bytes} bytes of memory", is_last=True))
+        _write(SheetPiece(error=f"it takes more than {options.memory_bytes} bytes of memory", is_last=True))
     except BrokenPipeError:
         os._exit(0)  # nobody wants the rest
     except Exception as error:  # a stranger's file, and any error that a library may have with it
-        _write(Piece(error=f"the Excel file cannot be read: {error or type(error).__name__}", is_last=True))
+        _write(SheetPiece(error=f"the Excel file cannot be read: {error or type(error).__name__}", is_last=True))
 
 
-def _write(piece: Piece) -> None:
+def _write(piece: SheetPiece) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(piece) + b"\n")
     sys.stdout.buffer.flush()
 
 
-def _pieces(file: BinaryIO, options: Options, openpyxl: Any) -> Iterator[Piece]:
+def _pieces(file: BinaryIO, options: SheetOptions, openpyxl: Any) -> Iterator[SheetPiece]:
     is_text = not is_workbook(file)
     with zipfile.ZipFile(file) as archive:
         if is_text:
@@ -108,7 +108,7 @@ def _pieces(file: BinaryIO, options: Options, openpyxl: Any) -> Iterator[Piece]:
                 raise DatasetError(f"the zip file has more than {_MOST_ENTRIES} entries: unpack the one with the table")
             if archive.getinfo(only_member(archive)).compress_type not in _BOUNDED_METHODS:
                 raise DatasetError("the zip file is packed by another method than deflate: unpack it")
-            yield Piece(is_text=True, is_last=True)
+            yield SheetPiece(is_text=True, is_last=True)
             return
         _check(archive, options)
     book = openpyxl.load_workbook(file, read_only=True, data_only=True)
@@ -129,13 +129,13 @@ def _pieces(file: BinaryIO, options: Options, openpyxl: Any) -> Iterator[Piece]:
         if came > options.max_bytes:  # one word may stand in many cells
             raise DatasetError(f"row {line}: more than {options.max_bytes} characters")
         if len(rows) * len(cells) >= _PIECE_CELLS or n_characters >= _PIECE_CHARACTERS:
-            yield Piece(rows, lines)
+            yield SheetPiece(rows, lines)
             rows, lines, n_characters = [], [], 0
-    yield Piece(rows, lines)
-    yield Piece(inferred=[*inferred, *reading.inferred()], is_last=True)
+    yield SheetPiece(rows, lines)
+    yield SheetPiece(inferred=[*inferred, *reading.inferred()], is_last=True)
 
 
-def _check(archive: zipfile.ZipFile, options: Options) -> None:
+def _check(archive: zipfile.ZipFile, options: SheetOptions) -> None:
     """Refuse what would take too much to read, by the sizes that the archive states: it gives no more than these."""
     members = archive.infolist()
     size = sum(member.file_size for member in members)

@@ -14,7 +14,7 @@ from ml.errors import DatasetError
 from ml.tables.columns import Columns
 from ml.tables.confined import cpu_s_of, memory_bytes_of
 from ml.tables.rows import Block
-from ml.tables.sheet import Options, Piece
+from ml.tables.sheet import SheetOptions, SheetPiece
 from ml.tables.table import Bounds, Table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,10 +36,10 @@ def read_workbook(file: IO[bytes], *, sheet: str | None, has_header: bool, bound
     return columns.table(rows.inferred, has_types=True)
 
 
-def options_of(bounds: Bounds, *, sheet: str | None = None, has_header: bool = True, niceness: int = 0) -> Options:
+def options_of(bounds: Bounds, *, sheet: str | None = None, has_header: bool = True, niceness: int = 0) -> SheetOptions:
     """Return what a process may take to read a sheet: four bytes of memory for each of its XML, and time enough."""
     max_bytes = min(bounds.max_bytes, MAX_WORKBOOK_BYTES)
-    return Options(
+    return SheetOptions(
         sheet=sheet, has_header=has_header, max_bytes=max_bytes, max_cells=bounds.max_cells,
         memory_bytes=memory_bytes_of(max_bytes), cpu_s=cpu_s_of(max_bytes), niceness=niceness,
     )  # fmt: skip
@@ -53,7 +53,7 @@ class SheetRows:
         is_text: whether there were no rows, as this is a zip file of one file that may be text.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: SheetOptions) -> None:
         self._options = options
         self.inferred: list[str] = []
         self.is_text = False
@@ -92,7 +92,7 @@ class SheetRows:
         for line in lines:
             if not line.endswith(b"\n"):
                 break  # the process has been ended while it wrote this piece
-            piece = msgspec.json.decode(line, type=Piece)
+            piece = msgspec.json.decode(line, type=SheetPiece)
             if piece.error:
                 raise DatasetError(piece.error)
             start = 0

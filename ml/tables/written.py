@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 from ml.tables.numbers import is_number
 
-Rows = list[list[str]]
+CellRows = list[list[str]]
 
 # The start of what a spreadsheet may take for a formula, see `guard`: a mark, white space aside, that is neither alone
 # nor the sign of a number.
@@ -41,7 +41,7 @@ class RowWriter:
         """Return one row as text, its cells guarded, without the end of the line."""
         return self.texts([[*map(guard, cells)] if self._guarded else list(cells)])[0]
 
-    def guard_columns(self, rows: Rows, texts: list[str], columns: Sequence[int]) -> None:
+    def guard_columns(self, rows: CellRows, texts: list[str], columns: Sequence[int]) -> None:
         """Guard the cells in these columns: both the rows and their texts are changed in place."""
         if not self._guarded or not columns:
             return
@@ -58,7 +58,7 @@ class RowWriter:
                         changed.add(index)
         self._write_anew(rows, texts, changed)
 
-    def guard_rows(self, rows: Rows, texts: list[str]) -> None:
+    def guard_rows(self, rows: CellRows, texts: list[str]) -> None:
         """Guard all cells of rows, which need not have the same number of them, in place."""
         if not self._guarded:
             return
@@ -71,11 +71,11 @@ class RowWriter:
                 changed.add(index)
         self._write_anew(rows, texts, changed)
 
-    def _write_anew(self, rows: Rows, texts: list[str], changed: Collection[int]) -> None:
+    def _write_anew(self, rows: CellRows, texts: list[str], changed: Collection[int]) -> None:
         for index, text in zip(changed, self.texts([rows[index] for index in changed]), strict=True):
             texts[index] = text
 
-    def texts(self, rows: Rows) -> list[str]:
+    def texts(self, rows: CellRows) -> list[str]:
         """Return each row as csv writes it, its cells as they are, without the end of the line.
 
         Where no cell needs quotes, joining cells gives the same text in a fraction of the time.

@@ -23,7 +23,7 @@ from ml.model.labelling import Labelling
 from ml.tables.dataset import BOOLEANS, UNKNOWN, Dataset, Feature, Target
 from ml.tables.headers import Column, columns_of, find, listed, word_of
 from ml.tables.numbers import NotANumber, number_of
-from ml.tables.reading import Options, dataset_of
+from ml.tables.reading import TableOptions, dataset_of
 from ml.tables.rows import shown
 from ml.tables.table import Table
 from ml.tables.targets import target_column
@@ -137,7 +137,7 @@ def fitted_by(imported: Imported) -> FittedBy:
 
 
 def measurable(
-    imported: Imported, table: Table, options: Options, *, file_name: str, labels: Sequence[str] = ()
+    imported: Imported, table: Table, options: TableOptions, *, file_name: str, labels: Sequence[str] = ()
 ) -> Measurable:
     """Return a table's rows as an imported model takes them.
 
@@ -190,7 +190,7 @@ def measurable(
     )
 
 
-def _columns(imported: Imported, table: Table, options: Options) -> tuple[list[Column], list[Column], Column]:
+def _columns(imported: Imported, table: Table, options: TableOptions) -> tuple[list[Column], list[Column], Column]:
     """Return all columns, those of the model's features in their order, and the target."""
     columns = columns_of(table.header)
     names = imported.inputs.names

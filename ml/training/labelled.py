@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.cells import CellsReader
 from ml.errors import DatasetError
 from ml.model.card import QuantityReport, Report
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
+from ml.scoring.cells import CellsReader
 from ml.tables.contents import Contents, contents_of, is_marker_of_numbers
 from ml.tables.dataset import UNKNOWN
 from ml.tables.headers import Column, columns_of, find, listed
@@ -68,7 +68,7 @@ def measured(
         raise DatasetError("name the column that says what is true with --target")
     columns = columns_of(table.header)
     contents = _contents(table, find(target or trained, columns), missing, plain=False)
-    # As in training, other columns tell what the marks of this one leave open.
+    # As in training, other columns settle what the marks of this one leave open.
     others = [_contents(table, column, missing) for column in columns] if contents.evidence.open else [contents]
     evidence = [one.evidence for one in others if one.kind == "numbers"]
     settled = marks_of(contents, TableMarks(evidence, decimal=marks.decimal if marks else None, thousands=None))

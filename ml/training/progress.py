@@ -1,4 +1,4 @@
-"""Progress of long work: what is told of it, and bars that show it on a terminal."""
+"""Progress of long work: how it is reported, and bars that show it on a terminal."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ def _others(feature: Feature, estimator: Any) -> list[float]:
 
 
 def _report(trained: Trained, cross_validation: CrossValidation | None) -> Report | QuantityReport | None:
-    """Return the report with what only the finished estimator tells."""
+    """Return the report with what only the finished estimator knows."""
     if trained.report is None:
         return None
     report = msgspec.structs.replace(trained.report, cross_validation=cross_validation)

@@ -24,7 +24,7 @@ from ml.model import classifier
 from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.model.nearest import explain
-from ml.score import score
+from ml.scoring.text import score
 from ml.training import fitting, writing
 from tests.pipelines import Column, dataset_of, words
 

@@ -1,1 +1,1 @@
-"""The interface for programs in the service's own messages: JSON, the stream, tables, health. Knows no HTML."""
+"""The interface for programs in the service's own messages: JSON, the stream, health. Knows no HTML."""

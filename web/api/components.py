@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from web.api.description import N_, Json, json_content, ref, response
 from web.middleware.token import COOKIE, admits_cookie, is_open
 from web.responses import MEDIA_TYPE
@@ -9,7 +11,7 @@ from web.settings import Settings
 
 PAGE: Json = {"text/html": {"schema": {"type": "string"}}}
 PROBLEM: Json = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
-_TEXT: Json = {"type": "string"}
+TEXT: Json = {"schema": {"type": "string"}}
 
 # Strings without a pattern: whatever else is sent in these headers has no effect, and is no error.
 PARAMETERS: Json = {
@@ -17,25 +19,25 @@ PARAMETERS: Json = {
         "name": "X-Request-ID",
         "in": "header",
         "description": "An id for this request: up to 64 letters, digits and . _ -; otherwise the service makes one.",
-        "schema": _TEXT,
+        **TEXT,
     },
     "If-None-Match": {
         "name": "If-None-Match",
         "in": "header",
         "description": "Entity tags that the client has. If the answer still has one of them, it is 304.",
-        "schema": _TEXT,
+        **TEXT,
     },
     "X-Input": {
         "name": "X-Input",
         "in": "header",
         "description": "unsettled: the sample of this fragment is still being typed, and is not counted for drift.",
-        "schema": _TEXT,
+        **TEXT,
     },
     "HX-Request": {
         "name": "HX-Request",
         "in": "header",
         "description": "true: the answer is the fragment, with status 200 also if the sample has errors.",
-        "schema": _TEXT,
+        **TEXT,
     },
 }
 HEADERS: Json = {
@@ -44,14 +46,14 @@ HEADERS: Json = {
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },
-    "X-Model-Version": {"description": "The version of the model that answered.", "required": True, "schema": _TEXT},
-    "ETag": {"description": "The entity tag of the answer, for If-None-Match.", "required": True, "schema": _TEXT},
+    "X-Model-Version": {"description": "The version of the model that answered.", "required": True, **TEXT},
+    "ETag": {"description": "The entity tag of the answer, for If-None-Match.", "required": True, **TEXT},
     "Retry-After": {
         "description": "The seconds to wait before the request is sent again.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     },
-    "WWW-Authenticate": {"description": "Bearer, with the realm.", "required": True, "schema": _TEXT},
+    "WWW-Authenticate": {"description": "Bearer, with the realm.", "required": True, **TEXT},
 }
 _REFUSALS = {"400": "BadRequest", "408": "TooSlow", "429": "TooMany", "431": "HeadTooLarge", "503": "Unavailable"}
 
@@ -119,3 +121,13 @@ def completed(path: str, method: str, operation: Json, settings: Settings) -> Js
 
 def _refusal(path: str, name: str) -> str:
     return f"Inference{name}" if path.startswith("/v2") and name not in ("TooSlow", "HeadTooLarge") else name
+
+
+def opened(*frames: Json, exchanged: Mapping[str, Json] | None = None) -> Json:
+    """Return the responses of a websocket, whose server sends these frames."""
+    content = json_content("PredictionFrame", **exchanged or {})
+    content["application/json"]["schema"] = {"anyOf": [*frames]}
+    return {
+        "101": {"description": N_("The websocket is open."), "content": content},
+        "426": response(N_("Asked for without a websocket."), PROBLEM | PAGE),
+    }

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import Note
-from ml.score import score
-from web.api.description import Json, example_of, table_of
+from web.api.description import Json, example_of
 from web.api.encoder import encoder_of
 
 
@@ -53,16 +50,6 @@ def frames_of(model: Classifier) -> dict[str, Json]:
     [(_, prediction, notes)] = _answered(model, [sample])
     reply = encoder_of(model).frame(msgspec.Raw(b"1"), prediction, notes)
     return {"request": {"id": 1, "sample": sample}, "reply": msgspec.json.decode(reply)}
-
-
-def of_scored_table(model: Classifier) -> Json:
-    """Return a table with its prediction as the example of a response; none for keys that a header does not give."""
-    sink = io.StringIO(newline="")
-    try:
-        score(model, io.StringIO(table_of(model.features), newline=""), sink, on_bad=lambda _bad: None, guarded=True)
-    except DatasetError:
-        return {}
-    return {"example": sink.getvalue()}
 
 
 def _answered(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ml.model.classifier import Classifier
-from ml.tables.layout import added_columns
 from web.api import examples, explain
-from web.api.components import PAGE, PROBLEM
+from web.api.components import PAGE, PROBLEM, TEXT, opened
 from web.api.description import (
     N_,
     Json,
@@ -16,15 +13,11 @@ from web.api.description import (
     read_operation,
     ref,
     response,
-    table_of,
     typed_value_of,
 )
 from web.api.messages import SUBPROTOCOL
-from web.api.uploaded_file import EXCEL, PARQUET
 from web.settings import Settings
 
-_TEXT: Json = {"schema": {"type": "string"}}
-_BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
 _NEGOTIATED = N_("JSON if Accept prefers it, the fragment if HX-Request is true, else the page.")
 _POSTED = N_("JSON for JSON, unless Accept prefers a page; a form is answered as a query is.")
 _PREDICTED = N_("The prediction, or predictions in the order of the samples.")
@@ -37,14 +30,12 @@ _INCOMPLETE = N_("In the page and the fragment a sample may be incomplete; in JS
 
 
 def paths(model: Classifier, settings: Settings) -> Json:
-    """Return the paths of the page and of the service's own messages."""
+    """Return the paths of the page and of the service's own messages; those of files are in `web.scoring`."""
     return {
         "/predict": {"get": _predict(model), "post": _predict_many(model, settings)},
         "/": {"get": _page("page", model)},
         "/index": {"get": _page("index", model)},
         "/result": {"get": _result_page(), "post": _result(model, settings)},
-        "/score": {"post": _score(model, settings), "get": _score_stream()},
-        "/template.csv": {"get": _template()},
         "/stream": {"get": _stream(model)},
         **_health(),
         "/metrics": {"get": _metrics()},
@@ -139,54 +130,6 @@ def _result(model: Classifier, settings: Settings) -> Json:
     }
 
 
-def _score(model: Classifier, settings: Settings) -> Json:
-    form = {"type": "object", "properties": {"file": {"type": "string", "contentMediaType": "text/csv"}}}
-    *added, notes, why = added_columns((), model.labels)
-    return {
-        "operationId": "score",
-        "summary": N_("Add predictions to a CSV, Excel or Parquet file"),
-        "description": (
-            "The table comes back as CSV, while it is sent if it is text, packed by gzip or not, or Parquet as "
-            f"Parquet, with new columns: {', '.join(added)}, {notes} on the values, and {why}, which says why a row "
-            "has no answer. The header names the features; other columns are kept. Numbers are read by the marks of "
-            "training, "
-            "unless the query names others; the answer is UTF-8, whatever the encoding of the file is. If the file "
-            "turns out to be no table after rows were answered, a last row says why and the connection ends without "
-            "the end of the answer."
-        ),
-        "parameters": _table_options(),
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {"schema": form | {"required": ["file"]}},
-                "text/csv": _TEXT | {"example": table_of(model.features)},
-                **dict.fromkeys((EXCEL.decode(), PARQUET.decode()), _BINARY),
-            },
-        },
-        "responses": _scored(model, settings),
-    }
-
-
-def _template() -> Json:
-    ok = response(N_("A header with the names of the features, and a row with the example."), {"text/csv": _TEXT})
-    return {"operationId": "template", "summary": N_("A table to fill in"), "parameters": [], "responses": {"200": ok}}
-
-
-def _scored(model: Classifier, settings: Settings) -> Json:
-    table = {"text/csv": _TEXT | examples.of_scored_table(model)}
-    return {
-        "200": response(N_("The scored table."), table | {PARQUET.decode(): _BINARY}, "X-Model-Version"),
-        "400": response(N_("The form cannot be read, or the query does not fit the table."), PROBLEM | PAGE),
-        "413": response(f"More than {settings.max_upload_bytes} bytes.", PROBLEM | PAGE),
-        "415": response(N_("The body is of another type, or compressed; or Parquet is not installed."), PROBLEM | PAGE),
-        "422": response(
-            N_("No file was chosen, or it is no table of these features, which a schema cannot express."),
-            PROBLEM | PAGE,
-        ),
-        "503": response(N_("Too many files are being scored, or there is no room for this one."), PROBLEM | PAGE),
-    }
-
-
 def _stream(model: Classifier) -> Json:
     frames = [ref(name) for name in ("ModelFrame", "PredictionFrame", "PredictionsFrame", "ErrorFrame")]
     return {
@@ -198,7 +141,7 @@ def _stream(model: Classifier) -> Json:
             "An ErrorFrame of status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. "
             f"The subprotocol {SUBPROTOCOL} is confirmed if offered."
         ),
-        "responses": _opened(*frames, exchanged=examples.frames_of(model)),
+        "responses": opened(*frames, exchanged=examples.frames_of(model)),
     }
 
 
@@ -212,41 +155,6 @@ def _binary(model: Classifier) -> str:
         f"{len(model.labels) or 1} float32 a row, NaN where a row cannot be answered. JSON or CSV in a binary frame is "
         "an error."
     )
-
-
-def _table_options() -> list[Json]:
-    return [_option("decimal", ","), _option("thousands", "."), _option("encoding", "windows-1252")]
-
-
-def _option(name: str, example: str) -> Json:
-    return {"name": name, "in": "query", "schema": {"type": "string"}, "example": example}
-
-
-def _score_stream() -> Json:
-    frames = [ref(name) for name in ("ModelFrame", "RowsFrame", "ErrorFrame")]
-    return {
-        "operationId": "scoreStream",
-        "summary": N_("Add predictions to a CSV or Excel file over a websocket"),
-        "description": N_(
-            "The server sends a ModelFrame first. The client sends the file in binary frames, and an empty one at the "
-            "end. Each is answered by the rows that it completes, in binary frames, and then by a RowsFrame. After a "
-            "lost connection the newest resume, sent as a text frame, goes on behind it. An ErrorFrame ends the "
-            "connection; with retry_after_s the file goes on after so many seconds. With strict=1 a row without an "
-            "answer ends the file."
-        ),
-        "parameters": [*_table_options(), _option("strict", "1")],
-        "responses": _opened(*frames),
-    }
-
-
-def _opened(*frames: Json, exchanged: Mapping[str, Json] | None = None) -> Json:
-    """Return the responses of a websocket, whose server sends these frames."""
-    content = json_content("PredictionFrame", **exchanged or {})
-    content["application/json"]["schema"] = {"anyOf": [*frames]}
-    return {
-        "101": {"description": N_("The websocket is open."), "content": content},
-        "426": response(N_("Asked for without a websocket."), PROBLEM | PAGE),
-    }
 
 
 def _health() -> Json:
@@ -269,7 +177,7 @@ def _health() -> Json:
 
 
 def _metrics() -> Json:
-    formats = {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}
+    formats = {"text/plain": TEXT, "application/openmetrics-text": TEXT}
     return {
         "operationId": "metrics",
         "summary": N_("Metrics for Prometheus"),

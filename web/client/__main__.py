@@ -12,19 +12,20 @@ import os
 import select
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
 
-from ml.console import file_name, open_standard_streams, printable
+from ml.cli.console import file_name, open_standard_streams, printable
+from ml.cli.streams import placed
 from ml.errors import MLError
 from ml.tables.files import refuse_same_file
 from ml.tables.marks import THOUSANDS
 from web.client.errors import ClientError
-from web.client.file import File, Rows
+from web.client.file import SentFile, TablePart
 from web.settings import SettingsError, token_of
 
 READ_BYTES = 64 * 2**10
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     stream = commands.add_parser("stream", help="add predictions to the rows of a table")
     stream.add_argument("rows", metavar="TABLE", help="CSV or Excel file to score; -: standard input")
     stream.add_argument("--out", default="-", metavar="FILE", help="CSV file to write; default: -, standard output")
-    stream.add_argument("--encoding", default="", help="encoding of text; default: what the file tells")
+    stream.add_argument("--encoding", default="", help="encoding of text; default: found out from the file")
     stream.add_argument(
         "--decimal", choices=(".", ","), default="", help="decimal mark of all numbers; default: that of each column"
     )
@@ -100,7 +101,7 @@ async def _stream(options: argparse.Namespace) -> None:
     descriptor = sys.stdin.fileno() if options.rows == "-" else os.open(options.rows, os.O_RDONLY)
     refuse_same_file(options.rows, options.out)
     token = options.token or token_of()
-    file = File(
+    file = SentFile(
         options.url, token=token, strict=options.strict, encoding=options.encoding, decimal=options.decimal,
         thousands=options.thousands, give_up_s=options.give_up, on_lost=warn_lost,
     )  # fmt: skip
@@ -108,7 +109,7 @@ async def _stream(options: argparse.Namespace) -> None:
     with _sink(options.out) as sink, _bar(sink) as bar:
         progress = _Progress(bar, size_bytes=status.st_size if stat.S_ISREG(status.st_mode) else 0)
 
-        async def take(rows: Rows) -> None:
+        async def take(rows: TablePart) -> None:
             await sink.write(rows.table)
             progress.add(rows)
 
@@ -133,7 +134,7 @@ class _Progress:
         self._size_bytes = size_bytes
         self._rows = self._bad = self._n_shown = 0
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: TablePart) -> None:
         """Count rows that were written."""
         self._rows += rows.rows
         self._bad += rows.bad
@@ -220,17 +221,8 @@ def _sink(name: str) -> Iterator[Sink]:
         with open(name, "wb", buffering=0) as file:
             yield Sink(file.fileno(), name)
     else:
-        path = os.path.realpath(name)
-        descriptor, part = tempfile.mkstemp(".part", os.path.basename(path), os.path.dirname(path))
-        try:
-            yield Sink(descriptor, name)
-            os.fchmod(descriptor, 0o644)
-            os.replace(part, path)
-        except BaseException:
-            os.unlink(part)
-            raise
-        finally:
-            os.close(descriptor)
+        with placed(Path(os.path.realpath(name))) as file:
+            yield Sink(file.fileno(), name)
 
 
 if __name__ == "__main__":

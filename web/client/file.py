@@ -27,7 +27,7 @@ _decoder = msgspec.json.Decoder(ModelFrame | RowsFrame | ErrorReply)
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TablePart:
     """A part of the table, as bytes that are written as they are; `read` bytes of the file are answered by now."""
 
     table: bytes
@@ -38,10 +38,10 @@ class Rows:
 
 
 Read = Callable[[], Awaitable[bytes]]
-Take = Callable[[Rows], Awaitable[object]]
+Take = Callable[[TablePart], Awaitable[object]]
 
 
-class File:
+class SentFile:
     """One file: over any number of connections no row is lost, and none comes twice.
 
     Args:
@@ -154,7 +154,7 @@ class File:
                 case RowsFrame():
                     content = b"".join(table)
                     self._check(message, content.count(b"\n"))
-                    await take(Rows(content, message.rows, message.bad, message.errors, message.read))
+                    await take(TablePart(content, message.rows, message.bad, message.errors, message.read))
                     table.clear()
                     self._acknowledge(message)
                     room.release()

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ml.model.classifier import Classifier
+from web.api.description import N_
 from web.metrics import drift
 from web.metrics.counts import Counts, Source
 from web.metrics.drift import MODERATE_BELOW, STABLE_BELOW, DriftReport, FeatureDrift, InputDrift, Verdict
@@ -27,13 +28,13 @@ _HEIGHT = 32
 # The share of a bar as high as the picture: each tenth of the training data has a share of 0.1, so 0.5 is much.
 _FULL_SHARE = 0.5
 _VARY = "Accept, Accept-Language, HX-Request"
-# Said by their shape too, not by color alone.
-_MARKS: dict[Verdict, str] = {
-    "shifted": "▲",
-    "moderate": "△",
-    "stable": "●",
-    "too few samples": "–",
-    "no training data": "–",
+# Their sign, which says it without color; their name; and the headline of a source.
+_VERDICTS: dict[Verdict, tuple[str, str, str]] = {
+    "shifted": ("▲", N_("shifted"), N_("The inputs have shifted: %(features)s.")),
+    "moderate": ("△", N_("moderate"), N_("The inputs have shifted moderately: %(features)s.")),
+    "stable": ("●", N_("stable"), N_("The inputs match the training data.")),
+    "too few samples": ("–", N_("stable"), N_("Too few samples for a comparison.")),
+    "no training data": ("–", N_("stable"), N_("There is nothing to compare with.")),
 }
 
 
@@ -136,7 +137,7 @@ def _source(inputs: InputDrift, report: DriftReport, titles: Mapping[str, str], 
         source=inputs.source,
         title=to.gettext("Typed on the page") if inputs.source == "page" else to.gettext("From programs and files"),
         verdict=inputs.verdict,
-        mark=_MARKS[inputs.verdict],
+        mark=_VERDICTS[inputs.verdict][0],
         headline=_headline(inputs, [titles[one.feature] for one in features if one.verdict == inputs.verdict], to),
         basis=_basis(inputs, report, to),
         has_index=inputs.verdict not in ("too few samples", "no training data"),
@@ -146,17 +147,9 @@ def _source(inputs: InputDrift, report: DriftReport, titles: Mapping[str, str], 
 
 
 def _headline(inputs: InputDrift, titles: Sequence[str], to: Language) -> str:
-    if inputs.verdict == "no training data":
-        return to.gettext("There is nothing to compare with.")
-    if not inputs.samples:
+    if not inputs.samples and inputs.verdict != "no training data":
         return to.gettext("No samples yet.")
-    if inputs.verdict == "too few samples":
-        return to.gettext("Too few samples for a comparison.")
-    if inputs.verdict == "stable":
-        return to.gettext("The inputs match the training data.")
-    if inputs.verdict == "moderate":
-        return to.gettext("The inputs have shifted moderately: %(features)s.", features=to.listed(titles))
-    return to.gettext("The inputs have shifted: %(features)s.", features=to.listed(titles))
+    return to.gettext(_VERDICTS[inputs.verdict][2], features=to.listed(titles))
 
 
 def _basis(inputs: InputDrift, report: DriftReport, to: Language) -> str:
@@ -177,12 +170,13 @@ def _basis(inputs: InputDrift, report: DriftReport, to: Language) -> str:
 
 
 def _row(feature: FeatureDrift, title: str, to: Language) -> RowView:
+    mark, name, _ = _VERDICTS[feature.verdict]
     return RowView(
         key=feature.feature,
         title=title,
         verdict=feature.verdict,
-        mark=_MARKS[feature.verdict],
-        said=_said(feature.verdict, to),
+        mark=mark,
+        said=to.gettext(name),
         index="–" if feature.psi is None else to.number(round(feature.psi, 3)),
         outside=to.percent(feature.outside or 0.0),
         missing=to.percent(feature.missing or 0.0),
@@ -197,12 +191,6 @@ def _row(feature: FeatureDrift, title: str, to: Language) -> RowView:
         ),
         described=_described(feature, to),
     )
-
-
-def _said(verdict: Verdict, to: Language) -> str:
-    if verdict == "shifted":
-        return to.gettext("shifted")
-    return to.gettext("moderate") if verdict == "moderate" else to.gettext("stable")
 
 
 def _described(feature: FeatureDrift, to: Language) -> str:

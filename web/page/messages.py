@@ -7,13 +7,41 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ml.model.card import TrainedFeature
-from ml.model.sample import FieldError, Note
+from ml.model.sample import Code, FieldError, Note
 from ml.model.values import is_number_of, no_value_text
 from ml.tables.numbers import is_half_typed
+from web.api.description import N_
 from web.page.axes import step_of
 from web.page.languages import Language, rounded, with_unit
 
 Kind = Literal["error", "note"]
+
+# The sentence of an error without a value, as of an object or a list, and that of one with a value.
+_SENTENCES: dict[Code, tuple[str, str]] = {
+    "named_twice": (N_("%(title)s is given twice, by its key and by its header"), N_("%(title)s is given twice")),
+    "not_a_choice": (
+        N_("%(title)s must be one of the choices"), N_("%(title)s: “%(value)s” is not one of the choices"),
+    ),
+    "not_a_number": (N_("%(title)s must be a number"), N_("%(title)s: “%(value)s” is not a number")),
+    "not_finite": (N_("%(title)s is too large for a 32-bit float"),) * 2,
+}  # fmt: skip
+_HINTS: dict[Code, str] = {
+    "named_twice": N_("given twice"),
+    "not_a_choice": N_("not a choice"),
+    "not_a_number": N_("not a number"),
+    "not_finite": N_("too large"),
+}
+# By which of the limits there are: the lower one, the upper one.
+_OUT_OF_BOUNDS = {
+    (True, True): N_("%(title)s must be between %(low)s and %(high)s, not %(value)s"),
+    (True, False): N_("%(title)s must be %(low)s or more, not %(value)s"),
+    (False, True): N_("%(title)s must be %(high)s or less, not %(value)s"),
+}
+_BOUNDS = {
+    (True, True): N_("between %(low)s and %(high)s"),
+    (True, False): N_("%(low)s or more"),
+    (False, True): N_("%(high)s or less"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,40 +106,18 @@ def _sentence(error: FieldError, feature: TrainedFeature | None, to: Language) -
     """
     if feature is None:
         return to.gettext("“%(name)s” is not a feature of this model", name=_harmless(error.feature))
-    title = to.title(feature)
-    if error.code == "named_twice" and error.value is None:
-        return to.gettext("%(title)s is given twice, by its key and by its header", title=title)
-    if error.code == "named_twice":
-        return to.gettext("%(title)s is given twice", title=title)
-    if error.code in ("not_a_choice", "not_a_number"):
-        unread = _unread(error, to, title=title)
-        is_marked = error.code == "not_a_number" and is_about_marks(error.value, feature)
-        return f"{unread}; {_marks(feature, to)}" if is_marked else unread
-    if error.code == "not_finite":
-        return to.gettext("%(title)s is too large for a 32-bit float", title=title)
-    return _out_of_bounds(feature, to, title=title, value=_as_given(error.value, to))
-
-
-def _unread(error: FieldError, to: Language, *, title: str) -> str:
-    if error.code == "not_a_choice":
-        if error.value is None:  # an object or a list
-            return to.gettext("%(title)s must be one of the choices", title=title)
-        value = _as_given(error.value, to)
-        return to.gettext("%(title)s: “%(value)s” is not one of the choices", title=title, value=value)
-    if error.value is None:  # the same
-        return to.gettext("%(title)s must be a number", title=title)
-    value = _as_given(error.value, to)
-    return to.gettext("%(title)s: “%(value)s” is not a number", title=title, value=value)
+    title, value = to.title(feature), _as_given(error.value, to)
+    if error.code not in _SENTENCES:
+        return _out_of_bounds(feature, to, title=title, value=value)
+    text = to.gettext(_SENTENCES[error.code][error.value is not None], title=title, value=value)
+    is_marked = error.code == "not_a_number" and is_about_marks(error.value, feature)
+    return f"{text}; {_marks(feature, to)}" if is_marked else text
 
 
 def _out_of_bounds(feature: TrainedFeature, to: Language, *, title: str, value: str) -> str:
     low, high = _limits(feature, to)
     named = {"title": title, "low": low, "high": high, "value": value}
-    if low and high:
-        return to.gettext("%(title)s must be between %(low)s and %(high)s, not %(value)s", **named)
-    if low:
-        return to.gettext("%(title)s must be %(low)s or more, not %(value)s", **named)
-    return to.gettext("%(title)s must be %(high)s or less, not %(value)s", **named)
+    return to.gettext(_OUT_OF_BOUNDS[bool(low), bool(high)], **named)
 
 
 def _as_given(value: str | float | bool | None, to: Language) -> str:
@@ -142,24 +148,8 @@ def _outside(feature: TrainedFeature, value: float, to: Language) -> str:
 def _hint(error: FieldError, feature: TrainedFeature | None, to: Language) -> str:
     if feature is None:
         return to.gettext("unknown")
-    if error.code == "named_twice":
-        return to.gettext("given twice")
-    if error.code == "not_a_choice":
-        return to.gettext("not a choice")
-    if error.code == "not_a_number":
-        return to.gettext("not a number")
-    if error.code == "not_finite":
-        return to.gettext("too large")
-    return _bounds(feature, to)
-
-
-def _bounds(feature: TrainedFeature, to: Language) -> str:
     low, high = _limits(feature, to)
-    if low and high:
-        return to.gettext("between %(low)s and %(high)s", low=low, high=high)
-    if low:
-        return to.gettext("%(low)s or more", low=low)
-    return to.gettext("%(high)s or less", high=high)
+    return to.gettext(_HINTS.get(error.code) or _BOUNDS[bool(low), bool(high)], low=low, high=high)
 
 
 def _limits(feature: TrainedFeature, to: Language) -> tuple[str, str]:

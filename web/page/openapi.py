@@ -39,6 +39,7 @@ from web.oip.messages import (
 )
 from web.page.fields import names_of_options
 from web.problems import ProblemDetails, SampleError
+from web.scoring import operations as scoring_operations
 from web.settings import Settings
 
 # What a model of a quantity answers in the place of a classifier's messages.
@@ -82,7 +83,8 @@ def document(model: Classifier, settings: Settings) -> bytes:
 
 def describe(model: Classifier, settings: Settings) -> Json:
     """Return the document as plain data."""
-    paths = operations.paths(model, settings) | oip_operations.paths(model, settings)
+    described = (operations, scoring_operations, oip_operations)
+    paths = {path: item for room in described for path, item in room.paths(model, settings).items()}
     return {
         "openapi": "3.1.0",
         "info": {

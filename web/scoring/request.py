@@ -16,17 +16,17 @@ from starlette.types import Receive, Scope, Send
 
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
-from ml.scored import Part
+from ml.scoring.rows import Part
 from web.api.description import table_of
-from web.api.file_query import check_names, encoding_in, marks_in
-from web.api.parquet import ParquetFile
-from web.api.scoring import Scoring, Uploads, encoded, unusable
 from web.api.stream import upgrade_required
-from web.api.upload import Body, too_large
-from web.api.uploaded_file import PARQUET, UploadedFile
 from web.problems import Problem
 from web.requests import header_of, preferred_representation, query_of
 from web.responses import ABORT
+from web.scoring.file_query import check_names, encoding_in, marks_in
+from web.scoring.parquet import ParquetFile
+from web.scoring.scored_file import ScoredFile, Uploads, encoded, unusable
+from web.scoring.upload import Body, too_large
+from web.scoring.uploaded_file import PARQUET, UploadedFile
 from web.service import service_of
 
 MAX_NAME_CHARACTERS = 100
@@ -50,7 +50,7 @@ class Score:
         declared = header_of(scope, b"content-length")
         if declared.isdigit() and int(declared[:20]) > max_bytes:
             raise too_large(max_bytes)
-        with self._uploads.entered(), suppress(ClientDisconnect):  # nobody is there to be told
+        with self._uploads.entered(), suppress(ClientDisconnect):  # there is nobody to answer
             async with Body(receive, send, max_bytes=max_bytes, spool=self._uploads.spool) as body:
                 await self._answer(scope, body)
 
@@ -72,27 +72,27 @@ class Score:
         except Problem as problem:
             await _skip_for_page(scope, body, problem)
             raise
-        scoring = Scoring(service.model, self._uploads, service.metrics.score, marks=marks, encoding=encoding)
-        with closing(scoring):
-            await self._score(scope, body, file, scoring)
+        scored = ScoredFile(service.model, self._uploads, service.metrics.score, marks=marks, encoding=encoding)
+        with closing(scored):
+            await self._score(scope, body, file, scored)
 
-    async def _score(self, scope: Scope, body: Body, file: UploadedFile, scoring: Scoring) -> None:
+    async def _score(self, scope: Scope, body: Body, file: UploadedFile, scored: ScoredFile) -> None:
         has_begun = False
         try:
-            async for part in _parts(scoring, file):
+            async for part in _parts(scored, file):
                 # No upload goes on when its client has left.
                 await body.check()
                 if not part.text:
                     continue
                 if not has_begun:
                     has_begun = True
-                    headers = _headers(CSV, disposition_of(file.name, "predictions"), scoring.model)
+                    headers = _headers(CSV, disposition_of(file.name, "predictions"), scored.model)
                     await body.send({"type": "http.response.start", "status": 200, "headers": headers})
                 await body.send({"type": "http.response.body", "body": encoded(part.text), "more_body": True})
         except (DatasetError, Problem) as error:
             problem = error if isinstance(error, Problem) else unusable(error)
             if has_begun:
-                await _break_off(scoring, body, problem)
+                await _break_off(scored, body, problem)
                 return
             await _skip_for_page(scope, body, problem)
             raise problem from error
@@ -101,7 +101,7 @@ class Score:
 
 async def _skip_for_page(scope: Scope, body: Body, problem: Problem) -> None:
     if problem.details.status in (400, 422) and preferred_representation(scope, default="json") == "page":
-        await body.skip()  # a browser looks at no answer before it has sent everything
+        await body.skip()  # a browser reads no answer before it has sent everything
 
 
 async def _score_parquet(model: Classifier, body: Body, file: UploadedFile, parquet: ParquetFile) -> None:
@@ -120,18 +120,18 @@ async def _score_parquet(model: Classifier, body: Body, file: UploadedFile, parq
     await body.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _parts(scoring: Scoring, file: UploadedFile) -> AsyncIterator[Part]:
+async def _parts(scored: ScoredFile, file: UploadedFile) -> AsyncIterator[Part]:
     async for chunk in file.chunks():
-        async for part in scoring.feed(chunk):
+        async for part in scored.feed(chunk):
             yield part
-    async for part in scoring.finish():
+    async for part in scored.finish():
         yield part
 
 
-async def _break_off(scoring: Scoring, body: Body, problem: Problem) -> None:
+async def _break_off(scored: ScoredFile, body: Body, problem: Problem) -> None:
     """Say why in a last row, and end the connection before the answer has its end: nobody takes it for a whole one."""
     try:
-        row = scoring.last_row(problem.details.detail)
+        row = scored.last_row(problem.details.detail)
         await body.send({"type": "http.response.body", "body": row, "more_body": True})
     except Problem:
         pass  # it is that very problem again

@@ -13,28 +13,28 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.cells import CellsReader, decimal_of
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.contributions import contributions
 from ml.model.evaluators import Prediction
 from ml.model.sample import FieldError, InvalidSample, note_of
 from ml.model.values import UnknownWord, short
+from ml.scoring.cells import CellsReader, decimal_of
 from ml.tables.encoding import is_utf_8, understood
 from ml.tables.headers import MAX_COLUMNS, word_of
 from ml.tables.layout import Place
 from ml.tables.rows import Block
-from ml.tables.written import Rows, RowWriter
+from ml.tables.written import CellRows, RowWriter
 
-# A part has so many rows that have to be looked at one by one.
-MAX_ODD_ROWS = 128
+# A part has so many rows that have to be read one by one.
+MAX_SINGLE_ROWS = 128
 # Answers that were written out are kept, as many as have about so many characters.
 _KEPT_CHARACTERS = 2**22
 _CELL_CHARACTERS = 20
 _KEPT_NOTES = 2**10
 ODD_BYTES = "bytes here and below that are not UTF-8 are read as Windows-1252"
 
-Predict = Callable[[Classifier, NDArray[np.float64]], list[Prediction]]
+PredictEach = Callable[[Classifier, NDArray[np.float64]], list[Prediction]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class ScoredRows:
     """
 
     def __init__(
-        self, model: Classifier, place: Place, writer: RowWriter, predict: Predict, *, strict: bool, explain: bool
+        self, model: Classifier, place: Place, writer: RowWriter, predict: PredictEach, *, strict: bool, explain: bool
     ) -> None:
         self.place = place
         self._explain = explain
@@ -127,7 +127,7 @@ class ScoredRows:
 
     def _plain_part(
         self,
-        rows: Rows,
+        rows: CellRows,
         texts: list[str],
         lines: Sequence[int],
         values: NDArray[np.float64],
@@ -145,10 +145,9 @@ class ScoredRows:
         """Return the part of a block of one row that has no values."""
         rows, texts = self._decoded(block)
         self._writer.guard_rows(rows, texts)
-        new = [""] * (self.place.added - 2)
-        return Part(f"{texts[0]}{self.place.dialect.written}{self._writer.row([*new, note, ''])}\n", 0)
+        return Part(f"{texts[0]}{self.place.dialect.written}{self._writer.row(self.place.new_cells(note=note))}\n", 0)
 
-    def _decoded(self, block: Block) -> tuple[Rows, list[str]]:
+    def _decoded(self, block: Block) -> tuple[CellRows, list[str]]:
         """Return rows and their texts in which all bytes are characters."""
         rows = block.rows
         texts = self._writer.texts(rows) if block.texts is None else block.texts
@@ -159,7 +158,7 @@ class ScoredRows:
             texts = self._writer.texts(rows)
         return rows, texts
 
-    def _parts(self, rows: Rows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
+    def _parts(self, rows: CellRows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
         place = self.place
         values = None
         if set(map(len, rows)) == {place.width}:
@@ -169,15 +168,15 @@ class ScoredRows:
         if values is not None:
             # As they came: guarding changes rows.
             yield self._plain_part(rows, texts, lines, values, lambda index: [column[index] for column in columns])
-        elif len(rows) > MAX_ODD_ROWS:
-            for at in range(0, len(rows), MAX_ODD_ROWS):
-                odd = slice(at, at + MAX_ODD_ROWS)
-                yield from self._parts(rows[odd], texts[odd], lines[odd])
+        elif len(rows) > MAX_SINGLE_ROWS:
+            for at in range(0, len(rows), MAX_SINGLE_ROWS):
+                some = slice(at, at + MAX_SINGLE_ROWS)
+                yield from self._parts(rows[some], texts[some], lines[some])
         else:
-            yield from self._odd_parts(rows, texts, lines)
+            yield from self._rows_one_by_one(rows, texts, lines)
 
-    def _odd_parts(self, rows: Rows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
-        """Yield the part of rows that are looked at one by one."""
+    def _rows_one_by_one(self, rows: CellRows, texts: list[str], lines: Sequence[int]) -> Iterator[Part]:
+        """Yield the part of rows that are read one by one."""
         values: dict[int, list[float]] = {}
         bad: dict[int, BadRow] = {}
         for index, (cells, line) in enumerate(zip(rows, lines, strict=True)):
@@ -202,7 +201,7 @@ class ScoredRows:
         text = "".join(text + ends[index] for index, text in enumerate(texts))
         yield Part(text, len(rows), [*bad.values()], answered)
 
-    def _answered(self, rows: Rows, lines: Sequence[int], values: dict[int, list[float]]) -> AnsweredRows:
+    def _answered(self, rows: CellRows, lines: Sequence[int], values: dict[int, list[float]]) -> AnsweredRows:
         """Return the rows that have values, by their index, with their answers."""
         array = np.array([*values.values()])
         cells = [self._cells(rows[index]) for index in values]
@@ -219,7 +218,7 @@ class ScoredRows:
         """Return the cells of the features."""
         return [cells[position] for position in self.place.positions]
 
-    def _notes(self, rows: Rows, outside: NDArray[np.bool_], lines: Sequence[int]) -> dict[int, str]:
+    def _notes(self, rows: CellRows, outside: NDArray[np.bool_], lines: Sequence[int]) -> dict[int, str]:
         """Return the notes about each row that has some, by its index."""
         found: dict[int, list[str]] = {}
         for index, feature in np.argwhere(outside).tolist() if outside.any() else ():
@@ -256,14 +255,14 @@ class ScoredRows:
         assert divided is not None  # no `obstacle`
         return divided.base, *divided.values
 
-    def _blank_end(self, rows: Rows, texts: list[str], index: int, message: str) -> str:
+    def _blank_end(self, rows: CellRows, texts: list[str], index: int, message: str) -> str:
         """Return what follows the cells of a row without an answer: its message, and cells beyond the header's."""
         cells, width, separator = rows[index], self.place.width, self.place.dialect.written
         if len(cells) > width:
             texts[index] = self._writer.texts([cells[:width]])[0]
-        blank = separator * (max(0, width - len(cells)) + self.place.added)
+        missing = [""] * (width - len(cells))
         # The surplus cells are guarded already, which changes nothing a second time.
-        return blank + self._writer.row([message, *cells[width:]]) + "\n"
+        return separator + self._writer.row([*missing, *self.place.new_cells(error=message), *cells[width:]]) + "\n"
 
     def _tail(self, prediction: Prediction, notes: str = "", added: Sequence[float] = ()) -> str:
         """Return the new cells of a row as text, with the separator in front and the end of the line."""

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.answers import Answers, arrow_answers
-from ml.cells import CellsReader
 from ml.errors import DatasetError, ModelFileError
 from ml.model import classifier, modelfile
 from ml.model.card import Card, TrainedFeature
@@ -24,6 +22,8 @@ from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import InvalidSample, note_of
 from ml.model.values import UnknownWord, reader_of, short
+from ml.scoring.answers import Answers, arrow_answers
+from ml.scoring.cells import CellsReader
 from ml.tables.headers import word_of
 from ml.tables.layout import added_columns, name_of, positions_of
 from ml.tables.typed import TypedColumn, plain_sample, typed_array
@@ -105,7 +105,7 @@ class Model:
 
     def added(self, names: Sequence[str]) -> list[str]:
         """Return the names of the new columns of a table with columns of these names."""
-        return added_columns(names, self.labels)
+        return added_columns(names, self.labels).names
 
     def answers(self, columns: Sequence[TypedColumn]) -> Answers:
         """Return the answers to rows, given as one column a feature, in their order."""
@@ -133,7 +133,7 @@ class Model:
         is_right = np.ones(len(values), dtype=np.bool_)
         is_right[[*errors]] = False
         indices = np.full(len(values), -1, dtype=np.intp)
-        numbers = np.full((len(values), len(self.labels) or 3), math.nan)
+        numbers = np.full((len(values), len(added_columns((), self.labels).numbers)), math.nan)
         if is_right.any():
             indices[is_right], numbers[is_right] = self._right_answers(values[is_right])
         return Answers(indices, numbers, notes, {index: str(error) for index, error in errors.items()})

@@ -53,7 +53,7 @@ class Answers:
 
 
 class Answering(Protocol):
-    """Whatever answers tables, as `ml.batch.Model` does."""
+    """Whatever answers tables, as `ml.scoring.batch.Model` does."""
 
     def predict_batch(self, columns: Any, /) -> Any: ...
 

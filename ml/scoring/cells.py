@@ -17,7 +17,7 @@ from ml.tables.cells import CellReader, OpenNumber, comma_numbers
 from ml.tables.dataset import UNKNOWN
 from ml.tables.layout import Place
 from ml.tables.marks import Marks
-from ml.tables.numbers import NotANumber, marks_said, number_of, numbers_in_lines, plain_numbers
+from ml.tables.numbers import NotANumber, marks_said, number_of, numbers_in_lines, plain_columns
 from ml.tables.rows import Block
 from ml.tables.typed import TypedColumn
 
@@ -43,7 +43,7 @@ class CellsReader:
         self._is_plain = all(reader.is_plain for reader in self._readers)
 
     def many(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
-        """Return the values of all rows, shape (n, n_features); None if they have to be looked at one by one.
+        """Return the values of all rows, shape (n, n_features); None if they have to be read one by one.
 
         Args:
             columns: the cells of the features, feature by feature.
@@ -52,7 +52,7 @@ class CellsReader:
         return values if values is not None and self._model.validator.accepts_all(values) else None
 
     def in_lines(self, lines: Sequence[str], place: Place) -> NDArray[np.float64] | None:
-        """Return the values of rows by their lines, as `many` does; also None where their cells have to be looked at.
+        """Return the values of rows by their lines, as `many` does; also None where their cells have to be split.
 
         All columns have to be numbers, and all of them plain.
         """
@@ -64,7 +64,7 @@ class CellsReader:
         return numbers if self._model.validator.accepts_all(numbers) else None
 
     def _plain(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
-        values = plain_numbers(columns)
+        values = plain_columns(columns)
         return comma_numbers(columns) if values is None and not self._is_said else values
 
     def _by_column(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float64] | None:
@@ -79,7 +79,7 @@ class CellsReader:
     def typed(self, columns: Sequence[TypedColumn]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return the values of all rows, shape (n, n_features), and which of them are right as they are, shape (n,).
 
-        The others have to be looked at one by one.
+        The others have to be read one by one.
 
         Args:
             columns: those of the features, in their order.
@@ -94,7 +94,7 @@ class CellsReader:
             found = [self._typed_value(position, value) for value in values]
             read.append(np.array(found, dtype=np.float64)[codes])
             is_right &= np.array([value is not None for value in found], dtype=np.bool_)[codes]
-        rows = np.array(read).T  # column by column in memory: what follows looks at columns
+        rows = np.array(read).T  # column by column in memory: what follows reads columns
         return rows, is_right & self._model.validator.accepts(rows)
 
     def _typed_value(self, position: int, value: object) -> float | None:
@@ -125,7 +125,7 @@ class CellsReader:
             except (NotANumber, OpenNumber) as error:
                 marks = marks_said(text, decimal=reader.marks.decimal, thousands=reader.marks.thousands)
                 errors[feature.key] = _error_of(feature.key, feature.title, text, error, marks)
-                values.append(feature.example)  # so that the others are looked at as well
+                values.append(feature.example)  # so that the others are read as well
         errors |= self._mixed_marks(texts, errors)
         sample = [self._as_typed(index, value, cells[index]) for index, value in enumerate(values)]
         try:

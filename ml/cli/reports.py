@@ -1,17 +1,12 @@
-"""Text for a terminal: cards, reports and answers as lines, and the standard streams that they go to."""
+"""Cards, reports and answers as lines of text. Knows nothing of where they go."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-import re
-import shlex
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from ml.errors import DatasetError, MLError, ModelFileError
+from ml.errors import ModelFileError
 from ml.importing.imported import Imported
 from ml.model import modelfile
 from ml.model.card import Card, Decision, QuantityReport, Recipe, Report, TrainedFeature
@@ -22,73 +17,6 @@ from ml.tables.numbers import shown_number
 from ml.training.history import Kept
 
 SHOWN_RANGES = 20
-
-# What moves a cursor, sets a title, ends a line or turns the direction of text: control characters, separators of lines
-# and paragraphs, marks of direction. Halves of characters cannot be written at all.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    """Return a stranger's text as one line that a terminal and a log show and do not obey: `\\x1b` for an escape."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
-def write_lines(lines: Iterable[str]) -> None:
-    """Write lines to standard output.
-
-    Raises:
-        BrokenPipeError: the reader has closed the pipe.
-        MLError: they cannot be written, as on a full disk.
-    """
-    try:
-        for line in lines:
-            sys.stdout.write(printable(line) + "\n")
-        sys.stdout.flush()
-    except OSError as error:
-        # What is left can be written no more, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise MLError(f"standard output cannot be written: {error.strerror}") from error
-
-
-def complain(message: str) -> None:
-    """Write a message to standard error, if it can be written."""
-    with contextlib.suppress(OSError):
-        sys.stderr.write(printable(message) + "\n")
-        sys.stderr.flush()
-
-
-def complain_more(error: DatasetError, arguments: Sequence[str]) -> None:
-    """Write the details of an error to standard error, and the commands that would help.
-
-    Args:
-        arguments: those of the command that failed.
-    """
-    for detail in error.details:
-        complain(f"  {detail}")
-    for when, options in error.remedies:
-        complain(f"  {when}:")
-        complain(f"    {shlex.join(['python', '-m', 'ml', *arguments, *options])}")
-
-
-def open_standard_streams() -> None:
-    """Open those of the standard streams that are closed: else a file or connection would get their numbers.
-
-    Reading such an input and writing such an output fail as they would without it. Messages go nowhere.
-    """
-    for number, (name, flags) in enumerate([("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)]):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, flags), True)  # the first number that is free is this one
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
-
-
-def file_name(name: str, stream: str) -> str:
-    """Return what a message calls a file, where `-` is the standard input or output."""
-    return f"standard {stream}" if name == "-" else name
 
 
 def card_lines(card: Card, version: str) -> Iterator[str]:

@@ -24,17 +24,17 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
-from ml.scored import AnsweredRows, BadRow, Part
+from ml.scoring.rows import AnsweredRows, BadRow, Part
 from ml.tables.dataset import MAX_TEXT
 from ml.tables.layout import OtherAnswers, Place
-from web.api.file_query import check_names, encoding_in, marks_in
 from web.api.messages import ErrorFrame, ListedRow, RowError, RowsFrame, ValueSummary
-from web.api.resume import resume_of
-from web.api.scoring import Scoring, Uploads, encoded, shown, unusable
 from web.api.stream import announcement
 from web.metrics.channel import outcomes_of
 from web.problems import Problem, too_many
 from web.requests import query_of
+from web.scoring.file_query import check_names, encoding_in, marks_in
+from web.scoring.resume import resume_of
+from web.scoring.scored_file import ScoredFile, Uploads, encoded, shown, unusable
 from web.service import Service, service_of
 
 # Of the rows of one frame so many without an answer are listed, with so many errors each, and so many of each label:
@@ -102,7 +102,7 @@ class _File:
 
     async def _answer(self, address: str, stack: ExitStack) -> None:
         service, websocket = self._service, self._websocket
-        scoring: Scoring | None = None
+        scored: ScoredFile | None = None
         while True:
             message = await websocket.receive()
             if message["type"] != "websocket.receive":
@@ -112,46 +112,46 @@ class _File:
                 raise too_many(wait_s, "frames")
             content: bytes | None = message.get("bytes")
             resume = message.get("text")
-            if content is None and (scoring is not None or resume is None):
+            if content is None and (scored is not None or resume is None):
                 raise Problem(400, "a file is sent in binary frames; text comes before them, and resumes a file")
             try:
-                if scoring is None:
-                    scoring = stack.enter_context(closing(self._begin(model, resume)))
-                elif scoring.model is not model:
-                    scoring.use(model)
+                if scored is None:
+                    scored = stack.enter_context(closing(self._begin(model, resume)))
+                elif scored.model is not model:
+                    scored.use(model)
             except OtherAnswers as error:
-                await self._end(scoring.place if scoring else resume_of(resume or "").place, str(error))
+                await self._end(scored.place if scored else resume_of(resume or "").place, str(error))
                 raise Problem(409, str(error)) from error
             if content is not None:
-                await self._score(scoring, content)
+                await self._score(scored, content)
                 if not content:
                     await websocket.close(DONE)
                     return
 
     async def announce(self) -> Classifier:
-        """Return the model that answers, after the client was told of it."""
+        """Return the model that answers, after it was announced to the client."""
         model = self._service.model
         if model is not self._model:
             self._model = model
             await self._websocket.send_text(announcement(model, self._service.settings))
         return model
 
-    def _begin(self, model: Classifier, text: str | None) -> Scoring:
+    def _begin(self, model: Classifier, text: str | None) -> ScoredFile:
         resume = resume_of(text) if text else None
         self._least_sure = _LeastSure(len(model.labels))
         query = self._query
         check_names(query, "decimal", "thousands", "encoding", "strict")
         if (strict := query.get("strict", "0")) not in ("0", "1"):
             raise Problem(400, f"strict is 0 or 1, not {shown(strict[:80])!r}")
-        return Scoring(
+        return ScoredFile(
             model, self._uploads, self._service.metrics.score,
             strict=strict == "1", marks=marks_in(query), encoding=encoding_in(query),
             resume=resume,
         )  # fmt: skip
 
-    async def _score(self, scoring: Scoring, content: bytes) -> None:
-        self._answers = _Answers(scoring.model, self._least_sure)
-        parts = scoring.feed(content) if content else scoring.finish()
+    async def _score(self, scored: ScoredFile, content: bytes) -> None:
+        self._answers = _Answers(scored.model, self._least_sure)
+        parts = scored.feed(content) if content else scored.finish()
         try:
             async for part in parts:
                 if part.text:
@@ -159,15 +159,15 @@ class _File:
                 self._answers.add(part)
         except (DatasetError, Problem) as error:
             problem = error if isinstance(error, Problem) else unusable(error)
-            await self._commit(scoring, done=False)
-            await self._end(scoring.place, problem.details.detail)
+            await self._commit(scored, done=False)
+            await self._end(scored.place, problem.details.detail)
             raise problem from error
-        await self._commit(scoring, done=not content)
+        await self._commit(scored, done=not content)
 
-    async def _commit(self, scoring: Scoring, *, done: bool) -> None:
+    async def _commit(self, scored: ScoredFile, *, done: bool) -> None:
         """Say that all rows that were sent are whole."""
-        resume = msgspec.json.encode(scoring.resume).decode() if scoring.resume else ""
-        frame = self._answers.frame(read=scoring.read, resume=resume, done=done)
+        resume = msgspec.json.encode(scored.resume).decode() if scored.resume else ""
+        frame = self._answers.frame(read=scored.read, resume=resume, done=done)
         await self._websocket.send_text(msgspec.json.encode(frame).decode())
 
     async def _end(self, place: Place | None, message: str) -> None:

@@ -2,7 +2,7 @@
 
 A stranger's file is hostile until it is read, and so is the process that reads it. It knows no model: it asks for the
 answers to the columns of the features, a few rows at a time. What it sends is `Question`, and what comes back is
-`Layout` and then `Answer`s, each in MessagePack behind its length. Numbers are arrays as they lie in memory.
+`Layout` and then `AnswersMessage`s, each in MessagePack behind its length. Numbers are arrays as they lie in memory.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from ml.answers import Answers, arrow_answers
 from ml.errors import DatasetError
-from ml.score_parquet import score_parquet
+from ml.scoring.answers import Answers, arrow_answers
+from ml.scoring.parquet import score_parquet
 from ml.tables.confined import bound
 from ml.tables.headers import MAX_COLUMNS
 from ml.tables.typed import TypedColumn
 
 CELL_BYTES = 8
 LENGTH = struct.Struct("<I")
-Reply = TypeVar("Reply", "Layout", "Answer")
+ReplyMessage = TypeVar("ReplyMessage", "Layout", "AnswersMessage")
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is read and written, and what that may take.
 
     Attributes:
@@ -55,7 +55,7 @@ class Header(msgspec.Struct, frozen=True, tag=True):
     names: list[str]
 
 
-class Column(msgspec.Struct, frozen=True):
+class ColumnMessage(msgspec.Struct, frozen=True):
     """A column, see `TypedColumn`: float64, or different values and int64 codes."""
 
     numbers: bytes | None = None
@@ -63,10 +63,10 @@ class Column(msgspec.Struct, frozen=True):
     codes: bytes = b""
 
 
-class Rows(msgspec.Struct, frozen=True, tag=True):
-    """The columns of the features, in their order: asks for `Answer`."""
+class RowsMessage(msgspec.Struct, frozen=True, tag=True):
+    """The columns of the features, in their order: asks for `AnswersMessage`."""
 
-    columns: list[Column]
+    columns: list[ColumnMessage]
 
 
 class End(msgspec.Struct, frozen=True, tag=True):
@@ -75,7 +75,7 @@ class End(msgspec.Struct, frozen=True, tag=True):
     error: str = ""
 
 
-Question = Header | Rows | End
+Question = Header | RowsMessage | End
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -87,7 +87,7 @@ class Layout(msgspec.Struct, frozen=True):
     max_rows: int
 
 
-class Answer(msgspec.Struct, frozen=True):
+class AnswersMessage(msgspec.Struct, frozen=True):
     """`Answers`: int64 indices, so many float64 numbers a row, and texts by row."""
 
     indices: bytes
@@ -99,7 +99,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 def main() -> None:
     """Score the file of the options, which are the one argument."""
-    options = msgspec.json.decode(sys.argv[1], type=Options)
+    options = msgspec.json.decode(sys.argv[1], type=ProcessOptions)
     warnings.simplefilter("ignore")
     import pyarrow  # before memory is bounded
     import pyarrow.parquet
@@ -123,7 +123,7 @@ def main() -> None:
         _send(End(f"the Parquet file cannot be read: {error or type(error).__name__}"))
 
 
-def _score(source: Path, options: Options, pyarrow: Any) -> None:
+def _score(source: Path, options: ProcessOptions, pyarrow: Any) -> None:
     try:
         metadata = pyarrow.parquet.read_metadata(source)
     except (pyarrow.ArrowException, OSError) as error:
@@ -145,7 +145,7 @@ class _Asked:
         self._layout: Layout | None = None
 
     def predict_batch(self, table: Any) -> Any:
-        """Return the new columns of a table of Arrow, as `ml.batch.Model` does.
+        """Return the new columns of a table of Arrow, as `ml.scoring.batch.Model` does.
 
         Raises:
             DatasetError: a column has a type that it cannot have; or all tables together are too large.
@@ -163,7 +163,7 @@ class _Asked:
 
     def _answers_to(self, columns: Sequence[TypedColumn]) -> Answers:
         self._count(sum(map(_repeated_bytes, columns)))
-        answer = _asked(Rows([_message_of(column) for column in columns]), Answer)
+        answer = _asked(RowsMessage([_message_of(column) for column in columns]), AnswersMessage)
         indices = np.frombuffer(answer.indices, np.int64)
         notes = np.full(len(indices), None, dtype=object)
         notes[[*answer.notes]] = [*answer.notes.values()]
@@ -179,16 +179,16 @@ def _repeated_bytes(column: TypedColumn) -> int:
     return int(np.bincount(column.codes, minlength=len(sizes)) @ np.array(sizes, dtype=np.int64))
 
 
-def _message_of(column: TypedColumn) -> Column:
+def _message_of(column: TypedColumn) -> ColumnMessage:
     if column.numbers is not None:
-        return Column(column.numbers.tobytes())
+        return ColumnMessage(column.numbers.tobytes())
     values, codes = column.different()
     # A piece of a column has all words of the whole.
     used, codes = np.unique(codes, return_inverse=True)
-    return Column(values=[values[code] for code in used.tolist()], codes=codes.astype(np.int64).tobytes())
+    return ColumnMessage(values=[values[code] for code in used.tolist()], codes=codes.astype(np.int64).tobytes())
 
 
-def _asked(question: Question, kind: type[Reply]) -> Reply:
+def _asked(question: Question, kind: type[ReplyMessage]) -> ReplyMessage:
     _send(question)
     length = sys.stdin.buffer.read(LENGTH.size)
     if not length:
@@ -201,13 +201,13 @@ def _send(message: Question) -> None:
     sys.stdout.buffer.flush()
 
 
-def framed(message: Question | Layout | Answer) -> bytes:
+def framed(message: Question | Layout | AnswersMessage) -> bytes:
     """Return a message behind its length."""
     content = msgspec.msgpack.encode(message)
     return LENGTH.pack(len(content)) + content
 
 
-def columns_of(rows: Rows, n_features: int) -> list[TypedColumn]:
+def columns_in(rows: RowsMessage, n_features: int) -> list[TypedColumn]:
     """Return the columns of a message.
 
     Raises:
@@ -222,7 +222,7 @@ def columns_of(rows: Rows, n_features: int) -> list[TypedColumn]:
     return columns
 
 
-def _column_of(column: Column) -> TypedColumn:
+def _column_of(column: ColumnMessage) -> TypedColumn:
     if column.numbers is not None:
         return TypedColumn(np.frombuffer(column.numbers))
     codes = np.frombuffer(column.codes, np.int64)

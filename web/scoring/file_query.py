@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from ml.errors import DatasetError
 from ml.tables.encoding import encoding_named
 from ml.tables.marks import Marks, marks_named
-from web.api.scoring import shown
 from web.problems import Problem
+from web.scoring.scored_file import shown
 
 _UTF_8 = (b"", b"utf-8", b"utf8", b"us-ascii")
 

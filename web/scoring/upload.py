@@ -7,6 +7,8 @@ import logging
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from os import SEEK_END
 from typing import IO
 
 from starlette.requests import ClientDisconnect
@@ -41,44 +43,50 @@ class Spool:
 
 
 class SpooledFile:
-    """A file that waits on disk until all of it has come; it has no name. It is closed when it is no longer needed.
+    """A file that waits on disk; it has no name. It is closed when it is no longer needed.
 
     Attributes:
-        file: may be read once all of it was added and it was flushed.
+        size: in bytes.
     """
 
     def __init__(self, spool: Spool) -> None:
         self.file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
+        self.size = 0
         self._spool = spool
-        self._size = 0
 
     def close(self) -> None:
         """Free what it takes on disk."""
-        self._spool.taken -= self._size
-        self.file.close()
+        self._spool.taken -= self.size
+        with suppress(OSError):  # what the disk has no room for is still to be written
+            self.file.close()
 
     async def add(self, content: bytes) -> None:
-        """Take some more of the file.
+        """Write some more of the file; who must not exceed the spool's room looks first.
 
         Raises:
-            Problem: 503, there is no room on disk.
+            Problem: 503, the disk is full.
         """
         self.count(len(content))
         try:
-            await asyncio.to_thread(self.file.write, content)
+            await asyncio.to_thread(self._write, content)
         except OSError as error:
-            raise _disk_full(error) from error
+            logger.warning("an upload cannot wait on disk: %s", error.strerror)
+            raise Problem(503, "no room on the server's disk: try again later", retry_after_s=1) from error
+
+    def _write(self, content: bytes) -> None:
+        self.file.seek(0, SEEK_END)
+        self.file.write(content)
+        self.file.flush()
 
     def count(self, size: int) -> None:
-        """Count so many more bytes, which may have been written by another process.
-
-        Raises:
-            Problem: 503, there is no room for them.
-        """
-        if size > self._spool.room:
-            raise _spool_full()
-        self._size += size
+        """Count so many more bytes, which may have been written by another process."""
+        self.size += size
         self._spool.taken += size
+
+    def read_at(self, start: int) -> bytes:
+        """Return some bytes from there on."""
+        self.file.seek(start)
+        return self.file.read(READ_BYTES)
 
 
 class ProcessedFile(ABC):
@@ -108,7 +116,13 @@ class ProcessedFile(ABC):
         self._sink.close()
 
     async def add(self, content: bytes) -> None:
-        """Take some more of the file; errors are those of `SpooledFile.add`."""
+        """Take some more of the file.
+
+        Raises:
+            Problem: 503, there is no room on disk.
+        """
+        if len(content) > self._spool.room:
+            raise _spool_full()
         await self._source.add(content)
 
     async def process(self) -> AsyncIterator[None]:
@@ -127,16 +141,15 @@ class ProcessedFile(ABC):
     async def _process(self) -> None:
         async with self._turn:
             source, sink, room = self._source.file, self._sink.file, self._spool.room
-            source.flush()
             source.seek(0)
             try:
                 await self._run(source, sink, room)
             except DatasetError:
-                if sink.seek(0, 2) < room:
+                if sink.seek(0, SEEK_END) < room:
                     raise
             # Where there was no room, that is the reason, whatever the process says.
-            self.size = sink.seek(0, 2)
-            if self.size >= room:
+            self.size = sink.seek(0, SEEK_END)
+            if self.size >= room or self.size > self._spool.room:
                 raise _spool_full()
         self._sink.count(self.size)
         sink.seek(0)
@@ -169,8 +182,8 @@ class Body:
         self._came = 0
         self._is_whole = False
         self._incoming: asyncio.Task[Message] | None = None
-        self._file: IO[bytes] | None = None
-        self._written = self._read = 0  # bytes of the file
+        self._ahead: SpooledFile | None = None
+        self._read = 0  # bytes of it
 
     async def __aenter__(self) -> Body:
         return self
@@ -179,9 +192,8 @@ class Body:
         if self._incoming is not None:
             self._incoming.cancel()
             await asyncio.wait({self._incoming})
-        if self._file is not None:
-            self._spool.taken -= self._written
-            self._file.close()
+        if self._ahead is not None:
+            self._ahead.close()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it comes.
@@ -191,8 +203,8 @@ class Body:
             ClientDisconnect: the client has left.
         """
         while True:
-            if self._written:
-                yield await self._from_file()
+            if self._ahead is not None:
+                yield await self._from_file(self._ahead)
             elif not self._is_whole:
                 yield self._taken(await self._arrival())
             else:
@@ -249,46 +261,21 @@ class Body:
         return content
 
     async def _to_file(self, content: bytes) -> None:
-        if not content:
-            return
-        self._written += len(content)
-        self._spool.taken += len(content)
-        try:
-            await asyncio.to_thread(self._write, content)
-        except OSError as error:
-            raise _disk_full(error) from error
+        if content:
+            self._ahead = self._ahead or SpooledFile(self._spool)
+            await self._ahead.add(content)
 
-    def _write(self, content: bytes) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed when the body is left
-        self._file.seek(self._written - len(content))
-        view = memoryview(content)
-        while view:
-            view = view[self._file.write(view) :]
-
-    async def _from_file(self) -> bytes:
-        assert self._file is not None
-        content = await asyncio.to_thread(self._read_at, self._file, self._read)
+    async def _from_file(self, ahead: SpooledFile) -> bytes:
+        content = await asyncio.to_thread(ahead.read_at, self._read)
         self._read += len(content)
-        if self._read == self._written:
-            self._spool.taken -= self._written
-            self._read = self._written = 0
-            self._file.truncate(0)
+        if self._read == ahead.size:
+            ahead.close()
+            self._ahead, self._read = None, 0
         return content
-
-    @staticmethod
-    def _read_at(file: IO[bytes], start: int) -> bytes:
-        file.seek(start)
-        return file.read(READ_BYTES)
 
 
 def _spool_full() -> Problem:
     return Problem(503, "too many files wait on the server's disk: try again later", retry_after_s=1)
-
-
-def _disk_full(error: OSError) -> Problem:
-    logger.warning("an upload cannot wait on disk: %s", error.strerror)
-    return Problem(503, "no room on the server's disk: try again later", retry_after_s=1)
 
 
 def too_large(max_bytes: int) -> Problem:

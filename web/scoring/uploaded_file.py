@@ -9,9 +9,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 from starlette.types import Scope
 
-from web.api.upload import Body
 from web.problems import Problem
 from web.requests import content_type_of, header_of
+from web.scoring.upload import Body
 
 FIELD = b"file"
 OPTIONS = (b"decimal", b"thousands", b"encoding")

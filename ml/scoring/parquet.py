@@ -10,11 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from ml.answers import Answering
-from ml.batch import with_columns
 from ml.errors import DatasetError
-from ml.score import Scored
-from ml.scored import BadRow
+from ml.scoring.answers import Answering
+from ml.scoring.batch import with_columns
+from ml.scoring.rows import BadRow
+from ml.scoring.text import Scored
 from ml.tables.filekind import kind_of
 
 # So many rows are answered at once; a group of rows in the new file has at most so many, and about so many bytes.

@@ -10,14 +10,14 @@ from ml.tables.packed import unpacked
 from ml.tables.rows import Block
 from ml.tables.table import Bounds
 from ml.tables.workbook import SheetRows, options_of
-from web.api.upload import ProcessedFile, Spool
+from web.scoring.upload import ProcessedFile, Spool
 
 # The service answers before the process that reads a sheet does.
 NICENESS = 10
 
 
 class Workbook(ProcessedFile):
-    """One Excel file, or a zip file of text, which the process only looks at.
+    """One Excel file, or a zip file of text, of which the process reads the names alone.
 
     Args:
         max_bytes: of its sheets after unpacking; the process may take four times as much memory.

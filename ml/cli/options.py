@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ml import arguments
+from ml.cli import arguments
 from ml.model.card import Recipe
 from ml.tables.headers import word_of
 from ml.tables.marks import THOUSANDS
@@ -216,7 +216,7 @@ def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-header", action="store_false", dest="has_header", help="name the columns column_1, column_2 and so on"
     )
-    parser.add_argument("--encoding", help="encoding of text; default: what the file tells")
+    parser.add_argument("--encoding", help="encoding of text; default: found out from the file")
     parser.add_argument("--sheet", metavar="NAME", help="sheet of an Excel file; default: the first one with cells")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from ml.console import quantity_name
+from ml.cli.reports import quantity_name
 from ml.errors import MLError
 from ml.model.classifier import Classifier
 from ml.model.values import short

@@ -12,13 +12,13 @@ import msgspec
 
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
-from ml.scored import BadRow, Part, Predict, ScoredRows
+from ml.scoring.rows import BadRow, Part, PredictEach, ScoredRows
 from ml.tables.dialect import Dialect
 from ml.tables.encoding import understood
 from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.header_rows import header_row_of
 from ml.tables.headers import MAX_COLUMNS
-from ml.tables.layout import Name, OtherAnswers, Place, added_columns, name_of, positions_of
+from ml.tables.layout import ColumnName, OtherAnswers, Place, added_columns, name_of, positions_of
 from ml.tables.marks import Marks
 from ml.tables.rows import Block, RowReader
 from ml.tables.source import Source
@@ -55,8 +55,8 @@ def score(
     Args:
         source: a table, or text opened with newline="": a header row, then rows.
         sink: text opened with newline="".
-        on_bad: is told each row that has no answer.
-        on_rows: is told the number of rows each time some were written.
+        on_bad: is called with each row that has no answer.
+        on_rows: is called with the number of rows each time some were written.
         guarded, strict, marks, explain: as for `Scorer`.
 
     Raises:
@@ -116,7 +116,7 @@ class Scorer:
         place: Place | None = None,
         marks: Marks | None = None,
         has_header: bool = True,
-        predict: Predict = Classifier.predict_each,
+        predict: PredictEach = Classifier.predict_each,
         explain: bool = False,
     ) -> None:
         self._explain = explain
@@ -196,7 +196,7 @@ class Scorer:
             header = [*map(understood, block.rows[0])]
             if len(header) > MAX_COLUMNS:
                 raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
-            names: list[Name] = []
+            names: list[ColumnName] = []
             for number, text in enumerate(header, 1):
                 if number % _NAMES_A_PART == 0:
                     yield Part("", 0)
@@ -224,7 +224,7 @@ class Scorer:
 
     def _added(self, header: Sequence[str]) -> list[str]:
         keys = self._model.validator.keys if self._explain else ()
-        return added_columns(header, self._model.labels, explained=keys)
+        return added_columns(header, self._model.labels, explained=keys).names
 
     def _go_on(self, place: Place) -> None:
         n_features, n_added = len(self._model.features), len(self._added(()))

@@ -17,22 +17,33 @@ from typing import IO
 import msgspec
 import numpy as np
 
-from ml.answers import Answers
-from ml.batch import Model
 from ml.errors import DatasetError
 from ml.model.classifier import SLICE_S, Classifier
-from ml.parquet_process import LENGTH, Answer, End, Header, Layout, Options, Question, Rows, columns_of, framed
+from ml.scoring.answers import Answers
+from ml.scoring.batch import Model
+from ml.scoring.parquet_process import (
+    LENGTH,
+    AnswersMessage,
+    End,
+    Header,
+    Layout,
+    ProcessOptions,
+    Question,
+    RowsMessage,
+    columns_in,
+    framed,
+)
 from ml.tables.confined import cpu_s_of, memory_bytes_of
 from ml.tables.filekind import START_BYTES, kind_of
-from web.api.scoring import Uploads
 from web.api.threads import PIECE_S, in_thread
-from web.api.upload import READ_BYTES, ProcessedFile
-from web.api.workbook import NICENESS
 from web.metrics.channel import Channel
 from web.problems import Problem
+from web.scoring.scored_file import Uploads
+from web.scoring.upload import READ_BYTES, ProcessedFile
+from web.scoring.workbook import NICENESS
 from web.settings import ROOT
 
-# The process asks about so many rows at once, and so many cells: wrong ones are looked at one by one, in 50 us each.
+# The process asks about so many rows at once, and so many cells: wrong ones are read one by one, in 50 us each.
 MAX_ROWS = 2**11
 MAX_CELLS = 2**14
 # What it asks at once has at most so many bytes; words may be long.
@@ -40,7 +51,7 @@ MAX_QUESTION_BYTES = 2**22
 # Arrow's own allocator would reserve a gigabyte, and that of the system 64 MB a thread: that counts as memory.
 _COMMAND = (
     "/usr/bin/env", "ARROW_DEFAULT_MEMORY_POOL=system", "MALLOC_ARENA_MAX=1",
-    sys.executable, "-c", "from ml.parquet_process import main; main()",
+    sys.executable, "-c", "from ml.scoring.parquet_process import main; main()",
 )  # fmt: skip
 
 _decoder: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)
@@ -75,7 +86,7 @@ class ParquetFile(ProcessedFile):
         if kind_of(source.read(START_BYTES)) != "parquet":
             raise DatasetError("this is no Parquet file")
         most, descriptors = self._max_bytes, (source.fileno(), sink.fileno())
-        options = Options(
+        options = ProcessOptions(
             source=descriptors[0], sink=descriptors[1], max_bytes=most, max_sink_bytes=room,
             memory_bytes=memory_bytes_of(most), cpu_s=cpu_s_of(most), niceness=NICENESS,
         )  # fmt: skip
@@ -110,7 +121,7 @@ class ParquetFile(ProcessedFile):
                     return
                 case Header(names):
                     writer.write(framed(await in_thread(self._layout, names)))
-                case Rows() as rows:
+                case RowsMessage() as rows:
                     writer.write(framed(await self._answer_to(rows)))
             await writer.drain()
 
@@ -120,9 +131,9 @@ class ParquetFile(ProcessedFile):
         max_rows = min(MAX_ROWS, MAX_CELLS // len(positions), int(self._model.slice_rows * PIECE_S / SLICE_S))
         return Layout(positions, model.added(names), [*model.labels], max(1, max_rows))
 
-    async def _answer_to(self, rows: Rows) -> Answer:
+    async def _answer_to(self, rows: RowsMessage) -> AnswersMessage:
         model, channel = self._answering, self._channel
-        columns = columns_of(rows, len(model.features))
+        columns = columns_in(rows, len(model.features))
         values, wrong = await in_thread(model.read, columns)
         started = perf_counter()
         answers: Answers = await in_thread(model.answers_to, columns, values, wrong)
@@ -135,7 +146,7 @@ class ParquetFile(ProcessedFile):
         notes = {index: answers.notes[index] for index in np.flatnonzero(answers.notes != np.array(None)).tolist()}
         numbers = np.ascontiguousarray(answers.numbers, dtype=np.float64)
         indices = answers.indices.astype(np.int64)
-        return Answer(indices.tobytes(), numbers.tobytes(), numbers.shape[1], notes, {**answers.errors})
+        return AnswersMessage(indices.tobytes(), numbers.tobytes(), numbers.shape[1], notes, {**answers.errors})
 
 
 async def _question(reader: asyncio.StreamReader) -> Question:

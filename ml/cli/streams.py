@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from ml import console
+from ml.cli import console
 from ml.errors import DatasetError
 
 # A character that no text can have is no reason to stop.
 _TEXT: dict[str, str] = {"errors": "replace", "newline": ""}
 
 
-class Input(io.FileIO):
+class InputFile(io.FileIO):
     """A table that is read, or standard input where the name is `-`.
 
     Args:

@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from ml.errors import DatasetError
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
-from ml.score import Scorer
-from ml.scored import Part
+from ml.scoring.rows import Part
+from ml.scoring.text import Scorer
 from ml.tables.encoding import TextDecoder
 from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.layout import Place
 from ml.tables.marks import Marks
 from ml.tables.packed import Gunzip
 from web.api import threads
-from web.api.resume import Resume
-from web.api.upload import Spool, too_large
-from web.api.workbook import Workbook
 from web.metrics.channel import Channel, outcomes_of
 from web.problems import Problem
+from web.scoring.resume import Resume
+from web.scoring.upload import Spool, too_large
+from web.scoring.workbook import Workbook
 from web.settings import Settings
 
-# Text that is looked at in one go takes about a millisecond; more of it comes in larger pieces, each in a thread.
+# Text that is read in one go takes about a millisecond; more of it comes in larger pieces, each in a thread.
 SLICE_CHARACTERS = 2**14
 PIECE_CHARACTERS = 2**18
 # Cells that leave in one go: a thread keeps the interpreter while it reads their numbers, for a millisecond.
@@ -79,7 +79,7 @@ class Uploads:
         return part
 
 
-class Scoring:
+class ScoredFile:
     """One file, that comes as bytes in pieces of any size; see `Scorer` for its table. What is in it is counted.
 
     Text is scored as it comes, packed by gzip or not, an Excel or zip file when all of it has come. It is closed when
@@ -287,5 +287,5 @@ def unusable(error: DatasetError) -> Problem:
 
 
 def shown(text: str) -> str:
-    """Return text for JSON, which cannot tell what is not UTF-8 in the file."""
+    """Return text for JSON, which cannot have what is not UTF-8 in the file."""
     return text.encode(errors="replace").decode()

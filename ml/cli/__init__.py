@@ -1,0 +1,1 @@
+"""The command line: its options, what it prints, the streams and files that it reads and writes. Knows no HTTP."""
