@@ -283,7 +283,7 @@ def test_a_strict_run_ends_at_the_first_row_without_an_answer(folder: Path) -> N
 def test_a_run_that_is_ended_keeps_what_is_complete_and_the_next_one_does_the_rest(
     folder: Path, end: signal.Signals
 ) -> None:
-    (folder / "rows/b.csv").write_text(BAD + f"{GOOD}\n" * 300_000)
+    (folder / "rows/b.csv").write_text(BAD + f"{GOOD}\n" * 1_000_000)
     arguments = ["score", "m.npz", "rows", "--out", "out"]
     process = subprocess.Popen(
         [sys.executable, "-m", "ml", *arguments], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
