@@ -89,14 +89,33 @@ def _names_in(code: CodeType) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def trained() -> Trained:
-    """The built-in forest as scikit-learn fits it: the oracle."""
+def built_in() -> Trained:
+    """The built-in forest as scikit-learn fits it: the oracle of tests that are about this very forest."""
     return fitting.fit(iris.load())
 
 
 @pytest.fixture(scope="session")
+def built_in_path(built_in: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(built_in, tmp_path_factory.mktemp("built_in") / "iris.npz")
+
+
+@pytest.fixture(scope="session")
+def built_in_model(built_in_path: Path) -> Classifier:
+    return classifier.load(built_in_path)
+
+
+@pytest.fixture(scope="session")
+def trained() -> Trained:
+    """A tenth of the built-in forest: its decision table takes 4 ms, not 60, each time that it is loaded."""
+    return fitting.fit(iris.load(), Recipe(n_estimators=10))
+
+
+@pytest.fixture(scope="session")
 def model_path(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "iris.npz"
+    return written(trained, tmp_path_factory.mktemp("model") / "iris.npz")
+
+
+def written(trained: Trained, path: Path) -> Path:
     writing.write(writing.model_of(trained), path, trained=trained)
     return path
 
@@ -119,14 +138,10 @@ def evaluator(request: pytest.FixtureRequest, model_path: Path) -> Classifier:
 
 @pytest.fixture(scope="session")
 def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """The bytes of three model files, the built-in one first."""
-    found = [model_path.read_bytes()]
-    for seed in (1, 2):
-        path = tmp_path_factory.mktemp("models") / "other.npz"
-        fitted = fitting.fit(iris.load(), Recipe(seed=seed, n_estimators=5))
-        writing.write(writing.model_of(fitted), path, trained=fitted)
-        found.append(path.read_bytes())
-    return found
+    """The bytes of three model files, that of the other fixtures first."""
+    folder = tmp_path_factory.mktemp("models")
+    others = [fitting.fit(iris.load(), Recipe(seed=seed, n_estimators=5)) for seed in (1, 2)]
+    return [path.read_bytes() for path in (model_path, *(written(each, folder / "other.npz") for each in others))]
 
 
 @pytest.fixture(scope="module")

@@ -198,8 +198,8 @@ def test_a_wrong_option_is_refused_before_anything_is_read(tmp_path: Path, optio
     assert done.stderr.splitlines()[-1].startswith(f"python -m ml train: error: argument {option.partition('=')[0]}: ")
 
 
-def test_predict_ends_with_what_would_change_the_answer(model_path: Path, tmp_path: Path) -> None:
-    lines = output_of("predict", "--model", model_path, "5.6", "2.7", "4.2", "1.3", cwd=tmp_path).splitlines()
+def test_predict_ends_with_what_would_change_the_answer(built_in_path: Path, tmp_path: Path) -> None:
+    lines = output_of("predict", "--model", built_in_path, "5.6", "2.7", "4.2", "1.3", cwd=tmp_path).splitlines()
 
     assert lines[-1] == "becomes virginica when petal width rises above 1.75 cm"
 

@@ -178,9 +178,11 @@ def test_the_usual_axes_are_the_two_most_important_features_if_there_is_a_border
     assert [model.features[position].importance for position in axes] == ranked[:2]
 
 
-def test_the_usual_axes_show_a_border_that_more_important_features_do_not(model: Classifier) -> None:
-    sepals_first = [msgspec.structs.replace(one, importance=float("sepal" in one.key)) for one in model.features]
-    other = other_features(model, sepals_first)
+def test_the_usual_axes_show_a_border_that_more_important_features_do_not(built_in_model: Classifier) -> None:
+    sepals_first = [
+        msgspec.structs.replace(one, importance=float("sepal" in one.key)) for one in built_in_model.features
+    ]
+    other = other_features(built_in_model, sepals_first)
     example = [one.example for one in other.features]
 
     axes = default_axes(other)

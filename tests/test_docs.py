@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -154,6 +155,16 @@ def test_the_dependency_table_is_the_direct_requirements() -> None:
 
 def test_what_heroku_installs_has_what_a_serving_host_installs() -> None:
     assert "\n-r web/requirements.txt\n" in (ROOT / "requirements.txt").read_text()
+
+
+def test_make_check_leaves_out_every_kind_of_test_that_takes_long() -> None:
+    markers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
+    (command,) = re.findall(
+        r"^check:.*?-m \"([^\"]*)\"", (ROOT / "Makefile").read_text(), flags=re.MULTILINE | re.DOTALL
+    )
+
+    # What is said with -m takes the place of what pyproject.toml leaves out.
+    assert command.split(" and ") == [f"not {marker.partition(':')[0]}" for marker in markers]
 
 
 def test_the_make_commands_are_targets() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -237,10 +237,10 @@ def test_what_is_no_table_is_refused_by_name_and_line(tmp_path: Path, name: str)
 
 
 BOMBS: dict[str, tuple[bytes, Bounds, str]] = {
-    "gzip": (gzip.compress(b"a,b\n" + b"1,2\n" * 2**22), Bounds(max_bytes=2**20), "larger than 1048576 bytes"),
-    "zip": (zipped(a="a,b\n" + "1,2\n" * 2**22), Bounds(max_bytes=2**20), "larger than 1048576 bytes"),
+    "gzip": (gzip.compress(b"a,b\n" + b"1,2\n" * 2**20), Bounds(max_bytes=2**20), "larger than 1048576 bytes"),
+    "zip": (zipped(a="a,b\n" + "1,2\n" * 2**20), Bounds(max_bytes=2**20), "larger than 1048576 bytes"),
     "cells": (PLAIN.encode(), Bounds(max_cells=8), "line 4: more than 8 cells"),
-    "a header": (gzip.compress(b"a," * 2**27), Bounds(), "line 1: a row of more than 262144 characters"),
+    "a header": (gzip.compress(b"a," * 2**20) * 2**7, Bounds(), "line 1: a row of more than 262144 characters"),
     "JSON": (b'[{"a":1,"b":2,"c":3}]' + b" " * 99, Bounds(max_cells=2), "more than 2 cells"),
 }
 
@@ -296,7 +296,6 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.lists(st.sampled_from(PIECES), max_size=40).map("".join),
     encoding=st.sampled_from(["utf-8", "utf-16", "utf-16-be", "latin-1"]),
@@ -313,7 +312,6 @@ def test_any_pieces_of_tables_are_a_table_or_an_error(
         assert all(cell == cell.strip() for cell in column)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     start=st.sampled_from([b"", b"PK\x03\x04", b"PAR1", gzip.compress(PLAIN.encode())[:20], zipped(a=PLAIN)[:60]]),
     rest=st.binary(max_size=200),

@@ -349,7 +349,7 @@ def nested_schema(depth: int) -> bytes:
 
 def zip_of(name: str, content: bytes) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as opened:
         opened.writestr(name, content)
     return buffer.getvalue()
 
@@ -362,7 +362,7 @@ def zip_of(name: str, content: bytes) -> bytes:
         b"{L" + struct.pack(">q", 7) + b"learner[$d#L" + struct.pack(">q", 2**60),
         b"{L" + struct.pack(">q", 2**62),
         b"{" + b"L" + struct.pack(">q", 7) + b"learner" + b"[" * 100_000,
-        zip_of("schema.json", b" " * 2**28),
+        zip_of("schema.json", b" " * (2**27 + 1)),
         nested_schema(300),
         files.lightgbm([ONE]).replace("num_leaves=2", "num_leaves=999999999").encode(),
         files.lightgbm([ONE]).replace("max_feature_idx=1", "max_feature_idx=999999999").encode(),

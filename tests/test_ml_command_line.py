@@ -59,12 +59,12 @@ def test_train_writes_one_file_and_says_that_it_agrees(training_run: tuple[Path,
     assert f"model.npz: version {version}, read back, and all 30 test rows give scikit-learn's probabilities" in printed
 
 
-def test_a_trained_file_answers_like_scikit_learn(training_run: tuple[Path, str], trained: Trained) -> None:
+def test_a_trained_file_answers_like_scikit_learn(training_run: tuple[Path, str], built_in: Trained) -> None:
     model = classifier.load(training_run[0] / "model.npz")
 
-    answers = model.predict_batch(trained.split.test_rows).outputs
+    answers = model.predict_batch(built_in.split.test_rows).outputs
 
-    assert (answers == trained.estimator.predict_proba(trained.split.test_rows)).all()
+    assert (answers == built_in.estimator.predict_proba(built_in.split.test_rows)).all()
 
 
 def test_predict_prints_the_label_its_class_and_the_probabilities(training_run: tuple[Path, str]) -> None:

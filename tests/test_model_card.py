@@ -99,20 +99,22 @@ def test_the_interval_is_that_of_the_literature(right: int, n: int, low: float, 
     assert [round(1 - bound, 4) for bound in wilson_interval(1 - right / n, n)] == [high, low]
 
 
-def test_the_built_in_model_is_told_with_its_numbers(model: Classifier) -> None:
-    view = view_of(model.card)
+def test_the_built_in_model_is_told_with_its_numbers(built_in_model: Classifier) -> None:
+    view = view_of(built_in_model.card)
     origin = texts(view.origin)
 
     assert texts(view.quality)["Accuracy"] == "93.3% of 30 test rows; 95% interval (Wilson): 78.7% to 98.2%"
     assert texts(view.quality)["Baseline"].startswith("33.3% ")
     assert origin["Rows"] == "120 for training, 30 for testing"
-    assert origin["Data"] == model.card.source
+    assert origin["Data"] == built_in_model.card.source
     assert origin["Method"] == "RandomForestClassifier, 100 trees"
     assert origin["Parameters"] == "seed 0, 20% of the rows for testing, no maximum depth, at least 1 row per leaf"
     assert origin["Version"] == "0123456789ab"
-    assert model.card.data_digest is not None
-    assert origin["Digest of the data"].removeprefix("SHA-256 ").removesuffix("…") == model.card.data_digest[:12]
-    assert all(f"{name} {release}" in origin["Libraries"] for name, release in model.card.libraries.items())
+    assert built_in_model.card.data_digest is not None
+    assert (
+        origin["Digest of the data"].removeprefix("SHA-256 ").removesuffix("…") == built_in_model.card.data_digest[:12]
+    )
+    assert all(f"{name} {release}" in origin["Libraries"] for name, release in built_in_model.card.libraries.items())
     assert view.features[0].title == "petal width"
     assert (view.features[0].range, view.features[0].limits) == ("0.1 to 2.5\xa0cm", "≥\xa00\xa0cm")
     assert "setosa, versicolor, virginica" in view.limits[0]

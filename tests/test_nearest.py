@@ -310,8 +310,8 @@ def limited(model: Classifier, key: str, minimum: float | None, maximum: float |
 
 
 @pytest.mark.parametrize(("maximum", "value"), [(2.5, 1.8), (1.78, 1.78), (1.7505, 1.7505), (1.75, None), (1.5, None)])
-def test_a_change_keeps_the_limits(model: Classifier, maximum: float, value: float | None) -> None:
-    nearest = explain(limited(model, "petal_width", 0, maximum), SAMPLE).nearest
+def test_a_change_keeps_the_limits(built_in_model: Classifier, maximum: float, value: float | None) -> None:
+    nearest = explain(limited(built_in_model, "petal_width", 0, maximum), SAMPLE).nearest
 
     if value is None:
         assert nearest is None or nearest.feature != "petal_width"
@@ -319,7 +319,7 @@ def test_a_change_keeps_the_limits(model: Classifier, maximum: float, value: flo
     assert nearest is not None
     assert nearest.feature == "petal_width"
     assert 1.75 < nearest.value <= maximum
-    assert model.predict([*SAMPLE[:3], nearest.value]).label == "virginica"
+    assert built_in_model.predict([*SAMPLE[:3], nearest.value]).label == "virginica"
 
 
 @pytest.mark.parametrize(("minimum", "value"), [(4.0, 4.5), (4.5, 4.5), (4.51, None)])
@@ -354,8 +354,8 @@ def test_of_changes_that_are_equally_near_that_of_the_first_feature_counts(
     assert nearest == nearest_change(without_grid, row)[0] == explain(model, row).nearest
 
 
-def test_the_nearest_change_of_the_known_sample_is_a_short_number(model: Classifier) -> None:
-    nearest = explain(model, SAMPLE).nearest
+def test_the_nearest_change_of_the_known_sample_is_a_short_number(built_in_model: Classifier) -> None:
+    nearest = explain(built_in_model, SAMPLE).nearest
 
     assert nearest == Change("petal_width", "rises above", 1.75, 1.8, "virginica", (1.75 - 1.3) / (2.5 - 0.1))
 
@@ -650,19 +650,21 @@ def test_a_category_of_many_choices_leaves_fewer_cells_to_the_other_side() -> No
 
 
 @pytest.mark.parametrize("max_rows", [4, 50, 100])
-def test_a_plane_with_cuts_left_out_says_so_and_is_right_where_it_looked(model: Classifier, max_rows: int) -> None:
-    found = plane(model, SAMPLE, x=2, y=3, max_rows=max_rows)
+def test_a_plane_with_cuts_left_out_says_so_and_is_right_where_it_looked(
+    built_in_model: Classifier, max_rows: int
+) -> None:
+    found = plane(built_in_model, SAMPLE, x=2, y=3, max_rows=max_rows)
 
     assert not found.exact
     assert 1 < found.indices.size <= max_rows
-    assert set(found.x_cuts.tolist()) <= set(model.cuts.values[2].tolist())
+    assert set(found.x_cuts.tolist()) <= set(built_in_model.cuts.values[2].tolist())
     ends = [np.append(cuts, 9.0).astype(np.float64) for cuts in (found.x_cuts, found.y_cuts)]
     for (down, across), index in np.ndenumerate(found.indices):
-        assert model.predict([*SAMPLE[:2], float(ends[0][across]), float(ends[1][down])]).index == index
+        assert built_in_model.predict([*SAMPLE[:2], float(ends[0][across]), float(ends[1][down])]).index == index
 
 
-def test_predict_says_what_would_change_the_answer(model: Classifier) -> None:
-    lines = list(reports.explanation_lines(explain(model, SAMPLE), model.card))
+def test_predict_says_what_would_change_the_answer(built_in_model: Classifier) -> None:
+    lines = list(reports.explanation_lines(explain(built_in_model, SAMPLE), built_in_model.card))
 
     assert lines[0] == "stays versicolor, when one feature changes alone, for"
     assert lines[4].strip() == "petal width up to 1.75 cm"
@@ -678,10 +680,10 @@ def test_predict_says_what_would_change_the_answer(model: Classifier) -> None:
         ([5.6, 2.7, 4.2, 1.3], "virginica when petal width rises above 1.75 cm"),
     ],
 )
-def test_an_edge_is_told_by_its_shorter_number(model: Classifier, row: list[float], told: str) -> None:
-    nearest = explain(model, row).nearest
+def test_an_edge_is_told_by_its_shorter_number(built_in_model: Classifier, row: list[float], told: str) -> None:
+    nearest = explain(built_in_model, row).nearest
     assert nearest is not None
-    feature = next(feature for feature in model.features if feature.key == nearest.feature)
+    feature = next(feature for feature in built_in_model.features if feature.key == nearest.feature)
 
     assert reports.change_line(nearest, feature) == f"becomes {told}"
 

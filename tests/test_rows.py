@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.errors import DatasetError
@@ -56,7 +56,6 @@ def test_rows_are_those_of_csv_wherever_the_text_is_cut(text: str, size: int) ->
     assert rows == expected
 
 
-@settings(max_examples=500)
 @given(
     text=st.text(st.sampled_from('"",;\n\n\rx \t#1|='), max_size=60),
     start=st.sampled_from(["", "sep=;\n", "a b\n", '"a", "b"\n', '"a" "b"\n1 2\n', "# a\n\n", "A title\na,b,c\n"]),

@@ -107,10 +107,10 @@ def test_any_table_comes_back_as_the_command_line_scores_it(
 
 
 def test_rows_are_counted_told_and_shown_as_they_come(client: TestClient, model: Classifier) -> None:
-    answer = scored(client, f"note,{HEADER}\n+,{GOOD}\n,?,1,,=1\n1,2\n,5.1 ,3.5,1.4,9\n".encode())
+    answer = scored(client, f"note,{HEADER}\n+,{GOOD}\n,?,1,,=1\n1,2\n,9 ,3.5,1.4,0.2\n".encode())
 
     first, last = answer.frames
-    (sure, label) = max(zip(model.predict([5.1, 3.5, 1.4, 9.0]).probabilities, model.labels, strict=True))
+    (sure, label) = max(zip(model.predict([9.0, 3.5, 1.4, 0.2]).probabilities, model.labels, strict=True))
     assert {**first, "resume": ""} == {
         "type": "rows", "read": answer.read, "rows": 4, "bad": 2, "noted": 1, "version": model.version,
         "resume": "", "done": False,
@@ -134,7 +134,7 @@ def test_rows_are_counted_told_and_shown_as_they_come(client: TestClient, model:
         ],
         "counts": {"setosa": 1, "versicolor": 1},
         "listed": [
-            {"line": 5, "cells": ["5.1", "3.5", "1.4", "9"], "outside": 1, "label": label, "probability": sure},
+            {"line": 5, "cells": ["9", "3.5", "1.4", "0.2"], "outside": 1, "label": label, "probability": sure},
             {"line": 2, "cells": ["5.6", "2.7", "4.2", "1.3"], "outside": 0, "label": "versicolor", "probability": 1.0},
         ],
     }  # fmt: skip

@@ -43,20 +43,20 @@ def test_the_split_is_scikit_learns_stratified_split(trained: Trained) -> None:
     assert np.bincount(parts.test_classes).tolist() == [10, 10, 10]
 
 
-def test_the_forest_is_the_one_that_scikit_learn_fits_at_once(trained: Trained) -> None:
-    expected = RandomForestClassifier(random_state=0).fit(trained.split.train_rows, trained.split.train_classes)
+def test_the_forest_is_the_one_that_scikit_learn_fits_at_once(built_in: Trained) -> None:
+    expected = RandomForestClassifier(random_state=0).fit(built_in.split.train_rows, built_in.split.train_classes)
     rows = np.random.default_rng(0).uniform(0, 8, (20_000, 4))
 
-    assert trained.estimator.get_params() == expected.get_params()
-    assert np.array_equal(trained.estimator.predict_proba(rows), expected.predict_proba(rows))
+    assert built_in.estimator.get_params() == expected.get_params()
+    assert np.array_equal(built_in.estimator.predict_proba(rows), expected.predict_proba(rows))
 
 
-def test_the_test_accuracy_of_the_tutorial_is_reached(trained: Trained, model: Classifier) -> None:
-    assert isinstance(trained.report, Report)
-    assert f"{trained.report.accuracy:.3f}" == "0.933"
-    assert trained.report.accuracy == 28 / 30
-    answers = model.predict_batch(trained.split.test_rows).indices
-    assert (answers == trained.split.test_classes).sum() == 28
+def test_the_test_accuracy_of_the_tutorial_is_reached(built_in: Trained, built_in_model: Classifier) -> None:
+    assert isinstance(built_in.report, Report)
+    assert f"{built_in.report.accuracy:.3f}" == "0.933"
+    assert built_in.report.accuracy == 28 / 30
+    answers = built_in_model.predict_batch(built_in.split.test_rows).indices
+    assert (answers == built_in.split.test_classes).sum() == 28
 
 
 def test_the_tutorials_sample_is_class_1_and_class_1_is_versicolor(model: Classifier) -> None:
@@ -101,14 +101,14 @@ def test_the_numbers_of_a_report_are_scikit_learns(trained: Trained, right: floa
     assert (report.train_rows, report.test_rows) == (120, 30)
 
 
-def test_the_report_of_the_built_in_model_is_that_of_its_answers(trained: Trained, stored: ModelFile) -> None:
-    answers = trained.estimator.predict(trained.split.test_rows)
+def test_the_report_of_the_built_in_model_is_that_of_its_answers(built_in: Trained, built_in_model: Classifier) -> None:
+    answers = built_in.estimator.predict(built_in.split.test_rows)
 
-    assert trained.report == report_of(answers, trained.split)
-    assert isinstance(stored.card.report, Report)
-    assert stored.card.report.confusion == ((10, 0, 0), (0, 10, 0), (0, 2, 8))
-    assert stored.card.report.precision == (1.0, 10 / 12, 1.0)
-    assert stored.card.report.recall == (1.0, 1.0, 0.8)
+    assert built_in.report == report_of(answers, built_in.split)
+    assert isinstance(built_in_model.card.report, Report)
+    assert built_in_model.card.report.confusion == ((10, 0, 0), (0, 10, 0), (0, 2, 8))
+    assert built_in_model.card.report.precision == (1.0, 10 / 12, 1.0)
+    assert built_in_model.card.report.recall == (1.0, 1.0, 0.8)
 
 
 def test_a_label_without_test_rows_has_a_report(trained: Trained) -> None:
@@ -176,8 +176,8 @@ def test_golden_rows_are_test_rows_and_rows_on_the_thresholds(trained: Trained, 
     assert np.array_equal(stored.golden_answers, trained.estimator.predict_proba(stored.golden_rows))
 
 
-def test_the_card_tells_how_the_model_was_made(stored: ModelFile) -> None:
-    card = stored.card
+def test_the_card_tells_how_the_model_was_made(built_in_model: Classifier) -> None:
+    card = built_in_model.card
 
     assert (card.name, card.estimator, card.trees) == ("iris", "RandomForestClassifier", 100)
     assert card.recipe == Recipe()

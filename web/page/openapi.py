@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import msgspec
 
@@ -134,11 +134,18 @@ def _settle_interval(schema: Json, *, is_known: bool) -> None:
     schema["required"] = [name for name in schema["properties"] if name in schema["required"] or name == "interval"]
 
 
-def _schemas(model: Classifier, settings: Settings) -> Json:
+@cache
+def _schemas_of_types() -> bytes:
+    """Return the schemas of our types as JSON, from which each model's are made: to derive them takes 5 ms."""
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
     for schema in schemas.values():
         if "description" in schema:  # a docstring, with the indentation of its source
             schema["description"] = inspect.cleandoc(schema["description"])
+    return msgspec.json.encode(schemas)
+
+
+def _schemas(model: Classifier, settings: Settings) -> Json:
+    schemas = msgspec.json.decode(_schemas_of_types())
     for name in ("PredictRequest", "StreamRequest"):
         schemas[name] |= {"oneOf": [{"required": ["sample"]}, {"required": ["samples"]}]}
         schemas[name]["properties"]["samples"]["maxItems"] = settings.max_samples
