@@ -31,6 +31,7 @@ from tests.conftest import (
     opened,
     put,
     response_to,
+    run_procfile,
     run_server,
     start_server,
     wait_until_ready,
@@ -409,7 +410,10 @@ def test_folders_of_killed_services_are_removed_by_the_next_start_and_no_others(
     others = shared / "metrics-of-others"
     others.mkdir(parents=True)
     variables: dict[str, Any] = {"MODEL_FILE": str(path), "WEB_CONCURRENCY": "2", "TMPDIR": str(shared)}
-    with run_server(tmp_path / "1.txt", **variables) as killed, run_server(tmp_path / "2.txt", **variables) as running:
+    with (
+        run_procfile(tmp_path / "1.txt", **variables) as killed,
+        run_procfile(tmp_path / "2.txt", **variables) as running,
+    ):
         wait_for(killed, "serves", times=2)
         wait_for(running, "serves", times=2)
         first, second = workers_of(killed)
@@ -417,7 +421,7 @@ def test_folders_of_killed_services_are_removed_by_the_next_start_and_no_others(
             os.kill(pid, signal.SIGKILL)
         killed.process.wait()
         left = set(shared.glob("metrics-*"))
-        with run_server(tmp_path / "3.txt", **variables) as server:
+        with run_procfile(tmp_path / "3.txt", **variables) as server:
             wait_for(server, "serves", times=2)
             now = set(shared.glob("metrics-*"))
 

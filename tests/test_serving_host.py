@@ -17,7 +17,7 @@ from sklearn.ensemble import RandomForestClassifier
 import ml
 from ml.model import classifier
 from tests import library_files
-from tests.conftest import ROOT, free_port, run_server, start_server
+from tests.conftest import ROOT, free_port, run_procfile, start_server
 
 MOST_MB = 200
 # What pip says where it cannot reach a registry.
@@ -64,7 +64,7 @@ def test_a_serving_host_answers_people_programs_and_tables(python: str, model_pa
     sample = {"sepal_length": 5.6, "sepal_width": 2.7, "petal_length": 4.2, "petal_width": 1.3}
     table = f"{','.join(sample)}\n{','.join(map(str, sample.values()))}\n"
 
-    with run_server(tmp_path / "log.txt", python=python, MODEL_FILE=str(model_path)) as server:
+    with run_procfile(tmp_path / "log.txt", python=python, MODEL_FILE=str(model_path)) as server:
         page = urllib.request.urlopen(server.url, timeout=20).read().decode()
         script = get(f"{server.url}/static/htmx-2.min.js")
         answer = json.loads(
@@ -88,7 +88,7 @@ def test_a_serving_host_evaluates_a_large_forest_without_a_compiler_and_says_so(
         insist=True,
     )  # fmt: skip
 
-    with run_server(tmp_path / "log.txt", python=python, MODEL_FILE=str(tmp_path / "wide.npz")) as server:
+    with run_procfile(tmp_path / "log.txt", python=python, MODEL_FILE=str(tmp_path / "wide.npz")) as server:
         asked = json.dumps({"samples": rows[:50].tolist()}).encode()
         answers = json.loads(get(f"{server.url}/predict", content=asked, kind="application/json"))["predictions"]
 
