@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import inspect
-import json
 import os
 import re
 import shlex
@@ -13,11 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -34,13 +32,15 @@ from ml.model.classifier import Classifier
 from ml.model.modelfile import ModelFile
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
+from tests import shells
 from tests.browser import browser, context, contexts, open_page, visit  # noqa: F401  # fixtures, found by their names
+from tests.shells import ForkedServer
 from web.app import create_app
 from web.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 30.0
-STARTERS = {"run_server", "sync_playwright"}
+STARTERS = {"run_server", "run_procfile", "sync_playwright"}
 MEBIBYTE = 2**20
 EVALUATORS: dict[str, dict[str, Any]] = {
     "table": {}, "compiled": {"max_cells": 0}, "walk": {"max_cells": 0, "compiles": False}
@@ -202,31 +202,54 @@ def start_server(
     Args:
         root: where the project lies.
     """
-    command = next(
-        line.removeprefix("web:").strip()
-        for line in (ROOT / "Procfile").read_text().splitlines()
-        if line.startswith("web:")
-    )
     path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
-    variables = {**os.environ, "PATH": path, "HOST": "127.0.0.1", "PORT": str(port), "DRAIN_S": "0", **environment}
     with log.open("ab") as output:
         # The shell expands the command's variables as a Procfile runner's does, and then is the server itself.
         process = subprocess.Popen(
-            ["sh", "-c", command.replace("python -m", f"{shlex.quote(python)} -m")],
+            ["sh", "-c", web_command().replace("python -m", f"{shlex.quote(python)} -m")],
             cwd=root,
-            env=variables,
+            env=_variables(port, environment) | {"PATH": path},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     return Server(process, port, log)
 
 
+def web_command() -> str:
+    (command,) = re.findall("^web: *(.*)", (ROOT / "Procfile").read_text(), re.MULTILINE)
+    return str(command)
+
+
+def _variables(port: int, environment: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, "HOST": "127.0.0.1", "PORT": str(port), "DRAIN_S": "0", **environment}
+
+
+def fork_server(log: Path, port: int, environment: Mapping[str, str]) -> Server:
+    """Start a server as the Procfile's web command does, in a third of the processor time."""
+    others = environment.keys() - {setting.metadata["variable"] for setting in fields(Settings)}
+    assert not others, f"the shell of servers may have read {others} already: use run_procfile"
+    defaults = dict(re.findall(r"(\w+)=\$\{\1:-(.*?)\}", web_command()))
+    return Server(ForkedServer(log, defaults | _variables(port, environment)), port, log)
+
+
 @contextlib.contextmanager
-def run_server(
-    log: Path, *, port: int | None = None, python: str = sys.executable, root: str | Path = ROOT, **environment: str
+def run_server(log: Path, *, port: int | None = None, **environment: str) -> Iterator[Server]:
+    """Run a server on a free port of the loopback interface until the block ends."""
+    with _running(fork_server(log, port or free_port(), environment)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def run_procfile(
+    log: Path, *, python: str = sys.executable, root: str | Path = ROOT, **environment: str
 ) -> Iterator[Server]:
-    """Run the Procfile's web command on a free port of the loopback interface until the block ends."""
-    server = start_server(log, port or free_port(), environment, python=python, root=root)
+    """Run the Procfile's web command as `start_server` does until the block ends."""
+    with _running(start_server(log, free_port(), environment, python=python, root=root)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _running(server: Server) -> Iterator[Server]:
     process = server.process
     try:
         wait_until_ready(server)
@@ -297,7 +320,7 @@ def assert_quiet(server: Server) -> None:
 def server(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One real server for all tests that leave it as it is."""
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    with run_server(log, MODEL_FILE=str(model_path)) as server:
+    with run_procfile(log, MODEL_FILE=str(model_path)) as server:
         yield server
 
 
@@ -374,87 +397,15 @@ def parse_html(html: str) -> Element:
     return document
 
 
-# Importing scikit-learn takes longer than most commands, and importing our modules as long as some. This shell has them
-# loaded, and forks a process for each command, with arguments, a folder, output and an exit status of its own.
-COMMANDS = """
-import json, os, runpy, sys, traceback
-import numpy, msgspec, tqdm, scipy.sparse, sklearn.datasets, sklearn.ensemble, sklearn.model_selection, sklearn.tree
-import ml.__main__, web.client.__main__
-
-del sys.modules["ml.__main__"], sys.modules["web.client.__main__"]  # run_module warns of what is loaded already
-
-for line in sys.stdin:
-    order = json.loads(line)
-    if not (child := os.fork()):
-        for number, path in enumerate([order["in"], order["out"], order["err"]]):
-            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
-        os.chdir(order["cwd"])
-        sys.argv[1:] = order["arguments"]
-        sys.path[0] = order["cwd"]
-        try:
-            runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        except BaseException:
-            traceback.print_exc()
-            status = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-class CommandShell:
-    """Runs python -m ml, or another module, elsewhere than in the project, with warnings as errors."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-
-    def run(
-        self, module: str, arguments: Sequence[str], *, cwd: Path, stdin: bytes
-    ) -> subprocess.CompletedProcess[bytes]:
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-c", COMMANDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                text=True,
-                # Python warns of a fork where there are threads.
-                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1"},
-            )  # fmt: skip
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with tempfile.TemporaryDirectory() as folder:
-            streams = {name: Path(folder, name) for name in ("in", "out", "err")}
-            streams["in"].write_bytes(stdin)
-            order = {"module": module, "arguments": arguments, "cwd": str(cwd)} | {
-                name: str(path) for name, path in streams.items()
-            }
-            print(json.dumps(order), file=self._process.stdin, flush=True)
-            status = int(self._process.stdout.readline())
-            written = [streams[name].read_bytes() for name in ("out", "err")]
-        return subprocess.CompletedProcess(["python", "-m", module, *arguments], status, *written)
-
-    def close(self) -> None:
-        if self._process is not None:
-            with self._process as process:
-                assert process.stdin is not None
-                process.stdin.close()
-            self._process = None
-
-
-_shell = CommandShell()
-
-
 @pytest.fixture(scope="session", autouse=True)
-def _end_of_commands() -> Iterator[None]:
+def _end_of_shells() -> Iterator[None]:
     yield
-    _shell.close()
+    shells.close_shells()
 
 
 def run_on(stdin: bytes, *arguments: str | Path, cwd: Path, module: str = "ml") -> subprocess.CompletedProcess[bytes]:
     """Run python -m ml, or another module, on a standard input, with warnings as errors."""
-    return _shell.run(module, list(map(str, arguments)), cwd=cwd, stdin=stdin)
+    return shells.run_command(module, list(map(str, arguments)), cwd=cwd, stdin=stdin)
 
 
 def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

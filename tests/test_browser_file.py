@@ -29,6 +29,8 @@ from tests.tables import GOOD, HEADER, SLICE_BYTES, TABLES, guarded
 pytestmark = needs_chromium
 
 ROWS = 100_000
+# Whose answers are not all there when one looks, and some 40 slices.
+SOME_ROWS = 30_000
 MOST_HEAP_BYTES = 30e6
 
 
@@ -103,18 +105,22 @@ def expect_end(page: Page) -> None:
     )
 
 
-@pytest.fixture(scope="module")
-def table() -> bytes:
-    """Many rows, with columns that nobody needs in front, between and behind, and a bad row now and then."""
+def table_of(rows: int) -> bytes:
+    """Return many rows, with columns that nobody needs in front, between and behind, and a bad row now and then."""
     rng = random.Random(0)
     lines = ["id;petal width;Sepal Length (cm);note;petal length (cm);sepal width [cm];=1+1"]
-    for number in range(ROWS):
+    for number in range(rows):
         values = [f"{rng.uniform(0, 8):.2f}" for _ in range(4)]
         if number % 9_973 == 5:
             values[number % 4] = rng.choice(["", "abc", "-1", "1e40", "=2"])
         note = '"=HYPERLINK(""http://x"");\n<b>"' if number % 50 == 0 else "año"
         lines.append(";".join([str(number), *values[:2], note, *values[2:], "+x"]))
     return "\r\n".join(lines).encode()
+
+
+@pytest.fixture(scope="module")
+def table() -> bytes:
+    return table_of(SOME_ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +132,9 @@ def predicted(model: Classifier, table: bytes) -> bytes:
 
 
 def test_a_hundred_thousand_rows_stay_smooth_and_give_the_table_of_the_command_line(
-    open_page: Open, model_path: Path, table: bytes, tmp_path: Path
+    open_page: Open, model_path: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "rows.csv").write_bytes(table)
+    (tmp_path / "rows.csv").write_bytes(table_of(ROWS))
     expected = tmp_path / "expected.csv"
     page = open_page()
     before = page.locator("*").count()
@@ -161,13 +167,23 @@ def test_a_hundred_thousand_rows_stay_smooth_and_give_the_table_of_the_command_l
     expect(page.locator(".file b, .file img")).to_have_count(0)
 
 
+# Passes on what the page makes an address of, for a download, as text of one character a byte.
+NEXT_FILE = """() => {
+    window.addressOf ??= URL.createObjectURL;
+    window.made = new Promise((take) => URL.createObjectURL = (file) => {
+        take(file.arrayBuffer());
+        return addressOf(file);
+    }).then((bytes) => new TextDecoder("x-user-defined").decode(bytes));
+}"""
+
+
 def test_any_table_comes_back_as_every_channel_gives_it(open_page: Open, model: Classifier) -> None:
-    for number, (name, content) in enumerate(TABLES.items()):
-        if number % 8 == 0:
-            page = open_page()  # Chromium drops what are more than ten downloads of a page in a second
+    page = open_page()
+    for name, content in TABLES.items():
+        page.evaluate(NEXT_FILE)
         choose(page, content)
-        expect_end(page)
-        assert downloaded(page) == guarded(model, content), name
+        made = page.evaluate("made")
+        assert bytes(ord(character) & 0xFF for character in made) == guarded(model, content), name
 
 
 def test_bad_rows_are_listed_by_line_and_reason_up_to_fifty(open_page: Open) -> None:
@@ -357,7 +373,7 @@ def test_a_restart_of_the_service_loses_nothing_and_doubles_nothing(
         first.process.kill()
         first.process.wait()
         expect(status(page)).to_have_text("The service does not answer: trying again. Nothing is lost.")
-        expect(page.locator("#file-rows")).not_to_have_text("100,000")
+        expect(page.locator("#file-rows")).not_to_have_text(f"{SOME_ROWS:,}")
         share = page.locator("#file-progress").evaluate("(bar) => bar.value")
         assert 0 < share < 1
 
@@ -475,8 +491,8 @@ def test_a_second_file_takes_the_place_of_the_first(open_page: Open, model: Clas
 def test_a_file_beyond_the_bound_of_the_heap_leaves_the_memory_of_the_page_small(
     open_page: Open, tmp_path: Path
 ) -> None:
-    row = f"{GOOD},{'x' * 100}\n"
-    n_rows = 4 * 10**7 // len(row)
+    row = f"{GOOD},{'x' * 400}\n"
+    n_rows = 35_000_000 // len(row)
     (tmp_path / "rows.csv").write_text(f"{HEADER},note\n" + row * n_rows)
     page = open_page()
     session = page.context.new_cdp_session(page)
@@ -486,6 +502,7 @@ def test_a_file_beyond_the_bound_of_the_heap_leaves_the_memory_of_the_page_small
     while page.locator("#file-download").is_hidden():
         heap = session.send("Runtime.getHeapUsage")
         largest = max(largest, heap["usedSize"] + heap["backingStorageSize"])
+        page.wait_for_timeout(20)  # a sample is all there is
 
     expect_end(page)
     assert 0 < largest < MOST_HEAP_BYTES

@@ -11,9 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -31,17 +31,19 @@ from tests.conftest import (
     opened,
     put,
     response_to,
+    run_procfile,
     run_server,
     start_server,
     wait_until_ready,
 )
+from web.__main__ import metrics_folder
 from web.server.supervisor import address_of
 
 pytestmark = pytest.mark.server
 ROW = [5.6, 2.7, 4.2, 1.3]
 SAMPLE = json.dumps({"sample": ROW})
 BATCH = json.dumps({"samples": [ROW] * 150_000})
-PAUSE_S = 0.02  # there is nothing to await: what is waited for happens in other processes
+PAUSE_S = 0.05  # there is nothing to await: what is waited for happens in other processes
 READY = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
 PREDICT = b"GET /predict?sepal_length=5.6&sepal_width=2.7&petal_length=4.2&petal_width=1.3 HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
@@ -97,18 +99,6 @@ def test_models_are_replaced_under_load_without_a_failed_request_or_a_closed_str
         assert server.log.read_text().count("replaced iris") == 4
         assert_quiet(server)
     assert load.answers > 50
-
-
-def test_a_signal_has_every_worker_look_at_the_file(contents: list[bytes], path: Path, tmp_path: Path) -> None:
-    log = tmp_path / "log.txt"
-    with run_server(log, MODEL_FILE=str(path), MODEL_CHECK_S="0", WEB_CONCURRENCY="2") as server:
-        wait_for(server, "serves", times=2)
-        put(contents[1], path)
-        server.process.send_signal(signal.SIGHUP)
-        wait_for(server, "replaced iris", times=2)
-        version = json.loads(ask(server, READY)[2])["model"]["version"]
-
-    assert version == modelfile.version_of(contents[1])
 
 
 def wait_for(server: Server, text: str, *, times: int) -> None:
@@ -226,10 +216,27 @@ def workers_of(server: Server) -> list[int]:
     return [int(number) for number in children.split()]
 
 
-def test_a_worker_that_is_killed_is_replaced_while_the_other_serves(path: Path, tmp_path: Path) -> None:
-    server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2")
+def test_workers_share_the_port_and_look_at_the_file_on_a_signal_and_one_that_is_killed_is_replaced(
+    contents: list[bytes], path: Path, tmp_path: Path
+) -> None:
+    server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(path), MODEL_CHECK_S="0", WEB_CONCURRENCY="2")
     with server_of as server:
+        # The first worker serves alone until the second one is there.
         wait_for(server, "serves", times=2)
+        for _ in range(10):
+            assert version_of(server) == modelfile.version_of(contents[0])
+            assert ask(server, PREDICT.replace(b"Host: x", b"Host: x\r\nHX-Request: true"))[0] == 200
+            assert ask(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
+            with connect(server.stream_url) as stream:
+                assert json.loads(stream.recv())["model"]["version"] == modelfile.version_of(contents[0])
+                stream.send(SAMPLE)
+                assert json.loads(stream.recv())["label"] == "versicolor"
+
+        put(contents[1], path)
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(server, "replaced iris", times=2)
+        replaced = version_of(server)
+
         first, second = workers_of(server)
         os.kill(first, signal.SIGKILL)
         wait_for(server, "serves", times=3)
@@ -237,12 +244,18 @@ def test_a_worker_that_is_killed_is_replaced_while_the_other_serves(path: Path, 
         server.process.send_signal(signal.SIGTERM)
         status = status_of(server)
 
+    assert replaced == modelfile.version_of(contents[1])
     assert second in others
     assert len(others) == 2
     assert first not in others
     assert f"process {first} was ended by signal 9" in server.log.read_text()
+    assert "Traceback" not in server.log.read_text()
     assert status == 0
     assert not [pid for pid in others if Path(f"/proc/{pid}").exists()]
+
+
+def version_of(server: Server) -> object:
+    return json.loads(ask(server, READY)[2])["model"]["version"]
 
 
 def test_workers_that_cannot_start_are_started_ever_more_slowly_and_given_up_with_the_last(
@@ -293,7 +306,7 @@ def test_hangups_at_any_moment_of_a_start_do_no_harm(path: Path, tmp_path: Path)
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGHUP)
                 assert process.poll() is None, log.read_text()
-                time.sleep(0.002)
+                time.sleep(0.004)
             if serving == 2:
                 os.kill(children_of(process.pid)[0], signal.SIGKILL)
         process.send_signal(signal.SIGTERM)
@@ -333,42 +346,39 @@ def test_the_address_of_the_page_can_be_opened_on_this_machine(host: str, shown:
         assert address_of([listening]) == f"http://{shown}:{listening.getsockname()[1]}/"
 
 
-def test_a_worker_that_stands_still_is_named_and_replaced(path: Path, tmp_path: Path) -> None:
-    server_of = run_server(tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2", WORKER_TIMEOUT_S="3")
-    with server_of as server:
-        wait_for(server, "serves", times=2)
-        stopped, other = workers_of(server)
-        os.kill(stopped, signal.SIGSTOP)
-        wait_for(server, "serves", times=3)
-        server.process.send_signal(signal.SIGTERM)
-        status = status_of(server)
-
-    told = server.log.read_text()
-    assert f"process {stopped}: its event loop has stood still for 3 s; it is killed" in told
-    assert f"process {stopped} was ended by signal 9; the next one starts in" in told
-    assert told.count(f"the page is at {server.url}/\n") == 1
-    assert f"process {other} " not in told.replace(f"process {other} serves", "")
-    assert status == 0
-
-
-def test_a_worker_that_takes_long_to_end_is_let_alone(path: Path, tmp_path: Path) -> None:
+def test_a_worker_that_stands_still_is_replaced_and_one_that_takes_long_to_end_is_let_alone(
+    path: Path, tmp_path: Path
+) -> None:
     server_of = run_server(
         tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2", WORKER_TIMEOUT_S="3", SHUTDOWN_S="5"
     )
     with server_of as server:
         wait_for(server, "serves", times=2)
+        stopped, other = workers_of(server)
+        os.kill(stopped, signal.SIGSTOP)
+        wait_for(server, "serves", times=3)
+        replaced = server.log.read_text()
+
         with opened(server) as half:
             half.sendall(HALF)
             for _ in range(20):
                 ask(server, READY)  # and so has the half of the request been taken in
             for worker in workers_of(server):
                 os.kill(worker, signal.SIGTERM)
-            while server.log.read_text().count("serves") < 4:
+            while server.log.read_text().count("serves") < 5:
                 assert server.process.poll() is None
                 time.sleep(PAUSE_S)
+        server.process.send_signal(signal.SIGTERM)
+        status = status_of(server)
 
-    assert "stood still" not in server.log.read_text()
-    assert "aborted 1 connections" in server.log.read_text()
+    assert f"process {stopped}: its event loop has stood still for 3 s; it is killed" in replaced
+    assert f"process {stopped} was ended by signal 9; the next one starts in" in replaced
+    assert replaced.count(f"the page is at {server.url}/\n") == 1
+    assert f"process {other} " not in replaced.replace(f"process {other} serves", "")
+    told = server.log.read_text().removeprefix(replaced)
+    assert "stood still" not in told
+    assert "aborted 1 connections" in told
+    assert status == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -404,25 +414,25 @@ def test_workers_end_when_their_supervisor_is_gone(path: Path, tmp_path: Path) -
             pass
 
 
-def test_folders_of_killed_services_are_removed_by_the_next_start_and_no_others(path: Path, tmp_path: Path) -> None:
+def test_folders_of_killed_services_are_removed_by_the_next_start_and_no_others(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared = tmp_path / "shared"
     others = shared / "metrics-of-others"
     others.mkdir(parents=True)
-    variables: dict[str, Any] = {"MODEL_FILE": str(path), "WEB_CONCURRENCY": "2", "TMPDIR": str(shared)}
-    with run_server(tmp_path / "1.txt", **variables) as killed, run_server(tmp_path / "2.txt", **variables) as running:
+    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+    killed_of = run_procfile(tmp_path / "log.txt", MODEL_FILE=str(path), WEB_CONCURRENCY="2", TMPDIR=str(shared))
+    with killed_of as killed, metrics_folder() as running:
         wait_for(killed, "serves", times=2)
-        wait_for(running, "serves", times=2)
-        first, second = workers_of(killed)
-        for pid in (killed.process.pid, first, second):
+        for pid in (killed.process.pid, *workers_of(killed)):
             os.kill(pid, signal.SIGKILL)
         killed.process.wait()
         left = set(shared.glob("metrics-*"))
-        with run_server(tmp_path / "3.txt", **variables) as server:
-            wait_for(server, "serves", times=2)
+        with metrics_folder():
             now = set(shared.glob("metrics-*"))
 
     assert len(left) == 3
-    assert len(now & left) == 2
+    assert now & left == {others, Path(running[-1])}
     assert len(now) == 3
     assert set(shared.glob("metrics-*")) == {others}
 

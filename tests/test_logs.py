@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.conftest import ROOT, Server, run_server
+from tests.conftest import ROOT, Server, run_procfile, run_server
 from web.app import create_app
 from web.logs import REQUEST_ID, JsonFormatter, PlainFormatter
 from web.settings import Settings
@@ -166,7 +166,7 @@ def test_the_real_server_writes_json_alone_and_an_exception_in_one_line_with_the
     log = tmp_path / "log.txt"
     (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
     path = f"{tmp_path}{os.pathsep}{ROOT}"
-    with run_server(log, MODEL_FILE=str(model_path), LOG_FORMAT="json", ACCESS_LOG="1", PYTHONPATH=path) as server:
+    with run_procfile(log, MODEL_FILE=str(model_path), LOG_FORMAT="json", ACCESS_LOG="1", PYTHONPATH=path) as server:
         request = urllib.request.Request(f"{server.url}/predict?{QUERY}", headers={"X-Request-ID": "real-1"})
         with urllib.request.urlopen(request, timeout=10) as response:
             assert response.headers["X-Request-ID"] == "real-1"
@@ -223,7 +223,7 @@ def test_a_log_that_nobody_reads_stops_nothing_and_what_was_lost_is_told(
     path, reading = unread
     (tmp_path / "sitecustomize.py").write_text("import web.logs\nweb.logs.MAX_LINES = 100\n")
     folders = f"{tmp_path}{os.pathsep}{ROOT}"
-    with run_server(path, MODEL_FILE=str(model_path), ACCESS_LOG="1", PYTHONPATH=folders) as server:
+    with run_procfile(path, MODEL_FILE=str(model_path), ACCESS_LOG="1", PYTHONPATH=folders) as server:
         answered(server, 500)
         log = b""
         while b"log lines were lost" not in log:

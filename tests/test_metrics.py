@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 
 from ml.model import classifier
 from ml.model.classifier import Classifier
-from tests.conftest import ROOT, Server, run_server
+from tests.conftest import ROOT, Server, run_procfile
 from web.__main__ import metrics_folder
 from web.app import create_app
 from web.metrics.counters import Metrics
@@ -369,7 +369,7 @@ def test_the_documentation_lists_every_metric(service: TestClient) -> None:
 
 @contextlib.contextmanager
 def two_workers(model_path: Path, tmp_path: Path) -> Iterator[Server]:
-    with run_server(
+    with run_procfile(
         tmp_path / "log.txt", MODEL_FILE=str(model_path), WEB_CONCURRENCY="2", TMPDIR=str(tmp_path)
     ) as server:
         yield server

@@ -22,7 +22,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from ml.model import classifier
 from ml.model.classifier import Classifier
-from tests.conftest import ROOT, Server, put, run_server
+from tests.conftest import ROOT, Server, put, run_procfile
 from tests.tables import guarded
 from tests.test_deploy import (
     EXAMPLE,
@@ -74,7 +74,7 @@ def replicas(contents: list[bytes], tmp_path_factory: pytest.TempPathFactory) ->
     proxy = proxy_in(folder)
     with contextlib.ExitStack() as stack:
         servers = [
-            stack.enter_context(run_server(folder / f"{root.name}.txt", port=None, root=root, **options))
+            stack.enter_context(run_procfile(folder / f"{root.name}.txt", root=root, **options))
             for root in (ROOT, copy)
         ]
         stack.enter_context(run_nginx(folder, proxy, [server.port for server in servers]))

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -110,28 +109,6 @@ def test_its_name_and_that_of_its_parts_are_not_told(quiet_server: Server) -> No
 
     assert "server" not in headers
     assert "date" in headers
-
-
-def test_two_workers_share_the_port_on_all_channels(model_path: Path, tmp_path: Path, model: Classifier) -> None:
-    log = tmp_path / "log.txt"
-    with run_server(log, MODEL_FILE=str(model_path), WEB_CONCURRENCY="2") as server:
-        for _ in range(10):
-            status, _, body = ask(server, posted(json.dumps({"sample": EXAMPLE}).encode()))
-            assert (status, json.loads(body)["model"]["version"]) == (200, model.version)
-            assert ask(server, f"GET {PREDICT} HTTP/1.1\r\nHost: x\r\nHX-Request: true\r\n\r\n".encode())[0] == 200
-            assert ask(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
-            with connect(server.stream_url) as websocket:
-                assert json.loads(websocket.recv())["model"]["version"] == model.version
-                websocket.send(json.dumps({"sample": EXAMPLE}))
-                assert json.loads(websocket.recv())["label"] == "versicolor"
-        # The first worker serves alone until the second one is there.
-        while len(Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()) < 2:
-            assert is_served(server)
-        server.process.send_signal(signal.SIGTERM)
-        server.process.wait(20)
-
-    assert server.process.returncode in (0, -signal.SIGTERM)
-    assert "Traceback" not in log.read_text()
 
 
 # --- how it starts

@@ -30,7 +30,7 @@ from starlette.types import Message
 from ml.model.classifier import Classifier
 from ml.scoring.text import score
 from ml.tables.marks import Marks
-from tests.conftest import Server, memory_bytes, parse_html, run_server
+from tests.conftest import Server, memory_bytes, parse_html, run_procfile, run_server
 from tests.tables import TABLES, guarded, zipped
 from web.app import create_app
 from web.scoring.request import disposition_of
@@ -54,7 +54,7 @@ LARGE_ROWS = 70_000
 def busy(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with small limits, which must live on without an error in its log."""
     folder = tmp_path_factory.mktemp("score")
-    with run_server(
+    with run_procfile(
         folder / "log.txt", MODEL_FILE=str(model_path), MAX_UPLOAD_BYTES=str(MAX_BYTES), MAX_UPLOADS="2",
         TMPDIR=str(folder), SEND_TIMEOUT_S="2", LINGER_S="0.2",
     ) as server:  # fmt: skip
