@@ -105,7 +105,7 @@ def test_a_model_with_another_threshold_answers_as_one_whose_file_has_it(
         assert np.array_equal(found.indices, same.indices)
         assert np.array_equal(found.answers, same.answers)
         (change, _), (wanted, _) = nearest_change(tried, row), nearest_change(decided, row)
-        assert (change and (change.label, change.distance)) == (wanted and (wanted.label, wanted.distance))
+        assert change == wanted
 
 
 def test_the_model_itself_keeps_its_own_threshold(answers: ModelFile) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,9 +22,7 @@ from web.service import service_of
 async def handle_problem(request: Request, error: Exception) -> Response:
     """Answer a `Problem` raised by an endpoint."""
     assert isinstance(error, Problem)
-    response = _answer(request, error.details)
-    response.headers.update(error.headers)
-    return response
+    return _answer(request, error.details, error.headers)
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
@@ -30,9 +30,7 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path, method = request.scope["path"][:SHOWN_CHARACTERS], request.scope["method"]
     detail = {404: f"there is nothing at {path}", 405: f"{method} is not allowed at {path}"}.get(error.status_code)
-    response = _answer(request, Problem(error.status_code, detail or error.detail).details)
-    response.headers.update(error.headers or {})
-    return response
+    return _answer(request, Problem(error.status_code, detail or error.detail).details, error.headers or {})
 
 
 async def handle_failure(request: Request, error: Exception) -> Response:
@@ -56,9 +54,9 @@ async def refuse(request: Request, problem: Problem) -> Response:
     return Response(content, details.status, headers, media_type="application/json")
 
 
-def _answer(request: Request, details: ProblemDetails) -> Response:
+def _answer(request: Request, details: ProblemDetails, headers: Mapping[str, str]) -> Response:
     if preferred_representation(request.scope, default="json") != "page":
-        return json_of(details)
+        return json_of(details, headers)
     # A wrong address may be any number of levels deep; relative links lead back to the page.
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     base = "../" * (path.count("/") - 1)
@@ -67,9 +65,8 @@ def _answer(request: Request, details: ProblemDetails) -> Response:
     view = views.problem_view(details, language)
     start = (base or "./") + (query_in(asked, service_of(request.scope).model) if asked else "")
     page = render("problem.html", language, problem=view, base=base, start=start)
-    return Response(
-        page, details.status, problem_headers() | {"Content-Language": language.code}, media_type="text/html"
-    )
+    own = {**problem_headers(), "Content-Language": language.code, **headers}
+    return Response(page, details.status, own, media_type="text/html")
 
 
 def _asked_language(request: Request) -> str:

@@ -12,16 +12,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
 from web.api import batch, decoder
 from web.api.encoder import encoder_of
-from web.api.explain import Check, explained, is_explained
+from web.api.explain import explained, is_explained
+from web.metrics.channel import Channel
 from web.middleware.body_limit import BodyLimit, Pending
 from web.middleware.compression import Compressed
 from web.page.fragments import fragments_of
 from web.page.pages import (
     FORM_TYPES,
     ViewOptions,
+    answer,
     form_of,
     is_unchanged,
     page_response,
@@ -70,22 +73,21 @@ async def _get(scope: Scope, representation: Representation) -> Response:
 
 
 async def _post(scope: Scope, receive: Receive, send: Send) -> None:
-    # Starlette's `request_response` would look for errors here too, for 3 us.
-    response = await _answer(Request(scope, receive), partial(send, {"type": CHECK}))
+    response = await _answer(scope, receive, send)
     await response(scope, receive, send)
 
 
-async def _answer(request: Request, check: Check) -> Response:
-    refuse_compressed(request)
-    content_type, _ = content_type_of(request.scope)
-    if content_type in FORM_TYPES:
-        representation = preferred_representation(request.scope, default="page")
-        form = await form_of(request)
-        _refuse_other_text(form)
-        fields, options = posted_options(request, form, representation)
-        return await _respond(request.scope, fields, representation, options)
+async def _answer(scope: Scope, receive: Receive, send: Send) -> Response:
+    refuse_compressed(scope)
+    content_type, _ = content_type_of(scope)
     if content_type == b"application/json" or content_type.endswith(b"+json"):
-        return await _answer_json(request, check)
+        return await _answer_json(scope, receive, send)
+    if content_type in FORM_TYPES:
+        representation = preferred_representation(scope, default="page")
+        form = await form_of(Request(scope, receive))
+        _refuse_other_text(form)
+        fields, options = posted_options(scope, form, representation)
+        return await _respond(scope, fields, representation, options)
     if content_type == b"text/csv":
         raise Problem(415, "this is a CSV file: send it to /score")
     raise Problem(415, "send application/json, application/x-www-form-urlencoded or multipart/form-data")
@@ -102,9 +104,9 @@ def _refuse_other_text(form: Mapping[str, str]) -> None:
         raise Problem(415, "this is CSV, sent as a form: send it to /score with Content-Type: text/csv")
 
 
-async def _answer_json(request: Request, check: Check) -> Response:
-    service = service_of(request.scope)
-    content = await body_of(request.receive)
+async def _answer_json(scope: Scope, receive: Receive, send: Send) -> Response:
+    service = service_of(scope)
+    content = await body_of(receive)
     model, most = service.model, service.settings.max_samples
     body = decoder.decode_request(content, max_values=most * len(model.features))
     if (body.sample is msgspec.UNSET) == (body.samples is msgspec.UNSET):
@@ -112,15 +114,15 @@ async def _answer_json(request: Request, check: Check) -> Response:
     explain = is_explained(model, body)
     if body.sample is not msgspec.UNSET:
         sample = decoder.decode_sample(body.sample)
-        representation = preferred_representation(request.scope, default="json")
-        _, options = posted_options(request, {}, representation)
-        return await _respond(request.scope, sample, representation, options, explain=explain)
+        representation = preferred_representation(scope, default="json")
+        _, options = posted_options(scope, {}, representation)
+        return await _respond(scope, sample, representation, options, explain=explain)
     assert body.samples is not msgspec.UNSET
     if len(body.samples) > most:
         raise Problem(413, f"{len(body.samples)} samples in one request, at most {most} are allowed")
     rows, unknown = await batch.read(model, body.samples)
-    channel = service.metrics.json
-    answers = await batch.encode_answers(model, rows, channel, unknown=unknown, explain=check if explain else None)
+    check = partial(send, {"type": CHECK}) if explain else None
+    answers = await batch.encode_answers(model, rows, service.metrics.json, unknown=unknown, explain=check)
     return Content(answers, status=200, headers=headers_of("json", b"", model))
 
 
@@ -137,31 +139,31 @@ async def _respond(
     if representation == "page":
         return page_response(scope, sample, options, tag=tag)
     service = service_of(scope)
-    model = service.model
-    channel = service.metrics.json if representation == "json" else service.metrics.fragment
-    headers = headers_of(representation, tag, model, lang=options.language.code)
+    model, metrics = service.model, service.metrics
     try:
-        row, may_have_notes = model.validator.read(sample)
-    except InvalidSample as error:
-        channel.errors(error.errors)
         if representation == "json":
+            content = await _in_json(model, sample, metrics.json, explain=explain)
+        else:
+            is_settled = header_of(scope, b"x-input") != b"unsettled"
+            content = answer(model, sample, options, metrics.fragment, is_settled=is_settled).fragment
+    except InvalidSample as error:
+        if representation == "json":
+            metrics.json.errors(error.errors)
             return json_of(Problem(422, str(error), error.errors).details)
+        metrics.fragment.errors(error.errors)
         # 200: htmx does not swap a 422 in, and the old answer would stay beside the new input.
         fragments = fragments_of(model, options.language)
-        return Content(fragments.invalid(fragments.invalid_view(error)), status=200, headers=headers)
+        content = fragments.invalid(fragments.invalid_view(error))
+    return Content(content, status=200, headers=headers_of(representation, tag, model, lang=options.language.code))
+
+
+async def _in_json(
+    model: Classifier, sample: Mapping[str, object] | Sequence[object], channel: Channel, *, explain: bool
+) -> bytes:
+    row, may_have_notes = model.validator.read(sample)
     started = perf_counter()
-    ranks = model.cuts.ranks_of(row)
-    prediction = model.predict(row, ranks=ranks)
-    is_settled = representation == "json" or header_of(scope, b"x-input") != b"unsettled"
-    channel.one(model, row, prediction, started, is_settled=is_settled)
+    prediction = model.predict(row)
+    channel.one(model, row, prediction, started)
     notes = model.validator.notes(row) if may_have_notes else ()
-    if representation == "json":
-        [contributions] = await explained(model, np.array([row]), [prediction.index]) if explain else [b""]
-        content = encoder_of(model).answer(row, prediction, notes, contributions)
-    else:
-        fragments = fragments_of(model, options.language).at(options.threshold)
-        prediction = fragments.labelled(row, ranks, prediction)
-        messages = fragments.messages_of(notes, row)
-        axes = fragments.axes(options.map_x, options.map_y)
-        content = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal, pin=options.pin)
-    return Content(content, status=200, headers=headers)
+    [contributions] = await explained(model, np.array([row]), [prediction.index]) if explain else [b""]
+    return encoder_of(model).answer(row, prediction, notes, contributions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -48,6 +48,9 @@ class Content(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it; the server leaves out the body in answer to HEAD."""
+        if scope["type"] == "websocket":  # a refused handshake
+            await super().__call__(scope, receive, send)
+            return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body})
 
@@ -108,9 +111,15 @@ def _files_digest() -> str:
     return files.hexdigest()[:8]
 
 
-def json_of(details: ProblemDetails) -> Response:
-    """Return the problem as JSON (RFC 9457)."""
-    return Response(msgspec.json.encode(details), details.status, problem_headers(), media_type=MEDIA_TYPE)
+def json_of(details: ProblemDetails, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the problem as JSON (RFC 9457), with further headers."""
+    own = {**problem_headers(), "Content-Type": MEDIA_TYPE, **(headers or {})}
+    return Content(msgspec.json.encode(details), status=details.status, headers=encoded(own))
+
+
+def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return headers as they are sent."""
+    return [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
 def on_the_wire(problem: Problem, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
@@ -122,7 +131,7 @@ def on_the_wire(problem: Problem, headers: Sequence[tuple[bytes, bytes]]) -> byt
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-cache"),
         (b"connection", b"close"),
-        *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+        *encoded(problem.headers),
     ]
     lines = [
         f"HTTP/1.1 {details.status} {details.title}".encode(),

@@ -175,14 +175,14 @@ def _level(model: Classifier, goal: float | None) -> float | None:
 
 def _nearest(model: Classifier, row: Sequence[float], borders: Borders) -> Change | None:
     """Return the nearest of the changes that the limits allow."""
-    found = []
+    nearest = None
     for place, labels in borders.choices.items():
         counts = model.features[place].counts
         others = [choice for choice, label in enumerate(labels) if label != borders.own]
         if others:
             choice = max(others, key=counts.__getitem__)
-            found.append(Change(model.features[place].key, "is", choice, choice, _name(model, labels[choice]), 1.0))
-    nearest = min(found, key=lambda change: change.distance, default=None)
+            nearest = Change(model.features[place].key, "is", choice, choice, _name(model, labels[choice]))
+            break
     for border in sorted(borders.found, key=lambda one: abs(one.first - row[one.feature]) / model.spans[one.feature]):
         if nearest is not None and abs(border.first - row[border.feature]) >= model.spans[border.feature]:
             break
@@ -208,7 +208,7 @@ def _change(model: Classifier, row: Sequence[float], borders: Borders, border: B
         return None
     direction: Direction = "rises to" if rises else "falls to"
     name = _name(model, border.label)
-    return Change(feature.key, direction, target, target, name, abs(target - value) / span)
+    return Change(feature.key, direction, target, target, name)
 
 
 def _name(model: Classifier, label: int) -> str:

@@ -77,8 +77,10 @@ def nearest_change(
         if found is None:
             return None, True
         feature, rank, label = found
-        change = _change(model, feature, value=row[feature], rank=rank, label=model.labels[label])
-        if change is not None:
+        changes, key = model.made(_changes), (feature, rank, label, rank > ranks[feature])
+        if key not in changes:
+            changes[key] = _change(model, feature, rank=rank, label=model.labels[label], rises=rank > ranks[feature])
+        if change := changes[key]:
             return change, True
     # Without a grid, or where limits forbid the nearest one, all changes are compared.
     ends = ends_of(model, row, max_rows=max_rows, goal=goal)
@@ -92,31 +94,35 @@ def nearest_change(
 
 def _nearest(model: Classifier, row: Sequence[float], ends: Sequence[Ends]) -> Change | None:
     """Return the nearest of the changes that the ends stand for and the limits allow."""
-    found: list[tuple[float, int, int, int]] = []
+    found: list[tuple[float, int, int, int, bool]] = []
     for feature, (value, end, bounds, span) in enumerate(zip(row, ends, model.cuts.bounds, model.spans, strict=True)):
         if end.low_label is not None:
-            found.append((abs(bounds[end.low] - value) / span, feature, end.low, end.low_label))
+            found.append((abs(bounds[end.low] - value) / span, feature, end.low, end.low_label, False))
         if end.high_label is not None:
-            found.append((abs(bounds[end.high - 1] - value) / span, feature, end.high, end.high_label))
+            found.append((abs(bounds[end.high - 1] - value) / span, feature, end.high, end.high_label, True))
         if end.other is not None:
-            found.append((1.0, feature, *end.other))
-    for _, feature, at, index in sorted(found):
+            found.append((1.0, feature, *end.other, False))
+    for _, feature, at, index, rises in sorted(found):
         label = model.labels[index] if model.labels else ""
         if model.features[feature].choices:
-            return Change(model.features[feature].key, "is", at, at, label, 1.0)
-        change = _change(model, feature, value=row[feature], rank=at, label=label)
+            return Change(model.features[feature].key, "is", at, at, label)
+        change = _change(model, feature, rank=at, label=label, rises=rises)
         if change is not None:
             return change
     return None
 
 
-def _change(model: Classifier, feature: int, *, value: float, rank: int, label: str) -> Change | None:
+def _changes(_: Classifier) -> dict[tuple[int, int, int, bool], Change | None]:
+    """Return the changes that were found in a grid, by feature, rank, label and direction: at most a few a cut."""
+    return {}
+
+
+def _change(model: Classifier, feature: int, *, rank: int, label: str, rises: bool) -> Change | None:
     """Return the change of `feature` into the interval of `rank`, or None if the limits do not allow it."""
     cuts, trained = model.cuts.values[feature], model.features[feature]
     bounds = model.cuts.bounds[feature]
     low = bounds[rank - 1] if rank > 0 else -LARGEST
     high = bounds[rank] if rank < len(bounds) else LARGEST
-    rises = low >= value
     threshold, is_cut = edge(cuts[rank - 1] if rises else cuts[rank])
     direction: Direction = (
         ("rises above" if is_cut else "rises to") if rises else ("falls to" if is_cut else "falls below")
@@ -128,11 +134,4 @@ def _change(model: Classifier, feature: int, *, value: float, rank: int, label: 
     if low >= high:
         return None
     target = shortest(low, high, near=low if rises else high, step=max(trained.high - trained.low, 1e-9))
-    return Change(
-        feature=trained.key,
-        direction=direction,
-        threshold=threshold,
-        value=target,
-        label=label,
-        distance=abs(threshold - value) / model.spans[feature],
-    )
+    return Change(feature=trained.key, direction=direction, threshold=threshold, value=target, label=label)

@@ -127,12 +127,12 @@ class Gateway:
         started = perf_counter()
         status = 0
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *self._headers(scope)]
-            await send(message)
+                message["headers"] = [*self._headers(scope), *message.get("headers", ()), _id_of(scope)]
+            return send(message)
 
         application = self.app
         if problem is not None or self._is_guarded or scope["method"] not in SAFE_METHODS:
@@ -154,10 +154,9 @@ class Gateway:
                 logs.access(scope["method"], template_of(scope.get("route")), status, perf_counter() - started)
 
     def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """Return the headers that every response has."""
+        """Return the headers that every response has, but for its id, which is the last one."""
         own = TLS_HEADERS if scope.get("scheme") == "https" else SECURITY_HEADERS
-        headers = [*own, (b"x-request-id", scope["state"]["request_id"].encode())]
-        return headers if self._access is None else headers + self._cookies(scope, dict(scope["headers"]))
+        return own if self._access is None else own + self._cookies(scope, dict(scope["headers"]))
 
     async def _open_stream(
         self, scope: Scope, receive: Receive, send: Send, *, address: str, problem: Problem | None
@@ -173,7 +172,7 @@ class Gateway:
             websocket = WebSocket(scope, receive, send)
             await websocket.receive()
             response = await self._refuse(_request_of(scope), problem)
-            response.raw_headers += [*SECURITY_HEADERS, (b"x-request-id", scope["state"]["request_id"].encode())]
+            response.raw_headers += [*SECURITY_HEADERS, _id_of(scope)]
             await websocket.send_denial_response(response)
             return
         self._streams[address] += 1
@@ -238,6 +237,10 @@ def _identify(scope: Scope) -> list[bytes]:
     scope.setdefault("state", {})["request_id"] = request_id
     logs.REQUEST_ID.set(request_id)
     return hosts
+
+
+def _id_of(scope: Scope) -> tuple[bytes, bytes]:
+    return b"x-request-id", scope["state"]["request_id"].encode()
 
 
 def _host_problem(scope: Scope, hosts: list[bytes]) -> Problem | None:

@@ -84,7 +84,7 @@ class Fragments:
 
     def at(self, threshold: str | None) -> Fragments:
         """Return the fragments with another threshold between two labels; these ones if the text is none."""
-        what_if = what_if_of(self._model.card, threshold)
+        what_if = what_if_of(self._model.card, threshold) if threshold else None
         return self._what_if(what_if) if what_if else self
 
     def labelled(self, row: Sequence[float], ranks: Sequence[int], prediction: Prediction) -> Prediction:
@@ -122,13 +122,13 @@ class Fragments:
         """Return the sentence about the nearest change: of the label, or with which a quantity reaches its goal."""
         if self._quantity is None:
             change, searched_all = nearest_change(self._model, row, max_rows=self._max_rows, ranks=ranks)
-            return self._change("label", "", _anywhere(change), searched_all)
+            return self._change("label", "", change, searched_all)
         wanted = self._quantity.goal if goal is None else self._quantity.read(goal)
         if wanted is None:
             return b"" if is_half_typed(goal) else self._change("no goal", "", None, True)
         change, searched_all = nearest_change(self._model, row, max_rows=self._max_rows, goal=wanted)
         outcome: Outcome = "falls below" if prediction.value >= wanted else "reaches"
-        return self._change(outcome, self._quantity.exact(wanted), _anywhere(change), searched_all)
+        return self._change(outcome, self._quantity.exact(wanted), change, searched_all)
 
     def explanation(self, row: Sequence[float], *, pin: str | None = None) -> bytes:
         """Return the fragment that explains the answer to a row: why, the strips, and a pinned sample beside it."""
@@ -240,10 +240,11 @@ class Fragments:
             words = {"borders": drawn.borders, "names": drawn.names, "chosen": chosen, "exact": drawn.exact}
             drawings = self._render("_regions.html", **view), self._render("_names.html", **words)
             parts = self._maps[key] = (drawings[0].encode(), drawings[1].encode())
-        (regions, names), at = parts, mapper.position
-        x, y = [b"%d" % place for place in at(row)]
-        pin = [b"%d" % place for place in (at(pinned) if pinned else (NOWHERE, NOWHERE))]
-        return outline.fill((regions, *pin, x, y, names, x, y))
+        regions, names = parts
+        x, y = mapper.position(row)
+        pin_x, pin_y = mapper.position(pinned) if pinned else (NOWHERE, NOWHERE)
+        numbers = [b"%d" % place for place in (pin_x, pin_y, x, y)]
+        return outline.fill((regions, *numbers, names, *numbers[2:]))
 
     def _render_answer(
         self, prediction: Prediction, messages: tuple[Message, ...], pinned: Prediction | None
@@ -272,13 +273,6 @@ class Fragments:
 
     def _render(self, name: str, **context: object) -> str:
         return render(name, self._language, **context)
-
-
-def _anywhere(change: Change | None) -> Change | None:
-    """Return a change without how far away it is, which no sentence says: so that few of them are different."""
-    if change is None:
-        return None
-    return Change(change.feature, change.direction, change.threshold, change.value, change.label, 0.0)
 
 
 class _ByLanguage(dict[Language, Fragments]):

@@ -11,12 +11,16 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
 from ml.model.classifier import Classifier
+from ml.model.evaluators import Prediction
 from ml.model.sample import InvalidSample
+from web.metrics.channel import Channel
 from web.page import languages, snippet_panel
+from web.page.answers import PredictionView
 from web.page.decision_map import try_axes
 from web.page.fields import THRESHOLD, keys_of_names, names_of_options, rounded_text, text_given
 from web.page.fragments import fragments_of
 from web.page.languages import Language
+from web.page.messages import Message
 from web.problems import Problem
 from web.requests import (
     MAX_QUERY_FIELDS,
@@ -44,13 +48,22 @@ class ViewOptions(NamedTuple):
     """
 
     language: Language
-    lang: str
-    map_x: str | None
-    map_y: str | None
+    lang: str = ""
+    map_x: str | None = None
+    map_y: str | None = None
     goal: str | None = None
     pin: str | None = None
     order: str | None = None
     threshold: str | None = None
+
+
+class Answered(NamedTuple):
+    """The fragment of the answer to a sample, its notes, its row, and the answer with the label that is shown."""
+
+    fragment: bytes
+    messages: Sequence[Message]
+    row: Sequence[float]
+    prediction: Prediction
 
 
 async def page(request: Request) -> Response:
@@ -93,10 +106,10 @@ async def result(request: Request) -> Response:
         # With its query: the links of examples and languages on the result lead here.
         query = request.url.query
         return RedirectResponse(f"./?{query}" if query else "./", status_code=303)
-    refuse_compressed(request)
+    refuse_compressed(request.scope)
     if content_type_of(request.scope)[0] not in FORM_TYPES:
         raise Problem(415, "send application/x-www-form-urlencoded or multipart/form-data")
-    fields, options = posted_options(request, await form_of(request), "page")
+    fields, options = posted_options(request.scope, await form_of(request), "page")
     return page_response(request.scope, fields, options)
 
 
@@ -110,49 +123,74 @@ def page_response(
 ) -> Response:
     """Return the page with a sample in its fields and the answer to it, or its errors."""
     service = service_of(scope)
-    model = service.model
-    fragments = fragments_of(model, options.language).at(options.threshold)
-    axes = fragments.axes(options.map_x, options.map_y)
-    status, answered = 200, None
+    model, channel = service.model, service.metrics.page
+    status = 200
+    shown: Answered | PredictionView
     try:
-        row = model.validator.row(sample)
-        messages = fragments.messages_of(model.validator.notes(row), row)
-        started = perf_counter()
-        ranks = model.cuts.ranks_of(row)
-        prediction = model.predict(row, ranks=ranks)
-        service.metrics.page.one(model, row, prediction, started, is_settled=scope["method"] == "POST")
-        prediction = fragments.labelled(row, ranks, prediction)
-        fragment = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal, pin=options.pin)
-        answered = (row, prediction)
+        shown = answer(model, sample, options, channel, is_settled=scope["method"] == "POST")
     except InvalidSample as error:
-        service.metrics.page.errors(error.errors)
-        view = fragments.invalid_view(error)
-        fragment, messages = fragments.invalid(view), tuple(view.messages)
-        status = 422 if view.state == "invalid" else 200
-    texts = _texts(model, sample, options.language)
-    address = snippet_panel.address_of(Request(scope))
-    panel = snippet_panel.code_view(
-        model,
-        sample,
-        address=address,
-        needs_token=bool(service.settings.api_token),
-        language=options.language,
-    )
-    content = fragments.page(
-        texts,
-        fragment,
-        messages,
+        channel.errors(error.errors)
+        shown = fragments_of(model, options.language).invalid_view(error)
+        status = 422 if shown.state == "invalid" else 200
+    address, needs_token = snippet_panel.address_of(Request(scope)), bool(service.settings.api_token)
+    content = _page_of(model, sample, options, shown, address=address, needs_token=needs_token)
+    headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
+    return Content(content.encode(), status=status, headers=headers)
+
+
+def answer(
+    model: Classifier,
+    sample: Mapping[str, object] | Sequence[object],
+    options: ViewOptions,
+    channel: Channel | None = None,
+    *,
+    is_settled: bool = True,
+) -> Answered:
+    """Return the answer to a sample as a fragment, and count it in a channel.
+
+    Raises:
+        InvalidSample: the sample has errors.
+    """
+    row, may_have_notes = model.validator.read(sample)
+    started = perf_counter()
+    ranks = model.cuts.ranks_of(row)
+    prediction = model.predict(row, ranks=ranks)
+    if channel:
+        channel.one(model, row, prediction, started, is_settled=is_settled)
+    fragments = fragments_of(model, options.language).at(options.threshold)
+    prediction = fragments.labelled(row, ranks, prediction)
+    messages = fragments.messages_of(model.validator.notes(row), row) if may_have_notes else ()
+    axes = fragments.axes(options.map_x, options.map_y)
+    fragment = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal, pin=options.pin)
+    return Answered(fragment, messages, row, prediction)
+
+
+def _page_of(
+    model: Classifier,
+    sample: Mapping[str, object] | Sequence[object],
+    options: ViewOptions,
+    shown: Answered | PredictionView,
+    *,
+    address: str,
+    needs_token: bool,
+) -> str:
+    """Return the page with a sample in its fields, and the answer or the errors that are shown."""
+    language = options.language
+    fragments = fragments_of(model, language).at(options.threshold)
+    answered = shown if isinstance(shown, Answered) else None
+    return fragments.page(
+        _texts(model, sample, language),
+        shown.fragment if isinstance(shown, Answered) else fragments.invalid(shown),
+        shown.messages,
         lang=options.lang,
-        axes=axes,
+        axes=fragments.axes(options.map_x, options.map_y),
         goal=options.goal,
         address=address,
-        code=panel,
-        answered=answered,
+        code=snippet_panel.code_view(model, sample, address=address, needs_token=needs_token, language=language),
+        answered=(answered.row, answered.prediction) if answered else None,
         pin=options.pin,
         order=options.order,
     )
-    headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
-    return Content(content.encode(), status=status, headers=headers)
 
 
 def _example_texts(model: Classifier, language: Language) -> dict[str, object]:
@@ -171,70 +209,56 @@ def _texts(model: Classifier, sample: Mapping[str, object] | Sequence[object], l
 def example_page(model: Classifier, language: Language, *, needs_token: bool) -> str:
     """Return the page of the model's example as it is opened first; its answer to an empty form is made, too."""
     fragments = fragments_of(model, language)
-    axes = fragments.axes(None, None)
     try:
         model.validator.row({})
     except InvalidSample as error:
         fragments.invalid(fragments.invalid_view(error))
     try_axes(model, language)
-    row = [feature.example for feature in model.features]
-    ranks, messages = model.cuts.ranks_of(row), fragments.messages_of(model.validator.notes(row), row)
-    prediction = model.predict(row, ranks=ranks)
-    fragment = fragments.answer(row, ranks, prediction, messages, axes=axes)
-    fragments.explanation(row)
-    texts = _texts(model, _example_texts(model, language), language)
-    panel = snippet_panel.code_view(model, row, address=EXAMPLE_ADDRESS, needs_token=needs_token, language=language)
-    return fragments.page(
-        texts,
-        fragment,
-        messages,
-        lang=language.code,
-        axes=axes,
-        goal=None,
-        address=EXAMPLE_ADDRESS,
-        code=panel,
-        answered=(row, prediction),
-    )
+    sample, options = _example_texts(model, language), ViewOptions(language, language.code)
+    answered = answer(model, sample, options)
+    fragments.explanation(answered.row)
+    return _page_of(model, sample, options, answered, address=EXAMPLE_ADDRESS, needs_token=needs_token)
 
 
 def split_off(
     scope: Scope, fields: Mapping[str, str], model: Classifier, representation: Representation
-) -> tuple[dict[str, object], ViewOptions]:
+) -> tuple[Mapping[str, object], ViewOptions]:
     """Return the measurements among a request's fields, and the options of its view."""
     names = model.made(names_of_options)
     asked = {option: fields[name] for option, name in names.items() if name in fields}
-    if representation == "json":  # a program may name a feature by its header
-        asked = {option: text for option, text in asked.items() if names[option] not in model.made(keys_of_names)}
-    measurements: dict[str, object] = {**fields}
     if representation == "json":
-        # A program that asks for a what-if is told that there is none, instead of getting another label.
-        asked.pop(THRESHOLD, None)
-    for option in asked:
-        del measurements[names[option]]
-    language = languages.known(asked["lang"]) if "lang" in asked else None
-    lang = language.code if language else ""
-    if representation == "json":
+        for option in [option for option in asked if option == THRESHOLD or names[option] in model.made(keys_of_names)]:
+            # A program may name a feature by its header; and one that asks for a what-if is told that there is none,
+            # instead of getting another label.
+            del asked[option]
         language = languages.language(languages.SOURCE)
-    elif language is None:
+    else:
         language = languages.preferred(header_of(scope, b"accept-language"))
+    if not asked:
+        return fields, ViewOptions(language)
+    taken = {names[option] for option in asked}
+    lang = languages.known(asked.get("lang", ""))
+    if lang and representation != "json":
+        language = lang
     named = map(asked.get, ("map-x", "map-y", "goal", "pinned-sample", "field-order", THRESHOLD))
-    return measurements, ViewOptions(language, lang, *named)
+    measurements = {name: text for name, text in fields.items() if name not in taken}
+    return measurements, ViewOptions(language, lang.code if lang else "", *named)
 
 
 def posted_options(
-    request: Request, fields: Mapping[str, str], representation: Representation
-) -> tuple[dict[str, object], ViewOptions]:
+    scope: Scope, fields: Mapping[str, str], representation: Representation
+) -> tuple[Mapping[str, object], ViewOptions]:
     """Return the result of `split_off` for a form; missing options come from its address: `/result?lang=es`."""
-    model = service_of(request.scope).model
-    if asked := query_of(request.scope):
+    model = service_of(scope).model
+    if asked := query_of(scope):
         names = model.made(names_of_options).values()
         fields = {name: asked[name] for name in names if name in asked} | {**fields}
-    return split_off(request.scope, fields, model, representation)
+    return split_off(scope, fields, model, representation)
 
 
-def refuse_compressed(request: Request) -> None:
+def refuse_compressed(scope: Scope) -> None:
     """Raise a `Problem`, 415, if the body is compressed."""
-    if header_of(request.scope, b"content-encoding") not in (b"", b"identity"):
+    if header_of(scope, b"content-encoding") not in (b"", b"identity"):
         raise Problem(415, "a compressed body is not supported")
 
 
