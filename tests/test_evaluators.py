@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ml.model.cuts import Cuts
 from ml.model.evaluators import compile_forest
 from ml.model.forest import LEAF, Forest
-from ml.model.links import LINKS
-from ml.model.total import Total
+from ml.model.links import LINKS, link_of, row_link_of
+from ml.model.total import PAIR_LINKS, Total
 from ml.tables.dataset import Feature
 from tests.builders import forest_of
 
@@ -135,6 +135,20 @@ def check(forest: Forest, rows: NDArray[np.float64]) -> None:
         for row, outputs in zip(rows[:40].tolist(), batch.outputs.tolist(), strict=False):
             one = evaluator.predict(row)
             assert (one.probabilities or (one.value,)) == tuple(outputs), (max_cells, compiles)
+
+
+@pytest.mark.parametrize("single_sums", [True, False])
+@pytest.mark.parametrize("link", LINKS)
+def test_the_answers_of_one_row_have_the_bits_of_those_of_many(link: Any, single_sums: bool) -> None:
+    rng, total = np.random.default_rng(5), Total(link=link, single_sums=single_sums)
+    link_of_row = row_link_of(total)
+    for n_sums in (1,) if link in PAIR_LINKS else (2, 3, 7, 8, 10, 130):
+        scale = 10.0 ** rng.integers(-3, 2 if link == "exp" else 3, (300, 1))
+        sums: NDArray[np.floating[Any]] = (rng.normal(size=(300, n_sums)) * scale).astype(
+            np.float32 if single_sums else np.float64
+        )
+
+        assert [[*link_of_row(row)] for row in sums.tolist()] == link_of(total)(sums).tolist(), n_sums
 
 
 @pytest.mark.parametrize(("sums", "shares"), [(-800.0, (1.0, 0.0)), (800.0, (0.0, 1.0)), (0.0, (0.5, 0.5))])

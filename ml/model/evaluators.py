@@ -21,9 +21,8 @@ from ml.model.forest import LEAF, Forest
 from ml.model.labelling import Labelling
 from ml.model.linear import Linear
 from ml.model.lines import Lines
-from ml.model.links import expit, link_of
+from ml.model.links import link_of, row_link_of
 from ml.model.scores import Scores
-from ml.model.total import EXACT_LINKS
 from ml.model.walk import Walk
 from ml.tables.dataset import Feature
 
@@ -121,10 +120,7 @@ class _Answers:
     def __init__(self, forest: Forest, labelling: Labelling) -> None:
         self._labelling = labelling
         self._divisor = forest.divisor
-        self._link = link_of(forest.total)
-        # Of one row: a tenth of the time of arrays.
-        self._is_pair = forest.total.link == "expit"
-        self._is_plain = forest.total.link in EXACT_LINKS
+        self._link, self._link_of_row = link_of(forest.total), row_link_of(forest.total)
 
     def of_rows(self, sums: NDArray[np.floating[Any]]) -> Batch:
         """Return the answers of sums, shape (n, n_sums)."""
@@ -135,18 +131,12 @@ class _Answers:
 
     def of_row(self, sums: NDArray[np.floating[Any]]) -> Prediction:
         """Return the answer of sums, shape (n_sums,)."""
-        if self._is_pair:
-            totals = [sums.item() / self._divisor]
-            share = expit(totals[0])
-            outputs = [1 - share, share]
-        elif self._is_plain:
-            # Floats divide faster than an array does; sums of float32 would divide to other bits.
-            is_single = sums.dtype == np.float32 and self._divisor != 1
-            totals = outputs = (
-                (sums / self._divisor).tolist() if is_single else [total / self._divisor for total in sums.tolist()]
-            )
-        else:
-            return each(self.of_rows(sums[None]), self._labelling.labels)[0]
+        totals = sums.tolist()
+        if self._divisor != 1:
+            # Floats divide faster than an array does; those of float32 would divide to other bits.
+            is_single = sums.dtype == np.float32
+            totals = (sums / self._divisor).tolist() if is_single else [total / self._divisor for total in totals]
+        outputs = self._link_of_row(totals)
         return prediction_of(self._labelling.index(outputs, sums=totals), outputs, self._labelling.labels)
 
 

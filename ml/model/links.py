@@ -1,7 +1,9 @@
 """What becomes of sums: one function a link, from sums, shape (n, n_sums), to answers, shape (n, n_answers).
 
 Each calls the exp() that its library calls, in that library's order: NumPy's and the one of the C library differ in the
-last bit.
+last bit. The links of boosted trees have a second function, from the sums of one row to its answers, as lists of
+floats: calls of NumPy would take as long as 300 trees. A float32 is a float there, rounded after each operation, which
+gives the bits of float32 arithmetic (Figueroa, "When is double rounding innocuous?", SIGNUM Newsletter 30, 1995).
 """
 
 from __future__ import annotations
@@ -112,6 +114,54 @@ def _softmax_single(sums: Array) -> Array:
     return powers / total.astype(np.float32)
 
 
+def _pair_of(share: float) -> list[float]:
+    return [1.0 - share, share]
+
+
+def _expit_of_row(sums: Sequence[float]) -> list[float]:
+    return _pair_of(expit(sums[0]))
+
+
+def _softmax_of_row(sums: Sequence[float]) -> list[float]:
+    greatest = max(sums)
+    powers = np.exp([value - greatest for value in sums])
+    shares: list[float] = (powers / np.add.reduce(powers)).tolist()
+    return shares
+
+
+def _softmax_sequential_of_row(sums: Sequence[float]) -> list[float]:
+    greatest = max(sums)
+    powers = [math.exp(value - greatest) for value in sums]
+    total = _added(powers)
+    return [power / total for power in powers]
+
+
+def _expit_single_of_row(sums: Sequence[float]) -> list[float]:
+    power = _expf()(min(-sums[0], LARGEST_SINGLE_EXPONENT))
+    share = _single(1.0 / _single(power + 1.0))
+    return [_single(1.0 - share), share]
+
+
+def _softmax_single_of_row(sums: Sequence[float]) -> list[float]:
+    # Its argument is rounded to a float32.
+    greatest, expf = max(sums), _expf()
+    powers = [expf(value - greatest) for value in sums]
+    total = _single(_added(powers))
+    return [_single(power / total) for power in powers]
+
+
+def _added(values: Sequence[float]) -> float:
+    """Return the sum from left to right: that of Python is a more exact one since 3.12."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total
+
+
+def _single(value: float) -> float:
+    return ctypes.c_float(value).value
+
+
 def allowed_error(answers: Array, total: Total | None = None) -> Array:
     """Return by how much answers may differ between machines, since one exp() differs from another.
 
@@ -186,6 +236,24 @@ def link_of(total: Total) -> Callable[[Array], Array]:
     return LINKS[total.link] if several is None else partial(several, total=total)
 
 
+def row_link_of(total: Total) -> Callable[[Sequence[float]], Sequence[float]]:
+    """Return what makes the answers of one row of its divided sums: the same bits as `link_of` makes of many."""
+    link, own = link_of(total), ROW_LINKS.get(total.link)
+    if own is not None and not (total.single_sums and own in (_softmax_of_row, _softmax_sequential_of_row)):
+        return own
+    dtype = np.float32 if total.single_sums else np.float64
+    return lambda sums: link(np.array([sums], dtype=dtype))[0].tolist()
+
+
+ROW_LINKS: Mapping[Link, Callable[[Sequence[float]], Sequence[float]]] = {
+    "mean": list,
+    "identity": list,
+    "expit": _expit_of_row,
+    "softmax": _softmax_of_row,
+    "softmax_sequential": _softmax_sequential_of_row,
+    "expit_single": _expit_single_of_row,
+    "softmax_single": _softmax_single_of_row,
+}
 LINKS: Mapping[Link, Callable[[Array], Array]] = {
     "mean": _identity,
     "identity": _identity,
