@@ -50,7 +50,7 @@ COMPILED = {"ml/model/kernels.py", "ml/model/explanation_kernels.py"}
 ML_PACKAGES = {"ml", "numpy", "msgspec"}
 WEB_PACKAGES = {
     "web", "ml", "numpy", "msgspec", "starlette", "jinja2", "uvicorn", "python_multipart", "prometheus_client",
-    "babel", "limits", "markupsafe",
+    "babel", "markupsafe",
 }  # fmt: skip
 SERVER_PACKAGES = {"httptools", "websockets"}  # the parsers beneath uvicorn
 COMMAND_LINE = {"ml/__main__.py", "ml/jobs/command.py", "ml/training/progress.py"}

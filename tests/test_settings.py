@@ -86,6 +86,7 @@ def test_every_setting_has_a_variable_of_its_own_and_a_meaning() -> None:
         ("ALLOWED_ORIGINS", "a.example"), ("ALLOWED_ORIGINS", "https://a.example/page"),
         ("ALLOWED_HOSTS", "http://a.example"), ("ALLOWED_HOSTS", "a.*.example"), ("TRUSTED_PROXIES", "10.0.0.1/8"),
         ("TRUSTED_PROXIES", "*"), ("TRUSTED_PROXIES", "proxy.example"), ("RATE_LIMIT", "often"), ("RATE_LIMIT", "5"),
+        ("RATE_LIMIT", "0/second"), ("RATE_LIMIT", "5/0 second"), ("RATE_LIMIT", "5/second;"), ("RATE_LIMIT", "5/year"),
     ],
 )  # fmt: skip
 def test_a_value_that_a_setting_cannot_take_is_refused_by_name(variable: str, text: str) -> None:

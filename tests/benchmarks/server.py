@@ -65,7 +65,8 @@ def bare() -> Iterator[Server]:
 @contextlib.contextmanager
 def _running(module: str, target: str, variables: dict[str, str]) -> Iterator[Server]:
     port = _free_port()
-    environment = {**os.environ, "PORT": str(port), **variables}
+    # Compiled modules and templates are kept, as they are where the service runs: else each start compiles all of them.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PORT": str(port), **variables}
     with tempfile.TemporaryFile() as log:
         started = time.perf_counter()
         process = subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env=environment, stdout=log, stderr=log)

@@ -1,8 +1,6 @@
 """Rate limits of clients, in windows of fixed length.
 
-The limits library parses the notation. Its storage in memory starts a thread with nearly every hit, to remove expired
-counts, so the windows are counted here. Knows addresses and nothing of HTTP: requests and frames of the stream are
-counted alike.
+Knows addresses and nothing of HTTP: requests and frames of the stream are counted alike.
 """
 
 from __future__ import annotations
@@ -13,8 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
-import limits
+from web.settings import RATE
 
+SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
 # A client pays for so many requests at once, but never for more than a hundredth of its rate: reading the clock and
 # the windows costs 1 us, a dictionary look-up 0.1.
 MOST_PREPAID = 64
@@ -27,11 +26,13 @@ class Rates:
     """Counts the requests of each client.
 
     Args:
-        notation: that of the limits library, e.g. "100/minute" or "10/second; 1000/hour".
+        notation: e.g. "100/minute" or "10/second; 1000/2 hours".
     """
 
     def __init__(self, notation: str) -> None:
-        self._limits = [(item.amount, item.get_expiry()) for item in limits.parse_many(notation)]
+        self._limits = [
+            (int(amount), int(length or 1) * SECONDS[unit]) for amount, length, unit in RATE.findall(notation)
+        ]
         self._step = max(1, min(MOST_PREPAID, *(amount // SHARE_PREPAID for amount, _ in self._limits)))
         self._prepaid: dict[str, int] = {}
         self._windows: dict[str, list[_Window]] = {}
