@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,6 +68,8 @@ class Batch:
 
 FindLines = Callable[[Sequence[float]], tuple[Lines, Batch] | None]
 """Returns the sums along each feature through a row, and their answers; None if that would take too long."""
+Exchange = Callable[[Rows, Sequence[int], NDArray[np.intp]], Iterator[Batch]]
+"""Yields the answers to each row with the value of one feature from another row: see `Compiled.exchanges`."""
 
 
 class Evaluator(Protocol):
@@ -76,10 +78,12 @@ class Evaluator(Protocol):
     Attributes:
         grid: the label of each cell of a decision table; None for other evaluators and more labels than a byte names.
         lines: finds the answers along each feature through a row; None where rows have to be asked for instead.
+        exchanges: finds the answers to rows that differ in one value, likewise.
     """
 
     grid: LabelGrid | None
     lines: FindLines | None
+    exchanges: Exchange | None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         """Return the answer to one row of float64 values, whose ranks among the cuts may be known already."""
@@ -143,6 +147,7 @@ class _ByCell:
         self._answers = answers.of_rows(table.sums)
         self.grid = table.label_grid(self._answers.indices) if 0 < len(labels) <= LabelGrid.MAX_LABELS else None
         self.lines: FindLines | None = None
+        self.exchanges: Exchange | None = None
         self._predictions = answers.each(self._answers)
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
@@ -167,7 +172,9 @@ class ByTree:
         self._trees = trees
         self._answers = answers
         self.grid: LabelGrid | None = None
-        self.lines: FindLines | None = self._lines if isinstance(trees, Compiled) else None
+        is_compiled = isinstance(trees, Compiled)
+        self.lines: FindLines | None = self._lines if is_compiled else None
+        self.exchanges: Exchange | None = self._exchanges if is_compiled else None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         return self._answers.of_row(self._trees.one(row, ranks))
@@ -180,6 +187,10 @@ class ByTree:
 
     def sums(self, rows: Rows) -> NDArray[np.floating[Any]]:
         return self._trees.batch(rows)
+
+    def _exchanges(self, rows: Rows, features: Sequence[int], orders: NDArray[np.intp]) -> Iterator[Batch]:
+        assert isinstance(self._trees, Compiled)
+        return map(self._answers.of_rows, self._trees.exchanges(rows, features, orders))
 
     def _lines(self, row: Sequence[float]) -> tuple[Lines, Batch] | None:
         assert isinstance(self._trees, Compiled)
@@ -247,6 +258,7 @@ class ByScores:
         self._labels = labels
         self.grid: LabelGrid | None = None
         self.lines: FindLines | None = None
+        self.exchanges: Exchange | None = None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         return self.predict_each(np.array([row], dtype=np.float64))[0]

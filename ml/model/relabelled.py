@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.decision_table import LabelGrid
-from ml.model.evaluators import Batch, ByScores, Evaluator, FindLines, Prediction, Rows, each, prediction_of
+from ml.model.evaluators import Batch, ByScores, Evaluator, Exchange, FindLines, Prediction, Rows, each, prediction_of
 from ml.model.labelling import Labelling
 from ml.model.lines import Lines
 
@@ -24,6 +24,7 @@ class Relabelled:
         self._evaluator, self._labelling = evaluator, labelling
         self.grid: LabelGrid | None = None
         self.lines: FindLines | None = self._lines if evaluator.lines else None
+        self.exchanges: Exchange | None = None
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         """Return the answer to one row, the same object where its label is the same."""
