@@ -137,6 +137,28 @@ def check(forest: Forest, rows: NDArray[np.float64]) -> None:
             assert (one.probabilities or (one.value,)) == tuple(outputs), (max_cells, compiles)
 
 
+@pytest.mark.parametrize("has_own_sums", [True, False])
+def test_rows_with_one_value_of_another_row_have_the_answers_of_such_rows(has_own_sums: bool) -> None:
+    rng = np.random.default_rng(11)
+    if has_own_sums:
+        outputs = {"init": np.array([0.3, -0.1]), "output_of": rng.integers(0, 2, 8).astype(np.int32)}
+        forest = grown(rng, n_trees=8, n_values=1, total=Total(link="softmax", single_values=False), **outputs)
+    else:
+        forest = grown(rng, n_trees=8, n_values=2, total=Total(link="identity"))
+    rows, features = rows_for(forest, rng, 60).astype(forest.dtype), [2, 0]
+    orders = np.stack([rng.permutation(60) for _ in range(3)])
+    evaluator = compile_forest(forest, Cuts(forest, FEATURES), labels=["x", "y"], max_cells=0)
+    assert evaluator.exchanges is not None
+
+    found = np.stack([batch.outputs for batch in evaluator.exchanges(rows, features, orders)])
+
+    for place, feature in enumerate(features):
+        for number, order in enumerate(orders):
+            changed = rows.copy()
+            changed[:, feature] = rows[order, feature]
+            assert np.array_equal(found[:, 3 * place + number], evaluator.predict_batch(changed).outputs)
+
+
 @pytest.mark.parametrize("single_sums", [True, False])
 @pytest.mark.parametrize("link", LINKS)
 def test_the_answers_of_one_row_have_the_bits_of_those_of_many(link: Any, single_sums: bool) -> None:
@@ -144,9 +166,9 @@ def test_the_answers_of_one_row_have_the_bits_of_those_of_many(link: Any, single
     link_of_row = row_link_of(total)
     for n_sums in (1,) if link in PAIR_LINKS else (2, 3, 7, 8, 10, 130):
         scale = 10.0 ** rng.integers(-3, 2 if link == "exp" else 3, (300, 1))
-        sums: NDArray[np.floating[Any]] = (rng.normal(size=(300, n_sums)) * scale).astype(
-            np.float32 if single_sums else np.float64
-        )
+        sums: NDArray[np.floating[Any]] = rng.normal(size=(300, n_sums)) * scale
+        if single_sums:
+            sums = sums.astype(np.float32)
 
         assert [[*link_of_row(row)] for row in sums.tolist()] == link_of(total)(sums).tolist(), n_sums
 

@@ -9,7 +9,7 @@ import logging
 import struct
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -53,6 +53,7 @@ def kernels() -> Kernels | None:
         for function in (
             kernels.walk, kernels.walk_one, kernels.masks,
             explanation_kernels.branches, explanation_kernels.along, explanation_kernels.shapley,
+            explanation_kernels.exchange,
         ):  # fmt: skip
             function.enable_caching()
     except RuntimeError:
@@ -110,14 +111,19 @@ class Compiled:
 
     def _warm(self, n_features: int) -> None:
         """Load the code from its cache, or compile it, rather than with the first question."""
-        said = "compiling the code that evaluates this forest, once on this machine"
-        with self._code.rows.Compiling(partial(logger.info, said)).installed():
+        with self._compiling():
             with _missing("scipy.linalg"):
                 self.one([0.0] * n_features)
             self.batch(np.zeros((MASK_ROWS, n_features), dtype=self._dtype))
             if self._masked is not None:
                 self.batch(np.zeros((1, n_features), dtype=self._dtype))
             self.lines([0.0] * n_features)
+
+    def _compiling(self) -> AbstractContextManager[None]:
+        """Return a context in which it is logged when code is compiled."""
+        said = "compiling the code that evaluates this forest, once on this machine"
+        installed: AbstractContextManager[None] = self._code.rows.Compiling(partial(logger.info, said)).installed()
+        return installed
 
     def one(self, row: Sequence[float], _ranks: Sequence[int] | None = None) -> NDArray[np.floating[Any]]:
         """Return the sums of one row of float64 values, shape (n_sums,)."""
@@ -135,15 +141,7 @@ class Compiled:
 
     def batch(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Return the sums of rows: shape (n, n_features) in, (n, n_sums) out."""
-        if self._categories:
-            rows = rows.copy()
-            words = rows[:, self._categories]
-            rows[:, self._categories] = np.where(words <= BELOW_CHOICES, np.nan, words)
-        if self._by_sets:
-            rows = rows.copy()
-            words = rows[:, self._by_sets]
-            cells = np.clip(words, -1, self._last_choice) + FIRST_CHOICE_CELL
-            rows[:, self._by_sets] = np.where(np.isnan(words), NO_VALUE_CELL, cells)
+        rows = self._prepared(rows)
         if self._masked is not None and len(rows) >= MASK_ROWS:
             blocks = -(-len(rows) // self._code.rows.BLOCK_ROWS) * self._code.rows.BLOCK_ROWS
             columns = np.zeros((rows.shape[1], blocks), dtype=self._dtype)
@@ -154,6 +152,43 @@ class Compiled:
         sums = np.repeat(self._starts[None], len(rows), axis=0)
         self._code.rows.walk(*self._walked, np.ascontiguousarray(rows), sums, self._block, *self._options)
         return sums
+
+    def _prepared(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Return rows as the compiled loops take them: with cells of categories."""
+        if self._categories:
+            rows = rows.copy()
+            words = rows[:, self._categories]
+            rows[:, self._categories] = np.where(words <= BELOW_CHOICES, np.nan, words)
+        if self._by_sets:
+            rows = rows.copy()
+            words = rows[:, self._by_sets]
+            cells = np.clip(words, -1, self._last_choice) + FIRST_CHOICE_CELL
+            rows[:, self._by_sets] = np.where(np.isnan(words), NO_VALUE_CELL, cells)
+        return rows
+
+    def exchanges(
+        self, rows: NDArray[np.floating[Any]], features: Sequence[int], orders: NDArray[np.intp]
+    ) -> Iterator[NDArray[np.floating[Any]]]:
+        """Yield the sums of each row with the value of one feature from another row.
+
+        Args:
+            rows: shape (n, n_features).
+            features: those whose values are exchanged, one at a time.
+            orders: shape (n_orders, n): the other row of each one.
+
+        Yields:
+            shape (len(features) * n_orders, n_sums), feature by feature.
+        """
+        rows = self._prepared(rows)
+        place_of = np.full(rows.shape[1], -1)
+        place_of[features] = np.arange(len(features))
+        columns = np.ascontiguousarray(rows[:, features].T)
+        for number, row in enumerate(np.ascontiguousarray(rows)):
+            others = np.ascontiguousarray(columns[:, orders[:, number]])
+            sums = np.repeat(self._starts[:, None], others.size, axis=1)
+            with self._compiling():
+                self._code.explanations.exchange(*self._walked, row, place_of, others, sums, *self._options)
+            yield sums.T
 
     def lines(self, row: Sequence[float]) -> Lines | None:
         """Return the sums along each feature, the other values held; None where a row may lack a value, as all do that

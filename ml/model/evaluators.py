@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,8 @@ class Batch:
 
 FindLines = Callable[[Sequence[float]], tuple[Lines, Batch] | None]
 """Returns the sums along each feature through a row, and their answers; None if that would take too long."""
+Exchange = Callable[[Rows, Sequence[int], NDArray[np.intp]], Iterator[Batch]]
+"""Yields the answers to each row with the value of one feature from another row: see `Compiled.exchanges`."""
 
 
 class Evaluator(ABC):
@@ -78,10 +80,12 @@ class Evaluator(ABC):
         labels: the names of the classes; none for a quantity.
         grid: the label of each cell of a decision table; None for other evaluators and more labels than a byte names.
         lines: finds the answers along each feature through a row; None where rows have to be asked for instead.
+        exchanges: finds the answers to rows that differ in one value, likewise.
     """
 
     grid: LabelGrid | None = None
     lines: FindLines | None = None
+    exchanges: Exchange | None = None
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = labels
@@ -172,7 +176,8 @@ class ByTree(Evaluator):
         super().__init__(labels)
         self._trees = trees
         self._answers = answers
-        self.lines = self._lines if isinstance(trees, Compiled) else None
+        if isinstance(trees, Compiled):
+            self.lines, self.exchanges = self._lines, self._exchanges
 
     def predict(self, row: Sequence[float], ranks: Sequence[int] | None = None) -> Prediction:
         return self._answers.of_row(self._trees.one(row, ranks))
@@ -182,6 +187,10 @@ class ByTree(Evaluator):
 
     def sums(self, rows: Rows) -> NDArray[np.floating[Any]]:
         return self._trees.batch(rows)
+
+    def _exchanges(self, rows: Rows, features: Sequence[int], orders: NDArray[np.intp]) -> Iterator[Batch]:
+        assert isinstance(self._trees, Compiled)
+        return map(self._answers.of_rows, self._trees.exchanges(rows, features, orders))
 
     def _lines(self, row: Sequence[float]) -> tuple[Lines, Batch] | None:
         assert isinstance(self._trees, Compiled)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ml.model.kernels import FEATURE_BITS
+from ml.model.kernels import FEATURE_BITS, _step
 
 # A tree's greatest depth (`ml.model.forest.MAX_DEPTH`), and one more.
 _DEEPEST = 1_001
@@ -166,3 +166,52 @@ def along(leaves: Any, own: Any, trees: Any, starts: Any, stops: Any, found: Any
         for interval in range(n):
             for output in range(n_values):
                 sums[interval, place + output] += leaves[leaf[interval], output]
+
+
+@njit(nogil=True, boundscheck=False, error_model="numpy")
+def exchange(
+    nodes: Any, roots: Any, leaf_of: Any, leaves: Any, row: Any, place_of: Any, others: Any, sums: Any, gaps: Any,
+    sets: Any, output_of: Any,
+) -> None:  # fmt: skip
+    """Add to `sums`, shape (n_sums, n_places * n_others), the leaf values of all trees for a row, shape (n_features,),
+    whose value of one feature is another one.
+
+    Those of feature j are `others[place_of[j]]`, shape (n_places, n_others); it has none if its place is below 0. A
+    tree leads elsewhere only if the row meets the feature on its way: of 500 features some ten.
+    """
+    n_others, n_values = others.shape[1], leaves.shape[1]
+    met_in = np.full(len(row), -1, np.int64)
+    changed = np.empty((sums.shape[1], 2), np.int64)
+    before = np.empty((sums.shape[1], n_values), sums.dtype)
+    for tree in range(len(roots)):
+        first = 0 if output_of is None else output_of[tree]
+        at, count = np.uint64(roots[tree]), 0
+        while nodes[at].children:
+            feature = nodes[at].feature & FEATURE_BITS
+            if met_in[feature] != tree and place_of[feature] >= 0:
+                met_in[feature] = tree
+                for other in range(n_others):
+                    below = _leaf_below(nodes, at, row, feature, others[place_of[feature], other], gaps, sets)
+                    changed[count, 0], changed[count, 1] = place_of[feature] * n_others + other, leaf_of[below]
+                    count += 1
+            at += _step(nodes[at], row[feature], gaps, sets)
+        for number in range(count):
+            for value in range(n_values):
+                before[number, value] = sums[first + value, changed[number, 0]]
+        for value in range(n_values):
+            sums[first + value] += leaves[leaf_of[at], value]
+        for number in range(count):
+            for value in range(n_values):
+                sums[first + value, changed[number, 0]] = before[number, value] + leaves[changed[number, 1], value]
+
+
+@njit(inline="always")
+def _leaf_below(nodes: Any, at: Any, row: Any, feature: Any, value: Any, gaps: Any, sets: Any) -> Any:
+    """Return the leaf that a row leads to from a node, with another value of one feature."""
+    moved = np.uint64(1)
+    while moved:
+        node = nodes[at]
+        own = node.feature & FEATURE_BITS
+        moved = _step(node, value if own == feature else row[own], gaps, sets)
+        at += moved
+    return at

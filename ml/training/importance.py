@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.estimators.session import predictor_from
 from ml.model import decision_table
-from ml.model.evaluators import Rows, compile_predictor, inputs_of
+from ml.model.evaluators import Batch, Evaluator, Rows, compile_predictor, inputs_of
 from ml.training.fitting import Trained
 from ml.training.measuring import r2_of
 from ml.training.progress import Progress, silent
@@ -15,6 +18,8 @@ from ml.training.progress import Progress, silent
 SHUFFLES = 5
 # Shuffling each of 64 features 5 times over more rows than this takes longer than fitting.
 IMPORTANCE_ROWS = 2_000
+# The answers to shuffled rows are kept for so many features: 41 MB.
+FEATURES_AT_ONCE = 512
 
 
 def importance(trained: Trained, *, progress: Progress = silent) -> NDArray[np.float64]:
@@ -32,24 +37,63 @@ def importance(trained: Trained, *, progress: Progress = silent) -> NDArray[np.f
         predictor, trained.features, labels=labels, decision=trained.decision, max_cells=decision_table.MAX_CELLS
     )
     seed = np.random.RandomState(trained.recipe.seed if trained.recipe else 0).randint(2**31)
+    orders = _orders(len(rows), seed)
 
-    def score(rows: Rows) -> float:
-        batch = evaluator.predict_batch(rows)
-        if labels:
-            return float(np.mean(batch.indices == true))
-        return r2_of(batch.values, true)
+    def score(answers: NDArray[np.float64]) -> float:
+        return float(np.mean(answers == true)) if labels else r2_of(answers, true)
 
-    whole = score(rows)
+    whole = score(_answers(evaluator.predict_batch(rows)))
     lost = np.zeros(len(trained.features))
     # A feature that is not asked for changes no answer.
-    for done, feature in enumerate(used):
-        own, order = rows[:, feature].copy(), np.arange(len(rows))
-        random, scores = np.random.RandomState(seed), []
-        for _ in range(SHUFFLES):
-            random.shuffle(order)
-            rows[:, feature] = rows[order, feature]
-            scores.append(score(rows))
-        lost[feature] = np.mean(whole - np.array(scores))
-        rows[:, feature] = own
-        progress("importance", done + 1, len(used))
+    for start in range(0, len(used), FEATURES_AT_ONCE):
+        group = used[start : start + FEATURES_AT_ONCE]
+        answers = _shuffled(evaluator, rows, group, orders, partial(_show, progress, start, len(used)))
+        for feature, own in zip(group, answers, strict=True):
+            lost[feature] = np.mean(whole - np.array([*map(score, own)]))
     return lost
+
+
+def _show(progress: Progress, start: int, all_features: int, done: int) -> None:
+    progress("importance", start + done, all_features)
+
+
+def _orders(n_rows: int, seed: int) -> NDArray[np.intp]:
+    """Return in which order the values of a feature stand after each shuffle, shape (`SHUFFLES`, n_rows)."""
+    random, shuffled, order = np.random.RandomState(seed), np.arange(n_rows), np.arange(n_rows)
+    orders = []
+    for _ in range(SHUFFLES):
+        random.shuffle(order)
+        shuffled = shuffled[order]
+        orders.append(shuffled)
+    return np.stack(orders)
+
+
+def _shuffled(
+    evaluator: Evaluator,
+    rows: Rows,
+    features: Sequence[int],
+    orders: NDArray[np.intp],
+    progress: Callable[[int], object],
+) -> NDArray[np.float64]:
+    """Return the answers to all rows with the values of one feature in another order.
+
+    Shape (n_features, n_orders, n_rows). `progress` is called with the number of features that are done.
+    """
+    answers = np.empty((len(features), *orders.shape))
+    if evaluator.exchanges is not None:
+        for number, batch in enumerate(evaluator.exchanges(rows, features, orders)):
+            answers[:, :, number] = _answers(batch).reshape(len(features), -1)
+            progress(len(features) * (number + 1) // len(rows))
+        return answers
+    for done, feature in enumerate(features):
+        changed = rows.copy()
+        for number, order in enumerate(orders):
+            changed[:, feature] = rows[order, feature]
+            answers[done, number] = _answers(evaluator.predict_batch(changed))
+        progress(done + 1)
+    return answers
+
+
+def _answers(batch: Batch) -> NDArray[np.float64]:
+    """Return the class index or the quantity of each answer."""
+    return batch.indices.astype(np.float64) if batch.outputs.shape[1] > 1 else batch.values
