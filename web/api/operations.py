@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ml.model.classifier import Classifier
 from ml.tables.layout import added_columns
 from web.api import examples, explain
-from web.api.components import PAGE, PROBLEM
+from web.api.components import PAGE, PROBLEM, too_large_of
 from web.api.description import (
     N_,
     Json,
@@ -33,6 +33,16 @@ _SHOWN = N_("The parameters lang, map-x, map-y, field-order and, of a quantity, 
 _CONDITIONAL = {"$ref": "#/components/parameters/If-None-Match"}
 _FRAGMENT = {"$ref": "#/components/parameters/HX-Request"}
 _TYPING = {"$ref": "#/components/parameters/X-Input"}
+_SCORED = N_(
+    "The header names the features; other columns are kept. Numbers are read by the marks of training, unless the "
+    "query names others; the answer is UTF-8, whatever the encoding of the file is. If the file turns out to be no "
+    "table after rows were answered, a last row says why and the connection ends without the end of the answer."
+)
+_FRAMES = N_(
+    "The server sends a ModelFrame first. Each text frame is a StreamRequest; its reply, in order, is a "
+    "PredictionFrame, a PredictionsFrame or an ErrorFrame."
+)
+_WAITING = N_("An ErrorFrame of status 429 or 503 says to wait retry_after_s seconds and send the same frame again.")
 _INCOMPLETE = N_("In the page and the fragment a sample may be incomplete; in JSON a value left out is an error.")
 
 
@@ -87,10 +97,9 @@ def _form(model: Classifier) -> Json:
 
 
 def _refused_bodies(settings: Settings) -> Json:
-    too_large = f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples."
     return {
         "400": response(N_("The request cannot be read."), PROBLEM | PAGE),
-        "413": response(too_large, PROBLEM | PAGE),
+        "413": response(too_large_of(settings), PROBLEM | PAGE),
         "415": response(N_("The body is of another type, or compressed."), PROBLEM | PAGE),
         "422": response(N_("The sample has errors, one for each wrong value."), PROBLEM | PAGE),
     }
@@ -142,18 +151,14 @@ def _result(model: Classifier, settings: Settings) -> Json:
 def _score(model: Classifier, settings: Settings) -> Json:
     form = {"type": "object", "properties": {"file": {"type": "string", "contentMediaType": "text/csv"}}}
     *added, notes, why = added_columns((), model.labels)
+    columns = N_(
+        "The table comes back as CSV, while it is sent if it is text, packed by gzip or not, or Parquet as Parquet, "
+        "with new columns: %(added)s, %(notes)s on the values, and %(why)s, which says why a row has no answer."
+    ) % {"added": ", ".join(added), "notes": notes, "why": why}
     return {
         "operationId": "score",
         "summary": N_("Add predictions to a CSV, Excel or Parquet file"),
-        "description": (
-            "The table comes back as CSV, while it is sent if it is text, packed by gzip or not, or Parquet as "
-            f"Parquet, with new columns: {', '.join(added)}, {notes} on the values, and {why}, which says why a row "
-            "has no answer. The header names the features; other columns are kept. Numbers are read by the marks of "
-            "training, "
-            "unless the query names others; the answer is UTF-8, whatever the encoding of the file is. If the file "
-            "turns out to be no table after rows were answered, a last row says why and the connection ends without "
-            "the end of the answer."
-        ),
+        "description": f"{columns} {_SCORED}",
         "parameters": _table_options(),
         "requestBody": {
             "required": True,
@@ -177,7 +182,7 @@ def _scored(model: Classifier, settings: Settings) -> Json:
     return {
         "200": response(N_("The scored table."), table | {PARQUET.decode(): _BINARY}, "X-Model-Version"),
         "400": response(N_("The form cannot be read, or the query does not fit the table."), PROBLEM | PAGE),
-        "413": response(f"More than {settings.max_upload_bytes} bytes.", PROBLEM | PAGE),
+        "413": response(N_("More than %(bytes)s bytes.") % {"bytes": settings.max_upload_bytes}, PROBLEM | PAGE),
         "415": response(N_("The body is of another type, or compressed; or Parquet is not installed."), PROBLEM | PAGE),
         "422": response(
             N_("No file was chosen, or it is no table of these features, which a schema cannot express."),
@@ -189,15 +194,11 @@ def _scored(model: Classifier, settings: Settings) -> Json:
 
 def _stream(model: Classifier) -> Json:
     frames = [ref(name) for name in ("ModelFrame", "PredictionFrame", "PredictionsFrame", "ErrorFrame")]
+    confirmed = N_("The subprotocol %(name)s is confirmed if offered.") % {"name": SUBPROTOCOL}
     return {
         "operationId": "stream",
         "summary": N_("Stream samples over a websocket"),
-        "description": (
-            "The server sends a ModelFrame first. Each text frame is a StreamRequest; its reply, in order, "
-            f"is a PredictionFrame, a PredictionsFrame or an ErrorFrame. {explain.described(model)} {_binary(model)} "
-            "An ErrorFrame of status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. "
-            f"The subprotocol {SUBPROTOCOL} is confirmed if offered."
-        ),
+        "description": f"{_FRAMES} {explain.described(model)} {_binary(model)} {_WAITING} {confirmed}",
         "responses": _opened(*frames, exchanged=examples.frames_of(model)),
     }
 
@@ -205,13 +206,13 @@ def _stream(model: Classifier) -> Json:
 def _binary(model: Classifier) -> str:
     """Return what a binary frame is."""
     if any(feature.choices for feature in model.features):
-        return "A binary frame is an error, as it cannot hold words."
-    missing = ", NaN for a missing value" if any(feature.has_gaps for feature in model.features) else ""
-    return (
-        f"A binary frame is rows of little-endian float32, {len(model.features)} a row{missing}; its reply is "
-        f"{len(model.labels) or 1} float32 a row, NaN where a row cannot be answered. JSON or CSV in a binary frame is "
-        "an error."
-    )
+        return N_("A binary frame is an error, as it cannot hold words.")
+    rows = N_(
+        "A binary frame is rows of little-endian float32, %(features)s a row; its reply is %(outputs)s float32 a row, "
+        "NaN where a row cannot be answered. JSON or CSV in a binary frame is an error."
+    ) % {"features": len(model.features), "outputs": len(model.labels) or 1}
+    has_gaps = any(feature.has_gaps for feature in model.features)
+    return f"{rows} " + N_("In its rows NaN is a missing value.") if has_gaps else rows
 
 
 def _table_options() -> list[Json]:

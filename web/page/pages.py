@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from ml.model.classifier import Classifier
 from ml.model.sample import InvalidSample
+from web.api.threads import in_thread
 from web.page import languages, snippet_panel
 from web.page.decision_map import try_axes
 from web.page.fields import THRESHOLD, keys_of_names, names_of_options, rounded_text, text_given
@@ -97,7 +98,20 @@ async def result(request: Request) -> Response:
     if content_type_of(request.scope)[0] not in FORM_TYPES:
         raise Problem(415, "send application/x-www-form-urlencoded or multipart/form-data")
     fields, options = posted_options(request, await form_of(request), "page")
-    return page_response(request.scope, fields, options)
+    return page_response(request.scope, fields, options, explained=await _explained(request.scope, fields, options))
+
+
+async def _explained(scope: Scope, sample: Mapping[str, object], options: ViewOptions) -> dict[str, object] | None:
+    """Return the views of an explanation that only a script would ask for otherwise."""
+    model = service_of(scope).model
+    fragments = fragments_of(model, options.language).at(options.threshold)
+    if fragments.is_quick:
+        return None
+    try:
+        row = model.validator.row(sample)
+    except InvalidSample:
+        return None
+    return await in_thread(lambda: fragments.explained(row, model.predict(row), options.pin))
 
 
 async def favicon(request: Request) -> Response:
@@ -106,9 +120,18 @@ async def favicon(request: Request) -> Response:
 
 
 def page_response(
-    scope: Scope, sample: Mapping[str, object] | Sequence[object], options: ViewOptions, *, tag: bytes = b""
+    scope: Scope,
+    sample: Mapping[str, object] | Sequence[object],
+    options: ViewOptions,
+    *,
+    tag: bytes = b"",
+    explained: dict[str, object] | None = None,
 ) -> Response:
-    """Return the page with a sample in its fields and the answer to it, or its errors."""
+    """Return the page with a sample in its fields and the answer to it, or its errors.
+
+    Args:
+        explained: the views of the answer's explanation, where they have been made already.
+    """
     service = service_of(scope)
     model = service.model
     fragments = fragments_of(model, options.language).at(options.threshold)
@@ -150,6 +173,7 @@ def page_response(
         answered=answered,
         pin=options.pin,
         order=options.order,
+        explained=explained,
     )
     headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
     return Content(content.encode(), status=status, headers=headers)
