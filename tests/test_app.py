@@ -128,7 +128,7 @@ def test_htmx_is_the_version_that_this_page_was_measured_with(client: TestClient
     assert script.headers["content-type"].startswith("text/javascript")
 
 
-@pytest.mark.parametrize("name", ["app.css", "app.js", "favicon.svg"])
+@pytest.mark.parametrize("name", ["app.css", "favicon.svg"])
 def test_a_file_asked_for_by_its_digest_never_changes(client: TestClient, name: str) -> None:
     page = parse_html(client.get("/").text)
     links = [e.attributes.get("src") or e.attributes.get("href", "") for e in page.all("script") + page.all("link")]
@@ -151,7 +151,22 @@ def test_a_file_asked_for_by_its_name_is_asked_for_again(client: TestClient, pat
 
 
 def test_a_file_asked_for_by_another_digest_is_not_kept(client: TestClient) -> None:
-    assert client.get("/static/app.js?v=000000000000").headers["cache-control"] == "no-cache"
+    assert client.get("/static/app.css?v=000000000000").headers["cache-control"] == "no-cache"
+    assert client.get("/static/000000000000/app.js").headers["cache-control"] == "no-cache"
+
+
+def test_modules_are_kept_by_a_digest_of_all_of_them_and_loaded_at_once(client: TestClient) -> None:
+    page = parse_html(client.get("/").text)
+    preloaded = [e.attributes["href"] for e in page.all("link") if e.attributes["rel"] == "modulepreload"]
+    (app,) = [e.attributes["src"] for e in page.all("script") if e.attributes.get("type") == "module"]
+    texts = {path: client.get(path) for path in [app, *preloaded]}
+
+    # Each module that is imported, by whichever of them, is in the same folder, and preloaded once.
+    folder = app.rpartition("/")[0]
+    imports = re.compile(r'^(?:import|} from).*"\./(\S+)";$', re.MULTILINE)
+    imported = {name for text in texts.values() for name in imports.findall(text.text)}
+    assert sorted(preloaded) == sorted(f"{folder}/{name}" for name in imported)
+    assert {text.headers["cache-control"] for text in texts.values()} == {FOREVER}
 
 
 # --- other sites

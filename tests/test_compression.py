@@ -15,7 +15,7 @@ from web.middleware.compression import LEAST_BYTES, MOST_BYTES_IN_PLACE, Compres
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
 PLAIN, GZIP = {"Accept-Encoding": "identity"}, {"Accept-Encoding": "gzip, deflate, br, zstd"}
 PAGES = ["/", "/index", "/?petal_width=2", "/predict", "/docs", "/openapi.json"]
-FILES = ["/static/app.css", "/static/app.js", "/static/htmx-2.min.js"]
+FILES = ["/static/app.css", "/static/answer.js", "/static/htmx-2.min.js"]
 
 
 def get(client: TestClient, path: str, headers: Mapping[str, str], method: str = "GET") -> tuple[Response, bytes]:

@@ -344,6 +344,15 @@ def test_the_documentation_begins_with_its_contents_and_the_routes_that_matter(c
     assert msgspec.json.decode(answers[0])["label"] == "versicolor"
 
 
+def test_what_the_documentation_says_of_addresses_is_in_the_language_of_its_page(client: TestClient) -> None:
+    main = parse_html(client.get("/docs?lang=es").text).one("main")
+
+    # All but the texts of the model's file, and of the messages of programs.
+    foreign = [element for tag in ("p", "dd") for element in main.all(tag, lang="en")]
+    assert [element.text for element in foreign] == []
+    assert "Más de 12582912 bytes o de 10000 muestras." in main.text
+
+
 def test_every_example_of_the_documentation_runs(server: Server, client: TestClient, tmp_path: Path) -> None:
     run_examples(parse_html(client.get("/docs").text), server.url, tmp_path)
 

@@ -10,18 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.tree import ExtraTreeClassifier
+from starlette.testclient import TestClient
 
 from ml.model import classifier, modelfile
 from ml.model.classifier import Classifier
 from ml.model.nearest import explain
 from ml.model.strips import MOST_PIECES, strips
-from tests.conftest import EVALUATORS
+from tests.conftest import EVALUATORS, parse_html
 from tests.pipelines import sample_of
 from tests.test_mixed_tables import oracle
 from tests.test_modelfile import serve, with_total
 from tests.test_nearest import digits, exported  # noqa: F401  # a fixture
+from web.app import create_app
 from web.page.languages import language
 from web.page.strips import strips_of
+from web.settings import Settings
 
 
 @pytest.mark.parametrize("kind", ["words and numbers", "gaps in words and numbers", "many columns"])
@@ -108,3 +111,22 @@ def test_a_line_is_said_in_words_and_covers_the_whole_width(model: Classifier, c
                 label for label in model.labels if re.search(rf"\b{label}\b", view.said)
             }
             assert len({*line.indices}) == 1 or view.said.startswith(words)
+
+
+def test_without_a_script_a_form_shows_the_lines_and_reasons_that_a_page_has_no_time_for(
+    digits: Classifier,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    (path,) = tmp_path_factory.getbasetemp().glob("digits0/model.npz")
+    with TestClient(create_app(Settings(model_file=path))) as client:
+        opened = parse_html(client.get("/").text)
+        form = {key: str(value) for key, value in zip(digits.validator.keys, digits.reference_rows[0], strict=True)}
+        sent = parse_html(client.post("/result", data=form).text)
+        wrong = parse_html(client.post("/result", data=form | {"f0": "x"}).text)
+
+    assert opened.one(id="f1-line").all("rect") == []
+    assert "Predict" in opened.one(id="why").one("noscript").text
+    assert all(sent.one(id=f"f{number}-line").all("rect") for number in range(1, 65))
+    assert len(sent.one(id="why").all("tr")) == 5
+    assert sent.one(id="why").all("noscript") == []
+    assert wrong.one(id="f1-line").all("rect") == []

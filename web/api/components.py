@@ -66,20 +66,33 @@ def responses(settings: Settings) -> Json:
     answers |= {f"Inference{name}": own for name, own in _gateway_refusals(settings, inference | PROBLEM).items()}
     return answers | {
         "TooSlow": response(
-            f"The head took more than {settings.head_timeout_s:g} s, or the body came in at less than "
-            f"{settings.min_body_rate} bytes a second.",
+            N_("The head took more than %(seconds)s s, or the body came in at less than %(bytes)s bytes a second.")
+            % {"seconds": f"{settings.head_timeout_s:g}", "bytes": settings.min_body_rate},
             PROBLEM,
         ),
         "HeadTooLarge": response(
-            f"The head or trailer section has more than {settings.max_head_bytes} bytes.", PROBLEM
+            N_("The head or trailer section has more than %(bytes)s bytes.") % {"bytes": settings.max_head_bytes},
+            PROBLEM,
         ),
     }
 
 
+def too_large_of(settings: Settings) -> str:
+    """Return what a body of samples may not be."""
+    values = {"bytes": settings.max_body_bytes, "samples": settings.max_samples}
+    return N_("More than %(bytes)s bytes or %(samples)s samples.") % values
+
+
 def _gateway_refusals(settings: Settings, content: Json) -> Json:
-    hosts = ", or of a host that the service does not answer to" if settings.allowed_hosts else ""
+    if settings.allowed_hosts:
+        bad = N_(
+            "Not a request in HTTP/1.1 with one header Host, or of a host that the service does not answer to, or too "
+            "many fields."
+        )
+    else:
+        bad = N_("Not a request in HTTP/1.1 with one header Host, or too many fields.")
     refusals = {
-        "BadRequest": response(f"Not a request in HTTP/1.1 with one header Host{hosts}, or too many fields.", content),
+        "BadRequest": response(bad, content),
         "Forbidden": response(N_("Sent by a page of another site, which has no permission."), content),
         "TooMany": response(N_("Too many requests, or too many open connections."), content, "Retry-After"),
         "Unavailable": response(

@@ -14,7 +14,8 @@ from web.api.messages import Value
 
 Json = dict[str, Any]
 
-# The texts of the document that its page has in the reader's language: each is in every catalogue.
+# The texts of the document that its page has in the reader's language: each is in every catalogue. What depends on the
+# model or on settings is filled in, as in "More than %(bytes)s bytes."
 TRANSLATED: set[str] = set()
 
 # A sentence names so many choices of a category.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ml.model.classifier import Classifier
 from web.api import examples, explain
-from web.api.components import PAGE, PROBLEM, TEXT, opened
+from web.api.components import PAGE, PROBLEM, TEXT, opened, too_large_of
 from web.api.description import (
     N_,
     Json,
@@ -26,6 +26,11 @@ _SHOWN = N_("The parameters lang, map-x, map-y, field-order and, of a quantity, 
 _CONDITIONAL = {"$ref": "#/components/parameters/If-None-Match"}
 _FRAGMENT = {"$ref": "#/components/parameters/HX-Request"}
 _TYPING = {"$ref": "#/components/parameters/X-Input"}
+_FRAMES = N_(
+    "The server sends a ModelFrame first. Each text frame is a StreamRequest; its reply, in order, is a "
+    "PredictionFrame, a PredictionsFrame or an ErrorFrame."
+)
+_WAITING = N_("An ErrorFrame of status 429 or 503 says to wait retry_after_s seconds and send the same frame again.")
 _INCOMPLETE = N_("In the page and the fragment a sample may be incomplete; in JSON a value left out is an error.")
 
 
@@ -78,10 +83,9 @@ def _form(model: Classifier) -> Json:
 
 
 def _refused_bodies(settings: Settings) -> Json:
-    too_large = f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples."
     return {
         "400": response(N_("The request cannot be read."), PROBLEM | PAGE),
-        "413": response(too_large, PROBLEM | PAGE),
+        "413": response(too_large_of(settings), PROBLEM | PAGE),
         "415": response(N_("The body is of another type, or compressed."), PROBLEM | PAGE),
         "422": response(N_("The sample has errors, one for each wrong value."), PROBLEM | PAGE),
     }
@@ -132,15 +136,11 @@ def _result(model: Classifier, settings: Settings) -> Json:
 
 def _stream(model: Classifier) -> Json:
     frames = [ref(name) for name in ("ModelFrame", "PredictionFrame", "PredictionsFrame", "ErrorFrame")]
+    confirmed = N_("The subprotocol %(name)s is confirmed if offered.") % {"name": SUBPROTOCOL}
     return {
         "operationId": "stream",
         "summary": N_("Stream samples over a websocket"),
-        "description": (
-            "The server sends a ModelFrame first. Each text frame is a StreamRequest; its reply, in order, "
-            f"is a PredictionFrame, a PredictionsFrame or an ErrorFrame. {explain.described(model)} {_binary(model)} "
-            "An ErrorFrame of status 429 or 503 says to wait for retry_after_s seconds and send the same frame again. "
-            f"The subprotocol {SUBPROTOCOL} is confirmed if offered."
-        ),
+        "description": f"{_FRAMES} {explain.described(model)} {_binary(model)} {_WAITING} {confirmed}",
         "responses": opened(*frames, exchanged=examples.frames_of(model)),
     }
 
@@ -148,13 +148,13 @@ def _stream(model: Classifier) -> Json:
 def _binary(model: Classifier) -> str:
     """Return what a binary frame is."""
     if any(feature.choices for feature in model.features):
-        return "A binary frame is an error, as it cannot hold words."
-    missing = ", NaN for a missing value" if any(feature.has_gaps for feature in model.features) else ""
-    return (
-        f"A binary frame is rows of little-endian float32, {len(model.features)} a row{missing}; its reply is "
-        f"{len(model.labels) or 1} float32 a row, NaN where a row cannot be answered. JSON or CSV in a binary frame is "
-        "an error."
-    )
+        return N_("A binary frame is an error, as it cannot hold words.")
+    rows = N_(
+        "A binary frame is rows of little-endian float32, %(features)s a row; its reply is %(outputs)s float32 a row, "
+        "NaN where a row cannot be answered. JSON or CSV in a binary frame is an error."
+    ) % {"features": len(model.features), "outputs": len(model.labels) or 1}
+    has_gaps = any(feature.has_gaps for feature in model.features)
+    return f"{rows} " + N_("In its rows NaN is a missing value.") if has_gaps else rows
 
 
 def _health() -> Json:

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from ml.model.classifier import Classifier
-from web.api.components import PROBLEM
+from web.api.components import PROBLEM, too_large_of
 from web.api.description import N_, Json, json_content, read_operation, ref, response
 from web.oip.datatypes import BYTES
 from web.oip.messages import SAMPLES, InferenceRequest
@@ -58,7 +58,7 @@ def _infer(model: Classifier, settings: Settings) -> Json:
             "200": response(N_("The answers."), json_content("InferenceResponse", one=_example_answer(model))),
             "400": response(N_("Form, input, datatype, shape or data are wrong."), wrong | PROBLEM),
             **_unknown(),
-            "413": response(f"More than {settings.max_body_bytes} bytes or {settings.max_samples} samples.", wrong),
+            "413": response(too_large_of(settings), wrong),
             "415": response(N_("A content encoding other than gzip and deflate."), wrong),
             "422": response(N_("A row has a value that the model does not take."), wrong),
         },

@@ -1,11 +1,10 @@
 """The service's documentation: the OpenAPI document as JSON, and as a page for people, both of the same source.
 
-The page is in the reader's language, but for sentences of the document that have numbers or names of this service.
+The page is in the reader's language, but for the messages, and what the model's file says.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from starlette.responses import Response
 
 from ml.model.classifier import Classifier
 from ml.tables.numbers import shown_number
-from web.api.description import TRANSLATED, Json, text_of
+from web.api.description import Json, text_of
 from web.page import languages, openapi
 from web.page.examples import Link, language_links
 from web.page.fields import query_in
@@ -28,8 +27,6 @@ from web.requests import Representation, is_known
 from web.responses import Content, headers_of, tag_of
 from web.service import service_of
 from web.settings import Settings
-
-_SENTENCE = re.compile(r"(?<=\.) (?=[A-Z])")  # its end
 
 # What the document says, and the code of the language that it is in.
 Said = tuple[str, str]
@@ -236,13 +233,8 @@ def _shown(value: object) -> str:
 
 
 def _said(text: str, to: Language) -> Said:
-    """Return a text of the document in the reader's language if each of its sentences is translated, else as it is."""
-    sentences = [text] if text in TRANSLATED else _SENTENCE.split(text)
-    # An answer that is described by the summary of its operation has that text with a full stop.
-    parts = [(one, "") if one in TRANSLATED else (one[:-1], ".") for one in sentences]
-    if any(part not in TRANSLATED for part, _ in parts):
-        return text, languages.SOURCE
-    return " ".join(to.gettext(part) + end for part, end in parts), to.code
+    translated = openapi.translated(text, to)
+    return (text, languages.SOURCE) if translated is None else (translated, to.code)
 
 
 def _reply(status: str, reply: Json, to: Language) -> ResponseView:

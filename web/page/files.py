@@ -21,6 +21,11 @@ from web.requests import bounded, header_of, is_known
 from web.settings import STATIC
 
 HTMX = "htmx-2.min.js"
+# What app.js imports, before or after the browser has seen that it does. The modules of a file come with the first one.
+MODULES = tuple(
+    f"{name}.js"
+    for name in ("form", "fields", "text", "answer", "address", "gestures", "entry", "map", "paste", "share", "upload")
+)
 # Pictures are compressed already.
 _COMPRESSIBLE = {"text/css", "text/javascript"}
 
@@ -29,14 +34,16 @@ class File:
     """One file, as an ASGI application.
 
     Attributes:
-        address: of the file with its digest, relative to the page: a new file has a new address.
+        address: of the file with its digest, relative to the page: a new file has a new address. Modules import each
+            other by their names, so they are in one folder, which has the digest of all of them.
     """
 
     def __init__(self, file: Path) -> None:
         self._content = file.read_bytes()
         digest = hashlib.sha256(self._content).hexdigest()
-        self.address = f"static/{file.name}?v={digest[:12]}"
-        self._own_query = f"v={digest[:12]}".encode()
+        is_module = file.parent == STATIC and file.suffix == ".js"
+        self.address = f"static/{_release()}/{file.name}" if is_module else f"static/{file.name}?v={digest[:12]}"
+        self._own = f"/{self.address}".encode()
         self._tag = f'"{digest[:16]}"'.encode()
         media_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         charset = "; charset=utf-8" if media_type in _COMPRESSIBLE else ""
@@ -51,7 +58,8 @@ class File:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the file, compressed to clients that accept it."""
         # Only the address with the digest of this very file: a page of another release asks for another one.
-        is_own = scope["query_string"] == self._own_query
+        query = scope["query_string"]
+        is_own = (scope["path"].encode() + (b"?" + query if query else b"")).endswith(self._own)
         caching = b"public, max-age=31536000, immutable" if is_own else b"no-cache"
         headers = [*self._headers, (b"cache-control", caching)]
         body = self._content
@@ -68,6 +76,12 @@ class File:
 
 
 @cache
+def _release() -> str:
+    """Return the digest of all modules together."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(STATIC.glob("*.js")))).hexdigest()[:12]
+
+
+@cache
 def file(name: str) -> File:
     """Return a file of the folder `static/`, or htmx."""
     return File((_htmx_folder() if name == HTMX else STATIC) / name)
@@ -81,6 +95,7 @@ def _htmx_folder() -> Path:
 
 
 def routes() -> list[Route]:
-    """Return a route to each file."""
+    """Return a route to each file, and to each module in the folder of any release: a page of another one is served."""
     names = [path.name for path in STATIC.iterdir() if path.name[0] != "." and path.is_file()]
-    return [Route(f"/static/{name}", file(name), methods=["GET"]) for name in (*names, HTMX)]
+    paths = [*names, HTMX, *(f"{{release}}/{name}" for name in names if name.endswith(".js"))]
+    return [Route(f"/static/{path}", file(path.rpartition("/")[2]), methods=["GET"]) for path in paths]

@@ -66,7 +66,8 @@ class Fragments:
         self._rule = rule_of(model.card, language, is_what_if=own is not None)
         self._language = language
         self._max_rows = min(max(LEAST_ROWS, model.slice_rows), MOST_ROWS)
-        self._is_quick = model.slice_rows >= MOST_PIECES * len(model.features)
+        # Whether an explanation takes no longer than the rest of the page.
+        self.is_quick = model.slice_rows >= MOST_PIECES * len(model.features)
         self._by_key = {feature.key: feature for feature in model.features}
         self._quantity = quantity_scale(model.card, language)
         self._strip = self._quantity.strip() if self._quantity else None
@@ -132,10 +133,10 @@ class Fragments:
 
     def explanation(self, row: Sequence[float], *, pin: str | None = None) -> bytes:
         """Return the fragment that explains the answer to a row: why, the strips, and a pinned sample beside it."""
-        explained = self._explained(row, self._model.predict(row), pin)
-        return self._render("_explanation.html", **explained).encode()
+        return self._render("_explanation.html", **self.explained(row, self._model.predict(row), pin)).encode()
 
-    def _explained(self, row: Sequence[float], prediction: Prediction, pin: str | None) -> dict[str, object]:
+    def explained(self, row: Sequence[float], prediction: Prediction, pin: str | None) -> dict[str, object]:
+        """Return the views of an explanation; of a wide model, that takes a while."""
         model, to, scale = self._model, self._language, self._quantity
         return {
             "why": why_of(self._own._model, row, prediction, to, scale=scale),
@@ -178,12 +179,13 @@ class Fragments:
         answered: Answered | None,
         pin: str | None = None,
         order: str | None = None,
+        explained: dict[str, object] | None = None,
     ) -> str:
         """Return the page with `texts` in its fields, and one of the fragments above.
 
         Args:
-            answered: the row and the answer of the fragment, if it has one. A quick explanation of it is in the page;
-                any other one follows.
+            answered: the row and the answer of the fragment, if it has one.
+            explained: the views of its explanation; without them, a quick one is in the page, any other one follows.
         """
         view = views.page_view(
             self._own._model,
@@ -199,12 +201,12 @@ class Fragments:
             pin=pin,
             order=order,
         )
-        why_not = why_not_of(self._model, self._language)
-        explained: dict[str, object] = {"why": None, "why_not": why_not, "strips": {}, "pinned": None}
-        if answered and self._is_quick:
-            explained = self._explained(*answered, pin)
-        elif answered:
-            explained["pinned"] = self._pinned(answered, pin)
+        if explained is None and answered and self.is_quick:
+            explained = self.explained(*answered, pin)
+        elif explained is None:
+            pinned = self._pinned(answered, pin) if answered else None
+            why_not = why_not_of(self._model, self._language)
+            explained = {"why": None, "why_not": why_not, "strips": {}, "pinned": pinned}
         return self._render(
             "page.html",
             page=view,

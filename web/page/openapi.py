@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from functools import cache, lru_cache
 
 import msgspec
 
 from ml.model.classifier import Classifier
 from web.api import components, operations
-from web.api.description import Json, named_sample, ordered_sample, ref, text_schemas, typed_sample
+from web.api.description import TRANSLATED, Json, named_sample, ordered_sample, ref, text_schemas, typed_sample
 from web.api.health import Live, Ready
 from web.api.messages import (
     Answer,
@@ -38,6 +39,7 @@ from web.oip.messages import (
     ServerMetadata,
 )
 from web.page.fields import names_of_options
+from web.page.languages import Language
 from web.problems import ProblemDetails, SampleError
 from web.scoring import operations as scoring_operations
 from web.settings import Settings
@@ -73,6 +75,45 @@ _TYPES = (
     ServerMetadata,
     *_QUANTITIES.values(),
 )
+
+
+# A text's sentences end before these places.
+_SENTENCE = re.compile(r"(?<=\.) (?=[A-Z])")
+_VALUE = re.compile(r"%\((\w+)\)s")
+
+
+def translated(text: str, to: Language) -> str | None:
+    """Return a text of the document in a language, or None if a sentence of it is not in the catalogues."""
+    left, found = _SENTENCE.split(text), []
+    while left:
+        for number in range(len(left), 0, -1):
+            one = _translated(" ".join(left[:number]), to)
+            if one is not None:
+                found.append(one)
+                del left[:number]
+                break
+        else:
+            return None
+    return " ".join(found)
+
+
+def _translated(text: str, to: Language) -> str | None:
+    # An answer that is described by the summary of its operation has that text with a full stop.
+    for known, end in ((text, ""), (text.removesuffix("."), ".")):
+        if known in TRANSLATED:
+            return to.gettext(known) + end
+    for template in TRANSLATED:
+        if _VALUE.search(template) and (filled := re.fullmatch(_pattern_of(template), text)):
+            return to.gettext(template, **filled.groupdict())
+    return None
+
+
+@cache
+def _pattern_of(template: str) -> str:
+    """Return what a text with values in it matches."""
+    fixed, *parts = _VALUE.split(template)
+    named = (f"(?P<{name}>.+?){re.escape(text)}" for name, text in zip(parts[::2], parts[1::2], strict=True))
+    return re.escape(fixed) + "".join(named)
 
 
 @lru_cache(1)

@@ -13,6 +13,7 @@ from starlette.types import Scope
 from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.sample import InvalidSample
+from web.api.threads import in_thread
 from web.metrics.channel import Channel
 from web.page import languages, snippet_panel
 from web.page.answers import PredictionView
@@ -110,7 +111,20 @@ async def result(request: Request) -> Response:
     if content_type_of(request.scope)[0] not in FORM_TYPES:
         raise Problem(415, "send application/x-www-form-urlencoded or multipart/form-data")
     fields, options = posted_options(request.scope, await form_of(request), "page")
-    return page_response(request.scope, fields, options)
+    return page_response(request.scope, fields, options, explained=await _explained(request.scope, fields, options))
+
+
+async def _explained(scope: Scope, sample: Mapping[str, object], options: ViewOptions) -> dict[str, object] | None:
+    """Return the views of an explanation that only a script would ask for otherwise."""
+    model = service_of(scope).model
+    fragments = fragments_of(model, options.language).at(options.threshold)
+    if fragments.is_quick:
+        return None
+    try:
+        row = model.validator.row(sample)
+    except InvalidSample:
+        return None
+    return await in_thread(lambda: fragments.explained(row, model.predict(row), options.pin))
 
 
 async def favicon(request: Request) -> Response:
@@ -119,9 +133,18 @@ async def favicon(request: Request) -> Response:
 
 
 def page_response(
-    scope: Scope, sample: Mapping[str, object] | Sequence[object], options: ViewOptions, *, tag: bytes = b""
+    scope: Scope,
+    sample: Mapping[str, object] | Sequence[object],
+    options: ViewOptions,
+    *,
+    tag: bytes = b"",
+    explained: dict[str, object] | None = None,
 ) -> Response:
-    """Return the page with a sample in its fields and the answer to it, or its errors."""
+    """Return the page with a sample in its fields and the answer to it, or its errors.
+
+    Args:
+        explained: the views of the answer's explanation, where they have been made already.
+    """
     service = service_of(scope)
     model, channel = service.model, service.metrics.page
     status = 200
@@ -133,7 +156,7 @@ def page_response(
         shown = fragments_of(model, options.language).invalid_view(error)
         status = 422 if shown.state == "invalid" else 200
     address, needs_token = snippet_panel.address_of(Request(scope)), bool(service.settings.api_token)
-    content = _page_of(model, sample, options, shown, address=address, needs_token=needs_token)
+    content = _page_of(model, sample, options, shown, address=address, needs_token=needs_token, explained=explained)
     headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
     return Content(content.encode(), status=status, headers=headers)
 
@@ -173,6 +196,7 @@ def _page_of(
     *,
     address: str,
     needs_token: bool,
+    explained: dict[str, object] | None = None,
 ) -> str:
     """Return the page with a sample in its fields, and the answer or the errors that are shown."""
     language = options.language
@@ -190,6 +214,7 @@ def _page_of(
         answered=(answered.row, answered.prediction) if answered else None,
         pin=options.pin,
         order=options.order,
+        explained=explained,
     )
 
 

@@ -14,7 +14,7 @@ import jinja2.compiler
 from jinja2.bccache import Bucket
 from markupsafe import Markup
 
-from web.page.files import file
+from web.page.files import MODULES, file
 from web.page.languages import Language
 from web.settings import TEMPLATES
 
@@ -80,7 +80,7 @@ def _environment(language: Language) -> jinja2.Environment:
         bytecode_cache=_compiled(),
     )
     environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # of the extension
-    environment.globals |= {"file": file, "base": "", "language": language}
+    environment.globals |= {"file": file, "modules": MODULES, "base": "", "language": language}
     return environment
 
 

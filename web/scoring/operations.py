@@ -13,6 +13,12 @@ from web.api.description import N_, Json, ref, response, table_of
 from web.scoring.uploaded_file import EXCEL, OPTIONS, PARQUET
 from web.settings import Settings
 
+_SCORED = N_(
+    "The header names the features; other columns are kept. Numbers are read by the marks of training, unless the "
+    "query, or fields before the file, name others; the answer is UTF-8, whatever the encoding of the file is. If the "
+    "file turns out to be no table after rows were answered, a last row says why and the connection ends without the "
+    "end of the answer."
+)
 _BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -28,17 +34,14 @@ def _score(model: Classifier, settings: Settings) -> Json:
     file = {"type": "string", "contentMediaType": "text/csv"}
     fields = {option.decode(): {"type": "string"} for option in OPTIONS} | {"file": file}
     added = added_columns((), model.labels)
+    columns = N_(
+        "The table comes back as CSV, while it is sent if it is text, packed by gzip or not, or Parquet as Parquet, "
+        "with new columns: %(added)s, %(notes)s on the values, and %(why)s, which says why a row has no answer."
+    ) % {"added": ", ".join((*added.words, *added.numbers)), "notes": added.notes, "why": added.error}
     return {
         "operationId": "score",
         "summary": N_("Add predictions to a CSV, Excel or Parquet file"),
-        "description": (
-            "The table comes back as CSV, while it is sent if it is text, packed by gzip or not, or Parquet as "
-            f"Parquet, with new columns: {', '.join((*added.words, *added.numbers))}, {added.notes} on the values, "
-            f"and {added.error}, which says why a row has no answer. The header names the features; other columns are "
-            "kept. Numbers are read by the marks of training, unless the query or fields before the file name others; "
-            "the answer is UTF-8, whatever the encoding of the file is. If the file turns out to be no table after "
-            "rows were answered, a last row says why and the connection ends without the end of the answer."
-        ),
+        "description": f"{columns} {_SCORED}",
         "parameters": _table_options(),
         "requestBody": {
             "required": True,
@@ -62,7 +65,7 @@ def _scored(model: Classifier, settings: Settings) -> Json:
     return {
         "200": response(N_("The scored table."), table | {PARQUET.decode(): _BINARY}, "X-Model-Version"),
         "400": response(N_("The form cannot be read, or the query does not fit the table."), PROBLEM | PAGE),
-        "413": response(f"More than {settings.max_upload_bytes} bytes.", PROBLEM | PAGE),
+        "413": response(N_("More than %(bytes)s bytes.") % {"bytes": settings.max_upload_bytes}, PROBLEM | PAGE),
         "415": response(N_("The body is of another type, or compressed; or Parquet is not installed."), PROBLEM | PAGE),
         "422": response(
             N_("No file was chosen, or it is no table of these features, which a schema cannot express."),

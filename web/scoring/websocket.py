@@ -38,7 +38,7 @@ from web.scoring.scored_file import ScoredFile, Uploads, encoded, shown, unusabl
 from web.service import Service, service_of
 
 # Of the rows of one frame so many without an answer are listed, with so many errors each, and so many of each label:
-# fewer, but one, if there are many labels. As in static/file.js.
+# fewer, but one, if there are many labels. As in static/run.js.
 MAX_ERRORS = 100
 MAX_ERRORS_A_ROW = 3
 MAX_LISTED_OF_LABEL = 50
