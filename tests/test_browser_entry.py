@@ -255,7 +255,7 @@ def test_a_long_paste_takes_no_longer_than_its_length(visit: Open) -> None:
     texts += [" " * 200_000 + "x", "1 " * 200_000, "a (" * 100_000, "a\tb\n1\t2\n" * 50_000]
 
     for text in texts:
-        # At 5 µs a character; a quadratic pattern takes 10,000 times as long.
+        # It takes milliseconds; a quadratic pattern takes more than 20 s.
         assert (
             page.evaluate(
                 """async (text) => {
@@ -268,7 +268,7 @@ def test_a_long_paste_takes_no_longer_than_its_length(visit: Open) -> None:
             }""",
                 text,
             )
-            < 1000
+            < 10_000
         ), text[:9]
 
 
@@ -467,7 +467,8 @@ def test_the_nearest_change_is_told_and_a_button_applies_it(visit: Open, model: 
     assert change
 
     told = page.locator("#prediction .change")
-    expect(told).to_contain_text(f"becomes {change.label} when petal width rises to {change.value} cm or more")
+    title = next(feature.title for feature in model.features if feature.key == change.feature)
+    expect(told).to_contain_text(f"becomes {change.label} when {title} rises to {change.value} cm or more")
     told.get_by_role("button").click()
 
     expect_answer(page, model, EXAMPLE | {change.feature: str(change.value)})
@@ -781,14 +782,16 @@ def test_in_spanish_numbers_have_a_comma_in_every_way_of_entry(open_page: Open, 
     paste(page, "5,6\t2,7\t4,2\t1,3")
     expect_answer_in_spanish(page, model, EXAMPLE)
 
+    change, _ = nearest_change(model, [float(text) for text in EXAMPLE.values()])
+    assert change
     page.locator("#prediction .change").get_by_role("button").click()
 
-    expect(field(page)).to_have_value("1,8")
+    expect(field(page, change.feature)).to_have_value(str(change.value).replace(".", ","))
     field(page).press("ArrowUp")
-    expect(field(page)).to_have_value("1,9")
+    expect(field(page)).to_have_value("1,4")
     page.get_by_role("link", name="English").click()
     expect(page.locator("html")).to_have_attribute("lang", "en")
-    assert typed(page)["petal_width"] == "1,9"
+    assert typed(page)["petal_width"] == "1,4"
 
 
 def expect_answer_in_spanish(page: Page, model: Classifier, sample: Mapping[str, str]) -> None:
