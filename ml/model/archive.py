@@ -60,8 +60,10 @@ def encoded(array: NDArray[Any]) -> bytes:
     return member.getvalue()
 
 
-def parse(content: bytes, *expected: Collection[str]) -> dict[str, bytes]:
-    """Return the archive's members by name: those of one of the expected sets and nothing else, none compressed.
+def parse(content: bytes, *expected: Collection[str]) -> tuple[dict[str, bytes], str]:
+    """Return the archive's members by name, and the SHA-256 of all of it in hex digits.
+
+    The members are those of one of the expected sets and nothing else, none compressed.
 
     Raises:
         ModelFileError: one sentence that names what is wrong.
@@ -69,10 +71,12 @@ def parse(content: bytes, *expected: Collection[str]) -> dict[str, bytes]:
     signed, digest = memoryview(content)[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if not content.startswith(b"PK\x03\x04") or len(content) <= _DIGEST_BYTES:
         raise ModelFileError("not a model file: it is no .npz archive")
-    if hashlib.sha256(signed).hexdigest().encode() != digest:
+    hashed = hashlib.sha256(signed)
+    if hashed.hexdigest().encode() != digest:
         raise ModelFileError(
             "the checksum does not match: the file is damaged, incomplete or not written by this project"
         )
+    hashed.update(digest)
     _check_end(content)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as opened:
@@ -85,7 +89,7 @@ def parse(content: bytes, *expected: Collection[str]) -> dict[str, bytes]:
                 # file_size == compress_size bounds what is read by the size of the file itself.
                 if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
                     raise ModelFileError(f"{entry.filename} is compressed, which a model file never is")
-            return {entry.filename: opened.read(entry) for entry in entries}
+            return {entry.filename: opened.read(entry) for entry in entries}, hashed.hexdigest()
     # zipfile documents BadZipFile alone, but crafted headers reach its parser as any of these.
     except (
         zipfile.BadZipFile,

@@ -240,17 +240,19 @@ def _nodes(forest: Forest) -> tuple[NDArray[np.void], NDArray[np.int64]]:
     inner = np.flatnonzero(forest.feature != LEAF)
     # The roots stay where they are; behind each root the pairs of children stand in the order of their parents.
     position = np.arange(len(forest.feature))
-    position[forest.left[inner]] = 2 * np.arange(len(inner)) + forest.tree_of_nodes()[inner] + 1
-    position[forest.right[inner]] = position[forest.left[inner]] + 1
+    lefts = 2 * np.arange(len(inner)) + forest.tree_of_nodes()[inner] + 1
+    position[forest.left[inner]] = lefts
+    position[forest.right[inner]] = lefts + 1
+    places = position[inner]
     children = np.zeros(len(position), dtype=np.int64)
-    children[position[inner]] = position[forest.left[inner]] - position[inner]
+    children[places] = lefts - places
     fits = children.max(initial=0) < 2**16
     nodes = np.zeros(
         len(position), dtype=[("threshold", forest.dtype), ("feature", "<u2"), ("children", "<u2" if fits else "<u4")]
     )
     nodes["children"] = children
     nodes["threshold"] = np.inf
-    nodes["threshold"][position[inner]] = cut_of(forest, inner)
+    nodes["threshold"][places] = cut_of(forest, inner)
     marks = np.where((forest.feature == LEAF) | forest.missing_left, 0x8000, 0)
     if forest.set_of is not None:
         has_set = np.flatnonzero(forest.set_of >= 0)

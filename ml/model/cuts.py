@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.card import TrainedFeature
-from ml.model.forest import Forest
+from ml.model.forest import LEAF, Forest
 from ml.tables.dataset import Feature
 
 # Counting comparisons beats a binary search as long as one SIMD pass over few cuts is cheaper than the search's
@@ -171,9 +171,10 @@ class Cuts:
 
 def _nodes_by_feature(forest: Forest) -> list[NDArray[np.intp]]:
     """Return the nodes that compare each feature."""
-    order = np.argsort(forest.feature.astype(np.int16), kind="stable")  # numbers of 16 bits are sorted in linear time
-    firsts = np.searchsorted(forest.feature[order], np.arange(forest.n_features + 1))
-    return np.split(order, firsts)[1:-1]
+    inner = np.flatnonzero(forest.feature != LEAF)
+    features = forest.feature[inner]
+    order = np.argsort(features.astype(np.int16), kind="stable")  # numbers of 16 bits are sorted in linear time
+    return np.split(inner[order], np.cumsum(np.bincount(features, minlength=forest.n_features))[:-1])
 
 
 def _cell_cuts(n_choices: int, dtype: type[np.floating[Any]]) -> NDArray[np.floating[Any]]:

@@ -28,6 +28,7 @@ from ml.tables.numbers import LARGEST
 
 FORMAT = 2
 MAX_FILE_BYTES = 256 * 2**20
+VERSION_DIGITS = 12
 MAX_CARD_BYTES = 16 * 2**20
 # Golden rows are replayed one by one, and sample rows drawn.
 MAX_ROWS = 4_096
@@ -65,6 +66,7 @@ class ModelFile:
         golden_answers: shape (n_golden, n_outputs), float64: scikit-learn's answers to the golden rows.
         reference_rows: shape (n_samples, n_features), float64: some training rows, for pictures and examples.
         reference_outcomes: shape (n_samples,), float64: the index of each reference row's true label, or its quantity.
+        version: of the file that was read, see `version_of`; empty for a model that no file has yet.
     """
 
     card: Card
@@ -74,6 +76,7 @@ class ModelFile:
     golden_answers: NDArray[np.float64]
     reference_rows: NDArray[np.float64]
     reference_outcomes: NDArray[np.float64]
+    version: str = ""
 
     @property
     def forest(self) -> Forest:
@@ -84,7 +87,7 @@ class ModelFile:
 
 def version_of(content: bytes) -> str:
     """Return a model's version: the first 12 hex digits of its file's SHA-256."""
-    return hashlib.sha256(content).hexdigest()[:12]
+    return hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
 
 
 def dump(model: ModelFile) -> bytes:
@@ -188,7 +191,7 @@ def parse(content: bytes) -> ModelFile:
         ModelFileError: one sentence that names what is wrong.
     """
     kinds = [{_CARD, *(name + ".npy" for name in names)} for names in (*_KINDS, older.ARRAYS.values())]
-    members = archive.parse(content, *kinds)
+    members, digest = archive.parse(content, *kinds)
     number, card = _card(members[_CARD])
     kind = _KINDS[card.formula is not None]
     names = {name: name for name in kind} if number == FORMAT else older.ARRAYS
@@ -203,7 +206,12 @@ def parse(content: bytes) -> ModelFile:
     found.setdefault("golden_sums", np.empty((0, 0)))
     if (most := max(len(found[name]) for name in _ROWS)) > MAX_ROWS:
         raise ModelFileError(f"the file holds {most} golden or reference rows, at most {MAX_ROWS} are read")
-    model = ModelFile(card=card, predictor=arrays.predictor_of(found, card), **{name: found[name] for name in _ROWS})
+    model = ModelFile(
+        card=card,
+        predictor=arrays.predictor_of(found, card),
+        **{name: found[name] for name in _ROWS},
+        version=digest[:VERSION_DIGITS],
+    )
     _check_rows(model)
     return model
 

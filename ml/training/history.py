@@ -108,10 +108,9 @@ def keep(path: Path) -> str:
     """
     try:
         content = modelfile.read(path)
-        modelfile.parse(content)
+        version = modelfile.parse(content).version
     except ModelFileError:
         return ""  # not a valid model, so there is nothing to keep
-    version = modelfile.version_of(content)
     copy = path.with_name(f"{path.stem}.{version}{path.suffix}")
     try:
         modelfile.replace(content, copy)

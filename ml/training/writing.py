@@ -114,8 +114,8 @@ def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress 
 
     def prove(written: Path) -> None:
         try:
-            content = modelfile.read(written)
-            loaded = Classifier(modelfile.parse(content), modelfile.version_of(content))
+            model = modelfile.parse(modelfile.read(written))
+            loaded = Classifier(model, model.version)
         except ModelFileError as error:
             raise ModelFileError(f"{path} is not written: it could not be read back: {error}") from error
         is_linear = loaded.scores is not None
