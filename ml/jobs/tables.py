@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import IO, Any, TextIO
+from typing import Any, TextIO
 
 from ml.scoring.parquet import ParquetTables
 from ml.tables.dialect import Dialect
@@ -22,23 +22,13 @@ class TextTables:
 
     Args:
         labels: those of the model.
-
-    Raises:
-        DatasetError: on construction, pyarrow is not installed.
     """
 
-    def __init__(self, sink: IO[bytes], labels: Sequence[str]) -> None:
-        self._tables = ParquetTables(sink)
+    def __init__(self, tables: ParquetTables, labels: Sequence[str]) -> None:
+        self._tables = tables
         self._added = added_columns((), labels)
         self._names: list[str] = []
         self._reader: RowReader | None = None
-
-    def __enter__(self) -> TextTables:
-        self._tables.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._tables.__exit__(*error)
 
     def write(self, text: str, /) -> int:
         """Take the header, or whole rows."""
@@ -83,12 +73,6 @@ class CsvTables:
         self._n_added = n_added
         self._writer = RowWriter(",", guarded=guarded)
         self._has_header = False
-
-    def __enter__(self) -> CsvTables:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Do nothing: who has opened the sink closes it."""
 
     def write(self, table: Any) -> None:
         """Write the rows of a table, and above the first one the header."""
