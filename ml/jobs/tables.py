@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from ml.scoring.parquet import ParquetTables
 from ml.tables.dialect import Dialect
+from ml.tables.encoding import as_text
 from ml.tables.layout import added_columns
 from ml.tables.parquet import cells_of
 from ml.tables.rows import RowReader
@@ -36,11 +37,11 @@ class TextTables:
             # The header ends with the name of a column of ours, in front of which its separator stands.
             separator = text[text.rindex(self._added.error) - 1]
             self._reader = RowReader(dialect=Dialect(separator), keep_separators=True)
-            (block,) = self._reader.feed(_encodable(text))
+            (block,) = self._reader.feed(as_text(text))
             self._names = _distinct(block.rows[0])
             self._write([])
         elif self._reader is not None:
-            for block in self._reader.feed(_encodable(text)):
+            for block in self._reader.feed(as_text(text)):
                 self._write(block.rows)
         return len(text)
 
@@ -93,11 +94,6 @@ class CsvTables:
 def _reprs_of(column: Any) -> list[str]:
     """Return answers as the text that they are in every channel."""
     return ["" if value is None else repr(value) for value in column.to_pylist()]
-
-
-def _encodable(text: str) -> str:
-    """Return text in which what no text can have is a question mark, as in a file of text."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
