@@ -13,11 +13,12 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from ml.errors import DatasetError
-from web.api.messages import ModelFrame, RowError, RowsFrame
+from web.api.messages import ModelFrame
 from web.client.connection import Address
 from web.client.errors import Busy, ConnectionFailed, ModelReplaced, NotUnderstood
 from web.client.replies import LATER, ErrorReply
 from web.client.waiting import OnLost, Waiting
+from web.scoring.messages import RowError, RowsFrame
 
 # Frames without an answer: 256 KiB of a file.
 MAX_UNANSWERED = 4

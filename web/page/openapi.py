@@ -23,8 +23,6 @@ from web.api.messages import (
     QuantityAnswer,
     QuantityFrame,
     QuantityItem,
-    RowError,
-    RowsFrame,
     StreamRequest,
 )
 from web.metrics.drift import DriftReport
@@ -40,6 +38,7 @@ from web.oip.messages import (
 from web.page.fields import names_of_options
 from web.problems import ProblemDetails, SampleError
 from web.scoring import operations as scoring_operations
+from web.scoring.messages import RowError, RowsFrame
 from web.settings import Settings
 
 # What a model of a quantity answers in the place of a classifier's messages.

@@ -28,12 +28,13 @@ from ml.scoring.rows import AnsweredRows, BadRow, Part
 from ml.tables.dataset import MAX_TEXT
 from ml.tables.encoding import as_text
 from ml.tables.layout import OtherAnswers, Place
-from web.api.messages import ErrorFrame, ListedRow, RowError, RowsFrame, ValueSummary
+from web.api.messages import ErrorFrame
 from web.api.stream import announcement
 from web.metrics.channel import outcomes_of
 from web.problems import Problem, too_many
 from web.requests import query_of
 from web.scoring.file_query import check_names, encoding_in, marks_in
+from web.scoring.messages import ListedRow, RowError, RowsFrame, ValueSummary
 from web.scoring.resume import resume_of
 from web.scoring.scored_file import ScoredFile, Uploads, encoded, unusable
 from web.service import Service, service_of
