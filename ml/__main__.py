@@ -26,9 +26,10 @@ from ml.model.classifier import Classifier
 from ml.model.labelling import decision_of
 from ml.model.nearest import explain
 from ml.tables.dataset import Dataset
+from ml.tables.encoding import as_text
 from ml.tables.files import read_table
 from ml.tables.marks import marks_named
-from ml.tables.reading import TableOptions, as_text, read_dataset
+from ml.tables.reading import TableOptions, read_dataset
 from ml.training import fitting, history, importing, iris, labelled, measuring, unmeasured, writing
 from ml.training.progress import Bars, Progress
 

@@ -33,7 +33,6 @@ from ml.training.writing import outputs_of
 from tests import small_tables
 from tests.conftest import ROOT, Server, parse_html, run_server
 from tests.tables import guarded
-from web.api.encoder import interval_of
 from web.app import create_app
 from web.client import Prediction, Refused, Stream
 from web.oip import elements, messages
@@ -86,8 +85,8 @@ def outputs_in(service: Service, answer: Json) -> list[float]:
         assert [*answer["probabilities"]] == [*service.model.labels]
         return [*answer["probabilities"].values()]
     assert quantity.interval is not None
-    interval = interval_of(answer["value"], quantity.interval)
-    assert answer["interval"] == {"low": interval.low, "high": interval.high, "coverage": 0.9}
+    low, high = quantity.interval.around(answer["value"])
+    assert answer["interval"] == {"low": low, "high": high, "coverage": 0.9}
     assert "label" not in answer
     return [answer["value"]]
 

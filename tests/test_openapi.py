@@ -30,7 +30,7 @@ from tests.conftest import Element, Server, parse_html, run_server
 from tests.pipelines import numbers, oracle_of, words
 from web.api import description, examples
 from web.api.description import example_of, text_schemas
-from web.api.encoder import encoder_of, interval_of
+from web.api.encoder import encoder_of
 from web.api.messages import (
     Answer,
     BatchAnswer,
@@ -40,6 +40,7 @@ from web.api.messages import (
     QuantityFrame,
     QuantityItem,
     Value,
+    ValueInterval,
 )
 from web.app import create_app
 from web.page import openapi
@@ -195,7 +196,8 @@ def test_what_is_encoded_of_any_model_is_what_its_documented_types_encode(
 
     if model.quantity:
         assert model.quantity.interval is not None
-        value, interval = prediction.value, interval_of(prediction.value, model.quantity.interval)
+        value, known = prediction.value, model.quantity.interval
+        interval = ValueInterval(low=value - known.below, high=value + known.above, coverage=known.coverage)
         expected: Any = QuantityAnswer(model=name, sample=sample, value=value, interval=interval, notes=notes)
         expected_item: Any = QuantityItem(value=value, interval=interval, notes=notes)
         expected_frame: Any = QuantityFrame(id=UNSET, value=value, interval=interval, version=model.version)

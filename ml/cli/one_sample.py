@@ -8,7 +8,7 @@ import msgspec
 
 from ml.cli.reports import quantity_name
 from ml.errors import MLError
-from ml.model.classifier import Classifier
+from ml.model.classifier import Classifier, members_of
 from ml.model.values import short
 from ml.tables.headers import listed
 
@@ -44,7 +44,7 @@ def prediction_lines(model: Classifier, row: Sequence[float]) -> Iterator[str]:
         interval, unit = model.quantity.interval, model.card.target.unit
         yield f"{quantity_name(model.card.target)}: {prediction.value}"
         if interval is not None:
-            low, high = prediction.value - interval.below, prediction.value + interval.above
+            low, high = interval.around(prediction.value)
             yield f"  {interval.coverage:.0%} interval: {low:.6g} to {high:.6g} {unit}".rstrip()
     else:
         yield f"{prediction.label} (class {prediction.index})"
@@ -57,18 +57,10 @@ def prediction_lines(model: Classifier, row: Sequence[float]) -> Iterator[str]:
 
 def prediction_json(model: Classifier, row: Sequence[float]) -> str:
     """Return the answer to one row as `POST /predict` of a server gives it."""
-    prediction = model.predict(row)
-    answer: dict[str, object] = {
+    answer = {
         "model": {"name": model.name, "version": model.version},
         "sample": {feature.key: feature.shown(value) for feature, value in zip(model.features, row, strict=True)},
+        **members_of(model.predict(row), model.labels, model.quantity),
+        "notes": model.validator.notes(row),
     }
-    if model.quantity is not None:
-        value, interval = prediction.value, model.quantity.interval
-        answer["value"] = value
-        if interval is not None:
-            low, high = value - interval.below, value + interval.above
-            answer["interval"] = {"low": low, "high": high, "coverage": interval.coverage}
-    else:
-        probabilities = dict(zip(model.labels, prediction.probabilities, strict=True))
-        answer |= {"label": prediction.label, "probabilities": probabilities}
-    return msgspec.json.encode({**answer, "notes": model.validator.notes(row)}).decode()
+    return msgspec.json.encode(answer).decode()

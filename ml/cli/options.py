@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ml.cli import arguments
 from ml.model.card import Recipe
@@ -19,7 +20,7 @@ ESTIMATORS = ("random-forest", "extra-trees", "decision-tree", "hist-gradient-bo
 DEPTHS = {"gradient-boosting": 3}
 LEAVES = {"hist-gradient-boosting": 20}
 
-
+Commands = Any  # what `add_subparsers` returns, which has no public name
 # The start of a negative number.
 _NEGATIVE = re.compile(r"-[0-9.,]")
 
@@ -39,7 +40,25 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; the chosen one is `command`."""
     whole = argparse.ArgumentParser(prog="python -m ml", description="Train, check and use a model file.")
     commands = whole.add_subparsers(dest="command", required=True, metavar="command")
+    for add in (_add_train, _add_evaluate, _add_predict, _add_scoring, _add_import, _add_inspect, _add_rollback):
+        add(commands)
+    return whole
 
+
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """Return the recipe that the options of `train` stand for."""
+    return Recipe(
+        estimator=options.estimator,
+        n_estimators=options.trees,
+        max_depth=options.depth or DEPTHS.get(options.estimator),
+        min_samples_leaf=options.leaf or LEAVES.get(options.estimator, 1),
+        seed=options.seed,
+        test_size=options.test_size,
+        balanced_class_weight=options.balanced,
+    )
+
+
+def _add_train(commands: Commands) -> None:
     train = commands.add_parser("train", help="train on a table, or on the built-in data, and write a model file")
     train.add_argument(
         "data",
@@ -89,6 +108,8 @@ def parser() -> argparse.ArgumentParser:
         help="store no training rows, which pictures and examples need, in the model file",
     )
 
+
+def _add_evaluate(commands: Commands) -> None:
     evaluate = commands.add_parser(
         "evaluate", help="measure a model file on a table, or again on the rows it was not trained on"
     )
@@ -99,6 +120,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="table of the training; default: the built-in data")
     _add_reading(evaluate)
 
+
+def _add_predict(commands: Commands) -> None:
     predict = commands.add_parser(
         "predict",
         help="predict one sample, and say what would change the answer",
@@ -114,8 +137,8 @@ def parser() -> argparse.ArgumentParser:
     # argparse knows "-1" and "-.5" as numbers, but takes "-1e3" and "-,5" for options.
     predict._negative_number_matcher = _NEGATIVE
 
-    _add_scoring(commands.add_parser("score", help="add label and probabilities to the rows of tables"))
 
+def _add_import(commands: Commands) -> None:
     importing = commands.add_parser(
         "import",
         help="read a model of XGBoost, LightGBM, CatBoost or scikit-learn from its file, and write a model file",
@@ -144,9 +167,13 @@ def parser() -> argparse.ArgumentParser:
     _add_threshold(importing)
     _add_columns(importing)
 
+
+def _add_inspect(commands: Commands) -> None:
     inspect = commands.add_parser("inspect", help="show the card of a model file")
     inspect.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="model file; default: %(default)s")
 
+
+def _add_rollback(commands: Commands) -> None:
     rollback = commands.add_parser(
         "rollback",
         help="restore a replaced model file",
@@ -160,23 +187,10 @@ def parser() -> argparse.ArgumentParser:
         "--to", type=arguments.version, metavar="VERSION", help="version to restore; default: the last replaced one"
     )
     choice.add_argument("--list", action="store_true", help="list the kept files, and restore none")
-    return whole
 
 
-def recipe_of(options: argparse.Namespace) -> Recipe:
-    """Return the recipe that the options of `train` stand for."""
-    return Recipe(
-        estimator=options.estimator,
-        n_estimators=options.trees,
-        max_depth=options.depth or DEPTHS.get(options.estimator),
-        min_samples_leaf=options.leaf or LEAVES.get(options.estimator, 1),
-        seed=options.seed,
-        test_size=options.test_size,
-        balanced_class_weight=options.balanced,
-    )
-
-
-def _add_scoring(scoring: argparse.ArgumentParser) -> None:
+def _add_scoring(commands: Commands) -> None:
+    scoring = commands.add_parser("score", help="add label and probabilities to the rows of tables")
     scoring.add_argument("model", type=Path, help="model file")
     scoring.add_argument(
         "rows", nargs="+", metavar="INPUT",
@@ -204,7 +218,7 @@ def _add_scoring(scoring: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="what scores the files, each in one process; default: local, one after the other",
+        help="engine that scores the files: local, one after the other, or ray, several at once; default: local",
     )
     scoring.add_argument("--address", help="HOST:PORT of a Ray cluster, or auto; default: Ray on this machine")
     scoring.add_argument(

@@ -6,9 +6,8 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
@@ -121,8 +120,8 @@ def copy(
             ) as table,
         ):
             marks = marks_named(how.decimal, how.thousands)
-            text: Any  # of which `write` is used
-            with TextTables(file, model.labels) if to_parquet else contextlib.nullcontext(file) as text:
+            with ParquetTables(file) if to_parquet else contextlib.nullcontext() as tables:
+                text: Any = file if tables is None else TextTables(tables, model.labels)  # of which `write` is used
                 scored = score(
                     model.classifier, table, text, on_bad=on_bad, guarded=how.guarded, strict=how.strict, marks=marks,
                     explain=how.explain,
@@ -135,7 +134,7 @@ def copy(
 def _copy_parquet(
     model: Model,
     source: Path,
-    sink: IO[Any],
+    sink: Any,
     how: How,
     *,
     on_bad: Callable[[BadRow], None],
@@ -148,9 +147,10 @@ def _copy_parquet(
         before, rows = rows, rows + more
         on_bytes(size * rows // in_all - size * before // in_all if in_all else size)
 
-    n_added = len(model.added(()))
-    tables = partial(CsvTables, n_added=n_added, guarded=how.guarded) if how.to == "csv" else ParquetTables
-    return score_parquet(model, source, sink, on_bad=on_bad, on_rows=on_rows, strict=how.strict, tables_of=tables)
+    is_csv, n_added = how.to == "csv", len(model.added(()))
+    csv = contextlib.nullcontext(CsvTables(sink, n_added=n_added, guarded=how.guarded))
+    with csv if is_csv else ParquetTables(sink) as tables:
+        return score_parquet(model, source, tables, on_bad=on_bad, on_rows=on_rows, strict=how.strict)
 
 
 def _refuse_options(source: str, how: How) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import IO, Any, TextIO
+from typing import Any, TextIO
 
 from ml.scoring.parquet import ParquetTables
 from ml.tables.dialect import Dialect
+from ml.tables.encoding import as_text
 from ml.tables.layout import added_columns
 from ml.tables.parquet import cells_of
 from ml.tables.rows import RowReader
@@ -22,23 +23,13 @@ class TextTables:
 
     Args:
         labels: those of the model.
-
-    Raises:
-        DatasetError: on construction, pyarrow is not installed.
     """
 
-    def __init__(self, sink: IO[bytes], labels: Sequence[str]) -> None:
-        self._tables = ParquetTables(sink)
+    def __init__(self, tables: ParquetTables, labels: Sequence[str]) -> None:
+        self._tables = tables
         self._added = added_columns((), labels)
         self._names: list[str] = []
         self._reader: RowReader | None = None
-
-    def __enter__(self) -> TextTables:
-        self._tables.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._tables.__exit__(*error)
 
     def write(self, text: str, /) -> int:
         """Take the header, or whole rows."""
@@ -46,11 +37,11 @@ class TextTables:
             # The header ends with the name of a column of ours, in front of which its separator stands.
             separator = text[text.rindex(self._added.error) - 1]
             self._reader = RowReader(dialect=Dialect(separator), keep_separators=True)
-            (block,) = self._reader.feed(_encodable(text))
+            (block,) = self._reader.feed(as_text(text))
             self._names = _distinct(block.rows[0])
             self._write([])
         elif self._reader is not None:
-            for block in self._reader.feed(_encodable(text)):
+            for block in self._reader.feed(as_text(text)):
                 self._write(block.rows)
         return len(text)
 
@@ -84,12 +75,6 @@ class CsvTables:
         self._writer = RowWriter(",", guarded=guarded)
         self._has_header = False
 
-    def __enter__(self) -> CsvTables:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Do nothing: who has opened the sink closes it."""
-
     def write(self, table: Any) -> None:
         """Write the rows of a table, and above the first one the header."""
         if not self._has_header:
@@ -109,11 +94,6 @@ class CsvTables:
 def _reprs_of(column: Any) -> list[str]:
     """Return answers as the text that they are in every channel."""
     return ["" if value is None else repr(value) for value in column.to_pylist()]
-
-
-def _encodable(text: str) -> str:
-    """Return text in which what no text can have is a question mark, as in a file of text."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from ml.model.forest import Forest
 from ml.model.labelling import Labelling
 from ml.model.links import allowed_error
 from ml.model.modelfile import ModelFile
+from ml.model.quantity import Quantity
 from ml.model.relabelled import relabelled
 from ml.model.sample import Validator
 from ml.model.scores import Scores
@@ -150,9 +151,7 @@ class Classifier:
             rows = np.tile(held, (len(values[part]), 1))
             rows[np.arange(len(rows)), features[part]] = values[part]
             parts.append(self.predict_batch(rows))
-        if len(parts) == 1:
-            return parts[0]
-        return Batch(np.concatenate([one.indices for one in parts]), np.concatenate([one.outputs for one in parts]))
+        return Batch.joined(parts)
 
     def predict_each(self, rows: NDArray[np.float32] | NDArray[np.float64]) -> list[Prediction]:
         """Return the prediction of each of many rows; arguments and errors are those of `predict_batch`."""
@@ -195,6 +194,18 @@ class Classifier:
             answer = self.predict(row)
             if not is_right[number] or (answer.probabilities or (answer.value,)) != tuple(outputs[number].tolist()):
                 raise ModelFileError(f"golden row {number} gives another answer than the library gave")
+
+
+def members_of(prediction: Prediction, labels: Sequence[str], quantity: Quantity | None) -> dict[str, object]:
+    """Return what a prediction is in JSON: label and probabilities, or value and interval."""
+    if quantity is None:
+        probabilities = dict(zip(labels, prediction.probabilities, strict=True))
+        return {"label": prediction.label, "probabilities": probabilities}
+    value, interval = prediction.value, quantity.interval
+    if interval is None:
+        return {"value": value}
+    low, high = interval.around(value)
+    return {"value": value, "interval": {"low": low, "high": high, "coverage": interval.coverage}}
 
 
 def _interface_of(card: Card) -> str:

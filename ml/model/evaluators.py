@@ -66,6 +66,13 @@ class Batch:
         """The quantity of each row, shape (n,)."""
         return self.outputs[:, 0]
 
+    @staticmethod
+    def joined(parts: Sequence[Batch]) -> Batch:
+        """Return the answers of parts as one."""
+        if len(parts) == 1:
+            return parts[0]
+        return Batch(np.concatenate([one.indices for one in parts]), np.concatenate([one.outputs for one in parts]))
+
 
 FindLines = Callable[[Sequence[float]], tuple[Lines, Batch] | None]
 """Returns the sums along each feature through a row, and their answers; None if that would take too long."""

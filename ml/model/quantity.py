@@ -23,6 +23,10 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
     coverage: float
     rows: Count
 
+    def around(self, value: float) -> tuple[float, float]:
+        """Return the ends of the interval around a value."""
+        return value - self.below, value + self.above
+
 
 class Quantity(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about a predicted quantity: span and quantiles (0 %, 10 %, ... 100 %) of the training rows.

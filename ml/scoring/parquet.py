@@ -39,15 +39,15 @@ def is_parquet(name: str) -> bool:
 
 
 class Tables(Protocol):
-    """Takes tables of Arrow with the same columns, and writes them; leaving it without an error completes them."""
+    """Takes tables of Arrow with the same columns, and writes them."""
 
-    def __enter__(self) -> Tables: ...
-    def __exit__(self, *error: Any) -> None: ...
     def write(self, table: Any) -> None: ...
 
 
 class ParquetTables:
-    """Tables become a Parquet file. A thread writes one group of rows while the next one is made.
+    """Tables become a Parquet file, which is complete once this is left without an error.
+
+    A thread writes one group of rows while the next one is made.
 
     Raises:
         DatasetError: on construction, pyarrow is not installed.
@@ -103,20 +103,19 @@ class ParquetTables:
 def score_parquet(
     model: Answering,
     source: Path,
-    sink: IO[Any],
+    tables: Tables,
     *,
     on_bad: Callable[[BadRow], None],
     on_rows: Callable[[int, int], object] = lambda _rows, _all: None,
     strict: bool = False,
-    tables_of: Callable[[IO[Any]], Tables] = ParquetTables,
 ) -> Scored:
-    """Write the rows of a Parquet file with the columns that `ml score` adds, as Parquet.
+    """Write the rows of a Parquet file with the columns that `ml score` adds.
 
     Args:
+        tables: takes them.
         on_bad: is called with each row that has no answer; its line is its number, counted from 1.
         on_rows: is called with how many rows came further, and how many there are in all.
         strict: a row without an answer is an error.
-        tables_of: writes another kind of file.
 
     Raises:
         DatasetError: pyarrow is not installed; the file is damaged or lacks a feature; or, if `strict`, a row has no
@@ -125,17 +124,16 @@ def score_parquet(
     _require_pyarrow(str(source))
     file = _opened(source)
     done = n_bad = 0
-    with tables_of(sink) as tables:
-        for table in _pieces(file, source):
-            added = model.predict_batch(table)
-            for row in _bad_rows(added, done + 1):
-                if strict:
-                    raise DatasetError(f"{source}: row {row.line}: {row.message}")
-                n_bad += 1
-                on_bad(row)
-            tables.write(with_columns(table, added))
-            done += len(table)
-            on_rows(len(table), file.metadata.num_rows)
+    for table in _pieces(file, source):
+        added = model.predict_batch(table)
+        for row in _bad_rows(added, done + 1):
+            if strict:
+                raise DatasetError(f"{source}: row {row.line}: {row.message}")
+            n_bad += 1
+            on_bad(row)
+        tables.write(with_columns(table, added))
+        done += len(table)
+        on_rows(len(table), file.metadata.num_rows)
     return Scored(done, n_bad)
 
 

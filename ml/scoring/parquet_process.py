@@ -20,7 +20,7 @@ import numpy as np
 
 from ml.errors import DatasetError
 from ml.scoring.answers import Answers, arrow_answers
-from ml.scoring.parquet import score_parquet
+from ml.scoring.parquet import ParquetTables, score_parquet
 from ml.tables.confined import bound
 from ml.tables.headers import MAX_COLUMNS
 from ml.tables.typed import TypedColumn
@@ -130,8 +130,8 @@ def _score(source: Path, options: ProcessOptions, pyarrow: Any) -> None:
         raise DatasetError(f"the Parquet file cannot be read: {error}") from error
     if metadata.num_columns > MAX_COLUMNS:
         raise DatasetError(f"the table has {metadata.num_columns} columns, at most {MAX_COLUMNS} are read")
-    with os.fdopen(options.sink, "wb") as sink:
-        scored = score_parquet(_Asked(options.max_bytes), source, sink, on_bad=lambda _bad: None)
+    with os.fdopen(options.sink, "wb") as sink, ParquetTables(sink) as tables:
+        scored = score_parquet(_Asked(options.max_bytes), source, tables, on_bad=lambda _bad: None)
     if scored.rows != metadata.num_rows:
         raise DatasetError(f"the Parquet file is damaged: it has {metadata.num_rows} rows, {scored.rows} can be read")
 

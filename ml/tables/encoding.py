@@ -143,6 +143,11 @@ def is_utf_8(text: str) -> bool:
     return text.isascii() or not _NOT_UTF_8.search(text)
 
 
+def as_text(text: str) -> str:
+    """Return text for JSON and files: question marks stand for what is no text in a cell, or in the name of a file."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def understood(cell: str) -> str:
     """Return a cell in which bytes that are not UTF-8 are read as Windows-1252, or else as Latin-1."""
     if is_utf_8(cell):

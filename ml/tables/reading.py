@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ml.errors import DatasetError
 from ml.tables.contents import Contents, contents_of
 from ml.tables.dataset import Dataset
+from ml.tables.encoding import as_text
 from ml.tables.files import read_table
 from ml.tables.headers import Column, Limits, columns_of, find, listed
 from ml.tables.kinds import Kinds, LeftOut, Settled
@@ -173,8 +174,3 @@ def _reading(
     ]
     said = [*table.inferred, *outcomes.said, *(one.said for one in settled), *left_out, *leaks]
     return Reading(dataset, tuple(said))
-
-
-def as_text(name: str) -> str:
-    """Return a file's name as text: on disk it can have bytes that no encoding explains."""
-    return name.encode(errors="replace").decode()

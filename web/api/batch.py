@@ -78,10 +78,7 @@ def slices(model: Classifier, n_rows: int) -> Iterator[slice]:
 
 async def predict(model: Classifier, rows: Rows, channel: Channel) -> Batch:
     """Return the answers to rows, shape (n, n_features); the channel counts the time alone."""
-    parts = await _answers(model, model.predict_batch, rows, channel)
-    if len(parts) == 1:
-        return parts[0]
-    return Batch(np.concatenate([p.indices for p in parts]), np.concatenate([p.outputs for p in parts]))
+    return Batch.joined(await _answers(model, model.predict_batch, rows, channel))
 
 
 async def _answers(model: Classifier, function: Callable[[Rows], Result], rows: Rows, channel: Channel) -> list[Result]:

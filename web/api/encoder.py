@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw, UnsetType
 from numpy.typing import NDArray
 
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier
+from ml.model.classifier import Classifier, members_of
 from ml.model.evaluators import Prediction
 from ml.model.quantity import Interval
 from ml.model.sample import Note
@@ -26,7 +26,6 @@ from web.api.messages import (
     ModelTarget,
     StreamModel,
     Value,
-    ValueInterval,
 )
 
 # A decision table of Iris has 2,408 different answers, each a few hundred bytes.
@@ -91,13 +90,7 @@ class Encoder:
         return values
 
     def _encode_members(self, prediction: Prediction) -> bytes:
-        if self._quantity:
-            value, interval = prediction.value, self._quantity.interval
-            shown = {"value": value} | ({"interval": interval_of(value, interval)} if interval else {})
-            return msgspec.json.encode(shown)[1:-1]
-        probabilities = dict(zip(self._labels, prediction.probabilities, strict=True))
-        answer = {"label": prediction.label, "probabilities": probabilities}
-        return msgspec.json.encode(answer)[1:-1]
+        return msgspec.json.encode(members_of(prediction, self._labels, self._quantity))[1:-1]
 
     def _encode_frame_end(self, prediction: Prediction) -> str:
         return (self._members(prediction) + self._version).decode()
@@ -114,11 +107,6 @@ def _explained(contributions: bytes) -> bytes:
 def encoder_of(model: Classifier) -> Encoder:
     """Return the model's encoder."""
     return model.made(Encoder)
-
-
-def interval_of(value: float, interval: Interval) -> ValueInterval:
-    """Return the interval around a predicted quantity."""
-    return ValueInterval(low=value - interval.below, high=value + interval.above, coverage=interval.coverage)
 
 
 def intervals_of(values: NDArray[np.float64], interval: Interval) -> Intervals:

@@ -13,11 +13,12 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from ml.errors import DatasetError
-from web.api.messages import ModelFrame, RowError, RowsFrame
+from web.api.messages import ModelFrame
 from web.client.connection import Address
 from web.client.errors import Busy, ConnectionFailed, ModelReplaced, NotUnderstood
 from web.client.replies import LATER, ErrorReply
-from web.client.waiting import Waiting
+from web.client.waiting import OnLost, Waiting
+from web.scoring.messages import RowError, RowsFrame
 
 # Frames without an answer: 256 KiB of a file.
 MAX_UNANSWERED = 4
@@ -64,7 +65,7 @@ class SentFile:
         decimal: str = "",
         thousands: str = "",
         give_up_s: float = math.inf,
-        on_lost: Callable[[str, float], object] = lambda _reason, _delay_s: None,
+        on_lost: OnLost = lambda _reason, _delay_s: None,
     ) -> None:
         said = {"strict": "1" * strict, "encoding": encoding, "decimal": decimal, "thousands": thousands}
         query = urlencode({name: text for name, text in said.items() if text})
@@ -95,10 +96,8 @@ class SentFile:
                 if not (self._has_connected or isinstance(error, Busy)):
                     raise  # an address that does not answer is more often wrong than about to come up
                 self._waiting.lost()
-                asked_s = error.retry_after_s if isinstance(error, Busy) else 0.0
-                delay_s = self._waiting.delay_s(str(error), asked_s)
-                self._on_lost(str(error), delay_s)
-            await asyncio.sleep(delay_s)
+                lost = error
+            await self._waiting.until_connect(lost, self._on_lost)
 
     async def _converse(self, read: Read, take: Take) -> None:
         connection, announced = await self._address.open()

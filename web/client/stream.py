@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import TracebackType
 
@@ -23,7 +23,7 @@ from web.client.errors import Busy, ClientError, ConnectionFailed, ModelReplaced
 from web.client.queue import Call, Queue
 from web.client.replies import LATER, ErrorReply, Outcome, Prediction, Refused, decode
 from web.client.samples import Sample, Samples, encoded
-from web.client.waiting import Waiting
+from web.client.waiting import OnLost, Waiting
 
 __all__ = ["ClientError", "ModelReplaced", "Outcome", "Prediction", "Refused", "Sample", "Stream"]
 
@@ -63,7 +63,7 @@ class Stream:
         *,
         token: str = "",
         give_up_s: float | None = None,
-        on_lost: Callable[[str, float], object] = lambda _reason, _delay_s: None,
+        on_lost: OnLost = lambda _reason, _delay_s: None,
     ) -> None:
         self._address = Address(url, token=token)
         self._waiting = Waiting(give_up_s)
@@ -235,10 +235,7 @@ class Stream:
         """
         self._waiting.lost()
         while True:
-            asked_s = reason.retry_after_s if isinstance(reason, Busy) else 0.0
-            delay_s = self._waiting.delay_s(str(reason), asked_s)
-            self._on_lost(str(reason), delay_s)
-            await asyncio.sleep(delay_s)
+            await self._waiting.until_connect(reason, self._on_lost)
             try:
                 return await self._connect()
             except ConnectionFailed as error:

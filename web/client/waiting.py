@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections.abc import Callable
 
-from web.client.errors import GaveUp
+from web.client.errors import Busy, ConnectionFailed, GaveUp
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 8.0
+# Is called before waiting for a connection, with why there is none and the seconds to wait.
+OnLost = Callable[[str, float], object]
 NO_ANSWER = "the server is connected and does not answer"
 
 
@@ -57,17 +60,20 @@ class Waiting:
         self._send_at = max(self._send_at, now + max(delay_s, asked_s))
         self._reason = reason
 
-    def delay_s(self, reason: str, asked_s: float) -> float:
-        """Return how long to wait before connecting again: no less than the server asks, and not beyond the end.
+    async def until_connect(self, lost: ConnectionFailed, on_lost: OnLost) -> None:
+        """Return when to connect again: no sooner than the server asks, and not beyond the end.
 
         Raises:
             GaveUp: it has been too long.
         """
-        self._reason = reason
+        self._reason = str(lost)
         left_s = self._give_up_at - _now()
         if left_s <= 0:
             raise self._end()
-        return min(max(self._next_delay_s(), asked_s), left_s)
+        asked_s = lost.retry_after_s if isinstance(lost, Busy) else 0.0
+        delay_s = min(max(self._next_delay_s(), asked_s), left_s)
+        on_lost(self._reason, delay_s)
+        await asyncio.sleep(delay_s)
 
     async def until_send(self) -> None:
         """Return when something may be sent."""

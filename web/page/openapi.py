@@ -24,8 +24,6 @@ from web.api.messages import (
     QuantityAnswer,
     QuantityFrame,
     QuantityItem,
-    RowError,
-    RowsFrame,
     StreamRequest,
 )
 from web.metrics.drift import DriftReport
@@ -42,6 +40,7 @@ from web.page.fields import names_of_options
 from web.page.languages import Language
 from web.problems import ProblemDetails, SampleError
 from web.scoring import operations as scoring_operations
+from web.scoring.messages import RowError, RowsFrame
 from web.settings import Settings
 
 # What a model of a quantity answers in the place of a classifier's messages.

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ml.errors import DatasetError
-from ml.tables.encoding import encoding_named
+from ml.tables.encoding import as_text, encoding_named
 from ml.tables.marks import Marks, marks_named
 from web.problems import Problem
-from web.scoring.scored_file import shown
 
 _UTF_8 = (b"", b"utf-8", b"utf8", b"us-ascii")
 
@@ -20,7 +19,7 @@ def check_names(query: Mapping[str, str], *known: str) -> None:
         Problem: 400, naming the first one.
     """
     if other := next((name for name in query if name not in known), None):
-        raise Problem(400, f"parameter {shown(other[:80])!r} is not known; known are {', '.join(known)}")
+        raise Problem(400, f"parameter {as_text(other[:80])!r} is not known; known are {', '.join(known)}")
 
 
 def marks_in(query: Mapping[str, str]) -> Marks | None:

@@ -16,7 +16,7 @@ from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.scoring.rows import Part
 from ml.scoring.text import Scorer
-from ml.tables.encoding import TextDecoder
+from ml.tables.encoding import TextDecoder, as_text
 from ml.tables.filekind import START_BYTES, kind_of
 from ml.tables.layout import Place
 from ml.tables.marks import Marks
@@ -283,9 +283,4 @@ def encoded(text: str) -> bytes:
 
 def unusable(error: DatasetError) -> Problem:
     """Return the problem of a file that is no table, or none of this model's features."""
-    return Problem(422, shown(str(error)))
-
-
-def shown(text: str) -> str:
-    """Return text for JSON, which cannot have what is not UTF-8 in the file."""
-    return text.encode(errors="replace").decode()
+    return Problem(422, as_text(str(error)))

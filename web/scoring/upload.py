@@ -8,6 +8,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 from os import SEEK_END
 from typing import IO
 
@@ -25,16 +26,12 @@ PATIENCE_S = 0.25
 READ_BYTES = 2**18
 
 
+@dataclass
 class Spool:
-    """The bytes of all uploads of a process that wait on disk.
+    """The bytes of all uploads of a process that wait on disk: how many there may be, and are."""
 
-    Args:
-        most: how many there may be.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.taken = 0
+    most: int
+    taken: int = 0
 
     @property
     def room(self) -> int:

@@ -26,15 +26,17 @@ from ml.model.classifier import Classifier
 from ml.model.sample import FieldError
 from ml.scoring.rows import AnsweredRows, BadRow, Part
 from ml.tables.dataset import MAX_TEXT
+from ml.tables.encoding import as_text
 from ml.tables.layout import OtherAnswers, Place
-from web.api.messages import ErrorFrame, ListedRow, RowError, RowsFrame, ValueSummary
+from web.api.messages import ErrorFrame
 from web.api.stream import announcement
 from web.metrics.channel import outcomes_of
 from web.problems import Problem, too_many
 from web.requests import query_of
 from web.scoring.file_query import check_names, encoding_in, marks_in
+from web.scoring.messages import ListedRow, RowError, RowsFrame, ValueSummary
 from web.scoring.resume import resume_of
-from web.scoring.scored_file import ScoredFile, Uploads, encoded, shown, unusable
+from web.scoring.scored_file import ScoredFile, Uploads, encoded, unusable
 from web.service import Service, service_of
 
 # Of the rows of one frame so many without an answer are listed, with so many errors each, and so many of each label:
@@ -142,7 +144,7 @@ class _File:
         query = self._query
         check_names(query, "decimal", "thousands", "encoding", "strict")
         if (strict := query.get("strict", "0")) not in ("0", "1"):
-            raise Problem(400, f"strict is 0 or 1, not {shown(strict[:80])!r}")
+            raise Problem(400, f"strict is 0 or 1, not {as_text(strict[:80])!r}")
         return ScoredFile(
             model, self._uploads, self._service.metrics.score,
             strict=strict == "1", marks=marks_in(query), encoding=encoding_in(query),
@@ -266,14 +268,14 @@ def _listed_row(model: Classifier, rows: AnsweredRows, index: int) -> ListedRow:
 
 def _row_error(row: BadRow) -> RowError:
     errors = [*map(_shown_error, row.errors[:MAX_ERRORS_A_ROW])]
-    return RowError(row.line, shown(row.message), errors, _shown_cells(row.cells))
+    return RowError(row.line, as_text(row.message), errors, _shown_cells(row.cells))
 
 
 def _shown_cells(cells: Iterable[str]) -> list[str]:
     # What is cut off is too long for a number and for a choice.
-    return [shown(cell.strip()[: MAX_TEXT + 1]) for cell in cells]
+    return [as_text(cell.strip()[: MAX_TEXT + 1]) for cell in cells]
 
 
 def _shown_error(error: FieldError) -> FieldError:
-    value = shown(error.value) if isinstance(error.value, str) else error.value
-    return msgspec.structs.replace(error, message=shown(error.message), value=value)
+    value = as_text(error.value) if isinstance(error.value, str) else error.value
+    return msgspec.structs.replace(error, message=as_text(error.message), value=value)
