@@ -106,8 +106,8 @@ def built_in_model(built_in_path: Path) -> Classifier:
 
 @pytest.fixture(scope="session")
 def trained() -> Trained:
-    """A tenth of the built-in forest: its decision table takes 4 ms, not 60, each time that it is loaded."""
-    return fitting.fit(iris.load(), Recipe(n_estimators=10))
+    """Some trees of the built-in forest: their decision table takes 4 ms, not 60, each time that it is loaded."""
+    return fitting.fit(iris.load(), Recipe(n_estimators=15))
 
 
 @pytest.fixture(scope="session")

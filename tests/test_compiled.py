@@ -64,6 +64,7 @@ def test_code_is_compiled_once_for_all_processes_that_share_a_cache(model_path: 
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == kept
 
 
+@pytest.mark.slow
 def test_compiled_code_is_loaded_without_linear_algebra_which_stays_importable(model_path: Path) -> None:
     look = LOAD + "assert 'scipy.linalg' not in sys.modules\nimport scipy.linalg\n"
 

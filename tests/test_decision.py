@@ -27,7 +27,7 @@ from ml.model.classifier import Classifier
 from ml.model.labelling import decision_of
 from ml.training import fitting, writing
 from tests import small_tables
-from tests.conftest import output_of, parse_html, run
+from tests.conftest import EVALUATORS, output_of, parse_html, run
 from web.app import create_app
 from web.settings import Settings
 
@@ -69,27 +69,24 @@ def expected() -> list[str]:
 # The library's threshold.
 
 
-@pytest.mark.parametrize(("compiles", "max_cells"), [(True, 0), (False, 0), (True, 10**6)])
 @pytest.mark.parametrize("threshold", [0, 0.01, 0.3, 0.5, 0.7, 0.99, 1])
-def test_the_label_is_that_of_a_classifier_with_a_fixed_threshold(
-    tmp_path: Path, threshold: float, compiles: bool, max_cells: int
-) -> None:
+def test_the_label_is_that_of_a_classifier_with_a_fixed_threshold(tmp_path: Path, threshold: float) -> None:
     inner = RandomForestClassifier(n_estimators=10, max_depth=4, random_state=0)
     fixed = FixedThresholdClassifier(inner, threshold=threshold, pos_label=0).fit(X_train, y_train)
 
     ml.export(fixed, X_test, y_test, feature_names=NAMES, path=tmp_path / "m.npz")
-    model = classifier.load(tmp_path / "m.npz", compiles=compiles, max_cells=max_cells)
-
     labels = [str(label) for label in fixed.predict(X_test)]
-    assert model.card.decision == Decision(positive="0", threshold=threshold)
-    assert [model.labels[index] for index in model.predict_batch(X_test).indices] == labels
-    assert [model.predict(row).label for row in X_test.tolist()] == labels
-    assert [one.label for one in model.predict_each(X_test)] == labels
-    assert np.array_equal(model.predict_batch(X_test).outputs, fixed.predict_proba(X_test))
+    for name, limits in EVALUATORS.items():
+        model = classifier.load(tmp_path / "m.npz", **limits)
+        assert model.card.decision == Decision(positive="0", threshold=threshold)
+        assert [model.labels[index] for index in model.predict_batch(X_test).indices] == labels, name
+        assert [model.predict(row).label for row in X_test.tolist()] == labels, name
+        assert [one.label for one in model.predict_each(X_test)] == labels, name
+        assert np.array_equal(model.predict_batch(X_test).outputs, fixed.predict_proba(X_test)), name
 
 
 def test_a_tuned_threshold_is_taken_as_it_was_found(tmp_path: Path) -> None:
-    inner = RandomForestClassifier(n_estimators=20, random_state=0)
+    inner = RandomForestClassifier(n_estimators=5, random_state=0)
     tuned = TunedThresholdClassifierCV(inner, scoring="balanced_accuracy", random_state=0).fit(X_train, y_train)
 
     model = ml.export(tuned, X_test, y_test, feature_names=NAMES, path=tmp_path / "m.npz")

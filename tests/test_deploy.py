@@ -54,6 +54,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 # --- the Procfile
 
 
+@pytest.mark.slow
 def test_a_procfile_runner_starts_it_on_the_port_it_chose_and_stops_it_cleanly(
     model_path: Path, tmp_path: Path
 ) -> None:

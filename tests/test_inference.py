@@ -21,6 +21,7 @@ from msgspec import Raw
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
+from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, writing
@@ -900,7 +901,7 @@ def test_wherever_json_data_is_cut_it_is_the_same(
 
 
 def served(dataset: Dataset, directory: Path) -> tuple[TestClient, Trained]:
-    trained = fitting.fit(dataset)
+    trained = fitting.fit(dataset, Recipe(n_estimators=5))
     path = directory / "other.npz"
     writing.write(writing.model_of(trained), path, trained=trained)
     return TestClient(create_app(Settings(model_file=path))), trained

@@ -442,6 +442,7 @@ def test_progress_counts_the_bytes_of_the_sources(folder: Path) -> None:
         assert sizes_read(folder, name, f"out.{name}") == (folder / name).stat().st_size
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_an_error_and_leaves_no_file(folder: Path) -> None:
     columns: dict[str, Any] = {name: np.random.default_rng(0).uniform(1, 8, 20_000) for name in HEADER.split(",")}
     parquet.write_table(pyarrow.table(columns), folder / "rows.parquet")

@@ -21,7 +21,7 @@ from tests.pipelines import Column, Oracle, numbers, oracle_of, sample_of, words
 Estimator = Literal["random-forest", "extra-trees", "decision-tree"]
 ESTIMATORS: tuple[Estimator, ...] = ("random-forest", "extra-trees", "decision-tree")
 N_ROWS = 240
-QUESTIONS = 500
+QUESTIONS = 250
 LABELS = ("no", "perhaps", "yes")
 COLORS = ("blue", "green", "red")
 TOWNS = tuple(f"town {number:02}" for number in range(20))

@@ -60,10 +60,16 @@ def wine(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    data = load_digits()
+def digits_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data, path = load_digits(), tmp_path_factory.mktemp("digits")
     forest = RandomForestClassifier(30, random_state=0).fit(data.data, data.target)
-    return exported(forest, data.data[:300], data.target[:300], tmp_path_factory.mktemp("digits"))
+    exported(forest, data.data[:300], data.target[:300], path)
+    return path / "model.npz"
+
+
+@pytest.fixture(scope="module")
+def digits(digits_path: Path) -> Classifier:
+    return classifier.load(digits_path)
 
 
 def float32(value: float, direction: int = 0) -> float:
@@ -248,7 +254,7 @@ def test_every_explanation_of_words_and_gaps_is_right(kind: str, evaluator: str)
     found = oracle(kind, 0, "random-forest", quantity=False)
     model = found.model(evaluator)
 
-    for cells in found.questions(np.random.default_rng(0), 60).tolist():
+    for cells in found.questions(np.random.default_rng(0), 30).tolist():
         row = model.validator.row(sample_of(cells))
         assert_is_right(model, row, explain(model, row))
         assert nearest_change(model, row)[0] == explain(model, row).nearest
@@ -261,7 +267,7 @@ def test_every_way_to_reach_a_quantity_is_right(kind: str, evaluator: str) -> No
     model = found.model(evaluator)
     assert model.quantity is not None
 
-    for number, cells in enumerate(found.questions(np.random.default_rng(0), 60).tolist()):
+    for number, cells in enumerate(found.questions(np.random.default_rng(0), 30).tolist()):
         goal = model.quantity.quantiles[number % 11]
         row = model.validator.row(sample_of(cells))
         assert_is_right(model, row, explain(model, row, goal=goal), goal=goal)
@@ -404,15 +410,12 @@ def test_a_forest_that_always_answers_the_same_has_no_change(tmp_path: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+def walked(digits_path: Path) -> Classifier:
     """The model of `digits`, evaluated without compiled code: it is asked for the rows of its search."""
-    data, path = load_digits(), tmp_path_factory.mktemp("walked")
-    forest = RandomForestClassifier(30, random_state=0).fit(data.data, data.target)
-    exported(forest, data.data[:300], data.target[:300], path)
-    return classifier.load(path / "model.npz", compiles=False)
+    return classifier.load(digits_path, compiles=False)
 
 
-@pytest.mark.parametrize("max_rows", [1, 10, 100, 200, 400])
+@pytest.mark.parametrize("max_rows", [1, 100, 400])
 def test_what_is_cut_short_is_still_right_and_says_so(walked: Classifier, max_rows: int) -> None:
     row = load_digits().data[5].tolist()
 
@@ -630,7 +633,7 @@ def test_the_plane_of_words_and_gaps_is_right_in_every_cell(kind: str, evaluator
     found = oracle(kind, 0, "random-forest", quantity=quantity)
     model = found.model(evaluator)
 
-    for cells in found.questions(np.random.default_rng(0), 5).tolist():
+    for cells in found.questions(np.random.default_rng(0), 3).tolist():
         row = model.validator.row(sample_of(cells))
         for x, y in [(0, 1), (1, 0), (1, 2), (2, 0), (-1, 1), (-1, -2)]:
             place = Place(x % len(row), y % len(row), row)

@@ -93,6 +93,7 @@ def counted(client: TestClient) -> int:
     return sum(int(float(line.split()[-1])) for line in found)
 
 
+@pytest.mark.slow
 def test_words_gaps_and_quantities_are_answered_as_by_the_scorer(tmp_path: Path) -> None:
     path, dataset = small_tables.file_of("prices", tmp_path), small_tables.prices()
     columns = {}
@@ -110,6 +111,7 @@ def test_words_gaps_and_quantities_are_answered_as_by_the_scorer(tmp_path: Path)
     assert parquet.read_table(io.BytesIO(answer.content)).equals(ml.BatchScorer(path)(table))
 
 
+@pytest.mark.slow
 def test_a_table_without_rows_comes_back_without(client: TestClient) -> None:
     answer = post(client, content_of(flowers(0)))
 
@@ -208,6 +210,7 @@ def test_a_process_that_says_what_is_no_column_is_not_believed() -> None:
             columns_in(RowsMessage([numbers, *other]), 2)
 
 
+@pytest.mark.slow
 def test_what_only_text_has_and_what_is_too_large_is_refused(
     client: TestClient, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

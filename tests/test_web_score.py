@@ -348,7 +348,14 @@ PACKED_BADLY = {
 }
 
 
-@pytest.mark.parametrize("name", PACKED_BADLY)
+# A process is started for each zip file.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if "zip" in name and name != "zip of two" else [])
+        for name in PACKED_BADLY
+    ],
+)
 def test_a_packed_file_without_a_table_is_refused_in_a_sentence(client: TestClient, name: str) -> None:
     content, sentence = PACKED_BADLY[name]
     tracemalloc.start()

@@ -186,7 +186,11 @@ WRONG: dict[str, tuple[bytes, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WRONG)
+# A process is started for each.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ("a document type", "ragged") else pytest.mark.slow) for name in WRONG],
+)
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str) -> None:
     content, message = WRONG[name]
 
@@ -346,6 +350,7 @@ def test_the_names_in_a_zip_file_are_read_by_no_process_but_the_sheets(client: T
     assert time.process_time() - before < 0.3  # reading them here takes half a second
 
 
+@pytest.mark.slow
 def test_the_room_on_disk_and_the_size_of_a_sheet_have_a_limit(model_path: Path) -> None:
     settings = Settings(model_file=model_path, max_table_bytes=10_000, max_spool_bytes=100_000)
     table = TABLES["a table"]
@@ -403,6 +408,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_sheet_is_read_where_no_process_may_change_its_priority(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_bytes(PLAIN)
     options = msgspec.json.encode(options_of(Bounds(), niceness=10))
