@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import http.server
@@ -47,24 +48,42 @@ Listeners = dict[str, Callable[[Any], None]]
 
 @dataclass
 class Shared:
-    """A context that stories share, and its pages that none of them uses at the moment, with their number of uses."""
+    """A context that stories share, and its pages that none of them uses at the moment."""
 
     context: BrowserContext
-    idle: list[tuple[Page, int]] = dataclasses.field(default_factory=list)
+    idle: list[Page] = dataclasses.field(default_factory=list)
 
 
 Contexts = dict[str, Shared]
-# A browser keeps 50 entries in the history of a page: stories count them.
-MOST_USES = 8
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[tuple[Browser, asyncio.AbstractEventLoop]]:
+    """The browser of all stories, whose start takes 1.4 s of processor time, and the event loop of its driver."""
     assert CHROMIUM, "CI=true, but Chromium is not installed"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
+        loop = asyncio.get_running_loop()
+        with loop_of_others():
+            yield browser, loop
         browser.close()
+
+
+@contextlib.contextmanager
+def loop_of_others(loop: asyncio.AbstractEventLoop | None = None) -> Iterator[None]:
+    """Let no event loop, or this one, be the running one: Playwright says so of its own between two calls as well."""
+    before = asyncio.events._get_running_loop()
+    asyncio.events._set_running_loop(loop)
+    yield
+    asyncio.events._set_running_loop(before)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: tuple[Browser, asyncio.AbstractEventLoop]) -> Iterator[Browser]:
+    """The browser, for the tests of a module: those of others run event loops of their own."""
+    browser, loop = chromium
+    with loop_of_others(loop):
+        yield browser
 
 
 @pytest.fixture
@@ -73,9 +92,9 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
         yield context
 
 
-@pytest.fixture(scope="module")
-def contexts(browser: Browser) -> Contexts:
-    """The contexts that a module's cases share, by their options.
+@pytest.fixture(scope="session")
+def contexts() -> Contexts:
+    """The contexts that stories share, by their options.
 
     A page in a new one takes 0.9 s of processor time, another page in one 0.5 s, and a page that is there 0.2 s.
     """
@@ -115,7 +134,7 @@ def opening(browser: Browser, server: Server, contexts: Contexts) -> Iterator[Op
     of its own, or without a network: these belong to a context, and no other story gets it.
     """
     contexts_of_story: list[BrowserContext] = []
-    pages: list[tuple[Page, int, Shared, Listeners]] = []
+    pages: list[tuple[Page, Shared, Listeners]] = []
     complaints: list[str] = []
 
     def context_of(**options: Any) -> BrowserContext:
@@ -155,7 +174,7 @@ def opening(browser: Browser, server: Server, contexts: Contexts) -> Iterator[Op
     ) -> Page:
         url = url or server.url
         shared = shared_by(options, changes_context)
-        page, uses = shared.idle.pop() if shared.idle else (shared.context.new_page(), 0)
+        page = shared.idle.pop() if shared.idle else shared.context.new_page()
         page.set_viewport_size(viewport)
         page.emulate_media(
             media="null", color_scheme=color_scheme, reduced_motion=reduced_motion, forced_colors=forced_colors
@@ -171,7 +190,7 @@ def opening(browser: Browser, server: Server, contexts: Contexts) -> Iterator[Op
             "dialog": lambda d: complaints.append(f"dialog: {d.message}"),
             "request": lambda r: None if r.url.startswith((url, "blob:")) else complaints.append(f"request to {r.url}"),
         }
-        pages.append((page, uses + 1, shared, listeners))
+        pages.append((page, shared, listeners))
         for event, listener in listeners.items():
             page.on(event, listener)  # type: ignore[call-overload]  # it has one for each event's name
         page.goto(f"{url}{path}{'?' + urlencode(sample) if sample else ''}", wait_until=wait_until)
@@ -179,9 +198,9 @@ def opening(browser: Browser, server: Server, contexts: Contexts) -> Iterator[Op
 
     yield open_page
     before = [*complaints]  # a request that the end cuts off is none
-    for page, uses, shared, listeners in pages:
+    for page, shared, listeners in pages:
         page.context.clear_cookies()
-        if uses == MOST_USES or page.is_closed() or page.context in contexts_of_story:
+        if page.is_closed() or page.context in contexts_of_story:
             page.close()
             continue
         for event, listener in listeners.items():
@@ -189,7 +208,11 @@ def opening(browser: Browser, server: Server, contexts: Contexts) -> Iterator[Op
         page.unroute_all(behavior="ignoreErrors")
         page.goto("about:blank")
         page.mouse.move(0, 0)
-        shared.idle.append((page, uses))
+        # A browser keeps 50 entries: stories count them.
+        session = page.context.new_cdp_session(page)
+        session.send("Page.resetNavigationHistory")
+        session.detach()
+        shared.idle.append(page)
     for context in contexts_of_story:
         context.close()
     assert before == [], before

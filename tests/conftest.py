@@ -33,7 +33,7 @@ from ml.model.modelfile import ModelFile
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
 from tests import shells
-from tests.browser import browser, context, contexts, open_page, visit  # noqa: F401  # fixtures, found by their names
+from tests.browser import browser, chromium, context, contexts, open_page, visit  # noqa: F401  # found by their names
 from tests.shells import ForkedServer
 from web.app import create_app
 from web.settings import Settings
@@ -229,6 +229,7 @@ def fork_server(log: Path, port: int, environment: Mapping[str, str]) -> Server:
     others = environment.keys() - {setting.metadata["variable"] for setting in fields(Settings)}
     assert not others, f"the shell of servers may have read {others} already: use run_procfile"
     defaults = dict(re.findall(r"(\w+)=\$\{\1:-(.*?)\}", web_command()))
+    assert len(defaults) == web_command().count("${"), "what the Procfile gives is given to forked servers"
     return Server(ForkedServer(log, defaults | _variables(port, environment)), port, log)
 
 

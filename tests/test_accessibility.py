@@ -15,6 +15,7 @@ from axe_playwright_python.base import AXE_SCRIPT  # type: ignore[import-untyped
 from PIL import Image
 from playwright.sync_api import Page, ViewportSize, expect
 
+from ml.model.card import Recipe
 from ml.tables.dataset import Feature
 from ml.training import fitting, writing
 from tests import small_tables
@@ -62,7 +63,8 @@ def many_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     labels = tuple(f"a label that is as long as some labels are {i}" for i in range(12))
     rows = np.round(rng.normal(size=(120, 14)) + classes[:, np.newaxis], 1)
-    trained = fitting.fit(dataset_of(rows, classes, features=features, labels=labels, name="many"))
+    data = dataset_of(rows, classes, features=features, labels=labels, name="many")
+    trained = fitting.fit(data, Recipe(n_estimators=5))
     path = tmp_path_factory.mktemp("many") / "many.npz"
     writing.write(writing.model_of(trained), path, trained=trained)
     with run_server(path.with_suffix(".txt"), MODEL_FILE=str(path)) as server:

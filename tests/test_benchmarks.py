@@ -15,13 +15,27 @@ from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
-from tests.benchmarks import endpoints, forests, generator, in_process, load, server, soak, start, stream
+from tests.benchmarks import (
+    connections,
+    endpoints,
+    forests,
+    generator,
+    in_process,
+    load,
+    server,
+    soak,
+    start,
+    stream,
+    wide,
+)
 from tests.benchmarks.__main__ import PARTS
 from tests.benchmarks.results import Bar, Ratio, Result, interleave, table
 from tests.benchmarks.subject import Plan, Subject, WrongAnswer, random_rows
 
 pytestmark = pytest.mark.server
 ROWS = 5_000
+# What a part does much of, and much less of it: whether it measures is asked here.
+LESS = [(connections, "IDLE", 50), (connections, "CLIENTS", 20), (start, "REQUESTS", 20), (wide, "TREES", 10)]
 TOOLS = [
     pytest.param(tool, marks=pytest.mark.skipif(tool != load.default_tool() == "python", reason="wrk is not installed"))
     for tool in load.TOOLS
@@ -37,7 +51,7 @@ def subject(trained: Trained, model: Classifier, model_path: Path, tmp_path_fact
 @pytest.fixture(scope="module")
 def mistaken(subject: Subject) -> Subject:
     """A subject that expects the answers of another forest than the one in its model file."""
-    other = fitting.fit(iris.load(), Recipe(seed=1))
+    other = fitting.fit(iris.load(), Recipe(seed=1, n_estimators=5))
     path = subject.directory / "other.npz"
     return replace(subject, model=writing.write(writing.model_of(other), path, trained=other))
 
@@ -63,8 +77,11 @@ def test_samples_never_repeat_and_span_the_training_ranges(subject: Subject) -> 
 @pytest.mark.parametrize(
     "part", [part for part in PARTS if part not in ("typing", "replace", "soak", "attack", "forests", "batches")]
 )
-def test_a_part_measures_everything_that_it_names(part: str, subject: Subject) -> None:
-    results = PARTS[part].measure(subject, Plan(rounds=1, seconds=0.05, tool="python"))
+def test_a_part_measures_everything_that_it_names(part: str, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, size, less in LESS:
+        monkeypatch.setattr(module, size, less)
+
+    results = PARTS[part].measure(subject, Plan(rounds=1, seconds=0.1, tool="python"))
 
     assert len({result.what for result in results}) == len(results) > 1
     for result in results:
@@ -105,7 +122,11 @@ def test_another_prediction_on_the_stream_stops_the_benchmark(
         stream.verify(kind, service, mistaken, payloads)
 
 
-def test_a_short_soak_checks_every_channel_while_models_are_replaced(subject: Subject) -> None:
+def test_a_short_soak_checks_every_channel_while_models_are_replaced(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soak, "WARM_UP_ROUNDS", 3)
+
     soaked = soak.soak(subject, soak.Size(predictions=2_000, rounds=3))
 
     assert soaked.predictions >= 2_000

@@ -18,6 +18,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from ml.model import classifier
+from ml.model.card import Recipe
 from ml.model.classifier import Classifier
 from ml.tables.dataset import Feature
 from ml.training import fitting, writing
@@ -610,7 +611,8 @@ def odd_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(64)
     )
     labels = (*ODD_LABELS, *(f"label {i}" for i in range(3, 20)))
-    trained = fitting.fit(dataset_of(rows, classes, features=features, labels=labels, name="odd <model>"))
+    data = dataset_of(rows, classes, features=features, labels=labels, name="odd <model>")
+    trained = fitting.fit(data, Recipe(n_estimators=10))
     path = tmp_path_factory.mktemp("odd") / "odd.npz"
     writing.write(writing.model_of(trained), path, trained=trained)
     return path

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import contextlib
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from starlette.testclient import TestClient
 
 from ml.model.classifier import Classifier
+from tests.browser import needs_chromium
 from tests.conftest import Element, Server, parse_html
 from web.page import languages
 from web.page.snippet_panel import CodeView, code_view
 
-CHROMIUM = shutil.which("chromium")
 QUERY = "sepal_length=5.1&sepal_width=3,5&petal_length=1.4&petal_width=0.25"
 HTMX = {"HX-Request": "true"}
 IDS = ["code-curl", "code-python", "code-js", "code-htmx", "code-oip", "code-triton"]
@@ -152,19 +151,15 @@ def test_the_language_is_that_of_the_address_or_of_the_browser(client: TestClien
 
 
 @pytest.fixture(scope="module")
-def page(server: Server) -> Iterator[Page]:
+def page(browser: Browser, server: Server) -> Iterator[Page]:
     """The page of the built-in model, the panel closed."""
-    assert CHROMIUM, "CI=true, but Chromium is not installed"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    with contextlib.closing(browser.new_context(permissions=["clipboard-read", "clipboard-write"])) as context:
         page = context.new_page()
         page.goto(f"{server.url}/?{QUERY}")
         yield page
-        browser.close()
 
 
-@pytest.mark.skipif(CHROMIUM is None and os.environ.get("CI") != "true", reason="Chromium is not installed")
+@needs_chromium
 def test_the_open_panel_follows_typing_and_keeps_what_is_open_and_focused(page: Page, server: Server) -> None:
     programs = page.locator("#code > details")
     summaries = page.locator("#code summary")

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import BrowserContext, expect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from ml.model.classifier import Classifier
-from tests.conftest import ROOT, Server, run_server
+from tests.browser import needs_chromium
+from tests.conftest import ROOT, Server, run_on, run_server
 
 TOKEN = "a-token-that-nobody-guesses"
 MARK = "9.35793"
@@ -33,48 +31,42 @@ def guarded(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert server.process.poll() is None
 
 
-def streamed(server: Server, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "web.client", server.url, *options, "stream", "-"],
-        cwd=ROOT, env={**os.environ, **environment}, input=TABLE,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+def streamed(server: Server, *options: str) -> subprocess.CompletedProcess[bytes]:
+    return run_on(TABLE.encode(), server.url, *options, "stream", "-", cwd=ROOT, module="web.client")
 
 
-def test_our_client_presents_the_token(guarded: Server) -> None:
+def test_our_client_presents_the_token(guarded: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     without = streamed(guarded)
     by_option = streamed(guarded, "--token", TOKEN)
-    by_environment = streamed(guarded, API_TOKEN=TOKEN)
+    monkeypatch.setenv("API_TOKEN", TOKEN)
+    by_environment = streamed(guarded)
 
     assert without.returncode == 1
-    assert "401" in without.stderr
+    assert b"401" in without.stderr
     assert by_option.returncode == by_environment.returncode == 0, by_option.stderr
     assert by_option.stdout == by_environment.stdout
-    assert by_option.stdout.splitlines()[1].startswith("5,3,4,1,")
+    assert by_option.stdout.splitlines()[1].startswith(b"5,3,4,1,")
 
 
-@pytest.mark.skipif(
-    shutil.which("chromium") is None and os.environ.get("CI") != "true", reason="Chromium is not installed"
-)
-def test_the_page_works_in_a_browser_without_the_token(guarded: Server, model: Classifier) -> None:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page()
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.goto(guarded.url)
-        page.locator(f"#measurements input[name={model.features[-1].key}][type=text]").fill("0.2")
-        page.locator(f"#measurements input[name={model.features[-2].key}][type=text]").fill("1.4")
-        expect(page.locator("#prediction > [data-label=setosa]")).to_be_visible()
-        opened = page.evaluate(
-            """() => new Promise((resolve) => {
-              const socket = new WebSocket(new URL("stream", document.baseURI).href.replace(/^http/, "ws"));
-              socket.onmessage = (event) => resolve(JSON.parse(event.data).type);
-              socket.onerror = () => resolve("refused");
-            })"""
-        )
-        refused = page.evaluate("fetch('metrics').then((response) => response.status)")
-        browser.close()
+@needs_chromium
+def test_the_page_works_in_a_browser_without_the_token(
+    context: BrowserContext, guarded: Server, model: Classifier
+) -> None:
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(guarded.url)
+    page.locator(f"#measurements input[name={model.features[-1].key}][type=text]").fill("0.2")
+    page.locator(f"#measurements input[name={model.features[-2].key}][type=text]").fill("1.4")
+    expect(page.locator("#prediction > [data-label=setosa]")).to_be_visible()
+    opened = page.evaluate(
+        """() => new Promise((resolve) => {
+          const socket = new WebSocket(new URL("stream", document.baseURI).href.replace(/^http/, "ws"));
+          socket.onmessage = (event) => resolve(JSON.parse(event.data).type);
+          socket.onerror = () => resolve("refused");
+        })"""
+    )
+    refused = page.evaluate("fetch('metrics').then((response) => response.status)")
 
     assert opened == "model"
     assert refused == 401
