@@ -66,7 +66,7 @@ class DecisionTable:
 
     def label_grid(self, indices: NDArray[np.intp]) -> LabelGrid:
         """Return the label of each cell, given the label of each outcome: shape (n_outcomes,)."""
-        return LabelGrid(indices.astype(np.uint8).take(self._outcome), [size + 1 for size in self._cuts.sizes])
+        return LabelGrid(indices.astype(np.uint8).take(self._outcome), self._cuts.bounds)
 
     def outcomes(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
         """Return the outcome of each row: shape (n_rows, n_features) in, (n_rows,) out."""
@@ -83,17 +83,17 @@ class LabelGrid:
 
     Args:
         labels: shape (n_cells,), in the order of the features.
-        sizes: the number of cells along each feature; a feature without cuts has 1, and is no axis of the table.
+        bounds: see `Cuts.bounds`; a feature without cuts has one cell, and is no axis of the table.
     """
 
     MAX_LABELS = 256
 
-    def __init__(self, labels: NDArray[np.uint8], sizes: Sequence[int]) -> None:
+    def __init__(self, labels: NDArray[np.uint8], bounds: Sequence[Sequence[float]]) -> None:
         self._labels = labels.tobytes()
-        self._sizes = tuple(sizes)
-        self._strides = _strides(sizes)
-        axes = enumerate(zip(self._sizes, self._strides, strict=True))
-        self._axes = [(feature, size, stride) for feature, (size, stride) in axes if size > 1]
+        self._sizes = tuple(len(ends) + 1 for ends in bounds)
+        self._strides = _strides(self._sizes)
+        axes = enumerate(zip(self._sizes, self._strides, bounds, strict=True))
+        self._axes = [(feature, size, stride, ends) for feature, (size, stride, ends) in axes if size > 1]
 
     def lines(self, ranks: Sequence[int]) -> list[bytes]:
         """Return the labels along each feature through the cell with these ranks, one byte each."""
@@ -105,39 +105,33 @@ class LabelGrid:
         return lines
 
     def nearest_other(
-        self,
-        row: Sequence[float],
-        ranks: Sequence[int],
-        *,
-        bounds: Sequence[Sequence[float]],
-        spans: Sequence[float],
+        self, row: Sequence[float], ranks: Sequence[int], spans: Sequence[float]
     ) -> tuple[int, int, int] | None:
         """Return the nearest interval with another label along any one feature: feature, rank and label, or None.
 
         Args:
             row: the values, and `ranks` their ranks.
-            bounds: see `Cuts.bounds`.
             spans: the unit of the distance along each feature.
         """
         labels = self._labels
         cell = sum(map(mul, ranks, self._strides))
         own = labels[cell : cell + 1]
         nearest, found = inf, None
-        for feature, size, stride in self._axes:
-            rank = ranks[feature]
+        for feature, size, stride, bounds in self._axes:
+            rank, value, span = ranks[feature], row[feature], spans[feature]
             first = cell - rank * stride
             line = labels[first : first + size * stride : stride]
             # Stripping bytes is several times as fast as searching a short array.
             below = line[:rank].rstrip(own)
             if below:
                 other = len(below) - 1
-                distance = (row[feature] - bounds[feature][other]) / spans[feature]
+                distance = (value - bounds[other]) / span
                 if distance < nearest:
                     nearest, found = distance, (feature, other, below[-1])
             above = line[rank:].lstrip(own)
             if above:
                 other = size - len(above)
-                distance = (bounds[feature][other - 1] - row[feature]) / spans[feature]
+                distance = (bounds[other - 1] - value) / span
                 if distance < nearest:
                     nearest, found = distance, (feature, other, above[0])
         return found

@@ -71,9 +71,8 @@ def nearest_change(
     if model.scores is not None:
         return borders.nearest_change(model, row, goal=goal)
     if model.grid is not None and True not in model.cuts.has_missing:
-        bounds = model.cuts.bounds
         ranks = ranks or model.cuts.ranks_of(row)
-        found = model.grid.nearest_other(row, ranks, bounds=bounds, spans=model.spans)
+        found = model.grid.nearest_other(row, ranks, model.spans)
         if found is None:
             return None, True
         feature, rank, label = found
