@@ -14,7 +14,7 @@ from ml.model.cuts import Cuts
 from ml.model.evaluators import compile_forest
 from ml.model.forest import LEAF, Forest
 from ml.model.links import LINKS, link_of, row_link_of
-from ml.model.total import PAIR_LINKS, Total
+from ml.model.total import EXP_LINKS, PAIR_LINKS, Total
 from ml.tables.dataset import Feature
 from tests.builders import forest_of
 
@@ -164,8 +164,8 @@ def test_rows_with_one_value_of_another_row_have_the_answers_of_such_rows(has_ow
 def test_the_answers_of_one_row_have_the_bits_of_those_of_many(link: Any, single_sums: bool) -> None:
     rng, total = np.random.default_rng(5), Total(link=link, single_sums=single_sums)
     link_of_row = row_link_of(total)
-    for n_sums in (1,) if link in PAIR_LINKS else (2, 3, 7, 8, 10, 130):
-        scale = 10.0 ** rng.integers(-3, 2 if link == "exp" else 3, (300, 1))
+    for n_sums in (1,) if link in (*PAIR_LINKS, *EXP_LINKS) else (2, 3, 7, 8, 10, 130):
+        scale = 10.0 ** rng.integers(-3, 2 if link in EXP_LINKS else 3, (300, 1))
         sums: NDArray[np.floating[Any]] = rng.normal(size=(300, n_sums)) * scale
         if single_sums:
             sums = sums.astype(np.float32)

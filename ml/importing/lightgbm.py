@@ -25,8 +25,8 @@ from ml.model.total import Link, Total
 
 OBJECTIVES: dict[str, Link] = {
     "regression": "identity", "regression_l1": "identity", "huber": "identity", "fair": "identity",
-    "quantile": "identity", "mape": "identity", "poisson": "exp", "gamma": "exp", "tweedie": "exp",
-    "binary": "expit", "multiclass": "softmax_sequential",
+    "quantile": "identity", "mape": "identity", "poisson": "exp_sequential", "gamma": "exp_sequential",
+    "tweedie": "exp_sequential", "binary": "expit", "multiclass": "softmax_sequential",
 }  # fmt: skip
 """The link of each objective."""
 

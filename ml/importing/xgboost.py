@@ -31,9 +31,9 @@ OBJECTIVES: dict[str, tuple[Link, str]] = {
     "reg:absoluteerror": ("identity", "as it is"),
     "reg:quantileerror": ("identity", "as it is"),
     "binary:logistic": ("expit_single", "logit"),
-    "count:poisson": ("exp", "log"),
-    "reg:gamma": ("exp", "log"),
-    "reg:tweedie": ("exp", "log"),
+    "count:poisson": ("exp_single", "log"),
+    "reg:gamma": ("exp_single", "log"),
+    "reg:tweedie": ("exp_single", "log"),
     "multi:softprob": ("softmax_single", "as it is"),
     "multi:softmax": ("softmax_single", "as it is"),
 }

@@ -13,6 +13,7 @@ from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.linear import Linear
 from ml.model.shapley import Shapley
+from ml.model.total import EXP_LINKS
 
 Scale = Literal["probability", "log_odds", "quantity", "log_quantity"]
 Method = Literal["path_dependent_shapley", "linear"]
@@ -92,8 +93,9 @@ def _scale_of(forest: Forest) -> Scale:
     link = forest.total.link
     if forest.total.is_mean:
         return "probability" if forest.n_outputs > 1 else "quantity"
-    scales: dict[str, Scale] = {"identity": "quantity", "exp": "log_quantity"}
-    return scales.get(link, "log_odds")
+    if link in EXP_LINKS:
+        return "log_quantity"
+    return "quantity" if link == "identity" else "log_odds"
 
 
 def _shares_of(model: Classifier) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ForestError
-from ml.model.total import Total
+from ml.model.total import EXP_LINKS, Total
 
 LEAF = -1
 MAX_DEPTH = 1_000
@@ -196,7 +196,7 @@ class Forest:
             raise ForestError("the sums do not start with one finite number each")
         if not self.total.fits(self.n_sums):
             raise ForestError(f"{self.n_sums} sums do not fit the link {self.total.link} or its divisor")
-        most = LARGEST_EXPONENT if self.total.link == "exp" else LARGEST_SUM[self.total.single_sums]
+        most = LARGEST_EXPONENT if self.total.link in EXP_LINKS else LARGEST_SUM[self.total.single_sums]
         with np.errstate(over="ignore", invalid="ignore"):
             # Of each tree its largest leaf.
             first_leaves = np.searchsorted(np.flatnonzero(self.feature == LEAF), self.roots)

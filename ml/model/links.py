@@ -80,6 +80,11 @@ def _samme(sums: Array) -> Array:
     return _softmax(sums / (sums.shape[1] - 1))
 
 
+def _exp_sequential(sums: Array) -> Array:
+    """Return powers as LightGBM does: with the exp() of the C library."""
+    return np.array([math.exp(value) for value in sums.ravel().tolist()]).reshape(sums.shape)
+
+
 def _softmax_sequential(sums: Array) -> Array:
     """Return the softmax of each row as LightGBM does: the exp() of the C library, added from left to right."""
     shares = sums - sums.max(axis=1).reshape(-1, 1)
@@ -97,6 +102,11 @@ def _expf() -> Callable[[float], float]:
         return math.exp
     function.restype, function.argtypes = ctypes.c_float, [ctypes.c_float]
     return function  # type: ignore[no-any-return]  # ctypes has no types for functions
+
+
+def _exp_single(sums: Array) -> Array:
+    """Return powers as XGBoost does: with the exp() of the C library, in float32."""
+    return np.array([_expf()(value) for value in sums.ravel().tolist()], dtype=np.float32).reshape(sums.shape)
 
 
 def _expit_single(sums: Array) -> Array:
@@ -248,6 +258,8 @@ def row_link_of(total: Total) -> Callable[[Sequence[float]], Sequence[float]]:
 ROW_LINKS: Mapping[Link, Callable[[Sequence[float]], Sequence[float]]] = {
     "mean": list,
     "identity": list,
+    "exp_sequential": lambda sums: [*map(math.exp, sums)],
+    "exp_single": lambda sums: [*map(_expf(), sums)],
     "expit": _expit_of_row,
     "softmax": _softmax_of_row,
     "softmax_sequential": _softmax_sequential_of_row,
@@ -258,6 +270,8 @@ LINKS: Mapping[Link, Callable[[Array], Array]] = {
     "mean": _identity,
     "identity": _identity,
     "exp": _exp,
+    "exp_sequential": _exp_sequential,
+    "exp_single": _exp_single,
     "expit": _expit,
     "half_logit": _half_logit,
     "softmax": _softmax,

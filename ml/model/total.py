@@ -10,11 +10,13 @@ import msgspec
 
 Link = Literal[
     "mean", "identity", "exp", "expit", "half_logit", "softmax", "samme",
-    "softmax_sequential", "expit_single", "softmax_single", "vote", "median",
+    "exp_sequential", "softmax_sequential", "exp_single", "expit_single", "softmax_single", "vote", "median",
 ]  # fmt: skip
 LabelBy = Literal["answers", "sums", "positive", "not_negative"]
 # With these an answer has the same bits on every machine: nothing in them calls exp().
 EXACT_LINKS = ("mean", "identity")
+# With these a quantity is a power of the sum.
+EXP_LINKS = ("exp", "exp_sequential", "exp_single")
 # These make the probabilities of two labels of one sum.
 PAIR_LINKS = ("expit", "half_logit", "expit_single")
 # What a model that votes may make of its own sums.
