@@ -101,7 +101,7 @@ document.addEventListener("click", ({ target }) => target.closest("[data-option]
 
 // Keys on the way to a value are no input of anyone: only what typing has settled on is compared with the training data.
 form.addEventListener("htmx:configRequest", ({ detail }) => {
-  if (!isSettled) detail.headers["X-Input"] = "unsettled";
+  detail.headers["X-Input"] = isSettled ? "settled" : "unsettled";
   isSettled = false;
 });
 

@@ -365,6 +365,13 @@ def test_on_paper_it_is_two_pages_without_anything_to_press(open_page: Open) -> 
     )
     for seen in ("#prediction .headline", "#prediction .bars", "#prediction .map", ".entry", "#card", "#version"):
         expect(page.locator(seen).first).to_be_visible()
+    # Across, sample and answer are on the first sheet: what is not to be divided would leave it empty.
+    page.set_viewport_size({"width": 1009, "height": 680})
+    desk = page.locator(".desk").evaluate(
+        "(desk) => [getComputedStyle(desk).breakInside, desk.getBoundingClientRect().bottom]"
+    )
+    assert desk[0] == "auto"
+    assert desk[1] <= 680
 
 
 # Weight

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import urllib.request
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +16,7 @@ from ml.model.classifier import Classifier
 from ml.model.strips import strips
 from ml.training import fitting, iris, writing
 from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium
-from tests.conftest import run_server
+from tests.conftest import Server, run_server
 from web.page.languages import language
 from web.page.strips import strips_of
 
@@ -127,8 +128,16 @@ def test_the_model_is_renewed_in_place_even_if_the_first_try_fails(
         expect(page.locator("#prediction > [data-label=setosa]")).to_be_visible()
 
 
-def test_only_what_someone_settled_on_is_an_input_for_drift(open_page: Open, model: Classifier) -> None:
-    page = open_page()
+def test_only_what_someone_settled_on_is_an_input_for_drift(open_page: Open, model: Classifier, server: Server) -> None:
+    def counted() -> float:
+        with urllib.request.urlopen(f"{server.url}/metrics") as response:
+            found = re.search(
+                r'^model_input_samples_total\{source="page"\} (\S+)$', response.read().decode(), re.MULTILINE
+            )
+        assert found
+        return float(found[1])
+
+    page, before = open_page(), counted()
     inputs: list[str | None] = []
     page.on("request", lambda r: inputs.append(r.headers.get("x-input", "settled")) if "/predict?" in r.url else None)
 
@@ -142,3 +151,5 @@ def test_only_what_someone_settled_on_is_an_input_for_drift(open_page: Open, mod
 
     assert inputs.count("settled") == 1
     assert inputs.count("unsettled") >= 4
+    # The browser has that answer already: it is the one to the last key.
+    assert counted() == before + 1

@@ -839,6 +839,14 @@ def test_a_prediction_that_is_known_is_not_sent_again(client: TestClient, header
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
 
 
+def test_what_someone_has_settled_on_is_answered_though_it_is_known_so_that_it_counts(client: TestClient) -> None:
+    tag = client.get("/predict", params=EXAMPLE, headers=HTMX).headers["etag"]
+
+    settled = client.get("/predict", params=EXAMPLE, headers=HTMX | {"If-None-Match": tag, "X-Input": "settled"})
+
+    assert settled.status_code == 200
+
+
 def test_the_tag_of_the_document_changes_with_the_settings(model_path: Path) -> None:
     tags = set()
     for max_samples in (10, 20):

@@ -30,7 +30,8 @@ PARAMETERS: Json = {
     "X-Input": {
         "name": "X-Input",
         "in": "header",
-        "description": "unsettled: the sample of this fragment is still being typed, and is not counted for drift.",
+        "description": "unsettled: the sample of this fragment is still being typed, and is not counted for drift; "
+        "settled: it is counted, and sent, even if its tag is known.",
         **TEXT,
     },
     "HX-Request": {
