@@ -228,10 +228,7 @@ def _add_scoring(commands: Commands) -> None:
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--no-header",
-        action="store_false",
-        dest="has_header",
-        help="read no header: columns are column_1, column_2, ...",
+        "--no-header", action="store_false", dest="has_header", help="read no header: columns are column_1 and so on"
     )
     parser.add_argument("--encoding", help="encoding of text; default: found out from the file")
     parser.add_argument("--sheet", metavar="NAME", help="sheet of an Excel file; default: the first one with cells")
