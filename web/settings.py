@@ -283,8 +283,6 @@ def _read(text: str, default: Any, metadata: Mapping[str, Any]) -> Any:
             return metadata["read"](text)
         except ValueError as error:
             raise SettingsError(f"{metadata['variable']} must be {error}") from error
-    if isinstance(default, tuple):
-        return tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
     if isinstance(default, Path | str):
         return type(default)(text)
     whole = isinstance(default, int)

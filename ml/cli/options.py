@@ -82,11 +82,11 @@ def _add_train(commands: Commands) -> None:
     )  # fmt: skip
     train.add_argument(
         "--depth", type=arguments.count, metavar="N",
-        help="maximum depth of a tree (max_depth); default: no maximum; of gradient-boosting 3",
+        help="maximum depth of a tree (max_depth); default: no maximum; for gradient-boosting 3",
     )  # fmt: skip
     train.add_argument(
         "--leaf", type=arguments.count, metavar="N",
-        help="minimum number of rows in a leaf (min_samples_leaf); default: 1; of hist-gradient-boosting 20",
+        help="minimum number of rows in a leaf (min_samples_leaf); default: 1; for hist-gradient-boosting 20",
     )  # fmt: skip
     train.add_argument(
         "--seed", type=arguments.seed, default=recipe.seed, metavar="N",
@@ -115,9 +115,9 @@ def _add_evaluate(commands: Commands) -> None:
     )
     evaluate.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="model file; default: %(default)s")
     evaluate.add_argument(
-        "table", nargs="?", type=Path, metavar="FILE", help="table whose column --target says what is true"
+        "table", nargs="?", type=Path, metavar="FILE", help="table with the true answers in the column --target"
     )
-    evaluate.add_argument("--data", type=Path, metavar="FILE", help="table of the training; default: the built-in data")
+    evaluate.add_argument("--data", type=Path, metavar="FILE", help="training table; default: the built-in data")
     _add_reading(evaluate)
 
 
@@ -132,7 +132,7 @@ def _add_predict(commands: Commands) -> None:
         help="values of the sample, each with the name of its feature, e.g. length=1.3, or all in the order of the "
         f"features; a model file, which ends in .npz, may come first; default: {DEFAULT_PATH}",
     )  # fmt: skip
-    predict.add_argument("--model", type=Path, metavar="FILE", help="model file of any name")
+    predict.add_argument("--model", type=Path, metavar="FILE", help="model file, whatever its name ends in")
     predict.add_argument("--json", action="store_true", help="print the answer as JSON, as POST /predict gives it")
     # argparse knows "-1" and "-.5" as numbers, but takes "-1e3" and "-,5" for options.
     predict._negative_number_matcher = _NEGATIVE
@@ -152,7 +152,7 @@ def _add_import(commands: Commands) -> None:
         "--data",
         type=Path,
         metavar="FILE",
-        help="table with the features and what is true, best of rows not trained on",
+        help="table with the features and the true answers, best of rows not trained on",
     )
     importing.add_argument(
         "--out", type=Path, default=DEFAULT_PATH, metavar="FILE", help="model file to write; default: %(default)s"
@@ -198,7 +198,7 @@ def _add_scoring(commands: Commands) -> None:
     )  # fmt: skip
     scoring.add_argument(
         "--out", default="-", metavar="OUTPUT",
-        help="file to write, of several inputs or a folder another folder; default: -, standard output",
+        help="file to write, or for several inputs a folder; default: -, standard output",
     )  # fmt: skip
     scoring.add_argument(
         "--to", choices=("csv", "parquet"), default="", help="kind of file to write; default: that of the input"
@@ -208,7 +208,7 @@ def _add_scoring(commands: Commands) -> None:
     scoring.add_argument(
         "--explain",
         action="store_true",
-        help="add columns with what each feature adds to the answer: with contribution_base they sum up to it",
+        help="add a column with the contribution of each feature: with contribution_base they sum up to the answer",
     )
     scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
     scoring.add_argument(
@@ -222,13 +222,13 @@ def _add_scoring(commands: Commands) -> None:
     )
     scoring.add_argument("--address", help="HOST:PORT of a Ray cluster, or auto; default: Ray on this machine")
     scoring.add_argument(
-        "--workers", type=arguments.count, metavar="N", help="processes of Ray; default: one a processor"
+        "--workers", type=arguments.count, metavar="N", help="number of Ray processes; default: one for each processor"
     )
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--no-header", action="store_false", dest="has_header", help="name the columns column_1, column_2 and so on"
+        "--no-header", action="store_false", dest="has_header", help="read no header: columns are column_1 and so on"
     )
     parser.add_argument("--encoding", help="encoding of text; default: found out from the file")
     parser.add_argument("--sheet", metavar="NAME", help="sheet of an Excel file; default: the first one with cells")
@@ -238,7 +238,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     _add_columns(parser)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
-        "--classes", action="store_const", const="classes", dest="kind", help="predict a class, be it a number"
+        "--classes", action="store_const", const="classes", dest="kind", help="predict a class, even of numbers"
     )
     kind.add_argument(
         "--quantity", action="store_const", const="quantity", dest="kind",
@@ -267,7 +267,7 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
     _add_file(parser)
     parser.add_argument(
         "--limits", action="append", default=[], type=arguments.limits, metavar="KEY=MIN:MAX",
-        help="limits of a feature, of which one may be left out, e.g. length=0:; may be repeated",
+        help="lowest and highest value of a feature, e.g. length=0:20, 0: or :20; may be repeated",
     )  # fmt: skip
     parser.add_argument("--name", help="name of the model; default: the name of the file")
 
@@ -275,8 +275,8 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
 def _add_threshold(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold", type=arguments.threshold, metavar="[CLASS=]SHARE",
-        help="of two classes, the least probability with which this one, or else the second, is the answer; default: "
-        "the most probable class is",
+        help="least probability with which CLASS, or else the second of two classes, is the answer; default: the most "
+        "probable class is",
     )  # fmt: skip
 
 

@@ -71,11 +71,8 @@ def _load(options: argparse.Namespace) -> Model:
 
 
 def _how_of(options: argparse.Namespace, to: str) -> How:
-    return How(
-        to=to, encoding=options.encoding or "", sheet=options.sheet, has_header=options.has_header,
-        decimal=options.decimal, thousands=options.thousands, guarded=options.guarded, strict=options.strict,
-        explain=options.explain,
-    )  # fmt: skip
+    chosen = {name: getattr(options, name) for name in How.__struct_fields__}
+    return How(**chosen | {"to": to, "encoding": options.encoding or ""})
 
 
 def _score_file(options: argparse.Namespace) -> None:

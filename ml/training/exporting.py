@@ -124,9 +124,6 @@ def export(
         estimator=fitted,
         split=parts,
         report=msgspec.structs.replace(report, train_rows=None if X_train is None else len(train[0])),
-        interval=None,
-        recipe=None,
-        data_digest=None,
         decision=decision,
         steps=tuple(Step(kind=kind, features=keys) for kind, keys in fitted.steps()),
     )

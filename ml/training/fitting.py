@@ -32,7 +32,10 @@ KINDS = {"random-forest": "RandomForest", "extra-trees": "ExtraTrees", "gradient
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted scikit-learn estimator and the facts for the card of its model file; `report` None is no table."""
+    """A fitted estimator and the facts for the card of its model file.
+
+    `report` is None without a table, `recipe` and `data_digest` are of an estimator that was fitted here.
+    """
 
     name: str
     source: str
@@ -40,10 +43,10 @@ class Trained:
     target: Target
     estimator: Any
     split: Split
-    report: Report | QuantityReport | None
-    interval: Interval | None
-    recipe: Recipe | None
-    data_digest: str | None
+    report: Report | QuantityReport | None = None
+    interval: Interval | None = None
+    recipe: Recipe | None = None
+    data_digest: str | None = None
     picture: tuple[Shape, ...] = ()
     decision: Decision | None = None
     steps: tuple[Step, ...] = ()
@@ -144,7 +147,6 @@ def fit(
         report=measure(
             answers_of(estimator, parts.test_rows, Labelling.by(labels, decision)), parts, n_labels=len(labels)
         ),
-        interval=None,
         recipe=recipe,
         data_digest=dataset.digest(),
         picture=dataset.picture,

@@ -119,9 +119,6 @@ def write_imported(
         estimator=model,
         split=parts,
         report=msgspec.structs.replace(report, train_rows=None),
-        interval=None,
-        recipe=None,
-        data_digest=None,
         decision=decision,
     )
     if not labels:

@@ -69,10 +69,6 @@ def write_unmeasured(
         target=Target(title=title, unit=unit, labels=names),
         estimator=ImportedModel(imported, features),
         split=Split(rows, rows, outcomes, outcomes),
-        report=None,
-        interval=None,
-        recipe=None,
-        data_digest=None,
         decision=decision_of(names, share, positive),
     )
     model = model_of(trained, fitted_by=fitted_by(imported), features=features, keep_samples=False, progress=progress)
