@@ -234,7 +234,10 @@ def test_single_rows_have_the_librarys_answers_and_those_of_the_batch(name: str)
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name.endswith(("2 classes", "3 classes", "2 classes and categories")) else pytest.mark.slow)
+        pytest.param(
+            name,
+            marks=[] if name.endswith(("2 classes", "3 classes", "2 classes and categories")) else pytest.mark.slow,
+        )
         for name in FAMILIES
         if name.startswith(("gradient boosting", "histogram"))
     ],
