@@ -141,7 +141,8 @@ def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list
     """The bytes of three model files, that of the other fixtures first."""
     folder = tmp_path_factory.mktemp("models")
     others = [fitting.fit(iris.load(), Recipe(seed=seed, n_estimators=5)) for seed in (1, 2)]
-    return [path.read_bytes() for path in (model_path, *(written(each, folder / "other.npz") for each in others))]
+    paths = [written(each, folder / f"{number}.npz") for number, each in enumerate(others)]
+    return [path.read_bytes() for path in (model_path, *paths)]
 
 
 @pytest.fixture(scope="module")

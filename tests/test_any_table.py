@@ -298,6 +298,7 @@ def test_binary_frames_of_a_mebibyte_never_block_another_client(digits_server: S
     assert sorted(meanwhile)[len(meanwhile) // 2] >= 2, meanwhile
 
 
+@pytest.mark.slow
 def test_slices_are_sized_from_the_measured_speed(digits_path: Path, digits: Classifier, model: Classifier) -> None:
     walked = classifier.load(digits_path, compiles=False)
 

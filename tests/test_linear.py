@@ -149,6 +149,7 @@ def test_probabilities_are_within_4_ulp_of_the_librarys_to_one_row(kind: str, ta
     assert [model.predict(row).label for row in rows[:50].tolist()] == [str(label) for label in labels[:50]]
 
 
+@pytest.mark.slow
 def test_a_linear_model_may_have_hundreds_of_columns(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 500))
@@ -291,7 +292,7 @@ def searched_distance(model: Classifier, row: Rows, steps: int = 1_000) -> float
     return None if np.isinf(least) else float(least)
 
 
-@pytest.mark.parametrize("kind", ["logistic", "bayes", "calibrated"])
+@pytest.mark.parametrize("kind", ["logistic", "bayes", pytest.param("calibrated", marks=pytest.mark.slow)])
 def test_the_ranges_are_those_in_which_the_label_stays(kind: str, exported: Exported) -> None:
     X, _ = load_iris(return_X_y=True)
     _, model, _ = exported(kind, "iris")

@@ -27,6 +27,7 @@ from ml.training import fitting, writing
 from ml.training.fitting import Trained
 from ml.training.importance import importance
 from ml.training.measuring import COVERAGE, RESIDUALS, interval_of
+from tests.conftest import EVALUATORS
 
 Rows = NDArray[np.float64]
 RECIPE = Recipe(n_estimators=15, min_samples_leaf=3)
@@ -139,6 +140,7 @@ def test_the_interval_is_made_of_errors_on_rows_that_a_fold_had_not_seen() -> No
     assert (trained.interval.coverage, trained.interval.rows) == (COVERAGE, 160)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_about_the_share_of_rows_that_it_says() -> None:
     shares = []
     for seed in range(8):
@@ -260,17 +262,17 @@ def export(estimator: Any, path: Path, rows: Rows = X_test, outcomes: Any = y_te
     ],
     ids=lambda kind: type(kind).__name__,
 )  # fmt: skip
-@pytest.mark.parametrize("limits", [{}, {"max_cells": 0}, {"max_cells": 0, "compiles": False}], ids=str)
-def test_every_regressor_made_of_trees_is_exported(tmp_path: Path, kind: Any, limits: dict[str, Any]) -> None:
+def test_every_regressor_made_of_trees_is_exported(tmp_path: Path, kind: Any) -> None:
     fitted = kind.set_params(random_state=0).fit(X_train, y_train)
 
     export(fitted, tmp_path)
 
-    model = classifier.load(tmp_path / "model.npz", **limits)
     expected = fitted.set_params(**({"n_jobs": 1} if hasattr(fitted, "n_jobs") else {})).predict(X)
-    assert np.array_equal(model.predict_batch(X).values, expected)
-    assert [model.predict(row).value for row in X.tolist()] == expected.tolist()
-    assert (model.labels, model.card.estimator) == ((), type(kind).__name__)
+    for name, limits in EVALUATORS.items():
+        model = classifier.load(tmp_path / "model.npz", **limits)
+        assert np.array_equal(model.predict_batch(X).values, expected), name
+        assert [model.predict(row).value for row in X.tolist()] == expected.tolist(), name
+        assert (model.labels, model.card.estimator) == ((), type(kind).__name__)
 
 
 @pytest.mark.parametrize("criterion", ["absolute_error", "poisson"])

@@ -163,6 +163,7 @@ def test_every_evaluator_has_scikit_learns_probabilities_to_the_last_bit(name: s
             assert evaluator.predict(row).probabilities == tuple(probabilities), kind
 
 
+@pytest.mark.slow
 def test_the_cases_are_what_their_names_say() -> None:
     names = ["digits", "64 leaves", "65 leaves", "some trees of one leaf", "all trees of one leaf", "deep", "wine"]
     forests = {name: forest_from(CASES[name].fitted()) for name in names}
