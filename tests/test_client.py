@@ -1209,15 +1209,17 @@ def table_of(rows: Sequence[Sequence[object]], *, header: str = HEADER) -> bytes
     return "".join([header + "\n", *(",".join(map(str, row)) + "\n" for row in rows)]).encode()
 
 
-def test_the_options_of_a_file_reach_the_service(server: Server) -> None:
+def test_the_options_of_a_file_reach_the_service(server: Server, model: Classifier) -> None:
     header, text = "sepal_length;sepal_width;petal_length;petal_width;é\n", "1.005;2,7;4,2;1,3;é\n"
 
     options = ["--encoding", "cp1252", "--decimal", ",", "--thousands", "."]
     read = run_command(server.url, "-", *options, text=(header + text).encode("cp1252"))
     wrong = run_command(server.url, "-", "--encoding", "zlib", text=text.encode())
 
+    prediction = model.predict([1005.0, 2.7, 4.2, 1.3])
+    shares = ";".join(map(str, prediction.probabilities)).replace(".", ",")
     row = read.stdout.decode().splitlines()[1]
-    assert row.startswith("1.005;2,7;4,2;1,3;é;versicolor;0,0;0,99;0,01;sepal length is outside the training range")
+    assert row.startswith(f"1.005;2,7;4,2;1,3;é;{prediction.label};{shares};sepal length is outside the training range")
     assert wrong.stderr.decode() == "error: there is no encoding called 'zlib', or it is not read here\n"
 
 
