@@ -201,8 +201,8 @@ def pickling_in(path: Path) -> Iterator[str]:
 # What may stand at the top of a module: definitions, and constants made by a class or by one of these.
 MAKERS = {
     "re.compile", "math.nextafter", "logging.getLogger", "np.dtype", "np.uint64", "field", "msgspec.field",
-    "dataclasses.field", "dict", "frozenset", "len", "list", "range", "set", "sorted", "tuple",
-    "zip", "_setting", "_seconds", "_bytes",
+    "dataclasses.field", "dict", "frozenset", "len", "list", "range", "set", "sorted", "tuple", "zip", "_setting",
+    "_seconds", "_bytes",
 }  # fmt: skip
 DECORATORS = {"dataclass", "lru_cache", "cache", "contextmanager", "asynccontextmanager", "property", "classmethod",
               "cached_property", "staticmethod", "abstractmethod", "overload", "override", "total_ordering",

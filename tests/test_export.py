@@ -89,8 +89,9 @@ def test_the_file_is_as_one_that_was_trained_here(tmp_path: Path) -> None:
     assert [(f.key, f.unit) for f in model.features] == [(k.replace("/", "_"), "g") for k in WINE.feature_names]
 
 
-def test_the_report_is_scikit_learns(tmp_path: Path) -> None:
-    fitted = forest(n_estimators=3, max_depth=2)
+@pytest.mark.parametrize("n_estimators", [3, 12], ids=["a table of cells", "compiled trees"])
+def test_the_report_is_scikit_learns(tmp_path: Path, n_estimators: int) -> None:
+    fitted = forest(n_estimators=n_estimators, max_depth=n_estimators // 3 + 1)
     answers = fitted.predict(X_test)
 
     card = export(fitted, tmp_path, X_train=X_train, y_train=y_train).card

@@ -92,7 +92,8 @@ def _members(text: str) -> dict[str, str]:
 def _whole(members: Mapping[str, str], name: str) -> int:
     text = members.get(name, "")
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ModelFileError(f"not a model of LightGBM: {name} is {shown(text) or 'missing'}, not a whole number")
+        seen = shown(text) or "missing"
+        raise ModelFileError(f"not a model of LightGBM: {name} is {seen}, not a whole number below a billion")
     return int(text)
 
 

@@ -178,7 +178,7 @@ def _imported(
 
 def _whole(text: str, name: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ModelFileError(f"{name} is {shown(text)}, not a whole number")
+        raise ModelFileError(f"{name} is {shown(text)}, not a whole number below a billion")
     return int(text)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ml.model.kernels import FEATURE_BITS, _step
+from ml.model.kernels import FEATURE_BITS, step
 
 # A tree's greatest depth (`ml.model.forest.MAX_DEPTH`), and one more.
 _DEEPEST = 1_001
@@ -194,7 +194,7 @@ def exchange(
                     below = _leaf_below(nodes, at, row, feature, others[place_of[feature], other], gaps, sets)
                     changed[count, 0], changed[count, 1] = place_of[feature] * n_others + other, leaf_of[below]
                     count += 1
-            at += _step(nodes[at], row[feature], gaps, sets)
+            at += step(nodes[at], row[feature], gaps, sets)
         for number in range(count):
             for value in range(n_values):
                 before[number, value] = sums[first + value, changed[number, 0]]
@@ -212,6 +212,6 @@ def _leaf_below(nodes: Any, at: Any, row: Any, feature: Any, value: Any, gaps: A
     while moved:
         node = nodes[at]
         own = node.feature & FEATURE_BITS
-        moved = _step(node, value if own == feature else row[own], gaps, sets)
+        moved = step(node, value if own == feature else row[own], gaps, sets)
         at += moved
     return at

@@ -54,7 +54,7 @@ class Compiling(event.Listener):
 
 
 @njit(inline="always")
-def _step(node: Any, value: Any, gaps: Any, sets: Any) -> Any:
+def step(node: Any, value: Any, gaps: Any, sets: Any) -> Any:
     """Return how many nodes further on a row goes, 0 at a leaf."""
     # What is not a number goes left: beyond a leaf, whose threshold is infinite, no row may go.
     right = value > node.threshold
@@ -97,14 +97,14 @@ def walk(
                 while moved:
                     one, two, three, four = nodes[a], nodes[b], nodes[c], nodes[d]
                     five, six, seven, eight = nodes[e], nodes[f], nodes[g], nodes[h]
-                    da = _step(one, rows[row, one.feature & FEATURE_BITS], gaps, sets)
-                    db = _step(two, rows[row + 1, two.feature & FEATURE_BITS], gaps, sets)
-                    dc = _step(three, rows[row + 2, three.feature & FEATURE_BITS], gaps, sets)
-                    dd = _step(four, rows[row + 3, four.feature & FEATURE_BITS], gaps, sets)
-                    de = _step(five, rows[row + 4, five.feature & FEATURE_BITS], gaps, sets)
-                    df = _step(six, rows[row + 5, six.feature & FEATURE_BITS], gaps, sets)
-                    dg = _step(seven, rows[row + 6, seven.feature & FEATURE_BITS], gaps, sets)
-                    dh = _step(eight, rows[row + 7, eight.feature & FEATURE_BITS], gaps, sets)
+                    da = step(one, rows[row, one.feature & FEATURE_BITS], gaps, sets)
+                    db = step(two, rows[row + 1, two.feature & FEATURE_BITS], gaps, sets)
+                    dc = step(three, rows[row + 2, three.feature & FEATURE_BITS], gaps, sets)
+                    dd = step(four, rows[row + 3, four.feature & FEATURE_BITS], gaps, sets)
+                    de = step(five, rows[row + 4, five.feature & FEATURE_BITS], gaps, sets)
+                    df = step(six, rows[row + 5, six.feature & FEATURE_BITS], gaps, sets)
+                    dg = step(seven, rows[row + 6, seven.feature & FEATURE_BITS], gaps, sets)
+                    dh = step(eight, rows[row + 7, eight.feature & FEATURE_BITS], gaps, sets)
                     a, b, c, d, e, f, g, h = a + da, b + db, c + dc, d + dd, e + de, f + df, g + dg, h + dh
                     moved = da | db | dc | dd | de | df | dg | dh
                 found = (leaf_of[a], leaf_of[b], leaf_of[c], leaf_of[d], leaf_of[e], leaf_of[f], leaf_of[g], leaf_of[h])
@@ -117,7 +117,7 @@ def walk(
                 a, moved = root, np.uint64(1)
                 while moved:
                     one = nodes[a]
-                    moved = _step(one, rows[row, one.feature & FEATURE_BITS], gaps, sets)
+                    moved = step(one, rows[row, one.feature & FEATURE_BITS], gaps, sets)
                     a += moved
                 for output in range(n_values):
                     sums[row, first + output] += leaves[leaf_of[a], output]
@@ -139,7 +139,7 @@ def walk_one(
             for _ in range(_LEVELS_AT_ONCE):
                 for place in range(active):
                     node = nodes[at[place]]
-                    at[place] += _step(node, row[node.feature & FEATURE_BITS], gaps, sets)
+                    at[place] += step(node, row[node.feature & FEATURE_BITS], gaps, sets)
             kept = 0
             for place in range(active):
                 # Without a branch, which nobody could foresee: of a tree that goes on, the last one counts.

@@ -132,6 +132,14 @@ def _expit_of_row(sums: Sequence[float]) -> list[float]:
     return _pair_of(expit(sums[0]))
 
 
+def _exp_sequential_of_row(sums: Sequence[float]) -> list[float]:
+    return [*map(math.exp, sums)]
+
+
+def _exp_single_of_row(sums: Sequence[float]) -> list[float]:
+    return [*map(_expf(), sums)]
+
+
 def _softmax_of_row(sums: Sequence[float]) -> list[float]:
     greatest = max(sums)
     powers = np.exp([value - greatest for value in sums])
@@ -258,8 +266,8 @@ def row_link_of(total: Total) -> Callable[[Sequence[float]], Sequence[float]]:
 ROW_LINKS: Mapping[Link, Callable[[Sequence[float]], Sequence[float]]] = {
     "mean": list,
     "identity": list,
-    "exp_sequential": lambda sums: [*map(math.exp, sums)],
-    "exp_single": lambda sums: [*map(_expf(), sums)],
+    "exp_sequential": _exp_sequential_of_row,
+    "exp_single": _exp_single_of_row,
     "expit": _expit_of_row,
     "softmax": _softmax_of_row,
     "softmax_sequential": _softmax_sequential_of_row,
