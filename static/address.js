@@ -2,7 +2,7 @@
 // typing pauses, and so does the spoken line.
 
 import { answered, isRetrying, prediction, refresh, say } from "./answer.js";
-import { addressOf, fill, form, sample, typed } from "./form.js";
+import { addressOf, fill, form, markExample, sample, typed } from "./form.js";
 
 const QUIET_MS = 700; // after the last key, before anything is spoken or the address changes
 const ASK_MS = 20_000; // an idle page asks this often whether the model is still the same
@@ -45,6 +45,7 @@ function settle() {
     entries.set(link.dataset.option, link.dataset.value);
     link.href = addressOf(entries);
   }
+  markExample();
   if (code?.open) code.dispatchEvent(new Event("refresh"));
   speak();
 }

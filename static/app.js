@@ -1,13 +1,87 @@
-// What htmx does not do. The prediction itself is htmx's: see the form's hx-* attributes. All that is entered, be it by
-// keys, sliders, the map or a pasted row, ends in the fields of the form.
+// The page: what htmx does not do. The prediction itself is htmx's: see the form's hx-* attributes. All that is entered,
+// be it by keys, sliders, the map or a pasted row, ends in the fields of the form. Each module costs a request and its
+// headers, so the buttons around the form, which are small, stand here.
 
-import "./answer.js";
-import "./address.js";
+import { settleNow, step } from "./address.js";
+import { prediction, say } from "./answer.js";
+import { changed, fields, hasPin, sample, showPin } from "./form.js";
 import "./gestures.js";
 import "./entry.js";
-import "./map.js";
-import "./paste.js";
-import "./share.js";
-import "./upload.js";
 
+const COPIED_MS = 1500; // a button says that it has copied
+const FIRST_RETRY_MS = 500;
+const LAST_RETRY_MS = 8000;
+
+// Fields can be searched where there are many.
 if (document.getElementById("find")) import("./find.js");
+
+// What one keeps or sends: a sample that is pinned, and copies of the address, of the answer and of programs.
+
+const pinButton = document.getElementById("pin");
+pinButton.hidden = false;
+pinButton.addEventListener("click", () => {
+  step();
+  showPin(hasPin() ? null : sample());
+  changed();
+});
+
+// A program; or the address; or the answer and the values that it is for, as one writes them in a mail.
+function textToCopy({ dataset, parentElement }) {
+  if (!dataset.share) return parentElement.querySelector("code").textContent;
+  settleNow();
+  if (dataset.share === "link") return location.href;
+  const values = fields.map(({ title, text, unit }) => `${title} ${text} ${unit}`.trim());
+  return `${prediction.firstElementChild.dataset.title}: ${values.join(", ")}\n${location.href}`;
+}
+
+function showCopied(button) {
+  button.dataset.text ??= button.textContent;
+  button.textContent = button.dataset.copy;
+  say(button.dataset.copy);
+  setTimeout(() => (button.textContent = button.dataset.text), COPIED_MS);
+}
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.hidden = !navigator.clipboard; // browsers give it to pages that came over TLS, or from this very machine
+  button.addEventListener("click", () => navigator.clipboard.writeText(textToCopy(button)).then(() => showCopied(button)));
+}
+
+// Choosing or dropping a file; what predicts it is loaded with the first one.
+
+const fileForm = document.getElementById("file");
+const input = document.getElementById("file-input");
+document.getElementById("file-drop").hidden = false;
+
+fileForm.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const [file] = input.files;
+  if (!file) return;
+  // While the service is down the file stays chosen. Some browsers keep a module that failed to load: another address is
+  // new.
+  for (let ms = FIRST_RETRY_MS; input.files[0] === file; ms = Math.min(2 * ms, LAST_RETRY_MS)) {
+    const { begin } = await import(ms === FIRST_RETRY_MS ? "./file.js" : `./file.js?${Date.now()}`).catch(() => ({}));
+    if (begin) return begin(file);
+    document.getElementById("file-result").hidden = false;
+    document.getElementById("file-cancel").hidden = true;
+    document.getElementById("file-status").textContent = fileForm.dataset.lost;
+    say(fileForm.dataset.lost);
+    await new Promise((resolve) => setTimeout(resolve, ms));
+  }
+});
+input.addEventListener("change", () => fileForm.requestSubmit());
+
+// A file that misses the section must not replace the page.
+const dropZone = fileForm.closest("section");
+for (const name of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(name, (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    const isOver = dropZone.contains(event.target);
+    dropZone.toggleAttribute("data-over", isOver && name === "dragover");
+    if (name === "dragleave") return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = isOver ? "copy" : "none";
+    if (name !== "drop" || !isOver || !event.dataTransfer.files.length) return;
+    input.files = event.dataTransfer.files;
+    fileForm.requestSubmit();
+  });
+}

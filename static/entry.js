@@ -2,7 +2,9 @@
 // a step for the browser's Back.
 
 import { step } from "./address.js";
-import { changed, fieldOf, fields, goal, put, showThreshold, threshold } from "./form.js";
+import { say } from "./answer.js";
+import { changed, fieldOf, fields, form, goal, markExample, put, showThreshold, threshold } from "./form.js";
+import { Refusal, rowIn } from "./text.js";
 
 const UP_OR_DOWN = { ArrowUp: 1, ArrowDown: -1 };
 
@@ -42,5 +44,49 @@ document.addEventListener("click", (event) => {
   else if (change) fieldOf(change.dataset.set).put(change.dataset.value);
   else put(new URLSearchParams(example.search));
   showThreshold();
+  markExample();
   changed();
 });
+
+// A field that a mouse enters is to be replaced, as one that the Tab key enters; the next click places the caret.
+let hadFocus = false;
+form.addEventListener("pointerdown", ({ target }) => (hadFocus = target === document.activeElement));
+form.addEventListener("click", ({ target, pointerType }) => {
+  if (hadFocus || pointerType !== "mouse" || !target.matches(".field input[type=text]")) return;
+  if (target.selectionStart === target.selectionEnd) target.select();
+});
+
+// A pasted row fills all fields, or none: what may be read in two ways is refused.
+
+const refusal = document.getElementById("refusal");
+
+function paste(event) {
+  const labels = Array.from(document.querySelectorAll(".reserve .headline:not(.quantity) strong"), ({ textContent }) => textContent);
+  hideRefusal();
+  try {
+    const values = rowIn(event.clipboardData.getData("text"), fields, labels);
+    if (!values) return;
+    enter(values);
+    if (values.rows > 1) showRefusal(event.target, { message: "rows", values });
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    showRefusal(event.target, error);
+  }
+  event.preventDefault();
+}
+
+function showRefusal(target, { message, values }) {
+  const text = refusal.dataset[message].replace(/\{(\w+)\}/g, (_, key) => values[key]);
+  target.closest(".field").append(refusal);
+  refusal.textContent = text;
+  refusal.hidden = false;
+  say(text);
+}
+
+function hideRefusal() {
+  refusal.hidden = true;
+}
+
+for (const { control } of fields) control.addEventListener("paste", paste);
+for (const name of ["input", "focusout"]) form.addEventListener(name, hideRefusal);
+for (const name of ["popstate", "pageshow"]) window.addEventListener(name, hideRefusal);

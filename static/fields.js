@@ -142,8 +142,8 @@ class NumberField extends Field {
   move(steps) {
     const unit = this.control.dataset.step * steps;
     const from = Number.isNaN(this.position) ? numberIn(this.start, this.format) : this.position;
-    const [digits] = plain(this.text).split(/e/i); // 1.15e+18
-    const decimals = (digits.split(this.format.thousands ? this.format.decimal : /[.,]/)[1] ?? "").length;
+    const [digits, exponent = 0] = plain(this.text).split(/e/i); // 1.15e+18
+    const decimals = (digits.split(this.format.thousands ? this.format.decimal : /[.,]/)[1] ?? "").length - exponent;
     this.putNumber(from + unit, Math.min(Math.abs(unit), 10 ** -decimals));
   }
 
@@ -161,8 +161,12 @@ class NumberField extends Field {
   #textOf(number, step) {
     const decimals = Math.min(Math.max(0, -Math.floor(Math.log10(step))), 20);
     // Beyond that there are no digits that a float could tell.
-    const text = Math.abs(number) < 1e15 ? number.toFixed(decimals) : String(number);
-    return (Number(text) === 0 ? text.replace("-", "") : text).replace(".", this.mark);
+    let text = Math.abs(number) < 1e15 ? number.toFixed(decimals) : String(number);
+    const size = Math.abs(Number(text));
+    if (size === 0) text = text.replace("-", "");
+    // As the service writes small numbers.
+    else if (size < 1e-4) text = Number(text).toExponential().replace(/e-(?=\d$)/, "e-0");
+    return text.replaceAll("-", "\u2212").replace(".", this.mark);
   }
 }
 

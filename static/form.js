@@ -49,6 +49,16 @@ export function put(parameters) {
   for (const field of fields) field.put(parameters.get(field.key) ?? field.start);
 }
 
+// Mark the example that is in the fields.
+export function markExample() {
+  const shown = sample();
+  for (const link of document.querySelectorAll("[data-example]:not(.reset)")) {
+    const values = new URLSearchParams(link.search);
+    const isShown = query(fields.map(({ key, start }) => [key, values.get(key) ?? start])) === shown;
+    link.ariaCurrent = isShown ? "true" : null;
+  }
+}
+
 export function fill(parameters) {
   put(parameters);
   for (const view of views()) view.value = parameters.get(view.name) ?? view.dataset.start;

@@ -2,16 +2,18 @@
 // the page, which must change nothing; sideways it drags. A tap on the map is known by its click, which one that ends a
 // scroll does not have; on a slider it would be found by chance while scrolling, so it does nothing.
 
-import { hold, release, settleNow } from "./address.js";
-import { changed, fieldAt, fields, form, showThreshold, threshold, views } from "./form.js";
+import { hold, release, settleNow, step } from "./address.js";
+import { prediction } from "./answer.js";
+import { changed, fieldAt, fieldOf, fields, form, selects, showThreshold, threshold, views } from "./form.js";
 
 const SLOP_PX = 8; // a finger that rests moves no farther
+const ARROWS = { ArrowLeft: ["x", -1], ArrowRight: ["x", 1], ArrowDown: ["y", -1], ArrowUp: ["y", 1] };
 
-export let isTouched = false; // by the last gesture
+let isTouched = false; // by the last gesture
 let gesture = null;
 
 // Begin a gesture; return whether it may already act: a finger's may not until it has moved.
-export function begin(event) {
+function begin(event) {
   if (event.button || !event.isPrimary) return false;
   isTouched = event.pointerType === "touch";
   end();
@@ -25,7 +27,7 @@ export function begin(event) {
   return !gesture.isOpen;
 }
 
-export function isDragged({ pointerId, clientX, clientY }) {
+function isDragged({ pointerId, clientX, clientY }) {
   if (!gesture || gesture.pointerId !== pointerId) return false;
   const [across, up] = [Math.abs(clientX - gesture.x), Math.abs(clientY - gesture.y)];
   if (across > SLOP_PX && across >= up) gesture.isOpen = false;
@@ -89,3 +91,57 @@ document.addEventListener("input", ({ target }) => {
   showThreshold();
 });
 document.addEventListener("change", ({ target }) => target === threshold() && settleNow());
+
+// The map: its scales come with every answer, the handle above it and the choice of its axes stay.
+
+const handle = document.getElementById("map-handle");
+
+function moveTo(map, across, up) {
+  for (const [axis, share] of [["x", across], ["y", up]]) {
+    const [low, high] = ["Low", "High"].map((name) => Number(map[axis + name]));
+    fieldOf(map[axis]).putNumber(low + Math.min(Math.max(share, 0), 1) * (high - low));
+  }
+  changed();
+}
+
+function drag(event) {
+  const map = prediction.querySelector(".map");
+  if (!map) return;
+  const box = handle.getBoundingClientRect();
+  const [left, top, width, height] = map.dataset.plot.split(" ");
+  const x = ((event.clientX - box.left) / box.width) * map.viewBox.baseVal.width;
+  const y = ((event.clientY - box.top) / box.height) * map.viewBox.baseVal.height;
+  moveTo(map.dataset, (x - left) / width, 1 - (y - top) / height);
+}
+
+handle?.addEventListener("pointerdown", (event) => {
+  if (!begin(event)) return;
+  handle.setPointerCapture(event.pointerId);
+  drag(event);
+});
+handle?.addEventListener("pointermove", (event) => {
+  if (isDragged(event)) drag(event);
+});
+handle?.addEventListener("click", (event) => {
+  if (!isTouched || !event.detail) return; // a key on the button, or a mouse that has already done it
+  step();
+  drag(event);
+});
+handle?.addEventListener("keydown", (event) => {
+  const [axis, direction] = ARROWS[event.key] ?? [];
+  const map = prediction.querySelector(".map");
+  if (!axis || !map) return;
+  event.preventDefault();
+  fieldOf(map.dataset[axis]).move(direction * (event.shiftKey ? 10 : 1));
+  changed();
+});
+
+for (const select of selects) {
+  select.addEventListener("input", () => {
+    // A feature cannot be on both axes: the other one takes what was here.
+    const other = selects.find((one) => one !== select);
+    const map = prediction.querySelector(".map")?.dataset;
+    if (map && other.value === select.value) other.value = select.name === "map-x" ? map.x : map.y;
+    changed();
+  });
+}

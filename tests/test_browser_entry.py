@@ -88,7 +88,8 @@ def test_the_field_follows_its_slider_in_steps(visit: Open, model: Classifier) -
     [
         ("ArrowUp", "1.3", "1.4"), ("ArrowDown", "1.3", "1.2"), ("Shift+ArrowUp", "1.3", "2.3"),
         ("Alt+ArrowUp", "1.3", "1.31"), ("ArrowUp", "1,25", "1.35"), ("ArrowDown", "0.1", "0.0"),
-        ("ArrowUp", "", "1.4"), ("ArrowDown", "0.05", "-0.05"),
+        ("ArrowUp", "", "1.4"), ("ArrowDown", "0.05", "\u22120.05"), ("ArrowUp", "4.956e\u221207", "0.1000004956"),
+        ("Alt+ArrowDown", "0.01004956", "4.956e\u221205"),
         ("ArrowUp", "1.1529215046068475e+18", "1152921504606847500"),
     ],
 )  # fmt: skip
@@ -797,3 +798,33 @@ def test_in_spanish_numbers_have_a_comma_in_every_way_of_entry(open_page: Open, 
 def expect_answer_in_spanish(page: Page, model: Classifier, sample: Mapping[str, str]) -> None:
     prediction = model.predict(model.validator.row(sample))
     expect(page.locator("#prediction > [data-label]")).to_have_attribute("data-label", prediction.label)
+
+
+def test_the_example_that_is_in_the_fields_is_marked_and_an_edited_one_is_not(open_page: Open) -> None:
+    page = open_page(sample={})
+    current = page.locator(".examples [aria-current]")
+    expect(current).to_have_count(0)
+
+    page.get_by_role("link", name="virginica", exact=True).click()
+    expect(current).to_have_text("virginica")
+    page.wait_for_url("**petal_width=*")
+    page.reload()
+    expect(current).to_have_text("virginica")
+
+    field(page).press("ArrowUp")
+    expect(current).to_have_count(0)
+    page.go_back()
+    page.go_back()
+    expect(current).to_have_count(0)
+
+
+def test_a_field_that_a_mouse_enters_is_selected_as_by_the_tab_key_and_then_has_a_caret(visit: Open) -> None:
+    page = visit()
+    selected = "({ selectionStart, selectionEnd }) => selectionEnd - selectionStart"
+
+    field(page).click()
+    assert field(page).evaluate(selected) == len(EXAMPLE["petal_width"])
+    page.keyboard.type("2")
+    expect(field(page)).to_have_value("2")
+    field(page).click()
+    assert field(page).evaluate(selected) == 0

@@ -388,7 +388,7 @@ def test_a_service_that_asks_for_patience_gets_it(
 ) -> None:
     content = f"{HEADER}\n{GOOD}\n".encode() + f"{GOOD}\n".encode() * 110_000
     # There are more slices than that, and the page has taken some of what is allowed.
-    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), RATE_LIMIT="24/2 second") as server:
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(model_path), RATE_LIMIT="20/2 second") as server:
         page = open_page(url=server.url, complaint="429|WebSocket")
         choose(page, content)
         expect(status(page)).to_have_text("The service is busy: going on in a moment.")

@@ -397,18 +397,11 @@ def shown() -> tuple[Bracketing, list[str]]:
     for borders in ("", "M0 0"):
         found.append(templates.render("_names.html", to, names=(), borders=borders, exact=False))
     found += [drift_of(classifier, to), drift_of(with_card(words, words.card), to)]
-    with_gaps = with_card(
-        small,
-        msgspec.structs.replace(
-            small.card, features=[msgspec.structs.replace(one, has_gaps=True) for one in small.card.features]
-        ),
-    )
-    for served, settings in [
-        (classifier, Settings(api_token="t" * 32)),
-        (with_gaps, Settings(allowed_hosts=("‹host›",))),
-        (with_card(words, words.card), Settings()),
-    ]:
-        found.append(docs.example_page(served, settings, to))
+    gaps = tuple(msgspec.structs.replace(one, has_gaps=True) for one in small.card.features)
+    with_gaps = with_card(small, msgspec.structs.replace(small.card, features=gaps))
+    settings = Settings(api_token="t" * 32, allowed_hosts=("a.example",))
+    found += [docs.example_page(one, settings, to) for one in (with_gaps, with_card(words, words.card))]
+    found.append(docs.example_page(classifier, Settings(), to))
     for status in statuses():
         view = problem_view(Problem(status, "told to programs").details, to)
         found.append(templates.render("problem.html", to, problem=view, base="", start="./"))

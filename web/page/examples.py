@@ -40,11 +40,14 @@ def language_links(query: Mapping[str, str], to: Language, *, option: str = "lan
     ]
 
 
-def examples_of(model: Classifier, *, kept: Mapping[str, str], to: Language) -> Sequence[Link]:
+def examples_of(
+    model: Classifier, *, kept: Mapping[str, str], to: Language, texts: Mapping[str, str] | None = None
+) -> Sequence[Link]:
     """Return links to one training row of each class, or each third of a quantity: the one nearest to its center.
 
     Args:
         kept: the options of the view that stay.
+        texts: what stands in the fields: the current example, or another sample.
     """
     thirds = (to.gettext("low"), to.gettext("middle"), to.gettext("high"))
     links = []
@@ -53,7 +56,8 @@ def examples_of(model: Classifier, *, kept: Mapping[str, str], to: Language) -> 
             feature.key: rounded_text(feature, value, to) for feature, value in zip(model.features, row, strict=True)
         }  # fmt: skip
         query = f"?{urlencode({**sample, **kept}, safe=',')}"
-        links.append(Link(model.labels[group] if model.labels else thirds[group], query))
+        text = model.labels[group] if model.labels else thirds[group]
+        links.append(Link(text, query, is_current=sample == texts))
     return links
 
 

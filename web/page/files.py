@@ -22,10 +22,7 @@ from web.settings import STATIC
 
 HTMX = "htmx-2.min.js"
 # What app.js imports, before or after the browser has seen that it does. The modules of a file come with the first one.
-MODULES = tuple(
-    f"{name}.js"
-    for name in ("form", "fields", "text", "answer", "address", "gestures", "entry", "map", "paste", "share", "upload")
-)
+MODULES = tuple(f"{name}.js" for name in ("form", "fields", "text", "answer", "address", "gestures", "entry"))
 # Pictures are compressed already.
 _COMPRESSIBLE = {"text/css", "text/javascript"}
 

@@ -184,7 +184,7 @@ def page_view(
         groups=grouped(fields, model.features, to, by_file="field-order" in kept),
         orders=_orders(query, to) if len(fields) > SHOWN_FIELDS else (),
         order=kept.get("field-order", ""),
-        examples=examples_of(model, kept=kept, to=to),
+        examples=examples_of(model, kept=kept, to=to, texts=texts),
         shown_examples=SHOWN_EXAMPLES,
         start="./" + (f"?{urlencode(kept)}" if kept else ""),
         languages=language_links(query, to, option=options["lang"]),
