@@ -262,8 +262,8 @@ def test_a_card_of_another_table_is_not_evaluated_on_the_built_in_one(tmp_path: 
 
 @pytest.mark.parametrize("module", ["ml", "web"])
 def test_control_c_during_the_imports_shows_no_traceback(tmp_path: Path, module: str) -> None:
-    # The first package that both import interrupts them.
-    (tmp_path / "msgspec.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)")
+    # The first module that both import interrupts them.
+    (tmp_path / "argparse.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)")
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[1:] = ['--help']"
     code += f"; import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
 
