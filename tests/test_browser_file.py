@@ -303,6 +303,10 @@ def test_what_breaks_off_keeps_the_rows_before(open_page: Open, model: Classifie
     assert downloaded(page) == guarded(model, f"{HEADER}\n{GOOD}\n".encode()) + f",,,,,,,,,{reason}\n".encode()
 
 
+def percent(probability: float) -> str:
+    return f"{100 * probability:.1f}%".replace(".0%", "%")
+
+
 def test_a_row_or_its_mark_fills_the_form_and_can_be_scored_again_in_place(open_page: Open, model: Classifier) -> None:
     page = open_page(sample=EXAMPLE, complaint="422")
     unsure, guess = (model.predict(row) for row in ([6.0, 2.7, 5.1, 1.6], [9, 2.7, 4.2, 1.3]))
@@ -312,8 +316,8 @@ def test_a_row_or_its_mark_fills_the_form_and_can_be_scored_again_in_place(open_
     expect(status(page)).to_have_text("4 of 5 rows are predicted, 1 need attention.")
     assert rows_of(page) == [
         "4 petal length: “x” is not a number",
-        f"5 versicolor {100 * max(unsure.probabilities):.0f}%",
-        f"3 versicolor {100 * max(guess.probabilities):.0f}% · a guess: values unlike any in training: 1",
+        f"5 versicolor {percent(max(unsure.probabilities))}",
+        f"3 versicolor {percent(max(guess.probabilities))} · a guess: values unlike any in training: 1",
         "6 setosa 100%",
         "2 versicolor 100%",
     ]

@@ -128,7 +128,9 @@ def test_the_environment_names_host_and_model(quiet_server: Server, model_path: 
 
 
 @pytest.mark.slow
-def test_a_missing_model_is_trained_once_in_another_process_and_served(tmp_path: Path, model: Classifier) -> None:
+def test_a_missing_model_is_trained_once_in_another_process_and_served(
+    tmp_path: Path, built_in_model: Classifier
+) -> None:
     path = tmp_path / "folder" / "model.npz"
     path.parent.mkdir()
 
@@ -140,7 +142,7 @@ def test_a_missing_model_is_trained_once_in_another_process_and_served(tmp_path:
         _, _, again = ask(second, posted(json.dumps({"sample": EXAMPLE}).encode()))
 
     row = [float(value) for value in EXAMPLE.values()]
-    assert tuple(json.loads(body)["probabilities"].values()) == model.predict(row).probabilities
+    assert tuple(json.loads(body)["probabilities"].values()) == built_in_model.predict(row).probabilities
     assert "/sklearn/" not in mapped
     assert "training the built-in model there" in first.log.read_text()
     assert again == body
