@@ -309,10 +309,10 @@ def percent(probability: float) -> str:
 
 def test_a_row_or_its_mark_fills_the_form_and_can_be_scored_again_in_place(open_page: Open, model: Classifier) -> None:
     page = open_page(sample=EXAMPLE, complaint="422")
-    unsure, guess = (model.predict(row) for row in ([6.0, 2.7, 5.1, 1.6], [9, 2.7, 4.2, 1.3]))
+    unsure, guess = (model.predict(row) for row in ([6.0, 2.7, 5.1, 1.6], [9, 2.7, 4.9, 1.6]))
     assert unsure.label == guess.label == "versicolor"
 
-    choose(page, f"{HEADER}\n{GOOD}\n9,2.7,4.2,1.3\n5.1,3.5,x,0.2\n6.0,2.7,5.1,1.6\n5.1,3.5,1.4,0.2\n")
+    choose(page, f"{HEADER}\n{GOOD}\n9,2.7,4.9,1.6\n5.1,3.5,x,0.2\n6.0,2.7,5.1,1.6\n5.1,3.5,1.4,0.2\n")
     expect(status(page)).to_have_text("4 of 5 rows are predicted, 1 need attention.")
     assert rows_of(page) == [
         "4 petal length: “x” is not a number",

@@ -19,7 +19,7 @@ from ml.model.shapley import Shapley
 from tests.conftest import EVALUATORS
 from tests.pipelines import sample_of
 from tests.test_mixed_tables import oracle
-from tests.test_nearest import digits  # noqa: F401  # a fixture
+from tests.test_nearest import digits, digits_path  # noqa: F401  # fixtures
 
 # In the scale of the answer.
 TOLERANCE = 1e-12

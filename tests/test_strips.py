@@ -20,7 +20,7 @@ from tests.conftest import EVALUATORS, parse_html
 from tests.pipelines import sample_of
 from tests.test_mixed_tables import oracle
 from tests.test_modelfile import serve, with_total
-from tests.test_nearest import digits, exported  # noqa: F401  # a fixture
+from tests.test_nearest import digits, digits_path, exported  # noqa: F401  # fixtures
 from web.app import create_app
 from web.page.languages import language
 from web.page.strips import strips_of
