@@ -1,11 +1,11 @@
 """The errors of `ml`.
 
 MLError
-├── DatasetError      a table that cannot be trained on
+├── DatasetError      a table that cannot be read or written
 ├── ForestError       arrays that are not a forest
 ├── ModelFileError    a file that cannot be served
-├── TrainingError     a trained model that does not agree with scikit-learn
-└── InvalidSample     a sample with errors, feature by feature  (ml/sample.py)
+├── TrainingError     a model that does not answer as its library does
+└── InvalidSample     a sample with errors, feature by feature  (ml/model/sample.py)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class MLError(Exception):
 
 
 class DatasetError(MLError):
-    """The table cannot be trained on.
+    """The table cannot be read, trained on, scored or written.
 
     Attributes:
         details: further sentences, such as one for each of several columns.
@@ -46,7 +46,7 @@ class ModelFileError(MLError):
 
 
 class TrainingError(MLError):
-    """The compiled model does not reproduce scikit-learn's probabilities."""
+    """The compiled model does not reproduce the answers of the library that fitted it."""
 
 
 def shown(value: object) -> str:

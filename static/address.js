@@ -58,7 +58,7 @@ function speak() {
   if (sample() === settled) return;
   settled = sample();
   isSettled = true;
-  refresh();
+  form.dispatchEvent(new Event("settled")); // the answer alone is asked for again: its reasons are there
 }
 
 // A reload asks for the address that was there before: what was typed since is kept for it.

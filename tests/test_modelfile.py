@@ -660,7 +660,7 @@ def test_a_member_with_bytes_behind_its_array_is_refused(good: bytes) -> None:
     assert refused(with_member(good, "left.npy", encoded)).startswith("left has shape ")
 
 
-# Arrays that are no forest: what ml.forest.Forest.check refuses, through the file.
+# Arrays that are no forest: what ml.model.forest.Forest.check refuses, through the file.
 
 BROKEN_FORESTS: dict[str, tuple[str, Any, float, str]] = {
     "a child beyond the nodes": ("left", 0, 10_000, "a child lies outside its tree"),

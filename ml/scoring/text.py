@@ -1,4 +1,4 @@
-"""Score a CSV file row by row: what comes in goes out, with label and probabilities added. Memory stays constant."""
+"""Score text block by block: what comes in goes out, with label and probabilities added. Memory stays constant."""
 
 from __future__ import annotations
 

@@ -103,13 +103,14 @@ def model_of(
 
 
 def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress = silent) -> Classifier:
-    """Write a model's file, and prove before it takes its name that it answers the test rows as scikit-learn does.
+    """Write a model's file, and prove before it takes its name that it answers the test rows as its library does.
 
     The model file that it replaces is kept beside it (see `ml.training.history`).
 
     Raises:
         ModelFileError: the file is too large, or cannot be written or read back.
-        TrainingError: an answer differs in any bit. After any error an older file is unchanged.
+        TrainingError: an answer differs by more than the model's promise allows, which for trees is no bit. After
+            any error an older file is unchanged.
     """
 
     def prove(written: Path) -> None:
