@@ -18,7 +18,6 @@ from ml.tables.table import TEXT, Table
 from ml.training.labelled import measured
 from tests.conftest import output_of, run
 
-RNG = np.random.default_rng(3)
 N = 120
 
 

@@ -435,8 +435,8 @@ SEEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "aria-v
 READ = {"data-decimal", "data-example", "data-feature", "data-features", "data-gap", "data-goal", "data-header",
         "data-key", "data-kind", "data-label", "data-mark", "data-marks", "data-option", "data-other", "data-plot",
         "data-set", "data-share", "data-source", "data-start", "data-state", "data-step", "data-thousands",
-        "data-value", "data-verdict", "data-x", "data-x-high", "data-x-low", "data-x-step", "data-y", "data-y-high",
-        "data-y-low", "data-y-step"}  # fmt: skip
+        "data-value", "data-verdict", "data-x", "data-x-high", "data-x-low", "data-y", "data-y-high",
+        "data-y-low"}  # fmt: skip
 LETTER = re.compile(r"[^\W\d_]")
 DESCRIPTIONS = {"description", "og:description", "og:title"}
 
@@ -495,8 +495,6 @@ def test_a_text_without_translation_is_seen(html: str) -> None:
 
 
 SCRIPT = "\n".join(path.read_text() for path in sorted((ROOT / "static").glob("*.js")))
-# What stands in the table that is downloaded is for programs: the words of POST /score.
-FOR_PROGRAMS = {"${} columns, the header has ${}"}
 
 
 def sentences_of(script: str) -> list[str]:

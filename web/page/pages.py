@@ -58,7 +58,7 @@ class ViewOptions(NamedTuple):
     threshold: str | None = None
 
 
-class Answered(NamedTuple):
+class AnswerFragment(NamedTuple):
     """The fragment of the answer to a sample, its notes, its row, and the answer with the label that is shown."""
 
     fragment: bytes
@@ -149,7 +149,7 @@ def page_response(
     service = service_of(scope)
     model, channel = service.model, service.metrics.page
     status = 200
-    shown: Answered | PredictionView
+    shown: AnswerFragment | PredictionView
     try:
         shown = answer(model, sample, options, channel, is_settled=scope["method"] == "POST")
     except InvalidSample as error:
@@ -169,7 +169,7 @@ def answer(
     channel: Channel | None = None,
     *,
     is_settled: bool = True,
-) -> Answered:
+) -> AnswerFragment:
     """Return the answer to a sample as a fragment, and count it in a channel.
 
     Raises:
@@ -186,14 +186,14 @@ def answer(
     messages = fragments.messages_of(model.validator.notes(row), row) if may_have_notes else ()
     axes = fragments.axes(options.map_x, options.map_y)
     fragment = fragments.answer(row, ranks, prediction, messages, axes=axes, goal=options.goal, pin=options.pin)
-    return Answered(fragment, messages, row, prediction)
+    return AnswerFragment(fragment, messages, row, prediction)
 
 
 def _page_of(
     model: Classifier,
     sample: Mapping[str, object] | Sequence[object],
     options: ViewOptions,
-    shown: Answered | PredictionView,
+    shown: AnswerFragment | PredictionView,
     *,
     address: str,
     needs_token: bool,
@@ -202,10 +202,10 @@ def _page_of(
     """Return the page with a sample in its fields, and the answer or the errors that are shown."""
     language = options.language
     fragments = fragments_of(model, language).at(options.threshold)
-    answered = shown if isinstance(shown, Answered) else None
+    answered = shown if isinstance(shown, AnswerFragment) else None
     return fragments.page(
         _texts(model, sample, language),
-        shown.fragment if isinstance(shown, Answered) else fragments.invalid(shown),
+        shown.fragment if isinstance(shown, AnswerFragment) else fragments.invalid(shown),
         shown.messages,
         lang=options.lang,
         axes=fragments.axes(options.map_x, options.map_y),

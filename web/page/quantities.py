@@ -173,7 +173,7 @@ class QuantityScale:
         )  # fmt: skip
         if interval is None:
             return view
-        low, high = value - interval.below, value + interval.above
+        low, high = interval.around(value)
         shown = {"low": self.number(low), "high": self.text(high)}
         return replace(
             view,
