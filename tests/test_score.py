@@ -194,7 +194,10 @@ def test_a_table_without_rows_gives_its_header(model: Classifier) -> None:
 REFUSED = {
     "": "no header row: the file is empty",
     "\n,,\n": "no header row: the file is empty",
-    "a,b\n1,2\n": "no column is called 'sepal length': a, b",
+    "a,b\n1,2\n": "no column is called 'sepal length': a, b; "
+    "3 more features are missing: sepal width, petal length, petal width",
+    "sepal width,petal length,b\n1,2,3\n": "no column is called 'sepal length': sepal width, petal length, b; "
+    "one more feature is missing: petal width",
     f"{HEADER},Petal Width (m)\n": "2 columns are called 'petal width': "
     "sepal length, sepal width, petal length, petal width, Petal Width (m)",
     "\udcff\udcfes\0e\0": "UTF-16 text: save it as UTF-8",
