@@ -312,8 +312,20 @@ def test_a_file_becomes_a_file_and_bad_rows_are_told(model_path: Path, tmp_path:
     assert (tmp_path / "out.csv").read_text() == ANSWERS
     assert done.stderr.decode().splitlines() == [
         "line 3: sepal length: '?' is not a number",
+        "out.csv: 2 rows",
         "1 of 2 rows have no answer and were left blank",
     ]
+
+
+def test_a_table_in_the_place_of_the_model_gets_the_command_in_the_right_order(
+    model_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "my rows.csv").write_text(TABLE)
+
+    done = run("my rows.csv", model_path, cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode().endswith(f"the model file comes first: python -m ml score {model_path} 'my rows.csv'\n")
 
 
 def test_a_dash_reads_standard_input_and_writes_standard_output(model_path: Path, tmp_path: Path) -> None:
