@@ -326,6 +326,7 @@ def test_wider_spacing_of_letters_words_and_lines_loses_nothing(open_page: Open,
 def test_at_twice_the_size_nothing_sticks_out(open_page: Open) -> None:
     page = open_page(viewport={"width": 640, "height": 400}, device_scale_factor=2)
 
+    assert page.locator("#prediction .map").evaluate("map => map.getBoundingClientRect().width") == 480
     assert page.evaluate("document.documentElement.scrollWidth") <= 640
     field(page).fill("2.2")
     expect(page.locator("#prediction .headline strong")).to_have_text("virginica")
