@@ -280,7 +280,7 @@ def test_what_has_the_focus_shows_it_and_is_not_covered(open_page: Open, size: V
         assert found["outline"] in ("solid", "auto"), found
         assert found["covered"] == [], found
 
-    assert {"f4", "f4-slider", "map-handle", "map-x", "file-input", "Copy", "Health"} <= {*seen}
+    assert {"f4", "f4-slider", "map-handle", "map-x", "file-input", "Copy", "Health (JSON)"} <= {*seen}
 
 
 def test_what_dragging_does_arrow_keys_do_as_well(open_page: Open) -> None:
@@ -326,6 +326,9 @@ def test_wider_spacing_of_letters_words_and_lines_loses_nothing(open_page: Open,
 def test_at_twice_the_size_nothing_sticks_out(open_page: Open) -> None:
     page = open_page(viewport={"width": 640, "height": 400}, device_scale_factor=2)
 
+    assert page.locator("#prediction .map").evaluate("map => map.getBoundingClientRect().width") == 480
+    columns = page.locator(".fields").evaluate("(fields) => getComputedStyle(fields).gridTemplateColumns")
+    assert len(columns.split()) == 2
     assert page.evaluate("document.documentElement.scrollWidth") <= 640
     field(page).fill("2.2")
     expect(page.locator("#prediction .headline strong")).to_have_text("virginica")

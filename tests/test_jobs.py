@@ -209,7 +209,8 @@ def test_a_second_run_does_what_is_not_done(folder: Path) -> None:
     second = score(folder, "rows", "--out", "out")
 
     assert (first.returncode, first.stderr.splitlines()) == (1, [
-        "error: rows/b.csv: no column is called 'sepal length': x, y",
+        "error: rows/b.csv: no column is called 'sepal length': x, y; "
+        "3 more features are missing: sepal width, petal length, petal width",
         "error: 1 of 3 files were not scored; the same command does them again",
     ])  # fmt: skip
     assert second == ["2 of 3 files were scored before, and their copies are kept"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ml.cli.options import EXAMPLES, read
 from ml.model import classifier, modelfile
 from ml.tables.dataset import Target
 from ml.training.fitting import Trained
@@ -103,7 +104,7 @@ def test_predict_notes_what_is_outside_the_training_range(model_path: Path, tmp_
     ("values", "words"),
     [
         (("5.6", "2.7", "x", "1.3"), "petal length: 'x' is not a number"),
-        (("5.6", "2.7", "4.2"), "petal width is missing"),
+        (("5.6", "2.7", "4.2"), "3 of 4 values are given; in their order: sepal_length, sepal_width, petal"),
         ((*SAMPLE, "1"), "a sample has 4 values, not 5"),
         (("5.6", "-2.7", "4.2", "1.3"), "sepal width must be 0 cm or more, not -2.7"),
         (("5.6", "\u22122,7", "4.2", "1.3"), "sepal width must be 0 cm or more, not \u22122,7"),
@@ -247,6 +248,17 @@ def test_help_names_the_commands(tmp_path: Path) -> None:
 
     for command in ("train", "evaluate", "predict", "inspect"):
         assert re.search(rf"^ +{command} ", shown, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_the_help_of_a_command_ends_with_an_example_that_it_reads(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        read([command, "--help"])
+
+    example = capsys.readouterr().out.partition("example: python -m ml ")[2]
+    assert read(shlex.split(example)).command == command
 
 
 def test_a_card_of_another_table_is_not_evaluated_on_the_built_in_one(tmp_path: Path) -> None:

@@ -121,6 +121,11 @@ def test_the_built_in_model_is_told_with_its_numbers(built_in_model: Classifier)
     assert "120 rows" in view.limits[1]
 
 
+def test_the_line_of_the_accuracy_says_its_scale_and_what_its_marks_are(model: Classifier) -> None:
+    assert "On the line from 0 to 100%: the band is the interval of the accuracy" in section_of(model.card).text
+    assert "En la línea de 0 a 100 %: la banda" in section_of(model.card, "es").text
+
+
 def test_the_matrix_is_a_table_with_each_number_and_names_for_rows_and_columns(model: Classifier) -> None:
     matrix = section_of(model.card).one("table", **{"class": "matrix"})
     assert isinstance(model.card.report, Report)

@@ -194,7 +194,10 @@ def test_a_table_without_rows_gives_its_header(model: Classifier) -> None:
 REFUSED = {
     "": "no header row: the file is empty",
     "\n,,\n": "no header row: the file is empty",
-    "a,b\n1,2\n": "no column is called 'sepal length': a, b",
+    "a,b\n1,2\n": "no column is called 'sepal length': a, b; "
+    "3 more features are missing: sepal width, petal length, petal width",
+    "sepal width,petal length,b\n1,2,3\n": "no column is called 'sepal length': sepal width, petal length, b; "
+    "one more feature is missing: petal width",
     f"{HEADER},Petal Width (m)\n": "2 columns are called 'petal width': "
     "sepal length, sepal width, petal length, petal width, Petal Width (m)",
     "\udcff\udcfes\0e\0": "UTF-16 text: save it as UTF-8",
@@ -309,8 +312,20 @@ def test_a_file_becomes_a_file_and_bad_rows_are_told(model_path: Path, tmp_path:
     assert (tmp_path / "out.csv").read_text() == ANSWERS
     assert done.stderr.decode().splitlines() == [
         "line 3: sepal length: '?' is not a number",
+        "out.csv: 2 rows",
         "1 of 2 rows have no answer and were left blank",
     ]
+
+
+def test_a_table_in_the_place_of_the_model_gets_the_command_in_the_right_order(
+    model_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "my rows.csv").write_text(TABLE)
+
+    done = run("my rows.csv", model_path, cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode().endswith(f"the model file comes first: python -m ml score {model_path} 'my rows.csv'\n")
 
 
 def test_a_dash_reads_standard_input_and_writes_standard_output(model_path: Path, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_rows_without_an_answer_are_named_by_their_number_and_counted(folder: Pa
     assert done.stderr.splitlines() == [
         "row 2: sepal length is missing",
         "row 100: sepal length must be 0 cm or more, not -1.0",
+        "out.parquet: 100 rows",
         "2 of 100 rows have no answer and were left blank",
     ]
     assert parquet.read_table(folder / "out.parquet")["predicted_label"].null_count == 2

@@ -290,7 +290,7 @@ def test_the_command_line_scores_a_sheet_from_a_file_and_from_a_pipe(
         capture_output=True, check=False, timeout=60,
     )  # fmt: skip
     assert (piped.returncode, piped.stdout) == (1, b"")
-    assert piped.stderr.endswith(b"error: no column is called 'sepal length': no, table\n")
+    assert b"error: no column is called 'sepal length': no, table; 3 more features are missing" in piped.stderr
 
 
 def test_only_an_excel_file_has_sheets(model_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -322,7 +322,11 @@ def test_a_sheet_over_a_broken_connection_is_sent_again(client: TestClient, mode
 @pytest.mark.parametrize(
     ("content", "detail"),
     [
-        (workbook([["x", "y"], [1, 2]]), "no column is called 'sepal length': x, y"),
+        (
+            workbook([["x", "y"], [1, 2]]),
+            "no column is called 'sepal length': x, y; "
+            "3 more features are missing: sepal width, petal length, petal width",
+        ),
         (PLAIN[:3_000], "the zip file is damaged: File is not a zip file"),
         (WRONG["a document type"][0], WRONG["a document type"][1]),
     ],

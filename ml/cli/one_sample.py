@@ -17,13 +17,17 @@ def sample_of(model: Classifier, values: Sequence[str]) -> Mapping[str, str] | S
     """Return values by the name of their feature, if they are `name=value`; else they are in the features' order.
 
     Raises:
-        MLError: a name is given twice or is none of a feature, or some values have a name and others none.
+        MLError: a name is given twice or is none of a feature, or some values have a name and others none; or values
+            without names are too few.
     """
     pairs = [value.partition("=") for value in values]
     known = {name for feature in model.features for name in (feature.key, feature.header) if name}
     # A word may have an equals sign in it, a number has none.
     may_be_words = not all(equals for _, equals, _ in pairs) or all(feature.choices for feature in model.features)
     if may_be_words and not any(equals and name in known for name, equals, _ in pairs):
+        if len(values) < len(model.features):
+            keys = listed(model.validator.keys)
+            raise MLError(f"{len(values)} of {len(model.features)} values are given; in their order: {keys}")
         return values
     sample: dict[str, str] = {}
     for name, equals, value in pairs:

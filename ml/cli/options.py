@@ -20,6 +20,14 @@ ESTIMATORS = ("random-forest", "extra-trees", "decision-tree", "hist-gradient-bo
 DEPTHS = {"gradient-boosting": 3}
 LEAVES = {"hist-gradient-boosting": 20}
 
+EXAMPLES = {
+    "train": "table.csv --target species --out model.npz",
+    "evaluate": "model.npz new.csv",
+    "predict": "model.npz length=1.3 width=0.4",
+    "score": "model.npz rows.csv --out answers.csv",
+    "import": "model.json --data table.csv --out model.npz",
+}
+
 Commands = Any  # what `add_subparsers` returns, which has no public name
 # The start of a negative number.
 _NEGATIVE = re.compile(r"-[0-9.,]")
@@ -42,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest="command", required=True, metavar="command")
     for add in (_add_train, _add_evaluate, _add_predict, _add_scoring, _add_import, _add_inspect, _add_rollback):
         add(commands)
+    for name, example in EXAMPLES.items():
+        commands.choices[name].epilog = f"example: python -m ml {name} {example}"
     return whole
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import shlex
 import sys
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
@@ -55,7 +56,12 @@ def score(options: argparse.Namespace) -> None:
 
 
 def _load(options: argparse.Namespace) -> Model:
-    model = load(options.model)
+    try:
+        model = load(options.model)
+    except ModelFileError as error:
+        swapped = options.rows[0].endswith(".npz") and str(options.model) != options.rows[0]
+        hint = f"; the model file comes first: python -m ml score {shlex.join([options.rows[0], str(options.model)])}"
+        raise ModelFileError(f"{error}{hint if swapped else ''}") from error
     if options.explain:
         known = model.classifier
         if found := obstacle(known):
@@ -88,6 +94,8 @@ def _score_file(options: argparse.Namespace) -> None:
         scored = copy(model, source, options.out, how, on_bad=on_bad, on_bytes=bar.update, on_said=said.append)
     for sentence in said:
         console.complain(sentence)
+    if options.out != "-":
+        console.complain(f"{options.out}: {scored.rows} rows")
     _complain_of_blanks(scored)
 
 

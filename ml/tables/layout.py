@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -153,17 +153,35 @@ def positions_of(features: Sequence[Feature], names: Sequence[ColumnName]) -> li
             seen[feature.header] += 1
     for feature in features:
         if feature.key not in positions:
-            found = keys.get(feature.key) or keys.get(key_of(feature.header), [])
-            positions[feature.key] = _only(feature, [index for index in found if index not in claimed], names)
+            found = [index for index in _called(feature, keys) if index not in claimed]
+            if not found:
+                later = [other for other in features if other.key not in positions and not _called(other, keys)]
+                raise _absent([feature, *(other for other in later if other is not feature)], names)
+            positions[feature.key] = _only(feature, found, names)
             claimed.add(positions[feature.key])
     return [positions[feature.key] for feature in features]
+
+
+def _called(feature: Feature, keys: Mapping[str, Sequence[int]]) -> Sequence[int]:
+    return keys.get(feature.key) or keys.get(key_of(feature.header), [])
+
+
+def _absent(features: Sequence[Feature], names: Sequence[ColumnName]) -> DatasetError:
+    """Return the error that a header lacks features: all of them, since whoever adds one has to add the others too."""
+    first, *others = features
+    sentence = f"no column is called {first.title!r}: {listed(name.header for name in names)}"
+    if others:
+        count = "one more feature is" if len(others) == 1 else f"{len(others)} more features are"
+        sentence += f"; {count} missing: {listed(other.title for other in others)}"
+    return DatasetError(sentence)
 
 
 def _only(feature: Feature, found: Sequence[int], names: Sequence[ColumnName]) -> int:
     alike = [index for index in found if feature.unit and names[index].unit == feature.unit]
     if len(alike) != 1 and len(found) != 1:
-        many = f"{len(found)} columns are" if found else "no column is"
-        raise DatasetError(f"{many} called {feature.title!r}: {listed(name.header for name in names)}")
+        raise DatasetError(
+            f"{len(found)} columns are called {feature.title!r}: {listed(name.header for name in names)}"
+        )
     (index,) = alike if len(alike) == 1 else found
     unit = names[index].unit
     if unit and feature.unit and _plain(unit) != _plain(feature.unit):

@@ -42,14 +42,13 @@ ACROSS_STEP, UP_STEP = 0.7548776662, 0.5698402910
 class Axis:
     """One feature's side of the map.
 
-    `low` and `high` are the values at the ends of the plot, `step` a round one to move by, `ticks` positions and texts.
+    `low` and `high` are the values at the ends of the plot, `ticks` positions and texts.
     """
 
     key: str
     title: str
     low: float
     high: float
-    step: str
     ticks: Sequence[tuple[int, str]]
 
 
@@ -150,7 +149,6 @@ def axis_of(feature: TrainedFeature, scale: Scale, language: Language, *, letter
         title=axis_title(feature, language),
         low=scale.low,
         high=scale.high,
-        step=repr(step_of(feature)),
         ticks=_choice_ticks(feature, scale, letters)
         if feature.choices
         else [(_at(scale, tick), language.number(tick)) for tick in ticks_of(scale.low, scale.high)],
