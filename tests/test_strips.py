@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import tracemalloc
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 from sklearn.tree import ExtraTreeClassifier
+from starlette.requests import Request
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from ml.model import classifier, modelfile
 from ml.model.classifier import Classifier
@@ -22,6 +26,7 @@ from tests.test_mixed_tables import oracle
 from tests.test_modelfile import serve, with_total
 from tests.test_nearest import digits, digits_path, exported  # noqa: F401  # fixtures
 from web.app import create_app
+from web.page import pages
 from web.page.languages import language
 from web.page.strips import strips_of
 from web.settings import Settings
@@ -130,3 +135,34 @@ def test_without_a_script_a_form_shows_the_lines_and_reasons_that_a_page_has_no_
     assert len(sent.one(id="why").all("tr")) == 5
     assert sent.one(id="why").all("noscript") == []
     assert wrong.one(id="f1-line").all("rect") == []
+
+
+def test_reasons_of_a_model_that_was_replaced_meanwhile_are_not_on_the_page_of_the_new_one(
+    digits: Classifier,  # noqa: F811
+    model: Classifier,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    (path,) = tmp_path_factory.getbasetemp().glob("digits0/model.npz")
+    form = urlencode({f"f{number}": "1" for number in range(64)}).encode()
+    app = create_app(Settings(model_file=path))
+    with TestClient(app):
+        scope = {
+            "type": "http", "method": "POST", "path": "/result", "root_path": "", "scheme": "http",
+            "server": ("testserver", 80), "query_string": b"", "state": {"service": app.service},
+            "headers": [(b"content-type", b"application/x-www-form-urlencoded")],
+        }  # fmt: skip
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": form}
+
+        async def replaced() -> bytes:
+            asked = asyncio.create_task(pages.result(Request(scope, receive)))
+            await asyncio.sleep(0)  # up to the explanation, in its thread
+            app.service.model = model
+            return bytes((await asked).body)
+
+        page = parse_html(asyncio.run(replaced()).decode())
+
+    assert page.one("form", id="measurements").attributes["data-features"] == model.interface
+    assert "digit" not in page.one(id="why").text
+    assert page.one(id="why").all("tr") == []

@@ -102,17 +102,21 @@ def _translated(text: str, to: Language) -> str | None:
         if known in TRANSLATED:
             return to.gettext(known) + end
     for template in TRANSLATED:
-        if _VALUE.search(template) and (filled := re.fullmatch(_pattern_of(template), text)):
+        pattern, end = _pattern_of(template)
+        # Few texts have the end, which comes last for a pattern: names of a thousand labels took it a second.
+        if pattern and text.endswith(end) and (filled := re.fullmatch(pattern, text, re.DOTALL)):
             return to.gettext(template, **filled.groupdict())
     return None
 
 
 @cache
-def _pattern_of(template: str) -> str:
-    """Return what a text with values in it matches."""
+def _pattern_of(template: str) -> tuple[str, str]:
+    """Return what a text with values in it matches, and its end; the first is empty for one without values."""
     fixed, *parts = _VALUE.split(template)
+    if not parts:
+        return "", fixed
     named = (f"(?P<{name}>.+?){re.escape(text)}" for name, text in zip(parts[::2], parts[1::2], strict=True))
-    return re.escape(fixed) + "".join(named)
+    return re.escape(fixed) + "".join(named), parts[-1]
 
 
 @lru_cache(1)

@@ -117,7 +117,8 @@ async def result(request: Request) -> Response:
 
 async def _explained(scope: Scope, sample: Mapping[str, object], options: ViewOptions) -> dict[str, object] | None:
     """Return the views of an explanation that only a script would ask for otherwise."""
-    model = service_of(scope).model
+    service = service_of(scope)
+    model = service.model
     fragments = fragments_of(model, options.language).at(options.threshold)
     if fragments.is_quick:
         return None
@@ -125,7 +126,8 @@ async def _explained(scope: Scope, sample: Mapping[str, object], options: ViewOp
         row = model.validator.row(sample)
     except InvalidSample:
         return None
-    return await in_thread(lambda: fragments.explained(row, model.predict(row), options.pin))
+    views = await in_thread(lambda: fragments.explained(row, model.predict(row), options.pin))
+    return views if service.model is model else None  # the page is that of the model that is served now
 
 
 async def favicon(request: Request) -> Response:
