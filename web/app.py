@@ -146,7 +146,7 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/template.csv", template),
         Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
         Route("/docs", docs.docs, middleware=[compressed]),
-        Route("/favicon.ico", pages.favicon),
+        Route("/favicon.ico", files.favicon),
         Route("/health/live", health.live),
         Route("/health/ready", health.ready),
         Route("/health/drift", drift_page.show, middleware=[compressed]),

@@ -13,6 +13,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -96,3 +98,8 @@ def routes() -> list[Route]:
     names = [path.name for path in STATIC.iterdir() if path.name[0] != "." and path.is_file()]
     paths = [*names, HTMX, *(f"{{release}}/{name}" for name in names if name.endswith(".js"))]
     return [Route(f"/static/{path}", file(path.rpartition("/")[2]), methods=["GET"]) for path in paths]
+
+
+async def favicon(request: Request) -> Response:
+    """GET /favicon.ico: the address at which browsers look for the icon of responses other than pages."""
+    return RedirectResponse("static/favicon.svg", status_code=308)

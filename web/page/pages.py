@@ -130,11 +130,6 @@ async def _explained(scope: Scope, sample: Mapping[str, object], options: ViewOp
     return views if service.model is model else None  # the page is that of the model that is served now
 
 
-async def favicon(request: Request) -> Response:
-    """GET /favicon.ico: the address at which browsers look for the icon of responses other than pages."""
-    return RedirectResponse("static/favicon.svg", status_code=308)
-
-
 def page_response(
     scope: Scope,
     sample: Mapping[str, object] | Sequence[object],
