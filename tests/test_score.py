@@ -416,6 +416,15 @@ def test_a_file_is_not_scored_into_itself(model_path: Path, tmp_path: Path, name
     assert (tmp_path / "rows.csv").read_text() == TABLE
 
 
+def test_an_output_that_is_a_link_leads_to_the_scored_table(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to("real.csv")
+
+    assert run(model_path, "-", "--out", "link.csv", cwd=tmp_path, stdin=TABLE.encode()).returncode == 0
+
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "real.csv").read_text() == ANSWERS
+
+
 def test_of_very_many_bad_rows_some_are_told_and_all_are_counted(model_path: Path, tmp_path: Path) -> None:
     done = run(model_path, "-", cwd=tmp_path, stdin=(HEADER + "\n" + "?,1,1,1\n" * 5_000).encode())
 

@@ -61,7 +61,7 @@ def sink_of(name: str) -> Iterator[TextIO]:
             ) as file:  # type: ignore[call-overload]  # as above
                 yield file
             return
-        with placed(path, "w", encoding="utf-8", **_TEXT) as file:
+        with placed(Path(os.path.realpath(path)), "w", encoding="utf-8", **_TEXT) as file:  # a link leads to it still
             yield file
     except BrokenPipeError:
         raise
