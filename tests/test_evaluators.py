@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ml.model import links
 from ml.model.cuts import Cuts
 from ml.model.evaluators import compile_forest
 from ml.model.forest import LEAF, Forest
@@ -157,6 +159,20 @@ def test_rows_with_one_value_of_another_row_have_the_answers_of_such_rows(has_ow
             changed = rows.copy()
             changed[:, feature] = rows[order, feature]
             assert np.array_equal(found[:, 3 * place + number], evaluator.predict_batch(changed).outputs)
+
+
+@pytest.fixture
+def without_c_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(ctypes.util, "find_library", lambda _name: "there is none")
+    links._expf.cache_clear()
+    yield
+    links._expf.cache_clear()
+
+
+@pytest.mark.usefixtures("without_c_library")
+@pytest.mark.parametrize("link", ["exp_single", "expit_single", "softmax_single"])
+def test_without_the_exp_of_the_c_library_too_one_row_has_the_bits_of_many(link: Any) -> None:
+    test_the_answers_of_one_row_have_the_bits_of_those_of_many(link, single_sums=True)
 
 
 @pytest.mark.parametrize("single_sums", [True, False])

@@ -97,6 +97,14 @@ def test_a_value_that_a_setting_cannot_take_is_refused_by_name(variable: str, te
     assert text[:20] in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["5/month", "1000000000/second"])
+def test_who_sets_a_rate_that_is_refused_reads_which_units_and_numbers_there_are(text: str) -> None:
+    with pytest.raises(SettingsError, match="below a billion a second, minute, hour or day, not ") as caught:
+        Settings.from_environment({"RATE_LIMIT": text})
+
+    assert text in str(caught.value)
+
+
 @pytest.mark.parametrize("token", ["short", "a token with spaces in it", "ä" * 20, "x" * 2_000])
 def test_a_token_that_cannot_be_used_is_refused_and_not_shown(token: str) -> None:
     with pytest.raises(SettingsError, match="API_TOKEN must be 16 to 1,024 characters") as caught:

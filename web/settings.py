@@ -75,7 +75,7 @@ def _read_hosts(text: str) -> tuple[str, ...]:
 
 def _read_rate(text: str) -> str:
     if not all(map(RATE.fullmatch, re.split("[,;|]", text))):
-        raise ValueError(f"a rate such as 100/second, not {_shown(text)}")
+        raise ValueError(f"a rate like 100/second, below a billion a second, minute, hour or day, not {_shown(text)}")
     return text
 
 

@@ -99,7 +99,7 @@ def _expf() -> Callable[[float], float]:
     try:
         function: Any = ctypes.CDLL(ctypes.util.find_library("m")).expf
     except (OSError, AttributeError):
-        return math.exp
+        return lambda value: _single(math.exp(_single(value)))
     function.restype, function.argtypes = ctypes.c_float, [ctypes.c_float]
     return function  # type: ignore[no-any-return]  # ctypes has no types for functions
 

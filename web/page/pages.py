@@ -23,15 +23,7 @@ from web.page.fragments import fragments_of
 from web.page.languages import Language
 from web.page.messages import Message
 from web.problems import Problem
-from web.requests import (
-    MAX_QUERY_FIELDS,
-    Representation,
-    content_type_of,
-    fields_of,
-    header_of,
-    is_known,
-    query_of,
-)
+from web.requests import MAX_QUERY_FIELDS, Representation, content_type_of, fields_of, header_of, is_known, query_of
 from web.responses import Content, entity_tag, headers_of
 from web.service import service_of
 
