@@ -365,7 +365,11 @@ def test_parquet_becomes_csv_with_the_same_answers(folder: Path) -> None:
 
     answers = ml.BatchScorer(folder / "m.npz")(table).to_pylist()
     header, *rows = rows_in(folder / "out.csv")
-    assert said == ["row 2: sepal length is missing", "1 of 100 rows have no answer and were left blank"]
+    assert said == [
+        "row 2: sepal length is missing",
+        "out.csv: 100 rows",
+        "1 of 100 rows have no answer and were left blank",
+    ]
     for row, answer in zip(rows, answers, strict=True):
         cells = dict(zip(header, row, strict=True))
         assert [cells[name] or None for name in header[-6:]] == [

@@ -447,4 +447,4 @@ def test_an_address_in_use_is_told_in_a_sentence_and_before_anything_else(
     done = start(PORT=str(server.port), MODEL_FILE=str(tmp_path / "model.npz"), WEB_CONCURRENCY=workers)
 
     assert done.returncode == 1
-    assert done.stderr == f"error: 127.0.0.1:{server.port}: address already in use\n"
+    assert done.stderr == f"error: 127.0.0.1:{server.port}: address already in use; set PORT to another one\n"

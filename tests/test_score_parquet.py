@@ -39,7 +39,7 @@ def test_a_parquet_file_becomes_one_with_the_answers_of_the_scorer(folder: Path)
 
     done = run("score", "m.npz", "rows.parquet", "--out", "out.parquet", cwd=folder)
 
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "out.parquet: 70000 rows\n")
     scored = parquet.read_table(folder / "out.parquet")
     assert scored.equals(ml.BatchScorer(folder / "m.npz")(parquet.read_table(folder / "rows.parquet")))
     assert scored.select(table.column_names).equals(table)
@@ -79,7 +79,7 @@ def test_a_file_without_rows_becomes_one_without_rows(folder: Path) -> None:
 
     done = run("score", "m.npz", "rows.parquet", "--out", "out.parquet", cwd=folder)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "out.parquet: 0 rows\n")
     scored = parquet.read_table(folder / "out.parquet")
     assert (scored.num_rows, scored.column_names[-1]) == (0, "prediction_error")
 

@@ -90,7 +90,8 @@ def main() -> int:
         try:
             listening = listening_sockets(settings)
         except OSError as error:
-            complain(f"error: {settings.host}:{settings.port}: {(error.strerror or str(error)).lower()}")
+            way_out = "; set PORT to another one" if error.errno == errno.EADDRINUSE else ""
+            complain(f"error: {settings.host}:{settings.port}: {(error.strerror or str(error)).lower()}{way_out}")
             return 1
         return supervise(settings, listening) if settings.workers > 1 else serve(settings, listening)
     except KeyboardInterrupt:
