@@ -140,7 +140,11 @@ def test_another_prediction_stops_the_soak(
     channel: soak.Channel, service: server.Server, subject: Subject, mistaken: Subject
 ) -> None:
     name, size, ask = channel
-    told_apart = [row for row in subject.rows if subject.model.predict(row) != mistaken.model.predict(row)][:size]
+
+    def others(row: list[float]) -> bool:
+        return subject.model.predict(row).probabilities != mistaken.model.predict(row).probabilities
+
+    told_apart = [row for row in subject.rows if others(row)][:size]
 
     def answered(model: Classifier) -> None:
         visitor = soak.Visitor(service.port, {subject.model.version: model}, subject.rows)

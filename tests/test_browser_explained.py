@@ -150,6 +150,6 @@ def test_only_what_someone_settled_on_is_an_input_for_drift(open_page: Open, mod
     expect_answer(page, model, EXAMPLE | {"petal_width": "1.7"})
 
     assert inputs.count("settled") == 1
-    assert inputs.count("unsettled") >= 4
+    assert inputs.count("unsettled") >= 3  # of keys in quick succession the last one alone is asked for
     # The browser has that answer already: it is the one to the last key.
     assert counted() == before + 1

@@ -247,7 +247,8 @@ REFUSED = {
     "": "no header row: the file is empty",
     "a\0,b\n": "not text",
     "petal width,sepal length,<img src=x>\n1,2,3\n": (
-        "no column is called 'sepal width': petal width, sepal length, <img src=x>"
+        "no column is called 'sepal width': petal width, sepal length, <img src=x>; "
+        "one more feature is missing: petal length"
     ),
     f'"{HEADER}\n{GOOD}': "line 1: a quote in the header is not closed",
 }
@@ -367,9 +368,9 @@ def test_a_row_or_its_mark_fills_the_form_and_can_be_scored_again_in_place(open_
 
 
 def test_a_restart_of_the_service_loses_nothing_and_doubles_nothing(
-    open_page: Open, model_path: Path, table: bytes, predicted: bytes, tmp_path: Path
+    open_page: Open, model: Classifier, model_path: Path, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port, table = free_port(), table_of(ROWS)
     with run_server(tmp_path / "log.txt", port=port, MODEL_FILE=str(model_path)) as first:
         page = open_page(url=first.url, complaint="ERR_|WebSocket|net::")
         choose(page, table)
@@ -377,14 +378,14 @@ def test_a_restart_of_the_service_loses_nothing_and_doubles_nothing(
         first.process.kill()
         first.process.wait()
         expect(status(page)).to_have_text("The service does not answer: trying again. Nothing is lost.")
-        expect(page.locator("#file-rows")).not_to_have_text(f"{SOME_ROWS:,}")
+        expect(page.locator("#file-rows")).not_to_have_text(f"{ROWS:,}")
         share = page.locator("#file-progress").evaluate("(bar) => bar.value")
         assert 0 < share < 1
 
     with run_server(tmp_path / "log.txt", port=port, MODEL_FILE=str(model_path)):
         expect_end(page)
 
-    assert downloaded(page) == predicted
+    assert downloaded(page) == guarded(model, table)
 
 
 def test_a_service_that_asks_for_patience_gets_it(

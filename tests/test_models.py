@@ -513,7 +513,7 @@ BROKEN: dict[str, tuple[object, str, object]] = {
     "the snippets": (snippets, "curl", None),
     "the documentation": (docs, "docs_view", None),
     "the document": (openapi, "describe", None),
-    "drift": (drift_page, "_MARKS", {}),
+    "drift": (drift_page, "_VERDICTS", {}),
     "the announcement": (stream, "_description", None),
 }
 
