@@ -120,10 +120,9 @@ def test_a_line_is_said_in_words_and_covers_the_whole_width(model: Classifier, c
 
 def test_without_a_script_a_form_shows_the_lines_and_reasons_that_a_page_has_no_time_for(
     digits: Classifier,  # noqa: F811
-    tmp_path_factory: pytest.TempPathFactory,
+    digits_path: Path,  # noqa: F811
 ) -> None:
-    (path,) = tmp_path_factory.getbasetemp().glob("digits0/model.npz")
-    with TestClient(create_app(Settings(model_file=path))) as client:
+    with TestClient(create_app(Settings(model_file=digits_path))) as client:
         opened = parse_html(client.get("/").text)
         form = {key: str(value) for key, value in zip(digits.validator.keys, digits.reference_rows[0], strict=True)}
         sent = parse_html(client.post("/result", data=form).text)
@@ -138,13 +137,11 @@ def test_without_a_script_a_form_shows_the_lines_and_reasons_that_a_page_has_no_
 
 
 def test_reasons_of_a_model_that_was_replaced_meanwhile_are_not_on_the_page_of_the_new_one(
-    digits: Classifier,  # noqa: F811
+    digits_path: Path,  # noqa: F811
     model: Classifier,
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    (path,) = tmp_path_factory.getbasetemp().glob("digits0/model.npz")
     form = urlencode({f"f{number}": "1" for number in range(64)}).encode()
-    app = create_app(Settings(model_file=path))
+    app = create_app(Settings(model_file=digits_path))
     with TestClient(app):
         scope = {
             "type": "http", "method": "POST", "path": "/result", "root_path": "", "scheme": "http",
