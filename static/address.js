@@ -1,7 +1,7 @@
 // The address keeps what is in the form: for whoever copies it, for a reload and for the browser's Back. It follows when
 // typing pauses, and so does the spoken line.
 
-import { answered, isRetrying, prediction, refresh, say } from "./answer.js";
+import { answered, check, isRetrying, prediction, refresh, say } from "./answer.js";
 import { addressOf, fill, form, markExample, sample, typed } from "./form.js";
 
 const QUIET_MS = 700; // after the last key, before anything is spoken or the address changes
@@ -58,7 +58,7 @@ function speak() {
   if (sample() === settled) return;
   settled = sample();
   isSettled = true;
-  form.dispatchEvent(new Event("settled")); // the answer alone is asked for again: its reasons are there
+  check();
 }
 
 // A reload asks for the address that was there before: what was typed since is kept for it.
@@ -111,6 +111,6 @@ window.addEventListener("popstate", () => {
   refresh();
 });
 setInterval(() => {
-  if (!document.hidden && isQuiet && !isRetrying()) refresh();
+  if (!document.hidden && isQuiet && !isRetrying()) check();
 }, ASK_MS);
 document.addEventListener("visibilitychange", () => (document.hidden ? settleNow() : refresh()));

@@ -4,8 +4,8 @@
 import { addressOf, fields, form, goal, initial, query, typed } from "./form.js";
 
 const LATE_MS = 1000; // an answer that takes longer leaves an old one on the screen: say so
-const FIRST_RETRY_MS = 500;
-const LAST_RETRY_MS = 8000;
+export const FIRST_RETRY_MS = 500;
+export const LAST_RETRY_MS = 8000;
 
 export const prediction = document.getElementById("prediction");
 const connection = document.getElementById("connection");
@@ -25,9 +25,15 @@ export function say(text) {
   if (announcement.textContent !== text) announcement.textContent = text;
 }
 
+// Ask for the answer and its reasons again.
 export function refresh() {
   stopRetrying();
   form.dispatchEvent(new Event("refresh"));
+}
+
+// Ask for the answer alone: it may be counted now, or be of another model, which refreshes all.
+export function check() {
+  form.dispatchEvent(new Event("check"));
 }
 
 function stopRetrying() {

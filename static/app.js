@@ -3,14 +3,12 @@
 // headers, so the buttons around the form, which are small, stand here.
 
 import { settleNow, step } from "./address.js";
-import { prediction, say } from "./answer.js";
+import { FIRST_RETRY_MS, LAST_RETRY_MS, prediction, say } from "./answer.js";
 import { changed, fields, hasPin, sample, showPin } from "./form.js";
 import "./gestures.js";
 import "./entry.js";
 
 const COPIED_MS = 1500; // a button says that it has copied
-const FIRST_RETRY_MS = 500;
-const LAST_RETRY_MS = 8000;
 
 // Fields can be searched where there are many.
 if (document.getElementById("find")) import("./find.js");

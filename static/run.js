@@ -4,13 +4,12 @@
 // Each slice is answered by bytes and then by a frame that says they are whole, with what is to be shown of them. When
 // the connection is lost, what was not followed by such a frame is forgotten, and the file goes on behind the last one.
 
+import { FIRST_RETRY_MS, LAST_RETRY_MS } from "./answer.js";
 import { fields } from "./form.js";
 
 const SLICE_BYTES = 65_536;
 const MOST_UNANSWERED = 4; // slices
 const PART_BYTES = 2 ** 20;
-const FIRST_RETRY_MS = 500;
-const LAST_RETRY_MS = 8000;
 // Rows in the table, and kept without an answer and of each label; fewer of each of many. As in web/scoring/websocket.py.
 export const MOST_LISTED = 50;
 const MOST_KEPT = 1000;

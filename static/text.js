@@ -8,8 +8,8 @@ const SEPARATORS = ["\t", ";", /\s{2,}/, /,?\s+/, ","];
 // No character can be read by two parts of it: a long text takes no longer than its length.
 const NUMBER = /^[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:e[+-]?\d+)?$/i;
 export const plain = (text) => text.trim().replaceAll("\u2212", "-");
-export const isNumber = (text) => NUMBER.test(plain(text));
-export const numberOf = (text) => (isNumber(text) ? Number(plain(text).replace(",", ".")) : NaN);
+const isNumber = (text) => NUMBER.test(plain(text));
+const numberOf = (text) => (isNumber(text) ? Number(plain(text).replace(",", ".")) : NaN);
 
 // The number in a text for a column with these marks and this unit, as ml/model/values.py reads it.
 export function numberIn(text, { unit, thousands, decimal }) {
@@ -27,7 +27,7 @@ export function numberIn(text, { unit, thousands, decimal }) {
 }
 
 // The key of a column as in ml/tables/headers.py; both sides are folded here, since Python folds a few letters in its own way.
-export function keyOf(header) {
+function keyOf(header) {
   const title = header.trim().replace(/^(.*\S)\s*[([][^()[\]]*[)\]]$/s, "$1").normalize("NFC");
   const folded = title.toUpperCase().toLowerCase().replaceAll("ς", "σ");
   return folded.replace(/[^\p{L}\p{N}_]+/gu, "_").replace(/^_+|_+$/g, "");

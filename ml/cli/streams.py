@@ -46,22 +46,29 @@ class InputFile(io.FileIO):
 
 
 @contextlib.contextmanager
+def output_of(name: str, mode: str = "wb", **options: str) -> Iterator[Any]:
+    """Open the output, or standard output where the name is `-`; a file takes its name only when it is complete."""
+    if name == "-":
+        with open(sys.stdout.fileno(), mode, closefd=False, **options) as file:  # type: ignore[call-overload]  # as below
+            yield file
+    elif os.path.exists(name) and not os.path.isfile(name):
+        # A pipe or a device is written to as it is: a file in its place would break it for everybody.
+        with open(name, mode, **options) as file:  # type: ignore[call-overload]  # as below
+            yield file
+    else:
+        with placed(Path(os.path.realpath(name)), mode, **options) as file:  # a link leads to it still
+            yield file
+
+
+@contextlib.contextmanager
 def sink_of(name: str) -> Iterator[TextIO]:
-    """Open the output; a file takes its name only when it is complete.
+    """Open the output for text, as `output_of` does.
 
     Raises:
         DatasetError: it cannot be written.
     """
     try:
-        path = Path(name)
-        if name == "-" or (path.exists() and not path.is_file()):
-            # A pipe or a device is written to as it is: a file in its place would break it for everybody.
-            with open(
-                sys.stdout.fileno() if name == "-" else path, "w", encoding="utf-8", closefd=name != "-", **_TEXT
-            ) as file:  # type: ignore[call-overload]  # as above
-                yield file
-            return
-        with placed(Path(os.path.realpath(path)), "w", encoding="utf-8", **_TEXT) as file:  # a link leads to it still
+        with output_of(name, "w", encoding="utf-8", **_TEXT) as file:
             yield file
     except BrokenPipeError:
         raise

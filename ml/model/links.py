@@ -124,12 +124,9 @@ def _softmax_single(sums: Array) -> Array:
     return powers / total.astype(np.float32)
 
 
-def _pair_of(share: float) -> list[float]:
-    return [1.0 - share, share]
-
-
 def _expit_of_row(sums: Sequence[float]) -> list[float]:
-    return _pair_of(expit(sums[0]))
+    share = expit(sums[0])
+    return [1.0 - share, share]
 
 
 def _exp_sequential_of_row(sums: Sequence[float]) -> list[float]:

@@ -14,13 +14,12 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
 
 from ml.cli.console import file_name, open_standard_streams, printable
-from ml.cli.streams import placed
+from ml.cli.streams import output_of
 from ml.errors import MLError
 from ml.tables.files import refuse_same_file
 from ml.tables.marks import THOUSANDS
@@ -214,15 +213,8 @@ async def _ready(
 
 @contextmanager
 def _sink(name: str) -> Iterator[Sink]:
-    """Open the output; a file takes its name only when it is complete."""
-    if name == "-":
-        yield Sink(sys.stdout.fileno(), file_name(name, "output"))
-    elif os.path.exists(name) and not os.path.isfile(name):  # a device or a named pipe keeps its place
-        with open(name, "wb", buffering=0) as file:
-            yield Sink(file.fileno(), name)
-    else:
-        with placed(Path(os.path.realpath(name))) as file:
-            yield Sink(file.fileno(), name)
+    with output_of(name) as file:  # nothing is written to it but by its number
+        yield Sink(file.fileno(), file_name(name, "output"))
 
 
 if __name__ == "__main__":
