@@ -21,9 +21,8 @@ from ml.errors import DatasetError, MLError
 from ml.estimators.saved import read_model
 from ml.importing.imported import Imported
 from ml.jobs import command
-from ml.model import classifier
-from ml.model.classifier import Classifier
 from ml.model.labelling import decision_of
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.nearest import explain
 from ml.tables.dataset import Dataset
 from ml.tables.encoding import as_text
@@ -111,7 +110,7 @@ def _import(options: argparse.Namespace) -> None:
     console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
 
 
-def _write_unmeasured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> Classifier:
+def _write_unmeasured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> LoadedModel:
     """Write the model file of a model of which nothing is known but what its own file says."""
     of_tables = ("drop", "missing", "decimal", "thousands", "encoding", "sheet")
     if given := [f"--{option}" for option in of_tables if getattr(options, option)]:
@@ -124,7 +123,7 @@ def _write_unmeasured(imported: Imported, options: argparse.Namespace, name: str
     )  # fmt: skip
 
 
-def _write_measured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> Classifier:
+def _write_measured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> LoadedModel:
     """Write the model file of a model that is measured on a table."""
     table = read_table(options.data, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
     wanted = TableOptions(
@@ -143,7 +142,7 @@ def _write_measured(imported: Imported, options: argparse.Namespace, name: str, 
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    model = classifier.load(options.model)
+    model = load_model(options.model)
     if options.table is not None:
         _evaluate_on(options, model)
         return
@@ -161,7 +160,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     console.write_lines(reports.report_lines(report, model.labels))
 
 
-def _evaluate_on(options: argparse.Namespace, model: Classifier) -> None:
+def _evaluate_on(options: argparse.Namespace, model: LoadedModel) -> None:
     """Measure a model on a table that says what is true."""
     table = read_table(options.table, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
     marks = marks_named(options.decimal, options.thousands)
@@ -177,7 +176,7 @@ def _predict(options: argparse.Namespace) -> None:
     path, values = options.model, options.values
     if path is None and len(values) > 1 and values[0].endswith(".npz"):
         path, values = Path(values[0]), values[1:]
-    model = classifier.load(path or DEFAULT_PATH)
+    model = load_model(path or DEFAULT_PATH)
     row = model.validator.row(one_sample.sample_of(model, values))
     if options.json:
         console.write_lines([one_sample.prediction_json(model, row)])
@@ -187,7 +186,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    model = classifier.load(options.model)
+    model = load_model(options.model)
     console.write_lines(reports.card_lines(model.card, model.version))
     console.write_lines([""])
     console.write_lines(reports.report_lines(model.card.report, model.labels))

@@ -26,9 +26,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from starlette.testclient import TestClient
 
-from ml.model import classifier, modelfile
+from ml.model import modelfile
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.modelfile import ModelFile
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
@@ -100,8 +100,8 @@ def built_in_path(built_in: Trained, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def built_in_model(built_in_path: Path) -> Classifier:
-    return classifier.load(built_in_path)
+def built_in_model(built_in_path: Path) -> LoadedModel:
+    return load_model(built_in_path)
 
 
 @pytest.fixture(scope="session")
@@ -121,8 +121,8 @@ def written(trained: Trained, path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model(model_path: Path) -> Classifier:
-    return classifier.load(model_path)
+def model(model_path: Path) -> LoadedModel:
+    return load_model(model_path)
 
 
 @pytest.fixture(scope="session")
@@ -131,9 +131,9 @@ def stored(model_path: Path) -> ModelFile:
 
 
 @pytest.fixture(scope="module", params=EVALUATORS)
-def evaluator(request: pytest.FixtureRequest, model_path: Path) -> Classifier:
+def evaluator(request: pytest.FixtureRequest, model_path: Path) -> LoadedModel:
     """The model by each of its evaluators: all of them must give the same bits."""
-    return classifier.load(model_path, **EVALUATORS[request.param])
+    return load_model(model_path, **EVALUATORS[request.param])
 
 
 @pytest.fixture(scope="session")

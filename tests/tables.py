@@ -8,7 +8,7 @@ from contextlib import closing
 
 from hypothesis import strategies as st
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.scoring.text import score
 from ml.tables.source import Source
 
@@ -88,7 +88,7 @@ odd_tables = st.builds(
 )
 
 
-def guarded(model: Classifier, content: bytes) -> bytes:
+def guarded(model: LoadedModel, content: bytes) -> bytes:
     """Return the table that `python -m ml score --guarded` makes."""
     sink = io.StringIO(newline="")
     with closing(Source(io.BufferedReader(io.BytesIO(content)))) as source:

@@ -24,9 +24,9 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 import ml
 from ml.errors import DatasetError, ForestError, MLError
-from ml.model import classifier, modelfile
+from ml.model import modelfile
 from ml.model.card import Recipe, Report
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.tables.headers import Limits
 from ml.training import fitting, iris, writing
 from ml.training.writing import GOLDEN_TEST_ROWS, GOLDEN_THRESHOLD_ROWS
@@ -46,7 +46,7 @@ def forest(labels: Any = None, **parameters: Any) -> Any:
     return RandomForestClassifier(**{"n_estimators": 10, "random_state": 0, **parameters}).fit(X_train, classes)
 
 
-def export(estimator: Any, path: Path, **changes: Any) -> Classifier:
+def export(estimator: Any, path: Path, **changes: Any) -> LoadedModel:
     arguments = {"X_test": X_test, "y_test": y_test, "feature_names": NAMES, **changes}
     return ml.export(estimator, path=path / "wine.npz", **arguments)
 
@@ -81,7 +81,7 @@ def test_the_file_is_as_one_that_was_trained_here(tmp_path: Path) -> None:
 
     assert os.listdir(tmp_path) == ["wine.npz"]
     stored = modelfile.parse((tmp_path / "wine.npz").read_bytes())
-    assert classifier.load(tmp_path / "wine.npz").version == model.version
+    assert load_model(tmp_path / "wine.npz").version == model.version
     assert len(stored.golden_rows) == min(GOLDEN_TEST_ROWS, len(X_test)) + GOLDEN_THRESHOLD_ROWS
     assert np.array_equal(stored.golden_answers, fitted.predict_proba(stored.golden_rows))
     assert (stored.card.recipe, stored.card.data_digest) == (None, None)

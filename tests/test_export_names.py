@@ -23,7 +23,7 @@ from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, MinMaxS
 
 import ml
 from ml.errors import DatasetError, ForestError
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from tests.passengers import LABELS, TABLE, TEST, TRAIN, fitted, forest
 
 WINE = load_wine()
@@ -37,11 +37,11 @@ KEYS = [name.replace("/", "_") for name in WINE.feature_names]
 BACKWARDS = COLUMNS[::-1]
 
 
-def export(model: Any, folder: Path, X: Any = X_test, **changes: Any) -> Classifier:
+def export(model: Any, folder: Path, X: Any = X_test, **changes: Any) -> LoadedModel:
     return ml.export(model, X, changes.pop("y_test", y_test), path=folder / "wine.npz", **changes)
 
 
-def assert_right(model: Classifier) -> None:
+def assert_right(model: LoadedModel) -> None:
     """The model answers by name as the forest does."""
     assert [feature.key for feature in model.features] == KEYS
     samples = [dict(zip(KEYS, row, strict=True)) for row in X_test.to_numpy().tolist()]

@@ -17,8 +17,9 @@ import pytest
 
 import ml
 from ml.errors import ModelFileError
-from ml.model import classifier, modelfile
+from ml.model import modelfile
 from ml.model.card import Recipe
+from ml.model.loaded import load_model
 from ml.training import fitting, history, iris, writing
 from tests.conftest import ROOT, output_of, run
 
@@ -43,7 +44,7 @@ def kept(path: Path) -> list[str]:
 
 
 def version_at(path: Path) -> str:
-    return classifier.load(path).version
+    return load_model(path).version
 
 
 def test_the_last_three_files_that_were_replaced_are_kept_by_version(fitted: list[fitting.Trained], path: Path) -> None:

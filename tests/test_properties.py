@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from websockets.sync.client import connect
 
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
 from tests.conftest import Server, parse_html
@@ -406,7 +406,7 @@ def test_a_batch_is_its_samples_one_by_one(client: TestClient, websocket: Any, s
 
 @given(sample=FIELDS | SAMPLES)
 def test_all_channels_have_the_same_errors_for_the_same_text(
-    client: TestClient, websocket: Any, model: Classifier, sample: dict[str, str]
+    client: TestClient, websocket: Any, model: LoadedModel, sample: dict[str, str]
 ) -> None:
     wanted = {"Accept": "application/json"}
     asked = client.get(f"/predict?{urlencode(sample)}", headers=wanted).json()

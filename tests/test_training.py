@@ -15,9 +15,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, r
 from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test_split
 
 from ml.errors import MLError, ModelFileError, TrainingError
-from ml.model import classifier, modelfile
+from ml.model import modelfile
 from ml.model.card import Recipe, Report
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.modelfile import ModelFile
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
@@ -51,7 +51,7 @@ def test_the_forest_is_the_one_that_scikit_learn_fits_at_once(built_in: Trained)
     assert np.array_equal(built_in.estimator.predict_proba(rows), expected.predict_proba(rows))
 
 
-def test_the_test_accuracy_of_the_tutorial_is_reached(built_in: Trained, built_in_model: Classifier) -> None:
+def test_the_test_accuracy_of_the_tutorial_is_reached(built_in: Trained, built_in_model: LoadedModel) -> None:
     assert isinstance(built_in.report, Report)
     assert f"{built_in.report.accuracy:.3f}" == "0.933"
     assert built_in.report.accuracy == 28 / 30
@@ -59,7 +59,7 @@ def test_the_test_accuracy_of_the_tutorial_is_reached(built_in: Trained, built_i
     assert (answers == built_in.split.test_classes).sum() == 28
 
 
-def test_the_tutorials_sample_is_class_1_and_class_1_is_versicolor(model: Classifier) -> None:
+def test_the_tutorials_sample_is_class_1_and_class_1_is_versicolor(model: LoadedModel) -> None:
     prediction = model.predict([5.6, 2.7, 4.2, 1.3])
 
     assert prediction.index == 1
@@ -101,7 +101,9 @@ def test_the_numbers_of_a_report_are_scikit_learns(trained: Trained, right: floa
     assert (report.train_rows, report.test_rows) == (120, 30)
 
 
-def test_the_report_of_the_built_in_model_is_that_of_its_answers(built_in: Trained, built_in_model: Classifier) -> None:
+def test_the_report_of_the_built_in_model_is_that_of_its_answers(
+    built_in: Trained, built_in_model: LoadedModel
+) -> None:
     answers = built_in.estimator.predict(built_in.split.test_rows)
 
     assert built_in.report == report_of(answers, built_in.split)
@@ -167,7 +169,7 @@ def test_training_rows_are_left_out_on_request(trained: Trained) -> None:
     model = writing.model_of(trained, keep_samples=False)
 
     assert model.reference_rows.shape == (0, 4)
-    assert Classifier(modelfile.parse(modelfile.dump(model)), "x").predict([5.6, 2.7, 4.2, 1.3]).index == 1
+    assert LoadedModel(modelfile.parse(modelfile.dump(model)), "x").predict([5.6, 2.7, 4.2, 1.3]).index == 1
 
 
 def test_golden_rows_are_test_rows_and_rows_on_the_thresholds(trained: Trained, stored: ModelFile) -> None:
@@ -176,7 +178,7 @@ def test_golden_rows_are_test_rows_and_rows_on_the_thresholds(trained: Trained, 
     assert np.array_equal(stored.golden_answers, trained.estimator.predict_proba(stored.golden_rows))
 
 
-def test_the_card_tells_how_the_model_was_made(built_in_model: Classifier) -> None:
+def test_the_card_tells_how_the_model_was_made(built_in_model: LoadedModel) -> None:
     card = built_in_model.card
 
     assert (card.name, card.estimator, card.trees) == ("iris", "RandomForestClassifier", 100)
@@ -202,7 +204,7 @@ def test_a_model_that_agrees_is_written_and_given_back(tmp_path: Path, trained: 
     loaded = writing.write(writing.model_of(small), path, trained=small)
 
     assert loaded.version == modelfile.version_of(path.read_bytes())
-    again = classifier.load(path).predict([5.6, 2.7, 4.2, 1.3])
+    again = load_model(path).predict([5.6, 2.7, 4.2, 1.3])
     assert loaded.predict([5.6, 2.7, 4.2, 1.3]).probabilities == again.probabilities
     assert os.listdir(tmp_path) == ["model.npz"]
 

@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 
 import ml
 from ml.errors import DatasetError
-from ml.model import classifier
+from ml.model.loaded import load_model
 from ml.scoring.parquet_process import ColumnMessage, RowsMessage, columns_in
 from tests import small_tables
 from web.app import create_app
@@ -79,7 +79,7 @@ def test_a_table_comes_back_with_its_types_and_the_answers_of_the_scorer(client:
     assert answer.headers["content-disposition"] == 'attachment; filename="predictions.parquet"'
     assert int(answer.headers["content-length"]) == len(answer.content)
     scored = parquet.read_table(io.BytesIO(answer.content))
-    assert answer.headers["x-model-version"] == classifier.load(model_path).version
+    assert answer.headers["x-model-version"] == load_model(model_path).version
     assert scored.equals(ml.BatchScorer(model_path)(table))
     wrong = scored["predicted_label"].null_count
     assert wrong > 10
@@ -237,7 +237,7 @@ def test_the_process_that_reads_a_file_ends_when_nobody_wants_it(model_path: Pat
         service = create_app(Settings(model_file=model_path)).service
         uploads = Uploads(service.settings)
         others = {*psutil.Process().children()}
-        with contextlib.closing(ParquetFile(classifier.load(model_path), uploads, service.metrics.score)) as file:
+        with contextlib.closing(ParquetFile(load_model(model_path), uploads, service.metrics.score)) as file:
             await file.add(content_of(flowers(1).take(np.zeros(3_000_000, dtype=int))))
             async for _ in file.process():
                 if readers := {*psutil.Process().children()} - others:

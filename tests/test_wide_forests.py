@@ -22,14 +22,14 @@ from starlette.testclient import TestClient
 import ml
 from ml.errors import DatasetError, ForestError
 from ml.estimators.trees import forest_from
-from ml.model import classifier, decision_table, modelfile
+from ml.model import decision_table, modelfile
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
 from ml.model.compiled import Compiled
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
 from ml.model.evaluators import compile_forest
 from ml.model.forest import LEAF, Forest
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.nearest import explain, nearest_change
 from ml.model.sample import InvalidSample
 from ml.model.walk import Walk
@@ -182,7 +182,7 @@ def test_the_cases_are_what_their_names_say() -> None:
     assert not DecisionTable.fits(forests["wine"], Cuts(forests["wine"]))
 
 
-def fitted(table: tuple[Rows, NDArray[np.intp]], path: Path, *, trees: int) -> tuple[Any, Classifier]:
+def fitted(table: tuple[Rows, NDArray[np.intp]], path: Path, *, trees: int) -> tuple[Any, LoadedModel]:
     train_rows, test_rows, train_classes, test_classes = train_test_split(*table, random_state=0, stratify=table[1])
     estimator = RandomForestClassifier(trees, random_state=0).fit(train_rows, train_classes)
     names = [f"f{number}" for number in range(train_rows.shape[1])]
@@ -195,7 +195,7 @@ def test_digits_go_from_a_file_to_an_answer(tmp_path: Path) -> None:
     expected = estimator.predict_proba(DIGITS[0])
 
     for compiles in (True, False):
-        model = classifier.load(tmp_path / "digits.npz", max_cells=0, compiles=compiles)
+        model = load_model(tmp_path / "digits.npz", max_cells=0, compiles=compiles)
         answers = model.predict_each(DIGITS[0][:50])
         assert len(model.features) == 64
         assert model.labels == tuple("0123456789")
@@ -425,10 +425,10 @@ def test_a_wide_table_and_a_small_forest_are_trained_inspected_and_served(tmp_pa
     assert "to the last bit" in output_of("train", "gene.csv", "--out", "gene.npz", *options, cwd=tmp_path)
 
     assert "gene" in output_of("inspect", "gene.npz", cwd=tmp_path)
-    model = classifier.load(tmp_path / "gene.npz")
+    model = load_model(tmp_path / "gene.npz")
     assert model.grid is not None
     # What the table tells of one row is what is found without it.
-    compiled = classifier.load(tmp_path / "gene.npz", max_cells=0)
+    compiled = load_model(tmp_path / "gene.npz", max_cells=0)
     for row in rows[:5].tolist():
         assert explain(model, row) == explain(compiled, row)
         assert nearest_change(model, row) == nearest_change(compiled, row)

@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml.errors import ModelFileError, shown
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web import errors, models
 from web.api import health, stream
 from web.api.encoder import encoder_of
@@ -190,7 +190,7 @@ async def lifespan(app: Application) -> AsyncIterator[dict[str, object]]:
     checks.cancel()
 
 
-def on_model_change(change: Classifier | RejectedFile, service: Service, streams: OpenStreams) -> None:
+def on_model_change(change: LoadedModel | RejectedFile, service: Service, streams: OpenStreams) -> None:
     """Serve a new model instead of the present one, between two requests, or keep the reason of a rejected file."""
     served = service.model
     if isinstance(change, RejectedFile):
@@ -210,11 +210,11 @@ def on_model_change(change: Classifier | RejectedFile, service: Service, streams
     gc.collect()
 
 
-def _shown(model: Classifier) -> str:
+def _shown(model: LoadedModel) -> str:
     return f"{model.name}, version {model.version}"
 
 
-def load(settings: Settings) -> Classifier:
+def load(settings: Settings) -> LoadedModel:
     """Return the model in the file of the settings, after a trial: its pages, documentation and messages were made.
 
     Raises:
@@ -231,7 +231,7 @@ def load(settings: Settings) -> Classifier:
     return model
 
 
-def prepare(model: Classifier, settings: Settings) -> None:
+def prepare(model: LoadedModel, settings: Settings) -> None:
     """Make the cached parts and the pages of a model, so that its first requests neither wait nor fail."""
     encoder_of(model)
     stream.announcement(model, settings)

@@ -10,7 +10,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.problems import Problem, ProblemDetails
 from web.requests import Representation
 from web.settings import ROOT, STATIC, TEMPLATES
@@ -56,7 +56,7 @@ class Content(Response):
 
 
 def headers_of(
-    representation: Representation, tag: bytes = b"", model: Classifier | None = None, *, lang: str = "en"
+    representation: Representation, tag: bytes = b"", model: LoadedModel | None = None, *, lang: str = "en"
 ) -> list[tuple[bytes, bytes]]:
     """Return the headers of a representation in a language, with its entity tag and its model if it has them."""
     if model is None:
@@ -87,7 +87,7 @@ def tag_of(content: bytes) -> bytes:
     return f'"{hashlib.sha256(content).hexdigest()[:16]}"'.encode()
 
 
-def entity_tag(model: Classifier, representation: Representation, lang: str = "en") -> bytes:
+def entity_tag(model: LoadedModel, representation: Representation, lang: str = "en") -> bytes:
     """Return the tag of every prediction in this representation and language.
 
     It depends on its address, the model and our files alone.

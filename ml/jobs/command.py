@@ -63,7 +63,7 @@ def _load(options: argparse.Namespace) -> Model:
         hint = f"; the model file comes first: python -m ml score {shlex.join([options.rows[0], str(options.model)])}"
         raise ModelFileError(f"{error}{hint if swapped else ''}") from error
     if options.explain:
-        known = model.classifier
+        known = model.loaded
         if found := obstacle(known):
             raise MLError(
                 f"{options.model} does not say what each feature adds to an answer: {OBSTACLES[found]}; score without "

@@ -123,7 +123,7 @@ def copy(
             with ParquetTables(file) if to_parquet else contextlib.nullcontext() as tables:
                 text: Any = file if tables is None else TextTables(tables, model.labels)  # of which `write` is used
                 scored = score(
-                    model.classifier, table, text, on_bad=on_bad, guarded=how.guarded, strict=how.strict, marks=marks,
+                    model.loaded, table, text, on_bad=on_bad, guarded=how.guarded, strict=how.strict, marks=marks,
                     explain=how.explain,
                 )  # fmt: skip
     for sentence in table.inferred:

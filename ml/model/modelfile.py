@@ -1,7 +1,7 @@
 """One model in one file: an uncompressed `.npz` of plain arrays with a JSON card. No pickle, ever.
 
 A file from a stranger can at worst be refused: a crafted one meets a check of every name, size, type, shape (see
-ml/model/archive.py) and index, then its own golden rows (see ml/model/classifier.py).
+ml/model/archive.py) and index, then its own golden rows (see ml/model/loaded.py).
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
-from ml.model.classifier import Classifier
 from ml.model.contributions import contributions
 from ml.model.evaluators import Prediction
+from ml.model.loaded import LoadedModel
 from ml.model.sample import FieldError, InvalidSample, note_of
 from ml.model.values import UnknownWord, short
 from ml.scoring.cells import CellsReader, decimal_of
@@ -34,7 +34,7 @@ _CELL_CHARACTERS = 20
 _KEPT_NOTES = 2**10
 ODD_BYTES = "bytes here and below that are not UTF-8 are read as Windows-1252"
 
-PredictEach = Callable[[Classifier, NDArray[np.float64]], list[Prediction]]
+PredictEach = Callable[[LoadedModel, NDArray[np.float64]], list[Prediction]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class ScoredRows:
     """
 
     def __init__(
-        self, model: Classifier, place: Place, writer: RowWriter, predict: PredictEach, *, strict: bool, explain: bool
+        self, model: LoadedModel, place: Place, writer: RowWriter, predict: PredictEach, *, strict: bool, explain: bool
     ) -> None:
         self.place = place
         self._explain = explain

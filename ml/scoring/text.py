@@ -11,7 +11,7 @@ from typing import TextIO
 import msgspec
 
 from ml.errors import DatasetError
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.scoring.rows import BadRow, Part, PredictEach, ScoredRows
 from ml.tables.dialect import Dialect
 from ml.tables.encoding import understood
@@ -39,7 +39,7 @@ class Scored:
 
 
 def score(
-    model: Classifier,
+    model: LoadedModel,
     source: Source | TextIO,
     sink: TextIO,
     *,
@@ -108,7 +108,7 @@ class Scorer:
 
     def __init__(
         self,
-        model: Classifier,
+        model: LoadedModel,
         *,
         max_cells: int = MAX_PART_CELLS,
         guarded: bool = False,
@@ -116,7 +116,7 @@ class Scorer:
         place: Place | None = None,
         marks: Marks | None = None,
         has_header: bool = True,
-        predict: PredictEach = Classifier.predict_each,
+        predict: PredictEach = LoadedModel.predict_each,
         explain: bool = False,
     ) -> None:
         self._explain = explain
@@ -149,7 +149,7 @@ class Scorer:
         """How many characters at the end of the text belong to a row that is not complete."""
         return self._reader.held_characters
 
-    def use(self, model: Classifier) -> None:
+    def use(self, model: LoadedModel) -> None:
         """Score what follows by another model.
 
         Raises:
@@ -241,6 +241,6 @@ def _slice(block: Block, start: int, end: int | None) -> Block:
     return Block(block.rows[part], block.lines[part], None if block.texts is None else block.texts[part])
 
 
-def _answers_of(model: Classifier) -> str:
+def _answers_of(model: LoadedModel) -> str:
     names = ([feature.key for feature in model.features], model.labels)
     return hashlib.sha256(msgspec.json.encode(names)).hexdigest()[:12]

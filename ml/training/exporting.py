@@ -19,9 +19,9 @@ from ml.estimators.outcomes import check_order, outcomes_of
 from ml.estimators.session import SessionModel, session_model
 from ml.estimators.steps import read_steps
 from ml.model.card import MAX_LABELS, QuantityReport, Report, Step
-from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.labelling import Labelling, decision_of
+from ml.model.loaded import LoadedModel
 from ml.tables.dataset import Target
 from ml.tables.headers import Limits, key_of
 from ml.training.fitting import Trained, check_name, with_halved_rows
@@ -51,7 +51,7 @@ def export(
     threshold: float | None = None,
     positive: object = None,
     insist: bool = False,
-) -> Classifier:
+) -> LoadedModel:
     """Write the model file of a model fitted elsewhere, with the same checks, golden rows and report; without pickle.
 
     Args:

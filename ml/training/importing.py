@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from ml.errors import DatasetError
 from ml.importing.imported import MAX_CODES, Imported
 from ml.model.card import Decision
-from ml.model.classifier import Classifier
 from ml.model.cuts import Cuts
 from ml.model.evaluators import Batch, compile_forest
 from ml.model.forest import FIRST_CHOICE_CELL
 from ml.model.labelling import Labelling
+from ml.model.loaded import LoadedModel
 from ml.tables.dataset import BOOLEANS, UNKNOWN, Dataset, Feature, Target
 from ml.tables.headers import Column, columns_of, find, listed, word_of
 from ml.tables.numbers import NotANumber, number_of
@@ -88,7 +88,7 @@ def write_imported(
     decision: Decision | None = None,
     insist: bool = False,
     progress: Progress = silent,
-) -> Classifier:
+) -> LoadedModel:
     """Write the model file of an imported model, measured on all rows of a table.
 
     Args:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ml.errors import DatasetError
 from ml.model.card import QuantityReport, Report
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
 from ml.scoring.cells import CellsReader
 from ml.tables.contents import Contents, contents_of, is_marker_of_numbers
@@ -43,7 +43,7 @@ class Measured:
 
 
 def measured(
-    model: Classifier,
+    model: LoadedModel,
     table: Table,
     *,
     target: str | None = None,
@@ -92,7 +92,7 @@ def _contents(table: Table, column: Column, missing: Sequence[str], *, plain: bo
 
 
 def _true(
-    model: Classifier, contents: Contents, missing: Sequence[str], found: Marks | Unusable, *, lines: NDArray[np.int64]
+    model: LoadedModel, contents: Contents, missing: Sequence[str], found: Marks | Unusable, *, lines: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Return the class or quantity of each row, NaN where it is not known, and what was left out."""
     name = shown(contents.column.header)
@@ -126,7 +126,7 @@ def _left_out(n_rows: int, why: str) -> list[str]:
     return [f"left out {rows(n_rows)} {why}"] if n_rows else []
 
 
-def _known_rows(model: Classifier, values: NDArray[np.float64]) -> list[str]:
+def _known_rows(model: LoadedModel, values: NDArray[np.float64]) -> list[str]:
     """Return a warning if more of the training rows that the model keeps are among these than chance explains."""
     known, found = _distinct(model, model.reference_rows), _distinct(model, values)
     n_known = known.total()
@@ -142,7 +142,7 @@ def _known_rows(model: Classifier, values: NDArray[np.float64]) -> list[str]:
     ]
 
 
-def _distinct(model: Classifier, values: NDArray[np.float64]) -> Counter[bytes]:
+def _distinct(model: LoadedModel, values: NDArray[np.float64]) -> Counter[bytes]:
     """Return the different rows; in those of the training, a rare word has no value."""
     is_word = np.array([bool(feature.choices) for feature in model.features])
     has_none = np.isnan(values) | (is_word & (values == UNKNOWN))
@@ -163,7 +163,7 @@ def _indices(keys: Sequence[float | str | None], labels: Sequence[str]) -> list[
 
 
 def _values(
-    model: Classifier, columns: Sequence[Sequence[str]], table: Table, marks: Marks | None
+    model: LoadedModel, columns: Sequence[Sequence[str]], table: Table, marks: Marks | None
 ) -> tuple[NDArray[np.float64], dict[int, str]]:
     """Return the values of each row, shape (n_rows, n_features), and by its index why one has none."""
     reader = CellsReader(model, marks)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ml.errors import DatasetError
 from ml.model.calibration import MAX_BINS, Bin, Calibration, Point
 from ml.model.card import QuantityReport, Report
-from ml.model.classifier import Classifier
 from ml.model.labelling import Labelling
+from ml.model.loaded import LoadedModel
 from ml.model.quantity import Interval
 
 # The interval around a quantity holds the truth for this share of rows.
@@ -151,7 +151,7 @@ def _area(shares: NDArray[np.float64], is_true: NDArray[np.bool_]) -> float | No
     return float((below + not_above) / (2 * n_pairs))
 
 
-def report_of(model: Classifier, parts: Split) -> Report | QuantityReport:
+def report_of(model: LoadedModel, parts: Split) -> Report | QuantityReport:
     """Return the report of a model's answers to the test rows of a split, with the share of them in its interval."""
     batch = model.predict_batch(parts.test_rows)
     answers = batch.indices.astype(np.float64) if model.labels else batch.values

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from ml.errors import DatasetError
 from ml.importing.imported import Imported
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier
 from ml.model.forest import LEAF
 from ml.model.labelling import decision_of
+from ml.model.loaded import LoadedModel
 from ml.tables.dataset import Target
 from ml.tables.headers import Column, Limits, columns_of
 from ml.tables.numbers import LARGEST
@@ -37,7 +37,7 @@ def write_unmeasured(
     limits: Mapping[str, Limits] | None = None,
     threshold: tuple[str | None, float] | None = None,
     progress: Progress = silent,
-) -> Classifier:
+) -> LoadedModel:
     """Write the model file of an imported model that is measured on no table: its card has no report.
 
     Args:

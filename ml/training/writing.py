@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from ml.errors import ModelFileError, TrainingError
 from ml.estimators.boosted import LIBRARIES, unwrapped
 from ml.estimators.session import SessionModel, predictor_from
-from ml.model import classifier, modelfile
+from ml.model import modelfile
 from ml.model.card import Card, CrossValidation, QuantityReport, Report, TrainedFeature
-from ml.model.classifier import Classifier
 from ml.model.design import Design
 from ml.model.evaluators import compile_predictor, inputs_of
 from ml.model.forest import Forest
 from ml.model.linear import Linear
 from ml.model.links import LINKS, ULPS, allowed_error
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.modelfile import ModelFile
 from ml.model.quantity import Quantity
 from ml.model.total import Link, Total
@@ -102,7 +102,7 @@ def model_of(
     )
 
 
-def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress = silent) -> Classifier:
+def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress = silent) -> LoadedModel:
     """Write a model's file, and prove before it takes its name that it answers the test rows as its library does.
 
     The model file that it replaces is kept beside it (see `ml.training.history`).
@@ -116,7 +116,7 @@ def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress 
     def prove(written: Path) -> None:
         try:
             model = modelfile.parse(modelfile.read(written))
-            loaded = Classifier(model, model.version)
+            loaded = LoadedModel(model, model.version)
         except ModelFileError as error:
             raise ModelFileError(f"{path} is not written: it could not be read back: {error}") from error
         is_linear = loaded.scores is not None
@@ -139,7 +139,7 @@ def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress 
     with history.locked(path):
         version = modelfile.save(model, path, check=prove)
         history.prune(path, version=version)
-        return classifier.load(path)
+        return load_model(path)
 
 
 def _fitted_by(estimator: Any) -> FittedBy:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from time import perf_counter
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.metrics import drift
 from web.metrics.channel import VALUES, Channel
 from web.metrics.drift import DriftReport
@@ -91,7 +91,7 @@ class Metrics:
         """Count an unexpected exception."""
         self.counters.add(1, "unhandled_exceptions")
 
-    def model_loaded(self, model: Classifier) -> None:
+    def model_loaded(self, model: LoadedModel) -> None:
         """Record a new served model; its inputs are counted from zero."""
         self.flush()
         before = self._inputs[0].model

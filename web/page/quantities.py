@@ -200,7 +200,7 @@ def _quantile(quantity: Quantity, share: float) -> float:
 
 
 def quantity_scale(card: Card, language: Language) -> QuantityScale | None:
-    """Return the scale of the quantity that a model predicts; a classifier has none."""
+    """Return the scale of the quantity that a model predicts; a model of classes has none."""
     if card.quantity is None:
         return None
     report = card.report if isinstance(card.report, QuantityReport) else None

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from ml.errors import DatasetError
-from ml.model.classifier import SLICE_S, Classifier
+from ml.model.loaded import SLICE_S, LoadedModel
 from ml.scoring.answers import Answers
 from ml.scoring.batch import Model
 from ml.scoring.parquet_process import (
@@ -68,7 +68,7 @@ class ParquetFile(ProcessedFile):
         Problem: on construction: 415, pyarrow is not installed.
     """
 
-    def __init__(self, model: Classifier, uploads: Uploads, channel: Channel) -> None:
+    def __init__(self, model: LoadedModel, uploads: Uploads, channel: Channel) -> None:
         if find_spec("pyarrow") is None:
             raise Problem(415, "this service reads no Parquet, as pyarrow is not installed on it: send CSV")
         super().__init__(uploads.spool, uploads.process_turn)

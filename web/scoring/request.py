@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ml.errors import DatasetError
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.scoring.rows import Part
 from web.api.description import table_of
 from web.api.stream import upgrade_required
@@ -104,7 +104,7 @@ async def _skip_for_page(scope: Scope, body: Body, problem: Problem) -> None:
         await body.skip()  # a browser reads no answer before it has sent everything
 
 
-async def _score_parquet(model: Classifier, body: Body, file: UploadedFile, parquet: ParquetFile) -> None:
+async def _score_parquet(model: LoadedModel, body: Body, file: UploadedFile, parquet: ParquetFile) -> None:
     async for chunk in file.chunks():
         await parquet.add(chunk)
     try:
@@ -147,7 +147,7 @@ async def template(request: Request) -> Response:
     return Response(content, media_type="text/csv", headers=headers)
 
 
-def _headers(media_type: bytes, disposition: str, model: Classifier) -> list[tuple[bytes, bytes]]:
+def _headers(media_type: bytes, disposition: str, model: LoadedModel) -> list[tuple[bytes, bytes]]:
     return [
         (b"content-type", media_type),
         (b"content-disposition", disposition.encode()),

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError
-from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
+from ml.model.loaded import LoadedModel
 from ml.scoring.rows import Part
 from ml.scoring.text import Scorer
 from ml.tables.encoding import TextDecoder, as_text
@@ -101,7 +101,7 @@ class ScoredFile:
 
     def __init__(
         self,
-        model: Classifier,
+        model: LoadedModel,
         uploads: Uploads,
         channel: Channel,
         *,
@@ -118,7 +118,7 @@ class ScoredFile:
             model, max_cells=PART_CELLS, guarded=True, strict=strict, place=place, marks=marks, predict=self._predict
         )
         # What a part's rows were answered, which is counted by the event loop.
-        self._answered: list[tuple[Classifier, NDArray[np.float64], NDArray[Any], float]] = []
+        self._answered: list[tuple[LoadedModel, NDArray[np.float64], NDArray[Any], float]] = []
         self._decoder = TextDecoder(encoding, found=resume.encoding if resume else "")
         self._start = b""  # of a file that may be of any kind
         self._is_text = place is not None
@@ -153,7 +153,7 @@ class ScoredFile:
         if self._workbook is not None:
             self._workbook.close()
 
-    def use(self, model: Classifier) -> None:
+    def use(self, model: LoadedModel) -> None:
         """Score what follows by another model.
 
         Raises:
@@ -269,7 +269,7 @@ class ScoredFile:
                 self._channel.errors(row.errors)
             yield part
 
-    def _predict(self, model: Classifier, rows: NDArray[np.float64]) -> list[Prediction]:
+    def _predict(self, model: LoadedModel, rows: NDArray[np.float64]) -> list[Prediction]:
         started = perf_counter()
         predictions = model.predict_each(rows)
         self._answered.append((model, rows, outcomes_of(model, predictions), perf_counter() - started))

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ml.errors import DatasetError
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.sample import FieldError
 from ml.scoring.rows import AnsweredRows, BadRow, Part
 from ml.tables.dataset import MAX_TEXT
@@ -85,7 +85,7 @@ class _File:
         self._uploads = uploads
         self._websocket = websocket
         self._query = query
-        self._model: Classifier | None = None  # that was announced
+        self._model: LoadedModel | None = None  # that was announced
         self._least_sure = _LeastSure(0)
         self._answers = _Answers(service.model, self._least_sure)
 
@@ -130,7 +130,7 @@ class _File:
                     await websocket.close(DONE)
                     return
 
-    async def announce(self) -> Classifier:
+    async def announce(self) -> LoadedModel:
         """Return the model that answers, after it was announced to the client."""
         model = self._service.model
         if model is not self._model:
@@ -138,7 +138,7 @@ class _File:
             await self._websocket.send_text(announcement(model, self._service.settings))
         return model
 
-    def _begin(self, model: Classifier, text: str | None) -> ScoredFile:
+    def _begin(self, model: LoadedModel, text: str | None) -> ScoredFile:
         resume = resume_of(text) if text else None
         self._least_sure = _LeastSure(len(model.labels))
         query = self._query
@@ -188,7 +188,7 @@ class _LeastSure:
         self._limits = np.full(len(self._kept), np.inf)  # no row that is as sure is kept any more
         self._line = 0  # of the last row that is not new
 
-    def add(self, model: Classifier, rows: AnsweredRows, labels: NDArray[np.intp], sureness: NDArray[Any]) -> None:
+    def add(self, model: LoadedModel, rows: AnsweredRows, labels: NDArray[np.intp], sureness: NDArray[Any]) -> None:
         """Take the rows of a part; `labels` are indices, 0 for a quantity."""
         found = np.flatnonzero(sureness < self._limits[labels])
         found = found[np.lexsort((sureness[found], labels[found]))]
@@ -213,7 +213,7 @@ class _LeastSure:
 class _Answers:
     """What there is to say about the rows that one frame completes."""
 
-    def __init__(self, model: Classifier, least_sure: _LeastSure) -> None:
+    def __init__(self, model: LoadedModel, least_sure: _LeastSure) -> None:
         self._model = model
         self._least_sure = least_sure
         self._rows = self._bad = self._noted = 0
@@ -257,7 +257,7 @@ def _with(before: ValueSummary | UnsetType, values: NDArray[np.float64]) -> Valu
     return ValueSummary(min(before.least, now.least), max(before.greatest, now.greatest), before.sum + now.sum)
 
 
-def _listed_row(model: Classifier, rows: AnsweredRows, index: int) -> ListedRow:
+def _listed_row(model: LoadedModel, rows: AnsweredRows, index: int) -> ListedRow:
     cells = _shown_cells(rows.cells(index))
     line, outside, answer = rows.lines[index], int(rows.outside[index].sum()), rows.predictions[index]
     if model.quantity:
