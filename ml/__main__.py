@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ml.cli import console, one_sample, reports
 from ml.cli.options import DEFAULT_PATH, read, recipe_of
-from ml.errors import DatasetError, MLError
+from ml.errors import MLError, TableError
 from ml.estimators.saved import read_model
 from ml.importing.imported import Imported
 from ml.jobs import command
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.write_lines([])  # what argparse has written
     except MLError as error:
         console.complain(f"error: {error}")
-        if isinstance(error, DatasetError):
+        if isinstance(error, TableError):
             console.complain_more(error, sys.argv[1:] if arguments is None else arguments)
         return 1
     except ModuleNotFoundError as error:
@@ -132,7 +132,7 @@ def _write_measured(imported: Imported, options: argparse.Namespace, name: str, 
     )  # fmt: skip
     try:
         found = importing.measurable(imported, table, wanted, file_name=options.data.name, labels=options.labels)
-    except DatasetError as error:
+    except TableError as error:
         raise error.of(options.data) from error
     console.write_lines([found.source, *(f"  {sentence}" for sentence in found.said)])
     decision = decision_of(found.target.labels, *reversed(options.threshold or (None, None)))
@@ -166,7 +166,7 @@ def _evaluate_on(options: argparse.Namespace, model: LoadedModel) -> None:
     marks = marks_named(options.decimal, options.thousands)
     try:
         found = labelled.measured(model, table, target=options.target, missing=options.missing, marks=marks)
-    except DatasetError as error:
+    except TableError as error:
         raise error.of(options.table) from error
     console.write_lines([f"{options.table}: {len(table.lines)} rows", *(f"  {sentence}" for sentence in found.said)])
     console.write_lines(reports.report_lines(found.report, model.labels))

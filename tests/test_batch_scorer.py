@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 import ml
-from ml.errors import DatasetError, ModelFileError
+from ml.errors import ModelFileError, TableError
 from ml.model.card import Recipe
 from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
@@ -339,7 +339,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 def test_columns_that_cannot_be_read_are_refused_in_a_sentence(scorer: ml.BatchScorer, name: str) -> None:
     columns, sentence = REFUSED[name]
 
-    with pytest.raises(DatasetError, match=sentence):
+    with pytest.raises(TableError, match=sentence):
         scorer(columns)
 
 

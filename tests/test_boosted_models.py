@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model import modelfile
 from ml.model.card import Recipe
 from ml.model.loaded import LoadedModel
@@ -136,7 +136,7 @@ def test_training_twice_gives_the_same_bytes(file: Path) -> None:
 def test_gradient_boosting_refuses_gaps_and_categories_and_names_what_takes_them() -> None:
     recipe = Recipe(estimator="gradient-boosting", n_estimators=5, max_depth=2)
 
-    with pytest.raises(DatasetError, match="'kind' is a category") as caught:
+    with pytest.raises(TableError, match="'kind' is a category") as caught:
         fitting.fit(table(), recipe)
     assert caught.value.remedies[0][1] == ("--estimator", "hist-gradient-boosting")
     model = writing.model_of(fitting.fit(table(has_gaps=False), recipe))

@@ -20,7 +20,7 @@ from sklearn.svm import LinearSVC
 from starlette.testclient import TestClient
 
 import ml
-from ml.errors import DatasetError, ForestError, ModelFileError
+from ml.errors import ForestError, ModelFileError, TableError
 from ml.model import modelfile
 from ml.model.card import Decision, Report
 from ml.model.labelling import decision_of
@@ -130,13 +130,13 @@ def test_the_report_is_that_of_the_labels(tmp_path: Path) -> None:
 def test_a_threshold_that_decides_nothing_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     forest = RandomForestClassifier(n_estimators=3, random_state=0).fit(X_train, y_train)
 
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(TableError, match=said):
         ml.export(forest, X_test, y_test, feature_names=NAMES, path=tmp_path / "m.npz", **changes)
 
 
 def test_a_threshold_is_one_between_two_classes(tmp_path: Path) -> None:
     for name, said in [("penguins", "the target has 3"), ("prices", "the target has none")]:
-        with pytest.raises(DatasetError, match=f"a threshold decides between two classes, and {said}"):
+        with pytest.raises(TableError, match=f"a threshold decides between two classes, and {said}"):
             decision_of(small_tables.DATASETS[name]().target.labels, 0.5)
 
 

@@ -23,7 +23,7 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 import ml
-from ml.errors import DatasetError, ForestError, MLError
+from ml.errors import ForestError, MLError, TableError
 from ml.model import modelfile
 from ml.model.card import Recipe, Report
 from ml.model.loaded import LoadedModel, load_model
@@ -197,7 +197,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def test_encoded_labels_are_named_where_the_model_was_fitted_on_words(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"y_test has \d in row 0, .* it is encoded, and the model was"):
+    with pytest.raises(TableError, match=r"y_test has \d in row 0, .* it is encoded, and the model was"):
         export(forest(TEXT), tmp_path)
 
 
@@ -273,5 +273,5 @@ NOT_YET: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("wrong", NOT_YET)
 def test_what_is_easily_mistaken_is_an_error_in_one_sentence(tmp_path: Path, wrong: str) -> None:
-    with pytest.raises(DatasetError):
+    with pytest.raises(TableError):
         export(forest(), tmp_path, **NOT_YET[wrong])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.card import QuantityReport, Report
 from ml.model.loaded import LoadedModel, load_model
 from ml.tables.files import read_table
@@ -227,7 +227,7 @@ def test_rows_of_the_training_are_pointed_out_and_those_of_another_table_are_not
 def test_a_table_that_says_nothing_true_is_refused(
     model: LoadedModel, penguin_table: Table, target: str, message: str
 ) -> None:
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(TableError, match=message):
         measured(model, penguin_table, target=target)
 
 
@@ -251,5 +251,5 @@ def test_a_quantity_is_measured_with_its_interval(models: dict[str, tuple[Path, 
     assert isinstance(report, QuantityReport)
     assert report.r2 > 0.9
     assert 0.8 <= report.covered <= 1
-    with pytest.raises(DatasetError, match="'amount' has other texts than numbers, as 'cheap' on line 3; --missing"):
+    with pytest.raises(TableError, match="'amount' has other texts than numbers, as 'cheap' on line 3; --missing"):
         measured(load_model(path), with_column(table, "amount", ["-", *["cheap"] * (N - 1)]))

@@ -17,7 +17,7 @@ from sklearn.model_selection import KFold, cross_val_predict, cross_val_score, t
 from sklearn.tree import DecisionTreeRegressor, ExtraTreeRegressor
 
 import ml
-from ml.errors import DatasetError, MLError
+from ml.errors import MLError, TableError
 from ml.model import modelfile
 from ml.model.card import QuantityReport, Recipe
 from ml.model.loaded import LoadedModel, load_model
@@ -204,7 +204,7 @@ def test_a_table_of_few_rows_is_learned(n_rows: int) -> None:
     ],
 )
 def test_a_table_of_fewer_rows_is_refused(n_rows: int, share: float, said: str) -> None:
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(TableError, match=said):
         fitting.fit(dataset_of(*noisy(n_rows)), Recipe(test_size=share))
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.card import Recipe
 from ml.model.contributions import contributions
 from ml.model.loaded import LoadedModel
@@ -64,7 +64,7 @@ def rows_of(text: str, separator: str = ",") -> list[list[str]]:
 
 
 def refusal_of(model: LoadedModel, text: str) -> str:
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(TableError) as caught:
         scored(model, text)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -289,7 +289,7 @@ def test_any_text_is_scored_or_refused(model: LoadedModel, text: str, with_heade
 
     try:
         result = score(model, source, sink, on_bad=lambda _bad: None)
-    except DatasetError:
+    except TableError:
         return
 
     assert len(rows_of(sink.getvalue())) == result.rows + 1, "each row is still one row for who reads it next"
@@ -571,7 +571,7 @@ def fed(model: LoadedModel, *pieces: str, guarded: bool = False) -> list[str]:
         for piece in pieces:
             out += [part.text for part in scorer.feed(piece)]
         out += [part.text for part in scorer.finish()]
-    except DatasetError as error:
+    except TableError as error:
         out.append(f"error: {error}")
     return out
 

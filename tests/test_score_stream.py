@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.card import Recipe
 from ml.model.loaded import LoadedModel, load_model
 from ml.scoring.text import score
@@ -170,7 +170,7 @@ def outcome(model: LoadedModel, table: bytes) -> tuple[bytes, str]:
     source = io.TextIOWrapper(io.BytesIO(table), "utf-8", "surrogateescape", newline="")
     try:
         score(model, source, sink, on_bad=lambda _bad: None, guarded=True)
-    except DatasetError as error:
+    except TableError as error:
         return sink.getvalue().encode(), str(error).encode(errors="replace").decode()
     return sink.getvalue().encode(), ""
 

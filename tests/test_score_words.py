@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ml.__main__ import main
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.card import Recipe
 from ml.model.loaded import LoadedModel
 from ml.scoring.text import score
@@ -220,7 +220,7 @@ def test_cells_of_the_training_table_are_read_as_in_training(columns: list[list[
         dataset = dataset_of(
             Table(header, tuple(cells), np.arange(40)), TableOptions(target="kind"), file_name="t"
         ).dataset
-    except DatasetError:
+    except TableError:
         return
 
     for feature, values in zip(dataset.features, dataset.rows.T, strict=True):
@@ -245,7 +245,7 @@ def test_columns_are_found_by_header_or_key_where_the_unit_agrees(german: Loaded
 
 
 def test_a_column_in_another_unit_is_refused_with_both_names(german: LoadedModel) -> None:
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(TableError) as caught:
         rows_of(german, "Income;temp (°F);island\n2.100;7,5;Dream\n")
 
     assert str(caught.value) == (
@@ -265,7 +265,7 @@ def test_columns_that_differ_in_unit_or_by_place_alone_are_told_apart(tmp_path: 
     assert [feature.key for feature in model.features] == ["h", "h_2", "x", "x_2"]
     answer = repr(model.predict([4.0, 2.0, 1.0, 3.0]).probabilities[0])
     assert one["probability_a"] == other["probability_a"] == answer
-    with pytest.raises(DatasetError, match="no column is called 'x_2'"):
+    with pytest.raises(TableError, match="no column is called 'x_2'"):
         rows_of(model, "x,h (in),h (cm)\n1,2,3\n")
 
 

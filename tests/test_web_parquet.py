@@ -20,7 +20,7 @@ from pyarrow import parquet
 from starlette.testclient import TestClient
 
 import ml
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.loaded import load_model
 from ml.scoring.parquet_process import ColumnMessage, RowsMessage, columns_in
 from tests import small_tables
@@ -206,7 +206,7 @@ def test_a_process_that_says_what_is_no_column_is_not_believed() -> None:
     numbers = ColumnMessage(np.zeros(3).tobytes())
     codes = np.array([0, 1, -1], dtype=np.int64).tobytes()
     for other in ([], [ColumnMessage(b"123")], [ColumnMessage(bytes(8))], [ColumnMessage(None, [1, 2], codes)]):
-        with pytest.raises(DatasetError, match="the Parquet file cannot be read"):
+        with pytest.raises(TableError, match="the Parquet file cannot be read"):
             columns_in(RowsMessage([numbers, *other]), 2)
 
 

@@ -20,7 +20,7 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 from starlette.testclient import TestClient
 
 import ml
-from ml.errors import DatasetError, ForestError
+from ml.errors import ForestError, TableError
 from ml.estimators.trees import forest_from
 from ml.model import decision_table, modelfile
 from ml.model.card import Recipe
@@ -320,13 +320,13 @@ def test_a_class_of_one_row_is_an_error_with_its_name() -> None:
     rows, classes = WINE[0][:72].copy(), WINE[1][:72].copy()
     classes[-1] = 2
 
-    with pytest.raises(DatasetError, match="class 'label 2' has 1 row: a split takes two of each class"):
+    with pytest.raises(TableError, match="class 'label 2' has 1 row: a split takes two of each class"):
         fitting.fit(dataset_of((rows, classes)))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_a_share_that_leaves_too_few_rows_is_an_error(share: float) -> None:
-    with pytest.raises(DatasetError, match="leave fewer rows than the 3 classes on one side"):
+    with pytest.raises(TableError, match="leave fewer rows than the 3 classes on one side"):
         fitting.fit(dataset_of((WINE[0], WINE[1])), Recipe(test_size=share))
 
 
@@ -334,7 +334,7 @@ def test_a_class_that_the_split_leaves_out_of_the_training_rows_is_an_error() ->
     rows = np.random.default_rng(0).normal(size=(1_002, 3))
     classes = np.array([0] * 2 + [1] * 500 + [2] * 500)
 
-    with pytest.raises(DatasetError, match="label 0"):
+    with pytest.raises(TableError, match="label 0"):
         fitting.fit(dataset_of((rows, classes)), Recipe(n_estimators=2, test_size=0.99))
 
 

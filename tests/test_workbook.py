@@ -20,7 +20,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ml.__main__ import main
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.loaded import LoadedModel
 from ml.tables.files import read_table
 from ml.tables.sheet import MAX_ROWS
@@ -75,7 +75,7 @@ def columns_of(table: Table) -> dict[str, list[str]]:
 
 
 def error_of(directory: Path, content: bytes, **options: Any) -> str:
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(TableError) as caught:
         read(directory, content, **options)
     assert str(caught.value).isprintable()
     return str(caught.value).removeprefix(f"{directory / 'table.xlsx'}: ")

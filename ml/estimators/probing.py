@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError, ForestError
+from ml.errors import ForestError, TableError
 from ml.estimators.coding import Cells, Coding
 from ml.estimators.paths import Reading
 from ml.model.design import Column, Design
@@ -49,7 +49,7 @@ def inputs_of(
 
     Raises:
         ForestError: the steps give something else than what was read of them.
-        DatasetError: the steps cannot transform the test rows.
+        TableError: the steps cannot transform the test rows.
     """
     probe = _Probe(reading, coding, rows)
     lacking = lacking | {place for place, cells in enumerate(coding.cells) if cells.place in reading.gaps}
@@ -78,7 +78,7 @@ def inputs_of(
 
 
 def _check_rows(probe: _Probe, features: Sequence[Feature], rows: Rows) -> None:
-    """Raise a `DatasetError` for the first test row with something that the steps refuse."""
+    """Raise a `TableError` for the first test row with something that the steps refuse."""
     refused = [(place, np.isnan(rows[:, place]), "no value", "SimpleImputer") for place in sorted(probe.without_gaps)]
     refused += [
         (place, rows[:, place] < 0, "a word that its encoder does not know", "OneHotEncoder(handle_unknown='ignore')")
@@ -86,7 +86,7 @@ def _check_rows(probe: _Probe, features: Sequence[Feature], rows: Rows) -> None:
     ]
     for place, is_wrong, what, remedy in refused:
         if is_wrong.any():
-            raise DatasetError(
+            raise TableError(
                 f"X_test has {what} in column {features[place].title!r}, row {int(is_wrong.argmax())}, which the steps "
                 f"refuse: {remedy} would work"
             )
@@ -109,7 +109,7 @@ class _Probe:
         try:
             self.transform(self._base[None])
         except Exception as error:  # whatever a step raises
-            raise DatasetError(f"the steps do not take X_test: {str(error).splitlines()[0]}") from error
+            raise TableError(f"the steps do not take X_test: {str(error).splitlines()[0]}") from error
         self.known = self._varied([(f, float(c)) for f, one in enumerate(coding.cells) for c in range(len(one.words))])
         words = [place for place, one in enumerate(coding.cells) if one.words]
         self._unknown = self._asked(words, UNKNOWN)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.estimators.boosted import LIBRARIES
 from ml.estimators.coding import Cells, Coding, cells_of_words
 from ml.estimators.divisions import lowest_of
@@ -121,7 +121,7 @@ def session_model(
         limits: of the features, by key.
 
     Raises:
-        DatasetError, ForestError: columns or steps cannot be features.
+        TableError, ForestError: columns or steps cannot be features.
     """
     _check_kind(reading.final)
     used = sorted({path.feature for path in reading.paths})
@@ -138,11 +138,11 @@ def session_model(
 
 
 def _check_finite(name: str, rows: NDArray[np.float64], features: Sequence[Feature]) -> None:
-    """Raise a `DatasetError` for the first value that no sample can have."""
+    """Raise a `TableError` for the first value that no sample can have."""
     wrong = np.argwhere(~((np.abs(rows) <= LARGEST) | np.isnan(rows)))
     if len(wrong):
         row, place = wrong[0].tolist()
-        raise DatasetError(
+        raise TableError(
             f"{name} has {rows[row, place]} in column {features[place].title!r}, row {row}, which is not a finite "
             "32-bit float"
         )
@@ -191,7 +191,7 @@ def _cells(place: int, header: str, reading: Reading, frames: Sequence[tuple[str
             with suppress(ValueError, TypeError):
                 float(present[0])
                 way_out = f"{name}[{header!r}].astype(float) would, where it is text of numbers"
-            raise DatasetError(
+            raise TableError(
                 f"column {header!r} of {name} holds {present[0]!r}, which is no number, and no step makes a number of "
                 f"it: {way_out}"
             )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError, ModelFileError
+from ml.errors import ModelFileError, TableError
 from ml.model import modelfile
 from ml.model.card import Card, TrainedFeature
 from ml.model.evaluators import Prediction
@@ -76,20 +76,20 @@ class Model:
                 header or key. Null, None and NaN are no value; numbers in text are read as in the cells of a CSV file.
 
         Raises:
-            DatasetError: a feature has no column, or two; a column has a type, or a length, that it cannot have.
+            TableError: a feature has no column, or two; a column has a type, or a length, that it cannot have.
         """
         if isinstance(columns, Mapping):
             return self._answer_arrays(columns)
         if _is_arrow_table(columns):
             return self._answer_arrow(columns)
         kind = f"{type(columns).__module__}.{type(columns).__name__}"
-        raise DatasetError(f"rows come in a pyarrow.Table or a mapping of column arrays, not in a {kind}")
+        raise TableError(f"rows come in a pyarrow.Table or a mapping of column arrays, not in a {kind}")
 
     def _answer_arrays(self, columns: Mapping[str, object]) -> dict[str, NDArray[Any]]:
         names = [*columns]
         lengths = {name: _length_of(columns[name], name) for name in names}
         if len(set(lengths.values())) > 1:
-            raise DatasetError(f"the columns have different lengths: {lengths}")
+            raise TableError(f"the columns have different lengths: {lengths}")
         used = [names[position] for position in self.positions(names)]
         answers = self.answers([typed_array(columns[name], name) for name in used])
         return dict(zip(self.added(names), answers.arrays(self.labels), strict=True))
@@ -257,4 +257,4 @@ def _length_of(column: object, name: str) -> int:
     try:
         return len(column)  # type: ignore[arg-type]  # what has no length is refused
     except TypeError as error:
-        raise DatasetError(f"column {name!r} has no length: give an array or a list") from error
+        raise TableError(f"column {name!r} has no length: give an array or a list") from error

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.contributions import contributions
 from ml.model.evaluators import Prediction
 from ml.model.loaded import LoadedModel
@@ -184,13 +184,13 @@ class ScoredRows:
                 values[index] = self._row(cells)
             except InvalidSample as error:
                 bad[index] = BadRow(line, str(error), error.errors, self._cells(cells))
-            except DatasetError as error:
+            except TableError as error:
                 bad[index] = BadRow(line, str(error))
             if bad and self._strict:
                 yield from self._parts(rows[:index], texts[:index], lines[:index]) if index else ()
-                raise DatasetError(f"line {line}: {bad[index].message}")
+                raise TableError(f"line {line}: {bad[index].message}")
             if len(cells) > MAX_COLUMNS:
-                raise DatasetError(f"line {line}: {len(cells)} columns, at most {MAX_COLUMNS} are read")
+                raise TableError(f"line {line}: {len(cells)} columns, at most {MAX_COLUMNS} are read")
         answered = self._answered(rows, lines, values) if values else None
         notes = self._notes([rows[index] for index in values], answered.outside, answered.lines) if answered else {}
         self._writer.guard_rows(rows, texts)
@@ -211,7 +211,7 @@ class ScoredRows:
 
     def _row(self, cells: list[str]) -> list[float]:
         if len(cells) != self.place.width:
-            raise DatasetError(f"{len(cells)} columns, the header has {self.place.width}")
+            raise TableError(f"{len(cells)} columns, the header has {self.place.width}")
         return self._reader.one(self._cells(cells))
 
     def _cells(self, cells: list[str]) -> list[str]:

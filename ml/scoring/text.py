@@ -10,7 +10,7 @@ from typing import TextIO
 
 import msgspec
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.loaded import LoadedModel
 from ml.scoring.rows import BadRow, Part, PredictEach, ScoredRows
 from ml.tables.dialect import Dialect
@@ -60,7 +60,7 @@ def score(
         guarded, strict, marks, explain: as for `Scorer`.
 
     Raises:
-        DatasetError: as `Scorer.feed`, `Scorer.take` and `Scorer.finish`.
+        TableError: as `Scorer.feed`, `Scorer.take` and `Scorer.finish`.
     """
     has_header = source.has_header if isinstance(source, Source) else True
     scorer = Scorer(model, guarded=guarded, strict=strict, marks=marks, has_header=has_header, explain=explain)
@@ -163,7 +163,7 @@ class Scorer:
         """Take text, and yield what is complete by now: the header, and rows.
 
         Raises:
-            DatasetError: there is no header, or it lacks a feature, or the text is not CSV, or, if `strict`, a row has
+            TableError: there is no header, or it lacks a feature, or the text is not CSV, or, if `strict`, a row has
                 no answer. The rows before were yielded.
         """
         yield from self._score(self._reader.feed(text))
@@ -172,7 +172,7 @@ class Scorer:
         """Take a block of rows that are no text, the first one with the header; yield what they become.
 
         Raises:
-            DatasetError: the header lacks a feature, or, if `strict`, a row has no answer.
+            TableError: the header lacks a feature, or, if `strict`, a row has no answer.
         """
         if self._table is None:
             self._reader = RowReader(dialect=Dialect(","))
@@ -184,7 +184,7 @@ class Scorer:
         """Yield what is left: no more text comes.
 
         Raises:
-            DatasetError: as `feed`; or a quote is still open, so that all that follows it would be lost in one cell.
+            TableError: as `feed`; or a quote is still open, so that all that follows it would be lost in one cell.
         """
         yield from self._score(self._reader.finish())
 
@@ -195,7 +195,7 @@ class Scorer:
                 continue
             header = [*map(understood, block.rows[0])]
             if len(header) > MAX_COLUMNS:
-                raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
+                raise TableError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
             names: list[ColumnName] = []
             for number, text in enumerate(header, 1):
                 if number % _NAMES_A_PART == 0:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.card import QuantityReport, Report
 from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
@@ -58,14 +58,14 @@ def measured(
         marks: those of all numbers, if somebody has said them; else the model's.
 
     Raises:
-        DatasetError: a column is not there, or no row can be measured.
+        TableError: a column is not there, or no row can be measured.
     """
     marks = marks or (Marks() if table.has_types else None)
     names = [name_of(text, number) for number, text in enumerate(table.header, 1)]
     positions = positions_of(model.features, names)
     trained = model.card.target.title
     if not (target or trained):
-        raise DatasetError("name the column that says what is true with --target")
+        raise TableError("name the column that says what is true with --target")
     columns = columns_of(table.header)
     contents = _contents(table, find(target or trained, columns), missing, plain=False)
     # As in training, other columns settle what the marks of this one leave open.
@@ -77,7 +77,7 @@ def measured(
     is_measured = ~np.isnan(outcomes)
     is_measured[[*wrong]] = False
     if not is_measured.any():
-        raise DatasetError("no row can be measured", details=[*said, *wrong.values()])
+        raise TableError("no row can be measured", details=[*said, *wrong.values()])
     errors = "; ".join([*wrong.values()][:SHOWN_ERRORS])
     said += _left_out(len(wrong), f"without an answer: {errors}")
     values, outcomes = values[is_measured], outcomes[is_measured]
@@ -111,7 +111,7 @@ def _true(
         odd = np.array(is_odd)[contents.codes]
         first = int(odd.argmax())
         where = f", as {shown(contents.texts[contents.codes[first]])} on line {lines[first]}" if odd.any() else ""
-        raise DatasetError(f"column {name} has other texts than numbers{where}; --missing reads a text as no value")
+        raise TableError(f"column {name} has other texts than numbers{where}; --missing reads a text as no value")
     counts = np.bincount(contents.codes, minlength=len(keys))
     is_unknown = np.isnan(by_text) & ~is_empty
     unknown = [text for text, is_one in zip(contents.texts, is_unknown, strict=True) if is_one]

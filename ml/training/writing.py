@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import ModelFileError, TrainingError
+from ml.errors import ModelFileError
 from ml.estimators.boosted import LIBRARIES, unwrapped
 from ml.estimators.session import SessionModel, predictor_from
 from ml.model import modelfile
@@ -108,9 +108,8 @@ def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress 
     The model file that it replaces is kept beside it (see `ml.training.history`).
 
     Raises:
-        ModelFileError: the file is too large, or cannot be written or read back.
-        TrainingError: an answer differs by more than the model's promise allows, which for trees is no bit. After
-            any error an older file is unchanged.
+        ModelFileError: the file is too large, or cannot be written or read back; or an answer differs by more than the
+            model's promise allows, which for trees is no bit. An older file is unchanged then.
     """
 
     def prove(written: Path) -> None:
@@ -133,7 +132,7 @@ def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress 
         is_same = np.all(np.abs(answers.outputs - expected) <= allowed) and np.array_equal(one_by_one, answers.outputs)
         labels = answers_of(trained.estimator, rows, trained.labelling)
         if not is_same or (loaded.labels and np.any(answers.indices != labels)):
-            raise TrainingError(f"{path}: the model read back gives other answers than scikit-learn")
+            raise ModelFileError(f"{path}: the model read back gives other answers than scikit-learn")
         history.keep(path)
 
     with history.locked(path):

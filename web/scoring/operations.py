@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.loaded import LoadedModel
 from ml.scoring.text import score
 from ml.tables.layout import added_columns
@@ -105,6 +105,6 @@ def _example_of(model: LoadedModel) -> Json:
     sink = io.StringIO(newline="")
     try:
         score(model, io.StringIO(table_of(model.features), newline=""), sink, on_bad=lambda _bad: None, guarded=True)
-    except DatasetError:
+    except TableError:
         return {}
     return {"example": sink.getvalue()}

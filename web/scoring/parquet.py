@@ -17,7 +17,7 @@ from typing import IO
 import msgspec
 import numpy as np
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.loaded import SLICE_S, LoadedModel
 from ml.scoring.answers import Answers
 from ml.scoring.batch import Model
@@ -84,7 +84,7 @@ class ParquetFile(ProcessedFile):
 
     async def _run(self, source: IO[bytes], sink: IO[bytes], room: int) -> None:
         if kind_of(source.read(START_BYTES)) != "parquet":
-            raise DatasetError("this is no Parquet file")
+            raise TableError("this is no Parquet file")
         most, descriptors = self._max_bytes, (source.fileno(), sink.fileno())
         options = ProcessOptions(
             source=descriptors[0], sink=descriptors[1], max_bytes=most, max_sink_bytes=room,
@@ -97,9 +97,9 @@ class ParquetFile(ProcessedFile):
         try:
             await self._answer(process)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError) as error:
-            raise DatasetError("the Parquet file takes too much time or memory to read") from error
+            raise TableError("the Parquet file takes too much time or memory to read") from error
         except msgspec.MsgspecError as error:
-            raise DatasetError("the Parquet file cannot be read") from error
+            raise TableError("the Parquet file cannot be read") from error
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -117,7 +117,7 @@ class ParquetFile(ProcessedFile):
             match question:
                 case End(error):
                     if error:
-                        raise DatasetError(error)
+                        raise TableError(error)
                     return
                 case Header(names):
                     writer.write(framed(await in_thread(self._layout, names)))
@@ -152,5 +152,5 @@ class ParquetFile(ProcessedFile):
 async def _question(reader: asyncio.StreamReader) -> Question:
     (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
     if length > MAX_QUESTION_BYTES:
-        raise DatasetError(f"{MAX_ROWS} rows have more than {MAX_QUESTION_BYTES} bytes in the columns of the features")
+        raise TableError(f"{MAX_ROWS} rows have more than {MAX_QUESTION_BYTES} bytes in the columns of the features")
     return _decoder.decode(await reader.readexactly(length))

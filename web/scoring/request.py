@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.loaded import LoadedModel
 from ml.scoring.rows import Part
 from web.api.description import table_of
@@ -89,7 +89,7 @@ class Score:
                     headers = _headers(CSV, disposition_of(file.name, "predictions"), scored.model)
                     await body.send({"type": "http.response.start", "status": 200, "headers": headers})
                 await body.send({"type": "http.response.body", "body": encoded(part.text), "more_body": True})
-        except (DatasetError, Problem) as error:
+        except (TableError, Problem) as error:
             problem = error if isinstance(error, Problem) else unusable(error)
             if has_begun:
                 await _break_off(scored, body, problem)
@@ -110,7 +110,7 @@ async def _score_parquet(model: LoadedModel, body: Body, file: UploadedFile, par
     try:
         async for _ in parquet.process():
             await body.check()
-    except DatasetError as error:
+    except TableError as error:
         raise unusable(error) from error
     length = (b"content-length", str(parquet.size).encode())
     headers = [*_headers(PARQUET, disposition_of("", "predictions", "parquet"), model), length]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.evaluators import Prediction
 from ml.model.loaded import LoadedModel
 from ml.scoring.rows import Part
@@ -167,7 +167,7 @@ class ScoredFile:
 
         Raises:
             Problem: 413, the file is too large; 503, it is an Excel file, and there is no room for it.
-            DatasetError: as `Scorer.feed`.
+            TableError: as `Scorer.feed`.
         """
         self._came += len(content)
         if self._came > self._uploads.max_bytes:
@@ -179,9 +179,7 @@ class ScoredFile:
                 return
             kind = kind_of(content[:START_BYTES])
             if kind == "parquet":
-                raise DatasetError(
-                    "this is a Parquet file: save it as CSV, or post it as application/vnd.apache.parquet"
-                )
+                raise TableError("this is a Parquet file: save it as CSV, or post it as application/vnd.apache.parquet")
             self._is_text = kind != "zip"
             if not self._is_text:
                 self._workbook = self._uploads.workbook()
@@ -201,7 +199,7 @@ class ScoredFile:
             passed = min(len(piece), max(0, self._scored - self._text_bytes))
             self._text_bytes += passed
             if self._text_bytes + len(piece) - passed > most:
-                raise DatasetError(f"larger than {most} bytes, unpacked")
+                raise TableError(f"larger than {most} bytes, unpacked")
             async for part in self._feed_bytes(piece[passed:]):
                 yield part
 
@@ -281,6 +279,6 @@ def encoded(text: str) -> bytes:
     return text.encode(errors="replace")
 
 
-def unusable(error: DatasetError) -> Problem:
+def unusable(error: TableError) -> Problem:
     """Return the problem of a file that is no table, or none of this model's features."""
     return Problem(422, as_text(str(error)))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.loaded import LoadedModel
 from ml.model.sample import FieldError
 from ml.scoring.rows import AnsweredRows, BadRow, Part
@@ -159,7 +159,7 @@ class _File:
                 if part.text:
                     await self._websocket.send_bytes(encoded(part.text))
                 self._answers.add(part)
-        except (DatasetError, Problem) as error:
+        except (TableError, Problem) as error:
             problem = error if isinstance(error, Problem) else unusable(error)
             await self._commit(scored, done=False)
             await self._end(scored.place, problem.details.detail)
