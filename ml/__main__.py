@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _read(options: argparse.Namespace) -> Dataset:
     if options.data is None:
-        console.write_lines([(dataset := iris.load()).source])
+        console.write_lines([(dataset := iris.load_dataset()).source])
         return dataset
     wanted = TableOptions(
         target=options.target, kind=options.kind, drop=options.drop, keep=options.keep, limits=dict(options.limits),
@@ -148,7 +148,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         return
     if model.card.recipe is None:
         raise MLError(f"{options.model} was fitted elsewhere, so its split is not known: name a table to measure it on")
-    dataset = iris.load() if options.data is None else _read(options)
+    dataset = iris.load_dataset() if options.data is None else _read(options)
     if dataset.digest() != model.card.data_digest:
         raise MLError(
             f"{options.model} was trained on another table, or on one read with other options ({model.card.source}): "

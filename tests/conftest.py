@@ -91,7 +91,7 @@ def _names_in(code: CodeType) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def built_in() -> Trained:
     """The built-in forest as scikit-learn fits it: the oracle of tests that are about this very forest."""
-    return fitting.fit(iris.load())
+    return fitting.fit(iris.load_dataset())
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +107,7 @@ def built_in_model(built_in_path: Path) -> LoadedModel:
 @pytest.fixture(scope="session")
 def trained() -> Trained:
     """Some trees of the built-in forest: their decision table takes 4 ms, not 60, each time that it is loaded."""
-    return fitting.fit(iris.load(), Recipe(n_estimators=15))
+    return fitting.fit(iris.load_dataset(), Recipe(n_estimators=15))
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +140,7 @@ def evaluator(request: pytest.FixtureRequest, model_path: Path) -> LoadedModel:
 def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     """The bytes of three model files, that of the other fixtures first."""
     folder = tmp_path_factory.mktemp("models")
-    others = [fitting.fit(iris.load(), Recipe(seed=seed, n_estimators=5)) for seed in (1, 2)]
+    others = [fitting.fit(iris.load_dataset(), Recipe(seed=seed, n_estimators=5)) for seed in (1, 2)]
     paths = [written(each, folder / f"{number}.npz") for number, each in enumerate(others)]
     return [path.read_bytes() for path in (model_path, *paths)]
 

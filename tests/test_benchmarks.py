@@ -53,7 +53,7 @@ def subject(
 @pytest.fixture(scope="module")
 def mistaken(subject: Subject) -> Subject:
     """A subject that expects the answers of another forest than the one in its model file."""
-    other = fitting.fit(iris.load(), Recipe(seed=1, n_estimators=5))
+    other = fitting.fit(iris.load_dataset(), Recipe(seed=1, n_estimators=5))
     path = subject.directory / "other.npz"
     return replace(subject, model=writing.write(writing.model_of(other), path, trained=other))
 

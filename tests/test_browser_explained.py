@@ -109,7 +109,7 @@ def test_the_model_is_renewed_in_place_even_if_the_first_try_fails(
 ) -> None:
     path = tmp_path / "model.npz"
     shutil.copy(model_path, path)
-    other = fitting.fit(iris.load(), Recipe(n_estimators=10, seed=3))
+    other = fitting.fit(iris.load_dataset(), Recipe(n_estimators=10, seed=3))
     with run_server(tmp_path / "log.txt", MODEL_FILE=str(path)) as server:
         page = open_page(url=server.url, sample={}, complaint="Failed to load resource|ERR_FAILED")
         page.route(re.compile(r"/\?[^?]*$"), lambda route: route.abort(), times=1)

@@ -402,7 +402,7 @@ def test_a_service_that_asks_for_patience_gets_it(
 
 def other_model(path: Path, *, seed: int, features: int) -> None:
     """Put another model in the place of the one in this file."""
-    data = iris.load()
+    data = iris.load_dataset()
     reduced = replace(data, features=data.features[:features], rows=data.rows[:, :features], picture=())
     trained = fitting.fit(reduced, Recipe(seed=seed, n_estimators=5))
     writing.write(writing.model_of(trained), path, trained=trained)

@@ -958,9 +958,9 @@ def other_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         labels=("low", "tall"),
     )
     fitted = {
-        "trees": fitting.fit(iris.load(), Recipe(n_estimators=5, seed=3)),
+        "trees": fitting.fit(iris.load_dataset(), Recipe(n_estimators=5, seed=3)),
         "labels": fitting.fit(
-            dataclasses.replace(iris.load(), target=Target(labels=("a", "b", "c"))), Recipe(n_estimators=5)
+            dataclasses.replace(iris.load_dataset(), target=Target(labels=("a", "b", "c"))), Recipe(n_estimators=5)
         ),
         "boxes": fitting.fit(boxes, Recipe(n_estimators=5)),
     }

@@ -223,7 +223,7 @@ def test_leaves_that_are_no_whole_numbers_are_added_to_the_same_last_bit(
 
 def grid() -> Iterator[Rows]:
     """Yield all samples on the 0.1 cm grid, from 0.3 cm below the data to 0.3 above; k/10 is the float of its text."""
-    tenths = np.rint(iris.load().rows * 10).astype(int)
+    tenths = np.rint(iris.load_dataset().rows * 10).astype(int)
     low, high = tenths.min(axis=0) - 3, tenths.max(axis=0) + 3
     axes = [np.arange(a, b + 1) / 10 for a, b in zip(low, high, strict=True)]
     for first in axes[0]:

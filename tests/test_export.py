@@ -253,7 +253,7 @@ def test_a_forest_that_was_fitted_in_parallel_is_exported(tmp_path: Path) -> Non
 
 def test_the_progress_of_a_long_export_is_told_up_to_its_last_step(tmp_path: Path) -> None:
     told = list[tuple[str, int, int]]()
-    trained = fitting.fit(iris.load(), Recipe(n_estimators=2))
+    trained = fitting.fit(iris.load_dataset(), Recipe(n_estimators=2))
 
     model = writing.model_of(trained, progress=lambda *step: told.append(step))
     writing.write(model, tmp_path / "m.npz", trained=trained, progress=lambda *step: told.append(step))

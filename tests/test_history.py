@@ -26,7 +26,7 @@ from tests.conftest import ROOT, output_of, run
 
 @pytest.fixture(scope="module")
 def fitted() -> list[fitting.Trained]:
-    return [fitting.fit(iris.load(), Recipe(seed=seed, n_estimators=2)) for seed in range(6)]
+    return [fitting.fit(iris.load_dataset(), Recipe(seed=seed, n_estimators=2)) for seed in range(6)]
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ from pathlib import Path
 import sys
 from ml.model.card import Recipe
 from ml.training import fitting, iris, writing
-fitted = fitting.fit(iris.load(), Recipe(seed=100 + int(sys.argv[1]), n_estimators=2))
+fitted = fitting.fit(iris.load_dataset(), Recipe(seed=100 + int(sys.argv[1]), n_estimators=2))
 model = writing.model_of(fitted)
 START
 print(writing.write(model, Path(sys.argv[2]), trained=fitted).version)

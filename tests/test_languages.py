@@ -860,7 +860,7 @@ def test_what_is_waited_for_is_named_in_the_language(client: TestClient) -> None
 
 
 def test_a_model_without_titles_in_a_language_shows_its_own(model: LoadedModel, tmp_path: Path) -> None:
-    dataset = iris.load()
+    dataset = iris.load_dataset()
     plain = tuple(msgspec.structs.replace(feature, titles={}) for feature in dataset.features)
     trained = fitting.fit(dataclasses.replace(dataset, features=plain), Recipe(n_estimators=2))
     writing.write(writing.model_of(trained), tmp_path / "plain.npz", trained=trained)

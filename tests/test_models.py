@@ -274,7 +274,7 @@ SPANS = {
 @pytest.mark.parametrize("has_limits", [False, True], ids=["without limits", "with limits"])
 @pytest.mark.parametrize("span", SPANS)
 def test_a_model_of_any_span_can_be_shown(tmp_path: Path, span: str, *, has_limits: bool) -> None:
-    data = iris.load()
+    data = iris.load_dataset()
     column = np.resize(np.array(SPANS[span]), len(data.rows))
     rows = np.column_stack([column, data.rows[:, 1], column[::-1], data.rows[:, 3]])
     limits = (min(SPANS[span]), max(SPANS[span])) if has_limits else (None, None)
@@ -297,12 +297,12 @@ def test_a_file_whose_look_takes_long_is_told_in_log_and_body_while_the_model_an
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(models, "SLOW_S", 0.02)
-    hung, load = threading.Event(), models.load
+    hung, load = threading.Event(), models.load_configured
     with TestClient(create_app(Settings(model_file=path, model_check_s=NEVER_S))) as client:
         service = client.app_state["service"]
         assert "checking_since" not in client.get("/health/ready").json()
         # A file system that hangs: nothing comes back from it.
-        monkeypatch.setattr(models, "load", lambda settings: hung.wait(GUARD_S) and load(settings))
+        monkeypatch.setattr(models, "load_configured", lambda settings: hung.wait(GUARD_S) and load(settings))
         service.watcher.check_now()
         while "checking_since" not in (ready := client.get("/health/ready").json()):
             pass
@@ -327,7 +327,7 @@ def test_a_start_says_which_file_it_waits_for(
             pass
         return load_model(settings.model_file)
 
-    monkeypatch.setattr(models, "load", load_late)
+    monkeypatch.setattr(models, "load_configured", load_late)
     with TestClient(create_app(Settings(model_file=path))):
         pass
 
@@ -579,7 +579,7 @@ def test_at_most_two_models_are_kept_in_memory(app: Application, contents: list[
 
 @pytest.mark.parametrize("changed", ["title", "unit", "limits", "labels", "rows"])
 def test_the_digest_of_an_interface_tells_what_a_form_is_made_of(changed: str) -> None:
-    data = iris.load()
+    data = iris.load_dataset()
     first, *others = data.features
     labels, rows = data.target.labels, data.rows
     match changed:

@@ -270,7 +270,7 @@ def read_frame(stream: Any) -> tuple[int, bytes] | None:
 @pytest.fixture(scope="module")
 def impure() -> Trained:
     """A forest whose leaves hold several classes: its probabilities have all 53 bits, not two decimals."""
-    return fitting.fit(iris.load(), Recipe(n_estimators=70, min_samples_leaf=4))
+    return fitting.fit(iris.load_dataset(), Recipe(n_estimators=70, min_samples_leaf=4))
 
 
 @pytest.fixture(scope="module")

@@ -357,7 +357,7 @@ def ending_of_refused(client: TestClient) -> tuple[Frame, int]:
 
 def reduced(path: Path, *, features: int, seed: int = 0) -> None:
     """Write a model of the first features of Iris."""
-    data = iris.load()
+    data = iris.load_dataset()
     some = replace(data, features=data.features[:features], rows=data.rows[:, :features], picture=())
     trained = fitting.fit(some, Recipe(seed=seed, n_estimators=5))
     writing.write(writing.model_of(trained), path, trained=trained)

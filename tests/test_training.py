@@ -31,7 +31,7 @@ def fitted(trained: Trained, **parameters: int) -> Trained:
 
 
 def test_the_split_is_scikit_learns_stratified_split(trained: Trained) -> None:
-    rows, outcomes = iris.load().rows, iris.load().outcomes
+    rows, outcomes = iris.load_dataset().rows, iris.load_dataset().outcomes
     expected = train_test_split(rows, outcomes, test_size=0.2, stratify=outcomes, random_state=0)
 
     parts = trained.split
@@ -123,7 +123,7 @@ def test_a_label_without_test_rows_has_a_report(trained: Trained) -> None:
 
 
 def test_cross_validation_is_scikit_learns_with_shuffled_folds() -> None:
-    dataset, recipe = iris.load(), Recipe(n_estimators=10, seed=3)
+    dataset, recipe = iris.load_dataset(), Recipe(n_estimators=10, seed=3)
     folds = StratifiedKFold(n_splits=5, shuffle=True, random_state=3)
     scores = cross_val_score(RandomForestClassifier(10, random_state=3), dataset.rows, dataset.outcomes, cv=folds)
 
@@ -134,7 +134,7 @@ def test_cross_validation_is_scikit_learns_with_shuffled_folds() -> None:
 
 @pytest.mark.parametrize(("rows_of_classes", "folds"), [((9, 8, 7), 7), ((4, 40, 40), 4), ((2, 2, 2), 2)])
 def test_there_are_no_more_folds_than_the_rarest_class_has_rows(rows_of_classes: tuple[int, ...], folds: int) -> None:
-    whole = iris.load()
+    whole = iris.load_dataset()
     chosen = np.concatenate([np.flatnonzero(whole.outcomes == label)[:n] for label, n in enumerate(rows_of_classes)])
     small = replace(whole, rows=whole.rows[chosen], outcomes=whole.outcomes[chosen])
 
@@ -183,13 +183,13 @@ def test_the_card_tells_how_the_model_was_made(built_in_model: LoadedModel) -> N
 
     assert (card.name, card.estimator, card.trees) == ("iris", "RandomForestClassifier", 100)
     assert card.recipe == Recipe()
-    assert card.data_digest == iris.load().digest()
+    assert card.data_digest == iris.load_dataset().digest()
     assert set(card.libraries) == {"scikit-learn", "numpy"}
 
 
 def test_the_same_recipe_gives_the_same_file_and_another_seed_another() -> None:
     first, again, other = (
-        modelfile.dump(writing.model_of(fitting.fit(iris.load(), Recipe(n_estimators=5, seed=seed))))
+        modelfile.dump(writing.model_of(fitting.fit(iris.load_dataset(), Recipe(n_estimators=5, seed=seed))))
         for seed in (0, 0, 1)
     )
 

@@ -171,7 +171,7 @@ async def lifespan(app: Application) -> AsyncIterator[dict[str, object]]:
     # What is recorded of requests until it is counted is no garbage: looking for some among it took 0.7 us a request.
     gc.set_threshold(10_000)
     sys.setswitchinterval(SWITCH_S)
-    file = models.WatchedFile(settings.model_file, lambda: load(settings))
+    file = models.WatchedFile(settings.model_file, lambda: load_prepared(settings))
     await models.train_if_missing(settings)
     with models.named_when_slow(settings.model_file):
         service.model = file.open()
@@ -214,13 +214,13 @@ def _shown(model: LoadedModel) -> str:
     return f"{model.name}, version {model.version}"
 
 
-def load(settings: Settings) -> LoadedModel:
+def load_prepared(settings: Settings) -> LoadedModel:
     """Return the model in the file of the settings, after a trial: its pages, documentation and messages were made.
 
     Raises:
         ModelFileError: the file cannot be served, or not shown.
     """
-    model = models.load(settings)
+    model = models.load_configured(settings)
     try:
         prepare(model, settings)
     except Exception as error:

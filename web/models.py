@@ -62,7 +62,7 @@ def named_when_slow(path: Path) -> Iterator[None]:
         timer.cancel()
 
 
-def load(settings: Settings) -> LoadedModel:
+def load_configured(settings: Settings) -> LoadedModel:
     """Return the model in the file that the settings name.
 
     Raises:

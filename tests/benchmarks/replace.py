@@ -139,7 +139,7 @@ async def replace(load: Load, path: Path, content: bytes, *, silent: int) -> flo
 
 def other_file(folder: Path) -> bytes:
     """Return the bytes of another model for the same samples."""
-    fitted = fitting.fit(iris.load(), Recipe(seed=1))
+    fitted = fitting.fit(iris.load_dataset(), Recipe(seed=1))
     path = folder / "other.npz"
     writing.write(writing.model_of(fitted), path, trained=fitted)
     return path.read_bytes()

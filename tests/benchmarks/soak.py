@@ -139,7 +139,7 @@ def soak(subject: Subject, size: Size) -> Soaked:
 
 def _two_models(subject: Subject) -> tuple[Path, list[tuple[str, Path]], dict[str, LoadedModel]]:
     """Return where the served file is, two files that take turns there, and both models by version."""
-    other = fitting.fit(iris.load(), Recipe(seed=1))
+    other = fitting.fit(iris.load_dataset(), Recipe(seed=1))
     path = subject.directory / "other model.npz"
     second = writing.write(writing.model_of(other), path, trained=other)
     served = subject.directory / "served.npz"

@@ -69,7 +69,7 @@ def prepared() -> Iterator[Subject]:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         path = directory / "model.npz"
-        trained = fitting.fit(iris.load())
+        trained = fitting.fit(iris.load_dataset())
         model = writing.write(writing.model_of(trained), path, trained=trained)
         yield Subject(directory, path, model, trained.estimator, random_rows(model, SAMPLES))
 
