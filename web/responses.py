@@ -114,10 +114,10 @@ def _files_digest() -> str:
 def json_of(details: ProblemDetails, headers: Mapping[str, str] | None = None) -> Response:
     """Return the problem as JSON (RFC 9457), with further headers."""
     own = {**problem_headers(), "Content-Type": MEDIA_TYPE, **(headers or {})}
-    return Content(msgspec.json.encode(details), status=details.status, headers=encoded(own))
+    return Content(msgspec.json.encode(details), status=details.status, headers=raw_headers(own))
 
 
-def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """Return headers as they are sent."""
     return [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
@@ -131,7 +131,7 @@ def on_the_wire(problem: Problem, headers: Sequence[tuple[bytes, bytes]]) -> byt
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-cache"),
         (b"connection", b"close"),
-        *encoded(problem.headers),
+        *raw_headers(problem.headers),
     ]
     lines = [
         f"HTTP/1.1 {details.status} {details.title}".encode(),

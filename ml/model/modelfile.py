@@ -96,9 +96,9 @@ def dump(model: ModelFile) -> bytes:
     Raises:
         ModelFileError: the model comes out of a file of format 1, which lacks what a file of today holds.
     """
-    members = {_CARD: b"", **arrays.encoded(model.predictor)}
+    members = {_CARD: b"", **arrays.archive_members(model.predictor)}
     members |= {
-        f"{name}.npy": archive.encoded(np.ascontiguousarray(getattr(model, name), dtype=dtype))
+        f"{name}.npy": archive.npy_of(np.ascontiguousarray(getattr(model, name), dtype=dtype))
         for name, (dtype, _) in _ROWS.items()
     }
     card = arrays.described(model.card, model.predictor)

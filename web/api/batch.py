@@ -21,7 +21,7 @@ from ml.model.loaded import SLICE_S, LoadedModel
 from ml.model.sample import MAX_ERRORS, InvalidSample, Note, note_of
 from ml.tables.dataset import UNKNOWN
 from web.api.decoder import decode_sample
-from web.api.encoder import encoded, encoder_of, intervals_of
+from web.api.encoder import encoder_of, intervals_of, json_array
 from web.api.explain import Check, explained
 from web.api.messages import PredictionsFrame, QuantitiesFrame, SamplesNote
 from web.api.threads import PIECE_S, in_thread
@@ -162,12 +162,12 @@ async def encode_frame(
     if model.quantity:
         values, interval = answers.values, model.quantity.interval
         intervals = intervals_of(values, interval) if interval else UNSET
-        reply = QuantitiesFrame(request_id, encoded(values), intervals, model.version, notes, added)
+        reply = QuantitiesFrame(request_id, json_array(values), intervals, model.version, notes, added)
         return msgspec.json.encode(reply).decode()
     labels = [model.labels[index] for index in answers.indices.tolist()]
     columns: dict[str, Raw] = {}
     for index, label in enumerate(model.labels):
-        columns[label] = encoded(answers.outputs[:, index])
+        columns[label] = json_array(answers.outputs[:, index])
         if len(rows) > VALUES_A_SLICE:
             await asyncio.sleep(0)
     frame = PredictionsFrame(request_id, labels, columns, model.version, notes, added)

@@ -112,11 +112,11 @@ def encoder_of(model: LoadedModel) -> Encoder:
 def intervals_of(values: NDArray[np.float64], interval: Interval) -> Intervals:
     """Return the intervals around predicted quantities, shape (n,)."""
     return Intervals(
-        low=encoded(values - interval.below), high=encoded(values + interval.above), coverage=interval.coverage
+        low=json_array(values - interval.below), high=json_array(values + interval.above), coverage=interval.coverage
     )
 
 
-def encoded(numbers: NDArray[np.float64]) -> Raw:
+def json_array(numbers: NDArray[np.float64]) -> Raw:
     """Return numbers, shape (n,), as a JSON array."""
     return Raw(msgspec.json.encode(numbers.tolist()))
 

@@ -24,7 +24,7 @@ from web.requests import header_of, preferred_representation, query_of
 from web.responses import ABORT
 from web.scoring.file_query import check_names, encoding_in, marks_in
 from web.scoring.parquet import ParquetFile
-from web.scoring.scored_file import ScoredFile, Uploads, encoded, unusable
+from web.scoring.scored_file import ScoredFile, Uploads, unusable, utf8_of
 from web.scoring.upload import Body, too_large
 from web.scoring.uploaded_file import PARQUET, UploadedFile
 from web.service import service_of
@@ -88,7 +88,7 @@ class Score:
                     has_begun = True
                     headers = _headers(CSV, disposition_of(file.name, "predictions"), scored.model)
                     await body.send({"type": "http.response.start", "status": 200, "headers": headers})
-                await body.send({"type": "http.response.body", "body": encoded(part.text), "more_body": True})
+                await body.send({"type": "http.response.body", "body": utf8_of(part.text), "more_body": True})
         except (TableError, Problem) as error:
             problem = error if isinstance(error, Problem) else unusable(error)
             if has_begun:

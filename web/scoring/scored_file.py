@@ -243,7 +243,7 @@ class ScoredFile:
 
     def last_row(self, message: str) -> bytes:
         """Return a row with nothing but a message; no bytes if there is no header above it."""
-        return encoded(self.place.last_row(message, guarded=True)) if self.place else b""
+        return utf8_of(self.place.last_row(message, guarded=True)) if self.place else b""
 
     async def _feed(self, text: str) -> AsyncIterator[Part]:
         for start in range(0, len(text), PIECE_CHARACTERS):
@@ -274,7 +274,7 @@ class ScoredFile:
         return predictions
 
 
-def encoded(text: str) -> bytes:
+def utf8_of(text: str) -> bytes:
     """Return the bytes of the table's text: UTF-8, whatever the encoding of the file is."""
     return text.encode(errors="replace")
 

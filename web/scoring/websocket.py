@@ -36,7 +36,7 @@ from web.requests import query_of
 from web.scoring.file_query import check_names, encoding_in, marks_in
 from web.scoring.messages import ListedRow, RowError, RowsFrame, ValueSummary
 from web.scoring.resume import resume_of
-from web.scoring.scored_file import ScoredFile, Uploads, encoded, unusable
+from web.scoring.scored_file import ScoredFile, Uploads, unusable, utf8_of
 from web.service import Service, service_of
 
 # Of the rows of one frame so many without an answer are listed, with so many errors each, and so many of each label:
@@ -157,7 +157,7 @@ class _File:
         try:
             async for part in parts:
                 if part.text:
-                    await self._websocket.send_bytes(encoded(part.text))
+                    await self._websocket.send_bytes(utf8_of(part.text))
                 self._answers.add(part)
         except (TableError, Problem) as error:
             problem = error if isinstance(error, Problem) else unusable(error)
@@ -175,7 +175,7 @@ class _File:
     async def _end(self, place: Place | None, message: str) -> None:
         """Say why in a last row: nobody takes this table for a whole one."""
         if place is not None:
-            await self._websocket.send_bytes(encoded(place.last_row(message, guarded=True)))
+            await self._websocket.send_bytes(utf8_of(place.last_row(message, guarded=True)))
 
 
 class _LeastSure:
