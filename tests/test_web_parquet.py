@@ -26,7 +26,7 @@ from ml.scoring.parquet_process import ColumnMessage, RowsMessage, columns_in
 from tests import small_tables
 from web.app import create_app
 from web.scoring.parquet import ParquetFile
-from web.scoring.scored_file import Uploads
+from web.scoring.scored_file import OpenFiles
 from web.scoring.uploaded_file import PARQUET
 from web.settings import Settings
 
@@ -235,15 +235,15 @@ def test_what_only_text_has_and_what_is_too_large_is_refused(
 def test_the_process_that_reads_a_file_ends_when_nobody_wants_it(model_path: Path) -> None:
     async def leave() -> tuple[set[psutil.Process], int]:
         service = create_app(Settings(model_file=model_path)).service
-        uploads = Uploads(service.settings)
+        open_files = OpenFiles(service.settings)
         others = {*psutil.Process().children()}
-        with contextlib.closing(ParquetFile(load_model(model_path), uploads, service.metrics.score)) as file:
+        with contextlib.closing(ParquetFile(load_model(model_path), open_files, service.metrics.score)) as file:
             await file.add(content_of(flowers(1).take(np.zeros(3_000_000, dtype=int))))
             async for _ in file.process():
                 if readers := {*psutil.Process().children()} - others:
                     break
         await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})  # what reads it, and is cancelled
-        return readers, uploads.spool.taken
+        return readers, open_files.spool.taken
 
     readers, taken = asyncio.run(leave())
 

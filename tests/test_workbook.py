@@ -31,7 +31,7 @@ from tests.tables import GOOD, HEADER, guarded
 from tests.test_modelfile import archive_that_lists
 from tests.test_score_stream import Answer, converse
 from web.app import create_app
-from web.scoring.scored_file import Uploads
+from web.scoring.scored_file import OpenFiles
 from web.scoring.uploaded_file import EXCEL
 from web.settings import Settings
 
@@ -386,7 +386,7 @@ def test_the_process_that_reads_a_sheet_ends_when_nobody_wants_it() -> None:
     content = changed(PLAIN, SHEET, lambda xml: xml.replace(b"<sheetData>", b"<z/>" * 8_000_000 + b"<sheetData>"))
 
     async def leave() -> Any:
-        workbook = Uploads(Settings()).workbook()
+        workbook = OpenFiles(Settings()).workbook()
         await workbook.add(content)
         blocks = workbook.blocks()
         others = {*psutil.Process().children()}

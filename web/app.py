@@ -38,7 +38,7 @@ from web.predict import Predict
 from web.problems import Problem
 from web.responses import REPRESENTATIONS, entity_tag
 from web.scoring.request import Score, template
-from web.scoring.scored_file import Uploads
+from web.scoring.scored_file import OpenFiles
 from web.scoring.websocket import ScoreStream
 from web.server.connections import Connections
 from web.service import Service
@@ -128,7 +128,7 @@ def create_app(settings: Settings | None = None, *, metrics_folder: Path | None 
 
 def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
     settings, pending = service.settings, service.pending
-    uploads = Uploads(settings)
+    open_files = OpenFiles(settings)
     limited = Middleware(BodyLimit, max_bytes=settings.max_body_bytes, pending=pending)
     compressed = Middleware(Compressed)
     predict = Predict(max_body_bytes=settings.max_body_bytes, pending=pending)
@@ -141,8 +141,8 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/result", pages.result, methods=["GET", "POST"], middleware=[compressed, limited]),
         Route("/explain", explanation.explain, middleware=[compressed]),
         Route("/code", snippet_panel.code, middleware=[compressed]),
-        Route("/score", Score(uploads), methods=["GET", "POST"]),
-        WebSocketRoute("/score", ScoreStream(uploads)),
+        Route("/score", Score(open_files), methods=["GET", "POST"]),
+        WebSocketRoute("/score", ScoreStream(open_files)),
         Route("/template.csv", template),
         Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
         Route("/docs", docs.docs, middleware=[compressed]),

@@ -38,7 +38,7 @@ from ml.tables.filekind import START_BYTES, kind_of
 from web.api.threads import PIECE_S, in_thread
 from web.metrics.channel import Channel
 from web.problems import Problem
-from web.scoring.scored_file import Uploads
+from web.scoring.scored_file import OpenFiles
 from web.scoring.upload import READ_BYTES, ProcessedFile
 from web.scoring.workbook import NICENESS
 from web.settings import ROOT
@@ -68,13 +68,13 @@ class ParquetFile(ProcessedFile):
         Problem: on construction: 415, pyarrow is not installed.
     """
 
-    def __init__(self, model: LoadedModel, uploads: Uploads, channel: Channel) -> None:
+    def __init__(self, model: LoadedModel, open_files: OpenFiles, channel: Channel) -> None:
         if find_spec("pyarrow") is None:
             raise Problem(415, "this service reads no Parquet, as pyarrow is not installed on it: send CSV")
-        super().__init__(uploads.spool, uploads.process_turn)
+        super().__init__(open_files.spool, open_files.process_turn)
         self._model = model
         self._answering = model.made(Model)
-        self._max_bytes = uploads.max_table_bytes
+        self._max_bytes = open_files.max_table_bytes
         self._channel = channel
 
     async def chunks(self) -> AsyncIterator[bytes]:

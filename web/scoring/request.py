@@ -24,7 +24,7 @@ from web.requests import header_of, preferred_representation, query_of
 from web.responses import ABORT
 from web.scoring.file_query import check_names, encoding_in, marks_in
 from web.scoring.parquet import ParquetFile
-from web.scoring.scored_file import ScoredFile, Uploads, unusable, utf8_of
+from web.scoring.scored_file import OpenFiles, ScoredFile, unusable, utf8_of
 from web.scoring.upload import Body, too_large
 from web.scoring.uploaded_file import PARQUET, UploadedFile
 from web.service import service_of
@@ -40,18 +40,18 @@ _NOT_IN_NAMES = re.compile(r'[<>:"|?*\\/%;]')
 class Score:
     """The endpoint."""
 
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
+    def __init__(self, open_files: OpenFiles) -> None:
+        self._open_files = open_files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             await upgrade_required(Request(scope))
-        max_bytes = self._uploads.max_bytes
+        max_bytes = self._open_files.max_bytes
         declared = header_of(scope, b"content-length")
         if declared.isdigit() and int(declared[:20]) > max_bytes:
             raise too_large(max_bytes)
-        with self._uploads.entered(), suppress(ClientDisconnect):  # there is nobody to answer
-            async with Body(receive, send, max_bytes=max_bytes, spool=self._uploads.spool) as body:
+        with self._open_files.entered(), suppress(ClientDisconnect):  # there is nobody to answer
+            async with Body(receive, send, max_bytes=max_bytes, spool=self._open_files.spool) as body:
                 await self._answer(scope, body)
 
     async def _answer(self, scope: Scope, body: Body) -> None:
@@ -62,7 +62,7 @@ class Score:
         if file.is_parquet:
             if query.keys() & {"decimal", "thousands", "encoding"}:
                 raise Problem(400, "decimal, thousands and encoding are for text: the columns of Parquet have types")
-            with closing(ParquetFile(service.model, self._uploads, service.metrics.score)) as parquet:
+            with closing(ParquetFile(service.model, self._open_files, service.metrics.score)) as parquet:
                 await _score_parquet(service.model, body, file, parquet)
             return
         try:
@@ -72,7 +72,7 @@ class Score:
         except Problem as problem:
             await _skip_for_page(scope, body, problem)
             raise
-        scored = ScoredFile(service.model, self._uploads, service.metrics.score, marks=marks, encoding=encoding)
+        scored = ScoredFile(service.model, self._open_files, service.metrics.score, marks=marks, encoding=encoding)
         with closing(scored):
             await self._score(scope, body, file, scored)
 

@@ -36,8 +36,8 @@ PIECE_CHARACTERS = 2**18
 PART_CELLS = 2**15
 
 
-class Uploads:
-    """What all files share that a process scores: their number, their greatest size, their turns, and the disk."""
+class OpenFiles:
+    """The files that a process scores, and what they share: number, greatest size, turns and disk."""
 
     def __init__(self, settings: Settings) -> None:
         self.max_bytes = settings.max_upload_bytes
@@ -102,7 +102,7 @@ class ScoredFile:
     def __init__(
         self,
         model: LoadedModel,
-        uploads: Uploads,
+        open_files: OpenFiles,
         channel: Channel,
         *,
         resume: Resume | None = None,
@@ -111,7 +111,7 @@ class ScoredFile:
         marks: Marks | None = None,
     ) -> None:
         self.model = model
-        self._uploads = uploads
+        self._open_files = open_files
         self._channel = channel
         place = resume.place if resume else None
         self._scorer = Scorer(
@@ -170,8 +170,8 @@ class ScoredFile:
             TableError: as `Scorer.feed`.
         """
         self._came += len(content)
-        if self._came > self._uploads.max_bytes:
-            raise too_large(self._uploads.max_bytes)
+        if self._came > self._open_files.max_bytes:
+            raise too_large(self._open_files.max_bytes)
         if not self._is_text and self._workbook is None:
             content, self._start = self._start + content, b""
             if len(content) < START_BYTES:
@@ -182,7 +182,7 @@ class ScoredFile:
                 raise TableError("this is a Parquet file: save it as CSV, or post it as application/vnd.apache.parquet")
             self._is_text = kind != "zip"
             if not self._is_text:
-                self._workbook = self._uploads.workbook()
+                self._workbook = self._open_files.workbook()
             elif kind == "gzip":
                 self._gunzip = Gunzip()
         if self._workbook is not None:
@@ -193,7 +193,7 @@ class ScoredFile:
             yield part
 
     async def _feed_pieces(self, pieces: Iterator[bytes]) -> AsyncIterator[Part]:
-        most = self._uploads.max_table_bytes
+        most = self._open_files.max_table_bytes
         while (piece := await threads.in_thread(next, pieces, None)) is not None:
             yield Part("", 0)
             passed = min(len(piece), max(0, self._scored - self._text_bytes))
@@ -258,7 +258,7 @@ class ScoredFile:
 
     async def _parts(self, parts: Iterator[Part], *, in_thread: bool) -> AsyncIterator[Part]:
         """Yield parts, and count what is in them."""
-        while (part := await self._uploads.next_of(parts, in_thread=in_thread)) is not None:
+        while (part := await self._open_files.next_of(parts, in_thread=in_thread)) is not None:
             for model, rows, outcomes, seconds in self._answered:
                 self._channel.model_time(seconds)
                 self._channel.many(model, rows, outcomes)

@@ -36,7 +36,7 @@ from web.requests import query_of
 from web.scoring.file_query import check_names, encoding_in, marks_in
 from web.scoring.messages import ListedRow, RowError, RowsFrame, ValueSummary
 from web.scoring.resume import resume_of
-from web.scoring.scored_file import ScoredFile, Uploads, unusable, utf8_of
+from web.scoring.scored_file import OpenFiles, ScoredFile, unusable, utf8_of
 from web.service import Service, service_of
 
 # Of the rows of one frame so many without an answer are listed, with so many errors each, and so many of each label:
@@ -52,8 +52,8 @@ DONE, REFUSED, TRY_AGAIN_LATER = 1000, 1008, 1013
 class ScoreStream:
     """The endpoint."""
 
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
+    def __init__(self, open_files: OpenFiles) -> None:
+        self._open_files = open_files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
@@ -62,9 +62,9 @@ class ScoreStream:
             await websocket.accept(headers=[(b"x-request-id", scope["state"]["request_id"].encode())])
             with service.metrics.socket():
                 try:
-                    file = _File(service, self._uploads, websocket, query_of(scope))
+                    file = _File(service, self._open_files, websocket, query_of(scope))
                     await file.announce()
-                    with self._uploads.entered():
+                    with self._open_files.entered():
                         await file.answer()
                 except Problem as problem:
                     await _refuse(websocket, problem)
@@ -80,9 +80,9 @@ async def _refuse(websocket: WebSocket, problem: Problem) -> None:
 class _File:
     """One file on one connection."""
 
-    def __init__(self, service: Service, uploads: Uploads, websocket: WebSocket, query: Mapping[str, str]) -> None:
+    def __init__(self, service: Service, open_files: OpenFiles, websocket: WebSocket, query: Mapping[str, str]) -> None:
         self._service = service
-        self._uploads = uploads
+        self._open_files = open_files
         self._websocket = websocket
         self._query = query
         self._model: LoadedModel | None = None  # that was announced
@@ -146,7 +146,7 @@ class _File:
         if (strict := query.get("strict", "0")) not in ("0", "1"):
             raise Problem(400, f"strict is 0 or 1, not {as_text(strict[:80])!r}")
         return ScoredFile(
-            model, self._uploads, self._service.metrics.score,
+            model, self._open_files, self._service.metrics.score,
             strict=strict == "1", marks=marks_in(query), encoding=encoding_in(query),
             resume=resume,
         )  # fmt: skip
