@@ -25,7 +25,7 @@ from ml.model.modelfile import ModelFile
 from ml.model.quantity import Quantity
 from ml.model.relabelled import relabelled
 from ml.model.sample import Validator
-from ml.model.scores import Scores
+from ml.model.linear_scores import LinearScores
 
 # A batch is divided into slices that take about this long each, so that a server can answer others in between.
 SLICE_S = 0.002
@@ -100,7 +100,7 @@ class LoadedModel:
 
     def _ask(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
-        self.scores: Scores | None = evaluator.scores if isinstance(evaluator, ByScores) else None
+        self.scores: LinearScores | None = evaluator.scores if isinstance(evaluator, ByScores) else None
         self.grid, self.lines = evaluator.grid, evaluator.lines
 
     def made(self, make: Callable[[LoadedModel], Made]) -> Made:

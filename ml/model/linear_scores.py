@@ -25,7 +25,7 @@ SCALING = {"subtract", "divide", "multiply", "add", "fill"}
 _EPS = sys.float_info.epsilon
 
 
-class Scores:
+class LinearScores:
     """Evaluates a linear model, whose answers have the labels that the labelling gives."""
 
     def __init__(self, linear: Linear, labelling: Labelling) -> None:
@@ -56,7 +56,7 @@ class Scores:
             "posterior": _posterior,
         }[linear.link]
 
-    def labelled(self, labelling: Labelling) -> Scores:
+    def labelled(self, labelling: Labelling) -> LinearScores:
         """Return the same scores, whose answers have the labels that another labelling gives."""
         other = copy.copy(self)
         other._labelling = labelling
