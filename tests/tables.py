@@ -9,8 +9,8 @@ from contextlib import closing
 from hypothesis import strategies as st
 
 from ml.model.loaded import LoadedModel
+from ml.scoring.source import Source
 from ml.scoring.text import score
-from ml.tables.source import Source
 
 HEADER = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
 GOOD = "5.6,2.7,4.2,1.3"

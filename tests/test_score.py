@@ -21,10 +21,10 @@ from ml.errors import TableError
 from ml.model.card import Recipe
 from ml.model.contributions import contributions
 from ml.model.loaded import LoadedModel
+from ml.scoring.layout import added_columns
 from ml.scoring.rows import MAX_SINGLE_ROWS, ODD_BYTES, BadRow
 from ml.scoring.text import MAX_PART_CELLS, Scored, Scorer, score
 from ml.tables.files import BLOCK_CHARACTERS
-from ml.tables.layout import added_columns
 from ml.tables.marks import Marks
 from ml.tables.reading import read_dataset
 from ml.tables.rows import MAX_ROW_CHARACTERS

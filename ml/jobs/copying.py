@@ -18,9 +18,9 @@ from ml.jobs.tables import CsvTables, TextTables
 from ml.scoring.batch import Model
 from ml.scoring.parquet import ParquetTables, is_parquet, score_parquet
 from ml.scoring.rows import BadRow
+from ml.scoring.source import Source
 from ml.scoring.text import Scored, score
 from ml.tables.marks import marks_named
-from ml.tables.source import Source
 
 # So many rows without an answer are shown; all are counted.
 SHOWN_BAD_ROWS = 20

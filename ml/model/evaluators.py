@@ -20,9 +20,9 @@ from ml.model.decision_table import DecisionTable, LabelGrid
 from ml.model.forest import LEAF, Forest
 from ml.model.labelling import Labelling
 from ml.model.linear import Linear
+from ml.model.linear_scores import LinearScores
 from ml.model.lines import Lines
 from ml.model.links import link_of, row_link_of
-from ml.model.linear_scores import LinearScores
 from ml.model.walk import Walk
 from ml.tables.dataset import Feature
 

@@ -20,12 +20,12 @@ from ml.model.card import Card, Decision
 from ml.model.evaluators import Batch, ByScores, ByTree, Evaluator, Prediction, Rows, compile_predictor, cuts_of
 from ml.model.forest import Forest
 from ml.model.labelling import Labelling
+from ml.model.linear_scores import LinearScores
 from ml.model.links import allowed_error
 from ml.model.modelfile import ModelFile
 from ml.model.quantity import Quantity
 from ml.model.relabelled import relabelled
 from ml.model.sample import Validator
-from ml.model.linear_scores import LinearScores
 
 # A batch is divided into slices that take about this long each, so that a server can answer others in between.
 SLICE_S = 0.002

@@ -24,8 +24,8 @@ from ml.model.sample import InvalidSample, note_of
 from ml.model.values import UnknownWord, reader_of, short
 from ml.scoring.answers import Answers, arrow_answers
 from ml.scoring.cells import CellsReader
+from ml.scoring.layout import added_columns, name_of, positions_of
 from ml.tables.headers import word_of
-from ml.tables.layout import added_columns, name_of, positions_of
 from ml.tables.typed import TypedColumn, plain_sample, typed_array
 
 # So many models stay in a process, the newest ones.

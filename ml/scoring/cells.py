@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ml.model.loaded import LoadedModel
 from ml.model.sample import FieldError, InvalidSample
 from ml.model.values import no_value_text, reader_of, short
+from ml.scoring.layout import Place
 from ml.tables.cells import CellReader, OpenNumber, comma_numbers
 from ml.tables.dataset import UNKNOWN
-from ml.tables.layout import Place
 from ml.tables.marks import Marks
 from ml.tables.numbers import NotANumber, marks_said, number_of, numbers_in_lines, plain_columns
 from ml.tables.rows import Block

@@ -20,9 +20,9 @@ from ml.model.loaded import LoadedModel
 from ml.model.sample import FieldError, InvalidSample, note_of
 from ml.model.values import UnknownWord, short
 from ml.scoring.cells import CellsReader, decimal_of
+from ml.scoring.layout import Place
 from ml.tables.encoding import is_utf_8, understood
 from ml.tables.headers import MAX_COLUMNS, word_of
-from ml.tables.layout import Place
 from ml.tables.rows import Block
 from ml.tables.written import CellRows, RowWriter
 

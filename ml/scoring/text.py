@@ -12,16 +12,16 @@ import msgspec
 
 from ml.errors import TableError
 from ml.model.loaded import LoadedModel
+from ml.scoring.layout import ColumnName, OtherAnswers, Place, added_columns, name_of, positions_of
 from ml.scoring.rows import BadRow, Part, PredictEach, ScoredRows
+from ml.scoring.source import Source
 from ml.tables.dialect import Dialect
 from ml.tables.encoding import understood
 from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.header_rows import header_row_of
 from ml.tables.headers import MAX_COLUMNS
-from ml.tables.layout import ColumnName, OtherAnswers, Place, added_columns, name_of, positions_of
 from ml.tables.marks import Marks
 from ml.tables.rows import Block, RowReader
-from ml.tables.source import Source
 from ml.tables.written import RowWriter
 
 # A part has at most so many cells.

@@ -16,10 +16,10 @@ from ml.model.card import QuantityReport, Report
 from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
 from ml.scoring.cells import CellsReader
+from ml.scoring.layout import name_of, positions_of
 from ml.tables.contents import Contents, contents_of, is_marker_of_numbers
 from ml.tables.dataset import UNKNOWN
 from ml.tables.headers import Column, columns_of, find, listed
-from ml.tables.layout import name_of, positions_of
 from ml.tables.marks import Marks, TableMarks
 from ml.tables.numbers import NotANumber, number_of
 from ml.tables.refusals import Unusable, marks_of, refusal_of, rows

@@ -6,8 +6,8 @@ import io
 
 from ml.errors import TableError
 from ml.model.loaded import LoadedModel
+from ml.scoring.layout import added_columns
 from ml.scoring.text import score
-from ml.tables.layout import added_columns
 from web.api.components import PAGE, PROBLEM, TEXT, opened
 from web.api.description import N_, Json, ref, response, table_of
 from web.scoring.uploaded_file import EXCEL, OPTIONS, PARQUET

@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from ml.errors import TableError
+from ml.scoring.layout import Place
 from ml.tables.encoding import encoding_named
-from ml.tables.layout import Place
 from web.problems import Problem
 
 # A table has at most 10,000 columns, whose numbers have at most four digits.

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from ml.errors import TableError
 from ml.model.evaluators import Prediction
 from ml.model.loaded import LoadedModel
+from ml.scoring.layout import Place
 from ml.scoring.rows import Part
 from ml.scoring.text import Scorer
 from ml.tables.encoding import TextDecoder, as_text
 from ml.tables.filekind import START_BYTES, kind_of
-from ml.tables.layout import Place
 from ml.tables.marks import Marks
 from ml.tables.packed import Gunzip
 from web.api import threads

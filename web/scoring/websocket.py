@@ -24,10 +24,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ml.errors import TableError
 from ml.model.loaded import LoadedModel
 from ml.model.sample import FieldError
+from ml.scoring.layout import OtherAnswers, Place
 from ml.scoring.rows import AnsweredRows, BadRow, Part
 from ml.tables.dataset import MAX_TEXT
 from ml.tables.encoding import as_text
-from ml.tables.layout import OtherAnswers, Place
 from web.api.messages import ErrorFrame
 from web.api.stream import announcement
 from web.metrics.channel import outcomes_of
