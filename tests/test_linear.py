@@ -41,7 +41,7 @@ from starlette.testclient import TestClient
 import ml
 from ml.errors import ForestError, MLError, ModelFileError
 from ml.model import modelfile
-from ml.model.design import Column, Operation
+from ml.model.design import DesignColumn, Operation
 from ml.model.linear import Linear
 from ml.model.loaded import LoadedModel
 from ml.model.modelfile import ModelFile
@@ -482,8 +482,8 @@ def changed(**changes: Any) -> Callable[[ModelFile], ModelFile]:
     return lambda model: replace(model, predictor=replace(predictor(model), **changes))
 
 
-def column_of(**changes: Any) -> tuple[Column, ...]:
-    plain = [Column(feature=place) for place in range(4)]
+def column_of(**changes: Any) -> tuple[DesignColumn, ...]:
+    plain = [DesignColumn(feature=place) for place in range(4)]
     return (msgspec.structs.replace(plain[0], **changes), *plain[1:])
 
 

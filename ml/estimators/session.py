@@ -21,8 +21,8 @@ from ml.estimators.folding import fold
 from ml.estimators.frames import Frame, is_gap
 from ml.estimators.linear import calibrated_in, is_linear, linear_from
 from ml.estimators.names import Names
-from ml.estimators.paths import Reading, unread
-from ml.estimators.probing import Inputs, inputs_of, transformed
+from ml.estimators.paths import PipelineReading, unread
+from ml.estimators.probing import ProbedInputs, inputs_of, transformed
 from ml.estimators.trees import forest_from, lacking_in, readers_of
 from ml.model.forest import Forest
 from ml.model.linear import Linear
@@ -43,7 +43,7 @@ class SessionModel:
         decision: of a classifier that decides by a threshold.
     """
 
-    def __init__(self, reading: Reading, coding: Coding, inputs: Inputs) -> None:
+    def __init__(self, reading: PipelineReading, coding: Coding, inputs: ProbedInputs) -> None:
         self.final = reading.final
         self.final = _with_one_job(self.final)
         self.columns, self.decision = inputs.columns, reading.decision
@@ -112,7 +112,7 @@ def predictor_from(estimator: Any) -> Forest | Linear:
 
 
 def session_model(
-    reading: Reading, names: Names, frames: Mapping[str, Frame], limits: Mapping[str, Limits] | None
+    reading: PipelineReading, names: Names, frames: Mapping[str, Frame], limits: Mapping[str, Limits] | None
 ) -> SessionModel:
     """Return a fitted model as it answers rows.
 
@@ -156,7 +156,7 @@ def _check_kind(estimator: Any) -> None:
         raise unread(estimator)
 
 
-def _with_gaps(inputs: Inputs, forest: Forest) -> tuple[Feature, ...]:
+def _with_gaps(inputs: ProbedInputs, forest: Forest) -> tuple[Feature, ...]:
     """Return the features, those of which the trees can tell no value apart as ones that may lack it."""
     seen = lacking_in(forest)
     lacking = {inputs.columns[place].feature for place in seen if inputs.columns[place].is_feature}
@@ -166,7 +166,7 @@ def _with_gaps(inputs: Inputs, forest: Forest) -> tuple[Feature, ...]:
     )
 
 
-def _with_domains(inputs: Inputs) -> tuple[Feature, ...]:
+def _with_domains(inputs: ProbedInputs) -> tuple[Feature, ...]:
     """Return the features with the limits that their functions set: a logarithm has no value below its start."""
     lows = [lowest_of(inputs.columns, place) for place in range(len(inputs.features))]
     return tuple(
@@ -176,7 +176,7 @@ def _with_domains(inputs: Inputs) -> tuple[Feature, ...]:
     )  # fmt: skip
 
 
-def _cells(place: int, header: str, reading: Reading, frames: Sequence[tuple[str, Frame]]) -> Cells:
+def _cells(place: int, header: str, reading: PipelineReading, frames: Sequence[tuple[str, Frame]]) -> Cells:
     """Return the coding of one input: a category if an encoder knows its words or it is true or false."""
     gap = reading.gaps.get(place, np.nan)
     words = reading.words.get(place)

@@ -15,7 +15,7 @@ from ml.model.loaded import LoadedModel
 from ml.model.shapley import Shapley
 from ml.model.total import EXP_LINKS
 
-Scale = Literal["probability", "log_odds", "quantity", "log_quantity"]
+AnswerScale = Literal["probability", "log_odds", "quantity", "log_quantity"]
 Method = Literal["path_dependent_shapley", "linear"]
 Obstacle = Literal["calibrated", "median", "vote", "no covers"]
 # Why a model's answers are not divided among features: the rest of a sentence.
@@ -40,7 +40,7 @@ class Divided:
     """
 
     method: Method
-    scale: Scale
+    scale: AnswerScale
     base: float
     values: Sequence[float]
 
@@ -55,7 +55,7 @@ def contributions(model: LoadedModel, row: Sequence[float], index: int) -> Divid
         return None
     if isinstance(predictor, Linear):
         method: Method = "linear"
-        scale: Scale = "quantity" if predictor.link == "identity" else "log_odds"
+        scale: AnswerScale = "quantity" if predictor.link == "identity" else "log_odds"
         assert model.scores is not None
         base, values = model.scores.contributions(np.array(row))
     else:
@@ -89,7 +89,7 @@ def obstacle(model: LoadedModel) -> Obstacle | None:
     return None if predictor.covers is not None else "no covers"
 
 
-def _scale_of(forest: Forest) -> Scale:
+def _scale_of(forest: Forest) -> AnswerScale:
     link = forest.total.link
     if forest.total.is_mean:
         return "probability" if forest.n_outputs > 1 else "quantity"

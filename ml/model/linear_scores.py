@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.design import Column, Design
+from ml.model.design import Design, DesignColumn
 from ml.model.labelling import Labelling
 from ml.model.linear import Linear
 from ml.model.links import LINKS, allowed_error, calibrated, divided, expits
@@ -34,7 +34,7 @@ class LinearScores:
         self._n_labels = n_labels = len(labelling.labels)
         self._design = Design(linear.columns)
         self._features = np.array([column.feature for column in linear.columns], dtype=np.intp)
-        self._is_plain = [*linear.columns] == [Column(feature=place) for place in range(len(linear.columns))]
+        self._is_plain = [*linear.columns] == [DesignColumn(feature=place) for place in range(len(linear.columns))]
         width = linear.n_sums
         if linear.link == "calibrated":
             width = 1 if n_labels == 2 else n_labels

@@ -16,7 +16,7 @@ from ml.model.loaded import LoadedModel
 from ml.model.sample import FieldError
 from web.metrics.counts import WATCHED_ROWS
 from web.metrics.histogram import MODEL_BOUNDS, Histogram
-from web.metrics.inputs import Inputs
+from web.metrics.inputs import InputRecorder
 from web.metrics.shared import SharedCounters
 from web.problems import ProblemDetails
 
@@ -38,7 +38,7 @@ def outcomes_of(model: LoadedModel, answers: Batch | Sequence[Prediction]) -> ND
 class Channel:
     """Counts the predictions of one channel."""
 
-    def __init__(self, name: str, counters: SharedCounters, inputs: Inputs) -> None:
+    def __init__(self, name: str, counters: SharedCounters, inputs: InputRecorder) -> None:
         self._name = name
         self._counters = counters
         self._inputs = inputs

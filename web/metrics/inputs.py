@@ -18,7 +18,7 @@ from web.metrics.shared import SharedCounters
 MOST_VALUES = 65_536
 
 
-class Inputs:
+class InputRecorder:
     """Compares rows with the training data of one model, some hundred at a time.
 
     Args:

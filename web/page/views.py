@@ -16,7 +16,7 @@ from web.page.examples import SHOWN_EXAMPLES, Link, examples_of, language_links
 from web.page.fields import GOAL, SHOWN_FIELDS, THRESHOLD, Group, fields_of, grouped, names_of_options
 from web.page.languages import Language
 from web.page.messages import Message
-from web.page.quantities import Legend, Strip, quantity_scale
+from web.page.quantities import Legend, QuantityStrip, quantity_scale
 from web.page.snippet_panel import CodeView
 from web.page.threshold import ThresholdView, threshold_view
 from web.page.why import count_of
@@ -55,7 +55,7 @@ class QuantityPage:
     goal: str
     usual_goal: str
     is_wrong: bool
-    strip: Strip
+    strip: QuantityStrip
     legend: Legend
 
 
