@@ -128,7 +128,7 @@ def document(model: LoadedModel, settings: Settings) -> bytes:
 def describe(model: LoadedModel, settings: Settings) -> Json:
     """Return the document as plain data."""
     described = (operations, scoring_operations, oip_operations)
-    paths = {path: item for room in described for path, item in room.paths(model, settings).items()}
+    paths = {path: item for module in described for path, item in module.paths(model, settings).items()}
     return {
         "openapi": "3.1.0",
         "info": {
