@@ -17,13 +17,12 @@ from pathlib import Path
 
 from ml.cli import console, one_sample, reports
 from ml.cli.options import DEFAULT_PATH, read, recipe_of
-from ml.errors import DatasetError, MLError
+from ml.errors import MLError, TableError
 from ml.estimators.saved import read_model
 from ml.importing.imported import Imported
 from ml.jobs import command
-from ml.model import classifier
-from ml.model.classifier import Classifier
 from ml.model.labelling import decision_of
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.nearest import explain
 from ml.tables.dataset import Dataset
 from ml.tables.encoding import as_text
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.write_lines([])  # what argparse has written
     except MLError as error:
         console.complain(f"error: {error}")
-        if isinstance(error, DatasetError):
+        if isinstance(error, TableError):
             console.complain_more(error, sys.argv[1:] if arguments is None else arguments)
         return 1
     except ModuleNotFoundError as error:
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _read(options: argparse.Namespace) -> Dataset:
     if options.data is None:
-        console.write_lines([(dataset := iris.load()).source])
+        console.write_lines([(dataset := iris.load_dataset()).source])
         return dataset
     wanted = TableOptions(
         target=options.target, kind=options.kind, drop=options.drop, keep=options.keep, limits=dict(options.limits),
@@ -111,7 +110,7 @@ def _import(options: argparse.Namespace) -> None:
     console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])
 
 
-def _write_unmeasured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> Classifier:
+def _write_unmeasured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> LoadedModel:
     """Write the model file of a model of which nothing is known but what its own file says."""
     of_tables = ("drop", "missing", "decimal", "thousands", "encoding", "sheet")
     if given := [f"--{option}" for option in of_tables if getattr(options, option)]:
@@ -124,7 +123,7 @@ def _write_unmeasured(imported: Imported, options: argparse.Namespace, name: str
     )  # fmt: skip
 
 
-def _write_measured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> Classifier:
+def _write_measured(imported: Imported, options: argparse.Namespace, name: str, progress: Progress) -> LoadedModel:
     """Write the model file of a model that is measured on a table."""
     table = read_table(options.data, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
     wanted = TableOptions(
@@ -133,7 +132,7 @@ def _write_measured(imported: Imported, options: argparse.Namespace, name: str, 
     )  # fmt: skip
     try:
         found = importing.measurable(imported, table, wanted, file_name=options.data.name, labels=options.labels)
-    except DatasetError as error:
+    except TableError as error:
         raise error.of(options.data) from error
     console.write_lines([found.source, *(f"  {sentence}" for sentence in found.said)])
     decision = decision_of(found.target.labels, *reversed(options.threshold or (None, None)))
@@ -143,13 +142,13 @@ def _write_measured(imported: Imported, options: argparse.Namespace, name: str, 
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    model = classifier.load(options.model)
+    model = load_model(options.model)
     if options.table is not None:
         _evaluate_on(options, model)
         return
     if model.card.recipe is None:
         raise MLError(f"{options.model} was fitted elsewhere, so its split is not known: name a table to measure it on")
-    dataset = iris.load() if options.data is None else _read(options)
+    dataset = iris.load_dataset() if options.data is None else _read(options)
     if dataset.digest() != model.card.data_digest:
         raise MLError(
             f"{options.model} was trained on another table, or on one read with other options ({model.card.source}): "
@@ -161,13 +160,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     console.write_lines(reports.report_lines(report, model.labels))
 
 
-def _evaluate_on(options: argparse.Namespace, model: Classifier) -> None:
+def _evaluate_on(options: argparse.Namespace, model: LoadedModel) -> None:
     """Measure a model on a table that says what is true."""
     table = read_table(options.table, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
     marks = marks_named(options.decimal, options.thousands)
     try:
         found = labelled.measured(model, table, target=options.target, missing=options.missing, marks=marks)
-    except DatasetError as error:
+    except TableError as error:
         raise error.of(options.table) from error
     console.write_lines([f"{options.table}: {len(table.lines)} rows", *(f"  {sentence}" for sentence in found.said)])
     console.write_lines(reports.report_lines(found.report, model.labels))
@@ -177,7 +176,7 @@ def _predict(options: argparse.Namespace) -> None:
     path, values = options.model, options.values
     if path is None and len(values) > 1 and values[0].endswith(".npz"):
         path, values = Path(values[0]), values[1:]
-    model = classifier.load(path or DEFAULT_PATH)
+    model = load_model(path or DEFAULT_PATH)
     row = model.validator.row(one_sample.sample_of(model, values))
     if options.json:
         console.write_lines([one_sample.prediction_json(model, row)])
@@ -187,7 +186,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    model = classifier.load(options.model)
+    model = load_model(options.model)
     console.write_lines(reports.card_lines(model.card, model.version))
     console.write_lines([""])
     console.write_lines(reports.report_lines(model.card.report, model.labels))

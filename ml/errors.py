@@ -1,10 +1,9 @@
 """The errors of `ml`.
 
 MLError
-├── DatasetError      a table that cannot be read or written
 ├── ForestError       arrays that are not a forest
-├── ModelFileError    a file that cannot be served
-├── TrainingError     a model that does not answer as its library does
+├── ModelFileError    a file that cannot be written, read or served, or does not answer as its library does
+├── TableError        a table, or what is said of it, that cannot be used
 └── InvalidSample     a sample with errors, feature by feature  (ml/model/sample.py)
 """
 
@@ -17,8 +16,8 @@ class MLError(Exception):
     """Base of the tree. The message is one sentence for the person who gave the input."""
 
 
-class DatasetError(MLError):
-    """The table cannot be read, trained on, scored or written.
+class TableError(MLError):
+    """The table, or an option that says something of it, cannot be read, trained on, scored or written.
 
     Attributes:
         details: further sentences, such as one for each of several columns.
@@ -32,9 +31,9 @@ class DatasetError(MLError):
         self.details = tuple(details)
         self.remedies = tuple(remedies)
 
-    def of(self, name: object) -> DatasetError:
+    def of(self, name: object) -> TableError:
         """Return the same error with the name of its table in front."""
-        return DatasetError(f"{name}: {self}", details=self.details, remedies=self.remedies)
+        return TableError(f"{name}: {self}", details=self.details, remedies=self.remedies)
 
 
 class ForestError(MLError):
@@ -42,11 +41,7 @@ class ForestError(MLError):
 
 
 class ModelFileError(MLError):
-    """The file cannot be served: damaged, crafted, or of a newer format."""
-
-
-class TrainingError(MLError):
-    """The compiled model does not reproduce the answers of the library that fitted it."""
+    """The file cannot be served: damaged, crafted, of a newer format, or its answers are not those of its library."""
 
 
 def shown(value: object) -> str:

@@ -4,7 +4,7 @@ import { prediction, say } from "./answer.js";
 import { drawMarks, forgetMarks, onPress } from "./marks.js";
 import { forgetRows, pick, showAmong, showPicked, showRows } from "./rows.js";
 import { Run } from "./run.js";
-import { form, markAt, number, part, shown, words } from "./words.js";
+import { form, markAt, messageOf, number, part, shown } from "./messages.js";
 
 const MOST_COUNTED = 20;
 
@@ -20,14 +20,14 @@ function showLater() {
 
 function statusOf({ state, file, rows, bad, versions }) {
   const numbers = { name: file.name, rows: shown(rows), bad: shown(bad), good: shown(rows - bad) };
-  const several = versions.size > 1 ? words("versions", { versions: [...versions].join(", ") }) : "";
+  const several = versions.size > 1 ? messageOf("versions", { versions: [...versions].join(", ") }) : "";
   const name = state === "done" && bad ? "partly" : state === "canceled" && !rows ? "nothing" : state;
-  return `${words(name, numbers)} ${several}`.trim();
+  return `${messageOf(name, numbers)} ${several}`.trim();
 }
 
 function announce(name) {
   const status = `${statusOf(current)} ${current.reason}`.trim();
-  say(words(name, { name: current.file.name, status, rows: shown(current.rows), bad: shown(current.bad) }));
+  say(messageOf(name, { name: current.file.name, status, rows: shown(current.rows), bad: shown(current.bad) }));
   showLater();
 }
 
@@ -60,13 +60,13 @@ function showCounts({ model: { labels }, counts, rows, bad }) {
   if (order.length > MOST_COUNTED) order.sort((a, b) => b.count - a.count);
   const lines = order.slice(0, MOST_COUNTED).map(({ index, label, count }) => [label, shown(count), markAt(index)]);
   const left = order.slice(0, MOST_COUNTED).reduce((sum, { count }) => sum - count, rows - bad);
-  if (order.length > MOST_COUNTED) lines.push([words("others"), shown(left), ""]);
+  if (order.length > MOST_COUNTED) lines.push([messageOf("others"), shown(left), ""]);
   showLines(lines);
 }
 
 function showValues({ values: { least, greatest, sum }, rows, bad }) {
   const lines = [["least", least], ["mean", sum / (rows - bad)], ["greatest", greatest]];
-  showLines(lines.map(([name, value]) => [words(name), number(value), ""]));
+  showLines(lines.map(([name, value]) => [messageOf(name), number(value), ""]));
 }
 
 function showLines(lines) {

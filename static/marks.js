@@ -2,7 +2,7 @@
 
 import { prediction } from "./answer.js";
 import { fields } from "./form.js";
-import { markOf } from "./words.js";
+import { markOf } from "./messages.js";
 
 const REACH_PX = { mouse: 7, touch: 16 }; // of a mark
 const MAP_WIDTH = 400; // of the picture that the canvas lies upon

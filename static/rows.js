@@ -5,7 +5,7 @@ import { say } from "./answer.js";
 import { enter } from "./entry.js";
 import { fields } from "./form.js";
 import { byLeastSure, MOST_LISTED } from "./run.js";
-import { answerOf, markOf, part, shown, titleOf, words } from "./words.js";
+import { answerOf, markOf, messageOf, part, shown, titleOf } from "./messages.js";
 
 let picked = null; // the run and its row that was put into the form, and what stood there then
 
@@ -27,7 +27,7 @@ export function showRows(run) {
     if (!body.rows[index]) body.append(part("row").content.cloneNode(true));
     if (body.rows[index].row !== row) showRow(run, body.rows[index], row);
   }
-  part("listed").textContent = words(order, { listed: shown(rows.length), rows: shown(all) });
+  part("listed").textContent = messageOf(order, { listed: shown(rows.length), rows: shown(all) });
 }
 
 // The rows in the table, how many there are of them in the file, and the name of the sentence that says so.
@@ -46,7 +46,7 @@ function showRow({ model }, line, row) {
   const button = name.firstElementChild;
   button.textContent = shown(row.line);
   button.disabled = !row.cells.length; // it is not known which cells they are
-  button.ariaLabel = words("pick", { line: shown(row.line) });
+  button.ariaLabel = messageOf("pick", { line: shown(row.line) });
   line.ariaCurrent = row === picked?.row ? "true" : null;
   answer.querySelector("path").setAttribute("d", markOf(model, row));
   answer.querySelector("span").textContent = answerOf(model, row);
@@ -86,7 +86,7 @@ export function showPicked() {
   const { run, row } = picked;
   part("score").ariaDisabled = isAsPicked(); // it keeps the focus
   const name = isAsPicked() ? (row.corrected ? "scored" : "picked") : "differs";
-  part("picked").textContent = words(name, { line: shown(row.line), answer: answerOf(run.model, row) });
+  part("picked").textContent = messageOf(name, { line: shown(row.line), answer: answerOf(run.model, row) });
 }
 
 // Score the row with the values that are in the form.
@@ -100,8 +100,8 @@ async function scoreAgain() {
   const answer = await response?.json().catch(() => null);
   if (run !== picked?.run) return;
   if (!answer?.model && !answer?.errors) {
-    part("picked").textContent = words("failed");
-    say(words("failed"));
+    part("picked").textContent = messageOf("failed");
+    say(messageOf("failed"));
     return;
   }
   if (row === picked.row) picked.texts = cells;
@@ -110,7 +110,7 @@ async function scoreAgain() {
   Object.assign(row, { cells, label, probability, value, outside: notes?.length, errors, message, corrected: true });
   run.changes++;
   for (const line of part("body").rows) if (line.row === row) showRow(run, line, row);
-  say(words("scored", { line: shown(row.line), answer: answerOf(run.model, row) }));
+  say(messageOf("scored", { line: shown(row.line), answer: answerOf(run.model, row) }));
   run.dispatchEvent(new Event("change"));
 }
 

@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize, expect, sync_playwright
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.page.languages import language
 
 if TYPE_CHECKING:  # which imports this
@@ -222,7 +222,7 @@ def field(page: Page, key: str = "petal_width") -> Locator:
     return page.locator(f'#measurements input[name="{key}"]')
 
 
-def expect_answer(page: Page, model: Classifier, sample: Mapping[str, str]) -> None:
+def expect_answer(page: Page, model: LoadedModel, sample: Mapping[str, str]) -> None:
     """Wait until the page shows, to the last digit, what the model says to `sample`."""
     prediction = model.predict(model.validator.row(sample))
     percents = [language("en").percent(share) for share in prediction.probabilities]

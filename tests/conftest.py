@@ -26,9 +26,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from starlette.testclient import TestClient
 
-from ml.model import classifier, modelfile
+from ml.model import modelfile
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.modelfile import ModelFile
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
@@ -91,7 +91,7 @@ def _names_in(code: CodeType) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def built_in() -> Trained:
     """The built-in forest as scikit-learn fits it: the oracle of tests that are about this very forest."""
-    return fitting.fit(iris.load())
+    return fitting.fit(iris.load_dataset())
 
 
 @pytest.fixture(scope="session")
@@ -100,14 +100,14 @@ def built_in_path(built_in: Trained, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def built_in_model(built_in_path: Path) -> Classifier:
-    return classifier.load(built_in_path)
+def built_in_model(built_in_path: Path) -> LoadedModel:
+    return load_model(built_in_path)
 
 
 @pytest.fixture(scope="session")
 def trained() -> Trained:
     """Some trees of the built-in forest: their decision table takes 4 ms, not 60, each time that it is loaded."""
-    return fitting.fit(iris.load(), Recipe(n_estimators=15))
+    return fitting.fit(iris.load_dataset(), Recipe(n_estimators=15))
 
 
 @pytest.fixture(scope="session")
@@ -121,8 +121,8 @@ def written(trained: Trained, path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model(model_path: Path) -> Classifier:
-    return classifier.load(model_path)
+def model(model_path: Path) -> LoadedModel:
+    return load_model(model_path)
 
 
 @pytest.fixture(scope="session")
@@ -131,16 +131,16 @@ def stored(model_path: Path) -> ModelFile:
 
 
 @pytest.fixture(scope="module", params=EVALUATORS)
-def evaluator(request: pytest.FixtureRequest, model_path: Path) -> Classifier:
+def evaluator(request: pytest.FixtureRequest, model_path: Path) -> LoadedModel:
     """The model by each of its evaluators: all of them must give the same bits."""
-    return classifier.load(model_path, **EVALUATORS[request.param])
+    return load_model(model_path, **EVALUATORS[request.param])
 
 
 @pytest.fixture(scope="session")
 def contents(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     """The bytes of three model files, that of the other fixtures first."""
     folder = tmp_path_factory.mktemp("models")
-    others = [fitting.fit(iris.load(), Recipe(seed=seed, n_estimators=5)) for seed in (1, 2)]
+    others = [fitting.fit(iris.load_dataset(), Recipe(seed=seed, n_estimators=5)) for seed in (1, 2)]
     paths = [written(each, folder / f"{number}.npz") for number, each in enumerate(others)]
     return [path.read_bytes() for path in (model_path, *paths)]
 

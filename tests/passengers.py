@@ -34,8 +34,8 @@ from sklearn.preprocessing import (
 )
 from sklearn.tree import DecisionTreeClassifier
 
-from ml.model.classifier import Classifier
 from ml.model.forest import Forest
+from ml.model.loaded import LoadedModel
 from ml.training.writing import thresholds_of
 
 NUMBERS = ["age (years)", "fare"]
@@ -187,7 +187,7 @@ def table_of(name: str) -> pd.DataFrame:
     return TABLE.drop(columns="name").astype(dict.fromkeys([*WORDS, "alone"], "category"))
 
 
-def questions(model: Classifier, n_rows: int) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+def questions(model: LoadedModel, n_rows: int) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Return samples, also as a table, on thresholds and beside them, with every choice, unknown words and gaps."""
     rng = np.random.default_rng(1)
     columns: dict[str, list[Any]] = {}
@@ -212,7 +212,7 @@ def questions(model: Classifier, n_rows: int) -> tuple[list[dict[str, Any]], pd.
     return [{key: _plain(value) for key, value in sample.items()} for sample in samples], table
 
 
-def around_thresholds(model: Classifier, place: int) -> NDArray[np.float64]:
+def around_thresholds(model: LoadedModel, place: int) -> NDArray[np.float64]:
     """Return the thresholds of a feature with the numbers next to them; none of a linear model."""
     if not isinstance(model.predictor, Forest):
         return np.empty(0)

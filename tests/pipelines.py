@@ -16,7 +16,7 @@ from sklearn.preprocessing import OrdinalEncoder
 
 from ml.model import modelfile
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.modelfile import ModelFile
 from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
@@ -91,8 +91,8 @@ class Oracle:
     table: Cells
     pipeline: Any
 
-    def model(self, evaluator: str = "table") -> Classifier:
-        return Classifier(self.stored, "0" * 12, **EVALUATORS[evaluator])
+    def model(self, evaluator: str = "table") -> LoadedModel:
+        return LoadedModel(self.stored, "0" * 12, **EVALUATORS[evaluator])
 
     def answers(self, table: Cells) -> NDArray[np.float64]:
         """Return the pipeline's own answers: probabilities, or one quantity a row."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
 
@@ -197,7 +197,7 @@ def trained(name: str) -> fitting.Trained:
     return fitting.fit(DATASETS[name](), RECIPE)
 
 
-def written(name: str, folder: Path) -> Classifier:
+def written(name: str, folder: Path) -> LoadedModel:
     """Write the model of a data set to a file in a folder, `penguins.npz` for example, and load it."""
     return writing.write(writing.model_of(trained(name)), folder / f"{name}.npz", trained=trained(name))
 

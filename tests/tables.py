@@ -8,9 +8,9 @@ from contextlib import closing
 
 from hypothesis import strategies as st
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
+from ml.scoring.source import Source
 from ml.scoring.text import score
-from ml.tables.source import Source
 
 HEADER = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
 GOOD = "5.6,2.7,4.2,1.3"
@@ -88,7 +88,7 @@ odd_tables = st.builds(
 )
 
 
-def guarded(model: Classifier, content: bytes) -> bytes:
+def guarded(model: LoadedModel, content: bytes) -> bytes:
     """Return the table that `python -m ml score --guarded` makes."""
     sink = io.StringIO(newline="")
     with closing(Source(io.BufferedReader(io.BytesIO(content)))) as source:

@@ -20,9 +20,8 @@ from sklearn.ensemble import ExtraTreesClassifier
 from starlette.testclient import TestClient
 from websockets.sync.client import connect
 
-from ml.model import classifier
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.tables.reading import TableOptions, read_dataset
 from ml.training import fitting, writing
 from tests.conftest import Element, Server, output_of, parse_html, run, run_server
@@ -44,7 +43,7 @@ def write_table(path: Path, header: Sequence[str], rows: NDArray[np.float64], la
     return path
 
 
-def model_of(path: Path, *, trees: int = 5, keep: Sequence[str] = ()) -> Classifier:
+def model_of(path: Path, *, trees: int = 5, keep: Sequence[str] = ()) -> LoadedModel:
     trained = fitting.fit(read_dataset(path, TableOptions(keep=keep)).dataset, Recipe(n_estimators=trees))
     return writing.write(writing.model_of(trained), path.with_suffix(".npz"), trained=trained)
 
@@ -102,14 +101,14 @@ def test_train_tells_what_it_read_and_how_good_it_is(trained_here: tuple[Path, s
 def test_train_fits_the_estimator_that_is_asked_for(measurements: Path, tmp_path: Path, name: str, kind: str) -> None:
     printed = output_of("train", measurements, "--estimator", name, "--trees", "5", "--out", "other.npz", cwd=tmp_path)
 
-    card = classifier.load(tmp_path / "other.npz").card
+    card = load_model(tmp_path / "other.npz").card
     assert f"  estimator {name}" in printed.splitlines()
     assert "its scores have the library's bits on every machine" in printed
     assert (card.estimator, card.trees, card.promise) == (f"{kind}GradientBoostingClassifier", 15, "scores")
 
 
 def test_train_writes_what_scikit_learn_answers(trained_here: tuple[Path, str], measurements: Path) -> None:
-    model = classifier.load(trained_here[0])
+    model = load_model(trained_here[0])
 
     trained = fitting.fit(read_dataset(measurements, TableOptions(target="species")).dataset, Recipe(n_estimators=12))
 
@@ -137,7 +136,7 @@ def test_every_option_of_train_reaches_scikit_learn(measurements: Path, tmp_path
         "--depth", "3", "--leaf", "2", "--seed", "5", "--test-size", "0.3", "--balanced", "--no-samples",
         "--name", "Any", "--out", "any.npz", cwd=tmp_path,
     )  # fmt: skip
-    model = classifier.load(tmp_path / "any.npz")
+    model = load_model(tmp_path / "any.npz")
 
     recipe = Recipe(
         estimator="extra-trees", n_estimators=7, max_depth=3, min_samples_leaf=2, seed=5, test_size=0.3,
@@ -219,8 +218,8 @@ def digits_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def digits(digits_path: Path) -> Classifier:
-    return classifier.load(digits_path)
+def digits(digits_path: Path) -> LoadedModel:
+    return load_model(digits_path)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +245,7 @@ def answered_meanwhile(server: Server, work: threading.Thread) -> list[float]:
     return answered
 
 
-def test_batches_of_ten_thousand_never_block_another_client(digits_server: Server, digits: Classifier) -> None:
+def test_batches_of_ten_thousand_never_block_another_client(digits_server: Server, digits: LoadedModel) -> None:
     rows = np.resize(DIGITS.data, (10_000, 64))
     body = json.dumps({"samples": rows.tolist()})
     spans: list[tuple[float, float]] = []
@@ -273,7 +272,7 @@ def test_batches_of_ten_thousand_never_block_another_client(digits_server: Serve
         assert sum(start < when < end for when in answered) >= slices // 4
 
 
-def test_binary_frames_of_a_mebibyte_never_block_another_client(digits_server: Server, digits: Classifier) -> None:
+def test_binary_frames_of_a_mebibyte_never_block_another_client(digits_server: Server, digits: LoadedModel) -> None:
     rows = np.resize(DIGITS.data, (4_096, 64)).astype("<f4")
     assert rows.nbytes == 2**20
     spans: list[tuple[float, float]] = []
@@ -299,15 +298,15 @@ def test_binary_frames_of_a_mebibyte_never_block_another_client(digits_server: S
 
 
 @pytest.mark.slow
-def test_slices_are_sized_from_the_measured_speed(digits_path: Path, digits: Classifier, model: Classifier) -> None:
-    walked = classifier.load(digits_path, compiles=False)
+def test_slices_are_sized_from_the_measured_speed(digits_path: Path, digits: LoadedModel, model: LoadedModel) -> None:
+    walked = load_model(digits_path, compiles=False)
 
     # A look-up in the table of four features is worth some hundred walks through 25 trees.
     assert model.slice_rows > 5 * walked.slice_rows
     assert digits.slice_rows > walked.slice_rows
 
 
-def test_all_channels_of_a_wide_model_agree(digits_server: Server, digits: Classifier) -> None:
+def test_all_channels_of_a_wide_model_agree(digits_server: Server, digits: LoadedModel) -> None:
     row = DIGITS.data[7].tolist()
     expected = digits.predict(row)
 
@@ -336,7 +335,7 @@ def digits_client(digits_path: Path) -> Iterator[TestClient]:
         yield client
 
 
-def test_the_page_of_64_features_has_a_field_for_each(digits_client: TestClient, digits: Classifier) -> None:
+def test_the_page_of_64_features_has_a_field_for_each(digits_client: TestClient, digits: LoadedModel) -> None:
     page = parse_html(digits_client.get("/").text)
 
     fields = page.one("form", id="measurements").all("input", type="text")
@@ -346,7 +345,7 @@ def test_the_page_of_64_features_has_a_field_for_each(digits_client: TestClient,
 
 
 def test_features_past_a_dozen_collapse_and_the_most_important_come_first(
-    digits_client: TestClient, digits: Classifier
+    digits_client: TestClient, digits: LoadedModel
 ) -> None:
     form = parse_html(digits_client.get("/").text).one("form", id="measurements")
 
@@ -373,8 +372,8 @@ def strange_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCli
         yield client
 
 
-def model_served_by(client: TestClient) -> Classifier:
-    model: Classifier = client.app.service.model  # type: ignore[attr-defined]  # an application of Starlette
+def model_served_by(client: TestClient) -> LoadedModel:
+    model: LoadedModel = client.app.service.model  # type: ignore[attr-defined]  # an application of Starlette
     return model
 
 

@@ -15,8 +15,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from ml.errors import ModelFileError
-from ml.model import classifier
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from tests.conftest import parse_html
 from web.app import create_app
 from web.settings import Settings
@@ -71,7 +70,7 @@ def test_a_model_is_replaced_by_one_assignment(model_path: Path, contents: list[
             client.get(path, params=EXAMPLE, headers={"Accept": "application/json"}).json() for path in ["/predict"]
         ]
         page = client.get("/").text
-        app.service.model = classifier.load(other)
+        app.service.model = load_model(other)
         after = client.get("/predict", params=EXAMPLE, headers={"Accept": "application/json"}).json()
         fragment = client.get("/predict", params=EXAMPLE, headers={"HX-Request": "true"}).text
 
@@ -210,7 +209,7 @@ def test_a_broken_model_file_ends_the_start(tmp_path: Path, content: bytes) -> N
         pass
 
 
-def test_the_model_is_loaded_before_the_first_request(model_path: Path, model: Classifier) -> None:
+def test_the_model_is_loaded_before_the_first_request(model_path: Path, model: LoadedModel) -> None:
     app = create_app(Settings(model_file=model_path))
     assert not hasattr(app.service, "model")
 

@@ -1,4 +1,4 @@
-"""The house: which module may import which, and what a server never loads."""
+"""The architecture: which module may import which, and what a server never loads."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ML = [path for path in SOURCES if path.is_relative_to(ROOT / "ml")]
 WEB = [path for path in SOURCES if path.is_relative_to(ROOT / "web")]
 # Where models are trained: scikit-learn may be imported there, inside functions.
 TRAINING = {"ml/training/iris.py", "ml/training/fitting.py"}
-# Rooms and modules, floor by floor: each may import from floors below its own, and nothing else of ours. A folder with
-# an `__init__` is a room, and stands here as one name; so does a module that lies in `ml/` or `web/` itself.
-FLOORS = (
+# Packages and modules, layer by layer: each may import from layers below its own, and nothing else of ours. A package
+# stands here as one name; so does a module that lies in `ml/` or `web/` itself.
+LAYERS = (
     {"ml.errors"},
     {"ml.tables"},
     {"ml.model"},
@@ -402,22 +402,22 @@ def arrows_of(path: Path) -> set[str]:
     return {name if name in MODULES else name.rpartition(".")[0] for name in names}
 
 
-def room_of(module: str) -> str:
-    """Return what stands in `FLOORS` for a module: its folder in `ml/` or `web/`, or the module itself."""
+def package_of(module: str) -> str:
+    """Return what stands in `LAYERS` for a module: its package in `ml/` or `web/`, or the module itself."""
     return ".".join(module.split(".")[:2])
 
 
-def test_every_room_stands_on_a_floor_and_imports_from_those_below_alone() -> None:
-    floors = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+def test_every_package_has_a_layer_and_imports_from_those_below_alone() -> None:
+    layers = {package: number for number, layer in enumerate(LAYERS) for package in layer}
 
     def upward(path: Path) -> Iterator[str]:
-        own = room_of(module_of(path))
+        own = package_of(module_of(path))
         for module in arrows_of(path):
-            room = room_of(module)
-            if room != own and floors[room] >= floors[own]:
+            package = package_of(module)
+            if package != own and layers[package] >= layers[own]:
                 yield f"imports {module}, which is not below"
 
-    assert sorted(floors) == sorted({room_of(module) for module in MODULES})
+    assert sorted(layers) == sorted({package_of(module) for module in MODULES})
     assert offenders(SOURCES, upward) == []
 
 
@@ -431,12 +431,12 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert arrows == {}, "these import each other in a circle"
 
 
-def test_every_room_says_what_it_is_for_and_what_it_must_not_know() -> None:
-    rooms = {module: path for module, path in MODULES.items() if path.name == "__init__.py"}
+def test_every_package_says_what_it_is_for_and_what_it_must_not_know() -> None:
+    packages = {module: path for module, path in MODULES.items() if path.name == "__init__.py"}
 
-    said = {room: ast.get_docstring(tree_of(path)) or "" for room, path in rooms.items()}
+    said = {package: ast.get_docstring(tree_of(path)) or "" for package, path in packages.items()}
 
-    assert [room for room, text in said.items() if "Knows no" not in text and "imports" not in text] == []
+    assert [package for package, text in said.items() if "Knows no" not in text and "imports" not in text] == []
 
 
 def test_a_folder_and_a_module_stay_small() -> None:

@@ -15,9 +15,9 @@ import pytest
 from msgspec import UNSET, Raw
 
 from ml.model import modelfile
-from ml.model.classifier import Classifier
 from ml.model.contributions import contributions
 from ml.model.evaluators import Batch
+from ml.model.loaded import LoadedModel
 from ml.model.sample import MAX_ERRORS
 from web.api import batch, threads
 from web.api.explain import explained
@@ -32,12 +32,12 @@ def encoded(samples: list[Any]) -> list[Raw]:
     return [Raw(json.dumps(sample).encode()) for sample in samples]
 
 
-def read(model: Classifier, samples: list[Any]) -> Any:
+def read(model: LoadedModel, samples: list[Any]) -> Any:
     rows, _ = asyncio.run(batch.read(model, encoded(samples)))
     return rows
 
 
-def problem_of(model: Classifier, samples: list[Any]) -> Problem:
+def problem_of(model: LoadedModel, samples: list[Any]) -> Problem:
     with pytest.raises(Problem) as caught:
         read(model, samples)
     return caught.value
@@ -64,7 +64,7 @@ async def turns_during(work: Coroutine[Any, Any, Result]) -> tuple[Result, int]:
         counting.cancel()
 
 
-def test_samples_become_rows_in_their_order(model: Classifier) -> None:
+def test_samples_become_rows_in_their_order(model: LoadedModel) -> None:
     rows = rows_of(3).tolist()
     keys = [feature.key for feature in model.features]
     samples = [rows[0], dict(zip(keys, rows[1], strict=True)), [str(value).replace(".", ",") for value in rows[2]]]
@@ -72,7 +72,7 @@ def test_samples_become_rows_in_their_order(model: Classifier) -> None:
     assert read(model, samples).tolist() == rows
 
 
-def test_a_value_that_is_no_sample_hides_no_errors_of_others(model: Classifier) -> None:
+def test_a_value_that_is_no_sample_hides_no_errors_of_others(model: LoadedModel) -> None:
     problem = problem_of(model, [["x", 1, 1, 1], 5, [1, 1, 1, 1], None])
 
     assert problem.details.status == 422
@@ -82,11 +82,11 @@ def test_a_value_that_is_no_sample_hides_no_errors_of_others(model: Classifier) 
     ]
 
 
-def test_no_samples_are_no_rows(model: Classifier) -> None:
+def test_no_samples_are_no_rows(model: LoadedModel) -> None:
     assert read(model, []).shape == (0, 4)
 
 
-def test_every_error_has_the_index_of_its_sample(model: Classifier) -> None:
+def test_every_error_has_the_index_of_its_sample(model: LoadedModel) -> None:
     problem = problem_of(model, [[1, 1, 1, 1], ["x", 1, 1, -1], [1, 1, 1, 1], {"sepal_length": 1}])
 
     assert problem.details.status == 422
@@ -102,27 +102,27 @@ def test_every_error_has_the_index_of_its_sample(model: Classifier) -> None:
 
 
 @pytest.mark.parametrize("sample", [["x"] * 4, ["x", "x", "x", 1]])  # the last sample may have errors over the bound
-def test_thousands_of_errors_are_told_as_a_bounded_number(model: Classifier, sample: list[object]) -> None:
+def test_thousands_of_errors_are_told_as_a_bounded_number(model: LoadedModel, sample: list[object]) -> None:
     problem = problem_of(model, [sample] * MANY)
 
     assert len(problem.details.errors) == MAX_ERRORS
     assert len(msgspec.json.encode(problem.details)) < 50_000
 
 
-def test_the_number_of_samples_with_errors_is_told_right(model: Classifier) -> None:
+def test_the_number_of_samples_with_errors_is_told_right(model: LoadedModel) -> None:
     problem = problem_of(model, [["x", 1, 1, 1]] * 150)
 
     assert problem.details.detail.startswith("150 of 150 ")
 
 
-def test_the_number_of_samples_with_errors_is_told_right_over_slices(model: Classifier) -> None:
+def test_the_number_of_samples_with_errors_is_told_right_over_slices(model: LoadedModel) -> None:
     problem = problem_of(model, [["x", 1, 1, 1]] * MANY)
 
     assert problem.details.detail.startswith(f"{MANY} of {MANY} ")
 
 
 @pytest.mark.parametrize("wrong", [1, None, "x", True])
-def test_a_sample_of_another_kind_is_named_by_its_index(model: Classifier, wrong: object) -> None:
+def test_a_sample_of_another_kind_is_named_by_its_index(model: LoadedModel, wrong: object) -> None:
     problem = problem_of(model, [[1, 1, 1, 1], wrong])
 
     assert problem.details.status == 422
@@ -130,7 +130,7 @@ def test_a_sample_of_another_kind_is_named_by_its_index(model: Classifier, wrong
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 1_023, 1_024, 1_025, 5_000])
-def test_slices_hold_every_row_once(model: Classifier, n_rows: int) -> None:
+def test_slices_hold_every_row_once(model: LoadedModel, n_rows: int) -> None:
     parts = list(batch.slices(model, n_rows))
 
     assert [index for part in parts for index in range(n_rows)[part]] == list(range(n_rows))
@@ -138,7 +138,7 @@ def test_slices_hold_every_row_once(model: Classifier, n_rows: int) -> None:
 
 
 @pytest.mark.parametrize(("n_slices", "more"), [(0, 0), (0, 1), (0, 7), (1, 0), (1, 1), (2, -1), (2, 0), (2, 1)])
-def test_a_batch_in_slices_is_the_batch_as_a_whole(model: Classifier, n_slices: int, more: int) -> None:
+def test_a_batch_in_slices_is_the_batch_as_a_whole(model: LoadedModel, n_slices: int, more: int) -> None:
     rows = rows_of(n_slices * model.slice_rows + more)
 
     answers = asyncio.run(batch.predict(model, rows, Metrics().json))
@@ -149,7 +149,7 @@ def test_a_batch_in_slices_is_the_batch_as_a_whole(model: Classifier, n_slices: 
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 5_000])
-def test_the_json_of_a_batch_has_each_row_as_predict_answers_it(model: Classifier, n_rows: int) -> None:
+def test_the_json_of_a_batch_has_each_row_as_predict_answers_it(model: LoadedModel, n_rows: int) -> None:
     rows = rows_of(n_rows)
 
     answer = json.loads(asyncio.run(batch.encode_answers(model, rows, Metrics().json)))
@@ -162,7 +162,7 @@ def test_the_json_of_a_batch_has_each_row_as_predict_answers_it(model: Classifie
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 5_000])
-def test_the_frame_of_a_batch_has_each_row_as_predict_answers_it(model: Classifier, n_rows: int) -> None:
+def test_the_frame_of_a_batch_has_each_row_as_predict_answers_it(model: LoadedModel, n_rows: int) -> None:
     rows = rows_of(n_rows)
 
     frame = json.loads(asyncio.run(batch.encode_frame(model, rows, Raw(b'{"a": 1}'), Metrics().stream)))
@@ -177,12 +177,12 @@ def test_the_frame_of_a_batch_has_each_row_as_predict_answers_it(model: Classifi
     assert list(frame["probabilities"].values()) == columns
 
 
-def test_a_frame_without_an_id_is_answered_without_one(model: Classifier) -> None:
+def test_a_frame_without_an_id_is_answered_without_one(model: LoadedModel) -> None:
     assert "id" not in json.loads(asyncio.run(batch.encode_frame(model, rows_of(1), UNSET, Metrics().stream)))
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 2_000])
-def test_each_row_of_a_batch_is_explained_as_it_is_alone(model: Classifier, n_rows: int) -> None:
+def test_each_row_of_a_batch_is_explained_as_it_is_alone(model: LoadedModel, n_rows: int) -> None:
     rows = rows_of(n_rows)
 
     answer = json.loads(asyncio.run(batch.encode_answers(model, rows, Metrics().json, explain=nobody_has_left)))
@@ -198,7 +198,7 @@ async def nobody_has_left() -> None:
     """Return: the client is still there."""
 
 
-WORK: dict[str, Callable[[Classifier], Awaitable[object]]] = {
+WORK: dict[str, Callable[[LoadedModel], Awaitable[object]]] = {
     "read": lambda model: batch.read(model, encoded(rows_of(MANY).tolist())),
     "encode_answers": lambda model: batch.encode_answers(model, rows_of(MANY), Metrics().json),
     "explained": lambda model: explained(model, rows_of(MANY), [0] * MANY),
@@ -206,7 +206,7 @@ WORK: dict[str, Callable[[Classifier], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_others_have_a_turn_between_the_slices_of_a_large_batch(model: Classifier, name: str) -> None:
+def test_others_have_a_turn_between_the_slices_of_a_large_batch(model: LoadedModel, name: str) -> None:
     async def work() -> object:
         return await WORK[name](model)
 
@@ -216,13 +216,13 @@ def test_others_have_a_turn_between_the_slices_of_a_large_batch(model: Classifie
     assert turns >= len(list(batch.slices(model, MANY))) - 1
 
 
-def test_others_have_a_turn_between_the_columns_of_a_large_frame(model: Classifier) -> None:
+def test_others_have_a_turn_between_the_columns_of_a_large_frame(model: LoadedModel) -> None:
     _, turns = asyncio.run(turns_during(batch.encode_frame(model, rows_of(MANY), UNSET, Metrics().stream)))
 
     assert turns >= len(model.labels)
 
 
-class _Watched(Classifier):
+class _Watched(LoadedModel):
     """A model that notes which threads ask it for batches."""
 
     def __init__(self, path: Path) -> None:

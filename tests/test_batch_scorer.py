@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 import ml
-from ml.errors import DatasetError, ModelFileError
+from ml.errors import ModelFileError, TableError
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
 from ml.scoring.text import score
 from ml.training import fitting, writing
@@ -99,7 +99,7 @@ def test_the_package_offers_what_it_lists_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_model_is_loaded_by_its_path_and_answers_a_sample(
-    model_path: Path, model: Classifier, kind: Callable[[Path], str | Path]
+    model_path: Path, model: LoadedModel, kind: Callable[[Path], str | Path]
 ) -> None:
     loaded = ml.load(kind(model_path))
 
@@ -186,7 +186,7 @@ def test_a_batch_has_the_answers_and_notes_of_ml_score_on_the_same_rows(oracle: 
     assert any(";" in (answer["prediction_notes"] or "") for answer in answers)
 
 
-def test_text_is_read_as_the_cells_of_a_file(model: Classifier, scorer: ml.BatchScorer) -> None:
+def test_text_is_read_as_the_cells_of_a_file(model: LoadedModel, scorer: ml.BatchScorer) -> None:
     cells = [
         ["5.6", "2.7", "4.2", "1.3"], ["5,6", "2,7", "4,2", "1,3"], ["5,6", "2.7", "4.2", "1.3"],
         ["4,200", "2.7", "4.2", "1.3"], ["x", "", "9e999", "-1"], [" 5.6 ", "+2.7", "4.2 cm", "1.3\u00a0"],
@@ -339,7 +339,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 def test_columns_that_cannot_be_read_are_refused_in_a_sentence(scorer: ml.BatchScorer, name: str) -> None:
     columns, sentence = REFUSED[name]
 
-    with pytest.raises(DatasetError, match=sentence):
+    with pytest.raises(TableError, match=sentence):
         scorer(columns)
 
 

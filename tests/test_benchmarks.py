@@ -12,7 +12,7 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
 from tests.benchmarks import (
@@ -43,7 +43,9 @@ TOOLS = [
 
 
 @pytest.fixture(scope="module")
-def subject(trained: Trained, model: Classifier, model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def subject(
+    trained: Trained, model: LoadedModel, model_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Subject:
     directory = tmp_path_factory.mktemp("benchmarks")
     return Subject(directory, model_path, model, trained.estimator, random_rows(model, ROWS))
 
@@ -51,7 +53,7 @@ def subject(trained: Trained, model: Classifier, model_path: Path, tmp_path_fact
 @pytest.fixture(scope="module")
 def mistaken(subject: Subject) -> Subject:
     """A subject that expects the answers of another forest than the one in its model file."""
-    other = fitting.fit(iris.load(), Recipe(seed=1, n_estimators=5))
+    other = fitting.fit(iris.load_dataset(), Recipe(seed=1, n_estimators=5))
     path = subject.directory / "other.npz"
     return replace(subject, model=writing.write(writing.model_of(other), path, trained=other))
 
@@ -146,7 +148,7 @@ def test_another_prediction_stops_the_soak(
 
     told_apart = [row for row in subject.rows if others(row)][:size]
 
-    def answered(model: Classifier) -> None:
+    def answered(model: LoadedModel) -> None:
         visitor = soak.Visitor(service.port, {subject.model.version: model}, subject.rows)
         with contextlib.closing(visitor):
             visitor.connect()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model import modelfile
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.nearest import explain, nearest_change
 from ml.model.plane import plane
 from ml.tables.dataset import Dataset, Feature
@@ -59,14 +59,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["a table of cells", "compiled code", "NumPy"])
-def model(request: pytest.FixtureRequest, file: Path) -> Classifier:
+def model(request: pytest.FixtureRequest, file: Path) -> LoadedModel:
     content = file.read_bytes()
     limits: dict[str, dict[str, Any]] = {
         "a table of cells": {},
         "compiled code": {"max_cells": 0},
         "NumPy": {"max_cells": 0, "compiles": False},
     }
-    return Classifier(modelfile.parse(content), modelfile.version_of(content), **limits[request.param])
+    return LoadedModel(modelfile.parse(content), modelfile.version_of(content), **limits[request.param])
 
 
 def rows_of(n: int) -> list[list[float]]:
@@ -76,11 +76,11 @@ def rows_of(n: int) -> list[list[float]]:
     return rows.tolist()  # type: ignore[no-any-return]  # a list of rows
 
 
-def labels_with(model: Classifier, row: Sequence[float], place: int, values: Sequence[float]) -> list[str]:
+def labels_with(model: LoadedModel, row: Sequence[float], place: int, values: Sequence[float]) -> list[str]:
     return [model.predict([*row[:place], value, *row[place + 1 :]]).label for value in values]
 
 
-def test_the_choices_of_which_the_label_stays_are_those_that_give_it(model: Classifier) -> None:
+def test_the_choices_of_which_the_label_stays_are_those_that_give_it(model: LoadedModel) -> None:
     for row in rows_of(40):
         found = explain(model, row)
         labels = labels_with(model, row, 0, range(len(KINDS)))
@@ -89,7 +89,7 @@ def test_the_choices_of_which_the_label_stays_are_those_that_give_it(model: Clas
         assert found.ranges[0].choices == tuple(at for at, label in enumerate(labels) if label == found.label)
 
 
-def test_the_range_of_a_number_ends_where_the_label_changes(model: Classifier) -> None:
+def test_the_range_of_a_number_ends_where_the_label_changes(model: LoadedModel) -> None:
     for row in rows_of(40):
         if np.isnan(row[1]):
             continue
@@ -102,7 +102,7 @@ def test_the_range_of_a_number_ends_where_the_label_changes(model: Classifier) -
             assert labels_with(model, row, 1, [np.nextafter(found.high, np.inf)])[0] != own
 
 
-def test_the_nearest_change_gives_its_label(model: Classifier) -> None:
+def test_the_nearest_change_gives_its_label(model: LoadedModel) -> None:
     changes = [(row, nearest_change(model, row)[0]) for row in rows_of(40)]
 
     assert {change.feature for _, change in changes if change} >= {"kind", "size"}
@@ -112,7 +112,7 @@ def test_the_nearest_change_gives_its_label(model: Classifier) -> None:
             assert labels_with(model, row, place, [change.value]) == [change.label] != [model.predict(row).label]
 
 
-def test_each_cell_of_the_map_has_the_label_of_its_middle(model: Classifier) -> None:
+def test_each_cell_of_the_map_has_the_label_of_its_middle(model: LoadedModel) -> None:
     row = [2.0, 0.1, np.nan]
 
     found = plane(model, row, x=0, y=1)
@@ -136,7 +136,7 @@ def test_training_twice_gives_the_same_bytes(file: Path) -> None:
 def test_gradient_boosting_refuses_gaps_and_categories_and_names_what_takes_them() -> None:
     recipe = Recipe(estimator="gradient-boosting", n_estimators=5, max_depth=2)
 
-    with pytest.raises(DatasetError, match="'kind' is a category") as caught:
+    with pytest.raises(TableError, match="'kind' is a category") as caught:
         fitting.fit(table(), recipe)
     assert caught.value.remedies[0][1] == ("--estimator", "hist-gradient-boosting")
     model = writing.model_of(fitting.fit(table(has_gaps=False), recipe))

@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from ml.model import classifier
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.tables.dataset import Feature
 from ml.training import fitting, writing
 from tests.browser import (
@@ -57,14 +56,14 @@ def count_swaps(page: Page) -> None:
 # Typing
 
 
-def test_the_first_html_holds_the_prediction_of_what_it_is_prefilled_with(open_page: Open, model: Classifier) -> None:
+def test_the_first_html_holds_the_prediction_of_what_it_is_prefilled_with(open_page: Open, model: LoadedModel) -> None:
     page = open_page(java_script_enabled=False)
 
     assert typed(page) == EXAMPLE
     expect_answer(page, model, EXAMPLE)
 
 
-def test_every_key_gets_its_answer(visit: Open, model: Classifier) -> None:
+def test_every_key_gets_its_answer(visit: Open, model: LoadedModel) -> None:
     page = visit()
     count_swaps(page)
     field(page).fill("")
@@ -81,7 +80,7 @@ def test_every_key_gets_its_answer(visit: Open, model: Classifier) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_newest_input_wins_when_replies_are_late_at_random(open_page: Open, model: Classifier, seed: int) -> None:
+def test_the_newest_input_wins_when_replies_are_late_at_random(open_page: Open, model: LoadedModel, seed: int) -> None:
     rng = random.Random(seed)
     page = open_page()
     count_swaps(page)
@@ -105,7 +104,7 @@ def test_the_newest_input_wins_when_replies_are_late_at_random(open_page: Open, 
     assert len(shown) < len(states), "no reply was late: the story was not told"
 
 
-def test_caret_and_focus_stay_while_typing_in_the_middle_of_a_number(visit: Open, model: Classifier) -> None:
+def test_caret_and_focus_stay_while_typing_in_the_middle_of_a_number(visit: Open, model: LoadedModel) -> None:
     page = visit()
     count_swaps(page)
     field(page).fill("19")
@@ -122,7 +121,7 @@ def test_caret_and_focus_stay_while_typing_in_the_middle_of_a_number(visit: Open
 
 
 @pytest.mark.parametrize("text", ["1,3", " 1.3 ", "+1.3", "1.30", "13e-1"])
-def test_a_number_is_what_a_person_types(visit: Open, model: Classifier, text: str) -> None:
+def test_a_number_is_what_a_person_types(visit: Open, model: LoadedModel, text: str) -> None:
     page = visit()
     field(page).fill("9")
     expect(page.locator("#prediction [data-kind=note]")).to_have_count(1)
@@ -146,7 +145,7 @@ def test_a_half_typed_number_is_awaited_and_no_error(visit: Open, text: str) -> 
     expect(page.locator("#prediction [data-label]")).to_have_count(0)
 
 
-def test_a_value_outside_the_training_range_is_a_note_beside_its_field(visit: Open, model: Classifier) -> None:
+def test_a_value_outside_the_training_range_is_a_note_beside_its_field(visit: Open, model: LoadedModel) -> None:
     page = visit()
 
     field(page).fill("7")
@@ -159,7 +158,7 @@ def test_a_value_outside_the_training_range_is_a_note_beside_its_field(visit: Op
     expect(page.locator("[aria-invalid]")).to_have_count(0)
 
 
-def test_an_error_stands_beside_its_field_and_goes_when_mended(visit: Open, model: Classifier) -> None:
+def test_an_error_stands_beside_its_field_and_goes_when_mended(visit: Open, model: LoadedModel) -> None:
     page = visit()
 
     field(page, "sepal_width").fill("-3")
@@ -183,7 +182,7 @@ def test_an_error_stands_beside_its_field_and_goes_when_mended(visit: Open, mode
 # Hearing, the address, going back
 
 
-def test_a_pause_speaks_once_and_renews_the_address(open_page: Open, model: Classifier) -> None:
+def test_a_pause_speaks_once_and_renews_the_address(open_page: Open, model: LoadedModel) -> None:
     page = open_page(changes_context=True)
     page.clock.install()
     page.reload()
@@ -235,7 +234,7 @@ def test_the_address_reproduces_what_is_seen(open_page: Open, text: str) -> None
     assert other.locator("[aria-invalid=true]").count() == page.locator("[aria-invalid=true]").count()
 
 
-def test_going_back_shows_what_was_typed_last_even_without_a_pause(open_page: Open, model: Classifier) -> None:
+def test_going_back_shows_what_was_typed_last_even_without_a_pause(open_page: Open, model: LoadedModel) -> None:
     page = open_page()
 
     field(page).fill("0.4")
@@ -246,7 +245,7 @@ def test_going_back_shows_what_was_typed_last_even_without_a_pause(open_page: Op
     expect_answer(page, model, EXAMPLE | {"petal_width": "0.4"})
 
 
-def test_a_reload_shows_what_was_typed(visit: Open, model: Classifier) -> None:
+def test_a_reload_shows_what_was_typed(visit: Open, model: LoadedModel) -> None:
     page = visit()
     field(page).fill("1.9")
     page.wait_for_url("**petal_width=1.9")
@@ -257,7 +256,7 @@ def test_a_reload_shows_what_was_typed(visit: Open, model: Classifier) -> None:
     expect_answer(page, model, EXAMPLE | {"petal_width": "1.9"})
 
 
-def test_a_reload_right_after_a_key_shows_what_was_typed(open_page: Open, model: Classifier) -> None:
+def test_a_reload_right_after_a_key_shows_what_was_typed(open_page: Open, model: LoadedModel) -> None:
     page = open_page()
 
     with page.expect_event("load"):
@@ -278,7 +277,7 @@ def test_a_reload_right_after_a_key_shows_what_was_typed(open_page: Open, model:
     expect(field(page)).to_have_value("1.3")
 
 
-def test_an_answer_that_did_not_change_is_not_swapped(visit: Open, model: Classifier) -> None:
+def test_an_answer_that_did_not_change_is_not_swapped(visit: Open, model: LoadedModel) -> None:
     page = visit()
     page.locator("#prediction .headline strong").select_text()
     page.evaluate("first = document.querySelector('#prediction > *')")
@@ -297,7 +296,7 @@ def test_an_answer_that_did_not_change_is_not_swapped(visit: Open, model: Classi
     expect_answer(page, model, EXAMPLE | {"petal_width": "1.9"})
 
 
-def test_inputs_that_the_browser_restored_get_their_answer(visit: Open, model: Classifier) -> None:
+def test_inputs_that_the_browser_restored_get_their_answer(visit: Open, model: LoadedModel) -> None:
     page = visit()
 
     page.evaluate(
@@ -314,7 +313,7 @@ def test_inputs_that_the_browser_restored_get_their_answer(visit: Open, model: C
 
 
 def test_a_server_that_is_gone_makes_the_answer_stale_until_it_is_back(
-    open_page: Open, model: Classifier, model_path: Path, tmp_path: Path
+    open_page: Open, model: LoadedModel, model_path: Path, tmp_path: Path
 ) -> None:
     with run_server(tmp_path / "first.txt", MODEL_FILE=str(model_path)) as first:
         page = open_page(url=first.url, complaint="htmx|ERR_CONNECTION")
@@ -339,7 +338,7 @@ def test_a_server_that_is_gone_makes_the_answer_stale_until_it_is_back(
         page.close()
 
 
-def test_the_page_asks_again_when_the_service_said_that_it_may(open_page: Open, model: Classifier) -> None:
+def test_the_page_asks_again_when_the_service_said_that_it_may(open_page: Open, model: LoadedModel) -> None:
     page = open_page(complaint="htmx|Response Status|status of 429")
     asked: list[float] = []
 
@@ -365,7 +364,7 @@ def test_the_page_asks_again_when_the_service_said_that_it_may(open_page: Open, 
     ids=["503", "500", "another page"],
 )
 def test_a_reply_that_is_no_prediction_is_never_shown(
-    open_page: Open, model: Classifier, reply: dict[str, Any]
+    open_page: Open, model: LoadedModel, reply: dict[str, Any]
 ) -> None:
     page = open_page(complaint="htmx|Response Status|status of 50")
     page.route("**/predict?*", lambda route: route.fulfill(content_type="text/html", **reply))
@@ -379,7 +378,7 @@ def test_a_reply_that_is_no_prediction_is_never_shown(
     expect_answer(page, model, EXAMPLE | {"petal_width": "2.3"})
 
 
-def test_a_reply_that_never_comes_is_told_and_asked_for_again(open_page: Open, model: Classifier) -> None:
+def test_a_reply_that_never_comes_is_told_and_asked_for_again(open_page: Open, model: LoadedModel) -> None:
     page = open_page(complaint="htmx:")
     held: list[Route] = []
 
@@ -397,7 +396,7 @@ def test_a_reply_that_never_comes_is_told_and_asked_for_again(open_page: Open, m
     assert len(held) == 1
 
 
-def test_it_tries_again_at_once_when_the_device_is_back_online(open_page: Open, model: Classifier) -> None:
+def test_it_tries_again_at_once_when_the_device_is_back_online(open_page: Open, model: LoadedModel) -> None:
     page = open_page(complaint="htmx|ERR_INTERNET", changes_context=True)
     page.clock.install()
     page.reload()
@@ -415,7 +414,7 @@ def test_it_tries_again_at_once_when_the_device_is_back_online(open_page: Open, 
 # Without a mouse, without JavaScript, elsewhere
 
 
-def test_the_keyboard_alone_reaches_everything_and_enter_stays_on_the_page(visit: Open, model: Classifier) -> None:
+def test_the_keyboard_alone_reaches_everything_and_enter_stays_on_the_page(visit: Open, model: LoadedModel) -> None:
     page = visit()
     focused = "document.activeElement.name || document.activeElement.id || document.activeElement.getAttribute('href')"
     outline = "getComputedStyle(document.activeElement).outlineStyle"
@@ -455,7 +454,7 @@ def test_enter_predicts_at_once_when_the_input_has_not_changed(visit: Open) -> N
 
 
 @pytest.mark.parametrize("scripts", ["absent", "broken"])
-def test_without_scripts_the_form_gives_the_result(open_page: Open, model: Classifier, scripts: str) -> None:
+def test_without_scripts_the_form_gives_the_result(open_page: Open, model: LoadedModel, scripts: str) -> None:
     page = open_page(java_script_enabled=scripts == "broken", complaint="ERR_FAILED")
     if scripts == "broken":
         page.route("**/static/*.js*", lambda route: route.abort())
@@ -486,7 +485,7 @@ def test_without_scripts_wrong_input_stays_with_its_error(open_page: Open) -> No
     expect(field(page)).to_have_accessible_description(re.compile("^not a number"))
 
 
-def test_the_page_works_under_a_path_prefix(open_page: Open, server: Server, model: Classifier) -> None:
+def test_the_page_works_under_a_path_prefix(open_page: Open, server: Server, model: LoadedModel) -> None:
     prefix = "/models/iris"
 
     class Proxy(Quiet):
@@ -508,7 +507,7 @@ def test_the_page_works_under_a_path_prefix(open_page: Open, server: Server, mod
 
 
 def test_a_page_of_another_origin_embeds_the_fragment(
-    context: BrowserContext, model: Classifier, model_path: Path, tmp_path: Path
+    context: BrowserContext, model: LoadedModel, model_path: Path, tmp_path: Path
 ) -> None:
     embedding = Embedding()
     with (
@@ -645,7 +644,7 @@ def test_a_model_of_many_features_keeps_its_answer_in_sight(
 
 @pytest.mark.parametrize("index", range(len(ODD_LABELS)))
 def test_names_are_text_and_never_markup(open_page: Open, odd_server: Server, odd_path: Path, index: int) -> None:
-    model, label = classifier.load(odd_path), ODD_LABELS[index]
+    model, label = load_model(odd_path), ODD_LABELS[index]
     row = next(row for row in model.reference_rows.tolist() if model.predict(row).label == label)
     keys = [feature.key for feature in model.features]
     page = open_page(url=odd_server.url, sample=dict(zip(keys, map(str, row), strict=True)))

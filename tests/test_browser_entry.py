@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from sklearn.datasets import load_breast_cancer, load_wine
 
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.nearest import nearest_change
 from ml.tables.headers import feature_of
 from ml.training import fitting, writing
@@ -65,7 +65,7 @@ def spot(page: Page, values: Mapping[str, float]) -> tuple[float, float]:
 # Sliders and steps
 
 
-def test_a_slider_follows_the_field(visit: Open, model: Classifier) -> None:
+def test_a_slider_follows_the_field(visit: Open, model: LoadedModel) -> None:
     page = visit()
 
     field(page).fill("2,1")
@@ -74,7 +74,7 @@ def test_a_slider_follows_the_field(visit: Open, model: Classifier) -> None:
     expect(page.get_by_label("petal width, slider")).to_have_value("2.1")
 
 
-def test_the_field_follows_its_slider_in_steps(visit: Open, model: Classifier) -> None:
+def test_the_field_follows_its_slider_in_steps(visit: Open, model: LoadedModel) -> None:
     page = visit()
 
     page.get_by_label("petal width, slider").fill("1.8437")
@@ -101,7 +101,7 @@ def test_arrow_keys_step_a_field(visit: Open, key: str, before: str, after: str)
     expect(field(page)).to_have_value(after)
 
 
-def test_a_step_is_answered_and_keeps_the_focus(visit: Open, model: Classifier) -> None:
+def test_a_step_is_answered_and_keeps_the_focus(visit: Open, model: LoadedModel) -> None:
     page = visit()
 
     for _ in range(5):
@@ -111,7 +111,7 @@ def test_a_step_is_answered_and_keeps_the_focus(visit: Open, model: Classifier) 
     expect(field(page)).to_be_focused()
 
 
-def test_arrow_keys_on_a_slider_step_its_field(visit: Open, model: Classifier) -> None:
+def test_arrow_keys_on_a_slider_step_its_field(visit: Open, model: LoadedModel) -> None:
     page = visit()
     slider = page.get_by_label("petal width, slider")
 
@@ -136,7 +136,7 @@ def test_arrow_keys_on_a_slider_step_its_field(visit: Open, model: Classifier) -
         "17\n6.3\n3.3\n6\n2.5\nvirginica",
     ],
 )  # fmt: skip
-def test_a_pasted_row_fills_every_field(visit: Open, model: Classifier, text: str) -> None:
+def test_a_pasted_row_fills_every_field(visit: Open, model: LoadedModel, text: str) -> None:
     page = visit()
 
     paste(page, text)
@@ -277,7 +277,7 @@ def test_a_long_paste_takes_no_longer_than_its_length(visit: Open) -> None:
 class Wide:
     """A model whose page does not have the fields in the order of the features, and where it is served."""
 
-    model: Classifier
+    model: LoadedModel
     url: str
     keys: list[str]
     row: list[str]
@@ -405,7 +405,7 @@ def test_what_the_panel_of_snippets_shows_can_be_pasted(open_page: Open, wide: W
 # Examples, and back again
 
 
-def test_an_example_of_each_class_is_a_link_that_fills_the_fields(visit: Open, model: Classifier) -> None:
+def test_an_example_of_each_class_is_a_link_that_fills_the_fields(visit: Open, model: LoadedModel) -> None:
     page = visit()
     rows = {
         tuple(row): model.labels[int(label)]
@@ -422,7 +422,7 @@ def test_an_example_of_each_class_is_a_link_that_fills_the_fields(visit: Open, m
         assert typed(page) == sample
 
 
-def test_an_example_works_without_scripts(open_page: Open, model: Classifier) -> None:
+def test_an_example_works_without_scripts(open_page: Open, model: LoadedModel) -> None:
     page = open_page(java_script_enabled=False)
     link = page.locator(".examples").get_by_role("link", name="setosa")
     sample = dict(parse_qsl(urlsplit(link.get_attribute("href") or "").query))
@@ -432,7 +432,7 @@ def test_an_example_works_without_scripts(open_page: Open, model: Classifier) ->
     expect_answer(page, model, sample)
 
 
-def test_back_undoes_what_was_done_in_one_stroke(open_page: Open, model: Classifier) -> None:
+def test_back_undoes_what_was_done_in_one_stroke(open_page: Open, model: LoadedModel) -> None:
     page = open_page()
     field(page).fill("2.2")
     page.locator(".examples").get_by_role("link", name="setosa").click()
@@ -450,7 +450,7 @@ def test_back_undoes_what_was_done_in_one_stroke(open_page: Open, model: Classif
     expect(page.locator("#prediction [data-label]")).to_have_attribute("data-label", "setosa")
 
 
-def test_reset_brings_the_first_sample_back(visit: Open, model: Classifier) -> None:
+def test_reset_brings_the_first_sample_back(visit: Open, model: LoadedModel) -> None:
     page = visit()
     field(page).fill("abc")
 
@@ -462,7 +462,7 @@ def test_reset_brings_the_first_sample_back(visit: Open, model: Classifier) -> N
     expect(field(page)).not_to_have_attribute("aria-invalid", "true")
 
 
-def test_the_nearest_change_is_told_and_a_button_applies_it(visit: Open, model: Classifier) -> None:
+def test_the_nearest_change_is_told_and_a_button_applies_it(visit: Open, model: LoadedModel) -> None:
     page = visit()
     change, _ = nearest_change(model, [float(text) for text in EXAMPLE.values()])
     assert change
@@ -478,7 +478,7 @@ def test_the_nearest_change_is_told_and_a_button_applies_it(visit: Open, model: 
     expect_answer(page, model, EXAMPLE)
 
 
-def test_a_change_made_by_keyboard_keeps_the_focus(visit: Open, model: Classifier) -> None:
+def test_a_change_made_by_keyboard_keeps_the_focus(visit: Open, model: LoadedModel) -> None:
     page = visit()
     change, _ = nearest_change(model, [float(text) for text in EXAMPLE.values()])
     assert change
@@ -502,7 +502,7 @@ def test_the_map_moves_with_every_key(visit: Open) -> None:
     expect(page.locator("#prediction .sample")).not_to_have_attribute("cx", str(before))
 
 
-def test_a_click_on_the_map_sets_both_features(open_page: Open, model: Classifier) -> None:
+def test_a_click_on_the_map_sets_both_features(open_page: Open, model: LoadedModel) -> None:
     page = open_page(viewport={"width": 1280, "height": 900})
 
     page.mouse.click(*spot(page, {"petal_width": 0.3, "petal_length": 1.5}))
@@ -514,7 +514,7 @@ def test_a_click_on_the_map_sets_both_features(open_page: Open, model: Classifie
     expect_answer(page, model, EXAMPLE)
 
 
-def test_dragging_on_the_map_is_answered_all_the_way(open_page: Open, model: Classifier) -> None:
+def test_dragging_on_the_map_is_answered_all_the_way(open_page: Open, model: LoadedModel) -> None:
     page = open_page(viewport={"width": 1280, "height": 900})
     page.mouse.move(*spot(page, {"petal_width": 1.3, "petal_length": 4.2}))
     page.mouse.down()
@@ -528,7 +528,7 @@ def test_dragging_on_the_map_is_answered_all_the_way(open_page: Open, model: Cla
     page.wait_for_url(f"**/?{urlencode(EXAMPLE | {'petal_length': '6.0', 'petal_width': '2.3'})}")
 
 
-def test_arrow_keys_move_the_point_on_the_map_and_keep_the_focus(visit: Open, model: Classifier) -> None:
+def test_arrow_keys_move_the_point_on_the_map_and_keep_the_focus(visit: Open, model: LoadedModel) -> None:
     page = visit()
     handle = page.locator("#map-handle")
     handle.focus()
@@ -540,7 +540,7 @@ def test_arrow_keys_move_the_point_on_the_map_and_keep_the_focus(visit: Open, mo
     expect(handle).to_be_focused()
 
 
-def test_other_features_can_be_put_on_the_map_and_the_address_tells_it(open_page: Open, model: Classifier) -> None:
+def test_other_features_can_be_put_on_the_map_and_the_address_tells_it(open_page: Open, model: LoadedModel) -> None:
     page = open_page(viewport={"width": 1280, "height": 900})
     assert "map-x" not in shown_address(page)
 
@@ -682,7 +682,7 @@ def test_a_tap_on_the_track_of_a_slider_changes_nothing(open_page: Open) -> None
     expect(slider).to_have_value("5.6")
 
 
-def test_dragging_a_slider_with_a_finger_is_one_step_for_back(open_page: Open, model: Classifier) -> None:
+def test_dragging_a_slider_with_a_finger_is_one_step_for_back(open_page: Open, model: LoadedModel) -> None:
     page = open_page(**PHONE)
     length = page.evaluate("history.length")
     finger = Finger(page, place(page, "track at 50 %"))
@@ -700,7 +700,7 @@ def test_dragging_a_slider_with_a_finger_is_one_step_for_back(open_page: Open, m
     assert typed(page) == EXAMPLE
 
 
-def test_dragging_a_slider_with_a_mouse_is_one_step_for_back(open_page: Open, model: Classifier) -> None:
+def test_dragging_a_slider_with_a_mouse_is_one_step_for_back(open_page: Open, model: LoadedModel) -> None:
     page = open_page()
     length = page.evaluate("history.length")
     x, y = place(page, "track at 80 %")
@@ -719,7 +719,7 @@ def test_dragging_a_slider_with_a_mouse_is_one_step_for_back(open_page: Open, mo
     assert typed(page) == EXAMPLE
 
 
-def test_a_tap_on_the_map_sets_both_features_and_is_one_step_for_back(open_page: Open, model: Classifier) -> None:
+def test_a_tap_on_the_map_sets_both_features_and_is_one_step_for_back(open_page: Open, model: LoadedModel) -> None:
     page = open_page(**PHONE)
     length = page.evaluate("history.length")
 
@@ -736,7 +736,7 @@ def test_a_tap_on_the_map_sets_both_features_and_is_one_step_for_back(open_page:
 
 
 def test_dragging_sideways_on_the_map_moves_the_sample_and_is_one_step_for_back(
-    open_page: Open, model: Classifier
+    open_page: Open, model: LoadedModel
 ) -> None:
     page = open_page(**PHONE)
     length = page.evaluate("history.length")
@@ -759,7 +759,7 @@ def test_dragging_sideways_on_the_map_moves_the_sample_and_is_one_step_for_back(
 
 
 @pytest.mark.parametrize("start", ["map", "track at 80 %"])
-def test_a_gesture_that_is_cancelled_leaves_what_was_there(open_page: Open, model: Classifier, start: str) -> None:
+def test_a_gesture_that_is_cancelled_leaves_what_was_there(open_page: Open, model: LoadedModel, start: str) -> None:
     sample = EXAMPLE | {"sepal_length": "5,60", "petal_width": "1.30"}
     page = open_page(sample=sample, **PHONE)
     length = page.evaluate("history.length")
@@ -777,7 +777,7 @@ def test_a_gesture_that_is_cancelled_leaves_what_was_there(open_page: Open, mode
 # Languages
 
 
-def test_in_spanish_numbers_have_a_comma_in_every_way_of_entry(open_page: Open, model: Classifier) -> None:
+def test_in_spanish_numbers_have_a_comma_in_every_way_of_entry(open_page: Open, model: LoadedModel) -> None:
     page = open_page("/", sample={}, locale="es-ES")
     expect(field(page)).to_have_value(re.compile("^[0-9],[0-9]$"))
     paste(page, "5,6\t2,7\t4,2\t1,5")
@@ -793,7 +793,7 @@ def test_in_spanish_numbers_have_a_comma_in_every_way_of_entry(open_page: Open, 
     assert typed(page)["petal_width"] == "1,9"
 
 
-def expect_answer_in_spanish(page: Page, model: Classifier, sample: Mapping[str, str]) -> None:
+def expect_answer_in_spanish(page: Page, model: LoadedModel, sample: Mapping[str, str]) -> None:
     prediction = model.predict(model.validator.row(sample))
     expect(page.locator("#prediction > [data-label]")).to_have_attribute("data-label", prediction.label)
 

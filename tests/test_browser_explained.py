@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from playwright.sync_api import Page, expect
 
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.strips import strips
 from ml.training import fitting, iris, writing
 from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium
@@ -33,7 +33,7 @@ def drawn(page: Page, number: int) -> list[tuple[str, str]]:
     return [(start, look) for start, look in found]
 
 
-def test_lines_and_reasons_follow_what_is_typed(open_page: Open, model: Classifier) -> None:
+def test_lines_and_reasons_follow_what_is_typed(open_page: Open, model: LoadedModel) -> None:
     page = open_page()
 
     field(page).fill("2.1")
@@ -51,7 +51,7 @@ def test_lines_and_reasons_follow_what_is_typed(open_page: Open, model: Classifi
     expect(page).to_have_title(f"{prediction.label} {share} · iris · live prediction")
 
 
-def test_a_wrong_value_leaves_the_last_answer_in_sight_but_out_of_reach(open_page: Open, model: Classifier) -> None:
+def test_a_wrong_value_leaves_the_last_answer_in_sight_but_out_of_reach(open_page: Open, model: LoadedModel) -> None:
     page = open_page()
 
     field(page).fill("abc")
@@ -65,7 +65,7 @@ def test_a_wrong_value_leaves_the_last_answer_in_sight_but_out_of_reach(open_pag
     expect(last).to_have_count(0)
 
 
-def test_a_pinned_sample_is_compared_and_in_the_address(open_page: Open, model: Classifier) -> None:
+def test_a_pinned_sample_is_compared_and_in_the_address(open_page: Open, model: LoadedModel) -> None:
     page = open_page()
 
     page.get_by_role("button", name="Pin this").click()
@@ -109,7 +109,7 @@ def test_the_model_is_renewed_in_place_even_if_the_first_try_fails(
 ) -> None:
     path = tmp_path / "model.npz"
     shutil.copy(model_path, path)
-    other = fitting.fit(iris.load(), Recipe(n_estimators=10, seed=3))
+    other = fitting.fit(iris.load_dataset(), Recipe(n_estimators=10, seed=3))
     with run_server(tmp_path / "log.txt", MODEL_FILE=str(path)) as server:
         page = open_page(url=server.url, sample={}, complaint="Failed to load resource|ERR_FAILED")
         page.route(re.compile(r"/\?[^?]*$"), lambda route: route.abort(), times=1)
@@ -128,7 +128,9 @@ def test_the_model_is_renewed_in_place_even_if_the_first_try_fails(
         expect(page.locator("#prediction > [data-label=setosa]")).to_be_visible()
 
 
-def test_only_what_someone_settled_on_is_an_input_for_drift(open_page: Open, model: Classifier, server: Server) -> None:
+def test_only_what_someone_settled_on_is_an_input_for_drift(
+    open_page: Open, model: LoadedModel, server: Server
+) -> None:
     def counted() -> float:
         with urllib.request.urlopen(f"{server.url}/metrics") as response:
             found = re.search(

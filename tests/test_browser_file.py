@@ -16,9 +16,8 @@ import openpyxl
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from ml.model import classifier
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.tables.dataset import Feature
 from ml.training import fitting, iris, writing
 from tests.browser import EXAMPLE, Open, needs_chromium
@@ -124,7 +123,7 @@ def table() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def predicted(model: Classifier, table: bytes) -> bytes:
+def predicted(model: LoadedModel, table: bytes) -> bytes:
     return guarded(model, table)
 
 
@@ -179,7 +178,7 @@ NEXT_FILE = """() => {
 }"""
 
 
-def test_any_table_comes_back_as_every_channel_gives_it(open_page: Open, model: Classifier) -> None:
+def test_any_table_comes_back_as_every_channel_gives_it(open_page: Open, model: LoadedModel) -> None:
     page = open_page()
     for name, content in TABLES.items():
         page.evaluate(NEXT_FILE)
@@ -242,7 +241,7 @@ def test_a_model_of_one_feature_without_a_map_gives_rare_labels_their_digits(ope
         table = downloaded(page)
 
     assert b"e-05" in table
-    assert table == guarded(classifier.load(path), content)
+    assert table == guarded(load_model(path), content)
 
 
 REFUSED = {
@@ -256,7 +255,7 @@ REFUSED = {
 }
 
 
-def test_an_excel_file_comes_back_as_csv(open_page: Open, model: Classifier) -> None:
+def test_an_excel_file_comes_back_as_csv(open_page: Open, model: LoadedModel) -> None:
     book = openpyxl.Workbook()
     for row in [["note", *HEADER.split(",")], *[["=1+1", 5.6, 2.7, 4.2, 1.3]] * 300, ["x", None, 1, 1, 1]]:
         book.active.append(row)
@@ -292,7 +291,7 @@ def test_the_service_says_why_a_file_is_no_table_of_this_model(open_page: Open) 
     expect(page.locator("main img")).to_have_count(0)
 
 
-def test_what_breaks_off_keeps_the_rows_before(open_page: Open, model: Classifier) -> None:
+def test_what_breaks_off_keeps_the_rows_before(open_page: Open, model: LoadedModel) -> None:
     page = open_page()
     reason = "line 3: a quote is opened and never closed"
 
@@ -307,7 +306,7 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.1f}%".replace(".0%", "%")
 
 
-def test_a_row_or_its_mark_fills_the_form_and_can_be_scored_again_in_place(open_page: Open, model: Classifier) -> None:
+def test_a_row_or_its_mark_fills_the_form_and_can_be_scored_again_in_place(open_page: Open, model: LoadedModel) -> None:
     page = open_page(sample=EXAMPLE, complaint="422")
     unsure, guess = (model.predict(row) for row in ([6.0, 2.7, 5.1, 1.6], [9, 2.7, 4.9, 1.6]))
     assert unsure.label == guess.label == "versicolor"
@@ -367,7 +366,7 @@ def test_a_row_or_its_mark_fills_the_form_and_can_be_scored_again_in_place(open_
 
 
 def test_a_restart_of_the_service_loses_nothing_and_doubles_nothing(
-    open_page: Open, model: Classifier, model_path: Path, tmp_path: Path
+    open_page: Open, model: LoadedModel, model_path: Path, tmp_path: Path
 ) -> None:
     port, table = free_port(), table_of(ROWS)
     with run_server(tmp_path / "log.txt", port=port, MODEL_FILE=str(model_path)) as first:
@@ -388,7 +387,7 @@ def test_a_restart_of_the_service_loses_nothing_and_doubles_nothing(
 
 
 def test_a_service_that_asks_for_patience_gets_it(
-    open_page: Open, model: Classifier, model_path: Path, tmp_path: Path
+    open_page: Open, model: LoadedModel, model_path: Path, tmp_path: Path
 ) -> None:
     content = f"{HEADER}\n{GOOD}\n".encode() + f"{GOOD}\n".encode() * 110_000
     # There are more slices than that, and the page has taken some of what is allowed.
@@ -403,7 +402,7 @@ def test_a_service_that_asks_for_patience_gets_it(
 
 def other_model(path: Path, *, seed: int, features: int) -> None:
     """Put another model in the place of the one in this file."""
-    data = iris.load()
+    data = iris.load_dataset()
     reduced = replace(data, features=data.features[:features], rows=data.rows[:, :features], picture=())
     trained = fitting.fit(reduced, Recipe(seed=seed, n_estimators=5))
     writing.write(writing.model_of(trained), path, trained=trained)
@@ -427,7 +426,7 @@ def test_a_new_model_goes_on_if_it_has_the_same_features_and_stops_otherwise(
         expect(page.locator("#file-rows")).to_have_text("4,091")
 
         other_model(path, seed=7, features=features)
-        version = classifier.load(path).version
+        version = load_model(path).version
         while version not in urllib.request.urlopen(f"{server.url}/health/ready").read().decode():
             pass
         gate.open()
@@ -474,7 +473,7 @@ def test_cancel_keeps_what_was_answered_and_the_focus(open_page: Open, table: by
     expect(page.locator("#file-progress")).to_be_hidden()
 
 
-def test_a_second_file_takes_the_place_of_the_first(open_page: Open, model: Classifier, table: bytes) -> None:
+def test_a_second_file_takes_the_place_of_the_first(open_page: Open, model: LoadedModel, table: bytes) -> None:
     page = open_page()
     Gate(page, answers=1)
     choose(page, table)
@@ -646,7 +645,7 @@ def test_how_a_file_is_read_is_chosen_by_the_keyboard_and_said_on_the_way(open_p
     assert row.startswith("1.005,6;2,7;4,2;1,3;ё;setosa") or row.startswith("1.005,6;2,7;4,2;1,3;ё;v")
 
 
-def test_without_javascript_the_form_uploads_the_file(open_page: Open, model: Classifier) -> None:
+def test_without_javascript_the_form_uploads_the_file(open_page: Open, model: LoadedModel) -> None:
     page = open_page(java_script_enabled=False)
     page.get_by_text("How the file is read").click()
     page.get_by_label("Encoding of the text").select_option("Windows-1252")

@@ -10,8 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from ml.model import classifier
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from tests import small_tables
 from tests.browser import Open, moves_on_arrival, needs_chromium
 from tests.conftest import Server, run_server
@@ -41,8 +40,8 @@ def servers(paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def models(paths: dict[str, Path]) -> dict[str, Classifier]:
-    return {name: classifier.load(path) for name, path in paths.items()}
+def models(paths: dict[str, Path]) -> dict[str, LoadedModel]:
+    return {name: load_model(path) for name, path in paths.items()}
 
 
 def sent(page: Page) -> dict[str, str]:
@@ -51,7 +50,7 @@ def sent(page: Page) -> dict[str, str]:
     return {key: value for key, value in entries if key not in ("map-x", "map-y", "goal")}
 
 
-def expect_answer_to(page: Page, model: Classifier, sample: dict[str, str]) -> None:
+def expect_answer_to(page: Page, model: LoadedModel, sample: dict[str, str]) -> None:
     """Wait until the page shows what the model says to a sample, which its form holds."""
     prediction = model.predict(model.validator.row(sample))
     name, said = ("data-label", prediction.label) if model.labels else ("data-value", repr(prediction.value))
@@ -82,7 +81,7 @@ def radio(page: Page, name: str) -> Locator:
 
 
 def test_a_choice_is_made_by_keyboard_alone_and_goes_into_the_address(
-    open_page: Open, servers: dict[str, Server], models: dict[str, Classifier]
+    open_page: Open, servers: dict[str, Server], models: dict[str, LoadedModel]
 ) -> None:
     page = open_page(url=servers["penguins"].url, sample=PENGUIN)
     model = models["penguins"]
@@ -99,7 +98,7 @@ def test_a_choice_is_made_by_keyboard_alone_and_goes_into_the_address(
     expect_answer_to(page, model, PENGUIN | {"island": "Torgersen"})
 
 
-def test_a_tap_chooses(open_page: Open, servers: dict[str, Server], models: dict[str, Classifier]) -> None:
+def test_a_tap_chooses(open_page: Open, servers: dict[str, Server], models: dict[str, LoadedModel]) -> None:
     page = open_page(
         url=servers["penguins"].url, sample=PENGUIN, has_touch=True, viewport={"width": 390, "height": 844}
     )  # fmt: skip
@@ -113,7 +112,7 @@ def test_a_tap_chooses(open_page: Open, servers: dict[str, Server], models: dict
 
 
 def test_unknown_is_one_press_and_one_step_back(
-    open_page: Open, servers: dict[str, Server], models: dict[str, Classifier]
+    open_page: Open, servers: dict[str, Server], models: dict[str, LoadedModel]
 ) -> None:
     page = open_page(url=servers["penguins"].url, sample=PENGUIN)
     model, unknown = models["penguins"], page.get_by_role("button", name="bill length: unknown")
@@ -134,7 +133,7 @@ def test_unknown_is_one_press_and_one_step_back(
 
 
 def test_a_place_on_the_map_chooses_the_word_of_its_band(
-    open_page: Open, servers: dict[str, Server], models: dict[str, Classifier]
+    open_page: Open, servers: dict[str, Server], models: dict[str, LoadedModel]
 ) -> None:
     page = open_page(url=servers["penguins"].url, sample=PENGUIN | {"map-x": "island", "map-y": "sex"})
     handle = page.locator("#map-handle")
@@ -165,7 +164,7 @@ ROWS = [
 
 
 def test_a_pasted_row_of_words_and_gaps_fills_every_field(
-    open_page: Open, servers: dict[str, Server], models: dict[str, Classifier]
+    open_page: Open, servers: dict[str, Server], models: dict[str, LoadedModel]
 ) -> None:
     page = open_page(url=servers["penguins"].url, sample=PENGUIN)
 
@@ -195,7 +194,7 @@ def test_a_row_that_does_not_fit_changes_nothing(open_page: Open, servers: dict[
 
 
 def test_a_word_that_is_new_is_answered_as_a_guess_and_leaves_with_the_next_choice(
-    open_page: Open, servers: dict[str, Server], models: dict[str, Classifier]
+    open_page: Open, servers: dict[str, Server], models: dict[str, LoadedModel]
 ) -> None:
     page = open_page(url=servers["penguins"].url, sample=PENGUIN | {"island": "Atlantis"})
 
@@ -208,7 +207,7 @@ def test_a_word_that_is_new_is_answered_as_a_guess_and_leaves_with_the_next_choi
 
 
 def test_a_search_field_takes_listed_and_new_words(
-    open_page: Open, servers: dict[str, Server], models: dict[str, Classifier]
+    open_page: Open, servers: dict[str, Server], models: dict[str, LoadedModel]
 ) -> None:
     page = open_page(url=servers["crops"].url, sample={})
     field, sample = page.get_by_role("combobox", name="region"), sent(page)
@@ -223,7 +222,7 @@ def test_a_search_field_takes_listed_and_new_words(
 
 
 def test_the_value_follows_every_key_and_the_goal_is_reached_by_its_button(
-    open_page: Open, servers: dict[str, Server], models: dict[str, Classifier]
+    open_page: Open, servers: dict[str, Server], models: dict[str, LoadedModel]
 ) -> None:
     page = open_page(url=servers["cars"].url, sample=CAR)
     model, goal = models["cars"], page.get_by_label("Goal")
@@ -243,7 +242,7 @@ def test_the_value_follows_every_key_and_the_goal_is_reached_by_its_button(
 
 
 def test_numbers_are_written_so_that_they_are_read_back_where_the_comma_divides_thousands(
-    open_page: Open, servers: dict[str, Server], models: dict[str, Classifier]
+    open_page: Open, servers: dict[str, Server], models: dict[str, LoadedModel]
 ) -> None:
     page = open_page(url=servers["cars"].url, sample=CAR | {"weight": "1,781"}, locale="es-ES")
     weight = page.locator("#f4")
@@ -259,7 +258,7 @@ def test_numbers_are_written_so_that_they_are_read_back_where_the_comma_divides_
 
 @pytest.mark.parametrize("name", ["penguins", "cars", "crops"])
 def test_without_a_script_the_form_says_the_same(
-    open_page: Open, servers: dict[str, Server], models: dict[str, Classifier], name: str
+    open_page: Open, servers: dict[str, Server], models: dict[str, LoadedModel], name: str
 ) -> None:
     page = open_page(url=servers[name].url, sample={}, java_script_enabled=False)
     sample = {"penguins": PENGUIN | {"island": "Dream", "bill_length": "NA"}, "cars": CAR | {"maker": "Fiat"}}.get(name)
@@ -343,7 +342,7 @@ def test_long_words_and_headers_leave_everything_in_its_place(open_page: Open, s
 
 
 def test_a_column_may_be_called_as_a_member_of_forms_or_an_option_of_the_page(
-    open_page: Open, servers: dict[str, Server], models: dict[str, Classifier]
+    open_page: Open, servers: dict[str, Server], models: dict[str, LoadedModel]
 ) -> None:
     page = open_page(url=servers["survey"].url, sample={"lang": "5.5", "page-lang": "es"})
     sample = sent(page)

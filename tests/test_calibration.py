@@ -20,8 +20,8 @@ from ml.errors import ModelFileError
 from ml.model import modelfile
 from ml.model.calibration import MAX_POINTS, Bin, Calibration, Point
 from ml.model.card import Card, Decision, Report
-from ml.model.classifier import Classifier
 from ml.model.labelling import Labelling
+from ml.model.loaded import LoadedModel
 from ml.training import writing
 from ml.training.measuring import calibration_of
 from tests import small_tables
@@ -209,7 +209,7 @@ def test_a_file_without_it_still_loads() -> None:
     del card["report"]["calibration"]
     content = modelfile.dump(dataclasses.replace(model, card=msgspec.convert(card, Card)))
 
-    report = Classifier(modelfile.parse(content), "0" * 12).card.report
+    report = LoadedModel(modelfile.parse(content), "0" * 12).card.report
 
     assert isinstance(report, Report)
     assert report.calibration is None

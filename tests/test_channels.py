@@ -25,7 +25,7 @@ from starlette.testclient import TestClient
 
 from ml.cli.one_sample import prediction_json
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.values import no_value_text
 from ml.tables.reading import read_dataset
 from ml.training import fitting, writing
@@ -46,13 +46,13 @@ class Service:
     """The application with a model, and samples with what scikit-learn answers to each, shape (n, n_outputs)."""
 
     client: TestClient
-    model: Classifier
+    model: LoadedModel
     samples: Sequence[Json]
     rows: NDArray[np.float64]
     expected: NDArray[np.float64]
 
 
-def samples_of(model: Classifier, rows: NDArray[np.float64]) -> list[Json]:
+def samples_of(model: LoadedModel, rows: NDArray[np.float64]) -> list[Json]:
     """Return rows as programs send them."""
     return [{f.key: f.shown(value) for f, value in zip(model.features, row, strict=True)} for row in rows.tolist()]
 

@@ -34,9 +34,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from ml.model import classifier
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.sample import InvalidSample
 from ml.tables.dataset import Feature, Target
 from ml.training import fitting, iris, writing
@@ -95,8 +94,8 @@ async def exhaust(answers: AsyncIterator[Outcome], *, into: list[Outcome] | None
             into.append(outcome)
 
 
-def expected(model: Classifier, sample: Any) -> Outcome:
-    """Return what the service must answer, from the validator and the classifier themselves."""
+def expected(model: LoadedModel, sample: Any) -> Outcome:
+    """Return what the service must answer, from the validator and the model themselves."""
     try:
         row = model.validator.row(sample)
     except InvalidSample as error:
@@ -124,7 +123,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("n_rows", [0, 1, 2, BATCH_SAMPLES, BATCH_SAMPLES + 1, 30_000])
 def test_predictions_come_in_the_order_of_the_samples_and_to_the_last_bit(
-    server: Server, model: Classifier, n_rows: int
+    server: Server, model: LoadedModel, n_rows: int
 ) -> None:
     rows = different_rows(n_rows)
 
@@ -146,7 +145,7 @@ def test_a_row_of_pandas_goes_by_the_names_of_its_columns() -> None:
     assert encode(pd.Series([1.0, 2.0])) == b"[1.0,2.0]"
 
 
-def test_samples_are_mappings_sequences_arrays_or_text_as_typed(server: Server, model: Classifier) -> None:
+def test_samples_are_mappings_sequences_arrays_or_text_as_typed(server: Server, model: LoadedModel) -> None:
     keys = [feature.key for feature in model.features]
     samples: list[Any] = [
         dict(zip(keys, GOOD, strict=True)),
@@ -163,7 +162,7 @@ def test_samples_are_mappings_sequences_arrays_or_text_as_typed(server: Server, 
     assert outcomes == [expected(model, GOOD)] * len(samples)
 
 
-def test_an_async_iterable_is_a_source_like_any_other(server: Server, model: Classifier) -> None:
+def test_an_async_iterable_is_a_source_like_any_other(server: Server, model: LoadedModel) -> None:
     rows = different_rows(10_000)
 
     async def generated() -> AsyncIterator[list[float]]:
@@ -191,7 +190,7 @@ BAD: list[Any] = [
 ]
 
 
-def test_a_refused_sample_is_told_as_the_validator_tells_it(server: Server, model: Classifier) -> None:
+def test_a_refused_sample_is_told_as_the_validator_tells_it(server: Server, model: LoadedModel) -> None:
     samples: list[Any] = [sample for bad in BAD for sample in (GOOD, bad)]
 
     outcomes = run(outcomes_of(server.url, samples))
@@ -207,7 +206,7 @@ def test_a_refused_sample_is_told_as_the_validator_tells_it(server: Server, mode
     seed=st.integers(0, 2**32 - 1),
 )
 def test_order_is_kept_however_many_samples_are_refused(
-    server: Server, model: Classifier, share: float, n_rows: int, seed: int
+    server: Server, model: LoadedModel, share: float, n_rows: int, seed: int
 ) -> None:
     chance = random.Random(seed)
     samples: list[Any] = [
@@ -219,7 +218,7 @@ def test_order_is_kept_however_many_samples_are_refused(
     assert outcomes == [expected(model, sample) for sample in samples]
 
 
-def test_what_is_no_sample_at_all_is_refused_alone(server: Server, model: Classifier) -> None:
+def test_what_is_no_sample_at_all_is_refused_alone(server: Server, model: LoadedModel) -> None:
     nested: Any = []
     for _ in range(400):
         nested = [nested]
@@ -232,7 +231,7 @@ def test_what_is_no_sample_at_all_is_refused_alone(server: Server, model: Classi
     assert all(isinstance(outcome, Refused) and outcome.message for outcome in outcomes[1::2])
 
 
-def test_a_sample_too_large_for_a_frame_is_refused_without_being_sent(server: Server, model: Classifier) -> None:
+def test_a_sample_too_large_for_a_frame_is_refused_without_being_sent(server: Server, model: LoadedModel) -> None:
     samples: list[Any] = [GOOD, ["9" * 2**20, 1, 1, 1], GOOD, ["9" * 900_000, 1, 1, 1], ["9" * 900_000, 1, 1, 1], GOOD]
 
     outcomes = run(outcomes_of(server.url, samples))
@@ -243,7 +242,7 @@ def test_a_sample_too_large_for_a_frame_is_refused_without_being_sent(server: Se
     assert outcomes[3:5] == [expected(model, samples[3])] * 2
 
 
-def test_what_is_refused_already_keeps_its_place(server: Server, model: Classifier) -> None:
+def test_what_is_refused_already_keeps_its_place(server: Server, model: LoadedModel) -> None:
     refused = Refused("known to be bad")
     samples: list[Any] = [refused, GOOD, refused, refused, GOOD, refused]
 
@@ -255,7 +254,7 @@ def test_what_is_refused_already_keeps_its_place(server: Server, model: Classifi
     assert only == [refused] * 10_000
 
 
-def test_a_sample_that_comes_alone_is_answered_before_the_next_one_is_made(server: Server, model: Classifier) -> None:
+def test_a_sample_that_comes_alone_is_answered_before_the_next_one_is_made(server: Server, model: LoadedModel) -> None:
     async def lockstep() -> list[Outcome]:
         answers: asyncio.Queue[Outcome] = asyncio.Queue()
         taken: list[Outcome] = []
@@ -275,7 +274,7 @@ def test_a_sample_that_comes_alone_is_answered_before_the_next_one_is_made(serve
     assert run(lockstep()) == [expected(model, row) for row in rows]
 
 
-def test_many_calls_share_one_stream(server: Server, model: Classifier) -> None:
+def test_many_calls_share_one_stream(server: Server, model: LoadedModel) -> None:
     async def together() -> list[list[Outcome]]:
         async def one(rows: list[list[float]]) -> list[Outcome]:
             return [outcome async for outcome in stream.predict(rows)]
@@ -346,7 +345,7 @@ def test_leaving_in_the_middle_leaves_nothing_behind(server: Server) -> None:
     assert closed == ["source", "source"]
 
 
-def test_cancelling_a_call_leaves_the_stream_usable(server: Server, model: Classifier) -> None:
+def test_cancelling_a_call_leaves_the_stream_usable(server: Server, model: LoadedModel) -> None:
     async def cancel() -> list[Outcome]:
         never = asyncio.Event()
         started = asyncio.Event()
@@ -371,7 +370,7 @@ def test_cancelling_a_call_leaves_the_stream_usable(server: Server, model: Class
     assert run(cancel()) == [expected(model, GOOD)]
 
 
-def test_what_the_source_raises_comes_after_the_answers_to_what_it_gave(server: Server, model: Classifier) -> None:
+def test_what_the_source_raises_comes_after_the_answers_to_what_it_gave(server: Server, model: LoadedModel) -> None:
     async def broken() -> AsyncIterator[list[float]]:
         for row in rows:
             yield row
@@ -446,7 +445,7 @@ async def cutting_proxy(port: int, *, cuts: int, seed: int) -> AsyncIterator[tup
 
 @pytest.mark.parametrize("seed", range(3))
 def test_connections_cut_anywhere_lose_nothing_and_double_nothing(
-    server: Server, model: Classifier, impatient: None, seed: int
+    server: Server, model: LoadedModel, impatient: None, seed: int
 ) -> None:
     async def through_cuts() -> tuple[list[Outcome], int]:
         async with cutting_proxy(server.port, cuts=40, seed=seed) as (port, seen):
@@ -467,7 +466,7 @@ def test_connections_cut_anywhere_lose_nothing_and_double_nothing(
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_restarted_server_gets_what_the_old_one_did_not_answer(
-    model: Classifier, model_path: Path, tmp_path: Path, impatient: None, how: signal.Signals
+    model: LoadedModel, model_path: Path, tmp_path: Path, impatient: None, how: signal.Signals
 ) -> None:
     async def through_restart() -> tuple[list[Outcome], list[str]]:
         lost: list[str] = []
@@ -498,7 +497,7 @@ def test_a_restarted_server_gets_what_the_old_one_did_not_answer(
 
 
 def test_a_silent_stream_comes_back_before_it_is_asked(
-    model: Classifier, model_path: Path, tmp_path: Path, impatient: None
+    model: LoadedModel, model_path: Path, tmp_path: Path, impatient: None
 ) -> None:
     async def through_restarts() -> list[Outcome]:
         lost = asyncio.Event()
@@ -516,7 +515,7 @@ def test_a_silent_stream_comes_back_before_it_is_asked(
     assert run(through_restarts()) == [expected(model, GOOD)] * 2
 
 
-def test_a_stream_gives_up_with_one_sentence_when_told_to(model_path: Path, tmp_path: Path, model: Classifier) -> None:
+def test_a_stream_gives_up_with_one_sentence_when_told_to(model_path: Path, tmp_path: Path, model: LoadedModel) -> None:
     async def give_up() -> tuple[list[Outcome], str, int]:
         lost: list[str] = []
         outcomes: list[Outcome] = []
@@ -564,7 +563,7 @@ def test_a_server_that_comes_back_and_never_answers_is_given_up(announcement: st
 
 
 def test_each_answer_starts_the_time_to_give_up_anew(
-    announcement: str, server: Server, model: Classifier, monkeypatch: pytest.MonkeyPatch
+    announcement: str, server: Server, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting_module, "FIRST_DELAY_S", 0.3)
 
@@ -640,7 +639,7 @@ def test_a_stream_closed_for_what_was_sent_is_not_tried_again(announcement: str,
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013])
 def test_a_stream_closed_for_other_reasons_is_tried_again(
-    announcement: str, server: Server, model: Classifier, impatient: None, code: int
+    announcement: str, server: Server, model: LoadedModel, impatient: None, code: int
 ) -> None:
     connections = 0
 
@@ -682,7 +681,7 @@ def refusal(request: str | bytes, status: int, **members: object) -> str:
 
 @pytest.mark.parametrize("status", [408, 429, 503])
 def test_a_frame_that_is_refused_for_now_is_sent_again_whole(
-    announcement: str, server: Server, model: Classifier, impatient: None, status: int
+    announcement: str, server: Server, model: LoadedModel, impatient: None, status: int
 ) -> None:
     refused: list[Any] = []
     answered: list[Any] = []
@@ -713,7 +712,7 @@ def test_a_frame_that_is_refused_for_now_is_sent_again_whole(
 
 
 def test_nothing_is_sent_before_the_time_that_the_service_asks_for(
-    announcement: str, server: Server, model: Classifier, impatient: None
+    announcement: str, server: Server, model: LoadedModel, impatient: None
 ) -> None:
     came: list[float] = []
 
@@ -738,7 +737,7 @@ def test_nothing_is_sent_before_the_time_that_the_service_asks_for(
     assert came[1] - came[0] >= 0.5
 
 
-def test_a_client_beyond_its_rate_gets_every_row_answered(model: Classifier, model_path: Path, tmp_path: Path) -> None:
+def test_a_client_beyond_its_rate_gets_every_row_answered(model: LoadedModel, model_path: Path, tmp_path: Path) -> None:
     text = table_of(different_rows(12 * BATCH_SAMPLES))
 
     with run_server(tmp_path / "log", MODEL_FILE=str(model_path), RATE_LIMIT="5/second") as limited:
@@ -785,7 +784,7 @@ def test_a_server_that_is_connected_and_silent_is_given_up(announcement: str) ->
     run(attempt())
 
 
-def test_a_stream_without_samples_waits_for_no_answer(server: Server, model: Classifier) -> None:
+def test_a_stream_without_samples_waits_for_no_answer(server: Server, model: LoadedModel) -> None:
     async def rare() -> AsyncIterator[list[float]]:
         for _ in range(2):
             await asyncio.sleep(0.5)  # longer than an answer may take
@@ -817,7 +816,7 @@ def test_a_service_that_refuses_all_frames_ends_the_stream(announcement: str, st
 
 @pytest.mark.parametrize("status", [408, 429, 503])
 def test_a_handshake_that_is_refused_for_now_is_tried_again_in_the_time_asked_for(
-    announcement: str, server: Server, model: Classifier, impatient: None, status: int
+    announcement: str, server: Server, model: LoadedModel, impatient: None, status: int
 ) -> None:
     lost: list[tuple[str, float]] = []
 
@@ -959,9 +958,9 @@ def other_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         labels=("low", "tall"),
     )
     fitted = {
-        "trees": fitting.fit(iris.load(), Recipe(n_estimators=5, seed=3)),
+        "trees": fitting.fit(iris.load_dataset(), Recipe(n_estimators=5, seed=3)),
         "labels": fitting.fit(
-            dataclasses.replace(iris.load(), target=Target(labels=("a", "b", "c"))), Recipe(n_estimators=5)
+            dataclasses.replace(iris.load_dataset(), target=Target(labels=("a", "b", "c"))), Recipe(n_estimators=5)
         ),
         "boxes": fitting.fit(boxes, Recipe(n_estimators=5)),
     }
@@ -989,10 +988,10 @@ async def across_models(
 
 
 def test_answers_tell_the_version_of_the_model_that_gave_them(
-    model: Classifier, model_path: Path, other_models: dict[str, Path], tmp_path: Path, impatient: None
+    model: LoadedModel, model_path: Path, other_models: dict[str, Path], tmp_path: Path, impatient: None
 ) -> None:
     rows = different_rows(3_000)
-    other = classifier.load(other_models["trees"])
+    other = load_model(other_models["trees"])
 
     before, after = run(across_models(model_path, other_models["trees"], tmp_path / "log", rows))
 
@@ -1043,9 +1042,9 @@ async def through_replacement(first: Path, second: Path, folder: Path) -> list[t
 
 
 def test_a_model_that_is_replaced_in_the_middle_leaves_no_row_without_its_answer(
-    model: Classifier, model_path: Path, other_models: dict[str, Path], tmp_path: Path
+    model: LoadedModel, model_path: Path, other_models: dict[str, Path], tmp_path: Path
 ) -> None:
-    other = classifier.load(other_models["trees"])
+    other = load_model(other_models["trees"])
 
     answered = run(through_replacement(model_path, other_models["trees"], tmp_path))
 
@@ -1167,7 +1166,7 @@ def test_a_stream_is_used_inside_and_entered_once(server: Server) -> None:
     run(attempt())
 
 
-def test_model_and_limits_are_known_inside(server: Server, model: Classifier) -> None:
+def test_model_and_limits_are_known_inside(server: Server, model: LoadedModel) -> None:
     async def look() -> None:
         async with Stream(server.url) as stream:
             assert (stream.model.name, stream.model.version) == (model.name, model.version)
@@ -1209,7 +1208,7 @@ def table_of(rows: Sequence[Sequence[object]], *, header: str = HEADER) -> bytes
     return "".join([header + "\n", *(",".join(map(str, row)) + "\n" for row in rows)]).encode()
 
 
-def test_the_options_of_a_file_reach_the_service(server: Server, model: Classifier) -> None:
+def test_the_options_of_a_file_reach_the_service(server: Server, model: LoadedModel) -> None:
     header, text = "sepal_length;sepal_width;petal_length;petal_width;é\n", "1.005;2,7;4,2;1,3;é\n"
 
     options = ["--encoding", "cp1252", "--decimal", ",", "--thousands", "."]
@@ -1224,7 +1223,7 @@ def test_the_options_of_a_file_reach_the_service(server: Server, model: Classifi
 
 
 def test_a_file_of_100_000_rows_comes_out_as_scored_without_a_server(
-    server: Server, model: Classifier, tmp_path: Path
+    server: Server, model: LoadedModel, tmp_path: Path
 ) -> None:
     table = tmp_path / "rows.csv"
     table.write_bytes(table_of(different_rows(100_000)))
@@ -1237,7 +1236,7 @@ def test_a_file_of_100_000_rows_comes_out_as_scored_without_a_server(
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_any_table_comes_out_as_scored_without_a_server(server: Server, model: Classifier, table: bytes) -> None:
+def test_any_table_comes_out_as_scored_without_a_server(server: Server, model: LoadedModel, table: bytes) -> None:
     done = run_command(server.url, "-", text=table)
 
     assert done.returncode == 0
@@ -1253,7 +1252,7 @@ def test_of_many_rows_without_an_answer_some_are_told_and_all_are_counted(server
     assert told[-1] == "5000 of 5000 rows have no answer and were left blank"
 
 
-def test_a_row_of_a_pipe_is_answered_before_the_next_one_is_there(server: Server, model: Classifier) -> None:
+def test_a_row_of_a_pipe_is_answered_before_the_next_one_is_there(server: Server, model: LoadedModel) -> None:
     rows = different_rows(20)
     wanted = guarded(model, table_of(rows)).splitlines(keepends=True)
 
@@ -1290,7 +1289,7 @@ def test_strict_stops_at_the_first_row_without_an_answer(server: Server, tmp_pat
     assert os.listdir(tmp_path) == ["out.csv"]
 
 
-def test_an_output_that_is_no_file_keeps_its_place(server: Server, model: Classifier, tmp_path: Path) -> None:
+def test_an_output_that_is_no_file_keeps_its_place(server: Server, model: LoadedModel, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     text = table_of(different_rows(5_000))
@@ -1387,7 +1386,7 @@ def test_an_interrupt_ends_the_command_quietly_and_leaves_no_file(server: Server
     assert os.listdir(tmp_path) == []
 
 
-def test_a_restart_is_told_and_nothing_is_missing(model: Classifier, model_path: Path, tmp_path: Path) -> None:
+def test_a_restart_is_told_and_nothing_is_missing(model: LoadedModel, model_path: Path, tmp_path: Path) -> None:
     port = free_port()
     rows = different_rows(60_000)
     wanted = guarded(model, table_of(rows))
@@ -1442,7 +1441,7 @@ def test_a_model_with_other_labels_ends_a_csv_file(
 
 
 def test_a_service_without_room_is_waited_for_as_long_as_told(
-    model: Classifier, model_path: Path, tmp_path: Path
+    model: LoadedModel, model_path: Path, tmp_path: Path
 ) -> None:
     content = table_of(different_rows(100))
     with contextlib.ExitStack() as stack:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from starlette.testclient import TestClient
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from tests.browser import needs_chromium
 from tests.conftest import Element, Server, parse_html
 from web.page import languages
@@ -20,7 +20,7 @@ HTMX = {"HX-Request": "true"}
 IDS = ["code-curl", "code-python", "code-js", "code-htmx", "code-oip", "code-triton"]
 
 
-def view_of(model: Classifier, *sample: object, language: str = "en") -> CodeView:
+def view_of(model: LoadedModel, *sample: object, language: str = "en") -> CodeView:
     keys = [feature.key for feature in model.features]
     return code_view(
         model,
@@ -40,7 +40,7 @@ def panel_of(html: str) -> Element:
     return parse_html(html).one("details", id="code")
 
 
-def test_what_was_typed_becomes_numbers(model: Classifier) -> None:
+def test_what_was_typed_becomes_numbers(model: LoadedModel) -> None:
     view = view_of(model, " 5.10", "3,5", 1.4, "2e-1")
 
     assert row_in(view) == "[5.1, 3.5, 1.4, 0.2]"
@@ -49,7 +49,7 @@ def test_what_was_typed_becomes_numbers(model: Classifier) -> None:
 
 @pytest.mark.parametrize("sample", [("5.1", "", "x", "-1"), ("5.1",), ("5.1", "nan", None, "1e99")])
 def test_values_of_the_example_stand_in_for_those_that_cannot_be_used(
-    model: Classifier, sample: tuple[object, ...]
+    model: LoadedModel, sample: tuple[object, ...]
 ) -> None:
     view = view_of(model, *sample)
 
@@ -59,13 +59,13 @@ def test_values_of_the_example_stand_in_for_those_that_cannot_be_used(
     assert "example" in view.note
 
 
-def test_more_errors_than_are_told_leave_the_whole_example(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_errors_than_are_told_leave_the_whole_example(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ml.model.sample.MAX_ERRORS", 1)
 
     assert row_in(view_of(model, "5.1", "x", "x", "x")) == str([feature.example for feature in model.features])
 
 
-def test_a_form_calls_features_what_people_call_them_in_their_language(model: Classifier) -> None:
+def test_a_form_calls_features_what_people_call_them_in_their_language(model: LoadedModel) -> None:
     forms = {
         code: next(one.text for one in view_of(model, 5, 3, 1, 1, language=code).snippets if one.id == "code-htmx")
         for code in ("en", "es")
@@ -75,7 +75,7 @@ def test_a_form_calls_features_what_people_call_them_in_their_language(model: Cl
     assert "<label>largo del sépalo (cm) <input" in forms["es"]
 
 
-def test_the_panel_answers_with_the_texts_of_a_query(client: TestClient, model: Classifier) -> None:
+def test_the_panel_answers_with_the_texts_of_a_query(client: TestClient, model: LoadedModel) -> None:
     panel = panel_of(client.get(f"/code?{QUERY}&map-x=petal_width", headers=HTMX).raise_for_status().text)
 
     assert [element.attributes["id"] for element in panel.all("code")] == IDS

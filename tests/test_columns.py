@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.dataset import MAX_CHOICES, Feature
 from ml.tables.header_rows import without_header_rows
 from ml.tables.headers import Limits
@@ -39,8 +39,8 @@ def column_of(texts: Sequence[str], name: str = "x", **options: Any) -> tuple[Fe
     return dataset.features[0], dataset.rows[:, 0].tolist()
 
 
-def refusal_of(columns: Mapping[str, Sequence[str]], **options: Any) -> DatasetError:
-    with pytest.raises(DatasetError) as caught:
+def refusal_of(columns: Mapping[str, Sequence[str]], **options: Any) -> TableError:
+    with pytest.raises(TableError) as caught:
         read(columns, **options)
     assert str(caught.value).isprintable()
     return caught.value
@@ -513,7 +513,7 @@ def test_names_may_be_numbers_or_words_of_the_table(header: tuple[str, ...]) -> 
 
 
 def test_a_first_row_of_data_is_no_header() -> None:
-    with pytest.raises(DatasetError, match="the header looks like the first row") as caught:
+    with pytest.raises(TableError, match="the header looks like the first row") as caught:
         without_header_rows(flowers_below(("3.1", "3.5", "Iris-setosa")))
 
     assert [options for _, options in caught.value.remedies] == [("--no-header",)]

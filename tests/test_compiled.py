@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml.model import classifier
+from ml.model.loaded import load_model
 from tests.conftest import ROOT
 
 LOAD = """
 import json, logging, sys
 from pathlib import Path
-from ml.model import classifier
+from ml.model.loaded import load_model
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-model = classifier.load(Path(sys.argv[1]), max_cells=0)
+model = load_model(Path(sys.argv[1]), max_cells=0)
 print(json.dumps([type(model._evaluator._trees).__name__, model.predict([5.6, 2.7, 4.2, 1.3]).probabilities]))
 """
 # What systemd's MemoryDenyWriteExecute does (prctl(2), PR_SET_MDWE).
@@ -41,7 +41,7 @@ def loaded(model_path: Path, before: str = "", **environment: str) -> tuple[str,
 def test_where_nothing_can_be_compiled_numpy_answers_the_same_and_a_warning_says_so(
     model_path: Path, before: str
 ) -> None:
-    expected = classifier.load(model_path).predict([5.6, 2.7, 4.2, 1.3]).probabilities
+    expected = load_model(model_path).predict([5.6, 2.7, 4.2, 1.3]).probabilities
 
     kind, answer, said = loaded(model_path, before)
 
@@ -74,7 +74,7 @@ def test_compiled_code_is_loaded_without_linear_algebra_which_stays_importable(m
 
 
 def test_rows_of_all_lengths_around_a_block_have_the_same_answers(model_path: Path) -> None:
-    model = classifier.load(model_path, max_cells=0)
+    model = load_model(model_path, max_cells=0)
     rows = np.random.default_rng(0).uniform(0, 8, (200, 4))
     expected = np.array([model.predict(row).probabilities for row in rows.tolist()])
 

@@ -20,11 +20,11 @@ from sklearn.svm import LinearSVC
 from starlette.testclient import TestClient
 
 import ml
-from ml.errors import DatasetError, ForestError, ModelFileError
-from ml.model import classifier, modelfile
+from ml.errors import ForestError, ModelFileError, TableError
+from ml.model import modelfile
 from ml.model.card import Decision, Report
-from ml.model.classifier import Classifier
 from ml.model.labelling import decision_of
+from ml.model.loaded import LoadedModel, load_model
 from ml.training import fitting, writing
 from tests import small_tables
 from tests.conftest import EVALUATORS, output_of, parse_html, run
@@ -77,7 +77,7 @@ def test_the_label_is_that_of_a_classifier_with_a_fixed_threshold(tmp_path: Path
     ml.export(fixed, X_test, y_test, feature_names=NAMES, path=tmp_path / "m.npz")
     labels = [str(label) for label in fixed.predict(X_test)]
     for name, limits in EVALUATORS.items():
-        model = classifier.load(tmp_path / "m.npz", **limits)
+        model = load_model(tmp_path / "m.npz", **limits)
         assert model.card.decision == Decision(positive="0", threshold=threshold)
         assert [model.labels[index] for index in model.predict_batch(X_test).indices] == labels, name
         assert [model.predict(row).label for row in X_test.tolist()] == labels, name
@@ -130,13 +130,13 @@ def test_the_report_is_that_of_the_labels(tmp_path: Path) -> None:
 def test_a_threshold_that_decides_nothing_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     forest = RandomForestClassifier(n_estimators=3, random_state=0).fit(X_train, y_train)
 
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(TableError, match=said):
         ml.export(forest, X_test, y_test, feature_names=NAMES, path=tmp_path / "m.npz", **changes)
 
 
 def test_a_threshold_is_one_between_two_classes(tmp_path: Path) -> None:
     for name, said in [("penguins", "the target has 3"), ("prices", "the target has none")]:
-        with pytest.raises(DatasetError, match=f"a threshold decides between two classes, and {said}"):
+        with pytest.raises(TableError, match=f"a threshold decides between two classes, and {said}"):
             decision_of(small_tables.DATASETS[name]().target.labels, 0.5)
 
 
@@ -165,7 +165,7 @@ def test_a_file_with_an_impossible_decision_is_refused(name: str, decision: Deci
         ModelFileError,
         match=r"the decision does not name one of two labels|the card is not valid: .*\.decision\.threshold",
     ):
-        Classifier(modelfile.parse(content), "0" * 12)
+        LoadedModel(modelfile.parse(content), "0" * 12)
 
 
 # Every channel.
@@ -264,7 +264,7 @@ def test_training_keeps_a_threshold(tmp_path: Path, option: str, decision: Decis
     output_of(*arguments, "--threshold", option, cwd=tmp_path)
     shown = output_of("inspect", tmp_path / "m.npz", cwd=tmp_path)
 
-    assert classifier.load(tmp_path / "m.npz").card.decision == decision
+    assert load_model(tmp_path / "m.npz").card.decision == decision
     assert f"decision   {decision.positive} where its probability is at least" in shown
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.values import UnknownWord
 from tests import small_tables
 from web.page.axes import LEAST_LEFT as LEFT
@@ -25,7 +25,7 @@ PLOT_WIDTH = RIGHT - LEFT
 Rectangle = tuple[int, int, int, int]
 
 
-def mapper_of(model: Classifier, x: int = 3, y: int = 2, *, max_rows: int = 4_096) -> Mapper:
+def mapper_of(model: LoadedModel, x: int = 3, y: int = 2, *, max_rows: int = 4_096) -> Mapper:
     return Mapper(model, ENGLISH, x=x, y=y, max_rows=max_rows)
 
 
@@ -48,7 +48,7 @@ def drawn_at(drawn: DecisionMap, x: float, y: float) -> str:
     return css_classes
 
 
-def look_of(model: Classifier, row: Sequence[float]) -> str:
+def look_of(model: LoadedModel, row: Sequence[float]) -> str:
     """Return the CSS classes of the answer to a row."""
     answer = model.predict(row)
     if levels := quantity_scale(model.card, ENGLISH):
@@ -56,14 +56,14 @@ def look_of(model: Classifier, row: Sequence[float]) -> str:
     return f"{hue_of(answer.index)} {sureness_of(max(answer.probabilities))}"
 
 
-def rows_of(model: Classifier, n: int, seed: int) -> list[list[float]]:
+def rows_of(model: LoadedModel, n: int, seed: int) -> list[list[float]]:
     low, high = np.array([(feature.low, feature.high) for feature in model.features]).T
     rows: list[list[float]] = np.random.default_rng(seed).uniform(low, high, (n, len(low))).round(2).tolist()
     return rows
 
 
 @pytest.mark.parametrize(("x", "y"), [(3, 2), (2, 3), (0, 1), (1, 3)])
-def test_the_regions_cover_the_plot_once(model: Classifier, x: int, y: int) -> None:
+def test_the_regions_cover_the_plot_once(model: LoadedModel, x: int, y: int) -> None:
     for row in rows_of(model, 20, seed=x):
         drawn = mapper_of(model, x, y).draw(row)
 
@@ -78,7 +78,7 @@ def test_the_regions_cover_the_plot_once(model: Classifier, x: int, y: int) -> N
 
 
 @pytest.mark.parametrize(("x", "y"), [(3, 2), (2, 3), (0, 1)])
-def test_what_is_drawn_at_a_point_is_what_the_model_says_there(model: Classifier, x: int, y: int) -> None:
+def test_what_is_drawn_at_a_point_is_what_the_model_says_there(model: LoadedModel, x: int, y: int) -> None:
     mapper, rng = mapper_of(model, x, y), np.random.default_rng(7)
     plot = mapper.plot
     checked = 0
@@ -102,7 +102,7 @@ def test_what_is_drawn_at_a_point_is_what_the_model_says_there(model: Classifier
     assert checked > 600
 
 
-def test_every_border_has_two_labels_and_every_two_labels_a_border(model: Classifier) -> None:
+def test_every_border_has_two_labels_and_every_two_labels_a_border(model: LoadedModel) -> None:
     drawn = mapper_of(model).draw([5.6, 2.7, 4.2, 1.3])
     picture = np.zeros((PLOT_HEIGHT, PLOT_WIDTH), dtype=int)
     for region in drawn.regions:
@@ -121,7 +121,7 @@ def test_every_border_has_two_labels_and_every_two_labels_a_border(model: Classi
     assert np.array_equal(up[1:], picture[1:] != picture[:-1])
 
 
-def test_the_points_are_the_training_rows_of_each_class(model: Classifier) -> None:
+def test_the_points_are_the_training_rows_of_each_class(model: LoadedModel) -> None:
     mapper = mapper_of(model)
 
     points_of_each = mapper.plot.points
@@ -135,21 +135,21 @@ def test_the_points_are_the_training_rows_of_each_class(model: Classifier) -> No
     assert len({points.mark for points in points_of_each}) == len(model.labels), "a mark of its own for each class"
 
 
-def test_a_sample_outside_of_the_plot_is_at_its_edge(model: Classifier) -> None:
+def test_a_sample_outside_of_the_plot_is_at_its_edge(model: LoadedModel) -> None:
     mapper = mapper_of(model)
 
     assert mapper.position([5.0, 3.0, 1e6, -1e6]) == (LEFT, TOP)
     assert mapper.position([5.0, 3.0, -1e6, 1e6]) == (LEFT + PLOT_WIDTH, TOP + PLOT_HEIGHT)
 
 
-def test_a_coarser_map_says_so(model: Classifier) -> None:
+def test_a_coarser_map_says_so(model: LoadedModel) -> None:
     row = [5.6, 2.7, 4.2, 1.3]
 
     assert mapper_of(model).draw(row).exact
     assert not mapper_of(model, max_rows=64).draw(row).exact
 
 
-def test_ticks_are_round_numbers_inside_of_the_plot(model: Classifier) -> None:
+def test_ticks_are_round_numbers_inside_of_the_plot(model: LoadedModel) -> None:
     plot = mapper_of(model).plot
 
     assert [text for _, text in plot.x.ticks] == ["0.5", "1", "1.5", "2", "2.5"]
@@ -166,11 +166,11 @@ def test_ticks_are_round_numbers_inside_of_the_plot(model: Classifier) -> None:
         ("petal_length", None, (2, 3)), ("sepal_width", "sepal_width", (1, 3)),
     ],
 )  # fmt: skip
-def test_axes_are_asked_for_by_key(model: Classifier, x: str | None, y: str | None, expected: tuple[int, int]) -> None:
+def test_axes_are_asked_for_by_key(model: LoadedModel, x: str | None, y: str | None, expected: tuple[int, int]) -> None:
     assert axes_of(model, x, y) == expected
 
 
-def test_the_usual_axes_are_the_two_most_important_features_if_there_is_a_border_over_them(model: Classifier) -> None:
+def test_the_usual_axes_are_the_two_most_important_features_if_there_is_a_border_over_them(model: LoadedModel) -> None:
     axes = default_axes(model)
 
     assert axes
@@ -178,7 +178,7 @@ def test_the_usual_axes_are_the_two_most_important_features_if_there_is_a_border
     assert [model.features[position].importance for position in axes] == ranked[:2]
 
 
-def test_the_usual_axes_show_a_border_that_more_important_features_do_not(built_in_model: Classifier) -> None:
+def test_the_usual_axes_show_a_border_that_more_important_features_do_not(built_in_model: LoadedModel) -> None:
     sepals_first = [
         msgspec.structs.replace(one, importance=float("sepal" in one.key)) for one in built_in_model.features
     ]
@@ -222,7 +222,7 @@ def test_a_step_is_a_power_of_ten_that_goes_into_the_range(low: float, high: flo
         feature(0, 1, minimum=0, maximum=1), feature(1e15, 1e15 + 1),
     ],
 )  # fmt: skip
-def test_any_training_range_has_a_scale_with_ticks(model: Classifier, strange: TrainedFeature) -> None:
+def test_any_training_range_has_a_scale_with_ticks(model: LoadedModel, strange: TrainedFeature) -> None:
     odd = other_features(model, [strange, strange, *model.features[2:]])
 
     mapper = Mapper(odd, ENGLISH, x=0, y=1, max_rows=256)
@@ -233,15 +233,15 @@ def test_any_training_range_has_a_scale_with_ticks(model: Classifier, strange: T
     assert drawn.regions
 
 
-class OtherFeatures(Classifier):
+class OtherFeatures(LoadedModel):
     """A model with features that are described in another way."""
 
-    def __init__(self, model: Classifier, features: Sequence[TrainedFeature]) -> None:
+    def __init__(self, model: LoadedModel, features: Sequence[TrainedFeature]) -> None:
         self.__dict__.update(model.__dict__)
         self.features = tuple(features)
 
 
-def other_features(model: Classifier, features: Sequence[TrainedFeature]) -> Classifier:
+def other_features(model: LoadedModel, features: Sequence[TrainedFeature]) -> LoadedModel:
     keyed = [msgspec.structs.replace(feature, key=f"f{number}") for number, feature in enumerate(features)]
     return OtherFeatures(model, keyed)
 
@@ -250,11 +250,11 @@ def other_features(model: Classifier, features: Sequence[TrainedFeature]) -> Cla
 
 
 @pytest.fixture(scope="module", params=["penguins", "crops", "cars"])
-def odd_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+def odd_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return small_tables.written(request.param, tmp_path_factory.mktemp(request.param))
 
 
-def test_a_choice_is_a_band_in_which_the_answer_is_the_models(odd_model: Classifier) -> None:
+def test_a_choice_is_a_band_in_which_the_answer_is_the_models(odd_model: LoadedModel) -> None:
     rng = np.random.default_rng(3)
     words = [position for position, feature in enumerate(odd_model.features) if feature.choices]
     for x, y in ((words[0], words[1]), (words[0], len(odd_model.features) - 1)):
@@ -275,7 +275,7 @@ def test_a_choice_is_a_band_in_which_the_answer_is_the_models(odd_model: Classif
 
 
 def test_training_rows_lie_in_the_bands_of_their_choices_and_those_without_a_value_nowhere(
-    odd_model: Classifier,
+    odd_model: LoadedModel,
 ) -> None:
     x, y = (position for position, feature in list(enumerate(odd_model.features))[:2])
     mapper = Mapper(odd_model, ENGLISH, x=x, y=y, max_rows=256)
@@ -292,7 +292,7 @@ def test_training_rows_lie_in_the_bands_of_their_choices_and_those_without_a_val
     assert max(middles) <= band * 0.35 + 1
 
 
-def test_the_ticks_of_a_category_are_its_choices_as_far_as_there_is_space(odd_model: Classifier) -> None:
+def test_the_ticks_of_a_category_are_its_choices_as_far_as_there_is_space(odd_model: LoadedModel) -> None:
     for number, feature in enumerate(odd_model.features):
         other = 0 if number else 1
         for plot in (
@@ -309,7 +309,7 @@ def test_the_ticks_of_a_category_are_its_choices_as_far_as_there_is_space(odd_mo
             assert plot.left + plot.width == RIGHT
 
 
-def test_no_value_and_an_unknown_word_have_no_position(odd_model: Classifier) -> None:
+def test_no_value_and_an_unknown_word_have_no_position(odd_model: LoadedModel) -> None:
     mapper = Mapper(odd_model, ENGLISH, x=0, y=1, max_rows=256)
     row = odd_model.reference_rows[0].tolist()
 

@@ -33,7 +33,7 @@ from playwright.sync_api import Browser, expect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from tests.browser import needs_chromium
 from tests.conftest import ROOT, free_port, parse_html, run_server
 from tests.test_docs import blocks
@@ -277,7 +277,7 @@ def test_every_link_of_a_page_stays_under_the_prefix_and_leads_somewhere(proxied
 
 
 @needs_nginx
-def test_every_channel_answers_through_the_proxy(proxied: Proxied, model: Classifier) -> None:
+def test_every_channel_answers_through_the_proxy(proxied: Proxied, model: LoadedModel) -> None:
     expected = model.predict(model.validator.row(EXAMPLE))
     row = [float(text) for text in EXAMPLE.values()]
     posted = json.dumps({"sample": EXAMPLE}).encode()
@@ -324,7 +324,7 @@ def test_the_largest_body_that_the_service_takes_passes_the_proxy_and_it_says_no
 
 
 @needs_nginx
-def test_a_file_is_scored_through_the_proxy(proxied: Proxied, model: Classifier) -> None:
+def test_a_file_is_scored_through_the_proxy(proxied: Proxied, model: LoadedModel) -> None:
     rows = [",".join(EXAMPLE), *[",".join(EXAMPLE.values())] * 20_000]
 
     status, _, body = proxied.ask("/iris/score", {"Content-Type": "text/csv"}, body="\n".join(rows).encode())
@@ -380,7 +380,7 @@ def test_the_stream_is_refused_to_a_stranger_through_the_proxy(proxied: Proxied)
 @needs_nginx
 @needs_chromium
 def test_a_person_types_behind_the_proxy_and_nothing_is_asked_for_outside_the_prefix(
-    browser: Browser, proxied: Proxied, model: Classifier
+    browser: Browser, proxied: Proxied, model: LoadedModel
 ) -> None:
     asked: list[str] = []
     complaints: list[str] = []

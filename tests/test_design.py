@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ml.errors import ModelFileError
-from ml.model.design import Column, Design, Operation
+from ml.model.design import Design, DesignColumn, Operation
 from ml.tables.dataset import Feature
 
 FEATURES = (
@@ -16,15 +16,15 @@ FEATURES = (
 )
 SCALED = (Operation("subtract", (29.7,)), Operation("divide", (14.5,)))
 COLUMNS = (
-    Column(feature=0, operations=(Operation("fill", (28.0,)), *SCALED)),
-    Column(feature=1, table=(None, 0.0, 1.0, 0.0, 0.0)),
-    Column(feature=0, is_missing=True),
-    Column(feature=0, operations=(Operation("bin", (10.0, 20.0)), Operation("equals", (1.0,)))),
-    Column(feature=1, table=(-1.0, -1.0, 0.0, 1.0, 2.0), operations=(Operation("add", (0.5,)),)),
-    Column(
+    DesignColumn(feature=0, operations=(Operation("fill", (28.0,)), *SCALED)),
+    DesignColumn(feature=1, table=(None, 0.0, 1.0, 0.0, 0.0)),
+    DesignColumn(feature=0, is_missing=True),
+    DesignColumn(feature=0, operations=(Operation("bin", (10.0, 20.0)), Operation("equals", (1.0,)))),
+    DesignColumn(feature=1, table=(-1.0, -1.0, 0.0, 1.0, 2.0), operations=(Operation("add", (0.5,)),)),
+    DesignColumn(
         feature=0, operations=(Operation("fill", (2.0,)), Operation("subtract", (1.0,)), Operation("divide", (0.3,)))
     ),
-    Column(feature=0, operations=(Operation("log1p"),)),
+    DesignColumn(feature=0, operations=(Operation("log1p"),)),
 )
 ROWS = np.array([[38.0, 0.0], [np.nan, -1.0], [10.0, np.nan], [20.0, 2.0], [1e30, 1.0]])
 
@@ -42,7 +42,7 @@ def test_a_design_has_the_values_of_its_columns() -> None:
 
 
 def test_columns_are_the_same_after_a_file() -> None:
-    assert msgspec.json.decode(msgspec.json.encode(COLUMNS), type=tuple[Column, ...]) == COLUMNS
+    assert msgspec.json.decode(msgspec.json.encode(COLUMNS), type=tuple[DesignColumn, ...]) == COLUMNS
     for column in COLUMNS:
         column.check(FEATURES)
 
@@ -50,13 +50,19 @@ def test_columns_are_the_same_after_a_file() -> None:
 @pytest.mark.parametrize(
     "column",
     [
-        Column(feature=2), Column(feature=-1), Column(feature=1), Column(feature=1, table=(0.0,) * 4),
-        Column(feature=0, table=(0.0,) * 5), Column(feature=0, operations=(Operation("fill", (float("inf"),)),)),
-        Column(feature=0, operations=(Operation("add"),)), Column(feature=0, operations=(Operation("log", (1.0,)),)),
-        Column(feature=0, operations=(Operation("bin", (2.0, 1.0)),)), Column(feature=0, operations=SCALED * 60),
-        Column(feature=0, operations=(Operation("divide", (float("nan"),)),)),
+        DesignColumn(feature=2),
+        DesignColumn(feature=-1),
+        DesignColumn(feature=1),
+        DesignColumn(feature=1, table=(0.0,) * 4),
+        DesignColumn(feature=0, table=(0.0,) * 5),
+        DesignColumn(feature=0, operations=(Operation("fill", (float("inf"),)),)),
+        DesignColumn(feature=0, operations=(Operation("add"),)),
+        DesignColumn(feature=0, operations=(Operation("log", (1.0,)),)),
+        DesignColumn(feature=0, operations=(Operation("bin", (2.0, 1.0)),)),
+        DesignColumn(feature=0, operations=SCALED * 60),
+        DesignColumn(feature=0, operations=(Operation("divide", (float("nan"),)),)),
     ],
-)  # fmt: skip
-def test_a_column_that_no_model_can_have_is_refused(column: Column) -> None:
+)
+def test_a_column_that_no_model_can_have_is_refused(column: DesignColumn) -> None:
     with pytest.raises(ModelFileError):
         column.check(FEATURES)

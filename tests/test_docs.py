@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from starlette.testclient import TestClient
 from websockets.sync.client import connect
 
-from ml.model import classifier
+from ml.model.loaded import load_model
 from ml.training.fitting import Trained
 from tests.conftest import ROOT, Server, output_of
 from web.settings import Settings
@@ -305,4 +305,4 @@ def test_the_export_writes_a_model_file(tmp_path: Path, monkeypatch: pytest.Monk
 
     exec(compile(program, "README.md", "exec"), names)
 
-    assert classifier.load(tmp_path / "boxes.npz").labels == ("high", "wide")
+    assert load_model(tmp_path / "boxes.npz").labels == ("high", "wide")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.training.fitting import Trained
 from tests.conftest import parse_html
 from web.app import create_app
@@ -38,7 +38,7 @@ def feature_of(values: np.ndarray, key: str = "x") -> TrainedFeature:
     )
 
 
-def report_of(model: Classifier, rows: np.ndarray, *, times: int = 1) -> InputDrift:
+def report_of(model: LoadedModel, rows: np.ndarray, *, times: int = 1) -> InputDrift:
     counts = Counts(model.version, model.features, half_life_s=DAY_S)
     for _ in range(times):
         counts.add(rows.astype(np.float32))
@@ -46,7 +46,7 @@ def report_of(model: Classifier, rows: np.ndarray, *, times: int = 1) -> InputDr
 
 
 def test_the_training_rows_themselves_have_no_drift_though_many_values_are_equal(
-    model: Classifier, trained: Trained
+    model: LoadedModel, trained: Trained
 ) -> None:
     report = report_of(model, trained.split.train_rows, times=10)
 
@@ -74,7 +74,7 @@ def test_an_empty_bin_counts_as_the_least_share_and_the_index_stays_finite() -> 
     assert index == pytest.approx(by_hand)
 
 
-def test_values_moved_by_the_width_of_two_bins_have_shifted(model: Classifier, trained: Trained) -> None:
+def test_values_moved_by_the_width_of_two_bins_have_shifted(model: LoadedModel, trained: Trained) -> None:
     rows = trained.split.train_rows.copy()
     rows[:, 0] += 1.0
 
@@ -92,7 +92,7 @@ def test_the_verdict_follows_the_usual_thresholds(psi: float, verdict: str) -> N
     assert drift.verdict_of(psi) == verdict
 
 
-def test_below_the_least_number_of_samples_there_is_no_index(model: Classifier, trained: Trained) -> None:
+def test_below_the_least_number_of_samples_there_is_no_index(model: LoadedModel, trained: Trained) -> None:
     rows = np.resize(trained.split.train_rows, (LEAST_SAMPLES, 4))
 
     few, enough = report_of(model, rows[:-1]), report_of(model, rows)
@@ -102,7 +102,7 @@ def test_below_the_least_number_of_samples_there_is_no_index(model: Classifier, 
     assert enough.verdict != "too few samples"
 
 
-def test_without_any_sample_there_is_a_report_all_the_same(model: Classifier) -> None:
+def test_without_any_sample_there_is_a_report_all_the_same(model: LoadedModel) -> None:
     report = report_of(model, np.empty((0, 4)))
 
     assert (report.verdict, report.samples, report.by_chance) == ("too few samples", 0, None)
@@ -141,13 +141,13 @@ def category(counts: tuple[int, ...], *, missing: int = 0) -> TrainedFeature:
     )  # fmt: skip
 
 
-def drift_of(model: Classifier, feature: TrainedFeature, values: Sequence[float]) -> FeatureDrift:
+def drift_of(model: LoadedModel, feature: TrainedFeature, values: Sequence[float]) -> FeatureDrift:
     counts = Counts("v", [feature], half_life_s=DAY_S)
     counts.add(np.array(values, dtype=np.float32)[:, None])
     return drift.drift_of(msgspec.structs.replace(model.card, features=(feature,)), counts).features[0]
 
 
-def test_words_are_compared_choice_by_choice(model: Classifier) -> None:
+def test_words_are_compared_choice_by_choice(model: LoadedModel) -> None:
     feature = category((60, 30, 10))
 
     same = drift_of(model, feature, [0] * 600 + [1] * 300 + [2] * 100)
@@ -158,7 +158,7 @@ def test_words_are_compared_choice_by_choice(model: Classifier) -> None:
     assert (moved.verdict, moved.shares) == ("shifted", (0.3, 0.6, 0.1, 0.0))
 
 
-def test_words_not_seen_in_training_are_outside_and_count_as_drift(model: Classifier) -> None:
+def test_words_not_seen_in_training_are_outside_and_count_as_drift(model: LoadedModel) -> None:
     found = drift_of(model, category((50, 50)), [0] * 450 + [1] * 450 + [-1] * 100)
 
     assert (found.outside, found.missing, found.shares[-1], found.verdict) == (0.1, 0, 0.1, "shifted")
@@ -166,7 +166,7 @@ def test_words_not_seen_in_training_are_outside_and_count_as_drift(model: Classi
 
 @pytest.mark.parametrize("feature", [category((50, 25), missing=25), feature_of(np.arange(101.0))])
 def test_a_share_of_missing_values_as_in_training_is_no_drift_and_another_one_is(
-    model: Classifier, feature: TrainedFeature
+    model: LoadedModel, feature: TrainedFeature
 ) -> None:
     feature = msgspec.structs.replace(feature, has_gaps=True, gap_share=0.25)
     present = [0.0, 0.0, 1.0] * 100 if feature.choices else [0.5 + step for step in range(100)] * 3
@@ -181,7 +181,7 @@ def test_a_share_of_missing_values_as_in_training_is_no_drift_and_another_one_is
     assert sum(more.shares) == pytest.approx(1)
 
 
-def test_rare_choices_share_a_bin_so_that_chance_alone_is_no_drift(model: Classifier) -> None:
+def test_rare_choices_share_a_bin_so_that_chance_alone_is_no_drift(model: LoadedModel) -> None:
     feature = category(tuple(range(100, 0, -1)))
 
     found = drift_of(model, feature, [float(position) for position in range(100) for _ in range(100 - position)])
@@ -191,7 +191,7 @@ def test_rare_choices_share_a_bin_so_that_chance_alone_is_no_drift(model: Classi
     assert found.psi == pytest.approx(0, abs=1e-3)
 
 
-def test_float32_and_float64_of_one_number_are_counted_alike(model: Classifier) -> None:
+def test_float32_and_float64_of_one_number_are_counted_alike(model: LoadedModel) -> None:
     values = [[feature.quantiles[3] for feature in model.features]]
     single, double = (Counts("v", model.features, half_life_s=DAY_S) for _ in range(2))
 
@@ -201,7 +201,7 @@ def test_float32_and_float64_of_one_number_are_counted_alike(model: Classifier) 
     assert np.flatnonzero(single.counts).tolist() == np.flatnonzero(double.counts).tolist()
 
 
-def test_a_sample_as_old_as_the_half_life_counts_half(model: Classifier) -> None:
+def test_a_sample_as_old_as_the_half_life_counts_half(model: LoadedModel) -> None:
     counts = Counts(model.version, model.features, half_life_s=60)
     counts.add(np.ones((8, 4), dtype=np.float32))
 
@@ -210,7 +210,7 @@ def test_a_sample_as_old_as_the_half_life_counts_half(model: Classifier) -> None
     assert counts.counts.sum(axis=1) == pytest.approx([4, 4, 4, 4])
 
 
-def test_counts_of_other_processes_are_added_if_they_are_of_the_same_model_and_source(model: Classifier) -> None:
+def test_counts_of_other_processes_are_added_if_they_are_of_the_same_model_and_source(model: LoadedModel) -> None:
     own, other, foreign = (
         Counts(version, model.features, half_life_s=DAY_S) for version in ("this", "this", "another")
     )
@@ -224,7 +224,7 @@ def test_counts_of_other_processes_are_added_if_they_are_of_the_same_model_and_s
     assert own.counts.sum(axis=1) == pytest.approx([3, 3, 3, 3], abs=1e-3)
 
 
-def test_nothing_of_a_sample_is_in_what_is_left_on_disk(model: Classifier) -> None:
+def test_nothing_of_a_sample_is_in_what_is_left_on_disk(model: LoadedModel) -> None:
     counts = Counts(model.version, model.features, half_life_s=DAY_S)
     before = len(snapshot(counts))
 
@@ -235,7 +235,7 @@ def test_nothing_of_a_sample_is_in_what_is_left_on_disk(model: Classifier) -> No
 
 
 @pytest.fixture
-def watched(model: Classifier, trained: Trained) -> Metrics:
+def watched(model: LoadedModel, trained: Trained) -> Metrics:
     metrics = Metrics()
     metrics.model_loaded(model)
     rows = np.resize(trained.split.train_rows, (900, 4))
@@ -246,7 +246,7 @@ def watched(model: Classifier, trained: Trained) -> Metrics:
     return metrics
 
 
-def test_a_replaced_model_starts_counting_anew(watched: Metrics, model: Classifier) -> None:
+def test_a_replaced_model_starts_counting_anew(watched: Metrics, model: LoadedModel) -> None:
     before = watched.drift()
 
     watched.model_loaded(model)
@@ -256,7 +256,7 @@ def test_a_replaced_model_starts_counting_anew(watched: Metrics, model: Classifi
 
 
 def test_page_and_programs_are_compared_apart_and_what_is_still_being_typed_is_not(
-    model: Classifier, model_path: Path
+    model: LoadedModel, model_path: Path
 ) -> None:
     sample = {feature.key: feature.example for feature in model.features}
     with TestClient(create_app(Settings(model_file=model_path))) as client:

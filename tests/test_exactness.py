@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.tables.numbers import LARGEST
 from ml.training import iris, writing
 from ml.training.fitting import Trained
@@ -46,7 +46,7 @@ def model_path(built_in_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(built_in_model: Classifier) -> Classifier:
+def model(built_in_model: LoadedModel) -> LoadedModel:
     return built_in_model
 
 
@@ -80,14 +80,14 @@ def bits(probabilities: NDArray[np.float64]) -> NDArray[np.uint64]:
     return np.ascontiguousarray(probabilities).view(np.uint64)
 
 
-def assert_same_in_batches(model: Classifier, rows: NDArray[Any], expected: Rows) -> None:
+def assert_same_in_batches(model: LoadedModel, rows: NDArray[Any], expected: Rows) -> None:
     answers = model.predict_batch(rows)
     assert answers.outputs.dtype == np.float64
     assert np.array_equal(bits(answers.outputs), bits(expected))
     assert np.array_equal(answers.indices, expected.argmax(axis=1))
 
 
-def assert_same_one_by_one(model: Classifier, rows: Rows, expected: Rows) -> None:
+def assert_same_one_by_one(model: LoadedModel, rows: Rows, expected: Rows) -> None:
     for row, probabilities in zip(rows.tolist(), expected.tolist(), strict=True):
         prediction = model.predict(row)
         assert prediction.probabilities == tuple(probabilities), row
@@ -142,7 +142,7 @@ def test_the_forest_has_the_thresholds_and_cells_that_are_claimed(thresholds: li
 
 @pytest.mark.slow
 def test_every_cell_between_the_thresholds_has_scikit_learns_probabilities(
-    trained: Trained, model: Classifier, thresholds: list[Rows]
+    trained: Trained, model: LoadedModel, thresholds: list[Rows]
 ) -> None:
     rows = cells(thresholds, np.random.default_rng(1))
     expected = oracle(trained, rows)
@@ -155,7 +155,7 @@ def test_every_cell_between_the_thresholds_has_scikit_learns_probabilities(
 
 
 def test_every_evaluator_has_scikit_learns_probabilities_in_a_sample_of_the_cells(
-    trained: Trained, evaluator: Classifier, thresholds: list[Rows]
+    trained: Trained, evaluator: LoadedModel, thresholds: list[Rows]
 ) -> None:
     rng = np.random.default_rng(2)
     rows = rng.permutation(cells(thresholds, rng))[:20_000]
@@ -167,7 +167,7 @@ def test_every_evaluator_has_scikit_learns_probabilities_in_a_sample_of_the_cell
 
 @pytest.mark.parametrize("feature", range(N_FEATURES))
 def test_every_threshold_and_its_neighbours_have_scikit_learns_probabilities(
-    trained: Trained, evaluator: Classifier, thresholds: list[Rows], feature: int
+    trained: Trained, evaluator: LoadedModel, thresholds: list[Rows], feature: int
 ) -> None:
     rng = np.random.default_rng(3)
     points = neighbours(thresholds[feature])
@@ -182,7 +182,7 @@ def test_every_threshold_and_its_neighbours_have_scikit_learns_probabilities(
 
 
 def test_thresholds_met_in_all_features_at_once_have_scikit_learns_probabilities(
-    trained: Trained, model: Classifier, thresholds: list[Rows]
+    trained: Trained, model: LoadedModel, thresholds: list[Rows]
 ) -> None:
     rng = np.random.default_rng(4)
     rows = np.column_stack([rng.choice(neighbours(values), 100_000) for values in thresholds])
@@ -209,7 +209,7 @@ def test_leaves_that_are_no_whole_numbers_are_added_to_the_same_last_bit(
 ) -> None:
     # The leaves of the built-in forest are pure, and sums of ones are exact in any order. These are rounded.
     estimator = clone(kind).fit(trained.split.train_rows, trained.split.train_classes)
-    model = Classifier(writing.model_of(replace(trained, estimator=estimator)), "x", **limits)
+    model = LoadedModel(writing.model_of(replace(trained, estimator=estimator)), "x", **limits)
     rng = np.random.default_rng(8)
     columns = [
         np.concatenate([neighbours(cuts.astype(np.float64)), rng.uniform(0, 8, 500)]) for cuts in model.cuts.values
@@ -223,7 +223,7 @@ def test_leaves_that_are_no_whole_numbers_are_added_to_the_same_last_bit(
 
 def grid() -> Iterator[Rows]:
     """Yield all samples on the 0.1 cm grid, from 0.3 cm below the data to 0.3 above; k/10 is the float of its text."""
-    tenths = np.rint(iris.load().rows * 10).astype(int)
+    tenths = np.rint(iris.load_dataset().rows * 10).astype(int)
     low, high = tenths.min(axis=0) - 3, tenths.max(axis=0) + 3
     axes = [np.arange(a, b + 1) / 10 for a, b in zip(low, high, strict=True)]
     for first in axes[0]:
@@ -232,7 +232,7 @@ def grid() -> Iterator[Rows]:
 
 @pytest.mark.slow
 def test_the_whole_tenth_of_a_centimetre_grid_has_scikit_learns_probabilities(
-    trained: Trained, model: Classifier
+    trained: Trained, model: LoadedModel
 ) -> None:
     count = 0
     for rows in grid():
@@ -243,7 +243,7 @@ def test_the_whole_tenth_of_a_centimetre_grid_has_scikit_learns_probabilities(
     assert count == N_GRID
 
 
-def test_a_grid_value_is_the_float_that_its_text_is_read_as(model: Classifier) -> None:
+def test_a_grid_value_is_the_float_that_its_text_is_read_as(model: LoadedModel) -> None:
     rows = next(grid())
     rows = rows[(rows >= 0).all(axis=1)][-5_000:]
 
@@ -267,7 +267,7 @@ def wild_rows(rng: np.random.Generator, n: int) -> Rows:
     return rng.choice(values, (n, N_FEATURES))
 
 
-def test_rows_of_wild_magnitude_have_scikit_learns_probabilities(trained: Trained, evaluator: Classifier) -> None:
+def test_rows_of_wild_magnitude_have_scikit_learns_probabilities(trained: Trained, evaluator: LoadedModel) -> None:
     rows = wild_rows(np.random.default_rng(5), 50_000)
     expected = oracle(trained, rows)
 
@@ -275,7 +275,7 @@ def test_rows_of_wild_magnitude_have_scikit_learns_probabilities(trained: Traine
     assert_same_one_by_one(evaluator, rows[:2_000], expected[:2_000])
 
 
-def test_special_values_in_every_place_have_scikit_learns_probabilities(trained: Trained, model: Classifier) -> None:
+def test_special_values_in_every_place_have_scikit_learns_probabilities(trained: Trained, model: LoadedModel) -> None:
     rows = np.array(list(product(SPECIAL, repeat=N_FEATURES)))
     expected = oracle(trained, rows)
 
@@ -284,14 +284,14 @@ def test_special_values_in_every_place_have_scikit_learns_probabilities(trained:
 
 
 @given(row=st.lists(st.floats(-LARGEST, LARGEST), min_size=N_FEATURES, max_size=N_FEATURES))
-def test_any_row_has_scikit_learns_probabilities(trained: Trained, model: Classifier, row: list[float]) -> None:
+def test_any_row_has_scikit_learns_probabilities(trained: Trained, model: LoadedModel, row: list[float]) -> None:
     expected = trained.estimator.predict_proba([row])
 
     assert model.predict(row).probabilities == tuple(expected[0].tolist())
     assert_same_in_batches(model, np.array([row]), expected)
 
 
-def test_the_largest_number_is_the_last_that_scikit_learn_takes(trained: Trained, model: Classifier) -> None:
+def test_the_largest_number_is_the_last_that_scikit_learn_takes(trained: Trained, model: LoadedModel) -> None:
     beyond = float(np.nextafter(LARGEST, np.inf))
 
     assert model.predict([LARGEST] * N_FEATURES).probabilities == tuple(oracle(trained, np.full((1, 4), LARGEST))[0])
@@ -299,14 +299,14 @@ def test_the_largest_number_is_the_last_that_scikit_learn_takes(trained: Trained
         trained.estimator.predict_proba(np.full((1, N_FEATURES), beyond))
 
 
-def test_labels_agree_with_scikit_learns_predict(trained: Trained, model: Classifier) -> None:
+def test_labels_agree_with_scikit_learns_predict(trained: Trained, model: LoadedModel) -> None:
     rows = np.random.default_rng(6).uniform(0, 8, (20_000, N_FEATURES))
 
     assert np.array_equal(model.predict_batch(rows).indices, trained.estimator.predict(rows))
 
 
 def test_a_tie_goes_to_the_first_label_as_in_scikit_learn(
-    trained: Trained, model: Classifier, thresholds: list[Rows]
+    trained: Trained, model: LoadedModel, thresholds: list[Rows]
 ) -> None:
     rows = cells(thresholds, np.random.default_rng(7))
     probabilities = model.predict_batch(rows).outputs

@@ -23,10 +23,10 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 import ml
-from ml.errors import DatasetError, ForestError, MLError
-from ml.model import classifier, modelfile
+from ml.errors import ForestError, MLError, TableError
+from ml.model import modelfile
 from ml.model.card import Recipe, Report
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.tables.headers import Limits
 from ml.training import fitting, iris, writing
 from ml.training.writing import GOLDEN_TEST_ROWS, GOLDEN_THRESHOLD_ROWS
@@ -46,7 +46,7 @@ def forest(labels: Any = None, **parameters: Any) -> Any:
     return RandomForestClassifier(**{"n_estimators": 10, "random_state": 0, **parameters}).fit(X_train, classes)
 
 
-def export(estimator: Any, path: Path, **changes: Any) -> Classifier:
+def export(estimator: Any, path: Path, **changes: Any) -> LoadedModel:
     arguments = {"X_test": X_test, "y_test": y_test, "feature_names": NAMES, **changes}
     return ml.export(estimator, path=path / "wine.npz", **arguments)
 
@@ -81,7 +81,7 @@ def test_the_file_is_as_one_that_was_trained_here(tmp_path: Path) -> None:
 
     assert os.listdir(tmp_path) == ["wine.npz"]
     stored = modelfile.parse((tmp_path / "wine.npz").read_bytes())
-    assert classifier.load(tmp_path / "wine.npz").version == model.version
+    assert load_model(tmp_path / "wine.npz").version == model.version
     assert len(stored.golden_rows) == min(GOLDEN_TEST_ROWS, len(X_test)) + GOLDEN_THRESHOLD_ROWS
     assert np.array_equal(stored.golden_answers, fitted.predict_proba(stored.golden_rows))
     assert (stored.card.recipe, stored.card.data_digest) == (None, None)
@@ -197,7 +197,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def test_encoded_labels_are_named_where_the_model_was_fitted_on_words(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"y_test has \d in row 0, .* it is encoded, and the model was"):
+    with pytest.raises(TableError, match=r"y_test has \d in row 0, .* it is encoded, and the model was"):
         export(forest(TEXT), tmp_path)
 
 
@@ -253,7 +253,7 @@ def test_a_forest_that_was_fitted_in_parallel_is_exported(tmp_path: Path) -> Non
 
 def test_the_progress_of_a_long_export_is_told_up_to_its_last_step(tmp_path: Path) -> None:
     told = list[tuple[str, int, int]]()
-    trained = fitting.fit(iris.load(), Recipe(n_estimators=2))
+    trained = fitting.fit(iris.load_dataset(), Recipe(n_estimators=2))
 
     model = writing.model_of(trained, progress=lambda *step: told.append(step))
     writing.write(model, tmp_path / "m.npz", trained=trained, progress=lambda *step: told.append(step))
@@ -273,5 +273,5 @@ NOT_YET: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("wrong", NOT_YET)
 def test_what_is_easily_mistaken_is_an_error_in_one_sentence(tmp_path: Path, wrong: str) -> None:
-    with pytest.raises(DatasetError):
+    with pytest.raises(TableError):
         export(forest(), tmp_path, **NOT_YET[wrong])

@@ -22,8 +22,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, MinMaxScaler, OneHotEncoder, StandardScaler
 
 import ml
-from ml.errors import DatasetError, ForestError
-from ml.model.classifier import Classifier
+from ml.errors import ForestError, TableError
+from ml.model.loaded import LoadedModel
 from tests.passengers import LABELS, TABLE, TEST, TRAIN, fitted, forest
 
 WINE = load_wine()
@@ -37,11 +37,11 @@ KEYS = [name.replace("/", "_") for name in WINE.feature_names]
 BACKWARDS = COLUMNS[::-1]
 
 
-def export(model: Any, folder: Path, X: Any = X_test, **changes: Any) -> Classifier:
+def export(model: Any, folder: Path, X: Any = X_test, **changes: Any) -> LoadedModel:
     return ml.export(model, X, changes.pop("y_test", y_test), path=folder / "wine.npz", **changes)
 
 
-def assert_right(model: Classifier) -> None:
+def assert_right(model: LoadedModel) -> None:
     """The model answers by name as the forest does."""
     assert [feature.key for feature in model.features] == KEYS
     samples = [dict(zip(KEYS, row, strict=True)) for row in X_test.to_numpy().tolist()]
@@ -93,12 +93,12 @@ def test_other_names_stand_for_the_columns_in_their_place(tmp_path: Path) -> Non
     ids=["swapped names", "a renamed column", "numbered columns", "a column twice", "too few columns"],
 )  # fmt: skip
 def test_names_that_contradict_each_other_are_refused(tmp_path: Path, X: Any, names: Any, message: str) -> None:
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(TableError, match=message):
         export(FOREST, tmp_path, X, feature_names=names)
 
 
 def test_numbered_columns_need_names(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"X_test.columns\[0\] is 0: a name in words is needed"):
+    with pytest.raises(TableError, match=r"X_test.columns\[0\] is 0: a name in words is needed"):
         export(UNNAMED, tmp_path, X_test.set_axis(range(13), axis=1))
 
 
@@ -154,7 +154,7 @@ def test_a_step_that_cannot_be_read_is_named_with_what_would_work(tmp_path: Path
 def test_words_without_a_step_are_named(tmp_path: Path) -> None:
     numbers = forest().fit(TABLE[["fare", "class"]].set_axis(["fare", "sex"], axis=1)[TRAIN], LABELS[TRAIN])
 
-    with pytest.raises(DatasetError, match=r"column 'sex' of X_test holds '\w+', which is no number, and no step"):
+    with pytest.raises(TableError, match=r"column 'sex' of X_test holds '\w+', which is no number, and no step"):
         ml.export(numbers, TABLE[["fare", "sex"]][TEST], LABELS[TEST], path=tmp_path / "p.npz")
 
 
@@ -180,7 +180,7 @@ def test_a_model_of_another_kind_is_named_before_words_that_its_own_steps_encode
 def test_a_model_of_one_class_is_refused(tmp_path: Path) -> None:
     model = forest().fit(X_train, np.zeros(len(X_train)))
 
-    with pytest.raises(DatasetError, match="the model has the number of classes 1: 2 to 1000 can be served"):
+    with pytest.raises(TableError, match="the model has the number of classes 1: 2 to 1000 can be served"):
         export(model, tmp_path, y_test=np.zeros(len(X_test)))
 
 
@@ -196,7 +196,7 @@ def test_test_rows_that_the_steps_refuse_are_named(tmp_path: Path, column: str, 
     table = TABLE[TEST].copy()
     table.loc[table.index[7], column] = value
 
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(TableError, match=message):
         ml.export(pipeline, table, true[TEST], path=tmp_path / "p.npz")
 
 
@@ -213,7 +213,7 @@ def test_a_forest_that_was_fitted_with_gaps_takes_them_even_if_the_test_rows_hav
 def test_an_array_for_steps_that_look_columns_up_by_name_is_refused_with_their_reason(tmp_path: Path) -> None:
     pipeline, true = fitted("ordinal")
 
-    with pytest.raises(DatasetError, match=r"the steps do not take X_test: .*only supported for dataframes"):
+    with pytest.raises(TableError, match=r"the steps do not take X_test: .*only supported for dataframes"):
         ml.export(pipeline, TABLE[TEST].to_numpy(), true[TEST], path=tmp_path / "p.npz")
 
 
@@ -223,7 +223,7 @@ def test_an_array_for_steps_that_look_columns_up_by_name_is_refused_with_their_r
 def test_answers_in_another_order_than_their_rows_are_refused_unless_one_insists(tmp_path: Path) -> None:
     answers = pd.Series(y_test, index=X_test.index).sample(frac=1, random_state=0)
 
-    with pytest.raises(DatasetError, match=r"y_test has the index of X_test in another order: y_test.loc\[X_test"):
+    with pytest.raises(TableError, match=r"y_test has the index of X_test in another order: y_test.loc\[X_test"):
         export(FOREST, tmp_path, y_test=answers)
     export(FOREST, tmp_path, y_test=answers, insist=True)
 
@@ -231,14 +231,14 @@ def test_answers_in_another_order_than_their_rows_are_refused_unless_one_insists
 def test_the_last_step_given_the_table_of_the_first_is_refused(tmp_path: Path) -> None:
     pipeline, true = fitted("ordinal")
 
-    with pytest.raises(DatasetError, match=r"X_test has \d+ columns, and the model was fitted on \d+ without names"):
+    with pytest.raises(TableError, match=r"X_test has \d+ columns, and the model was fitted on \d+ without names"):
         ml.export(pipeline[-1], TABLE[TEST], true[TEST], path=tmp_path / "p.npz")
 
 
 def test_the_last_step_of_a_pipeline_alone_is_refused_unless_one_insists(tmp_path: Path) -> None:
     pipeline = make_pipeline(StandardScaler(), forest()).fit(X_train, y_train)
 
-    with pytest.raises(DatasetError, match=r"lie all on one side of what the model compares.*give the whole pipeline"):
+    with pytest.raises(TableError, match=r"lie all on one side of what the model compares.*give the whole pipeline"):
         export(pipeline[-1], tmp_path, X_test)
     report = export(pipeline[-1], tmp_path, X_test, insist=True).card.report
     assert report is not None
@@ -254,7 +254,7 @@ def test_the_last_step_of_a_pipeline_alone_is_refused_unless_one_insists(tmp_pat
 def test_the_last_step_of_pipelines_alone_is_caught_and_the_whole_is_not(tmp_path: Path, first: Any, last: Any) -> None:
     pipeline = make_pipeline(clone(first), clone(last)).fit(X_train, y_train)
 
-    with pytest.raises(DatasetError, match="give the whole pipeline"):
+    with pytest.raises(TableError, match="give the whole pipeline"):
         export(pipeline[-1], tmp_path)
     export(pipeline, tmp_path)
 
@@ -263,7 +263,7 @@ def test_a_model_that_is_worse_than_the_baseline_is_refused_unless_one_insists(t
     wrong = (y_test + 1) % 3
 
     expected = r"accuracy of 0\.\d+ on \d+ rows, and always giving the most frequent class has 0\.\d+: give the whole"
-    with pytest.raises(DatasetError, match=expected):
+    with pytest.raises(TableError, match=expected):
         export(FOREST, tmp_path, y_test=wrong)
     export(FOREST, tmp_path, y_test=wrong, insist=True)
 
@@ -271,7 +271,7 @@ def test_a_model_that_is_worse_than_the_baseline_is_refused_unless_one_insists(t
 def test_a_model_of_a_quantity_that_is_worse_than_the_mean_is_refused_unless_one_insists(tmp_path: Path) -> None:
     model = RandomForestRegressor(5, random_state=0).fit(X_train, y_train)
 
-    with pytest.raises(DatasetError, match=r"worse on \d+ rows than always giving the mean \(R² -.*: give the whole"):
+    with pytest.raises(TableError, match=r"worse on \d+ rows than always giving the mean \(R² -.*: give the whole"):
         export(model, tmp_path, y_test=10.0 - y_test)
     export(model, tmp_path, y_test=10.0 - y_test, insist=True)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from ml.model.card import Recipe, TrainedFeature
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample, Note, Validator
 from ml.model.values import reader_of
 from ml.tables.dataset import Dataset, Feature, Target
@@ -46,7 +46,7 @@ def page(penguins: Path) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="module")
-def cars(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+def cars(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return small_tables.written("cars", tmp_path_factory.mktemp("cars"))
 
 
@@ -354,7 +354,7 @@ def test_an_example_is_a_row_of_its_class_that_the_model_takes(name: str, tmp_pa
     assert [link.text for link in links] == [answer.attributes["data-label"] for answer in answers]
 
 
-def test_the_examples_of_a_quantity_are_low_middle_and_high(cars: Classifier) -> None:
+def test_the_examples_of_a_quantity_are_low_middle_and_high(cars: LoadedModel) -> None:
     links = examples_of(cars, kept={}, to=ENGLISH)
 
     values = []

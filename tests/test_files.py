@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.files import read_table
 from ml.tables.table import Bounds, Table
 from tests.tables import zipped
@@ -36,7 +36,7 @@ def columns_of(table: Table) -> dict[str, list[str]]:
 
 
 def error_of(directory: Path, content: str | bytes, **options: Any) -> str:
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(TableError) as caught:
         read(directory, content, **options)
     assert str(caught.value).isprintable()
     return str(caught.value).removeprefix(f"{directory / 'table'}: ")
@@ -178,7 +178,7 @@ HEADERLESS = {
 def test_a_file_without_a_header_is_refused_with_the_option_that_reads_it(tmp_path: Path, name: str) -> None:
     content, why = HEADERLESS[name]
 
-    with pytest.raises(DatasetError, match=why) as caught:
+    with pytest.raises(TableError, match=why) as caught:
         read(tmp_path, content)
     table = read(tmp_path, content, has_header=False)
 
@@ -306,7 +306,7 @@ def test_any_pieces_of_tables_are_a_table_or_an_error(
 ) -> None:
     try:
         table = read(tmp_path, content.encode(encoding, "replace"), has_header=has_header)
-    except DatasetError:
+    except TableError:
         return
     for column in columns_of(table).values():
         assert all(cell == cell.strip() for cell in column)
@@ -317,7 +317,7 @@ def test_any_pieces_of_tables_are_a_table_or_an_error(
     rest=st.binary(max_size=200),
 )
 def test_any_bytes_are_a_table_or_an_error(tmp_path: Path, start: bytes, rest: bytes) -> None:
-    with contextlib.suppress(DatasetError):
+    with contextlib.suppress(TableError):
         read(tmp_path, start + rest)
 
 

@@ -35,7 +35,7 @@ from ml.model.forest import LEAF, MAX_DEPTH, Forest
 from ml.training import iris
 from tests.builders import forest_of
 
-ROWS, CLASSES = iris.load().rows, iris.load().outcomes.astype(np.intp)
+ROWS, CLASSES = iris.load_dataset().rows, iris.load_dataset().outcomes.astype(np.intp)
 
 
 def small() -> Forest:

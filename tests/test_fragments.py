@@ -12,8 +12,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 import ml
-from ml.model import classifier
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.nearest import nearest_change
 from ml.model.sample import InvalidSample
 from tests.conftest import parse_html
@@ -28,7 +27,7 @@ from web.page.templates import outline as outline_of
 ENGLISH = language("en")
 
 
-def rows_of(model: Classifier, n: int, seed: int = 0) -> list[list[float]]:
+def rows_of(model: LoadedModel, n: int, seed: int = 0) -> list[list[float]]:
     low, high = np.array([(feature.low, feature.high) for feature in model.features]).T
     rows: list[list[float]] = (
         np.random.default_rng(seed).uniform(low - 0.5, high + 0.5, (n, len(low))).round(2).tolist()
@@ -36,7 +35,7 @@ def rows_of(model: Classifier, n: int, seed: int = 0) -> list[list[float]]:
     return rows
 
 
-def answer(made: Fragments, model: Classifier, row: list[float], axes: tuple[int, int] | None) -> str:
+def answer(made: Fragments, model: LoadedModel, row: list[float], axes: tuple[int, int] | None) -> str:
     messages = made.messages_of(model.validator.notes(row), row)
     return made.answer(row, model.cuts.ranks_of(row), model.predict(row), messages, axes=axes).decode()
 
@@ -61,7 +60,7 @@ class LikeNothing:
 
 
 @pytest.mark.parametrize("axes", [(3, 2), (0, 1), None])
-def test_a_kept_fragment_is_the_one_that_is_rendered_anew(model: Classifier, axes: tuple[int, int] | None) -> None:
+def test_a_kept_fragment_is_the_one_that_is_rendered_anew(model: LoadedModel, axes: tuple[int, int] | None) -> None:
     kept = Fragments(model, ENGLISH)
     rows = rows_of(model, 15)
     for row in rows:
@@ -71,7 +70,7 @@ def test_a_kept_fragment_is_the_one_that_is_rendered_anew(model: Classifier, axe
         assert answer(kept, model, row, axes) == answer(Fragments(model, ENGLISH), model, row, axes)
 
 
-def test_every_fragment_says_what_the_model_says(model: Classifier) -> None:
+def test_every_fragment_says_what_the_model_says(model: LoadedModel) -> None:
     made = Fragments(model, ENGLISH)
     for row in rows_of(model, 60, seed=1):
         prediction = model.predict(row)
@@ -92,7 +91,7 @@ def test_every_fragment_says_what_the_model_says(model: Classifier) -> None:
             assert model.predict(changed).label == change.label != prediction.label
 
 
-def test_the_chosen_region_is_that_of_the_answer(model: Classifier) -> None:
+def test_the_chosen_region_is_that_of_the_answer(model: LoadedModel) -> None:
     made = Fragments(model, ENGLISH)
     row = [5.6, 2.7, 4.2, 1.3]
     for petal_width in (0.2, 1.3, 2.4):
@@ -104,7 +103,7 @@ def test_the_chosen_region_is_that_of_the_answer(model: Classifier) -> None:
         assert named in ([model.predict(there).label], [])
 
 
-def test_a_sample_with_errors_has_no_map(model: Classifier) -> None:
+def test_a_sample_with_errors_has_no_map(model: LoadedModel) -> None:
     made = Fragments(model, ENGLISH)
     with pytest.raises(InvalidSample) as caught:
         model.validator.row({"sepal_length": "x"})
@@ -115,7 +114,7 @@ def test_a_sample_with_errors_has_no_map(model: Classifier) -> None:
     assert 'data-state="invalid"' in html
 
 
-def test_the_maps_that_are_kept_are_bounded(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_maps_that_are_kept_are_bounded(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fragments, "KEPT_MAPS", 3)
     made = Fragments(model, ENGLISH)
 
@@ -126,7 +125,7 @@ def test_the_maps_that_are_kept_are_bounded(model: Classifier, monkeypatch: pyte
 
 
 def test_a_models_fragments_are_made_once_and_go_with_it(model_path: Path) -> None:
-    model = classifier.load(model_path)
+    model = load_model(model_path)
     answer(fragments_of(model, ENGLISH), model, [5.6, 2.7, 4.2, 1.3], (3, 2))
     gone = weakref.ref(model)
 
@@ -137,7 +136,7 @@ def test_a_models_fragments_are_made_once_and_go_with_it(model_path: Path) -> No
     assert gone() is None
 
 
-def test_a_picture_has_one_scale_for_all_shapes(model: Classifier) -> None:
+def test_a_picture_has_one_scale_for_all_shapes(model: LoadedModel) -> None:
     picture = Picture(model)
     row = [7.9, 3.8, 6.4, 2.0]
 
@@ -151,7 +150,7 @@ def test_a_picture_has_one_scale_for_all_shapes(model: Classifier) -> None:
     assert max(scales) - min(scales) < 0.05
 
 
-def test_a_picture_of_impossible_lengths_stays_a_picture(model: Classifier) -> None:
+def test_a_picture_of_impossible_lengths_stays_a_picture(model: LoadedModel) -> None:
     sizes = Picture(model).sizes([1e30, -5.0, 0.0, 1e-30])
 
     assert all(0 < float(number) <= 50 for size in sizes for number in size.split())
@@ -174,7 +173,7 @@ def test_a_search_and_a_map_that_are_cut_short_say_so(
     names = [f"f{number}" for number in range(5)]
     ml.export(forest, rows, rows.sum(axis=1) > 25, feature_names=names, path=tmp_path / "model.npz")
     loaded = {
-        compiles: classifier.load(tmp_path / "model.npz", max_cells=0, compiles=compiles) for compiles in (False, True)
+        compiles: load_model(tmp_path / "model.npz", max_cells=0, compiles=compiles) for compiles in (False, True)
     }
 
     shown = {
@@ -186,7 +185,7 @@ def test_a_search_and_a_map_that_are_cut_short_say_so(
     assert [said in shown[compiles] for compiles in (False, True)] == [True, False]
 
 
-def test_a_whole_search_and_an_exact_map_say_nothing_of_limits(model: Classifier) -> None:
+def test_a_whole_search_and_an_exact_map_say_nothing_of_limits(model: LoadedModel) -> None:
     html = answer(fragments_of(model, ENGLISH), model, rows_of(model, 1)[0], (3, 2))
 
     assert "nearby" not in html

@@ -17,15 +17,16 @@ import pytest
 
 import ml
 from ml.errors import ModelFileError
-from ml.model import classifier, modelfile
+from ml.model import modelfile
 from ml.model.card import Recipe
+from ml.model.loaded import load_model
 from ml.training import fitting, history, iris, writing
 from tests.conftest import ROOT, output_of, run
 
 
 @pytest.fixture(scope="module")
 def fitted() -> list[fitting.Trained]:
-    return [fitting.fit(iris.load(), Recipe(seed=seed, n_estimators=2)) for seed in range(6)]
+    return [fitting.fit(iris.load_dataset(), Recipe(seed=seed, n_estimators=2)) for seed in range(6)]
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def kept(path: Path) -> list[str]:
 
 
 def version_at(path: Path) -> str:
-    return classifier.load(path).version
+    return load_model(path).version
 
 
 def test_the_last_three_files_that_were_replaced_are_kept_by_version(fitted: list[fitting.Trained], path: Path) -> None:
@@ -250,7 +251,7 @@ from pathlib import Path
 import sys
 from ml.model.card import Recipe
 from ml.training import fitting, iris, writing
-fitted = fitting.fit(iris.load(), Recipe(seed=100 + int(sys.argv[1]), n_estimators=2))
+fitted = fitting.fit(iris.load_dataset(), Recipe(seed=100 + int(sys.argv[1]), n_estimators=2))
 model = writing.model_of(fitted)
 START
 print(writing.write(model, Path(sys.argv[2]), trained=fitted).version)

@@ -13,8 +13,8 @@ import pytest
 
 import ml
 from ml.__main__ import main
-from ml.model import classifier
 from ml.model.card import Decision, QuantityReport, Report
+from ml.model.loaded import load_model
 from tests import library_files as files
 from tests.library_files import COLOUR, WORDS, Oblivious, Split, Tree
 
@@ -53,7 +53,7 @@ def test_an_imported_model_is_served_as_any_other(tmp_path: Path, capsys: pytest
     said = capsys.readouterr().out
     assert status == 0
     assert "XGBoost, binary:logistic: 1 trees, 2 leaves, by xgboost 3.2.0" in said
-    model = classifier.load(tmp_path / "model.npz")
+    model = load_model(tmp_path / "model.npz")
     card = model.card
     assert (card.name, card.labels, card.estimator) == ("plants", ("a", "b"), "XGBoost, binary:logistic")
     assert card.libraries["xgboost"] == "3.2.0"
@@ -78,7 +78,7 @@ def test_labels_are_named_in_the_order_of_the_model(tmp_path: Path, capsys: pyte
     assert (by_itself, by_name) == (1, 0)
     assert "error: the model has an accuracy of 0.000" in error
     assert "--labels" in error
-    assert classifier.load(tmp_path / "model.npz").predict([0.4, 0.0]).label == "wild"
+    assert load_model(tmp_path / "model.npz").predict([0.4, 0.0]).label == "wild"
 
 
 def test_a_threshold_decides_on_the_label_and_the_report_counts_so(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_threshold_decides_on_the_label_and_the_report_counts_so(tmp_path: Pat
     # The probability of the second class is 0.12 or 0.88.
     assert run(tmp_path, file, "--data", table(tmp_path / "rows.csv"), "--threshold", "a=0.1") == 0
 
-    model = classifier.load(tmp_path / "model.npz")
+    model = load_model(tmp_path / "model.npz")
     assert model.card.decision == Decision(positive="a", threshold=0.1)
     assert [model.predict([value, 0.0]).label for value in (0.4, 0.6)] == ["a", "a"]
     assert isinstance(model.card.report, Report)
@@ -99,7 +99,7 @@ def test_numbers_of_classes_in_the_table_get_the_names_of_the_option(tmp_path: P
 
     run(tmp_path, file, "--data", table(tmp_path / "rows.csv", words=("0", "1")), "--labels", "wild,grown")
 
-    model = classifier.load(tmp_path / "model.npz")
+    model = load_model(tmp_path / "model.npz")
     assert isinstance(model.card.report, Report)
     assert (model.labels, model.card.report.accuracy) == (("wild", "grown"), 1.0)
 
@@ -111,7 +111,7 @@ def test_columns_are_found_by_name_in_any_order(tmp_path: Path) -> None:
 
     assert run(tmp_path, file, "--data", rows, "--target", "kind") == 0
 
-    model = classifier.load(tmp_path / "model.npz")
+    model = load_model(tmp_path / "model.npz")
     assert [feature.key for feature in model.features] == ["length", "width"]
     assert isinstance(model.card.report, Report)
     assert model.card.report.accuracy == 1.0
@@ -130,7 +130,7 @@ def test_a_file_without_names_takes_the_columns_in_their_order(
     assert "the model has 2 features without names, and the table 3 columns besides the target: --drop" in (
         capsys.readouterr().err
     )
-    assert [feature.key for feature in classifier.load(tmp_path / "model.npz").features] == ["one", "two"]
+    assert [feature.key for feature in load_model(tmp_path / "model.npz").features] == ["one", "two"]
 
 
 def tree_of_words() -> Tree:
@@ -150,7 +150,7 @@ def test_words_are_those_of_the_file_and_no_value_is_not_an_unknown_word(tmp_pat
 
     assert run(tmp_path, file, "--data", rows) == 0
 
-    model = classifier.load(tmp_path / "model.npz")
+    model = load_model(tmp_path / "model.npz")
     assert model.features[COLOUR].choices == WORDS
     assert model.features[COLOUR].has_gaps
     answers = [model.predict(row).label for row in ([0, 0, 0.0], [0, 0, 1.0], [0, 0, 2.0])]
@@ -169,7 +169,7 @@ def test_a_quantity_gets_an_interval_from_the_rows(tmp_path: Path) -> None:
 
     assert run(tmp_path, file, "--data", rows) == 0
 
-    model = classifier.load(tmp_path / "model.npz")
+    model = load_model(tmp_path / "model.npz")
     assert model.quantity is not None
     assert 0 < model.quantity.reach[1] < 1
     assert isinstance(model.card.report, QuantityReport)
@@ -222,7 +222,7 @@ def test_yes_and_no_are_one_and_zero_to_the_model(tmp_path: Path) -> None:
 
     assert run(tmp_path, file, "--data", rows) == 0
 
-    model = classifier.load(tmp_path / "model.npz")
+    model = load_model(tmp_path / "model.npz")
     assert model.features[0].choices == ("False", "True")
     assert isinstance(model.card.report, Report)
     assert model.card.report.accuracy == 1.0

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, writing
 from ml.training.fitting import Trained
@@ -165,7 +165,7 @@ def test_a_loaded_server_is_live_and_ready(service: TestClient) -> None:
 
 
 @pytest.mark.parametrize("versioned", [False, True])
-def test_the_model_says_what_it_takes_and_gives(service: TestClient, model: Classifier, versioned: bool) -> None:
+def test_the_model_says_what_it_takes_and_gives(service: TestClient, model: LoadedModel, versioned: bool) -> None:
     path = f"/v2/models/iris{f'/versions/{model.version}' if versioned else ''}"
 
     metadata = service.get(path).json()
@@ -185,7 +185,7 @@ def test_the_model_says_what_it_takes_and_gives(service: TestClient, model: Clas
 
 
 @pytest.mark.parametrize("tail", ["", "/ready", "/infer"])
-def test_an_unknown_model_or_version_is_not_found(service: TestClient, model: Classifier, tail: str) -> None:
+def test_an_unknown_model_or_version_is_not_found(service: TestClient, model: LoadedModel, tail: str) -> None:
     method = "POST" if tail == "/infer" else "GET"
 
     for path in ("nobody", f"nobody/versions/{model.version}", "%22%C3%A9%20", "IRIS", "a" * 5_000):
@@ -250,7 +250,7 @@ def test_data_is_nested_or_flat(service: TestClient, data: Any, indent: int | No
     assert probabilities.tolist() == predicted(service, ROWS)[1].tolist()
 
 
-def test_the_answer_names_model_shapes_and_datatypes(service: TestClient, model: Classifier) -> None:
+def test_the_answer_names_model_shapes_and_datatypes(service: TestClient, model: LoadedModel) -> None:
     message = infer(service, samples()).json()
 
     assert message.keys() == {"model_name", "model_version", "outputs"}
@@ -332,7 +332,7 @@ def test_there_may_be_one_tensor_a_feature_of_any_shape_order_datatype_and_encod
 @pytest.mark.parametrize("shape", ["nested", "flat"])
 @pytest.mark.parametrize("separators", [(",", ":"), (" ,\r\n\t ", ": ")])
 def test_many_rows_in_json_are_read_in_pieces(
-    service: TestClient, model: Classifier, datatype: str, shape: str, separators: tuple[str, str]
+    service: TestClient, model: LoadedModel, datatype: str, shape: str, separators: tuple[str, str]
 ) -> None:
     rows = random_rows(MANY) if datatype == "FP64" else random_rows(MANY).round()
     data = (rows if datatype == "FP64" else rows.astype(int)).reshape((MANY, 4) if shape == "nested" else -1).tolist()
@@ -346,7 +346,7 @@ def test_many_rows_in_json_are_read_in_pieces(
     assert probabilities.tobytes() == expected.outputs.tobytes()
 
 
-def test_many_rows_let_others_have_a_turn(model: Classifier) -> None:
+def test_many_rows_let_others_have_a_turn(model: LoadedModel) -> None:
     rows = random_rows(MANY)
     text = json.dumps({"inputs": [samples(rows.tolist(), shape=[MANY, 4])]}).encode()
 

@@ -20,7 +20,7 @@ from tritonclient.utils import (  # type: ignore[import-untyped]  # it has no ty
     np_to_triton_dtype,
 )
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.training.fitting import Trained
 from ml.training.writing import outputs_of as outputs_of_estimator
 from tests import small_tables
@@ -73,7 +73,7 @@ def answers_of(result: Any) -> tuple[list[str], bytes]:
     return labels, result.as_numpy("probabilities").tobytes()
 
 
-def test_tritonclient_finds_server_and_model(client: Any, model: Classifier) -> None:
+def test_tritonclient_finds_server_and_model(client: Any, model: LoadedModel) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("iris")
@@ -119,7 +119,7 @@ def test_tritonclient_sends_no_rows_one_or_as_many_as_are_allowed(client: Any, t
         assert answers_of(result) == expected(trained, rows)
 
 
-def test_tritonclient_sends_a_tensor_a_feature(client: Any, trained: Trained, model: Classifier) -> None:
+def test_tritonclient_sends_a_tensor_a_feature(client: Any, trained: Trained, model: LoadedModel) -> None:
     rows = rows_of(50, "float32")
     inputs = []
     for index, key in reversed(list(enumerate(KEYS))):
@@ -193,7 +193,7 @@ def test_tritonclient_learns_what_the_server_does_not_do(client: Any) -> None:
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_tritonclient_works_with_asyncio(server: Server, trained: Trained, model: Classifier, binary: bool) -> None:
+def test_tritonclient_works_with_asyncio(server: Server, trained: Trained, model: LoadedModel, binary: bool) -> None:
     batches = [rows_of(n) for n in range(1, 20)]
 
     async def ask() -> list[Any]:

@@ -13,7 +13,7 @@ from ml.training import iris
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return iris.load()
+    return iris.load_dataset()
 
 
 def test_there_are_fifty_flowers_of_each_species_in_four_lengths(dataset: Dataset) -> None:
@@ -55,7 +55,7 @@ def test_classes_are_the_species_that_their_lengths_tell(dataset: Dataset) -> No
 def test_the_same_table_has_the_same_digest(dataset: Dataset) -> None:
     copied = replace(dataset, rows=np.asfortranarray(dataset.rows), outcomes=dataset.outcomes.astype(">f8"))
 
-    assert dataset.digest() == iris.load().digest() == copied.digest()
+    assert dataset.digest() == iris.load_dataset().digest() == copied.digest()
     assert len(dataset.digest()) == 64
 
 

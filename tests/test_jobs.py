@@ -25,7 +25,7 @@ from ml.jobs import cluster
 from ml.jobs.copying import How, copy, do
 from ml.jobs.plan import planned
 from ml.jobs.record import NAME
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.scoring.batch import Model
 from tests.conftest import ROOT, run
 from tests.tables import zipped
@@ -71,7 +71,7 @@ def copies_in(folder: Path) -> list[str]:
     return [name for name in files_in(folder / "out") if name != NAME]
 
 
-def test_what_is_packed_is_scored_as_what_is_in_it(model: Classifier, tmp_path: Path) -> None:
+def test_what_is_packed_is_scored_as_what_is_in_it(model: LoadedModel, tmp_path: Path) -> None:
     names = {
         "a.csv.gz": "a.csv", "b.CSV.ZIP": "b.CSV", "c.gz": "c.csv", "d.zip": "d.csv", "e.json.gz": "e.csv",
         "two.members.gz": "two.members", "pad.tsv.gz": "pad.tsv",
@@ -123,7 +123,7 @@ PACKED_BADLY = {
 
 
 @pytest.mark.parametrize("name", PACKED_BADLY)
-def test_what_is_packed_badly_is_refused_in_a_sentence(model: Classifier, tmp_path: Path, name: str) -> None:
+def test_what_is_packed_badly_is_refused_in_a_sentence(model: LoadedModel, tmp_path: Path, name: str) -> None:
     content, message = PACKED_BADLY[name]
     source = tmp_path / "rows.csv.gz"
     source.write_bytes(content)

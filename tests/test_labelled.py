@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml.errors import DatasetError
-from ml.model import classifier
+from ml.errors import TableError
 from ml.model.card import QuantityReport, Report
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.tables.files import read_table
 from ml.tables.table import TEXT, Table
 from ml.training.labelled import measured
@@ -90,7 +89,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, st
 def test_a_table_trains_with_nothing_but_a_target(models: dict[str, tuple[Path, str]], name: str) -> None:
     path, printed = models[name]
 
-    model = classifier.load(path)
+    model = load_model(path)
 
     assert [feature.key for feature in model.features] == EXPECTED[name][1]
     assert printed.splitlines()[-1] == f"serve it: MODEL_FILE={name}.npz python -m web"
@@ -160,8 +159,8 @@ def test_the_command_that_an_error_proposes_works(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(models: dict[str, tuple[Path, str]]) -> Classifier:
-    return classifier.load(models["penguins"][0])
+def model(models: dict[str, tuple[Path, str]]) -> LoadedModel:
+    return load_model(models["penguins"][0])
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +177,7 @@ def with_column(table: Table, name: str, texts: list[str], *, new_name: str = ""
 
 
 def test_labels_of_another_table_may_differ_in_case_space_and_a_full_stop(
-    model: Classifier, penguin_table: Table
+    model: LoadedModel, penguin_table: Table
 ) -> None:
     expected = measured(model, penguin_table).report
     species = penguin_table.columns[0].tolist()
@@ -188,7 +187,7 @@ def test_labels_of_another_table_may_differ_in_case_space_and_a_full_stop(
         assert measured(model, table, target="what it is").report == expected
 
 
-def test_the_report_is_that_of_the_answers(model: Classifier, penguin_table: Table) -> None:
+def test_the_report_is_that_of_the_answers(model: LoadedModel, penguin_table: Table) -> None:
     report = measured(model, penguin_table).report
 
     assert isinstance(report, Report)
@@ -197,7 +196,7 @@ def test_the_report_is_that_of_the_answers(model: Classifier, penguin_table: Tab
     assert report.baseline == pytest.approx(1 / 3)
 
 
-def test_rows_that_cannot_be_measured_are_left_out_and_told(model: Classifier, penguin_table: Table) -> None:
+def test_rows_that_cannot_be_measured_are_left_out_and_told(model: LoadedModel, penguin_table: Table) -> None:
     species, mass = penguin_table.columns[0].tolist(), penguin_table.columns[3].tolist()
     species[0], species[1], species[2] = "", "Emperor", "Emperor"
     mass[5] = "heavy"
@@ -213,7 +212,7 @@ def test_rows_that_cannot_be_measured_are_left_out_and_told(model: Classifier, p
 
 
 def test_rows_of_the_training_are_pointed_out_and_those_of_another_table_are_not(
-    model: Classifier, penguin_table: Table
+    model: LoadedModel, penguin_table: Table
 ) -> None:
     (warning,) = measured(model, penguin_table).said
     masses = [str(float(mass) + 0.5) for mass in penguin_table.columns[3].tolist()]
@@ -226,9 +225,9 @@ def test_rows_of_the_training_are_pointed_out_and_those_of_another_table_are_not
     ("target", "message"), [("nothing", "no column is called 'nothing'"), ("island", "no row can be measured")]
 )
 def test_a_table_that_says_nothing_true_is_refused(
-    model: Classifier, penguin_table: Table, target: str, message: str
+    model: LoadedModel, penguin_table: Table, target: str, message: str
 ) -> None:
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(TableError, match=message):
         measured(model, penguin_table, target=target)
 
 
@@ -237,7 +236,7 @@ def test_other_columns_tell_what_the_marks_of_what_is_true_leave_open(models: di
     table = read_table(path.with_suffix(".csv"))
     thousands = with_column(table, "amount", [f"1,{n:03}" for n in range(N)])
 
-    report = measured(classifier.load(path), thousands).report
+    report = measured(load_model(path), thousands).report
 
     assert isinstance(report, QuantityReport)
     assert all(1000 <= true < 2000 for _, true in report.residuals)
@@ -247,10 +246,10 @@ def test_a_quantity_is_measured_with_its_interval(models: dict[str, tuple[Path, 
     path, _ = models["prices"]
     table = read_table(path.with_suffix(".csv"))
 
-    report = measured(classifier.load(path), table).report
+    report = measured(load_model(path), table).report
 
     assert isinstance(report, QuantityReport)
     assert report.r2 > 0.9
     assert 0.8 <= report.covered <= 1
-    with pytest.raises(DatasetError, match="'amount' has other texts than numbers, as 'cheap' on line 3; --missing"):
-        measured(classifier.load(path), with_column(table, "amount", ["-", *["cheap"] * (N - 1)]))
+    with pytest.raises(TableError, match="'amount' has other texts than numbers, as 'cheap' on line 3; --missing"):
+        measured(load_model(path), with_column(table, "amount", ["-", *["cheap"] * (N - 1)]))

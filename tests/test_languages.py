@@ -23,9 +23,9 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from ml.model.card import Card, CrossValidation, Decision, Recipe, Report, Step
-from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
 from ml.model.linear import Formula
+from ml.model.loaded import LoadedModel
 from ml.model.modelfile import ModelFile
 from ml.model.sample import InvalidSample, Validator
 from ml.model.total import Member, Total
@@ -216,11 +216,11 @@ def reported(card: Card, **changes: object) -> Card:
     return msgspec.structs.replace(card, report=msgspec.structs.replace(card.report, **changes))
 
 
-def with_card(model: ModelFile, card: Card) -> Classifier:
-    return Classifier(dataclasses.replace(model, card=card), "‹version›")
+def with_card(model: ModelFile, card: Card) -> LoadedModel:
+    return LoadedModel(dataclasses.replace(model, card=card), "‹version›")
 
 
-def states_of(model: Classifier, to: Language, *, n_rows: int = 40) -> Iterator[str]:
+def states_of(model: LoadedModel, to: Language, *, n_rows: int = 40) -> Iterator[str]:
     """Yield the page and its fragments in each state."""
     fragments = Fragments(model, to)
     validator = model.validator
@@ -282,7 +282,7 @@ def states_of(model: Classifier, to: Language, *, n_rows: int = 40) -> Iterator[
         yield fragments.invalid(answers.invalid_view(caught.value, [number], to)).decode()
 
 
-def drift_of(model: Classifier, to: Language) -> str:
+def drift_of(model: LoadedModel, to: Language) -> str:
     """Return the page of drift with each verdict."""
     counts = Counts(model.version, model.features, half_life_s=86_400.0)
     none = drift.drift_of(model.card, counts)
@@ -306,12 +306,12 @@ def drift_of(model: Classifier, to: Language) -> str:
     return templates.render("drift.html", to, drift=drift_page.view(report, model, to), base="../")
 
 
-def header_of(model: Classifier) -> str:
+def header_of(model: LoadedModel) -> str:
     """Return the second name of a feature, with which a sample has it twice; or any other name."""
     return model.features[0].header or "‹another›"
 
 
-def panel_of(model: Classifier, sample: Mapping[str, object], to: Language, *, needs_token: bool = False) -> CodeView:
+def panel_of(model: LoadedModel, sample: Mapping[str, object], to: Language, *, needs_token: bool = False) -> CodeView:
     return code_view(model, sample, address="http://127.0.0.1/", needs_token=needs_token, language=to)
 
 
@@ -625,7 +625,7 @@ def test_what_programs_get_is_the_same_in_every_language(client: TestClient) -> 
         assert "content-language" not in spanish.headers
 
 
-def test_a_text_with_the_names_of_many_odd_labels_is_translated_in_no_time(model: Classifier) -> None:
+def test_a_text_with_the_names_of_many_odd_labels_is_translated_in_no_time(model: LoadedModel) -> None:
     described = openapi.describe(model, Settings())["paths"]["/score"]["post"]["description"]
     names = ", ".join(f"probability_{number}, 100%. On the values, and on %(why)s\nof {{a}}" for number in range(400))
     text = described.replace("probability_setosa", names)
@@ -685,7 +685,7 @@ def test_the_switch_keeps_the_sample_and_names_each_language_in_itself(client: T
 @pytest.mark.parametrize("lang", languages.codes())
 @pytest.mark.parametrize("mark", [".", ","])
 def test_both_marks_are_taken_everywhere_in_every_language(
-    client: TestClient, model: Classifier, lang: str, mark: str
+    client: TestClient, model: LoadedModel, lang: str, mark: str
 ) -> None:
     sample = {key: text.replace(".", mark) for key, text in EXAMPLE.items()}
     expected = model.predict([float(text) for text in EXAMPLE.values()])
@@ -775,7 +775,7 @@ def client_example(client: TestClient) -> dict[str, str]:
 
 @pytest.mark.parametrize(("lang", "mark"), MARKS.items())
 def test_a_change_of_the_answer_can_be_taken_over_as_it_is_shown(
-    client: TestClient, model: Classifier, lang: str, mark: str
+    client: TestClient, model: LoadedModel, lang: str, mark: str
 ) -> None:
     found = 0
     for row in model.reference_rows[::10].tolist():
@@ -859,8 +859,8 @@ def test_what_is_waited_for_is_named_in_the_language(client: TestClient) -> None
         assert parse_html(answer.text).one("p").text == f"Esperando: {text}"
 
 
-def test_a_model_without_titles_in_a_language_shows_its_own(model: Classifier, tmp_path: Path) -> None:
-    dataset = iris.load()
+def test_a_model_without_titles_in_a_language_shows_its_own(model: LoadedModel, tmp_path: Path) -> None:
+    dataset = iris.load_dataset()
     plain = tuple(msgspec.structs.replace(feature, titles={}) for feature in dataset.features)
     trained = fitting.fit(dataclasses.replace(dataset, features=plain), Recipe(n_estimators=2))
     writing.write(writing.model_of(trained), tmp_path / "plain.npz", trained=trained)

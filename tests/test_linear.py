@@ -41,9 +41,9 @@ from starlette.testclient import TestClient
 import ml
 from ml.errors import ForestError, MLError, ModelFileError
 from ml.model import modelfile
-from ml.model.classifier import Classifier
-from ml.model.design import Column, Operation
+from ml.model.design import DesignColumn, Operation
 from ml.model.linear import Linear
+from ml.model.loaded import LoadedModel
 from ml.model.modelfile import ModelFile
 from ml.model.nearest import explain, nearest_change
 from ml.model.plane import plane
@@ -84,7 +84,7 @@ def near(X: Rows, n: int = 150) -> Rows:
     return np.concatenate([rows, rows + rng.normal(size=rows.shape) * X.std(axis=0) * 2])
 
 
-def export(estimator: Any, X: Any, y: Any, path: Path, **more: Any) -> Classifier:
+def export(estimator: Any, X: Any, y: Any, path: Path, **more: Any) -> LoadedModel:
     """Export a model with its training rows, and a hundred of them to test it on: the library answers these singly."""
     names = None if hasattr(X, "columns") else [f"f{number}" for number in range(X.shape[1])]
     few = slice(None, None, max(len(X) // 100, 1))
@@ -92,7 +92,7 @@ def export(estimator: Any, X: Any, y: Any, path: Path, **more: Any) -> Classifie
     return ml.export(estimator, X[few], y[few], path=path / "linear.npz", **options)
 
 
-Exported = Callable[[str, str], tuple[Any, Classifier, Path]]
+Exported = Callable[[str, str], tuple[Any, LoadedModel, Path]]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Returns a classifier as it was fitted on a table, its model, and the model's file: once for all cases."""
 
     @cache
-    def made(kind: str, table: str) -> tuple[Any, Classifier, Path]:
+    def made(kind: str, table: str) -> tuple[Any, LoadedModel, Path]:
         folder = tmp_path_factory.mktemp("exported")
         if table == "words":
             X, y = words()
@@ -113,7 +113,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return made
 
 
-def outputs_of(model: Classifier, rows: Rows) -> Rows:
+def outputs_of(model: LoadedModel, rows: Rows) -> Rows:
     return np.array([one.probabilities or (one.value,) for one in map(model.predict, rows.tolist())])
 
 
@@ -254,7 +254,7 @@ def test_what_has_no_probabilities_is_refused_with_what_would_work(estimator: An
 # Where the answer changes.
 
 
-def label_with(model: Classifier, row: Rows, feature: str, value: float) -> str:
+def label_with(model: LoadedModel, row: Rows, feature: str, value: float) -> str:
     changed = row.copy()
     changed[[one.key for one in model.features].index(feature)] = value
     return model.predict(changed.tolist()).label
@@ -280,7 +280,7 @@ def test_the_nearest_change_is_the_one_that_a_search_finds(kind: str, table: str
             assert searched - 1 / 500 <= distance <= searched + 0.02, "a short number lies a little beyond"
 
 
-def searched_distance(model: Classifier, row: Rows, steps: int = 1_000) -> float | None:
+def searched_distance(model: LoadedModel, row: Rows, steps: int = 1_000) -> float | None:
     """Return the distance of the nearest of many values of each feature that has another label."""
     own, least = model.predict(row.tolist()).index, np.inf
     for place, feature in enumerate(model.features):
@@ -382,7 +382,7 @@ def test_the_map_has_the_labels_of_its_rows(kind: str, exported: Exported) -> No
 # Every channel.
 
 
-def served(kind: str, exported: Exported, folder: Path) -> tuple[Classifier, Path]:
+def served(kind: str, exported: Exported, folder: Path) -> tuple[LoadedModel, Path]:
     """Return a model and its file: of two or ten labels, or of a quantity; of words and gaps but for ten."""
     if kind == "two labels":
         return exported("logistic", "words")[1:]
@@ -444,8 +444,8 @@ def predictor(model: ModelFile) -> Linear:
     return model.predictor
 
 
-def loaded(model: ModelFile) -> Classifier:
-    return Classifier(modelfile.parse(modelfile.dump(model)), "0" * 12)
+def loaded(model: ModelFile) -> LoadedModel:
+    return LoadedModel(modelfile.parse(modelfile.dump(model)), "0" * 12)
 
 
 def test_a_file_has_what_was_written(linear: ModelFile) -> None:
@@ -482,8 +482,8 @@ def changed(**changes: Any) -> Callable[[ModelFile], ModelFile]:
     return lambda model: replace(model, predictor=replace(predictor(model), **changes))
 
 
-def column_of(**changes: Any) -> tuple[Column, ...]:
-    plain = [Column(feature=place) for place in range(4)]
+def column_of(**changes: Any) -> tuple[DesignColumn, ...]:
+    plain = [DesignColumn(feature=place) for place in range(4)]
     return (msgspec.structs.replace(plain[0], **changes), *plain[1:])
 
 
@@ -547,7 +547,7 @@ def test_a_file_with_any_bit_turned_is_refused_or_gives_its_answers(
     put(signed(bytes(content)), path)
 
     try:
-        model = Classifier(modelfile.parse(path.read_bytes()), "0" * 12)
+        model = LoadedModel(modelfile.parse(path.read_bytes()), "0" * 12)
     except MLError:
         return
     assert np.all(np.isfinite(model.predict_batch(linear.golden_rows).outputs))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.values import Repeated
 from web.api import decoder
 from web.api.encoder import Encoder, encoder_of
@@ -187,7 +187,7 @@ def test_a_sample_is_decoded_as_the_standard_library_does(sample: Any) -> None:
         assert decoder.decode_sample(Raw(encoded.encode())) == json.loads(encoded)
 
 
-def test_an_answer_is_the_json_of_its_parts(model: Classifier) -> None:
+def test_an_answer_is_the_json_of_its_parts(model: LoadedModel) -> None:
     row = [-0.0, 2.7, 100.5, 1e-300]
     prediction, notes = model.predict(row), model.validator.notes(row)
 
@@ -204,14 +204,14 @@ def test_an_answer_is_the_json_of_its_parts(model: Classifier) -> None:
 
 
 @pytest.mark.parametrize("encoded", IDS)
-def test_a_frame_echoes_any_id_as_it_was_written(model: Classifier, encoded: str) -> None:
+def test_a_frame_echoes_any_id_as_it_was_written(model: LoadedModel, encoded: str) -> None:
     frame = encoder_of(model).frame(Raw(encoded.encode()), model.predict(ROW))
 
     assert f'"id":{encoded},' in frame
     assert json.loads(frame)["id"] == json.loads(encoded)
 
 
-def test_a_frame_without_an_id_gets_none(model: Classifier) -> None:
+def test_a_frame_without_an_id_gets_none(model: LoadedModel) -> None:
     prediction = model.predict(ROW)
 
     frame = encoder_of(model).frame(UNSET, prediction)
@@ -224,7 +224,7 @@ def test_a_frame_without_an_id_gets_none(model: Classifier) -> None:
     }
 
 
-def test_a_batch_is_the_json_of_its_items(model: Classifier) -> None:
+def test_a_batch_is_the_json_of_its_items(model: LoadedModel) -> None:
     encoder = encoder_of(model)
     rows = [ROW, [99.0, 2.7, 4.2, 1.3]]
 
@@ -237,7 +237,7 @@ def test_a_batch_is_the_json_of_its_items(model: Classifier) -> None:
     assert json.loads(encoder.batch([]))["predictions"] == []
 
 
-def test_every_probability_keeps_all_its_bits(model: Classifier) -> None:
+def test_every_probability_keeps_all_its_bits(model: LoadedModel) -> None:
     encoder = Encoder(model)
     prediction = model.predict([6.0, 2.8, 5.0, 1.65])
     assert 0 < max(prediction.probabilities) < 1, "a row with an answer that is not certain"
@@ -247,5 +247,5 @@ def test_every_probability_keeps_all_its_bits(model: Classifier) -> None:
     assert tuple(decoded["probabilities"].values()) == prediction.probabilities
 
 
-def test_a_model_has_one_encoder(model: Classifier) -> None:
+def test_a_model_has_one_encoder(model: LoadedModel) -> None:
     assert encoder_of(model) is encoder_of(model)

@@ -21,8 +21,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from ml.model import classifier
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from tests.conftest import ROOT, Server, run_procfile
 from web.__main__ import metrics_folder
 from web.app import create_app
@@ -183,7 +182,7 @@ def test_samples_outside_the_training_range_are_counted_by_feature(service: Test
     assert found.value("model_input_values_outside_total", source="programs", feature="sepal_width") == 0
 
 
-def test_of_a_large_batch_some_rows_are_compared_and_all_are_counted(model: Classifier) -> None:
+def test_of_a_large_batch_some_rows_are_compared_and_all_are_counted(model: LoadedModel) -> None:
     metrics = Metrics()
     metrics.model_loaded(model)
     rows = np.resize(np.array(ROW, dtype=np.float32), (10_000, 4))
@@ -195,7 +194,7 @@ def test_of_a_large_batch_some_rows_are_compared_and_all_are_counted(model: Clas
     assert 250 <= found.value("model_input_samples_total", source="programs") <= 256
 
 
-def test_labels_are_counted_alike_however_many_there_are(model: Classifier) -> None:
+def test_labels_are_counted_alike_however_many_there_are(model: LoadedModel) -> None:
     class Wide:
         """As much of a model as a channel looks at."""
 
@@ -212,7 +211,7 @@ def test_labels_are_counted_alike_however_many_there_are(model: Classifier) -> N
     assert found.total("predictions_total") == 4_000
 
 
-def test_what_is_recorded_is_counted_before_it_piles_up(model: Classifier) -> None:
+def test_what_is_recorded_is_counted_before_it_piles_up(model: LoadedModel) -> None:
     metrics = Metrics()
     metrics.model_loaded(model)
     prediction = model.predict(ROW)
@@ -228,9 +227,9 @@ def test_what_is_recorded_is_counted_before_it_piles_up(model: Classifier) -> No
     assert sum(n for name, n in counts.items() if name[:3] == requests and name[-1] != "sum") == MOST_RECORDS
 
 
-def test_a_replaced_model_is_not_kept_alive_by_what_was_recorded(model: Classifier, model_path: Path) -> None:
+def test_a_replaced_model_is_not_kept_alive_by_what_was_recorded(model: LoadedModel, model_path: Path) -> None:
     metrics = Metrics()
-    old = classifier.load(model_path)
+    old = load_model(model_path)
     metrics.model_loaded(old)
     metrics.json.one(old, ROW, old.predict(ROW), time.perf_counter())
     reference = weakref.ref(old)
@@ -246,9 +245,9 @@ def test_a_replaced_model_is_not_kept_alive_by_what_was_recorded(model: Classifi
     assert found.value("model_info", name=model.name, version=model.version) == 1
 
 
-def test_an_answer_of_the_model_before_is_counted_but_not_compared(model: Classifier, model_path: Path) -> None:
+def test_an_answer_of_the_model_before_is_counted_but_not_compared(model: LoadedModel, model_path: Path) -> None:
     metrics = Metrics()
-    old = classifier.load(model_path)
+    old = load_model(model_path)
     metrics.model_loaded(old)
     metrics.model_loaded(model)
 
@@ -260,7 +259,7 @@ def test_an_answer_of_the_model_before_is_counted_but_not_compared(model: Classi
     assert found.value("model_input_samples_total", source="programs") == 1
 
 
-def test_what_an_ended_process_saw_of_the_inputs_goes_over_to_the_next(model: Classifier, tmp_path: Path) -> None:
+def test_what_an_ended_process_saw_of_the_inputs_goes_over_to_the_next(model: LoadedModel, tmp_path: Path) -> None:
     first = Metrics(tmp_path)
     first.model_loaded(model)
     first.json.many(model, np.array([ROW] * 100), np.ones(100, dtype=np.intp))
@@ -279,7 +278,7 @@ def test_what_an_ended_process_saw_of_the_inputs_goes_over_to_the_next(model: Cl
         assert len(list(tmp_path.glob("*.counts"))) == 1
 
 
-def test_the_model_and_its_failures_are_told(service: TestClient, model: Classifier) -> None:
+def test_the_model_and_its_failures_are_told(service: TestClient, model: LoadedModel) -> None:
     before = scrape(service)
     service.app.service.metrics.model_load_failed()  # type: ignore[attr-defined]  # an application of ours
 

@@ -15,7 +15,8 @@ import msgspec
 import pytest
 
 from ml.cli.options import EXAMPLES, read
-from ml.model import classifier, modelfile
+from ml.model import modelfile
+from ml.model.loaded import load_model
 from ml.tables.dataset import Target
 from ml.training.fitting import Trained
 from tests.conftest import output_of, run
@@ -61,7 +62,7 @@ def test_train_writes_one_file_and_says_that_it_agrees(training_run: tuple[Path,
 
 
 def test_a_trained_file_answers_like_scikit_learn(training_run: tuple[Path, str], built_in: Trained) -> None:
-    model = classifier.load(training_run[0] / "model.npz")
+    model = load_model(training_run[0] / "model.npz")
 
     answers = model.predict_batch(built_in.split.test_rows).outputs
 

@@ -9,9 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from ml.model import classifier
 from ml.model.card import Card, CrossValidation, Recipe, Report, TrainedFeature
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.tables.dataset import Feature, Target
 from ml.training import fitting, writing
 from tests.builders import dataset_of
@@ -99,7 +98,7 @@ def test_the_interval_is_that_of_the_literature(right: int, n: int, low: float, 
     assert [round(1 - bound, 4) for bound in wilson_interval(1 - right / n, n)] == [high, low]
 
 
-def test_the_built_in_model_is_told_with_its_numbers(built_in_model: Classifier) -> None:
+def test_the_built_in_model_is_told_with_its_numbers(built_in_model: LoadedModel) -> None:
     view = view_of(built_in_model.card)
     origin = texts(view.origin)
 
@@ -121,12 +120,12 @@ def test_the_built_in_model_is_told_with_its_numbers(built_in_model: Classifier)
     assert "120 rows" in view.limits[1]
 
 
-def test_the_line_of_the_accuracy_says_its_scale_and_what_its_marks_are(model: Classifier) -> None:
+def test_the_line_of_the_accuracy_says_its_scale_and_what_its_marks_are(model: LoadedModel) -> None:
     assert "On the line from 0 to 100%: the band is the interval of the accuracy" in section_of(model.card).text
     assert "En la línea de 0 a 100 %: la banda" in section_of(model.card, "es").text
 
 
-def test_the_matrix_is_a_table_with_each_number_and_names_for_rows_and_columns(model: Classifier) -> None:
+def test_the_matrix_is_a_table_with_each_number_and_names_for_rows_and_columns(model: LoadedModel) -> None:
     matrix = section_of(model.card).one("table", **{"class": "matrix"})
     assert isinstance(model.card.report, Report)
 
@@ -201,7 +200,7 @@ def test_classes_without_test_rows_or_answers_have_no_shares() -> None:
         ("Fisher's Iris data (1936)", "Fisher's Iris data (1936)"),
     ],
 )
-def test_the_sentence_about_a_table_is_in_the_reader_s_language(model: Classifier, source: str, spanish: str) -> None:
+def test_the_sentence_about_a_table_is_in_the_reader_s_language(model: LoadedModel, source: str, spanish: str) -> None:
     card = msgspec.structs.replace(model.card, source=source)
 
     for code, text in (("en", source), ("es", spanish)):
@@ -258,13 +257,13 @@ def test_a_model_of_any_size_has_a_bounded_section_that_is_well_formed(n_labels:
         assert re.search(r"\b(One|240) more features? (is|are) in the documentation", section.text)
 
 
-def test_the_section_of_the_built_in_model_is_small(model: Classifier) -> None:
+def test_the_section_of_the_built_in_model_is_small(model: LoadedModel) -> None:
     html = render("_card.html", languages.language("en"), card=view_of(model.card))
 
     assert len(html.encode()) <= 7_000
 
 
-def test_numbers_are_written_the_language_s_way(model: Classifier) -> None:
+def test_numbers_are_written_the_language_s_way(model: LoadedModel) -> None:
     section = section_of(model.card, "es").text
 
     assert "93,3 %" in section
@@ -309,7 +308,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     trained = fitting.fit(dataset, Recipe(n_estimators=1))
     writing.write(writing.model_of(trained), tmp_path / "x.npz", trained=trained)
 
-    section = section_of(classifier.load(tmp_path / "x.npz").card)
+    section = section_of(load_model(tmp_path / "x.npz").card)
 
     assert not section.all("script") + section.all("b") + section.all("i")
     assert [cell.text for cell in section.all("th", scope="row")] == ["<i>", "&amp;", "precision", "<b>"]

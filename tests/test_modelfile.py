@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from ml.errors import ModelFileError
-from ml.model import classifier, modelfile
+from ml.model import modelfile
 from ml.model.card import MAX_SHAPES, Recipe
-from ml.model.classifier import Classifier
 from ml.model.forest import LEAF, MAX_DEPTH
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.modelfile import FORMAT, ModelFile
 from ml.tables.dataset import Feature
 from ml.training import fitting, writing
@@ -84,9 +84,9 @@ def boosted() -> bytes:
     return modelfile.dump(writing.model_of(fitting.fit(table, recipe)))
 
 
-def serve(content: bytes) -> Classifier:
-    """Return what `classifier.load` makes of a file with these bytes."""
-    return Classifier(modelfile.parse(content), modelfile.version_of(content))
+def serve(content: bytes) -> LoadedModel:
+    """Return what `load_model` makes of a file with these bytes."""
+    return LoadedModel(modelfile.parse(content), modelfile.version_of(content))
 
 
 def refused(content: bytes) -> str:
@@ -288,19 +288,19 @@ def test_a_model_that_cannot_be_encoded_leaves_the_older_file_alone(tmp_path: Pa
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"missing\.npz: No such file or directory$"):
-        classifier.load(tmp_path / "missing.npz")
+        load_model(tmp_path / "missing.npz")
 
 
 def test_a_directory_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"Is a directory$"):
-        classifier.load(tmp_path)
+        load_model(tmp_path)
 
 
 def test_a_file_below_another_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
 
     with pytest.raises(ModelFileError, match=r"Not a directory$"):
-        classifier.load(tmp_path / "file" / "model.npz")
+        load_model(tmp_path / "file" / "model.npz")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
@@ -334,7 +334,7 @@ def test_a_file_of_another_kind_is_refused_as_such(tmp_path: Path, content: byte
 
     assert "not a model file" in refused(content)
     with pytest.raises(ModelFileError, match=rf"^{path}: not a model file"):
-        classifier.load(path)
+        load_model(path)
 
 
 def test_an_archive_of_another_program_is_refused_for_its_checksum() -> None:
@@ -990,7 +990,7 @@ def outcome(content: bytes, *, good: bytes) -> str:
     return "served"
 
 
-def served_or_refused(content: bytes) -> tuple[Classifier | None, str]:
+def served_or_refused(content: bytes) -> tuple[LoadedModel | None, str]:
     try:
         return serve(content), ""
     except ModelFileError as error:
@@ -1243,7 +1243,7 @@ def test_sets_that_no_node_has_change_nothing(good: bytes, limits: dict[str, Any
     nodes = len(arrays_of(good)["feature"])
     unused = with_arrays(good, set_of=np.full(nodes, -1, dtype="<i4"), sets=np.ones((2, 4), dtype="<u8"))
 
-    model = Classifier(modelfile.parse(unused), "x", **limits)
+    model = LoadedModel(modelfile.parse(unused), "x", **limits)
 
     assert np.array_equal(
         model.predict_batch(arrays_of(good)["golden_rows"]).outputs, arrays_of(good)["golden_answers"]

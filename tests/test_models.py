@@ -21,9 +21,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from ml.errors import ModelFileError
-from ml.model import classifier
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.training import fitting, iris, writing
 from tests.conftest import open_stream, put
 from web import models
@@ -53,7 +52,7 @@ def path(contents: list[bytes], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def file(path: Path) -> WatchedFile:
-    file = WatchedFile(path, lambda: classifier.load(path))
+    file = WatchedFile(path, lambda: load_model(path))
     file.open()
     return file
 
@@ -64,13 +63,13 @@ def rejected(news: object) -> RejectedFile:
 
 
 def version_of(news: object) -> str:
-    assert isinstance(news, Classifier)
+    assert isinstance(news, LoadedModel)
     return news.version
 
 
 def test_a_file_that_stays_as_it_is_is_no_news_and_is_not_read(path: Path) -> None:
     loaded = []
-    file = WatchedFile(path, lambda: loaded.append(path) or classifier.load(path))  # type: ignore[func-returns-value]  # None, so the model
+    file = WatchedFile(path, lambda: loaded.append(path) or load_model(path))  # type: ignore[func-returns-value]  # None, so the model
     file.open()
 
     assert [file.check() for _ in range(3)] == [None] * 3
@@ -81,7 +80,7 @@ def test_a_file_that_stays_as_it_is_is_no_news_and_is_not_read(path: Path) -> No
 def test_another_model_is_news_once(file: WatchedFile, path: Path, contents: list[bytes], how: str) -> None:
     put(contents[1], path) if how == "renamed" else path.write_bytes(contents[1])
 
-    assert version_of(file.check()) == classifier.load(path).version
+    assert version_of(file.check()) == load_model(path).version
     assert file.check() is None
 
 
@@ -143,14 +142,14 @@ def test_after_a_bad_file_the_old_model_is_told_again_too(file: WatchedFile, pat
 
     put(contents[0], path)
 
-    assert version_of(file.check()) == classifier.load(path).version
+    assert version_of(file.check()) == load_model(path).version
     assert file.check() is None
 
 
 def test_a_file_that_could_not_be_read_is_tried_again_although_it_has_not_changed(
     file: WatchedFile, path: Path, contents: list[bytes]
 ) -> None:
-    def too_many() -> Classifier:
+    def too_many() -> LoadedModel:
         try:
             raise OSError(24, "Too many open files")
         except OSError as error:
@@ -162,13 +161,13 @@ def test_a_file_that_could_not_be_read_is_tried_again_although_it_has_not_change
     assert file.check() is None, "told once"
     file._load = load
 
-    assert version_of(file.check()) == classifier.load(path).version
+    assert version_of(file.check()) == load_model(path).version
 
 
 def test_whatever_a_file_breaks_the_next_one_has_its_chance(
     file: WatchedFile, path: Path, contents: list[bytes]
 ) -> None:
-    def broken() -> Classifier:
+    def broken() -> LoadedModel:
         raise MemoryError
 
     put(contents[1], path)
@@ -177,7 +176,7 @@ def test_whatever_a_file_breaks_the_next_one_has_its_chance(
     file._load = load
     put(contents[2], path)
 
-    assert version_of(file.check()) == classifier.load(path).version
+    assert version_of(file.check()) == load_model(path).version
 
 
 def test_a_file_that_is_being_written_is_left_alone_until_it_is_whole(
@@ -199,7 +198,7 @@ def test_a_file_that_is_being_written_is_left_alone_until_it_is_whole(
         patch.setattr(threading.Event, "wait", write_on)
         assert file.check() is None
 
-    assert version_of(file.check()) == classifier.load(path).version
+    assert version_of(file.check()) == load_model(path).version
 
 
 def test_a_model_that_is_replaced_again_and_again_is_taken_in_between(
@@ -220,7 +219,7 @@ def test_a_model_that_is_replaced_again_and_again_is_taken_in_between(
         put(contents[1], path)
         news = [file.check() for _ in range(3)]
 
-    assert any(isinstance(one, Classifier) for one in news)
+    assert any(isinstance(one, LoadedModel) for one in news)
 
 
 def test_bad_files_that_are_replaced_again_and_again_are_told(
@@ -256,7 +255,7 @@ def test_a_new_file_that_is_written_where_another_one_was_removed_is_left_alone_
         patch.setattr(threading.Event, "wait", write_on)
         assert file.check() is None
 
-    assert version_of(file.check()) == classifier.load(path).version
+    assert version_of(file.check()) == load_model(path).version
 
 
 # --- a file that cannot be shown, and one that is waited for
@@ -275,7 +274,7 @@ SPANS = {
 @pytest.mark.parametrize("has_limits", [False, True], ids=["without limits", "with limits"])
 @pytest.mark.parametrize("span", SPANS)
 def test_a_model_of_any_span_can_be_shown(tmp_path: Path, span: str, *, has_limits: bool) -> None:
-    data = iris.load()
+    data = iris.load_dataset()
     column = np.resize(np.array(SPANS[span]), len(data.rows))
     rows = np.column_stack([column, data.rows[:, 1], column[::-1], data.rows[:, 3]])
     limits = (min(SPANS[span]), max(SPANS[span])) if has_limits else (None, None)
@@ -298,12 +297,12 @@ def test_a_file_whose_look_takes_long_is_told_in_log_and_body_while_the_model_an
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(models, "SLOW_S", 0.02)
-    hung, load = threading.Event(), models.load
+    hung, load = threading.Event(), models.load_configured
     with TestClient(create_app(Settings(model_file=path, model_check_s=NEVER_S))) as client:
         service = client.app_state["service"]
         assert "checking_since" not in client.get("/health/ready").json()
         # A file system that hangs: nothing comes back from it.
-        monkeypatch.setattr(models, "load", lambda settings: hung.wait(GUARD_S) and load(settings))
+        monkeypatch.setattr(models, "load_configured", lambda settings: hung.wait(GUARD_S) and load(settings))
         service.watcher.check_now()
         while "checking_since" not in (ready := client.get("/health/ready").json()):
             pass
@@ -323,12 +322,12 @@ def test_a_start_says_which_file_it_waits_for(
 ) -> None:
     monkeypatch.setattr(models, "SLOW_S", 0.0)
 
-    def load_late(settings: Settings) -> Classifier:
+    def load_late(settings: Settings) -> LoadedModel:
         while not caplog.records:
             pass
-        return classifier.load(settings.model_file)
+        return load_model(settings.model_file)
 
-    monkeypatch.setattr(models, "load", load_late)
+    monkeypatch.setattr(models, "load_configured", load_late)
     with TestClient(create_app(Settings(model_file=path))):
         pass
 
@@ -356,7 +355,7 @@ def test_open_streams_hear_of_a_new_model_though_nothing_is_said_on_them(
         page = client.get("/", params=EXAMPLE)
         ready = client.get("/health/ready").json()
 
-    version = classifier.load(path).version
+    version = load_model(path).version
     assert [(frame["type"], frame["model"]["version"]) for frame in announced] == [("model", version)] * 2
     assert (reply["type"], reply["version"]) == ("prediction", version)
     assert answer.json()["model"]["version"] == version
@@ -387,7 +386,7 @@ def test_an_answer_that_is_being_made_comes_before_the_announcement_of_the_next_
             serving = frame["model"]["version"]
         else:
             assert frame["version"] == serving
-    assert serving == classifier.load(path).version
+    assert serving == load_model(path).version
 
 
 class Script:
@@ -436,7 +435,7 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_gets_the_announcement_b
 ) -> None:
     other = tmp_path / "other.npz"
     other.write_bytes(contents[1])
-    replacement = classifier.load(other)
+    replacement = load_model(other)
 
     async def talk() -> list[list[tuple[str, str]]]:
         stuck, mute, deaf, free = scripts = [Script(app) for _ in range(4)]
@@ -551,8 +550,8 @@ def test_a_reminder_loads_the_file_at_once(path: Path, contents: list[bytes]) ->
 
 
 def test_at_most_two_models_are_kept_in_memory(app: Application, contents: list[bytes], tmp_path: Path) -> None:
-    async def replace(path: Path) -> weakref.ref[Classifier]:
-        model = classifier.load(path)
+    async def replace(path: Path) -> weakref.ref[LoadedModel]:
+        model = load_model(path)
         on_model_change(model, app.service, app.streams)
         return weakref.ref(model)
 
@@ -580,7 +579,7 @@ def test_at_most_two_models_are_kept_in_memory(app: Application, contents: list[
 
 @pytest.mark.parametrize("changed", ["title", "unit", "limits", "labels", "rows"])
 def test_the_digest_of_an_interface_tells_what_a_form_is_made_of(changed: str) -> None:
-    data = iris.load()
+    data = iris.load_dataset()
     first, *others = data.features
     labels, rows = data.target.labels, data.rows
     match changed:
@@ -598,7 +597,7 @@ def test_the_digest_of_an_interface_tells_what_a_form_is_made_of(changed: str) -
     other = dataclasses.replace(data, features=(first, *others), target=target, rows=rows)
 
     interfaces = {
-        Classifier(writing.model_of(fitting.fit(table, Recipe(n_estimators=2))), "0" * 12).interface
+        LoadedModel(writing.model_of(fitting.fit(table, Recipe(n_estimators=2))), "0" * 12).interface
         for table in (data, other)
     }
 

@@ -29,11 +29,11 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 import ml
 from ml.cli import reports
 from ml.estimators.trees import forest_from
-from ml.model import classifier, compiled, ends
+from ml.model import compiled, ends, loaded
 from ml.model.card import Recipe
 from ml.model.changes import Change, Direction, Explanation, Range
-from ml.model.classifier import Classifier
 from ml.model.cuts import Cuts
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.nearest import explain, nearest_change
 from ml.model.plane import Plane, plane
 from ml.tables.headers import Limits
@@ -47,13 +47,13 @@ Rows = NDArray[np.float64]
 SAMPLE = [5.6, 2.7, 4.2, 1.3]
 
 
-def exported(forest: object, rows: Rows, classes: object, path: Path, **options: object) -> Classifier:
+def exported(forest: object, rows: Rows, classes: object, path: Path, **options: object) -> LoadedModel:
     names = [f"f{column}" for column in range(rows.shape[1])]
     return ml.export(forest, rows, classes, feature_names=names, path=path / "model.npz", **options)  # type: ignore[arg-type]  # options of export
 
 
 @pytest.fixture(scope="module")
-def wine(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+def wine(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     data = load_wine()
     forest = RandomForestClassifier(30, random_state=0).fit(data.data, data.target)
     return exported(forest, data.data, data.target, tmp_path_factory.mktemp("wine"))
@@ -68,8 +68,8 @@ def digits_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def digits(digits_path: Path) -> Classifier:
-    return classifier.load(digits_path)
+def digits(digits_path: Path) -> LoadedModel:
+    return load_model(digits_path)
 
 
 def float32(value: float, direction: int = 0) -> float:
@@ -78,7 +78,7 @@ def float32(value: float, direction: int = 0) -> float:
     return float(np.nextafter(nearest, np.float32(direction * np.inf)) if direction else nearest)
 
 
-def points_of(model: Classifier, feature: int, row: list[float]) -> list[float]:
+def points_of(model: LoadedModel, feature: int, row: list[float]) -> list[float]:
     """Return all cuts of a feature with both neighbours, the middles between them, ends far out, and the value.
 
     Of a category all positions of its choices.
@@ -98,7 +98,7 @@ def points_of(model: Classifier, feature: int, row: list[float]) -> list[float]:
 
 
 def labels_along(
-    model: Classifier, row: list[float], feature: int, points: list[float], *, goal: float | None = None
+    model: LoadedModel, row: list[float], feature: int, points: list[float], *, goal: float | None = None
 ) -> list[str]:
     """Return the labels; of a quantity, whether it reaches the goal."""
     rows = np.tile(np.array(row), (len(points), 1))
@@ -107,12 +107,12 @@ def labels_along(
     return [model.labels[index] for index in batch.indices] if goal is None else [str(v >= goal) for v in batch.values]
 
 
-def own_label(model: Classifier, row: list[float], *, goal: float | None = None) -> str:
+def own_label(model: LoadedModel, row: list[float], *, goal: float | None = None) -> str:
     return labels_along(model, row, 0, row[:1], goal=goal)[0]
 
 
 def assert_range_is_right(
-    model: Classifier, row: list[float], feature: int, found: Range, *, goal: float | None = None
+    model: LoadedModel, row: list[float], feature: int, found: Range, *, goal: float | None = None
 ) -> None:
     label = own_label(model, row, goal=goal)
     points = points_of(model, feature, row)
@@ -140,7 +140,7 @@ def assert_range_is_right(
                 assert (inner, outer != label) == (label, True), (feature, end)
 
 
-def nearest_by_force(model: Classifier, row: list[float], *, goal: float | None = None) -> float:
+def nearest_by_force(model: LoadedModel, row: list[float], *, goal: float | None = None) -> float:
     """Return the least distance, in training ranges, at which one feature alone changes the label within its limits.
 
     Another choice is at a distance of 1.
@@ -161,7 +161,7 @@ def nearest_by_force(model: Classifier, row: list[float], *, goal: float | None 
     return best
 
 
-def assert_is_right(model: Classifier, row: list[float], found: Explanation, *, goal: float | None = None) -> None:
+def assert_is_right(model: LoadedModel, row: list[float], found: Explanation, *, goal: float | None = None) -> None:
     assert found.label == model.predict(row).label
     assert [one.feature for one in found.ranges] == [feature.key for feature in model.features]
     for index, one in enumerate(found.ranges):
@@ -179,13 +179,13 @@ def assert_is_right(model: Classifier, row: list[float], found: Explanation, *, 
         assert distance_of(model, row, found.nearest) == pytest.approx(best, abs=1e-6, rel=1e-5)
 
 
-def distance_of(model: Classifier, row: list[float], change: Change) -> float:
+def distance_of(model: LoadedModel, row: list[float], change: Change) -> float:
     """Return how far away a change is, as a fraction of the feature's training range; another choice is 1 away."""
     at = model.validator.keys.index(change.feature)
     return 1.0 if change.direction == "is" else abs(change.threshold - row[at]) / model.spans[at]
 
 
-def assert_change_is_right(model: Classifier, row: list[float], change: Change, *, goal: float | None = None) -> None:
+def assert_change_is_right(model: LoadedModel, row: list[float], change: Change, *, goal: float | None = None) -> None:
     index = [feature.key for feature in model.features].index(change.feature)
     feature = model.features[index]
     old = own_label(model, row, goal=goal)
@@ -208,14 +208,14 @@ def assert_change_is_right(model: Classifier, row: list[float], change: Change, 
 
 
 @given(row=st.tuples(*(st.one_of(st.integers(0, 80).map(lambda n: n / 10), st.floats(0, 9)) for _ in range(4))))
-def test_every_explanation_of_the_built_in_model_is_right(model: Classifier, row: tuple[float, ...]) -> None:
+def test_every_explanation_of_the_built_in_model_is_right(model: LoadedModel, row: tuple[float, ...]) -> None:
     found = explain(model, list(row))
 
     assert found.searched_all
     assert_is_right(model, list(row), found)
 
 
-def test_every_explanation_of_a_sample_on_its_cuts_is_right(model: Classifier) -> None:
+def test_every_explanation_of_a_sample_on_its_cuts_is_right(model: LoadedModel) -> None:
     rng = np.random.default_rng(0)
     points = [np.array(points_of(model, column, SAMPLE)) for column in range(4)]
 
@@ -224,7 +224,7 @@ def test_every_explanation_of_a_sample_on_its_cuts_is_right(model: Classifier) -
         assert_is_right(model, row, explain(model, row))
 
 
-def test_every_explanation_of_a_wide_forest_is_right(wine: Classifier) -> None:
+def test_every_explanation_of_a_wide_forest_is_right(wine: LoadedModel) -> None:
     for row in load_wine().data[::12].tolist():
         found = explain(wine, row)
         assert found.searched_all
@@ -311,7 +311,7 @@ def test_a_search_that_is_cut_short_claims_nothing_about_choices_that_it_left_ou
     assert left_out or max_rows == 60
 
 
-def limited(model: Classifier, key: str, minimum: float | None, maximum: float | None) -> Classifier:
+def limited(model: LoadedModel, key: str, minimum: float | None, maximum: float | None) -> LoadedModel:
     """Return the model as one whose feature has these limits."""
     other = copy.copy(model)
     other.features = tuple(
@@ -322,7 +322,7 @@ def limited(model: Classifier, key: str, minimum: float | None, maximum: float |
 
 
 @pytest.mark.parametrize(("maximum", "value"), [(2.5, 1.8), (1.78, 1.78), (1.7505, 1.7505), (1.75, None), (1.5, None)])
-def test_a_change_keeps_the_limits(built_in_model: Classifier, maximum: float, value: float | None) -> None:
+def test_a_change_keeps_the_limits(built_in_model: LoadedModel, maximum: float, value: float | None) -> None:
     nearest = explain(limited(built_in_model, "petal_width", 0, maximum), SAMPLE).nearest
 
     if value is None:
@@ -355,7 +355,7 @@ def test_of_changes_that_are_equally_near_that_of_the_first_feature_counts(
     rows = np.array([(x, y) for x in range(10) for y in range(10)], dtype=float)
     classes = np.all((rows >= 3) & (rows <= 6), axis=1).astype(int)
     model = exported(DecisionTreeClassifier(random_state=0).fit(rows, classes), rows, classes, tmp_path)
-    without_grid = classifier.load(tmp_path / "model.npz", max_cells=0)
+    without_grid = load_model(tmp_path / "model.npz", max_cells=0)
     assert (model.grid is None, without_grid.grid is None) == (False, True)
 
     nearest, searched_all = nearest_change(model, row)
@@ -366,13 +366,13 @@ def test_of_changes_that_are_equally_near_that_of_the_first_feature_counts(
     assert nearest == nearest_change(without_grid, row)[0] == explain(model, row).nearest
 
 
-def test_the_nearest_change_of_the_known_sample_is_a_short_number(built_in_model: Classifier) -> None:
+def test_the_nearest_change_of_the_known_sample_is_a_short_number(built_in_model: LoadedModel) -> None:
     nearest = explain(built_in_model, SAMPLE).nearest
 
     assert nearest == Change("petal_width", "rises above", 1.75, 1.8, "virginica")
 
 
-def test_thresholds_and_values_are_short_decimals(model: Classifier) -> None:
+def test_thresholds_and_values_are_short_decimals(model: LoadedModel) -> None:
     rows = np.random.default_rng(1).uniform(0, 8, (200, 4)).round(1).tolist()
 
     for row in rows:
@@ -410,13 +410,13 @@ def test_a_forest_that_always_answers_the_same_has_no_change(tmp_path: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def walked(digits_path: Path) -> Classifier:
+def walked(digits_path: Path) -> LoadedModel:
     """The model of `digits`, evaluated without compiled code: it is asked for the rows of its search."""
-    return classifier.load(digits_path, compiles=False)
+    return load_model(digits_path, compiles=False)
 
 
 @pytest.mark.parametrize("max_rows", [1, 100, 400])
-def test_what_is_cut_short_is_still_right_and_says_so(walked: Classifier, max_rows: int) -> None:
+def test_what_is_cut_short_is_still_right_and_says_so(walked: LoadedModel, max_rows: int) -> None:
     row = load_digits().data[5].tolist()
 
     found = explain(walked, row, max_rows=max_rows)
@@ -426,7 +426,7 @@ def test_what_is_cut_short_is_still_right_and_says_so(walked: Classifier, max_ro
     assert any("(searched only near the sample)" in line for line in reports.explanation_lines(found, walked.card))
 
 
-def test_where_nothing_is_found_nearby_values_all_over_each_feature_are_tried(walked: Classifier) -> None:
+def test_where_nothing_is_found_nearby_values_all_over_each_feature_are_tried(walked: LoadedModel) -> None:
     found = 0
     for row in load_digits().data[:30].tolist():
         change, searched_all = nearest_change(walked, row, max_rows=400)
@@ -440,7 +440,7 @@ def test_where_nothing_is_found_nearby_values_all_over_each_feature_are_tried(wa
     assert found
 
 
-def test_compiled_code_searches_everything_and_finds_what_rows_find(digits: Classifier, walked: Classifier) -> None:
+def test_compiled_code_searches_everything_and_finds_what_rows_find(digits: LoadedModel, walked: LoadedModel) -> None:
     for row in load_digits().data[5:15].tolist():
         found = explain(digits, row, max_rows=1)
 
@@ -459,7 +459,7 @@ def test_compiled_code_knows_what_decides_on_the_label(estimator: Any, tmp_path:
     rows, classes = load_breast_cancer(return_X_y=True)
     exported(estimator.fit(rows, classes), rows, classes, tmp_path)
     by_lines, by_rows = (
-        classifier.load(tmp_path / "model.npz", max_cells=0, compiles=compiles) for compiles in (True, False)
+        load_model(tmp_path / "model.npz", max_cells=0, compiles=compiles) for compiles in (True, False)
     )
 
     for row in rows[:20].tolist():
@@ -469,7 +469,7 @@ def test_compiled_code_knows_what_decides_on_the_label(estimator: Any, tmp_path:
 
 
 def test_a_line_that_would_take_too_long_is_searched_by_rows(
-    digits: Classifier, walked: Classifier, monkeypatch: pytest.MonkeyPatch
+    digits: LoadedModel, walked: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiled, "MAX_LINE_VALUES", 10_000)
     row = load_digits().data[5].tolist()
@@ -507,7 +507,7 @@ def test_the_answers_along_each_feature_are_those_to_its_rows(make: Any, n_trees
 
 
 @pytest.mark.parametrize("max_rows", [1, 50, 200, 1_000])
-def test_the_rows_that_are_looked_at_are_bounded(digits: Classifier, max_rows: int) -> None:
+def test_the_rows_that_are_looked_at_are_bounded(digits: LoadedModel, max_rows: int) -> None:
     ranks = [0] * len(digits.features)
 
     spans = ends._spans(digits, ranks, max_rows=max_rows)
@@ -515,7 +515,7 @@ def test_the_rows_that_are_looked_at_are_bounded(digits: Classifier, max_rows: i
     assert sum(last - first + 1 for first, last in spans.values()) <= max(3, max_rows)
 
 
-def test_the_most_important_features_are_looked_at_when_there_is_room_for_few(digits: Classifier) -> None:
+def test_the_most_important_features_are_looked_at_when_there_is_room_for_few(digits: LoadedModel) -> None:
     spans = ends._spans(digits, [0] * 64, max_rows=30)
 
     used = [index for index, size in enumerate(digits.cuts.sizes) if size]
@@ -530,9 +530,9 @@ def test_a_model_of_thousands_of_features_is_explained_in_bounded_memory(tmp_pat
     rows = rng.normal(size=(8_000, 1_200))
     classes = rng.integers(0, 2, len(rows))
     exported(ExtraTreeClassifier(random_state=0).fit(rows, classes), rows[:9], classes[:9], tmp_path)
-    model = classifier.load(tmp_path / "model.npz", compiles=False)
+    model = load_model(tmp_path / "model.npz", compiles=False)
     row = rows[0].tolist()
-    bound = classifier.MAX_VALUES // len(row)
+    bound = loaded.MAX_VALUES // len(row)
     assert sum(model.cuts.sizes) > bound
 
     found = explain(model, row)
@@ -551,7 +551,7 @@ class Place:
     row: list[float]
 
 
-def assert_plane_is_right(model: Classifier, place: Place, found: Plane) -> None:
+def assert_plane_is_right(model: LoadedModel, place: Place, found: Plane) -> None:
     """Compare each cell in its middle and just below its upper ends with `predict`."""
     assert found.indices.shape == (len(found.y_cuts) + 1, len(found.x_cuts) + 1)
     assert np.all(np.diff(found.x_cuts) > 0)
@@ -588,7 +588,7 @@ def assert_planes_are_equal(found: Plane, whole: Plane) -> None:
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 1), (1, 0), (2, 3), (3, 0)])
-def test_the_plane_of_two_features_is_right_in_every_cell(model: Classifier, x: int, y: int) -> None:
+def test_the_plane_of_two_features_is_right_in_every_cell(model: LoadedModel, x: int, y: int) -> None:
     found = plane(model, SAMPLE, x=x, y=y)
 
     assert found.exact
@@ -596,7 +596,7 @@ def test_the_plane_of_two_features_is_right_in_every_cell(model: Classifier, x: 
     assert_plane_is_right(model, Place(x, y, SAMPLE), found)
 
 
-def test_the_plane_of_a_wide_forest_is_right_in_every_cell(wine: Classifier) -> None:
+def test_the_plane_of_a_wide_forest_is_right_in_every_cell(wine: LoadedModel) -> None:
     row = load_wine().data[40].tolist()
 
     found = plane(wine, row, x=6, y=12)
@@ -605,7 +605,7 @@ def test_the_plane_of_a_wide_forest_is_right_in_every_cell(wine: Classifier) -> 
     assert_plane_is_right(wine, Place(6, 12, row), found)
 
 
-def test_a_plane_of_too_many_cells_has_only_the_cuts_that_trees_meet_with_the_other_values(digits: Classifier) -> None:
+def test_a_plane_of_too_many_cells_has_only_the_cuts_that_trees_meet_with_the_other_values(digits: LoadedModel) -> None:
     for row in load_digits().data[:5].tolist():
         whole = plane(digits, row, x=26, y=42)
 
@@ -616,7 +616,7 @@ def test_a_plane_of_too_many_cells_has_only_the_cuts_that_trees_meet_with_the_ot
         assert_planes_are_equal(found, whole)
 
 
-def test_the_plane_of_a_feature_that_no_tree_uses_has_one_column(digits: Classifier) -> None:
+def test_the_plane_of_a_feature_that_no_tree_uses_has_one_column(digits: LoadedModel) -> None:
     row = load_digits().data[0].tolist()
     assert digits.cuts.sizes[0] == 0
 
@@ -660,7 +660,7 @@ def test_a_category_of_many_choices_leaves_fewer_cells_to_the_other_side() -> No
 
 @pytest.mark.parametrize("max_rows", [4, 50, 100])
 def test_a_plane_with_cuts_left_out_says_so_and_is_right_where_it_looked(
-    built_in_model: Classifier, max_rows: int
+    built_in_model: LoadedModel, max_rows: int
 ) -> None:
     found = plane(built_in_model, SAMPLE, x=2, y=3, max_rows=max_rows)
 
@@ -672,7 +672,7 @@ def test_a_plane_with_cuts_left_out_says_so_and_is_right_where_it_looked(
         assert built_in_model.predict([*SAMPLE[:2], float(ends[0][across]), float(ends[1][down])]).index == index
 
 
-def test_predict_says_what_would_change_the_answer(built_in_model: Classifier) -> None:
+def test_predict_says_what_would_change_the_answer(built_in_model: LoadedModel) -> None:
     lines = list(reports.explanation_lines(explain(built_in_model, SAMPLE), built_in_model.card))
 
     assert lines[0] == "stays versicolor, when one feature changes alone, for"
@@ -689,7 +689,7 @@ def test_predict_says_what_would_change_the_answer(built_in_model: Classifier) -
         ([5.6, 2.7, 4.2, 1.3], "virginica when petal width rises above 1.75 cm"),
     ],
 )
-def test_an_edge_is_told_by_its_shorter_number(built_in_model: Classifier, row: list[float], told: str) -> None:
+def test_an_edge_is_told_by_its_shorter_number(built_in_model: LoadedModel, row: list[float], told: str) -> None:
     nearest = explain(built_in_model, row).nearest
     assert nearest is not None
     feature = next(feature for feature in built_in_model.features if feature.key == nearest.feature)
@@ -702,15 +702,15 @@ def test_an_edge_is_told_by_its_shorter_number(built_in_model: Classifier, row: 
     [("rises above", "rises above 2 cm"), ("rises to", "rises to 2 cm or more"), ("falls to", "falls to 2 cm or below"),
      ("falls below", "falls below 2 cm")],
 )  # fmt: skip
-def test_a_change_is_told_in_each_direction(model: Classifier, direction: Direction, told: str) -> None:
+def test_a_change_is_told_in_each_direction(model: LoadedModel, direction: Direction, told: str) -> None:
     change = Change("petal_width", direction, 2.0, 2.1, "other")
 
     assert reports.change_line(change, model.features[3]) == f"becomes other when petal width {told}"
 
 
-def test_the_evaluators_give_the_same_explanations(trained: Trained, model_path: Path, model: Classifier) -> None:
-    compiled = classifier.load(model_path, max_cells=0)
-    walk = classifier.load(model_path, max_cells=0, compiles=False)
+def test_the_evaluators_give_the_same_explanations(trained: Trained, model_path: Path, model: LoadedModel) -> None:
+    compiled = load_model(model_path, max_cells=0)
+    walk = load_model(model_path, max_cells=0, compiles=False)
 
     for row in trained.split.test_rows.tolist():
         expected = explain(model, row)

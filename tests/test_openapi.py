@@ -20,9 +20,8 @@ from msgspec import UNSET
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 
-from ml.model import classifier
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.modelfile import ModelFile
 from ml.tables.numbers import LARGEST, is_half_typed, is_number, number_of
 from tests import small_tables
@@ -51,7 +50,7 @@ from web.settings import Settings
 ROW = [5.6, 2.7, 4.2, 9.0]
 
 
-def test_the_document_has_every_route(model: Classifier) -> None:
+def test_the_document_has_every_route(model: LoadedModel) -> None:
     app = create_app(Settings())
     files = "/static/"  # of the page
     routes = [route for route in app.routes if isinstance(route, Route) and not route.path.startswith(files)]
@@ -69,12 +68,12 @@ def test_the_document_has_every_route(model: Classifier) -> None:
     }
 
 
-def paths(model: Classifier) -> dict[str, dict[str, object]]:
+def paths(model: LoadedModel) -> dict[str, dict[str, object]]:
     described: dict[str, dict[str, object]] = openapi.describe(model, Settings())["paths"]
     return described
 
 
-def test_the_document_names_the_features_with_unit_limits_and_example(model: Classifier) -> None:
+def test_the_document_names_the_features_with_unit_limits_and_example(model: LoadedModel) -> None:
     named = openapi.describe(model, Settings())["components"]["schemas"]["NamedSample"]
 
     assert list(named["properties"]) == named["required"] == [feature.key for feature in model.features]
@@ -84,7 +83,7 @@ def test_the_document_names_the_features_with_unit_limits_and_example(model: Cla
     assert width["examples"] == [1.3]
 
 
-def test_the_document_says_what_a_request_may_have_and_when_to_send_it_again(model: Classifier) -> None:
+def test_the_document_says_what_a_request_may_have_and_when_to_send_it_again(model: LoadedModel) -> None:
     schemas = openapi.describe(model, Settings())["components"]["schemas"]
 
     assert schemas["PredictRequest"]["additionalProperties"] is False
@@ -94,7 +93,7 @@ def test_the_document_says_what_a_request_may_have_and_when_to_send_it_again(mod
     assert "additionalProperties" not in schemas["InferenceRequest"]
 
 
-def test_the_form_of_a_file_has_the_fields_that_say_how_it_is_read(model: Classifier) -> None:
+def test_the_form_of_a_file_has_the_fields_that_say_how_it_is_read(model: LoadedModel) -> None:
     form = openapi.describe(model, Settings())["paths"]["/score"]["post"]["requestBody"]["content"]
 
     schema = form["multipart/form-data"]["schema"]
@@ -102,7 +101,7 @@ def test_the_form_of_a_file_has_the_fields_that_say_how_it_is_read(model: Classi
     assert schema["required"] == ["file"]
 
 
-def responses_of(model: Classifier, path: str, method: str, **settings: object) -> dict[str, Any]:
+def responses_of(model: LoadedModel, path: str, method: str, **settings: object) -> dict[str, Any]:
     described = openapi.describe(model, Settings(**settings))  # type: ignore[arg-type]  # one setting each
     found: dict[str, Any] = described["paths"][path][method]["responses"]
     return found
@@ -111,19 +110,19 @@ def responses_of(model: Classifier, path: str, method: str, **settings: object) 
 @pytest.mark.parametrize(
     ("path", "method"), [("/predict", "post"), ("/score", "post"), ("/v2/models/{name}/infer", "post")]
 )
-def test_what_takes_a_body_tells_of_every_refusal(model: Classifier, path: str, method: str) -> None:
+def test_what_takes_a_body_tells_of_every_refusal(model: LoadedModel, path: str, method: str) -> None:
     found = responses_of(model, path, method)
 
     assert {"400", "403", "408", "413", "415", "422", "429", "431", "503"} <= found.keys()
     assert "401" not in found
 
 
-def test_only_what_acts_is_refused_to_other_sites(model: Classifier) -> None:
+def test_only_what_acts_is_refused_to_other_sites(model: LoadedModel) -> None:
     assert "403" not in responses_of(model, "/predict", "get")
     assert "403" in responses_of(model, "/stream", "get")
 
 
-def test_refusals_are_described_once_in_the_form_of_their_route(model: Classifier) -> None:
+def test_refusals_are_described_once_in_the_form_of_their_route(model: LoadedModel) -> None:
     described = openapi.describe(model, Settings())["components"]["responses"]
 
     assert responses_of(model, "/predict", "get")["429"] == {"$ref": "#/components/responses/TooMany"}
@@ -134,7 +133,7 @@ def test_refusals_are_described_once_in_the_form_of_their_route(model: Classifie
     assert described["TooMany"]["headers"].keys() == {"Retry-After", "X-Request-ID"}
 
 
-def test_every_reference_of_the_document_leads_somewhere(model: Classifier) -> None:
+def test_every_reference_of_the_document_leads_somewhere(model: LoadedModel) -> None:
     described = openapi.describe(model, Settings(api_token="a-token-of-24-characters"))
 
     references = set(re.findall(r'"\$ref":"#/components/([^"]*)"', msgspec.json.encode(described).decode()))
@@ -143,7 +142,7 @@ def test_every_reference_of_the_document_leads_somewhere(model: Classifier) -> N
     assert [each for each in references if each.split("/")[1] not in described["components"][each.split("/")[0]]] == []
 
 
-def test_with_a_token_the_document_says_who_must_send_it(model: Classifier) -> None:
+def test_with_a_token_the_document_says_who_must_send_it(model: LoadedModel) -> None:
     described = openapi.describe(model, Settings(api_token="a-token-of-24-characters"))
     security = {path: item["get"].get("security") for path, item in described["paths"].items() if "get" in item}
 
@@ -156,13 +155,13 @@ def test_with_a_token_the_document_says_who_must_send_it(model: Classifier) -> N
 
 
 @pytest.fixture(params=small_tables.KINDS)
-def described(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Classifier, dict[str, Any]]:
+def described(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[LoadedModel, dict[str, Any]]:
     model = small_tables.written(request.param, tmp_path)
     return model, openapi.describe(model, Settings())
 
 
 def test_the_document_describes_words_missing_values_and_the_answer(
-    described: tuple[Classifier, dict[str, Any]],
+    described: tuple[LoadedModel, dict[str, Any]],
 ) -> None:
     model, document = described
     schemas = document["components"]["schemas"]
@@ -182,7 +181,7 @@ def test_the_document_describes_words_missing_values_and_the_answer(
 
 
 def test_what_is_encoded_of_any_model_is_what_its_documented_types_encode(
-    described: tuple[Classifier, dict[str, Any]],
+    described: tuple[LoadedModel, dict[str, Any]],
 ) -> None:
     model, _ = described
     sample = {key: "Nowhere" if isinstance(value, str) else value for key, value in example_of(model.features).items()}
@@ -253,14 +252,14 @@ def test_text_fits_a_pattern_just_when_the_validator_reads_it(text: str) -> None
         assert re.search(r"[eE]\+?(0{4,}|0*([3-9][0-9]|[1-9][0-9]{2}))|[eE][-\u2212][0-9]{4}", text)
 
 
-def test_a_value_whose_limits_no_pattern_can_express_says_that_text_is_read(model: Classifier) -> None:
+def test_a_value_whose_limits_no_pattern_can_express_says_that_text_is_read(model: LoadedModel) -> None:
     limited = description.value_of(msgspec.structs.replace(model.features[0], minimum=1.0, maximum=9.0))
 
     assert limited["anyOf"] == [{"type": "number", "minimum": 1.0, "maximum": 9.0}]
     assert "text as a person types it is read as well" in limited["description"]
 
 
-def test_what_is_encoded_piece_by_piece_is_what_the_documented_types_encode(model: Classifier) -> None:
+def test_what_is_encoded_piece_by_piece_is_what_the_documented_types_encode(model: LoadedModel) -> None:
     encoder, prediction, notes = encoder_of(model), model.predict(ROW), model.validator.notes(ROW)
     probabilities = dict(zip(model.labels, prediction.probabilities, strict=True))
     sample: dict[str, Value] = dict(zip(model.validator.keys, ROW, strict=True))
@@ -318,7 +317,7 @@ def test_training_rows_that_are_no_samples_are_no_examples(stored: ModelFile) ->
     rows = stored.reference_rows.copy()
     rows[::2, 1] = np.nan
     for reference_rows in (rows, rows[:0]):
-        model = Classifier(dataclasses.replace(stored, reference_rows=reference_rows), "version")
+        model = LoadedModel(dataclasses.replace(stored, reference_rows=reference_rows), "version")
 
         assert set(examples.answers_of(model)) == {"one", "many"}
 
@@ -428,16 +427,16 @@ def test_every_example_of_a_model_of_words_runs(other: Server, tmp_path: Path) -
 
 @pytest.mark.long
 def test_json_of_words_is_taken_just_when_the_document_admits_it(other: Server, tmp_path: Path) -> None:
-    model = classifier.load(Path(other.log.parent) / f"{other.log.parent.name.rstrip('0123456789')}.npz")
+    model = load_model(Path(other.log.parent) / f"{other.log.parent.name.rstrip('0123456789')}.npz")
     schemathesis(*strict_document(other, tmp_path, model), "--phases", "fuzzing")
 
 
 @pytest.mark.long
-def test_json_is_taken_just_when_the_document_admits_it(server: Server, tmp_path: Path, model: Classifier) -> None:
+def test_json_is_taken_just_when_the_document_admits_it(server: Server, tmp_path: Path, model: LoadedModel) -> None:
     schemathesis(*strict_document(server, tmp_path, model), "--phases", "fuzzing")
 
 
-def strict_document(server: Server, folder: Path, model: Classifier) -> tuple[str, Path, str, str, str, str]:
+def strict_document(server: Server, folder: Path, model: LoadedModel) -> tuple[str, Path, str, str, str, str]:
     """Write the document for who asks for JSON: nothing may be left out there, or be half typed."""
     described = openapi.describe(model, Settings())
     described["paths"] = {"/predict": described["paths"]["/predict"]}

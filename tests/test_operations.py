@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 
 
 def test_a_running_process_is_live(client: TestClient) -> None:
@@ -16,7 +16,7 @@ def test_a_running_process_is_live(client: TestClient) -> None:
     assert response.json() == {"live": True}
 
 
-def test_a_loaded_model_is_ready_and_named(client: TestClient, model: Classifier) -> None:
+def test_a_loaded_model_is_ready_and_named(client: TestClient, model: LoadedModel) -> None:
     response = client.get("/health/ready")
 
     assert response.status_code == 200

@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from tests.benchmarks import attack
 from tests.benchmarks.server import Server as Measured
 from tests.conftest import (
@@ -529,7 +529,7 @@ def test_clients_are_not_blamed_for_the_time_in_which_the_process_was_held_up(
 
 
 @pytest.mark.parametrize("kind", attack.ATTACKS)
-def test_people_are_answered_during_an_attack(server: Server, model: Classifier, kind: str) -> None:
+def test_people_are_answered_during_an_attack(server: Server, model: LoadedModel, kind: str) -> None:
     query = "&".join(f"{feature.key}={feature.example}" for feature in model.features)
     measured = Measured(server.process, server.port, start_s=0.0)
 

@@ -12,7 +12,7 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from tests.conftest import Element, parse_html
 from web.app import create_app
 from web.settings import Settings
@@ -63,7 +63,7 @@ def codes_of(response: Response) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("path", ["/", "/index"])
-def test_the_page_shows_the_example_and_its_prediction(client: TestClient, model: Classifier, path: str) -> None:
+def test_the_page_shows_the_example_and_its_prediction(client: TestClient, model: LoadedModel, path: str) -> None:
     response = client.get(path)
 
     shown = {
@@ -338,7 +338,7 @@ def test_json_is_answered_with_json_unless_something_else_is_wanted(
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("form", ["page", "fragment", "json"])
 def test_every_way_of_asking_gives_the_same_prediction(
-    client: TestClient, model: Classifier, way: str, form: str
+    client: TestClient, model: LoadedModel, way: str, form: str
 ) -> None:
     wanted = {"page": BROWSER, "fragment": HTMX, "json": {"Accept": "application/json"}}[form]
     prediction = model.predict(ROW)
@@ -471,7 +471,7 @@ def test_a_hostile_value_or_name_is_only_ever_text_in_the_fragment(client: TestC
 # --- many samples
 
 
-def test_many_samples_are_answered_in_their_order(client: TestClient, model: Classifier) -> None:
+def test_many_samples_are_answered_in_their_order(client: TestClient, model: LoadedModel) -> None:
     samples = [ROW, EXAMPLE, [5.1, 3.5, 1.4, 0.2], ["50", "3,3", 6, 2.5]]
 
     answer = client.post("/predict", json={"samples": samples}).json()

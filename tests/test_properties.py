@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from websockets.sync.client import connect
 
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
 from tests.conftest import Server, parse_html
@@ -270,7 +270,7 @@ def read_frame(stream: Any) -> tuple[int, bytes] | None:
 @pytest.fixture(scope="module")
 def impure() -> Trained:
     """A forest whose leaves hold several classes: its probabilities have all 53 bits, not two decimals."""
-    return fitting.fit(iris.load(), Recipe(n_estimators=70, min_samples_leaf=4))
+    return fitting.fit(iris.load_dataset(), Recipe(n_estimators=70, min_samples_leaf=4))
 
 
 @pytest.fixture(scope="module")
@@ -406,7 +406,7 @@ def test_a_batch_is_its_samples_one_by_one(client: TestClient, websocket: Any, s
 
 @given(sample=FIELDS | SAMPLES)
 def test_all_channels_have_the_same_errors_for_the_same_text(
-    client: TestClient, websocket: Any, model: Classifier, sample: dict[str, str]
+    client: TestClient, websocket: Any, model: LoadedModel, sample: dict[str, str]
 ) -> None:
     wanted = {"Accept": "application/json"}
     asked = client.get(f"/predict?{urlencode(sample)}", headers=wanted).json()

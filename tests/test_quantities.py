@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from ml.model import classifier
 from ml.model.card import Card, QuantityReport
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.quantity import Interval, Quantity
 from ml.tables.dataset import Target
 from tests import small_tables
@@ -38,8 +37,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cars(path: Path) -> Classifier:
-    return classifier.load(path)
+def cars(path: Path) -> LoadedModel:
+    return load_model(path)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +148,7 @@ def value_of(fragment: Element) -> float:
     return float(fragment.one("div", data_state="answer").attributes["data-value"])
 
 
-def test_the_fragment_says_the_value_with_all_its_digits(page: TestClient, cars: Classifier) -> None:
+def test_the_fragment_says_the_value_with_all_its_digits(page: TestClient, cars: LoadedModel) -> None:
     fragment = fragment_of(page)
 
     value = cars.predict(cars.validator.row(["petrol", "False", "Fiat", 1450, 118])).value
@@ -235,7 +234,7 @@ def section_of(card: Card) -> Element:
     return parse_html(render("_card.html", ENGLISH, card=view)).one("section", id="card")
 
 
-def test_the_card_says_how_good_it_is_and_how_the_interval_was_made(cars: Classifier) -> None:
+def test_the_card_says_how_good_it_is_and_how_the_interval_was_made(cars: LoadedModel) -> None:
     card = cars.card
     report, quantity = card.report, card.quantity
     assert isinstance(report, QuantityReport)
@@ -249,7 +248,7 @@ def test_the_card_says_how_good_it_is_and_how_the_interval_was_made(cars: Classi
     assert facts["Coverage"] == f"{plain(ENGLISH.percent(report.covered))} of 80 test rows lie in it"
 
 
-def test_the_card_draws_each_test_row_at_its_predicted_and_true_value(cars: Classifier) -> None:
+def test_the_card_draws_each_test_row_at_its_predicted_and_true_value(cars: LoadedModel) -> None:
     report = cars.card.report
     assert isinstance(report, QuantityReport)
     picture = section_of(cars.card).one("svg", **{"class": "plot residuals"})
@@ -273,7 +272,7 @@ def test_the_card_draws_each_test_row_at_its_predicted_and_true_value(cars: Clas
         {"test_rows": 0}, {"mean_absolute_error": 9.0, "baseline_error": 1.0},
     ],
 )  # fmt: skip
-def test_odd_reports_of_a_quantity_break_nothing(cars: Classifier, changes: dict[str, object]) -> None:
+def test_odd_reports_of_a_quantity_break_nothing(cars: LoadedModel, changes: dict[str, object]) -> None:
     report = cars.card.report
     assert report is not None
     section = section_of(msgspec.structs.replace(cars.card, report=msgspec.structs.replace(report, **changes)))
@@ -281,7 +280,7 @@ def test_odd_reports_of_a_quantity_break_nothing(cars: Classifier, changes: dict
     assert section.one("dl") if len(section.all("dl")) == 1 else section.all("dl")
 
 
-def test_the_card_counts_choices_and_gaps(cars: Classifier) -> None:
+def test_the_card_counts_choices_and_gaps(cars: LoadedModel) -> None:
     rows = {row.title: plain(row.range) for row in card_view(cars.card, "v", ENGLISH).features}
 
     power = next(feature for feature in cars.features if feature.key == "power")

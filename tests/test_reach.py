@@ -25,7 +25,7 @@ from starlette.testclient import TestClient
 
 import ml
 from ml.errors import ForestError
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from tests.passengers import (
     LABELS,
     TABLE,
@@ -165,7 +165,7 @@ def exported(make: Callable[[], Any], kind: Any, path: Path) -> tuple[Any, Any, 
     return estimator, model, test
 
 
-def asked_of(model: Classifier, test: Any, n_rows: int) -> tuple[list[Any], Any]:
+def asked_of(model: LoadedModel, test: Any, n_rows: int) -> tuple[list[Any], Any]:
     """Return samples, also as a table: a third test rows, a third on thresholds or beside them, a third anywhere."""
     if hasattr(test, "columns"):
         return questions(model, n_rows)
@@ -186,7 +186,7 @@ def outputs_of(estimator: Any, table: Any) -> Any:
     return estimator.predict_proba(table) if hasattr(estimator, "predict_proba") else estimator.predict(table)[:, None]
 
 
-def assert_as_promised(model: Classifier, found: Any, estimator: Any, table: Any, *, alone: Any) -> None:
+def assert_as_promised(model: LoadedModel, found: Any, estimator: Any, table: Any, *, alone: Any) -> None:
     """Compare answers with the library's batch, and those to the first rows with its answers to one row each."""
     kind = np.float32 if np.asarray(alone).dtype == np.float32 else np.float64
     ulps = {"bits": 0, "scores": 4, "linear": 4}[model.card.promise]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables import headers, targets
 from ml.tables.dataset import Dataset
 from ml.tables.dialect import Dialect, dialect_of
@@ -39,7 +39,7 @@ def text_of(*lines: str, end: str = "\n") -> str:
 
 def error_of(path: Path, *, target: str | None = None, drop: Sequence[str] = ()) -> str:
     """Return the message, which is one sentence on one line that starts with the file."""
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(TableError) as caught:
         read_dataset(path, TableOptions(target=target, drop=drop))
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
@@ -198,7 +198,7 @@ def test_a_row_outside_its_limits_is_an_error(tmp_path: Path, limits: Limits) ->
     path = written(tmp_path, text_of(HEADER, *ROWS))
 
     with pytest.raises(
-        DatasetError, match=r"'width \(cm\)' has a value outside the limits given in 1 row: [14] on line [25]"
+        TableError, match=r"'width \(cm\)' has a value outside the limits given in 1 row: [14] on line [25]"
     ):
         read_dataset(path, TableOptions(limits={"width": limits}))
 
@@ -208,7 +208,7 @@ def test_limits_for_something_else_than_a_feature_are_an_error(tmp_path: Path, k
     path = written(tmp_path, text_of(HEADER, *ROWS))
 
     with pytest.raises(
-        DatasetError, match=rf"limits for {re.escape(key)}, which is not a feature with numbers: width, height"
+        TableError, match=rf"limits for {re.escape(key)}, which is not a feature with numbers: width, height"
     ):
         read_dataset(path, TableOptions(limits={key: Limits(0, None)}))
 
@@ -319,7 +319,7 @@ ERRORS: dict[str, tuple[str | bytes, str]] = {
 @pytest.mark.parametrize("wrong", ERRORS)
 def test_an_error_names_line_column_and_value_in_one_sentence(tmp_path: Path, wrong: str) -> None:
     content, message = ERRORS[wrong]
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(TableError) as caught:
         read_dataset(written(tmp_path, content))
 
     assert str(caught.value) == f"{tmp_path / 'table.csv'}: {message}"
@@ -386,7 +386,7 @@ PIECES = [b",", b";", b"\t", b"\n", b"\r", b"\r\n", b'"', b'""', b"\xef\xbb\xbf"
 def table_or_message(path: Path) -> tuple[Dataset | None, str]:
     try:
         return read_dataset(path).dataset, ""
-    except DatasetError as error:
+    except TableError as error:
         return None, str(error)
 
 

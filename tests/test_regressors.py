@@ -17,10 +17,10 @@ from sklearn.model_selection import KFold, cross_val_predict, cross_val_score, t
 from sklearn.tree import DecisionTreeRegressor, ExtraTreeRegressor
 
 import ml
-from ml.errors import DatasetError, MLError
-from ml.model import classifier, modelfile
+from ml.errors import MLError, TableError
+from ml.model import modelfile
 from ml.model.card import QuantityReport, Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.nearest import explain
 from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
@@ -50,8 +50,8 @@ def dataset_of(rows: Rows, values: Rows, **more: Any) -> Dataset:
     return Dataset("quantity", "made up", features, Target(title="mass", unit="kg"), rows, values)
 
 
-def served(trained: Trained) -> Classifier:
-    return Classifier(modelfile.parse(modelfile.dump(writing.model_of(trained))), "0" * 12)
+def served(trained: Trained) -> LoadedModel:
+    return LoadedModel(modelfile.parse(modelfile.dump(writing.model_of(trained))), "0" * 12)
 
 
 def report_of(trained: Trained) -> QuantityReport:
@@ -204,7 +204,7 @@ def test_a_table_of_few_rows_is_learned(n_rows: int) -> None:
     ],
 )
 def test_a_table_of_fewer_rows_is_refused(n_rows: int, share: float, said: str) -> None:
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(TableError, match=said):
         fitting.fit(dataset_of(*noisy(n_rows)), Recipe(test_size=share))
 
 
@@ -250,7 +250,7 @@ X_train, X_test, y_train, y_test = train_test_split(X, Y, random_state=0)
 FULL = np.nan_to_num(X)
 
 
-def export(estimator: Any, path: Path, rows: Rows = X_test, outcomes: Any = y_test, **more: Any) -> Classifier:
+def export(estimator: Any, path: Path, rows: Rows = X_test, outcomes: Any = y_test, **more: Any) -> LoadedModel:
     return ml.export(estimator, rows, outcomes, feature_names=NAMES, path=path / "model.npz", **more)
 
 
@@ -269,7 +269,7 @@ def test_every_regressor_made_of_trees_is_exported(tmp_path: Path, kind: Any) ->
 
     expected = fitted.set_params(**({"n_jobs": 1} if hasattr(fitted, "n_jobs") else {})).predict(X)
     for name, limits in EVALUATORS.items():
-        model = classifier.load(tmp_path / "model.npz", **limits)
+        model = load_model(tmp_path / "model.npz", **limits)
         assert np.array_equal(model.predict_batch(X).values, expected), name
         assert [model.predict(row).value for row in X.tolist()] == expected.tolist(), name
         assert (model.labels, model.card.estimator) == ((), type(kind).__name__)

@@ -20,8 +20,7 @@ import pytest
 from websockets.datastructures import Headers
 from websockets.sync.client import ClientConnection, connect
 
-from ml.model import classifier
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from tests.conftest import ROOT, Server, put, run_procfile
 from tests.tables import guarded
 from tests.test_deploy import (
@@ -103,7 +102,7 @@ def test_pages_cookies_and_entity_tags_work_whichever_replica_answers(replicas: 
 
 
 def test_streams_and_files_go_on_at_whichever_replica_answers(replicas: Replicas) -> None:
-    model = classifier.load(replicas.model_path)
+    model = load_model(replicas.model_path)
     table = f"{','.join(EXAMPLE)}\n".encode() + b"".join(b"5.%d,2.7,4.2,1.3\n" % number for number in range(99))
     scored, read, resume = b"", 0, ""
     seen: dict[str, set[str]] = {"stream": set(), "score": set()}
@@ -154,14 +153,14 @@ def test_both_replicas_take_a_replaced_file(replicas: Replicas, contents: list[b
     versions = {replicas.proxy.ask("/iris/", BEARER)[1]["X-Model-Version"] for _ in range(2)}
 
     assert before[0] == before[1] != after[0]
-    assert {*after} == versions == {classifier.load(replicas.model_path).version}
+    assert {*after} == versions == {load_model(replicas.model_path).version}
 
 
 def test_a_replica_that_is_gone_under_load_takes_no_request_with_it(
     replicas: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(replicas.model_path.parent / "certificate.pem"))
-    model = classifier.load(replicas.model_path)
+    model = load_model(replicas.model_path)
     load = Load(replicas.proxy, model)
     rows = [[4 + number / 100, 2.7, 4.2, 1.3] for number in range(20_000)]
     lost: list[str] = []
@@ -204,7 +203,7 @@ class Load:
         replicas: which have answered.
     """
 
-    def __init__(self, proxy: Proxied, model: Classifier) -> None:
+    def __init__(self, proxy: Proxied, model: LoadedModel) -> None:
         self.wrong: list[object] = []
         self.replicas: set[str] = set()
         self._proxy = proxy

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.dialect import Dialect
 from ml.tables.preamble import MAX_HEADER_LINES
 from ml.tables.rows import MAX_ROW_CHARACTERS, RowReader
@@ -28,7 +28,7 @@ def read(pieces: Iterable[str], reader: RowReader | None = None) -> tuple[list[R
     try:
         for block in itertools.chain(itertools.chain.from_iterable(map(reader.feed, pieces)), reader.finish()):
             rows += zip(block.lines, block.rows, strict=True)
-    except DatasetError as error:
+    except TableError as error:
         return rows, str(error)
     return rows, ""
 
@@ -96,7 +96,7 @@ def test_a_header_of_more_lines_than_are_allowed_is_refused_before_the_text_ends
     most = '"' + "x\n" * (MAX_HEADER_LINES - 1)
 
     assert read([f'{most}",b\n'])[0] == [(1, [most.removeprefix('"'), "b"])]
-    with pytest.raises(DatasetError, match="line 1: a quote in the header is not closed"):
+    with pytest.raises(TableError, match="line 1: a quote in the header is not closed"):
         list(RowReader().feed(f"{most}x\nx\n"))
 
 

@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
 from ml.model.contributions import contributions
+from ml.model.loaded import LoadedModel
+from ml.scoring.layout import added_columns
 from ml.scoring.rows import MAX_SINGLE_ROWS, ODD_BYTES, BadRow
 from ml.scoring.text import MAX_PART_CELLS, Scored, Scorer, score
 from ml.tables.files import BLOCK_CHARACTERS
-from ml.tables.layout import added_columns
 from ml.tables.marks import Marks
 from ml.tables.reading import read_dataset
 from ml.tables.rows import MAX_ROW_CHARACTERS
@@ -45,7 +45,7 @@ PART_ROWS = MAX_PART_CELLS // 10  # of four cells, and six more
 BLOCK_ROWS = BLOCK_CHARACTERS // len(f"{GOOD}\n")
 
 
-def scored(model: Classifier, text: str) -> tuple[str, list[BadRow]]:
+def scored(model: LoadedModel, text: str) -> tuple[str, list[BadRow]]:
     """Return what comes out, and the rows that were bad."""
     sink, bad = io.StringIO(newline=""), list[BadRow]()
     result = score(model, io.StringIO(text, newline=""), sink, on_bad=bad.append)
@@ -53,7 +53,7 @@ def scored(model: Classifier, text: str) -> tuple[str, list[BadRow]]:
     return sink.getvalue(), bad
 
 
-def lines_of(model: Classifier, *lines: str) -> tuple[list[str], list[BadRow]]:
+def lines_of(model: LoadedModel, *lines: str) -> tuple[list[str], list[BadRow]]:
     text, bad = scored(model, "".join(line + "\n" for line in lines))
     assert text.endswith("\n")
     return text.split("\n")[:-1], bad
@@ -63,21 +63,21 @@ def rows_of(text: str, separator: str = ",") -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
 
 
-def refusal_of(model: Classifier, text: str) -> str:
-    with pytest.raises(DatasetError) as caught:
+def refusal_of(model: LoadedModel, text: str) -> str:
+    with pytest.raises(TableError) as caught:
         scored(model, text)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_what_comes_in_goes_out_with_the_answer_added(model: Classifier) -> None:
+def test_what_comes_in_goes_out_with_the_answer_added(model: LoadedModel) -> None:
     lines, bad = lines_of(model, HEADER, GOOD, "5.10,3.5,1.4,.2")
 
     assert lines == [f"{HEADER},{ADDED}", f"{GOOD},{VERSICOLOR}", "5.10,3.5,1.4,.2,setosa,1.0,0.0,0.0,,"]
     assert bad == []
 
 
-def test_columns_may_stand_in_any_order_among_others(model: Classifier) -> None:
+def test_columns_may_stand_in_any_order_among_others(model: LoadedModel) -> None:
     header = "id,Petal Width (cm),note,sepal_length,PETAL LENGTH,,sepal  width [cm]"
 
     lines, bad = lines_of(model, header, '7,1.3,"a, b",5.6,4.2,,2.7', "8,1.3,é <b>,5.6,4.2,x,2.7")
@@ -104,7 +104,7 @@ DECIMALS: list[tuple[str, str, Marks | None, str]] = [
 
 @pytest.mark.parametrize(("row", "separator", "marks", "decimal"), DECIMALS)
 def test_answers_have_the_decimal_comma_of_the_first_row_where_it_separates_no_cells(
-    model: Classifier, row: str, separator: str, marks: Marks | None, decimal: str
+    model: LoadedModel, row: str, separator: str, marks: Marks | None, decimal: str
 ) -> None:
     lines = [HEADER.replace(",", separator), row.replace(" ", separator), separator.join(["5", "2", "5", "1"]), ""]
     sink = io.StringIO(newline="")
@@ -118,7 +118,7 @@ def test_answers_have_the_decimal_comma_of_the_first_row_where_it_separates_no_c
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
-def test_the_separator_is_kept_and_a_decimal_comma_read(model: Classifier, separator: str) -> None:
+def test_the_separator_is_kept_and_a_decimal_comma_read(model: LoadedModel, separator: str) -> None:
     lines, bad = lines_of(
         model,
         HEADER.replace(",", separator),
@@ -149,7 +149,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("row", BAD)
-def test_a_bad_row_is_told_by_its_line_and_left_blank(model: Classifier, row: str) -> None:
+def test_a_bad_row_is_told_by_its_line_and_left_blank(model: LoadedModel, row: str) -> None:
     lines, bad = lines_of(model, HEADER, GOOD, row, GOOD)
 
     assert bad == [BadRow(3, BAD[row])]
@@ -159,7 +159,7 @@ def test_a_bad_row_is_told_by_its_line_and_left_blank(model: Classifier, row: st
     assert rows_of(lines[2]) == [[*cells[:4], "", "", "", "", "", BAD[row], *cells[4:]]]
 
 
-def test_the_lines_of_bad_rows_count_blank_lines_and_quoted_line_breaks(model: Classifier) -> None:
+def test_the_lines_of_bad_rows_count_blank_lines_and_quoted_line_breaks(model: LoadedModel) -> None:
     header = f'"no\nte",{HEADER}'
     text = "\n".join(
         [header, "", f'"a\nb\r\nc",{GOOD}', "x,?,,,", "", f'"d\re",{GOOD}', f'"f\n",{GOOD},9', "", "g,h,i,j,k", ""]
@@ -172,7 +172,7 @@ def test_the_lines_of_bad_rows_count_blank_lines_and_quoted_line_breaks(model: C
 
 
 @pytest.mark.parametrize("before", [MAX_SINGLE_ROWS, PART_ROWS - 1, PART_ROWS, PART_ROWS + 1, BLOCK_ROWS])
-def test_the_lines_of_bad_rows_are_right_across_parts(model: Classifier, before: int) -> None:
+def test_the_lines_of_bad_rows_are_right_across_parts(model: LoadedModel, before: int) -> None:
     many = [GOOD] * before
 
     _, bad = lines_of(model, HEADER, *many, "?,1,1,1", "", *many, '"?\n?",1,1,1', "?,2,2,2")
@@ -180,14 +180,14 @@ def test_the_lines_of_bad_rows_are_right_across_parts(model: Classifier, before:
     assert [row.line for row in bad] == [before + 2, 2 * before + 4, 2 * before + 6]
 
 
-def test_windows_line_ends_and_a_missing_last_one_are_read(model: Classifier) -> None:
+def test_windows_line_ends_and_a_missing_last_one_are_read(model: LoadedModel) -> None:
     out, bad = scored(model, f"{HEADER}\r\n{GOOD}\r\n\r\n{GOOD}")
 
     assert rows_of(out)[1:] == [[*GOOD.split(","), *VERSICOLOR.split(",")]] * 2
     assert bad == []
 
 
-def test_a_table_without_rows_gives_its_header(model: Classifier) -> None:
+def test_a_table_without_rows_gives_its_header(model: LoadedModel) -> None:
     assert lines_of(model, HEADER) == ([f"{HEADER},{ADDED}"], [])
 
 
@@ -213,7 +213,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED, ids=lambda text: ascii(text[:20]))
-def test_a_file_that_is_no_table_of_these_features_is_refused(model: Classifier, text: str) -> None:
+def test_a_file_that_is_no_table_of_these_features_is_refused(model: LoadedModel, text: str) -> None:
     assert refusal_of(model, text) == REFUSED[text]
 
 
@@ -221,7 +221,7 @@ def test_a_file_that_is_no_table_of_these_features_is_refused(model: Classifier,
 @pytest.mark.parametrize("after", [0, 3])
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_quote_that_swallows_all_rows_after_it_is_refused(
-    model: Classifier, before: int, after: int, end: str
+    model: LoadedModel, before: int, after: int, end: str
 ) -> None:
     # In the last column the row would be good, and the others would be gone without a word.
     rows = [f"{GOOD},x"] * before + [f'{GOOD},"x'] + [f"{GOOD},x"] * after
@@ -231,7 +231,7 @@ def test_a_quote_that_swallows_all_rows_after_it_is_refused(
     assert message == f"line {before + 2}: a quote is opened and never closed"
 
 
-def test_a_quote_inside_a_cell_is_a_character(model: Classifier) -> None:
+def test_a_quote_inside_a_cell_is_a_character(model: LoadedModel) -> None:
     out, bad = scored(model, f'{HEADER},5" pipe\n{GOOD},6" long\n{GOOD},"say ""x"""\n')
 
     assert [row[4] for row in rows_of(out)] == ['5" pipe', '6" long', 'say "x"']
@@ -260,7 +260,7 @@ numbers = st.one_of(
 
 @given(table=st.lists(st.lists(numbers, min_size=4, max_size=4), max_size=12))
 def test_every_row_has_the_answer_of_predict_and_the_message_of_the_validator(
-    model: Classifier, table: list[list[str]]
+    model: LoadedModel, table: list[list[str]]
 ) -> None:
     source = io.StringIO(newline="")
     csv.writer(source).writerows([HEADER.split(","), *table])
@@ -283,13 +283,13 @@ def test_every_row_has_the_answer_of_predict_and_the_message_of_the_validator(
 
 
 @given(text=st.text(st.sampled_from('",;\t\n\r1.5x é'), max_size=60), with_header=st.booleans())
-def test_any_text_is_scored_or_refused(model: Classifier, text: str, with_header: bool) -> None:
+def test_any_text_is_scored_or_refused(model: LoadedModel, text: str, with_header: bool) -> None:
     source = io.StringIO(f"{HEADER}\n{text}" if with_header else text, newline="")
     sink = io.StringIO(newline="")
 
     try:
         result = score(model, source, sink, on_bad=lambda _bad: None)
-    except DatasetError:
+    except TableError:
         return
 
     assert len(rows_of(sink.getvalue())) == result.rows + 1, "each row is still one row for who reads it next"
@@ -528,7 +528,7 @@ def test_a_million_rows_take_no_more_memory_than_some_thousands(model_path: Path
 
 
 @pytest.mark.parametrize("cell", ['"a,b"', '"a ""b"""', '"a\nb"', "a b"])
-def test_rows_that_need_quotes_are_written_as_csv_writes_them(model: Classifier, cell: str) -> None:
+def test_rows_that_need_quotes_are_written_as_csv_writes_them(model: LoadedModel, cell: str) -> None:
     (first, *_), *others = rows_of(f"{cell}\n")
     assert not others
 
@@ -552,7 +552,7 @@ def test_labels_and_headers_are_quoted_where_they_must_be(tmp_path: Path) -> Non
     assert [row[1] for row in rows[1:]] == ["a, b", 'say "c"']
 
 
-def test_progress_adds_up_to_the_rows(model: Classifier) -> None:
+def test_progress_adds_up_to_the_rows(model: LoadedModel) -> None:
     steps: list[int] = []
     n = 2 * PART_ROWS + 5
     source = io.StringIO(HEADER + "\n" + f"{GOOD}\n\n" * n, newline="")
@@ -564,19 +564,19 @@ def test_progress_adds_up_to_the_rows(model: Classifier) -> None:
     assert len(steps) > 2
 
 
-def fed(model: Classifier, *pieces: str, guarded: bool = False) -> list[str]:
+def fed(model: LoadedModel, *pieces: str, guarded: bool = False) -> list[str]:
     """Return the text of each part that comes out of pieces, and the error that ends it."""
     scorer, out = Scorer(model, max_cells=30, guarded=guarded), list[str]()
     try:
         for piece in pieces:
             out += [part.text for part in scorer.feed(piece)]
         out += [part.text for part in scorer.finish()]
-    except DatasetError as error:
+    except TableError as error:
         out.append(f"error: {error}")
     return out
 
 
-def test_a_row_comes_out_with_the_text_that_completes_it(model: Classifier) -> None:
+def test_a_row_comes_out_with_the_text_that_completes_it(model: LoadedModel) -> None:
     scorer = Scorer(model)
     pieces = [
         HEADER,
@@ -605,7 +605,7 @@ def test_a_row_comes_out_with_the_text_that_completes_it(model: Classifier) -> N
     guarded=st.booleans(),
 )
 def test_it_does_not_matter_where_the_text_is_cut(
-    model: Classifier, text: str, cuts: list[int], *, quoted: bool, guarded: bool
+    model: LoadedModel, text: str, cuts: list[int], *, quoted: bool, guarded: bool
 ) -> None:
     header = f'"no\r\nte",{HEADER}' if quoted else HEADER
     whole = f"{header}\n{GOOD},1\n{text}"
@@ -616,7 +616,7 @@ def test_it_does_not_matter_where_the_text_is_cut(
     assert "".join(out) == "".join(fed(model, whole, guarded=guarded)) == "".join(fed(model, *whole, guarded=guarded))
 
 
-def test_rows_before_an_error_come_out(model: Classifier) -> None:
+def test_rows_before_an_error_come_out(model: LoadedModel) -> None:
     swallowed = f'{HEADER},n\n{GOOD},"a"\n{GOOD},b\n{GOOD},"c\n{GOOD},d\n'
 
     out = fed(model, swallowed)
@@ -634,7 +634,7 @@ def test_rows_before_an_error_come_out(model: Classifier) -> None:
     ],
 )
 def test_columns_say_exactly_what_each_feature_adds_to_an_answer(
-    model: Classifier, tmp_path: Path, name: str, line: str, bad: str
+    model: LoadedModel, tmp_path: Path, name: str, line: str, bad: str
 ) -> None:
     if name != "iris":
         model = small_tables.written(name, tmp_path)
@@ -675,7 +675,7 @@ def test_new_columns_never_have_the_name_of_another() -> None:
     assert explained[2:-2] == ["contribution_base_2", "contribution_base_3", "contribution_x"]
 
 
-def test_what_was_scored_can_be_scored_again(model: Classifier) -> None:
+def test_what_was_scored_can_be_scored_again(model: LoadedModel) -> None:
     once, _ = scored(model, f"{HEADER}\n{GOOD}\n5.6,x,4.2,1.3\n")
 
     twice, bad = scored(model, once)
@@ -737,7 +737,7 @@ cells = st.text(st.sampled_from('=+-@\t\r\n,;" 1x\uff1d'), max_size=6)
 
 
 @given(rows=st.lists(st.tuples(cells, st.sampled_from([GOOD, "x,=1,1,1", "-1,1,1,1"]), cells), max_size=5))
-def test_every_cell_that_comes_out_guarded_is_safe(model: Classifier, rows: list[tuple[str, str, str]]) -> None:
+def test_every_cell_that_comes_out_guarded_is_safe(model: LoadedModel, rows: list[tuple[str, str, str]]) -> None:
     source = io.StringIO(newline="")
     table = [[before, *numbers.split(","), after] for before, numbers, after in rows]
     csv.writer(source).writerows([["=a", *HEADER.split(","), "+b"], *table])

@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from ml.errors import DatasetError
-from ml.model import classifier
+from ml.errors import TableError
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.scoring.text import score
 from ml.tables.marks import Marks
 from ml.training import fitting, iris, writing
@@ -95,7 +94,7 @@ def scored(client: TestClient, content: bytes, size: int = 65_536) -> Answer:
 @pytest.mark.parametrize("size", [997, 65_536])
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_any_table_comes_back_as_the_command_line_scores_it(
-    client: TestClient, model: Classifier, table: bytes, size: int
+    client: TestClient, model: LoadedModel, table: bytes, size: int
 ) -> None:
     answer = scored(client, table, size)
 
@@ -106,7 +105,7 @@ def test_any_table_comes_back_as_the_command_line_scores_it(
     )
 
 
-def test_rows_are_counted_told_and_shown_as_they_come(client: TestClient, model: Classifier) -> None:
+def test_rows_are_counted_told_and_shown_as_they_come(client: TestClient, model: LoadedModel) -> None:
     answer = scored(client, f"note,{HEADER}\n+,{GOOD}\n,?,1,,=1\n1,2\n,9 ,3.5,1.4,0.2\n".encode())
 
     first, last = answer.frames
@@ -142,7 +141,7 @@ def test_rows_are_counted_told_and_shown_as_they_come(client: TestClient, model:
 
 
 def test_the_least_sure_rows_of_each_label_are_listed_and_the_first_bad_ones(
-    client: TestClient, model: Classifier
+    client: TestClient, model: LoadedModel
 ) -> None:
     rng = np.random.default_rng(3)
     rows = rng.uniform([4.3, 2, 1, 0.1], [7.9, 4.4, 6.9, 2.5], (2_500, 4)).round(2).tolist()
@@ -165,13 +164,13 @@ def test_the_least_sure_rows_of_each_label_are_listed_and_the_first_bad_ones(
         assert sorted(listed)[:MAX_LISTED_OF_LABEL] == sorted(found)[:MAX_LISTED_OF_LABEL]
 
 
-def outcome(model: Classifier, table: bytes) -> tuple[bytes, str]:
+def outcome(model: LoadedModel, table: bytes) -> tuple[bytes, str]:
     """Return what scoring a table without a server writes, and the error that ends it."""
     sink = io.StringIO(newline="")
     source = io.TextIOWrapper(io.BytesIO(table), "utf-8", "surrogateescape", newline="")
     try:
         score(model, source, sink, on_bad=lambda _bad: None, guarded=True)
-    except DatasetError as error:
+    except TableError as error:
         return sink.getvalue().encode(), str(error).encode(errors="replace").decode()
     return sink.getvalue().encode(), ""
 
@@ -182,7 +181,7 @@ def outcome(model: Classifier, table: bytes) -> tuple[bytes, str]:
     leaves=st.lists(st.integers(1, 4), max_size=6),
 )
 def test_a_file_in_pieces_over_broken_connections_is_the_file_in_one(
-    client: TestClient, model: Classifier, table: bytes, sizes: list[int], leaves: list[int]
+    client: TestClient, model: LoadedModel, table: bytes, sizes: list[int], leaves: list[int]
 ) -> None:
     expected, error = outcome(model, table)
     answer = Answer()
@@ -203,7 +202,7 @@ def test_a_file_in_pieces_over_broken_connections_is_the_file_in_one(
 
 
 @pytest.mark.parametrize("name", ["UTF-16", "row names without a name", "lines of separators", "quotes after spaces"])
-def test_any_form_of_table_goes_on_after_a_lost_connection(client: TestClient, model: Classifier, name: str) -> None:
+def test_any_form_of_table_goes_on_after_a_lost_connection(client: TestClient, model: LoadedModel, name: str) -> None:
     answer = Answer()
 
     while not answer.is_done:
@@ -213,7 +212,9 @@ def test_any_form_of_table_goes_on_after_a_lost_connection(client: TestClient, m
     assert answer.read == len(TABLES[name])
 
 
-def test_a_gzip_file_is_sent_again_and_goes_on_behind_the_rows_that_came(client: TestClient, model: Classifier) -> None:
+def test_a_gzip_file_is_sent_again_and_goes_on_behind_the_rows_that_came(
+    client: TestClient, model: LoadedModel
+) -> None:
     table = f"\ufeffñ,{HEADER}\n".encode("utf-16") + "".join(
         f"ñ{n},{4 + n % 40 / 10},2.7,4.2,1.3\n" for n in range(3_000)
     ).encode("utf-16-le")
@@ -231,7 +232,7 @@ def test_a_gzip_file_is_sent_again_and_goes_on_behind_the_rows_that_came(client:
     assert places[0] > 0
 
 
-def test_a_file_goes_on_in_another_process(client: TestClient, model: Classifier, model_path: Path) -> None:
+def test_a_file_goes_on_in_another_process(client: TestClient, model: LoadedModel, model_path: Path) -> None:
     table = f"{HEADER}\n".encode() + b"".join(b"%.1f,2.7,4.2,1.3\n" % (4 + n / 100) for n in range(400))
     answer = Answer()
     converse(client, table, [3_000] * 3, answer, frames=2)
@@ -356,14 +357,14 @@ def ending_of_refused(client: TestClient) -> tuple[Frame, int]:
 
 def reduced(path: Path, *, features: int, seed: int = 0) -> None:
     """Write a model of the first features of Iris."""
-    data = iris.load()
+    data = iris.load_dataset()
     some = replace(data, features=data.features[:features], rows=data.rows[:, :features], picture=())
     trained = fitting.fit(some, Recipe(seed=seed, n_estimators=5))
     writing.write(writing.model_of(trained), path, trained=trained)
 
 
 def test_a_new_model_of_the_same_columns_goes_on_and_another_one_ends_the_file(
-    model_path: Path, model: Classifier, tmp_path: Path
+    model_path: Path, model: LoadedModel, tmp_path: Path
 ) -> None:
     app = create_app(Settings(model_file=model_path))
     reduced(tmp_path / "alike.npz", features=4, seed=7)
@@ -375,14 +376,14 @@ def test_a_new_model_of_the_same_columns_goes_on_and_another_one_ends_the_file(
             websocket.send_bytes(f"{HEADER}\n".encode() + row)
             take(websocket, answer)
             for name in ("alike.npz", "other.npz"):
-                app.service.model = classifier.load(tmp_path / name)
+                app.service.model = load_model(tmp_path / name)
                 websocket.send_bytes(row)
                 take(websocket, answer)
         resume = answer.resume
         again, code = ending_of(client, resume)
 
     versions = [frame["version"] for frame in answer.frames]
-    assert versions == [model.version, classifier.load(tmp_path / "alike.npz").version]
+    assert versions == [model.version, load_model(tmp_path / "alike.npz").version]
     sentence = "the model was replaced by one with other features or labels: begin anew"
     assert answer.error == again["error"] == {"status": 409, "title": "Conflict", "detail": sentence, "errors": []}
     assert code == 1008
@@ -392,7 +393,7 @@ def test_a_new_model_of_the_same_columns_goes_on_and_another_one_ends_the_file(
     assert answer.read == len(HEADER) + 1 + 2 * len(row)
 
 
-def test_the_query_names_the_marks_and_a_file_that_goes_on_keeps_them(client: TestClient, model: Classifier) -> None:
+def test_the_query_names_the_marks_and_a_file_that_goes_on_keeps_them(client: TestClient, model: LoadedModel) -> None:
     row = "1.005;2,7;4,2;1,3\n"
     content = (HEADER.replace(",", ";") + "\n" + 2 * row).encode()
     sink = io.StringIO()
@@ -421,7 +422,7 @@ def test_a_parameter_that_there_is_not_is_refused(client: TestClient, query: str
 
 @pytest.mark.parametrize("encoding", ["cp1251", "utf-16", "utf-16-be", "shift_jis", "gb18030"])
 def test_a_file_in_an_encoding_that_is_named_goes_on_at_the_byte_that_was_read(
-    client: TestClient, model: Classifier, encoding: str
+    client: TestClient, model: LoadedModel, encoding: str
 ) -> None:
     table = f"{HEADER},примечание\n" + f"{GOOD},жук\n" * 300
     content = table.encode(encoding)
@@ -448,7 +449,7 @@ def test_a_query_that_names_no_encoding_is_refused_after_the_model_is_announced(
     assert refused["error"]["detail"] == "there is no encoding called 'zlib', or it is not read here"
 
 
-def test_strict_ends_a_file_at_the_first_row_without_an_answer(client: TestClient, model: Classifier) -> None:
+def test_strict_ends_a_file_at_the_first_row_without_an_answer(client: TestClient, model: LoadedModel) -> None:
     with client.websocket_connect("/score?strict=1") as websocket:
         answer = Answer()
         websocket.send_bytes(f"{HEADER}\n{GOOD}\n?,1,1,1\n{GOOD}\n".encode())

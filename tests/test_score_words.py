@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ml.__main__ import main
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.scoring.text import score
 from ml.tables.cells import CellReader
 from ml.tables.dataset import Feature
@@ -30,14 +30,14 @@ HEADER = "Income;temp (°C);island;sold"
 ISLANDS = ("Biscoe", "Dream", "NA")
 
 
-def trained(directory: Path, name: str, text: str) -> Classifier:
+def trained(directory: Path, name: str, text: str) -> LoadedModel:
     (directory / name).write_text(text)
     found = fitting.fit(read_dataset(directory / name).dataset, Recipe(n_estimators=5))
     return writing.write(writing.model_of(found), directory / f"{name}.npz", trained=found)
 
 
 @pytest.fixture(scope="module")
-def german(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+def german(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """Thousands with points, decimal commas, a category with gaps; the class depends on all of them."""
     lines = [HEADER]
     for number in range(90):
@@ -49,20 +49,20 @@ def german(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """Plain integers, as in a table without any marks."""
     lines = ["income,age,plan", *(f"{700 + 100 * n % 4500},{20 + n % 40},{'ab'[n % 2]}" for n in range(60))]
     return trained(tmp_path_factory.mktemp("plain"), "plain.csv", "\n".join(lines))
 
 
 @pytest.fixture(scope="module")
-def prices(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+def prices(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """A quantity."""
     lines = ["rooms,area,price ($)", *(f"{n % 5},{n % 17 * 3.5},{n % 5 * 100 + n % 17 * 7.25}" for n in range(80))]
     return trained(tmp_path_factory.mktemp("prices"), "prices.csv", "\n".join(lines))
 
 
-def rows_of(model: Classifier, text: str, marks: Marks | None = None) -> list[dict[str, str]]:
+def rows_of(model: LoadedModel, text: str, marks: Marks | None = None) -> list[dict[str, str]]:
     sink = io.StringIO(newline="")
     score(model, io.StringIO(text, newline=""), sink, on_bad=lambda _bad: None, marks=marks)
     separator = ";" if ";" in text else ","
@@ -70,7 +70,7 @@ def rows_of(model: Classifier, text: str, marks: Marks | None = None) -> list[di
 
 
 def test_a_template_is_answered_as_the_example(
-    german: Classifier, plain: Classifier, prices: Classifier, tmp_path: Path
+    german: LoadedModel, plain: LoadedModel, prices: LoadedModel, tmp_path: Path
 ) -> None:
     headers = ['a, "b"', "=1+1", "a\nb", "temp (°C)", "1", ""]
     words = ("x, y", 'say "no"', "+1 h")
@@ -95,7 +95,7 @@ def test_a_template_is_answered_as_the_example(
     assert table_of([income]) == 'Income\r\n"2100,5"\r\n'
 
 
-def test_cells_are_read_by_the_marks_and_choices_of_training(german: Classifier) -> None:
+def test_cells_are_read_by_the_marks_and_choices_of_training(german: LoadedModel) -> None:
     table = "Income;temp (°C);island\n2.100;7,5;Dream\n2100;7,50;Dream\n2100,0; 7,5 °C ;Dream\n"
 
     first, *others = rows_of(german, table)
@@ -118,7 +118,7 @@ def test_cells_are_read_by_the_marks_and_choices_of_training(german: Classifier)
         (";7,5;Dream", "Income is missing"),
     ],
 )
-def test_a_cell_that_contradicts_the_marks_is_an_error_of_its_row(german: Classifier, row: str, error: str) -> None:
+def test_a_cell_that_contradicts_the_marks_is_an_error_of_its_row(german: LoadedModel, row: str, error: str) -> None:
     good = "2.100;7,5;Dream"
 
     scored = rows_of(german, "\n".join(["Income;temp (°C);island", good, row, good]))
@@ -128,7 +128,7 @@ def test_a_cell_that_contradicts_the_marks_is_an_error_of_its_row(german: Classi
     assert scored[0]["predicted_label"] == scored[2]["predicted_label"] != ""
 
 
-def test_what_can_be_read_two_ways_is_no_number_for_a_model_of_plain_ones(plain: Classifier) -> None:
+def test_what_can_be_read_two_ways_is_no_number_for_a_model_of_plain_ones(plain: LoadedModel) -> None:
     scored = rows_of(plain, 'income,age\n4200,40\n"4,200",40\n"4,2",40\n4.2,"40,5"\n"4.200,5",40\n')
 
     assert [row["prediction_error"] for row in scored] == [
@@ -141,7 +141,7 @@ def test_what_can_be_read_two_ways_is_no_number_for_a_model_of_plain_ones(plain:
     assert scored[2]["prediction_notes"] == "income is outside the training range of 700 to 5100"
 
 
-def test_marks_that_are_named_are_those_of_the_table(plain: Classifier) -> None:
+def test_marks_that_are_named_are_those_of_the_table(plain: LoadedModel) -> None:
     table = 'income,age\n"4,200",40\n"4,2",40\n"4,200.0",40\n'
 
     scored = rows_of(plain, table, Marks(".", ","))
@@ -155,14 +155,14 @@ def test_marks_that_are_named_are_those_of_the_table(plain: Classifier) -> None:
 
 
 @pytest.mark.parametrize("cell", ["", "?", " ? "])
-def test_no_value_is_read_where_the_column_had_none(german: Classifier, cell: str) -> None:
+def test_no_value_is_read_where_the_column_had_none(german: LoadedModel, cell: str) -> None:
     (row,) = rows_of(german, f"Income;temp (°C);island\n2.100;{cell};Dream\n")
 
     answer = german.predict([2100.0, float("nan"), 1.0])
     assert (row["probability_yes"], row["prediction_notes"]) == (repr(answer.probabilities[1]).replace(".", ","), "")
 
 
-def test_rows_carry_notes_and_answers(german: Classifier) -> None:
+def test_rows_carry_notes_and_answers(german: LoadedModel) -> None:
     (row,) = rows_of(german, "Income;temp (°C);island\n99.000;7,5;Atlantis\n")
 
     answer = german.predict([99_000.0, 7.5, -1.0])
@@ -181,7 +181,7 @@ cells = st.tuples(
 
 
 @given(table=st.lists(cells.filter(lambda row: any(map(str.strip, row))), min_size=1, max_size=12))
-def test_a_table_is_scored_as_its_rows_are_one_by_one(german: Classifier, table: list[tuple[str, str, str]]) -> None:
+def test_a_table_is_scored_as_its_rows_are_one_by_one(german: LoadedModel, table: list[tuple[str, str, str]]) -> None:
     header = "Income;temp (°C);island\n"
 
     whole = rows_of(german, header + "".join(";".join(row) + "\n" for row in table))
@@ -189,7 +189,7 @@ def test_a_table_is_scored_as_its_rows_are_one_by_one(german: Classifier, table:
     assert whole == [rows_of(german, header + ";".join(row) + "\n")[0] for row in table]
 
 
-def test_a_quantity_has_value_and_interval(prices: Classifier) -> None:
+def test_a_quantity_has_value_and_interval(prices: LoadedModel) -> None:
     row, far, wrong = rows_of(prices, "rooms,area\n3,7\n3,700\n3,x\n")
 
     value = prices.predict([3.0, 7.0]).value
@@ -220,7 +220,7 @@ def test_cells_of_the_training_table_are_read_as_in_training(columns: list[list[
         dataset = dataset_of(
             Table(header, tuple(cells), np.arange(40)), TableOptions(target="kind"), file_name="t"
         ).dataset
-    except DatasetError:
+    except TableError:
         return
 
     for feature, values in zip(dataset.features, dataset.rows.T, strict=True):
@@ -236,7 +236,7 @@ def test_cells_of_the_training_table_are_read_as_in_training(columns: list[list[
 
 
 @pytest.mark.parametrize("header", ["Income;temp;island", "income;TEMP [°C];Island", "INCOME;temp (\u00baC);x;island"])
-def test_columns_are_found_by_header_or_key_where_the_unit_agrees(german: Classifier, header: str) -> None:
+def test_columns_are_found_by_header_or_key_where_the_unit_agrees(german: LoadedModel, header: str) -> None:
     cells = ["2.100", "7,5", *["x"] * header.count("x"), "Dream"]
 
     (row,) = rows_of(german, f"{header}\n{';'.join(cells)}\n")
@@ -244,8 +244,8 @@ def test_columns_are_found_by_header_or_key_where_the_unit_agrees(german: Classi
     assert row["prediction_error"] == ""
 
 
-def test_a_column_in_another_unit_is_refused_with_both_names(german: Classifier) -> None:
-    with pytest.raises(DatasetError) as caught:
+def test_a_column_in_another_unit_is_refused_with_both_names(german: LoadedModel) -> None:
+    with pytest.raises(TableError) as caught:
         rows_of(german, "Income;temp (°F);island\n2.100;7,5;Dream\n")
 
     assert str(caught.value) == (
@@ -265,11 +265,11 @@ def test_columns_that_differ_in_unit_or_by_place_alone_are_told_apart(tmp_path: 
     assert [feature.key for feature in model.features] == ["h", "h_2", "x", "x_2"]
     answer = repr(model.predict([4.0, 2.0, 1.0, 3.0]).probabilities[0])
     assert one["probability_a"] == other["probability_a"] == answer
-    with pytest.raises(DatasetError, match="no column is called 'x_2'"):
+    with pytest.raises(TableError, match="no column is called 'x_2'"):
         rows_of(model, "x,h (in),h (cm)\n1,2,3\n")
 
 
-def test_scored_rows_have_the_bits_of_the_forest(german: Classifier) -> None:
+def test_scored_rows_have_the_bits_of_the_forest(german: LoadedModel) -> None:
     rows = [[float(1100 + 90 * n), n % 30 + 0.5, float(n % 3)] for n in range(50)]
     table = "Income;temp (°C);island\n" + "".join(
         f"{a:,.0f};{b};{ISLANDS[int(c)] if c < 2 else 'NA'}\n".replace(",", "T").replace(".", ",").replace("T", ".")
@@ -328,14 +328,14 @@ def test_booleans_of_a_spreadsheet_or_of_json_are_the_choices_that_say_so(tmp_pa
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """A row of units below the header, which training takes for units."""
     lines = ["temp,mass,kind", "°C,(kg),", *(f"{n % 30}.5,{n % 11},{'ab'[n % 2]}" for n in range(60))]
     return trained(tmp_path_factory.mktemp("units"), "units.csv", "\n".join(lines))
 
 
 @pytest.mark.parametrize("units", ["°C,(kg)", "°C,", "°C,kilos", ",kg"])
-def test_a_row_of_units_is_kept_and_noted_instead_of_being_an_error(measured: Classifier, units: str) -> None:
+def test_a_row_of_units_is_kept_and_noted_instead_of_being_an_error(measured: LoadedModel, units: str) -> None:
     table = f"temp,mass\n{units}\n7.5,3\n"
     sink = io.StringIO(newline="")
     scored = score(measured, io.StringIO(table, newline=""), sink, on_bad=lambda _bad: None, strict=True)
@@ -346,13 +346,13 @@ def test_a_row_of_units_is_kept_and_noted_instead_of_being_an_error(measured: Cl
     assert second == rows_text(measured, "temp,mass\n7.5,3\n")[1]
 
 
-def rows_text(model: Classifier, table: str) -> list[str]:
+def rows_text(model: LoadedModel, table: str) -> list[str]:
     sink = io.StringIO(newline="")
     score(model, io.StringIO(table, newline=""), sink, on_bad=lambda _bad: None)
     return sink.getvalue().splitlines()
 
 
-def test_rows_of_types_and_roles_are_kept_and_noted(measured: Classifier) -> None:
+def test_rows_of_types_and_roles_are_kept_and_noted(measured: LoadedModel) -> None:
     table = "temp\tmass\tkind\ncontinuous\tc\td\n\t\tclass\n7.5\t3\ta\n\t\tclass\n"
 
     notes = [line.split("\t")[-2:] for line in rows_text(measured, table)[1:]]
@@ -362,9 +362,9 @@ def test_rows_of_types_and_roles_are_kept_and_noted(measured: Classifier) -> Non
 
 
 @pytest.mark.parametrize("row", ["x,y", "°C,3", "7.5,kg", "hot,kg and more than a unit"])
-def test_another_first_row_is_no_row_of_units(measured: Classifier, row: str) -> None:
+def test_another_first_row_is_no_row_of_units(measured: LoadedModel, row: str) -> None:
     assert rows_of(measured, f"temp,mass\n{row}\n")[0]["prediction_error"] != ""
 
 
-def test_only_the_row_below_the_header_has_units(measured: Classifier) -> None:
+def test_only_the_row_below_the_header_has_units(measured: LoadedModel) -> None:
     assert rows_of(measured, "temp,mass\n7.5,3\n°C,kg\n")[1]["prediction_error"] != ""

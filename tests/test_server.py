@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import pytest
 from websockets.sync.client import connect
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from tests.conftest import (
     LIVE,
     MEBIBYTE,
@@ -69,7 +69,7 @@ def start(**environment: str) -> subprocess.CompletedProcess[str]:
 # --- what it serves
 
 
-def test_all_four_channels_answer_alike(quiet_server: Server, model: Classifier) -> None:
+def test_all_four_channels_answer_alike(quiet_server: Server, model: LoadedModel) -> None:
     row = [float(value) for value in EXAMPLE.values()]
     prediction = model.predict(row)
 
@@ -87,7 +87,7 @@ def test_all_four_channels_answer_alike(quiet_server: Server, model: Classifier)
     assert tuple(reply["probabilities"].values()) == prediction.probabilities
 
 
-def test_it_is_ready_with_the_model_that_it_was_given(quiet_server: Server, model: Classifier) -> None:
+def test_it_is_ready_with_the_model_that_it_was_given(quiet_server: Server, model: LoadedModel) -> None:
     status, _, body = ask(quiet_server, b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
 
     assert status == 200
@@ -129,7 +129,7 @@ def test_the_environment_names_host_and_model(quiet_server: Server, model_path: 
 
 @pytest.mark.slow
 def test_a_missing_model_is_trained_once_in_another_process_and_served(
-    tmp_path: Path, built_in_model: Classifier
+    tmp_path: Path, built_in_model: LoadedModel
 ) -> None:
     path = tmp_path / "folder" / "model.npz"
     path.parent.mkdir()

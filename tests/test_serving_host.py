@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from sklearn.ensemble import RandomForestClassifier
 
 import ml
-from ml.model import classifier
+from ml.model.loaded import load_model
 from tests import library_files
 from tests.conftest import ROOT, free_port, run_procfile, start_server
 
@@ -150,4 +150,4 @@ def test_a_serving_host_reads_a_model_of_another_library(python: str, tmp_path: 
     )  # fmt: skip
 
     assert (importing.returncode, importing.stderr) == (0, "")
-    assert classifier.load(tmp_path / "plants.npz").card.libraries.keys() == {"xgboost", "numpy"}
+    assert load_model(tmp_path / "plants.npz").card.libraries.keys() == {"xgboost", "numpy"}

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ml.model.classifier import Classifier
 from ml.model.contributions import contributions
 from ml.model.forest import LEAF, Forest
+from ml.model.loaded import LoadedModel
 from ml.model.shapley import Shapley
 from tests.conftest import EVALUATORS
 from tests.pipelines import sample_of
@@ -25,12 +25,12 @@ from tests.test_nearest import digits, digits_path  # noqa: F401  # fixtures
 TOLERANCE = 1e-12
 
 
-def forest_of(model: Classifier) -> Forest:
+def forest_of(model: LoadedModel) -> Forest:
     assert isinstance(model.predictor, Forest)
     return model.predictor
 
 
-def expected(model: Classifier, ranks: Sequence[int], known: frozenset[int]) -> NDArray[np.float64]:
+def expected(model: LoadedModel, ranks: Sequence[int], known: frozenset[int]) -> NDArray[np.float64]:
     """Return the mean answer where only some features are known: the weight of training rows decides the others."""
     forest, cuts = forest_of(model), model.cuts
     assert forest.covers is not None
@@ -51,7 +51,7 @@ def expected(model: Classifier, ranks: Sequence[int], known: frozenset[int]) -> 
     return total / forest.n_trees
 
 
-def by_definition(model: Classifier, row: Sequence[float]) -> NDArray[np.float64]:
+def by_definition(model: LoadedModel, row: Sequence[float]) -> NDArray[np.float64]:
     """Return the Shapley values, shape (n_features, n_outputs), by looking at every coalition of features."""
     ranks, n = model.cuts.ranks_of(row), len(row)
     coalitions = [frozenset(c) for size in range(n + 1) for c in itertools.combinations(range(n), size)]
@@ -66,14 +66,14 @@ def by_definition(model: Classifier, row: Sequence[float]) -> NDArray[np.float64
 
 
 @pytest.mark.parametrize("compiles", [False, True], ids=["NumPy", "compiled"])
-def test_contributions_are_the_shapley_values_of_all_coalitions(model: Classifier, *, compiles: bool) -> None:
+def test_contributions_are_the_shapley_values_of_all_coalitions(model: LoadedModel, *, compiles: bool) -> None:
     made = Shapley(forest_of(model), model.cuts, compiles=compiles)
 
     for row in model.reference_rows[::40].tolist():
         assert made.of(model.cuts.ranks_of(row)) == pytest.approx(by_definition(model, row), abs=TOLERANCE)
 
 
-def test_threads_that_ask_first_at_the_same_time_leave_the_answers_as_they_are(model: Classifier) -> None:
+def test_threads_that_ask_first_at_the_same_time_leave_the_answers_as_they_are(model: LoadedModel) -> None:
     ranks = [model.cuts.ranks_of(row) for row in model.reference_rows[:4].tolist()]
     expected = Shapley(forest_of(model), model.cuts, compiles=False).of(ranks[0])
 
@@ -102,7 +102,7 @@ def test_base_and_contributions_are_the_answer(kind: str, evaluator: str, *, qua
             assert divided.base + math.fsum(divided.values) == pytest.approx(output, abs=TOLERANCE * scale)
 
 
-def test_a_feature_that_no_tree_uses_adds_nothing(digits: Classifier) -> None:  # noqa: F811
+def test_a_feature_that_no_tree_uses_adds_nothing(digits: LoadedModel) -> None:  # noqa: F811
     unused = [feature for feature, size in enumerate(digits.cuts.sizes) if not size]
     divided = contributions(digits, [feature.example for feature in digits.features], 0)
 

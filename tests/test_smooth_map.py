@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import ml
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.page.axes import PLOT_HEIGHT, RIGHT, TOP
 from web.page.contours import Box, area
 from web.page.decision_map import DecisionMap, hue_of, sureness_of
@@ -52,14 +52,14 @@ MODELS: dict[str, tuple[str, Callable[[], Any], float | None]] = {
 }
 
 
-def model_of(name: str, folder: Path) -> Classifier:
+def model_of(name: str, folder: Path) -> LoadedModel:
     table, make, threshold = MODELS[name]
     X, y = data_of(table)
     names = [f"x{place}" for place in range(X.shape[1])]
     return ml.export(make().fit(X, y), X, y, feature_names=names, path=folder / "m.npz", threshold=threshold)
 
 
-def look_of(model: Classifier, row: Sequence[float]) -> str:
+def look_of(model: LoadedModel, row: Sequence[float]) -> str:
     """Return the CSS classes of the answer to a row."""
     answer = model.predict(row)
     if levels := quantity_scale(model.card, ENGLISH):

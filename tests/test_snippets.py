@@ -1,4 +1,4 @@
-"""Snippets are run as they stand, on real servers: what they print is what the classifier answers."""
+"""Snippets are run as they stand, on real servers: what they print is what the model answers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
 
-from ml.model import classifier
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
+from ml.model.loaded import LoadedModel, load_model
 from ml.tables.dataset import Feature
 from ml.training import fitting, writing
 from tests import small_tables
@@ -177,11 +176,11 @@ def elsewhere() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Service:
-    """A server, and the snippets for a sample with what the classifier answers to it."""
+    """A server, and the snippets for a sample with what the model answers to it."""
 
     server: Server
     prediction: Prediction
-    model: Classifier
+    model: LoadedModel
     programs: dict[str, str]
 
     def expect_answer(self, label: str, probabilities: dict[str, float]) -> None:
@@ -202,7 +201,7 @@ def services(
         found = {}
         paths = {"plain": model_path, "hostile": hostile, "guarded": model_path}
         for kind, running in zip(KINDS, (server, other, guarded), strict=True):
-            model = classifier.load(paths[kind])
+            model = load_model(paths[kind])
             row = [0.1 * position + feature.low for position, feature in enumerate(model.features)]
             view = code_view(
                 model,

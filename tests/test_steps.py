@@ -10,8 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import ml
-from ml.model import classifier
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from tests import passengers
 from tests.conftest import EVALUATORS, parse_html
 from tests.passengers import PIPELINES, TEST, questions
@@ -29,7 +28,7 @@ class Exported:
         self.path = folder / "passengers.npz"
         self.pipeline, true = passengers.fitted(name)
         self.table = passengers.table_of(name)
-        self.model: Classifier = ml.export(self.pipeline, self.table[TEST], true[TEST], path=self.path)
+        self.model: LoadedModel = ml.export(self.pipeline, self.table[TEST], true[TEST], path=self.path)
 
     def taken(self, table: Any) -> Any:
         """Return a table with the types that the pipeline was fitted on."""
@@ -57,7 +56,7 @@ def test_a_file_answers_as_the_pipeline_does(exported: Exported) -> None:
     labels = exported.pipeline.predict(exported.taken(table))
     rows = [exported.model.validator.row(sample) for sample in samples]
     for options in EVALUATORS.values():
-        model = classifier.load(exported.path, **options)
+        model = load_model(exported.path, **options)
 
         answers = model.predict_batch(np.array(rows))
         one_by_one = [model.predict(row) for row in rows[:ONE_BY_ONE]]

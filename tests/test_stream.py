@@ -27,8 +27,7 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from ml.model import classifier
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from tests.conftest import MEBIBYTE, Server, assert_quiet, memory_bytes, open_stream, run_server
 from web.app import create_app
 from web.settings import Settings
@@ -60,7 +59,7 @@ def ask(websocket: Any, frame: str) -> Any:
     return websocket.receive_json()
 
 
-def prediction_of(model: Classifier, row: list[float]) -> dict[str, Any]:
+def prediction_of(model: LoadedModel, row: list[float]) -> dict[str, Any]:
     prediction = model.predict(row)
     probabilities = dict(zip(model.labels, prediction.probabilities, strict=True))
     answer = {"type": "prediction", "label": prediction.label, "probabilities": probabilities, "version": model.version}
@@ -71,7 +70,7 @@ def prediction_of(model: Classifier, row: list[float]) -> dict[str, Any]:
 # --- what it says
 
 
-def test_the_model_is_announced_first(client: TestClient, model: Classifier) -> None:
+def test_the_model_is_announced_first(client: TestClient, model: LoadedModel) -> None:
     with client.websocket_connect("/stream") as websocket:
         announcement = websocket.receive_json()
 
@@ -84,14 +83,14 @@ def test_the_model_is_announced_first(client: TestClient, model: Classifier) -> 
 
 
 @pytest.mark.parametrize("sample", [EXAMPLE, ROW, [str(value).replace(".", ",") for value in ROW]])
-def test_a_sample_is_answered(client: TestClient, model: Classifier, sample: object) -> None:
+def test_a_sample_is_answered(client: TestClient, model: LoadedModel, sample: object) -> None:
     with open_stream(client) as websocket:
         reply = ask(websocket, json.dumps({"id": 1, "sample": sample}))
 
     assert reply == prediction_of(model, ROW) | {"id": 1}
 
 
-def test_samples_are_answered_by_label(client: TestClient, model: Classifier) -> None:
+def test_samples_are_answered_by_label(client: TestClient, model: LoadedModel) -> None:
     rows = [ROW, [5.1, 3.5, 1.4, 0.2], [6.0, 2.8, 5.0, 1.65]]
 
     with open_stream(client) as websocket:
@@ -124,7 +123,7 @@ def test_a_member_in_an_id_or_a_sample_is_none_of_the_frame(client: TestClient, 
         assert ask(websocket, frame)["type"].startswith("prediction")
 
 
-def test_values_outside_the_training_range_are_noted(client: TestClient, model: Classifier) -> None:
+def test_values_outside_the_training_range_are_noted(client: TestClient, model: LoadedModel) -> None:
     outside = [9.5, 2.7, 4.2, 9.0]
     notes = [msgspec.to_builtins(note) for note in model.validator.notes(outside)]
 
@@ -209,7 +208,7 @@ def ask_binary(websocket: Any, rows: Any) -> Any:
     return np.frombuffer(websocket.receive_bytes(), dtype="<f4").reshape(-1, 3)
 
 
-def test_a_binary_frame_is_answered_row_by_row(client: TestClient, model: Classifier) -> None:
+def test_a_binary_frame_is_answered_row_by_row(client: TestClient, model: LoadedModel) -> None:
     rows = np.random.default_rng(0).uniform(0, 8, (4_096, 4)).astype("<f4")
 
     with open_stream(client) as websocket:
@@ -219,7 +218,7 @@ def test_a_binary_frame_is_answered_row_by_row(client: TestClient, model: Classi
 
 
 def test_a_binary_row_that_has_no_answer_gets_nan_and_the_others_their_answers(
-    client: TestClient, model: Classifier
+    client: TestClient, model: LoadedModel
 ) -> None:
     bad = [[np.nan, 1, 1, 1], [1, np.inf, 1, 1], [1, 1, -np.inf, 1], [1, 1, 1, -0.1], [np.nan] * 4, [-1e-45, 1, 1, 1]]
     good = [ROW, [0.0, -0.0, 0.0, 0.0], [3.4028234e38] * 4]
@@ -280,7 +279,7 @@ def test_json_in_a_binary_frame_is_never_taken_for_numbers(client: TestClient, t
     assert after.shape == (1, 3)
 
 
-def test_numbers_whose_bytes_look_like_brackets_are_numbers(client: TestClient, model: Classifier) -> None:
+def test_numbers_whose_bytes_look_like_brackets_are_numbers(client: TestClient, model: LoadedModel) -> None:
     chance = np.random.default_rng(0)
     rows = chance.uniform(0, 8, (20_000, 4)).astype("<f4")
     rows.view(np.uint8)[:, 0] = np.frombuffer(b"[{ \n", np.uint8)[chance.integers(0, 4, len(rows))]
@@ -331,9 +330,9 @@ def test_pages_of_strangers_are_refused_at_the_handshake(model_path: Path) -> No
     assert seen == [origin for origin, allowed in ORIGINS if allowed]
 
 
-def other_model(model_path: Path) -> Classifier:
+def other_model(model_path: Path) -> LoadedModel:
     """Return the same model under another name: enough to tell whose answer it is."""
-    other = classifier.load(model_path)
+    other = load_model(model_path)
     other.version = "0123456789ab"
     return other
 
@@ -530,7 +529,7 @@ def opened_stream(server: Server, **options: Any) -> Iterator[ClientConnection]:
         yield websocket
 
 
-def test_thousands_of_mixed_frames_are_answered_in_their_order(quiet_server: Server, model: Classifier) -> None:
+def test_thousands_of_mixed_frames_are_answered_in_their_order(quiet_server: Server, model: LoadedModel) -> None:
     rows = np.random.default_rng(1).uniform(0, 8, (3_000, 4)).astype("<f4")
     frames: list[str | bytes] = []
     for index, row in enumerate(rows):
@@ -584,7 +583,7 @@ def test_a_frame_at_the_limit_is_answered_and_one_over_it_closes(quiet_server: S
     assert is_served(quiet_server)
 
 
-def test_many_clients_are_each_answered(quiet_server: Server, model: Classifier) -> None:
+def test_many_clients_are_each_answered(quiet_server: Server, model: LoadedModel) -> None:
     async def client(number: int) -> None:
         async with connect_async(quiet_server.stream_url, compression=None) as websocket:
             await websocket.recv()

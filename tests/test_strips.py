@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from ml.model import classifier, modelfile
-from ml.model.classifier import Classifier
+from ml.model import loaded, modelfile
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.nearest import explain
 from ml.model.strips import MOST_PIECES, strips
 from tests.conftest import EVALUATORS, parse_html
@@ -67,7 +67,7 @@ def test_a_quantity_has_no_label_whatever_a_crafted_file_says_of_one(rule: str) 
     assert strips(model, row) == strips(found.model(), row)
 
 
-def test_a_line_of_many_cuts_is_bounded(digits: Classifier) -> None:  # noqa: F811
+def test_a_line_of_many_cuts_is_bounded(digits: LoadedModel) -> None:  # noqa: F811
     row = [feature.example for feature in digits.features]
 
     assert max(len(line.indices) for line in strips(digits, row)) <= MOST_PIECES
@@ -81,7 +81,7 @@ def test_lines_are_the_same_where_fewer_rows_are_answered_at_once(
     rows = model.reference_rows[:5].tolist()
     expected = [(strips(model, row), explain(model, row)) for row in rows]
 
-    monkeypatch.setattr(classifier, "MAX_VALUES", 7 * len(model.features))
+    monkeypatch.setattr(loaded, "MAX_VALUES", 7 * len(model.features))
 
     assert [(strips(model, row), explain(model, row)) for row in rows] == expected
 
@@ -92,7 +92,7 @@ def test_lines_of_thousands_of_features_take_little_memory(tmp_path: Path, *, co
     rng = np.random.default_rng(0)
     rows, classes = rng.normal(size=(60, 3_000)), np.arange(60) % 2
     exported(ExtraTreeClassifier(random_state=0).fit(rows, classes), rows, classes, tmp_path)
-    model = classifier.load(tmp_path / "model.npz", max_cells=0, compiles=compiles)
+    model = load_model(tmp_path / "model.npz", max_cells=0, compiles=compiles)
     row = rows[0].tolist()
 
     tracemalloc.start()
@@ -107,7 +107,7 @@ def test_lines_of_thousands_of_features_take_little_memory(tmp_path: Path, *, co
 
 
 @pytest.mark.parametrize(("code", "words"), [("en", "along it the answer is"), ("es", "a lo largo de ella")])
-def test_a_line_is_said_in_words_and_covers_the_whole_width(model: Classifier, code: str, words: str) -> None:
+def test_a_line_is_said_in_words_and_covers_the_whole_width(model: LoadedModel, code: str, words: str) -> None:
     for row in model.reference_rows[::20].tolist():
         for view, line in zip(strips_of(model, row, language(code), scale=None), strips(model, row), strict=True):
             ((_, pieces),) = view.lines
@@ -119,7 +119,7 @@ def test_a_line_is_said_in_words_and_covers_the_whole_width(model: Classifier, c
 
 
 def test_without_a_script_a_form_shows_the_lines_and_reasons_that_a_page_has_no_time_for(
-    digits: Classifier,  # noqa: F811
+    digits: LoadedModel,  # noqa: F811
     digits_path: Path,  # noqa: F811
 ) -> None:
     with TestClient(create_app(Settings(model_file=digits_path))) as client:
@@ -138,7 +138,7 @@ def test_without_a_script_a_form_shows_the_lines_and_reasons_that_a_page_has_no_
 
 def test_reasons_of_a_model_that_was_replaced_meanwhile_are_not_on_the_page_of_the_new_one(
     digits_path: Path,  # noqa: F811
-    model: Classifier,
+    model: LoadedModel,
 ) -> None:
     form = urlencode({f"f{number}": "1" for number in range(64)}).encode()
     app = create_app(Settings(model_file=digits_path))

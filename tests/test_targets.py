@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.reading import Reading, TableOptions, dataset_of
 from ml.tables.table import TEXT, Table
 
@@ -21,8 +21,8 @@ def read(columns: Mapping[str, Sequence[str]], **options: Any) -> Reading:
     return dataset_of(table, TableOptions(**options), file_name="t.csv")
 
 
-def refusal_of(columns: Mapping[str, Sequence[str]], **options: Any) -> DatasetError:
-    with pytest.raises(DatasetError) as caught:
+def refusal_of(columns: Mapping[str, Sequence[str]], **options: Any) -> TableError:
+    with pytest.raises(TableError) as caught:
         read(columns, **options)
     assert str(caught.value).isprintable()
     return caught.value

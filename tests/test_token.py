@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from tests.browser import needs_chromium
 from tests.conftest import ROOT, Server, run_on, run_server
 
@@ -50,7 +50,7 @@ def test_our_client_presents_the_token(guarded: Server, monkeypatch: pytest.Monk
 
 @needs_chromium
 def test_the_page_works_in_a_browser_without_the_token(
-    context: BrowserContext, guarded: Server, model: Classifier
+    context: BrowserContext, guarded: Server, model: LoadedModel
 ) -> None:
     page = context.new_page()
     complaints: list[str] = []

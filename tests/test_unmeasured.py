@@ -13,8 +13,7 @@ from starlette.testclient import TestClient
 
 import ml
 from ml.__main__ import main
-from ml.model import classifier
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from tests import library_files as files
 from tests.conftest import output_of, parse_html
 from tests.library_files import COLOUR, WORDS, Oblivious, Split
@@ -44,16 +43,16 @@ def imported(folder: Path, content: Any, *arguments: str) -> Path:
 @pytest.fixture(scope="module", params=MODELS)
 def served(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[TestClient, Classifier]]:
+) -> Iterator[tuple[TestClient, LoadedModel]]:
     path = imported(tmp_path_factory.mktemp("models"), MODELS[request.param])
     with TestClient(create_app(Settings(model_file=path))) as client:
-        yield client, classifier.load(path)
+        yield client, load_model(path)
 
 
 def test_what_the_file_says_is_in_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--labels", "wild,grown", "--target", "kind", "--limits", "width=0:9", "--threshold", "wild=0.1"]
 
-    model = classifier.load(imported(tmp_path, MODELS["XGBoost"], *options))
+    model = load_model(imported(tmp_path, MODELS["XGBoost"], *options))
 
     said, card = capsys.readouterr().out, model.card
     assert "no report: it was imported without a table" in said
@@ -69,7 +68,7 @@ def test_what_the_file_says_is_in_the_card(tmp_path: Path, capsys: pytest.Captur
 
 def test_the_span_of_a_quantity_is_that_of_answers_on_both_sides_of_all_thresholds(tmp_path: Path) -> None:
     # Beside a threshold of 0 lie numbers that are 0 as a float32.
-    model = classifier.load(imported(tmp_path, files.catboost([Oblivious(((0, 0.0),), (1.0, 5.0))], bias=0.5)))
+    model = load_model(imported(tmp_path, files.catboost([Oblivious(((0, 0.0),), (1.0, 5.0))], bias=0.5)))
 
     assert model.quantity is not None
     assert (model.quantity.low, model.quantity.high, model.quantity.interval) == (1.5, 5.5, None)
@@ -77,7 +76,7 @@ def test_the_span_of_a_quantity_is_that_of_answers_on_both_sides_of_all_threshol
 
 
 def test_ranges_and_words_of_the_file_are_kept(tmp_path: Path) -> None:
-    model = classifier.load(imported(tmp_path, MODELS["LightGBM"]))
+    model = load_model(imported(tmp_path, MODELS["LightGBM"]))
 
     assert [model.features[0].training_range, model.features[1].training_range] == [(-3, 3.5), (-2, 2)]
     assert model.features[COLOUR].choices == WORDS
@@ -106,7 +105,7 @@ def test_options_that_do_not_fit_are_named(
     assert sentence in capsys.readouterr().err
 
 
-def test_the_page_claims_nothing_that_is_not_known(served: tuple[TestClient, Classifier]) -> None:
+def test_the_page_claims_nothing_that_is_not_known(served: tuple[TestClient, LoadedModel]) -> None:
     client, model = served
     page = parse_html(client.get("/").text)
 
@@ -124,7 +123,7 @@ def test_the_page_claims_nothing_that_is_not_known(served: tuple[TestClient, Cla
     assert client.get("/docs").text.count("in the training data") >= len(spans)
 
 
-def test_programs_get_answers_without_what_is_not_known(served: tuple[TestClient, Classifier]) -> None:
+def test_programs_get_answers_without_what_is_not_known(served: tuple[TestClient, LoadedModel]) -> None:
     client, model = served
     row = [feature.example for feature in model.features]
     sample = [feature.shown(value) for feature, value in zip(model.features, row, strict=True)]
@@ -150,7 +149,7 @@ def test_programs_get_answers_without_what_is_not_known(served: tuple[TestClient
         assert (described["low"] is None) == (bool(feature.choices) or not feature.has_range)
 
 
-def test_inputs_are_compared_with_nothing(served: tuple[TestClient, Classifier]) -> None:
+def test_inputs_are_compared_with_nothing(served: tuple[TestClient, LoadedModel]) -> None:
     client, _ = served
     client.get("/predict", params={"length": "1", "width": "9", "colour": "red"})
 
@@ -168,7 +167,7 @@ def test_a_table_gets_values_without_ends(tmp_path: Path) -> None:
     scored = output_of("score", path, "rows.csv", cwd=tmp_path).splitlines()
     answers = ml.load(path).predict_batch({"length": [1.0], "width": [2.0]})
 
-    value = classifier.load(path).predict([1.0, 2.0]).value
+    value = load_model(path).predict([1.0, 2.0]).value
     assert scored == [
         "length,width,predicted_value,predicted_low,predicted_high,prediction_notes,prediction_error",
         f"1,2,{value},,,,",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
 from web.page import answers, views
 from web.page.answers import PredictionView
@@ -24,7 +24,7 @@ ENGLISH = language("en")
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
 
 
-def view_of(model: Classifier, sample: Mapping[str, object]) -> PredictionView:
+def view_of(model: LoadedModel, sample: Mapping[str, object]) -> PredictionView:
     try:
         row = model.validator.row(sample)
     except InvalidSample as error:
@@ -33,7 +33,7 @@ def view_of(model: Classifier, sample: Mapping[str, object]) -> PredictionView:
     return answers.answer_view(model.predict(row), model.card, notes, ENGLISH)
 
 
-def page_of(model: Classifier, texts: Mapping[str, str]) -> PageView:
+def page_of(model: LoadedModel, texts: Mapping[str, str]) -> PageView:
     return views.page_view(
         model,
         texts,
@@ -82,7 +82,7 @@ def test_many_titles_are_named_or_counted(count: int) -> None:
     assert text.count(" and ") == 1
 
 
-def test_an_answer_has_a_bar_for_each_label_and_one_is_chosen(model: Classifier) -> None:
+def test_an_answer_has_a_bar_for_each_label_and_one_is_chosen(model: LoadedModel) -> None:
     prediction = model.predict([6.0, 2.8, 5.0, 1.65])
 
     view = view_of(model, {"sepal_length": 6.0, "sepal_width": 2.8, "petal_length": 5.0, "petal_width": 1.65})
@@ -96,7 +96,7 @@ def test_an_answer_has_a_bar_for_each_label_and_one_is_chosen(model: Classifier)
     assert not view.messages
 
 
-def test_a_note_stands_beside_the_answer(model: Classifier) -> None:
+def test_a_note_stands_beside_the_answer(model: LoadedModel) -> None:
     view = view_of(model, EXAMPLE | {"petal_length": "70"})
 
     (message,) = view.messages
@@ -106,7 +106,7 @@ def test_a_note_stands_beside_the_answer(model: Classifier) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "-", ".", "1e"])
-def test_what_is_half_typed_is_waited_for(model: Classifier, text: str) -> None:
+def test_what_is_half_typed_is_waited_for(model: LoadedModel, text: str) -> None:
     view = view_of(model, EXAMPLE | {"petal_length": text, "petal_width": ""})
 
     assert view.state == "incomplete"
@@ -117,7 +117,7 @@ def test_what_is_half_typed_is_waited_for(model: Classifier, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"), [("abc", "not a number"), ("1e99", "too large"), ("-1", f"0{NO_BREAK}cm or more")]
 )
-def test_an_error_has_a_sentence_and_a_few_words(model: Classifier, text: str, hint: str) -> None:
+def test_an_error_has_a_sentence_and_a_few_words(model: LoadedModel, text: str, hint: str) -> None:
     view = view_of(model, EXAMPLE | {"petal_length": text, "petal_width": ""})
 
     (message,) = view.messages
@@ -126,13 +126,13 @@ def test_an_error_has_a_sentence_and_a_few_words(model: Classifier, text: str, h
     assert message.text.startswith("petal length")
 
 
-def test_an_unknown_feature_is_an_error_and_breaks_nothing(model: Classifier) -> None:
+def test_an_unknown_feature_is_an_error_and_breaks_nothing(model: LoadedModel) -> None:
     view = view_of(model, EXAMPLE | {"petal_colour": "1"})
 
     assert [(message.kind, message.feature) for message in view.messages] == [("error", "petal_colour")]
 
 
-def test_the_page_has_a_field_for_each_feature_with_what_was_typed_and_its_hint(model: Classifier) -> None:
+def test_the_page_has_a_field_for_each_feature_with_what_was_typed_and_its_hint(model: LoadedModel) -> None:
     texts = EXAMPLE | {"petal_length": "abc", "petal_colour": "1"}
 
     page = page_of(model, texts)
@@ -146,7 +146,7 @@ def test_the_page_has_a_field_for_each_feature_with_what_was_typed_and_its_hint(
     assert page.labels == model.labels
 
 
-def test_the_page_shows_the_range_that_the_model_was_trained_on(model: Classifier) -> None:
+def test_the_page_shows_the_range_that_the_model_was_trained_on(model: LoadedModel) -> None:
     page = page_of(model, EXAMPLE)
 
     fields = [field for group in page.groups for field in group.fields]

@@ -20,13 +20,13 @@ from pyarrow import parquet
 from starlette.testclient import TestClient
 
 import ml
-from ml.errors import DatasetError
-from ml.model import classifier
+from ml.errors import TableError
+from ml.model.loaded import load_model
 from ml.scoring.parquet_process import ColumnMessage, RowsMessage, columns_in
 from tests import small_tables
 from web.app import create_app
 from web.scoring.parquet import ParquetFile
-from web.scoring.scored_file import Uploads
+from web.scoring.scored_file import OpenFiles
 from web.scoring.uploaded_file import PARQUET
 from web.settings import Settings
 
@@ -79,7 +79,7 @@ def test_a_table_comes_back_with_its_types_and_the_answers_of_the_scorer(client:
     assert answer.headers["content-disposition"] == 'attachment; filename="predictions.parquet"'
     assert int(answer.headers["content-length"]) == len(answer.content)
     scored = parquet.read_table(io.BytesIO(answer.content))
-    assert answer.headers["x-model-version"] == classifier.load(model_path).version
+    assert answer.headers["x-model-version"] == load_model(model_path).version
     assert scored.equals(ml.BatchScorer(model_path)(table))
     wrong = scored["predicted_label"].null_count
     assert wrong > 10
@@ -206,7 +206,7 @@ def test_a_process_that_says_what_is_no_column_is_not_believed() -> None:
     numbers = ColumnMessage(np.zeros(3).tobytes())
     codes = np.array([0, 1, -1], dtype=np.int64).tobytes()
     for other in ([], [ColumnMessage(b"123")], [ColumnMessage(bytes(8))], [ColumnMessage(None, [1, 2], codes)]):
-        with pytest.raises(DatasetError, match="the Parquet file cannot be read"):
+        with pytest.raises(TableError, match="the Parquet file cannot be read"):
             columns_in(RowsMessage([numbers, *other]), 2)
 
 
@@ -235,15 +235,15 @@ def test_what_only_text_has_and_what_is_too_large_is_refused(
 def test_the_process_that_reads_a_file_ends_when_nobody_wants_it(model_path: Path) -> None:
     async def leave() -> tuple[set[psutil.Process], int]:
         service = create_app(Settings(model_file=model_path)).service
-        uploads = Uploads(service.settings)
+        open_files = OpenFiles(service.settings)
         others = {*psutil.Process().children()}
-        with contextlib.closing(ParquetFile(classifier.load(model_path), uploads, service.metrics.score)) as file:
+        with contextlib.closing(ParquetFile(load_model(model_path), open_files, service.metrics.score)) as file:
             await file.add(content_of(flowers(1).take(np.zeros(3_000_000, dtype=int))))
             async for _ in file.process():
                 if readers := {*psutil.Process().children()} - others:
                     break
         await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})  # what reads it, and is cancelled
-        return readers, uploads.spool.taken
+        return readers, open_files.spool.taken
 
     readers, taken = asyncio.run(leave())
 

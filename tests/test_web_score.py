@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.scoring.text import score
 from ml.tables.marks import Marks
 from tests.conftest import Server, memory_bytes, parse_html, run_procfile, run_server
@@ -65,7 +65,7 @@ def busy(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     assert os.listdir(folder) == ["log.txt"]
 
 
-def expected(model: Classifier, table: str | bytes) -> bytes:
+def expected(model: LoadedModel, table: str | bytes) -> bytes:
     """Return what the command line makes of a table."""
     return guarded(model, table.encode(errors="surrogateescape") if isinstance(table, str) else table)
 
@@ -103,7 +103,9 @@ def large_table(rows: int) -> bytes:
 
 
 @pytest.mark.parametrize("is_form", [False, True])
-def test_a_table_comes_back_as_the_command_line_scores_it(client: TestClient, model: Classifier, is_form: bool) -> None:
+def test_a_table_comes_back_as_the_command_line_scores_it(
+    client: TestClient, model: LoadedModel, is_form: bool
+) -> None:
     response = send_form(client, part(TABLE)) if is_form else upload(client, TABLE)
 
     assert response.status_code == 200
@@ -116,7 +118,7 @@ def test_a_table_comes_back_as_the_command_line_scores_it(client: TestClient, mo
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_any_form_of_table_comes_back_as_the_command_line_scores_it(
-    client: TestClient, model: Classifier, table: bytes
+    client: TestClient, model: LoadedModel, table: bytes
 ) -> None:
     response = upload(client, table)
 
@@ -145,7 +147,7 @@ def test_it_does_not_matter_where_the_body_is_cut(
     assert whole.content == upload(client, table).content
 
 
-def test_the_query_names_the_marks_of_the_table(client: TestClient, model: Classifier) -> None:
+def test_the_query_names_the_marks_of_the_table(client: TestClient, model: LoadedModel) -> None:
     table = TABLE.replace("5.6", "1.005")
 
     by_query = client.post("/score?decimal=,&thousands=.", content=table, headers={"Content-Type": "text/csv"})
@@ -163,7 +165,7 @@ def option(name: str, value: str) -> bytes:
     return part(value, f'form-data; name="{name}"')
 
 
-def test_a_form_says_how_its_file_is_read_in_fields_before_it(client: TestClient, model: Classifier) -> None:
+def test_a_form_says_how_its_file_is_read_in_fields_before_it(client: TestClient, model: LoadedModel) -> None:
     table = f"{TABLE.replace('5.6', '1.005')}ñ".encode("cp1252")
     body = table.decode("cp1252").encode("utf-16-le")
     fields = [option("decimal", ","), option("thousands", "."), option("encoding", "UTF-16")]
@@ -193,7 +195,7 @@ def test_a_parameter_that_there_is_not_is_refused(client: TestClient, query: str
 
 @pytest.mark.parametrize("encoding", ["cp1251", "utf-16", "utf-16-be", "shift_jis", "utf-8-sig", "GB18030"])
 def test_a_table_in_an_encoding_that_is_named_comes_back_in_utf_8(
-    client: TestClient, model: Classifier, encoding: str
+    client: TestClient, model: LoadedModel, encoding: str
 ) -> None:
     table = f"{HEADER},примечание\n" + f"{GOOD},жук\n" * 3_000
     content = table.encode(encoding)
@@ -220,7 +222,7 @@ def test_text_that_is_not_of_the_encoding_named_is_refused(client: TestClient) -
     assert problem_of(answer) == (422, "line 1: byte 0xc3 is not ascii text")
 
 
-def test_fields_around_the_file_are_passed_over(client: TestClient, model: Classifier) -> None:
+def test_fields_around_the_file_are_passed_over(client: TestClient, model: LoadedModel) -> None:
     before = part("5.6", 'form-data; name="sepal_length"')
     other = part("a,b\n", 'form-data; name="other"; filename="other.csv"', "Content-Type: text/csv")
 
@@ -229,7 +231,7 @@ def test_fields_around_the_file_are_passed_over(client: TestClient, model: Class
     assert response.content == expected(model, TABLE)
 
 
-def test_the_file_may_be_a_field_without_a_name(client: TestClient, model: Classifier) -> None:
+def test_the_file_may_be_a_field_without_a_name(client: TestClient, model: LoadedModel) -> None:
     response = send_form(client, part(TABLE, 'form-data; name="file"'))
 
     assert response.content == expected(model, TABLE)
@@ -306,7 +308,7 @@ PACKED = gzip.compress(TABLE.encode())
 @pytest.mark.parametrize(
     "form", ["as it is", "named", "in a form", "two members", "padded", "byte by byte", "zip", "zip in a form"]
 )
-def test_a_packed_file_comes_back_as_the_table_in_it(client: TestClient, model: Classifier, form: str) -> None:
+def test_a_packed_file_comes_back_as_the_table_in_it(client: TestClient, model: LoadedModel, form: str) -> None:
     members = b"".join(gzip.compress(piece.encode()) for piece in (TABLE[:5], TABLE[5:], ""))
     answer = {
         "as it is": lambda: upload(client, PACKED),
@@ -535,7 +537,7 @@ def test_the_first_rows_come_back_while_the_upload_goes_on(busy: Server) -> None
     assert b"HTTP" not in second + last
 
 
-def test_a_client_that_sends_everything_before_it_reads_gets_everything(busy: Server, model: Classifier) -> None:
+def test_a_client_that_sends_everything_before_it_reads_gets_everything(busy: Server, model: LoadedModel) -> None:
     table = large_table(LARGE_ROWS)
     connection = connect(busy)
 
@@ -567,7 +569,7 @@ def test_memory_does_not_grow_with_the_file(busy: Server) -> None:
 @pytest.mark.parametrize(
     "arguments", [["-F", "file=@-;filename=rows.csv"], ["-T", "-", "-X", "POST"]], ids=["-F", "-T"]
 )
-def test_curl_streams_a_file_both_ways(busy: Server, model: Classifier, arguments: list[str]) -> None:
+def test_curl_streams_a_file_both_ways(busy: Server, model: LoadedModel, arguments: list[str]) -> None:
     table = large_table(30_000)
     typed = ["-H", "Content-Type: text/csv"] if "-T" in arguments else []
 
@@ -792,7 +794,7 @@ def test_work_ends_when_the_client_leaves(model_path: Path, tmp_path: Path) -> N
 
 
 def test_a_header_of_very_many_columns_is_understood_between_other_requests(
-    client: TestClient, model: Classifier
+    client: TestClient, model: LoadedModel
 ) -> None:
     table = f"{HEADER},{','.join(f'N É{n} [cm]' for n in range(9_990))}\n{GOOD}{',' * 9_990}\n"
 

@@ -22,7 +22,7 @@ import ml
 from ml.model import modelfile
 from ml.model.calibration import Calibration
 from ml.model.card import Decision, Report
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.modelfile import ModelFile
 from ml.model.nearest import nearest_change
 from ml.model.plane import plane
@@ -90,8 +90,8 @@ def test_a_model_with_another_threshold_answers_as_one_whose_file_has_it(
 ) -> None:
     file: ModelFile = request.getfixturevalue(name)
     decision = Decision(positive=file.card.labels[0], threshold=threshold)
-    decided = Classifier(replace(file, card=msgspec.structs.replace(file.card, decision=decision)), "v", **options)
-    tried = Classifier(file, "v", **options).deciding(decision)
+    decided = LoadedModel(replace(file, card=msgspec.structs.replace(file.card, decision=decision)), "v", **options)
+    tried = LoadedModel(file, "v", **options).deciding(decision)
 
     batch, expected = tried.predict_batch(file.golden_rows), decided.predict_batch(file.golden_rows)
     assert np.array_equal(batch.indices, expected.indices)
@@ -109,7 +109,7 @@ def test_a_model_with_another_threshold_answers_as_one_whose_file_has_it(
 
 
 def test_the_model_itself_keeps_its_own_threshold(answers: ModelFile) -> None:
-    model = Classifier(answers, "v")
+    model = LoadedModel(answers, "v")
     before = model.predict_batch(answers.golden_rows).indices
 
     model.deciding(Decision(positive="yes", threshold=0.01))
@@ -269,7 +269,7 @@ def test_a_file_without_costs_has_the_slider_alone(answers: ModelFile, tmp_path:
 
 
 def test_all_thresholds_together_keep_as_much_as_the_model_itself(answers: ModelFile) -> None:
-    fragments = fragments_of(Classifier(answers, "v"), languages.language("en"))
+    fragments = fragments_of(LoadedModel(answers, "v"), languages.language("en"))
 
     tried = [fragments.at(f"{step / 100:.2f}") for step in range(1, 40)]
 

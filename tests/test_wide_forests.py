@@ -20,16 +20,16 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 from starlette.testclient import TestClient
 
 import ml
-from ml.errors import DatasetError, ForestError
+from ml.errors import ForestError, TableError
 from ml.estimators.trees import forest_from
-from ml.model import classifier, decision_table, modelfile
+from ml.model import decision_table, modelfile
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
 from ml.model.compiled import Compiled
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
 from ml.model.evaluators import compile_forest
 from ml.model.forest import LEAF, Forest
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.nearest import explain, nearest_change
 from ml.model.sample import InvalidSample
 from ml.model.walk import Walk
@@ -182,7 +182,7 @@ def test_the_cases_are_what_their_names_say() -> None:
     assert not DecisionTable.fits(forests["wine"], Cuts(forests["wine"]))
 
 
-def fitted(table: tuple[Rows, NDArray[np.intp]], path: Path, *, trees: int) -> tuple[Any, Classifier]:
+def fitted(table: tuple[Rows, NDArray[np.intp]], path: Path, *, trees: int) -> tuple[Any, LoadedModel]:
     train_rows, test_rows, train_classes, test_classes = train_test_split(*table, random_state=0, stratify=table[1])
     estimator = RandomForestClassifier(trees, random_state=0).fit(train_rows, train_classes)
     names = [f"f{number}" for number in range(train_rows.shape[1])]
@@ -195,7 +195,7 @@ def test_digits_go_from_a_file_to_an_answer(tmp_path: Path) -> None:
     expected = estimator.predict_proba(DIGITS[0])
 
     for compiles in (True, False):
-        model = classifier.load(tmp_path / "digits.npz", max_cells=0, compiles=compiles)
+        model = load_model(tmp_path / "digits.npz", max_cells=0, compiles=compiles)
         answers = model.predict_each(DIGITS[0][:50])
         assert len(model.features) == 64
         assert model.labels == tuple("0123456789")
@@ -320,13 +320,13 @@ def test_a_class_of_one_row_is_an_error_with_its_name() -> None:
     rows, classes = WINE[0][:72].copy(), WINE[1][:72].copy()
     classes[-1] = 2
 
-    with pytest.raises(DatasetError, match="class 'label 2' has 1 row: a split takes two of each class"):
+    with pytest.raises(TableError, match="class 'label 2' has 1 row: a split takes two of each class"):
         fitting.fit(dataset_of((rows, classes)))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_a_share_that_leaves_too_few_rows_is_an_error(share: float) -> None:
-    with pytest.raises(DatasetError, match="leave fewer rows than the 3 classes on one side"):
+    with pytest.raises(TableError, match="leave fewer rows than the 3 classes on one side"):
         fitting.fit(dataset_of((WINE[0], WINE[1])), Recipe(test_size=share))
 
 
@@ -334,7 +334,7 @@ def test_a_class_that_the_split_leaves_out_of_the_training_rows_is_an_error() ->
     rows = np.random.default_rng(0).normal(size=(1_002, 3))
     classes = np.array([0] * 2 + [1] * 500 + [2] * 500)
 
-    with pytest.raises(DatasetError, match="label 0"):
+    with pytest.raises(TableError, match="label 0"):
         fitting.fit(dataset_of((rows, classes)), Recipe(n_estimators=2, test_size=0.99))
 
 
@@ -425,10 +425,10 @@ def test_a_wide_table_and_a_small_forest_are_trained_inspected_and_served(tmp_pa
     assert "to the last bit" in output_of("train", "gene.csv", "--out", "gene.npz", *options, cwd=tmp_path)
 
     assert "gene" in output_of("inspect", "gene.npz", cwd=tmp_path)
-    model = classifier.load(tmp_path / "gene.npz")
+    model = load_model(tmp_path / "gene.npz")
     assert model.grid is not None
     # What the table tells of one row is what is found without it.
-    compiled = classifier.load(tmp_path / "gene.npz", max_cells=0)
+    compiled = load_model(tmp_path / "gene.npz", max_cells=0)
     for row in rows[:5].tolist():
         assert explain(model, row) == explain(compiled, row)
         assert nearest_change(model, row) == nearest_change(compiled, row)

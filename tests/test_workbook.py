@@ -20,8 +20,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from ml.__main__ import main
-from ml.errors import DatasetError
-from ml.model.classifier import Classifier
+from ml.errors import TableError
+from ml.model.loaded import LoadedModel
 from ml.tables.files import read_table
 from ml.tables.sheet import MAX_ROWS
 from ml.tables.table import Bounds, Table
@@ -31,7 +31,7 @@ from tests.tables import GOOD, HEADER, guarded
 from tests.test_modelfile import archive_that_lists
 from tests.test_score_stream import Answer, converse
 from web.app import create_app
-from web.scoring.scored_file import Uploads
+from web.scoring.scored_file import OpenFiles
 from web.scoring.uploaded_file import EXCEL
 from web.settings import Settings
 
@@ -75,7 +75,7 @@ def columns_of(table: Table) -> dict[str, list[str]]:
 
 
 def error_of(directory: Path, content: bytes, **options: Any) -> str:
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(TableError) as caught:
         read(directory, content, **options)
     assert str(caught.value).isprintable()
     return str(caught.value).removeprefix(f"{directory / 'table.xlsx'}: ")
@@ -256,7 +256,7 @@ TABLES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_a_sheet_comes_back_as_the_command_line_scores_it(client: TestClient, model: Classifier, table: bytes) -> None:
+def test_a_sheet_comes_back_as_the_command_line_scores_it(client: TestClient, model: LoadedModel, table: bytes) -> None:
     expected = guarded(model, table)
 
     posted = client.post("/score", content=table, headers={"Content-Type": EXCEL.decode()})
@@ -272,7 +272,7 @@ def test_a_sheet_comes_back_as_the_command_line_scores_it(client: TestClient, mo
 
 
 def test_the_command_line_scores_a_sheet_from_a_file_and_from_a_pipe(
-    model_path: Path, model: Classifier, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    model_path: Path, model: LoadedModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "rows.xlsx"
     path.write_bytes(workbook([["no", "table"], [1, 2]], ROWS))
@@ -308,7 +308,7 @@ def test_the_lines_of_bad_rows_are_those_of_the_sheet(client: TestClient) -> Non
     assert (error["line"], error["message"]) == (303, "sepal width: 'x' is not a number")
 
 
-def test_a_sheet_over_a_broken_connection_is_sent_again(client: TestClient, model: Classifier) -> None:
+def test_a_sheet_over_a_broken_connection_is_sent_again(client: TestClient, model: LoadedModel) -> None:
     answer = Answer()
 
     converse(client, TABLES["a table"], [1_000] * 3, answer, frames=3)
@@ -386,7 +386,7 @@ def test_the_process_that_reads_a_sheet_ends_when_nobody_wants_it() -> None:
     content = changed(PLAIN, SHEET, lambda xml: xml.replace(b"<sheetData>", b"<z/>" * 8_000_000 + b"<sheetData>"))
 
     async def leave() -> Any:
-        workbook = Uploads(Settings()).workbook()
+        workbook = OpenFiles(Settings()).workbook()
         await workbook.add(content)
         blocks = workbook.blocks()
         others = {*psutil.Process().children()}

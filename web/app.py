@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml.errors import ModelFileError, shown
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web import errors, models
 from web.api import health, stream
 from web.api.encoder import encoder_of
@@ -38,7 +38,7 @@ from web.predict import Predict
 from web.problems import Problem
 from web.responses import REPRESENTATIONS, entity_tag
 from web.scoring.request import Score, template
-from web.scoring.scored_file import Uploads
+from web.scoring.scored_file import OpenFiles
 from web.scoring.websocket import ScoreStream
 from web.server.connections import Connections
 from web.service import Service
@@ -128,7 +128,7 @@ def create_app(settings: Settings | None = None, *, metrics_folder: Path | None 
 
 def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
     settings, pending = service.settings, service.pending
-    uploads = Uploads(settings)
+    open_files = OpenFiles(settings)
     limited = Middleware(BodyLimit, max_bytes=settings.max_body_bytes, pending=pending)
     compressed = Middleware(Compressed)
     predict = Predict(max_body_bytes=settings.max_body_bytes, pending=pending)
@@ -141,8 +141,8 @@ def _routes(service: Service, streams: OpenStreams) -> list[BaseRoute]:
         Route("/result", pages.result, methods=["GET", "POST"], middleware=[compressed, limited]),
         Route("/explain", explanation.explain, middleware=[compressed]),
         Route("/code", snippet_panel.code, middleware=[compressed]),
-        Route("/score", Score(uploads), methods=["GET", "POST"]),
-        WebSocketRoute("/score", ScoreStream(uploads)),
+        Route("/score", Score(open_files), methods=["GET", "POST"]),
+        WebSocketRoute("/score", ScoreStream(open_files)),
         Route("/template.csv", template),
         Route("/openapi.json", docs.openapi_json, middleware=[compressed]),
         Route("/docs", docs.docs, middleware=[compressed]),
@@ -171,7 +171,7 @@ async def lifespan(app: Application) -> AsyncIterator[dict[str, object]]:
     # What is recorded of requests until it is counted is no garbage: looking for some among it took 0.7 us a request.
     gc.set_threshold(10_000)
     sys.setswitchinterval(SWITCH_S)
-    file = models.WatchedFile(settings.model_file, lambda: load(settings))
+    file = models.WatchedFile(settings.model_file, lambda: load_prepared(settings))
     await models.train_if_missing(settings)
     with models.named_when_slow(settings.model_file):
         service.model = file.open()
@@ -190,7 +190,7 @@ async def lifespan(app: Application) -> AsyncIterator[dict[str, object]]:
     checks.cancel()
 
 
-def on_model_change(change: Classifier | RejectedFile, service: Service, streams: OpenStreams) -> None:
+def on_model_change(change: LoadedModel | RejectedFile, service: Service, streams: OpenStreams) -> None:
     """Serve a new model instead of the present one, between two requests, or keep the reason of a rejected file."""
     served = service.model
     if isinstance(change, RejectedFile):
@@ -210,17 +210,17 @@ def on_model_change(change: Classifier | RejectedFile, service: Service, streams
     gc.collect()
 
 
-def _shown(model: Classifier) -> str:
+def _shown(model: LoadedModel) -> str:
     return f"{model.name}, version {model.version}"
 
 
-def load(settings: Settings) -> Classifier:
+def load_prepared(settings: Settings) -> LoadedModel:
     """Return the model in the file of the settings, after a trial: its pages, documentation and messages were made.
 
     Raises:
         ModelFileError: the file cannot be served, or not shown.
     """
-    model = models.load(settings)
+    model = models.load_configured(settings)
     try:
         prepare(model, settings)
     except Exception as error:
@@ -231,7 +231,7 @@ def load(settings: Settings) -> Classifier:
     return model
 
 
-def prepare(model: Classifier, settings: Settings) -> None:
+def prepare(model: LoadedModel, settings: Settings) -> None:
     """Make the cached parts and the pages of a model, so that its first requests neither wait nor fail."""
     encoder_of(model)
     stream.announcement(model, settings)

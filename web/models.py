@@ -20,8 +20,7 @@ from pathlib import Path
 import msgspec
 
 from ml.errors import ModelFileError
-from ml.model import classifier
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from web.settings import ROOT, Settings
 
 # A file that is not renamed into place but written there is left alone until it has been still for so long.
@@ -63,13 +62,13 @@ def named_when_slow(path: Path) -> Iterator[None]:
         timer.cancel()
 
 
-def load(settings: Settings) -> Classifier:
+def load_configured(settings: Settings) -> LoadedModel:
     """Return the model in the file that the settings name.
 
     Raises:
         ModelFileError: the file cannot be served.
     """
-    return classifier.load(
+    return load_model(
         settings.model_file,
         max_bytes=settings.max_model_bytes,
         max_cells=settings.max_table_cells,
@@ -110,7 +109,7 @@ class WatchedFile:
         version: of the model that was loaded last.
     """
 
-    def __init__(self, path: Path, load: Callable[[], Classifier]) -> None:
+    def __init__(self, path: Path, load: Callable[[], LoadedModel]) -> None:
         self.version = ""
         self._path = path
         self._load = load
@@ -118,7 +117,7 @@ class WatchedFile:
         self._rejected: tuple[Identity | None, str] | None = None
         self._try_again = False
 
-    def open(self) -> Classifier:
+    def open(self) -> LoadedModel:
         """Return the model in the file as it is now.
 
         Raises:
@@ -131,7 +130,7 @@ class WatchedFile:
         self.version, self._rejected = model.version, None
         return model
 
-    def check(self, *, even_if_unchanged: bool = False) -> Classifier | RejectedFile | None:
+    def check(self, *, even_if_unchanged: bool = False) -> LoadedModel | RejectedFile | None:
         """Return the new model, or the reason why it cannot be served, or None if nothing has changed.
 
         Each failure is returned once. After one the model is returned also when it is the same one as before.
@@ -196,7 +195,7 @@ class ModelWatcher:
         file: WatchedFile,
         *,
         every_s: float,
-        on_change: Callable[[Classifier | RejectedFile], object],
+        on_change: Callable[[LoadedModel | RejectedFile], object],
     ) -> None:
         self._file = file
         self._every_s = every_s
@@ -252,6 +251,6 @@ class ModelWatcher:
                     self._loop.call_soon_threadsafe(self._deliver, change)
             del change  # else it would be kept until there is a newer one
 
-    def _deliver(self, change: Classifier | RejectedFile) -> None:
+    def _deliver(self, change: LoadedModel | RejectedFile) -> None:
         if not self._is_over:
             self._on_change(change)

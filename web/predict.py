@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
 from web.api import batch, decoder
 from web.api.encoder import encoder_of
@@ -158,7 +158,7 @@ async def _respond(
 
 
 async def _in_json(
-    model: Classifier, sample: Mapping[str, object] | Sequence[object], channel: Channel, *, explain: bool
+    model: LoadedModel, sample: Mapping[str, object] | Sequence[object], channel: Channel, *, explain: bool
 ) -> bytes:
     row, may_have_notes = model.validator.read(sample)
     started = perf_counter()

@@ -10,7 +10,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.problems import Problem, ProblemDetails
 from web.requests import Representation
 from web.settings import ROOT, STATIC, TEMPLATES
@@ -56,7 +56,7 @@ class Content(Response):
 
 
 def headers_of(
-    representation: Representation, tag: bytes = b"", model: Classifier | None = None, *, lang: str = "en"
+    representation: Representation, tag: bytes = b"", model: LoadedModel | None = None, *, lang: str = "en"
 ) -> list[tuple[bytes, bytes]]:
     """Return the headers of a representation in a language, with its entity tag and its model if it has them."""
     if model is None:
@@ -87,7 +87,7 @@ def tag_of(content: bytes) -> bytes:
     return f'"{hashlib.sha256(content).hexdigest()[:16]}"'.encode()
 
 
-def entity_tag(model: Classifier, representation: Representation, lang: str = "en") -> bytes:
+def entity_tag(model: LoadedModel, representation: Representation, lang: str = "en") -> bytes:
     """Return the tag of every prediction in this representation and language.
 
     It depends on its address, the model and our files alone.
@@ -114,10 +114,10 @@ def _files_digest() -> str:
 def json_of(details: ProblemDetails, headers: Mapping[str, str] | None = None) -> Response:
     """Return the problem as JSON (RFC 9457), with further headers."""
     own = {**problem_headers(), "Content-Type": MEDIA_TYPE, **(headers or {})}
-    return Content(msgspec.json.encode(details), status=details.status, headers=encoded(own))
+    return Content(msgspec.json.encode(details), status=details.status, headers=raw_headers(own))
 
 
-def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """Return headers as they are sent."""
     return [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
@@ -131,7 +131,7 @@ def on_the_wire(problem: Problem, headers: Sequence[tuple[bytes, bytes]]) -> byt
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-cache"),
         (b"connection", b"close"),
-        *encoded(problem.headers),
+        *raw_headers(problem.headers),
     ]
     lines = [
         f"HTTP/1.1 {details.status} {details.title}".encode(),

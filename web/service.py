@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.metrics.counters import Metrics
 from web.middleware.body_limit import Pending
 from web.middleware.rates import Rates
@@ -30,7 +30,7 @@ class Service:
     metrics: Metrics
     rates: Rates
     pending: Pending
-    model: Classifier = field(init=False)
+    model: LoadedModel = field(init=False)
     watcher: ModelWatcher = field(init=False)
     rejected: RejectedFile | None = None
     is_draining: bool = False

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 
-from ml.errors import DatasetError, MLError
+from ml.errors import MLError, TableError
 
 # What moves a cursor, sets a title, ends a line or turns the direction of text: control characters, separators of lines
 # and paragraphs, marks of direction. Halves of characters cannot be written at all.
@@ -47,7 +47,7 @@ def complain(message: str) -> None:
         sys.stderr.flush()
 
 
-def complain_more(error: DatasetError, arguments: Sequence[str]) -> None:
+def complain_more(error: TableError, arguments: Sequence[str]) -> None:
     """Write the details of an error to standard error, and the commands that would help.
 
     Args:

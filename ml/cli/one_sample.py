@@ -8,12 +8,12 @@ import msgspec
 
 from ml.cli.reports import quantity_name
 from ml.errors import MLError
-from ml.model.classifier import Classifier, members_of
+from ml.model.loaded import LoadedModel, members_of
 from ml.model.values import short
 from ml.tables.headers import listed
 
 
-def sample_of(model: Classifier, values: Sequence[str]) -> Mapping[str, str] | Sequence[str]:
+def sample_of(model: LoadedModel, values: Sequence[str]) -> Mapping[str, str] | Sequence[str]:
     """Return values by the name of their feature, if they are `name=value`; else they are in the features' order.
 
     Raises:
@@ -41,7 +41,7 @@ def sample_of(model: Classifier, values: Sequence[str]) -> Mapping[str, str] | S
     return sample
 
 
-def prediction_lines(model: Classifier, row: Sequence[float]) -> Iterator[str]:
+def prediction_lines(model: LoadedModel, row: Sequence[float]) -> Iterator[str]:
     """Yield the answer to one row."""
     prediction = model.predict(row)
     if model.quantity is not None:
@@ -59,7 +59,7 @@ def prediction_lines(model: Classifier, row: Sequence[float]) -> Iterator[str]:
         yield f"note: {note.message}"
 
 
-def prediction_json(model: Classifier, row: Sequence[float]) -> str:
+def prediction_json(model: LoadedModel, row: Sequence[float]) -> str:
     """Return the answer to one row as `POST /predict` of a server gives it."""
     answer = {
         "model": {"name": model.name, "version": model.version},

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ml.cli import console
-from ml.errors import DatasetError
+from ml.errors import TableError
 
 # A character that no text can have is no reason to stop.
 _TEXT: dict[str, str] = {"errors": "replace", "newline": ""}
@@ -25,7 +25,7 @@ class InputFile(io.FileIO):
         on_bytes: is called with how many bytes were read.
 
     Raises:
-        DatasetError: it cannot be opened, or read.
+        TableError: it cannot be opened, or read.
     """
 
     def __init__(self, name: str, on_bytes: Callable[[int], object] = lambda _bytes: None) -> None:
@@ -34,13 +34,13 @@ class InputFile(io.FileIO):
         try:
             super().__init__(sys.stdin.fileno() if name == "-" else name, closefd=name != "-")
         except OSError as error:
-            raise DatasetError(f"{self._shown}: {error.strerror}") from error
+            raise TableError(f"{self._shown}: {error.strerror}") from error
 
     def readinto(self, buffer: Any, /) -> int | None:
         try:
             size = super().readinto(buffer)
         except OSError as error:
-            raise DatasetError(f"{self._shown}: {error.strerror}") from error
+            raise TableError(f"{self._shown}: {error.strerror}") from error
         self._on_bytes(size or 0)
         return size
 
@@ -65,7 +65,7 @@ def sink_of(name: str) -> Iterator[TextIO]:
     """Open the output for text, as `output_of` does.
 
     Raises:
-        DatasetError: it cannot be written.
+        TableError: it cannot be written.
     """
     try:
         with output_of(name, "w", encoding="utf-8", **_TEXT) as file:
@@ -73,7 +73,7 @@ def sink_of(name: str) -> Iterator[TextIO]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise DatasetError(f"{console.file_name(name, 'output')} cannot be written: {error.strerror}") from error
+        raise TableError(f"{console.file_name(name, 'output')} cannot be written: {error.strerror}") from error
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.estimators.frames import Frame, is_gap
 from ml.model.design import cells_of
 from ml.model.forest import FIRST_CHOICE_CELL
@@ -74,7 +74,7 @@ def cells_of_words(place: int, name: str, words: Sequence[Any], *, gap: Any) -> 
     """Return the coding of a category with these words.
 
     Raises:
-        DatasetError: they cannot be choices; the sentence names the column and the word.
+        TableError: they cannot be choices; the sentence names the column and the word.
     """
     choices = tuple(map(text_of, words))
     if len(set(choices)) < len(choices):
@@ -84,14 +84,14 @@ def cells_of_words(place: int, name: str, words: Sequence[Any], *, gap: Any) -> 
             text if text and choices.count(choice) > 1 else choice for text, choice in zip(texts, choices, strict=True)
         )
     if len(choices) > MAX_CHOICES:
-        raise DatasetError(f"column {name!r} has {len(choices)} words, at most {MAX_CHOICES} can be choices")
+        raise TableError(f"column {name!r} has {len(choices)} words, at most {MAX_CHOICES} can be choices")
     for position, choice in enumerate(choices):
         if not choice:
-            raise DatasetError(
+            raise TableError(
                 f"column {name!r} has the word {words[position]!r}, which nobody can enter: use NaN for it"
             )
         if (first := choices.index(choice)) != position:
-            raise DatasetError(
+            raise TableError(
                 f"column {name!r} has the words {words[first]!r} and {words[position]!r}, which are one when trimmed"
             )
     return Cells(place, tuple(words), choices, gap)

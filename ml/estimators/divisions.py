@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ForestError
-from ml.model.design import FUNCTIONS, Column, Operation
+from ml.model.design import FUNCTIONS, DesignColumn, Operation
 from ml.tables.dataset import Feature
 from ml.tables.numbers import LARGEST
 
@@ -36,14 +36,14 @@ class Division:
     missing_left: bool
 
 
-def lowest_of(columns: Sequence[Column], feature: int) -> float | None:
+def lowest_of(columns: Sequence[DesignColumn], feature: int) -> float | None:
     """Return the smallest value for which all of the columns made of a feature have one; None if any is."""
     names = (c.operations[0].name for c in columns if c.feature == feature and c.operations and not c.table)
     return max((STARTS[name] for name in names if name in STARTS), default=None)
 
 
 def divisions(
-    column: Column, feature: Feature, goes_left: Callable[[Values], NDArray[np.bool_]], n_nodes: int
+    column: DesignColumn, feature: Feature, goes_left: Callable[[Values], NDArray[np.bool_]], n_nodes: int
 ) -> list[Division]:
     """Return the divisions of nodes that compare one column of a number.
 
@@ -83,7 +83,7 @@ def _bin_ends(operations: tuple[Operation, ...], low: float, high: float) -> lis
     names = [operation.name for operation in operations]
     if "equals" not in names:
         return None
-    binned = Column(feature=0, operations=operations[: names.index("equals")])
+    binned = DesignColumn(feature=0, operations=operations[: names.index("equals")])
     n_edges = len(operations[names.index("bin")].numbers) if "bin" in names else 0
     limits = np.arange(n_edges)
     ends = _ends(lambda values: binned.values(values) <= limits, np.full(n_edges, low), np.full(n_edges, high))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ml.estimators.divisions import Division, divisions
 from ml.estimators.splitting import split_nodes
-from ml.model.design import Column, cell_values, cells_of
+from ml.model.design import DesignColumn, cell_values, cells_of
 from ml.model.forest import FIRST_CHOICE_CELL, LEAF, MAX_CELLS, NO_VALUE_CELL, UNKNOWN_CELL, Forest, packed
 from ml.tables.dataset import Feature
 
@@ -24,13 +24,13 @@ Values = NDArray[np.float64]
 Bits = NDArray[np.bool_]
 
 
-def fold(forest: Forest, columns: Sequence[Column], features: Sequence[Feature]) -> Forest:
+def fold(forest: Forest, columns: Sequence[DesignColumn], features: Sequence[Feature]) -> Forest:
     """Return the forest on features that gives the answers of `forest` on the columns made of them.
 
     Raises:
         ForestError: a function among the steps is not monotone, or the trees become too large.
     """
-    if [*columns] == [Column(feature=place) for place in range(len(features))]:
+    if [*columns] == [DesignColumn(feature=place) for place in range(len(features))]:
         return forest
     return _Fold(forest, columns, features).forest()
 
@@ -41,7 +41,7 @@ class _Fold:
     Nodes that ask the same are one *question*: most forests have far fewer of these than nodes.
     """
 
-    def __init__(self, forest: Forest, columns: Sequence[Column], features: Sequence[Feature]) -> None:
+    def __init__(self, forest: Forest, columns: Sequence[DesignColumn], features: Sequence[Feature]) -> None:
         self._old, self._columns, self._features = forest, columns, features
         self._set_of = np.full(len(forest.feature), -1) if forest.set_of is None else forest.set_of
         self._inner = np.flatnonzero(forest.feature != LEAF)
@@ -97,12 +97,12 @@ class _Fold:
 
         return goes_left
 
-    def _bits(self, column: Column, questions: Sequence[int]) -> Bits:
+    def _bits(self, column: DesignColumn, questions: Sequence[int]) -> Bits:
         """Return which cells of a category go left, shape (n_questions, n_cells)."""
         values = column.values(cell_values(len(self._features[column.feature].choices)))
         return self._goes_left(questions)(np.repeat(values[:, None], len(questions), axis=1)).T
 
-    def _divide(self, column: Column, questions: Sequence[int]) -> None:
+    def _divide(self, column: DesignColumn, questions: Sequence[int]) -> None:
         goes_left, nodes = self._goes_left(questions), self._examples[questions]
         if self._is_plain and not column.is_missing:
             missing = goes_left(np.repeat(column.values(np.array([np.nan])), len(questions)))

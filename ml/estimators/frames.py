@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def frame_of(name: str, table: Any) -> Frame:
     """Return the columns of a table, which is called `name` in messages.
 
     Raises:
-        DatasetError: it is sparse, or no table.
+        TableError: it is sparse, or no table.
     """
     if hasattr(table, "toarray"):
-        raise DatasetError(f"{name} is a sparse matrix: give its rows as a table, {name}.toarray()")
+        raise TableError(f"{name} is a sparse matrix: give its rows as a table, {name}.toarray()")
     if is_frame(table):
         n_columns = table.shape[1]
         one = table.iloc if hasattr(table, "iloc") else table
@@ -64,16 +64,16 @@ def frame_of(name: str, table: Any) -> Frame:
     if table is None or isinstance(table, str | bytes | Mapping | PathLike):
         kind = "None" if table is None else f"a {type(table).__name__}"
         way_out = f"pandas.DataFrame({name}) would work" if isinstance(table, Mapping) else "rows are needed"
-        raise DatasetError(f"{name} is {kind}, and no table: {way_out}")
+        raise TableError(f"{name} is {kind}, and no table: {way_out}")
     try:
         rows = np.asarray(table)
     except ValueError:
         rows = np.empty(0)
     if rows.ndim != 2 or not rows.size:
         if isinstance(table, list) and table and isinstance(table[0], Mapping):
-            raise DatasetError(f"{name} is a list of objects, and no table: pandas.DataFrame({name}) would work")
+            raise TableError(f"{name} is a list of objects, and no table: pandas.DataFrame({name}) would work")
         shape = getattr(table, "shape", None) or rows.shape
-        raise DatasetError(f"{name} has the shape {shape}: it must be a table of rows and columns, with rows")
+        raise TableError(f"{name} has the shape {shape}: it must be a table of rows and columns, with rows")
     return Frame(rows, (), tuple(_plain(column) for column in rows.T))
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ml.errors import ForestError
 from ml.estimators.paths import working_in
-from ml.model.design import Column
+from ml.model.design import DesignColumn
 from ml.model.linear import Linear, Link
 from ml.model.total import Curve
 
@@ -36,7 +36,7 @@ def is_linear(estimator: Any) -> bool:
     return kind.__name__ != "CalibratedClassifierCV" or all(map(is_linear, calibrated_in(estimator)))
 
 
-def linear_from(estimator: Any, columns: Sequence[Column]) -> Linear:
+def linear_from(estimator: Any, columns: Sequence[DesignColumn]) -> Linear:
     """Take the coefficients out of a fitted linear model or a naive Bayes with normal distributions.
 
     Args:

@@ -62,7 +62,7 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Table:
+class StepColumns:
     """The columns between two steps, and whether the library has them as a sparse matrix."""
 
     paths: tuple[Path, ...]
@@ -70,7 +70,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepInputs:
     """What a step does, in one word, and to which inputs."""
 
     kind: str
@@ -78,7 +78,7 @@ class Step:
 
 
 @dataclass
-class Reading:
+class PipelineReading:
     """What was read.
 
     Attributes:
@@ -98,14 +98,14 @@ class Reading:
     words: dict[int, list[Any]] = field(default_factory=dict)
     gaps: dict[int, Any] = field(default_factory=dict)
     markers: dict[int, ForestError] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[StepInputs] = field(default_factory=list)
     decision: Decision | None = None
 
     def note(self, kind: str, paths: Iterable[Path]) -> None:
         """Add a step to the list of what is done."""
         inputs = tuple(sorted({path.feature for path in paths}))
-        if inputs and Step(kind, inputs) not in self.steps:
-            self.steps.append(Step(kind, inputs))
+        if inputs and StepInputs(kind, inputs) not in self.steps:
+            self.steps.append(StepInputs(kind, inputs))
 
 
 def kind_of(step: Any, kinds: Iterable[str]) -> str | None:

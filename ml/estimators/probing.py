@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError, ForestError
+from ml.errors import ForestError, TableError
 from ml.estimators.coding import Cells, Coding
-from ml.estimators.paths import Reading
-from ml.model.design import Column, Design
+from ml.estimators.paths import PipelineReading
+from ml.model.design import Design, DesignColumn
 from ml.tables.dataset import UNKNOWN, Feature
 
 Rows = NDArray[np.float64]
@@ -23,14 +23,14 @@ COMPARED_ROWS = 1_000
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ProbedInputs:
     """The features of a model that was fitted elsewhere, and the columns that its last estimator sees of them."""
 
     features: tuple[Feature, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[DesignColumn, ...]
 
 
-def transformed(reading: Reading, table: Any) -> Any:
+def transformed(reading: PipelineReading, table: Any) -> Any:
     """Return what the steps make of a table of the session."""
     for step in reading.transformers:
         table = step.transform(table)
@@ -38,8 +38,8 @@ def transformed(reading: Reading, table: Any) -> Any:
 
 
 def inputs_of(
-    reading: Reading, coding: Coding, features: Sequence[Feature], rows: Rows, *, lacking: Set[int]
-) -> Inputs:
+    reading: PipelineReading, coding: Coding, features: Sequence[Feature], rows: Rows, *, lacking: Set[int]
+) -> ProbedInputs:
     """Return the features, with their choices and gaps, and the columns that the steps make of them.
 
     Args:
@@ -49,7 +49,7 @@ def inputs_of(
 
     Raises:
         ForestError: the steps give something else than what was read of them.
-        DatasetError: the steps cannot transform the test rows.
+        TableError: the steps cannot transform the test rows.
     """
     probe = _Probe(reading, coding, rows)
     lacking = lacking | {place for place, cells in enumerate(coding.cells) if cells.place in reading.gaps}
@@ -74,11 +74,11 @@ def inputs_of(
                 f"column {place} of the last estimator, made of {feature!r}, is another one for the {name} than its "
                 "steps say: steps that compute in float32 or look at several columns cannot be exported"
             )
-    return Inputs(known, columns)
+    return ProbedInputs(known, columns)
 
 
 def _check_rows(probe: _Probe, features: Sequence[Feature], rows: Rows) -> None:
-    """Raise a `DatasetError` for the first test row with something that the steps refuse."""
+    """Raise a `TableError` for the first test row with something that the steps refuse."""
     refused = [(place, np.isnan(rows[:, place]), "no value", "SimpleImputer") for place in sorted(probe.without_gaps)]
     refused += [
         (place, rows[:, place] < 0, "a word that its encoder does not know", "OneHotEncoder(handle_unknown='ignore')")
@@ -86,7 +86,7 @@ def _check_rows(probe: _Probe, features: Sequence[Feature], rows: Rows) -> None:
     ]
     for place, is_wrong, what, remedy in refused:
         if is_wrong.any():
-            raise DatasetError(
+            raise TableError(
                 f"X_test has {what} in column {features[place].title!r}, row {int(is_wrong.argmax())}, which the steps "
                 f"refuse: {remedy} would work"
             )
@@ -101,7 +101,7 @@ class _Probe:
         without_gaps: the features of which the steps refuse no value.
     """
 
-    def __init__(self, reading: Reading, coding: Coding, rows: Rows) -> None:
+    def __init__(self, reading: PipelineReading, coding: Coding, rows: Rows) -> None:
         self._reading, self._coding = reading, coding
         self._place_of = {cells.place: place for place, cells in enumerate(coding.cells)}
         middle = [_middle(cells, column) for cells, column in zip(coding.cells, rows.T, strict=True)]
@@ -109,7 +109,7 @@ class _Probe:
         try:
             self.transform(self._base[None])
         except Exception as error:  # whatever a step raises
-            raise DatasetError(f"the steps do not take X_test: {str(error).splitlines()[0]}") from error
+            raise TableError(f"the steps do not take X_test: {str(error).splitlines()[0]}") from error
         self.known = self._varied([(f, float(c)) for f, one in enumerate(coding.cells) for c in range(len(one.words))])
         words = [place for place, one in enumerate(coding.cells) if one.words]
         self._unknown = self._asked(words, UNKNOWN)
@@ -148,7 +148,7 @@ class _Probe:
                 if (answers := _taken(self.transform, row[None])) is not None
             }
 
-    def columns(self) -> tuple[Column, ...]:
+    def columns(self) -> tuple[DesignColumn, ...]:
         """Return the columns, those of words with the value of each cell."""
         answers = self.transform(self.known)
         base, rest, start = answers[0], answers[1:], 0
@@ -164,12 +164,12 @@ class _Probe:
                 by_feature[place] = np.vstack([self._gaps.get(place, unknown), unknown, choices])
         return tuple(self._column(number, path, by_feature) for number, path in enumerate(self._reading.paths))
 
-    def _column(self, number: int, path: Any, by_feature: dict[int, Rows]) -> Column:
+    def _column(self, number: int, path: Any, by_feature: dict[int, Rows]) -> DesignColumn:
         place = self._place_of[path.feature]
         if place not in by_feature:
-            return Column(feature=place, is_missing=path.is_missing, operations=path.operations)
+            return DesignColumn(feature=place, is_missing=path.is_missing, operations=path.operations)
         values = by_feature[place][:, number].tolist()
-        return Column(feature=place, table=tuple(None if value != value else value for value in values))  # noqa: PLR0124
+        return DesignColumn(feature=place, table=tuple(None if value != value else value for value in values))  # noqa: PLR0124
 
 
 def _taken(transform: Callable[[Rows], Rows], rows: Rows) -> Rows | None:

@@ -10,7 +10,7 @@ from ml.estimators.linear import KINDS as LINEAR_KINDS
 from ml.estimators.paths import LINEAR, TREES
 from ml.estimators.trees import forest_from, lacking_in, readers_of
 from ml.importing import files
-from ml.importing.imported import Imported, Inputs, Progress, silent
+from ml.importing.imported import Imported, ImportedInputs, Progress, silent
 from ml.model import modelfile
 from ml.model.card import MAX_FEATURES
 
@@ -73,7 +73,7 @@ def _saved(found: Any) -> Imported:
     return Imported(
         forest=forest,
         n_classes=0 if classes is None else len(classes),
-        inputs=Inputs(
+        inputs=ImportedInputs(
             n_features=n_features, names=names, has_gaps=tuple(place in lacking for place in range(n_features))
         ),
         library=("scikit-learn", str(getattr(found, "_sklearn_version", ""))),

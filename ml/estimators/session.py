@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.estimators.boosted import LIBRARIES
 from ml.estimators.coding import Cells, Coding, cells_of_words
 from ml.estimators.divisions import lowest_of
@@ -21,8 +21,8 @@ from ml.estimators.folding import fold
 from ml.estimators.frames import Frame, is_gap
 from ml.estimators.linear import calibrated_in, is_linear, linear_from
 from ml.estimators.names import Names
-from ml.estimators.paths import Reading, unread
-from ml.estimators.probing import Inputs, inputs_of, transformed
+from ml.estimators.paths import PipelineReading, unread
+from ml.estimators.probing import ProbedInputs, inputs_of, transformed
 from ml.estimators.trees import forest_from, lacking_in, readers_of
 from ml.model.forest import Forest
 from ml.model.linear import Linear
@@ -43,7 +43,7 @@ class SessionModel:
         decision: of a classifier that decides by a threshold.
     """
 
-    def __init__(self, reading: Reading, coding: Coding, inputs: Inputs) -> None:
+    def __init__(self, reading: PipelineReading, coding: Coding, inputs: ProbedInputs) -> None:
         self.final = reading.final
         self.final = _with_one_job(self.final)
         self.columns, self.decision = inputs.columns, reading.decision
@@ -112,7 +112,7 @@ def predictor_from(estimator: Any) -> Forest | Linear:
 
 
 def session_model(
-    reading: Reading, names: Names, frames: Mapping[str, Frame], limits: Mapping[str, Limits] | None
+    reading: PipelineReading, names: Names, frames: Mapping[str, Frame], limits: Mapping[str, Limits] | None
 ) -> SessionModel:
     """Return a fitted model as it answers rows.
 
@@ -121,7 +121,7 @@ def session_model(
         limits: of the features, by key.
 
     Raises:
-        DatasetError, ForestError: columns or steps cannot be features.
+        TableError, ForestError: columns or steps cannot be features.
     """
     _check_kind(reading.final)
     used = sorted({path.feature for path in reading.paths})
@@ -138,11 +138,11 @@ def session_model(
 
 
 def _check_finite(name: str, rows: NDArray[np.float64], features: Sequence[Feature]) -> None:
-    """Raise a `DatasetError` for the first value that no sample can have."""
+    """Raise a `TableError` for the first value that no sample can have."""
     wrong = np.argwhere(~((np.abs(rows) <= LARGEST) | np.isnan(rows)))
     if len(wrong):
         row, place = wrong[0].tolist()
-        raise DatasetError(
+        raise TableError(
             f"{name} has {rows[row, place]} in column {features[place].title!r}, row {row}, which is not a finite "
             "32-bit float"
         )
@@ -156,7 +156,7 @@ def _check_kind(estimator: Any) -> None:
         raise unread(estimator)
 
 
-def _with_gaps(inputs: Inputs, forest: Forest) -> tuple[Feature, ...]:
+def _with_gaps(inputs: ProbedInputs, forest: Forest) -> tuple[Feature, ...]:
     """Return the features, those of which the trees can tell no value apart as ones that may lack it."""
     seen = lacking_in(forest)
     lacking = {inputs.columns[place].feature for place in seen if inputs.columns[place].is_feature}
@@ -166,7 +166,7 @@ def _with_gaps(inputs: Inputs, forest: Forest) -> tuple[Feature, ...]:
     )
 
 
-def _with_domains(inputs: Inputs) -> tuple[Feature, ...]:
+def _with_domains(inputs: ProbedInputs) -> tuple[Feature, ...]:
     """Return the features with the limits that their functions set: a logarithm has no value below its start."""
     lows = [lowest_of(inputs.columns, place) for place in range(len(inputs.features))]
     return tuple(
@@ -176,7 +176,7 @@ def _with_domains(inputs: Inputs) -> tuple[Feature, ...]:
     )  # fmt: skip
 
 
-def _cells(place: int, header: str, reading: Reading, frames: Sequence[tuple[str, Frame]]) -> Cells:
+def _cells(place: int, header: str, reading: PipelineReading, frames: Sequence[tuple[str, Frame]]) -> Cells:
     """Return the coding of one input: a category if an encoder knows its words or it is true or false."""
     gap = reading.gaps.get(place, np.nan)
     words = reading.words.get(place)
@@ -191,7 +191,7 @@ def _cells(place: int, header: str, reading: Reading, frames: Sequence[tuple[str
             with suppress(ValueError, TypeError):
                 float(present[0])
                 way_out = f"{name}[{header!r}].astype(float) would, where it is text of numbers"
-            raise DatasetError(
+            raise TableError(
                 f"column {header!r} of {name} holds {present[0]!r}, which is no number, and no step makes a number of "
                 f"it: {way_out}"
             )

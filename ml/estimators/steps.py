@@ -15,7 +15,7 @@ import numpy as np
 from ml.errors import ForestError
 from ml.estimators import columnwise
 from ml.estimators.columnwise import Reader
-from ml.estimators.paths import STEPS, Path, Reading, Table, kind_of, refusal
+from ml.estimators.paths import STEPS, Path, PipelineReading, StepColumns, kind_of, refusal
 from ml.model.card import Decision
 from ml.model.design import Operation
 from ml.model.labelling import decision_of
@@ -36,14 +36,14 @@ REMEDIES = {
 }
 
 
-def read_steps(model: Any, n_inputs: int) -> Reading:
+def read_steps(model: Any, n_inputs: int) -> PipelineReading:
     """Return what stands in front of the last estimator of a fitted model, which may be that estimator alone.
 
     Raises:
         ForestError: a step cannot be read; the sentence names it, and what would work.
     """
-    reading = Reading(model)
-    table = Table(tuple(Path(place) for place in range(n_inputs)))
+    reading = PipelineReading(model)
+    table = StepColumns(tuple(Path(place) for place in range(n_inputs)))
     while True:
         if hasattr(reading.final, "best_estimator_"):
             reading.final = reading.final.best_estimator_
@@ -89,17 +89,18 @@ def threshold_of(estimator: Any) -> Decision:
     return decision
 
 
-def _encoded(table: Table, reading: Reading) -> Table:
+def _encoded(table: StepColumns, reading: PipelineReading) -> StepColumns:
     """Return the columns that a HistGradientBoosting makes of its own: the encoded categories first."""
     model = reading.final
     pairs = [*zip(table.paths, model.is_categorical_.tolist(), strict=True)]
     encoder = model._preprocessor.named_transformers_["encoder"]
-    words = columnwise.ordinal(encoder, Table(tuple(path for path, is_word in pairs if is_word)), reading, "encoder")
+    categories = StepColumns(tuple(path for path, is_word in pairs if is_word))
+    words = columnwise.ordinal(encoder, categories, reading, "encoder")
     reading.transformers.append(model._preprocessor)
     # Afterwards it takes its columns as they are.
     reading.final = copy.copy(model)
     reading.final._preprocessor, reading.final.is_categorical_ = None, model._is_categorical_remapped
-    return Table((*words.paths, *(path for path, is_word in pairs if not is_word)))
+    return StepColumns((*words.paths, *(path for path, is_word in pairs if not is_word)))
 
 
 def _is_passed_by(step: Any) -> bool:
@@ -107,7 +108,7 @@ def _is_passed_by(step: Any) -> bool:
     return step is None or step == "passthrough" or (hasattr(step, "fit_resample") and not hasattr(step, "transform"))
 
 
-def _read(step: Any, table: Table, reading: Reading, name: str) -> Table:
+def _read(step: Any, table: StepColumns, reading: PipelineReading, name: str) -> StepColumns:
     readers = _MADE_OF_STEPS | columnwise.READERS
     kind = kind_of(step, readers)
     if kind not in (None, "Pipeline", "FeatureUnion", "FunctionTransformer") and not any(
@@ -125,26 +126,26 @@ def _read(step: Any, table: Table, reading: Reading, name: str) -> Table:
 # Steps made of steps
 
 
-def _pipeline(step: Any, table: Table, reading: Reading, name: str) -> Table:
+def _pipeline(step: Any, table: StepColumns, reading: PipelineReading, name: str) -> StepColumns:
     for inner, one in step.steps:
         if not _is_passed_by(one):
             table = _read(one, table, reading, f"{name}: {inner}")
     return table
 
 
-def _column_transformer(step: Any, table: Table, reading: Reading, name: str) -> Table:
+def _column_transformer(step: Any, table: StepColumns, reading: PipelineReading, name: str) -> StepColumns:
     weights = step.transformer_weights or {}
     names = [*getattr(step, "feature_names_in_", ())]
     paths: list[Path] = []
     for inner, one, columns in step.transformers_:
         places = places_of(columns, names, len(table.paths))
-        part = Table(tuple(table.paths[place] for place in places), table.is_sparse)
+        part = StepColumns(tuple(table.paths[place] for place in places), table.is_sparse)
         if not places or (isinstance(one, str) and one == "drop"):
             continue
         if not _is_passed_by(one):
             part = _read(one, part, reading, f"{name}: {inner}")
         paths += _weighted(part.paths, weights.get(inner))
-    return Table(tuple(paths), bool(step.sparse_output_))
+    return StepColumns(tuple(paths), bool(step.sparse_output_))
 
 
 def places_of(columns: Any, names: Sequence[str], n_columns: int) -> list[int]:
@@ -161,7 +162,7 @@ def places_of(columns: Any, names: Sequence[str], n_columns: int) -> list[int]:
     return [names.index(one) if isinstance(one, str) else range(n_columns)[one] for one in listed]
 
 
-def _feature_union(step: Any, table: Table, reading: Reading, name: str) -> Table:
+def _feature_union(step: Any, table: StepColumns, reading: PipelineReading, name: str) -> StepColumns:
     weights = step.transformer_weights or {}
     paths: list[Path] = []
     is_sparse = False
@@ -171,7 +172,7 @@ def _feature_union(step: Any, table: Table, reading: Reading, name: str) -> Tabl
         part = table if _is_passed_by(one) else _read(one, table, reading, f"{name}: {inner}")
         is_sparse = is_sparse or part.is_sparse
         paths += _weighted(part.paths, weights.get(inner))
-    return Table(tuple(paths), is_sparse)
+    return StepColumns(tuple(paths), is_sparse)
 
 
 def _weighted(paths: Sequence[Path], weight: float | None) -> Sequence[Path]:

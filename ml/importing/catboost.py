@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError, shown
-from ml.importing.imported import Imported, Inputs, Progress, Tree, array, forest_of, read_trees
+from ml.importing.imported import Imported, ImportedInputs, Progress, Tree, array, forest_of, read_trees
 from ml.model.card import MAX_FEATURES
 from ml.model.forest import LEAF
 from ml.model.total import LabelBy, Link, Total
@@ -149,7 +149,7 @@ def read(content: bytes, progress: Progress) -> Imported:
     )
 
 
-def _inputs(info: _Features) -> Inputs:
+def _inputs(info: _Features) -> ImportedInputs:
     if info.categorical_features:
         raise ModelFileError(_CATEGORIES)
     if info.text_features or info.embedding_features:
@@ -161,7 +161,7 @@ def _inputs(info: _Features) -> Inputs:
         raise ModelFileError("the features do not have the places 0, 1, 2 and so on")
     names = tuple(one.feature_id for one in features)
     is_named = any(name not in ("", str(position)) for position, name in enumerate(names))
-    return Inputs(
+    return ImportedInputs(
         n_features=len(features),
         names=names if is_named else (),
         has_gaps=tuple(one.has_nans for one in features),
@@ -169,7 +169,7 @@ def _inputs(info: _Features) -> Inputs:
     )
 
 
-def _trees(file: _File, inputs: Inputs, n_sums: int) -> Iterator[Tree]:
+def _trees(file: _File, inputs: ImportedInputs, n_sums: int) -> Iterator[Tree]:
     read: Any = _oblivious if file.oblivious_trees else _nested
     decoder = msgspec.json.Decoder(_Oblivious if file.oblivious_trees else _Node)
     for number, raw in enumerate(file.oblivious_trees or file.trees):
@@ -181,7 +181,7 @@ def _trees(file: _File, inputs: Inputs, n_sums: int) -> Iterator[Tree]:
 
 
 def _compared(
-    splits: Sequence[_Split], name: str, inputs: Inputs
+    splits: Sequence[_Split], name: str, inputs: ImportedInputs
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
     """Return the feature and the border of each split, and whether no value goes left there."""
     if any(split.split_type != "FloatFeature" for split in splits):
@@ -197,7 +197,7 @@ def _compared(
     return feature, border, ~np.array(inputs.is_above)[feature]
 
 
-def _oblivious(tree: _Oblivious, name: str, inputs: Inputs, n_sums: int) -> Tree:
+def _oblivious(tree: _Oblivious, name: str, inputs: ImportedInputs, n_sums: int) -> Tree:
     """Return a tree: level by level all nodes ask the same, the last split first.
 
     The leaf of a row is the number whose bits say which splits it is above of, the first split the lowest.
@@ -226,7 +226,7 @@ def _oblivious(tree: _Oblivious, name: str, inputs: Inputs, n_sums: int) -> Tree
     )
 
 
-def _nested(root: _Node, name: str, inputs: Inputs, n_sums: int) -> Tree:
+def _nested(root: _Node, name: str, inputs: ImportedInputs, n_sums: int) -> Tree:
     """Return a tree out of nodes that hold their children."""
     nodes, left, right, splits = [root], list[int](), list[int](), list[_Split]()
     for node in nodes:  # it grows

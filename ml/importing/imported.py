@@ -53,7 +53,7 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ImportedInputs:
     """What a file says of the features.
 
     Attributes:
@@ -87,7 +87,7 @@ class Imported:
 
     forest: Forest
     n_classes: int
-    inputs: Inputs
+    inputs: ImportedInputs
     library: tuple[str, str]
     estimator: str
     labels: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError, shown
-from ml.importing.imported import Imported, Inputs, Progress, Tree, array, cells_of, forest_of, read_trees
+from ml.importing.imported import Imported, ImportedInputs, Progress, Tree, array, cells_of, forest_of, read_trees
 from ml.model.card import MAX_FEATURES
 from ml.model.forest import LEAF, MAX_CELLS
 from ml.model.total import Link, Total
@@ -112,7 +112,7 @@ def _objective(names: Mapping[str, str], n_sums: int) -> tuple[str, Link]:
     return objective, link
 
 
-def _inputs(names: Mapping[str, str], n_features: int, tail: str) -> Inputs:
+def _inputs(names: Mapping[str, str], n_features: int, tail: str) -> ImportedInputs:
     infos, found = names.get("feature_infos", "").split(" "), names.get("feature_names", "").split(" ")
     if len(infos) != n_features or len(found) != n_features:
         raise ModelFileError(f"the file does not have a name and a range for each of {n_features} features")
@@ -124,7 +124,7 @@ def _inputs(names: Mapping[str, str], n_features: int, tail: str) -> Inputs:
         elif info != "none":
             categories.append(position)
     own = {name if not re.fullmatch(r"Column_\d+", name) else "" for name in found} - {""}
-    return Inputs(
+    return ImportedInputs(
         n_features=n_features,
         names=tuple(found) if own else (),
         choices=_choices(categories, tail, n_features),
@@ -164,12 +164,12 @@ def _listed(members: Mapping[str, str], key: str, name: str, kind: type) -> list
     return _numbers(members.get(key, "").split(), f"{name}: {key}", kind)
 
 
-def _trees(blocks: Sequence[str], inputs: Inputs, lacks: NDArray[np.bool_]) -> Iterator[Tree]:
+def _trees(blocks: Sequence[str], inputs: ImportedInputs, lacks: NDArray[np.bool_]) -> Iterator[Tree]:
     for number, block in enumerate(blocks):
         yield _tree(_members(block.partition("\nend of trees")[0]), f"tree {number}", inputs, lacks)
 
 
-def _tree(members: Mapping[str, str], name: str, inputs: Inputs, lacks: NDArray[np.bool_]) -> Tree:
+def _tree(members: Mapping[str, str], name: str, inputs: ImportedInputs, lacks: NDArray[np.bool_]) -> Tree:
     """Return one tree: first its inner nodes, then its leaves, of which leaf i is child -1 - i.
 
     Args:

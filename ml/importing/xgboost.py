@@ -18,7 +18,7 @@ import numpy as np
 
 from ml.errors import ModelFileError, shown
 from ml.importing import ubjson
-from ml.importing.imported import Imported, Inputs, Progress, array, forest_of, read_trees
+from ml.importing.imported import Imported, ImportedInputs, Progress, array, forest_of, read_trees
 from ml.importing.xgboost_trees import tree_of, trees_of
 from ml.model.card import MAX_FEATURES
 from ml.model.total import Link, Total
@@ -226,7 +226,7 @@ def _log(value: np.float32) -> np.float32:
     return np.float32(logf(float(value)))
 
 
-def _inputs(learner: _Learner[Any], n_features: int) -> Inputs:
+def _inputs(learner: _Learner[Any], n_features: int) -> ImportedInputs:
     names, types = tuple(learner.feature_names), learner.feature_types
     if names and len(names) != n_features:
         raise ModelFileError(f"the file has {len(names)} names for {n_features} features")
@@ -239,7 +239,7 @@ def _inputs(learner: _Learner[Any], n_features: int) -> Inputs:
         if kind == "c":
             known = isinstance(encodings, list) and position < len(encodings)
             choices[position] = _words(encodings[position], position) if known else None
-    return Inputs(n_features=n_features, names=names, choices=choices)
+    return ImportedInputs(n_features=n_features, names=names, choices=choices)
 
 
 def _words(encoding: Any, position: int) -> tuple[str, ...] | None:

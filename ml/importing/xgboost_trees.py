@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError, shown
-from ml.importing.imported import Inputs, Tree, array, cells_of
+from ml.importing.imported import ImportedInputs, Tree, array, cells_of
 from ml.model.forest import FIRST_CHOICE_CELL, LEAF, MAX_CELLS
 
 
@@ -39,7 +39,7 @@ def trees_of(trees: Sequence[msgspec.Raw]) -> Iterator[dict[str, Any]]:
             raise ModelFileError(f"tree {number} cannot be read: {shown(error)}") from error
 
 
-def tree_of(given: dict[str, Any], number: int, inputs: Inputs) -> Tree:
+def tree_of(given: dict[str, Any], number: int, inputs: ImportedInputs) -> Tree:
     """Return one tree, checked as far as its arrays go."""
     name = f"tree {number}"
     param = given.get("tree_param", {})

@@ -16,7 +16,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from ml.cli import console
-from ml.errors import DatasetError, MLError, ModelFileError
+from ml.errors import MLError, ModelFileError, TableError
 from ml.jobs import cluster, record
 from ml.jobs.copying import SHOWN_BAD_ROWS, Done, How, copy, do
 from ml.jobs.plan import Job, Plan, is_folder, planned
@@ -43,7 +43,7 @@ def score(options: argparse.Namespace) -> None:
         _score_file(options)
         return
     if options.out == "-" or "-" in options.rows:
-        raise DatasetError("several files are read by their names and written to a folder: name it with --out")
+        raise TableError("several files are read by their names and written to a folder: name it with --out")
     how = _how_of(options, options.to)
     plan = planned(options.rows, Path(options.out), how.to)
     model = _load(options)
@@ -52,7 +52,7 @@ def score(options: argparse.Namespace) -> None:
         with history.locked(plan.out / record.NAME):
             _score_folder(options, model, how, plan)
     except OSError as error:
-        raise DatasetError(f"{error.filename or plan.out} cannot be written: {error.strerror or error}") from error
+        raise TableError(f"{error.filename or plan.out} cannot be written: {error.strerror or error}") from error
 
 
 def _load(options: argparse.Namespace) -> Model:
@@ -63,7 +63,7 @@ def _load(options: argparse.Namespace) -> Model:
         hint = f"; the model file comes first: python -m ml score {shlex.join([options.rows[0], str(options.model)])}"
         raise ModelFileError(f"{error}{hint if swapped else ''}") from error
     if options.explain:
-        known = model.classifier
+        known = model.loaded
         if found := obstacle(known):
             raise MLError(
                 f"{options.model} does not say what each feature adds to an answer: {OBSTACLES[found]}; score without "
@@ -84,7 +84,7 @@ def _how_of(options: argparse.Namespace, to: str) -> How:
 def _score_file(options: argparse.Namespace) -> None:
     (source,) = options.rows
     if options.engine == "ray":
-        raise DatasetError("Ray writes to a folder: give --out the name of one that exists, or one that ends with /")
+        raise TableError("Ray writes to a folder: give --out the name of one that exists, or one that ends with /")
     refuse_same_file(source, options.out)
     model = _load(options)
     how = _how_of(options, options.to or _KIND_OF.get(Path(options.out).suffix.lower(), ""))
@@ -122,7 +122,7 @@ def _score_folder(options: argparse.Namespace, model: Model, how: How, plan: Pla
                     kept.add(done.job)
                     scored = Scored(scored.rows + done.scored.rows, scored.bad + done.scored.bad)
                 elif how.strict:
-                    raise DatasetError(done.error)
+                    raise TableError(done.error)
                 else:
                     failed += 1
                     _say(f"error: {done.error}")
@@ -130,7 +130,7 @@ def _score_folder(options: argparse.Namespace, model: Model, how: How, plan: Pla
         record.remove_parts(plan.jobs)
     _complain_of_blanks(scored)
     if failed:
-        raise DatasetError(f"{failed} of {len(plan.jobs)} files were not scored; the same command does them again")
+        raise TableError(f"{failed} of {len(plan.jobs)} files were not scored; the same command does them again")
 
 
 def _done_on_ray(

@@ -12,15 +12,15 @@ from typing import Any
 import msgspec
 
 from ml.cli.streams import InputFile, placed, sink_of
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.jobs.plan import Job
 from ml.jobs.tables import CsvTables, TextTables
 from ml.scoring.batch import Model
 from ml.scoring.parquet import ParquetTables, is_parquet, score_parquet
 from ml.scoring.rows import BadRow
+from ml.scoring.source import Source
 from ml.scoring.text import Scored, score
 from ml.tables.marks import marks_named
-from ml.tables.source import Source
 
 # So many rows without an answer are shown; all are counted.
 SHOWN_BAD_ROWS = 20
@@ -73,7 +73,7 @@ def do(
     try:
         job.sink.parent.mkdir(parents=True, exist_ok=True)
         scored = copy(model, str(job.source), str(job.sink), how, on_bad=on_bad, on_bytes=on_bytes, on_said=said.append)
-    except DatasetError as error:
+    except TableError as error:
         is_named = any(str(name) in str(error) for name in (job.source, job.sink))
         return Done(job, error=str(error if is_named else error.of(job.source)))
     except OSError as error:
@@ -100,7 +100,7 @@ def copy(
         on_said: is called with each sentence on what was inferred from the source.
 
     Raises:
-        DatasetError: the source cannot be read or the sink not be written; the source is no table with these features;
+        TableError: the source cannot be read or the sink not be written; the source is no table with these features;
             pyarrow is needed and not installed; or, if `how.strict`, a row has no answer.
     """
     is_typed = is_parquet(source)
@@ -108,7 +108,7 @@ def copy(
         _refuse_options(source, how)
     to_parquet = how.to == "parquet" or (not how.to and is_typed)
     if how.explain and (is_typed or to_parquet):
-        raise DatasetError(f"{source}: contributions are written from text to CSV alone: score without --explain")
+        raise TableError(f"{source}: contributions are written from text to CSV alone: score without --explain")
     file: Any
     with _parquet_sink(sink) if to_parquet else sink_of(sink) as file:
         if is_typed:
@@ -123,7 +123,7 @@ def copy(
             with ParquetTables(file) if to_parquet else contextlib.nullcontext() as tables:
                 text: Any = file if tables is None else TextTables(tables, model.labels)  # of which `write` is used
                 scored = score(
-                    model.classifier, table, text, on_bad=on_bad, guarded=how.guarded, strict=how.strict, marks=marks,
+                    model.loaded, table, text, on_bad=on_bad, guarded=how.guarded, strict=how.strict, marks=marks,
                     explain=how.explain,
                 )  # fmt: skip
     for sentence in table.inferred:
@@ -156,7 +156,7 @@ def _copy_parquet(
 def _refuse_options(source: str, how: How) -> None:
     guarded = how.guarded and how.to != "csv"
     if how.encoding or how.sheet or how.decimal or how.thousands or guarded or not how.has_header:
-        raise DatasetError(
+        raise TableError(
             f"{source} is a Parquet file, whose columns have types: --encoding, --sheet, --guarded, --decimal, "
             "--thousands and --no-header are for other tables"
         )
@@ -166,9 +166,9 @@ def _refuse_options(source: str, how: How) -> None:
 def _parquet_sink(name: str) -> Iterator[Any]:
     path = Path(name)
     if name == "-" or path.is_symlink() or (path.exists() and not path.is_file()):
-        raise DatasetError(f"name a file with --out: Parquet is not written to a link or a pipe, {name}")
+        raise TableError(f"name a file with --out: Parquet is not written to a link or a pipe, {name}")
     try:
         with placed(path) as file:
             yield file
     except OSError as error:
-        raise DatasetError(f"{name} cannot be written: {error.strerror or error}") from error
+        raise TableError(f"{name} cannot be written: {error.strerror or error}") from error

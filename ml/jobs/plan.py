@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.scoring.parquet import is_parquet
 
 # What the files in a folder are called that have tables.
@@ -69,7 +69,7 @@ def planned(inputs: Sequence[str], out: Path, to: str) -> Plan:
         to: "parquet", "csv", or nothing for the kind that a file has.
 
     Raises:
-        DatasetError: an input is not there; two would become one file; or a copy would be an input, lie in one, or
+        TableError: an input is not there; two would become one file; or a copy would be an input, lie in one, or
             be written through a symbolic link.
     """
     links: list[Path] = []
@@ -84,7 +84,7 @@ def planned(inputs: Sequence[str], out: Path, to: str) -> Plan:
     for file in sorted(found, key=lambda file: file.name):
         sink = out / _sink_name(file, to)
         if sink in jobs:
-            raise DatasetError(f"{jobs[sink].source} and {file.source} would both become {sink}: score them one by one")
+            raise TableError(f"{jobs[sink].source} and {file.source} would both become {sink}: score them one by one")
         known = file.source.stat()
         jobs[sink] = Job(file.source, sink, known.st_size, known.st_mtime_ns)
     _refuse_sinks(jobs.values(), out)
@@ -107,7 +107,7 @@ def _found(name: str, links: list[Path], others: list[Path]) -> list[_Found]:
         found = [_Found(Path(name), Path(os.path.basename(name)))] if os.path.isfile(name) else []
         missing = f"{name}: {'not a file' if os.path.exists(name) else 'No such file or directory'}"
     if not found:
-        raise DatasetError(missing)
+        raise TableError(missing)
     return found
 
 
@@ -167,7 +167,7 @@ def _refuse_folder_inside(folders: Iterable[Path], out: Path) -> None:
     where = out.resolve()
     for folder in folders:
         if where.is_relative_to(folder.resolve()):
-            raise DatasetError(f"{out} is inside the input {folder}: name a folder elsewhere with --out")
+            raise TableError(f"{out} is inside the input {folder}: name a folder elsewhere with --out")
 
 
 def _refuse_sinks(jobs: Iterable[Job], out: Path) -> None:
@@ -181,13 +181,13 @@ def _refuse_sinks(jobs: Iterable[Job], out: Path) -> None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise DatasetError(f"{path} cannot be written: {error.strerror}") from error
+            raise TableError(f"{path} cannot be written: {error.strerror}") from error
         if stat.S_ISLNK(known.st_mode):
-            raise DatasetError(f"{path} is a symbolic link, through which nothing is written")
+            raise TableError(f"{path} is a symbolic link, through which nothing is written")
         if path in folders:
             if not stat.S_ISDIR(known.st_mode):
-                raise DatasetError(f"{path} is a file: several files, or a folder, are written to a folder")
+                raise TableError(f"{path} is a file: several files, or a folder, are written to a folder")
         elif not stat.S_ISREG(known.st_mode):
-            raise DatasetError(f"{path} is no file, and is not replaced by one")
+            raise TableError(f"{path} is no file, and is not replaced by one")
         elif (known.st_dev, known.st_ino) in sources:
-            raise DatasetError(f"{path} is an input as well: name another folder with --out")
+            raise TableError(f"{path} is an input as well: name another folder with --out")

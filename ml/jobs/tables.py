@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from ml.scoring.layout import added_columns
 from ml.scoring.parquet import ParquetTables
 from ml.tables.dialect import Dialect
 from ml.tables.encoding import as_text
-from ml.tables.layout import added_columns
 from ml.tables.parquet import cells_of
 from ml.tables.rows import RowReader
 from ml.tables.written import RowWriter

@@ -53,7 +53,7 @@ def dump(members: Mapping[str, bytes]) -> bytes:
     return signed + hashlib.sha256(signed).hexdigest().encode()
 
 
-def encoded(array: NDArray[Any]) -> bytes:
+def npy_of(array: NDArray[Any]) -> bytes:
     """Return an array as an `.npy` member."""
     member = io.BytesIO()
     npy.write_array(member, array, version=(1, 0), allow_pickle=False)

@@ -42,7 +42,7 @@ ORDERED = "coefficients"
 _OPTIONAL = {"set_of": (0,), "sets": (0, MAX_CELLS // 64), "init": (0,), "output_of": (0,)}
 
 
-def encoded(predictor: Forest | Linear) -> dict[str, bytes]:
+def archive_members(predictor: Forest | Linear) -> dict[str, bytes]:
     """Return the arrays of a predictor as members of an archive.
 
     Raises:
@@ -56,7 +56,7 @@ def encoded(predictor: Forest | Linear) -> dict[str, bytes]:
         array = getattr(predictor, name)
         array = np.empty(_OPTIONAL[name]) if array is None else array
         order: Literal["A", "C"] = "A" if name == ORDERED else "C"
-        members[f"{name}.npy"] = archive.encoded(np.asarray(array, dtype=dtype, order=order))
+        members[f"{name}.npy"] = archive.npy_of(np.asarray(array, dtype=dtype, order=order))
     return members
 
 

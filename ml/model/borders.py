@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.changes import Change, Direction, Explanation, Range
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.thresholds import shortest
 
 Values = NDArray[np.float64]
@@ -50,7 +50,7 @@ class Borders:
         own: the row's own label.
     """
 
-    def __init__(self, model: Classifier, row: Sequence[float], goal: float | None) -> None:
+    def __init__(self, model: LoadedModel, row: Sequence[float], goal: float | None) -> None:
         self._model, self._row, self._goal = model, np.array(row, dtype=np.float64), goal
         self._level = _level(model, goal)
         lows, highs = (np.array([getattr(feature, end) for feature in model.features]) for end in ("low", "high"))
@@ -134,7 +134,7 @@ class _Pairs:
         return self.features, self.values, self.is_near
 
 
-def explain(model: Classifier, row: Sequence[float], *, goal: float | None) -> Explanation:
+def explain(model: LoadedModel, row: Sequence[float], *, goal: float | None) -> Explanation:
     """Return the ranges in which the label of `row` stays, and its nearest change; see `ml.model.nearest`."""
     borders = Borders(model, row, goal)
     ranges = []
@@ -149,7 +149,7 @@ def explain(model: Classifier, row: Sequence[float], *, goal: float | None) -> E
     return Explanation(model.predict(row).label, tuple(ranges), _nearest(model, row, borders), is_whole)
 
 
-def nearest_change(model: Classifier, row: Sequence[float], *, goal: float | None) -> tuple[Change | None, bool]:
+def nearest_change(model: LoadedModel, row: Sequence[float], *, goal: float | None) -> tuple[Change | None, bool]:
     """Return the nearest change of a single feature within its training range that changes the label of `row`, and that
     all of that range was searched.
     """
@@ -162,7 +162,7 @@ def _shown(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
 
 
-def _level(model: Classifier, goal: float | None) -> float | None:
+def _level(model: LoadedModel, goal: float | None) -> float | None:
     """Return by how much a single score, or the second above the first, decides; None where it never does."""
     if not model.labels:
         return goal
@@ -173,7 +173,7 @@ def _level(model: Classifier, goal: float | None) -> float | None:
     return math.log(share / (1 - share)) if 0 < share < 1 else None
 
 
-def _nearest(model: Classifier, row: Sequence[float], borders: Borders) -> Change | None:
+def _nearest(model: LoadedModel, row: Sequence[float], borders: Borders) -> Change | None:
     """Return the nearest of the changes that the limits allow."""
     nearest = None
     for place, labels in borders.choices.items():
@@ -191,7 +191,7 @@ def _nearest(model: Classifier, row: Sequence[float], borders: Borders) -> Chang
     return nearest
 
 
-def _change(model: Classifier, row: Sequence[float], borders: Borders, border: Border) -> Change | None:
+def _change(model: LoadedModel, row: Sequence[float], borders: Borders, border: Border) -> Change | None:
     """Return the change past a border, to a short number beyond it, or None if the limits do not allow it."""
     feature, value, span = model.features[border.feature], row[border.feature], model.spans[border.feature]
     rises, step = border.first > value, max(span * CHANGE_STEP, 1e-9)
@@ -211,5 +211,5 @@ def _change(model: Classifier, row: Sequence[float], borders: Borders, border: B
     return Change(feature.key, direction, target, target, name)
 
 
-def _name(model: Classifier, label: int) -> str:
+def _name(model: LoadedModel, label: int) -> str:
     return model.labels[label] if model.labels else ""

@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.linear import Linear
+from ml.model.loaded import LoadedModel
 from ml.model.shapley import Shapley
 from ml.model.total import EXP_LINKS
 
-Scale = Literal["probability", "log_odds", "quantity", "log_quantity"]
+AnswerScale = Literal["probability", "log_odds", "quantity", "log_quantity"]
 Method = Literal["path_dependent_shapley", "linear"]
 Obstacle = Literal["calibrated", "median", "vote", "no covers"]
 # Why a model's answers are not divided among features: the rest of a sentence.
@@ -40,12 +40,12 @@ class Divided:
     """
 
     method: Method
-    scale: Scale
+    scale: AnswerScale
     base: float
     values: Sequence[float]
 
 
-def contributions(model: Classifier, row: Sequence[float], index: int) -> Divided | None:
+def contributions(model: LoadedModel, row: Sequence[float], index: int) -> Divided | None:
     """Return what each feature adds to the answer to `row` with the label at `index`; 0 for a quantity.
 
     None for a model with an obstacle: see `obstacle`.
@@ -55,7 +55,7 @@ def contributions(model: Classifier, row: Sequence[float], index: int) -> Divide
         return None
     if isinstance(predictor, Linear):
         method: Method = "linear"
-        scale: Scale = "quantity" if predictor.link == "identity" else "log_odds"
+        scale: AnswerScale = "quantity" if predictor.link == "identity" else "log_odds"
         assert model.scores is not None
         base, values = model.scores.contributions(np.array(row))
     else:
@@ -74,7 +74,7 @@ def contributions(model: Classifier, row: Sequence[float], index: int) -> Divide
     return Divided(method, scale, sign * float(base[index]), (sign * values[:, index]).tolist())
 
 
-def obstacle(model: Classifier) -> Obstacle | None:
+def obstacle(model: LoadedModel) -> Obstacle | None:
     """Return why `contributions` has nothing to say of a model; None if it has."""
     predictor = model.predictor
     if isinstance(predictor, Linear):
@@ -89,7 +89,7 @@ def obstacle(model: Classifier) -> Obstacle | None:
     return None if predictor.covers is not None else "no covers"
 
 
-def _scale_of(forest: Forest) -> Scale:
+def _scale_of(forest: Forest) -> AnswerScale:
     link = forest.total.link
     if forest.total.is_mean:
         return "probability" if forest.n_outputs > 1 else "quantity"
@@ -98,7 +98,7 @@ def _scale_of(forest: Forest) -> Scale:
     return "quantity" if link == "identity" else "log_odds"
 
 
-def _shares_of(model: Classifier) -> NDArray[np.float64]:
+def _shares_of(model: LoadedModel) -> NDArray[np.float64]:
     """Return how much of each sum of a vote of means is in each answer, shape (n_sums, n_answers)."""
     assert isinstance(model.predictor, Forest)
     members = model.predictor.total.members
@@ -106,6 +106,6 @@ def _shares_of(model: Classifier) -> NDArray[np.float64]:
     return np.concatenate(parts) / sum(member.weight for member in members)
 
 
-def _shapley_of(model: Classifier) -> Shapley:
+def _shapley_of(model: LoadedModel) -> Shapley:
     assert isinstance(model.predictor, Forest)
     return Shapley(model.predictor, model.cuts, compiles=model.compiles)

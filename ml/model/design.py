@@ -73,7 +73,7 @@ class Operation(msgspec.Struct, frozen=True):
         return len(self.numbers) == needed and all(map(math.isfinite, self.numbers))
 
 
-class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class DesignColumn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One column that an estimator sees, made of one feature.
 
     Attributes:
@@ -102,7 +102,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def is_feature(self) -> bool:
         """Whether the column is the feature itself."""
-        return self == Column(feature=self.feature)
+        return self == DesignColumn(feature=self.feature)
 
     def check(self, features: Sequence[Feature]) -> None:
         """Refuse a column that no model can have.
@@ -147,7 +147,7 @@ class Design:
         columns: in the order in which the estimator sees them.
     """
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    def __init__(self, columns: Sequence[DesignColumn]) -> None:
         self._n_columns = len(columns)
         groups: dict[Any, list[int]] = {}
         for place, column in enumerate(columns):
@@ -162,14 +162,14 @@ class Design:
         return matrix
 
 
-def _kind(column: Column, place: int) -> Any:
+def _kind(column: DesignColumn, place: int) -> Any:
     """Return what the columns of a group have in common; a column with edges is alone."""
     names = tuple(operation.name for operation in column.operations)
     alone = place if "bin" in names else -1
     return bool(column.table), column.is_missing, names, alone
 
 
-def _maker(columns: Sequence[Column]) -> Callable[[Values], Values]:
+def _maker(columns: Sequence[DesignColumn]) -> Callable[[Values], Values]:
     """Return what makes the columns of one group, shape (n, n_group), of rows."""
     first, features = columns[0], np.array([column.feature for column in columns])
     tables = np.full((len(columns), FIRST_CHOICE_CELL + MAX_CHOICES if first.table else 0), np.nan)

@@ -13,9 +13,9 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from ml.model.classifier import MAX_VALUES, Classifier
 from ml.model.evaluators import Batch
 from ml.model.lines import Lines
+from ml.model.loaded import MAX_VALUES, LoadedModel
 
 UINT8_MAX = 255
 
@@ -40,7 +40,7 @@ class Ends(msgspec.Struct, frozen=True):
 _Line = tuple[int, Sequence[int]]
 
 
-def ends_of(model: Classifier, row: Sequence[float], *, max_rows: int, goal: float | None) -> list[Ends]:
+def ends_of(model: LoadedModel, row: Sequence[float], *, max_rows: int, goal: float | None) -> list[Ends]:
     """Return the ends of the row's own label along each feature; without a goal, a quantity has none."""
     ranks = model.cuts.ranks_of(row)
     if model.grid is not None:
@@ -62,7 +62,7 @@ def ends_of(model: Classifier, row: Sequence[float], *, max_rows: int, goal: flo
 
 
 def _all_ends(
-    model: Classifier, row: Sequence[float], lines: Lines, answers: Batch, *, goal: float | None
+    model: LoadedModel, row: Sequence[float], lines: Lines, answers: Batch, *, goal: float | None
 ) -> list[Ends]:
     """Return the ends along all features, which are numbers, of a model whose whole lines are known."""
     labels = _labels(answers, goal)
@@ -117,7 +117,7 @@ def _others(labels: Sequence[int], at: int) -> tuple[int | None, int | None]:
     return low, next((place for place in range(at + 1, len(labels)) if labels[place] != own), None)
 
 
-def _choice_ends(model: Classifier, feature: int, line: _Line, rank: int) -> Ends:
+def _choice_ends(model: LoadedModel, feature: int, line: _Line, rank: int) -> Ends:
     """Return the choices of a category by their labels."""
     trained, (first, labels) = model.features[feature], line
     own = labels[rank - first]
@@ -132,7 +132,7 @@ def _choice_ends(model: Classifier, feature: int, line: _Line, rank: int) -> End
 
 
 def _searched(
-    model: Classifier, row: Sequence[float], ranks: Sequence[int], *, max_rows: int, goal: float | None
+    model: LoadedModel, row: Sequence[float], ranks: Sequence[int], *, max_rows: int, goal: float | None
 ) -> list[_Line]:
     """Return the searched line along each feature; where nothing is searched, the row's own interval."""
     spans = _spans(model, ranks, max_rows=min(max_rows, MAX_VALUES // len(ranks)))
@@ -148,7 +148,7 @@ def _searched(
     ]
 
 
-def farther_ends_of(model: Classifier, row: Sequence[float], *, max_rows: int, goal: float | None) -> list[Ends]:
+def farther_ends_of(model: LoadedModel, row: Sequence[float], *, max_rows: int, goal: float | None) -> list[Ends]:
     """Return the ends along each number, of intervals that are tried all over it but are not its neighbors.
 
     For where nothing was found nearby: the label may change once more between an end and the row.
@@ -178,7 +178,7 @@ def farther_ends_of(model: Classifier, row: Sequence[float], *, max_rows: int, g
     return found
 
 
-def _spans(model: Classifier, ranks: Sequence[int], *, max_rows: int) -> dict[int, tuple[int, int]]:
+def _spans(model: LoadedModel, ranks: Sequence[int], *, max_rows: int) -> dict[int, tuple[int, int]]:
     """Return the first and last interval to search, by feature: all of them if that takes at most `max_rows`."""
     sizes = model.cuts.sizes
     used = [feature for feature, size in enumerate(sizes) if size]

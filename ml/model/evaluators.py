@@ -20,9 +20,9 @@ from ml.model.decision_table import DecisionTable, LabelGrid
 from ml.model.forest import LEAF, Forest
 from ml.model.labelling import Labelling
 from ml.model.linear import Linear
+from ml.model.linear_scores import LinearScores
 from ml.model.lines import Lines
 from ml.model.links import link_of, row_link_of
-from ml.model.scores import Scores
 from ml.model.walk import Walk
 from ml.tables.dataset import Feature
 
@@ -252,7 +252,7 @@ def compile_predictor(
         cuts: those of a forest, if they are known already.
     """
     if isinstance(predictor, Linear):
-        return ByScores(Scores(predictor, Labelling.by(labels, decision, predictor.label_by)), labels)
+        return ByScores(LinearScores(predictor, Labelling.by(labels, decision, predictor.label_by)), labels)
     cuts = cuts or Cuts(predictor, features)
     return compile_forest(predictor, cuts, labels=labels, max_cells=max_cells, compiles=compiles, decision=decision)
 
@@ -260,7 +260,7 @@ def compile_predictor(
 class ByScores(Evaluator):
     """A linear model or naive Bayes: its scores are computed for each row."""
 
-    def __init__(self, scores: Scores, labels: Sequence[str]) -> None:
+    def __init__(self, scores: LinearScores, labels: Sequence[str]) -> None:
         super().__init__(labels)
         self.scores = scores
 

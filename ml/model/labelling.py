@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.card import Decision
 from ml.model.total import LabelBy
 
@@ -76,14 +76,14 @@ def decision_of(labels: Sequence[str], threshold: float | None, positive: object
     """Return the decision by a threshold on the probability of one of two labels, of the second if none is named.
 
     Raises:
-        DatasetError: there are not two labels, they are others, or the threshold is not from 0 to 1.
+        TableError: there are not two labels, they are others, or the threshold is not from 0 to 1.
     """
     if threshold is None:
         return None
     if len(labels) != 2:
-        raise DatasetError(f"a threshold decides between two classes, and the target has {len(labels) or 'none'}")
+        raise TableError(f"a threshold decides between two classes, and the target has {len(labels) or 'none'}")
     if positive is not None and str(positive) not in labels:
-        raise DatasetError(f"a threshold for {str(positive)!r}, not a class: {labels[0]!r} and {labels[1]!r} are")
+        raise TableError(f"a threshold for {str(positive)!r}, not a class: {labels[0]!r} and {labels[1]!r} are")
     if not 0 <= threshold <= 1:
-        raise DatasetError(f"a threshold of {threshold:g} is not a probability, from 0 to 1")
+        raise TableError(f"a threshold of {threshold:g} is not a probability, from 0 to 1")
     return Decision(positive=labels[1] if positive is None else str(positive), threshold=float(threshold))

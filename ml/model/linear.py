@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError
-from ml.model.design import Column, Design
+from ml.model.design import Design, DesignColumn
 from ml.model.total import Curve, LabelBy
 from ml.tables.dataset import UNKNOWN, Feature
 from ml.tables.numbers import LARGEST
@@ -27,7 +27,7 @@ class Formula(msgspec.Struct, frozen=True, kw_only=True):
     """The columns of a linear model, made of features, and the link from its scores to its answers: see `Linear`."""
 
     link: Link
-    columns: tuple[Column, ...]
+    columns: tuple[DesignColumn, ...]
     curves: tuple[Curve, ...] = ()
 
 
@@ -48,7 +48,7 @@ class Linear:
         curves: of each score of calibrated models, whose scores follow each other; else none.
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[DesignColumn, ...]
     link: Link
     coefficients: Values
     intercept: Values

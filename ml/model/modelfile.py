@@ -1,7 +1,7 @@
 """One model in one file: an uncompressed `.npz` of plain arrays with a JSON card. No pickle, ever.
 
 A file from a stranger can at worst be refused: a crafted one meets a check of every name, size, type, shape (see
-ml/model/archive.py) and index, then its own golden rows (see ml/model/classifier.py).
+ml/model/archive.py) and index, then its own golden rows (see ml/model/loaded.py).
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def dump(model: ModelFile) -> bytes:
     Raises:
         ModelFileError: the model comes out of a file of format 1, which lacks what a file of today holds.
     """
-    members = {_CARD: b"", **arrays.encoded(model.predictor)}
+    members = {_CARD: b"", **arrays.archive_members(model.predictor)}
     members |= {
-        f"{name}.npy": archive.encoded(np.ascontiguousarray(getattr(model, name), dtype=dtype))
+        f"{name}.npy": archive.npy_of(np.ascontiguousarray(getattr(model, name), dtype=dtype))
         for name, (dtype, _) in _ROWS.items()
     }
     card = arrays.described(model.card, model.predictor)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from ml.model import borders
 from ml.model.changes import Change, Direction, Explanation, Range
-from ml.model.classifier import Classifier
 from ml.model.ends import Ends, ends_of, farther_ends_of
+from ml.model.loaded import LoadedModel
 from ml.model.thresholds import edge, number, shortest
 from ml.tables.numbers import LARGEST
 
@@ -19,7 +19,7 @@ MAX_ROWS = 4_096
 
 
 def explain(
-    model: Classifier, row: Sequence[float], *, max_rows: int = MAX_ROWS, goal: float | None = None
+    model: LoadedModel, row: Sequence[float], *, max_rows: int = MAX_ROWS, goal: float | None = None
 ) -> Explanation:
     """Return the ranges in which the label of `row` stays, and the nearest change of the label.
 
@@ -54,7 +54,7 @@ def explain(
 
 
 def nearest_change(
-    model: Classifier,
+    model: LoadedModel,
     row: Sequence[float],
     *,
     max_rows: int = MAX_ROWS,
@@ -91,7 +91,7 @@ def nearest_change(
     return nearest, searched_all
 
 
-def _nearest(model: Classifier, row: Sequence[float], ends: Sequence[Ends]) -> Change | None:
+def _nearest(model: LoadedModel, row: Sequence[float], ends: Sequence[Ends]) -> Change | None:
     """Return the nearest of the changes that the ends stand for and the limits allow."""
     found: list[tuple[float, int, int, int, bool]] = []
     for feature, (value, end, bounds, span) in enumerate(zip(row, ends, model.cuts.bounds, model.spans, strict=True)):
@@ -111,12 +111,12 @@ def _nearest(model: Classifier, row: Sequence[float], ends: Sequence[Ends]) -> C
     return None
 
 
-def _changes(_: Classifier) -> dict[tuple[int, int, int, bool], Change | None]:
+def _changes(_: LoadedModel) -> dict[tuple[int, int, int, bool], Change | None]:
     """Return the changes that were found in a grid, by feature, rank, label and direction: at most a few a cut."""
     return {}
 
 
-def _change(model: Classifier, feature: int, *, rank: int, label: str, rises: bool) -> Change | None:
+def _change(model: LoadedModel, feature: int, *, rank: int, label: str, rises: bool) -> Change | None:
     """Return the change of `feature` into the interval of `rank`, or None if the limits do not allow it."""
     cuts, trained = model.cuts.values[feature], model.features[feature]
     bounds = model.cuts.bounds[feature]

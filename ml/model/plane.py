@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.classifier import Classifier
 from ml.model.forest import LEAF, Forest
+from ml.model.loaded import LoadedModel
 
 MAX_PLANE_ROWS = 16_384
 # Of a model without trees.
@@ -38,7 +38,7 @@ class Plane:
 
 
 def smooth(
-    model: Classifier, row: Sequence[float], *, x: int, xs: NDArray[np.float64], y: int, ys: NDArray[np.float64]
+    model: LoadedModel, row: Sequence[float], *, x: int, xs: NDArray[np.float64], y: int, ys: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
     """Return the log odds of each label, or the quantity, over values of two features, all others held.
 
@@ -61,7 +61,7 @@ class _Side:
     is_category: bool = False
 
 
-def plane(model: Classifier, row: Sequence[float], *, x: int, y: int, max_rows: int = MAX_PLANE_ROWS) -> Plane:
+def plane(model: LoadedModel, row: Sequence[float], *, x: int, y: int, max_rows: int = MAX_PLANE_ROWS) -> Plane:
     """Return the answers over the features `x` and `y`, given by position, with the others held at the row's values.
 
     With more than `max_rows` cells, only the cuts count that a tree meets with the other values; with still more of
@@ -86,7 +86,7 @@ def plane(model: Classifier, row: Sequence[float], *, x: int, y: int, max_rows: 
     return Plane(across.cuts, up.cuts, batch.indices.reshape(shape), answers.reshape(shape), exact)
 
 
-def _of_scores(model: Classifier, row: Sequence[float], *, x: int, y: int) -> Plane:
+def _of_scores(model: LoadedModel, row: Sequence[float], *, x: int, y: int) -> Plane:
     """Return the plane of a model whose scores are sums of one part a feature: they are added, not looked up."""
     scores = model.scores
     assert scores is not None
@@ -100,7 +100,7 @@ def _of_scores(model: Classifier, row: Sequence[float], *, x: int, y: int) -> Pl
     return Plane(across.cuts, up.cuts, indices.reshape(shape), answers.reshape(shape), across.exact and up.exact)
 
 
-def _side(model: Classifier, feature: int, row: Sequence[float], *, met: NDArray[np.integer] | None = None) -> _Side:
+def _side(model: LoadedModel, feature: int, row: Sequence[float], *, met: NDArray[np.integer] | None = None) -> _Side:
     """Return a side with the cuts of its feature, all or those of the nodes `met`; a category has all of its own."""
     choices = len(model.features[feature].choices)
     if choices:
@@ -116,7 +116,7 @@ def _side(model: Classifier, feature: int, row: Sequence[float], *, met: NDArray
     return _Side(cuts[ranks], values[[*ranks, -1]])
 
 
-def _met(model: Classifier, row: Sequence[float], x: int, y: int) -> NDArray[np.integer]:
+def _met(model: LoadedModel, row: Sequence[float], x: int, y: int) -> NDArray[np.integer]:
     """Return the nodes that trees can meet with any values of two features, and the row's values of the others."""
     forest, cuts = model.predictor, model.cuts
     assert isinstance(forest, Forest)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.card import TrainedFeature
-from ml.model.classifier import MAX_VALUES, Classifier
 from ml.model.evaluators import Batch
+from ml.model.loaded import MAX_VALUES, LoadedModel
 
 # More pieces of a strip cannot be told apart on a screen.
 MOST_PIECES = 128
@@ -34,7 +34,7 @@ class Strip:
     answers: Sequence[float]
 
 
-def strips(model: Classifier, row: Sequence[float]) -> list[Strip]:
+def strips(model: LoadedModel, row: Sequence[float]) -> list[Strip]:
     """Return the strip of each feature through `row`, as the validator returns it. Cuts beyond a bound are left out."""
     most = max(2, min(MOST_PIECES, MAX_VALUES // len(row) ** 2))
     ends = [_ends(feature, bounds, most) for feature, bounds in zip(model.features, model.cuts.bounds, strict=True)]
@@ -51,7 +51,7 @@ def strips(model: Classifier, row: Sequence[float]) -> list[Strip]:
     ]
 
 
-def _along(model: Classifier, row: Sequence[float], tried: Sequence[NDArray[np.float64]]) -> Batch:
+def _along(model: LoadedModel, row: Sequence[float], tried: Sequence[NDArray[np.float64]]) -> Batch:
     """Return the answers to a row with each of the values tried of a feature, feature after feature."""
     if model.lines and (found := model.lines(row)):
         lines, answers = found

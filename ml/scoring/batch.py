@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError, ModelFileError
-from ml.model import classifier, modelfile
+from ml.errors import ModelFileError, TableError
+from ml.model import modelfile
 from ml.model.card import Card, TrainedFeature
-from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.sample import InvalidSample, note_of
 from ml.model.values import UnknownWord, reader_of, short
 from ml.scoring.answers import Answers, arrow_answers
 from ml.scoring.cells import CellsReader
+from ml.scoring.layout import added_columns, name_of, positions_of
 from ml.tables.headers import word_of
-from ml.tables.layout import added_columns, name_of, positions_of
 from ml.tables.typed import TypedColumn, plain_sample, typed_array
 
 # So many models stay in a process, the newest ones.
@@ -43,15 +43,15 @@ class Model:
         features: its inputs, in their order.
         labels: the names of its classes; none for a quantity.
         version: the first 12 hex digits of the SHA-256 of its file.
-        classifier: what the rest of `ml` knows it as.
+        loaded: what the rest of `ml` knows it as.
     """
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: LoadedModel) -> None:
         self.card: Card = model.card
         self.features: tuple[TrainedFeature, ...] = tuple(model.features)
         self.labels = model.labels
         self.version = model.version
-        self.classifier = model
+        self.loaded = model
         self._reader = CellsReader(model, None)
 
     def predict(self, sample: Mapping[str, object] | Sequence[object] | NDArray[Any]) -> Prediction:
@@ -64,7 +64,7 @@ class Model:
         Raises:
             InvalidSample: with one error for each feature that is missing, wrong or unknown.
         """
-        return self.classifier.predict(self.classifier.validator.row(plain_sample(sample)))
+        return self.loaded.predict(self.loaded.validator.row(plain_sample(sample)))
 
     def predict_batch(self, columns: Any) -> Any:
         """Return the answers to many rows: a table of Arrow for one, else a dict of NumPy arrays.
@@ -76,20 +76,20 @@ class Model:
                 header or key. Null, None and NaN are no value; numbers in text are read as in the cells of a CSV file.
 
         Raises:
-            DatasetError: a feature has no column, or two; a column has a type, or a length, that it cannot have.
+            TableError: a feature has no column, or two; a column has a type, or a length, that it cannot have.
         """
         if isinstance(columns, Mapping):
             return self._answer_arrays(columns)
         if _is_arrow_table(columns):
             return self._answer_arrow(columns)
         kind = f"{type(columns).__module__}.{type(columns).__name__}"
-        raise DatasetError(f"rows come in a pyarrow.Table or a mapping of column arrays, not in a {kind}")
+        raise TableError(f"rows come in a pyarrow.Table or a mapping of column arrays, not in a {kind}")
 
     def _answer_arrays(self, columns: Mapping[str, object]) -> dict[str, NDArray[Any]]:
         names = [*columns]
         lengths = {name: _length_of(columns[name], name) for name in names}
         if len(set(lengths.values())) > 1:
-            raise DatasetError(f"the columns have different lengths: {lengths}")
+            raise TableError(f"the columns have different lengths: {lengths}")
         used = [names[position] for position in self.positions(names)]
         answers = self.answers([typed_array(columns[name], name) for name in used])
         return dict(zip(self.added(names), answers.arrays(self.labels), strict=True))
@@ -140,18 +140,18 @@ class Model:
 
     def _right_answers(self, values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return the position of the label of each row, and its numbers, see `Answers`."""
-        batch = self.classifier.predict_batch(values)
+        batch = self.loaded.predict_batch(values)
         return batch.indices, batch.outputs if self.labels else self._with_interval(batch.values)
 
     def _with_interval(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        quantity = self.classifier.quantity
+        quantity = self.loaded.quantity
         assert quantity is not None  # a model without labels has one
         below, above = quantity.reach
         return np.column_stack([values, values - below, values + above])
 
     def _notes(self, columns: Sequence[TypedColumn], values: NDArray[np.float64]) -> NDArray[Any]:
         """Return the notes about each row as one text, shape (n,); None where there are none."""
-        outside = self.classifier.validator.outside(values)
+        outside = self.loaded.validator.outside(values)
         notes = np.full(len(values), None, dtype=object)
         for position in np.flatnonzero(outside.any(axis=0)).tolist():
             rows = np.flatnonzero(outside[:, position])
@@ -221,7 +221,7 @@ class BatchScorer:
                         f"{self._source!s} was replaced: it has version {found}, not {self.version} as when this "
                         "scorer was made; make a new one"
                     )
-                _loaded[self.version] = Model(Classifier(modelfile.parse(content), self.version))
+                _loaded[self.version] = Model(LoadedModel(modelfile.parse(content), self.version))
                 for version in [*_loaded][:-_KEPT_MODELS]:
                     del _loaded[version]
             return _loaded[self.version]
@@ -233,7 +233,7 @@ def load(path: str | Path) -> Model:
     Raises:
         ModelFileError: the file is missing, damaged, crafted or newer; the sentence says what is wrong.
     """
-    return Model(classifier.load(Path(path)))
+    return Model(load_model(Path(path)))
 
 
 def with_columns(table: Any, added: Any) -> Any:
@@ -257,4 +257,4 @@ def _length_of(column: object, name: str) -> int:
     try:
         return len(column)  # type: ignore[arg-type]  # what has no length is refused
     except TypeError as error:
-        raise DatasetError(f"column {name!r} has no length: give an array or a list") from error
+        raise TableError(f"column {name!r} has no length: give an array or a list") from error

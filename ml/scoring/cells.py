@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.sample import FieldError, InvalidSample
 from ml.model.values import no_value_text, reader_of, short
+from ml.scoring.layout import Place
 from ml.tables.cells import CellReader, OpenNumber, comma_numbers
 from ml.tables.dataset import UNKNOWN
-from ml.tables.layout import Place
 from ml.tables.marks import Marks
 from ml.tables.numbers import NotANumber, marks_said, number_of, numbers_in_lines, plain_columns
 from ml.tables.rows import Block
@@ -31,7 +31,7 @@ class CellsReader:
         marks: those of the table's numbers, if somebody has said them.
     """
 
-    def __init__(self, model: Classifier, marks: Marks | None) -> None:
+    def __init__(self, model: LoadedModel, marks: Marks | None) -> None:
         self._model = model
         self._features = model.features
         self._readers = [
@@ -174,7 +174,7 @@ def _error_of(key: str, title: str, cell: str, error: NotANumber | OpenNumber, m
     return FieldError(key, "not_a_number", f"{title}: {short(cell)!r} is not a number{marks}", short(cell))
 
 
-def decimal_of(place: Place, model: Classifier, block: Block) -> Literal[".", ","]:
+def decimal_of(place: Place, model: LoadedModel, block: Block) -> Literal[".", ","]:
     """Return the mark for the answers to a table: that of its first row's numbers, unless it is what separates cells.
 
     Where no number of that row has one, it is the mark of the model's table.

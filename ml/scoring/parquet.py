@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.scoring.answers import Answering
 from ml.scoring.batch import with_columns
 from ml.scoring.rows import BadRow
@@ -50,7 +50,7 @@ class ParquetTables:
     A thread writes one group of rows while the next one is made.
 
     Raises:
-        DatasetError: on construction, pyarrow is not installed.
+        TableError: on construction, pyarrow is not installed.
     """
 
     def __init__(self, sink: IO[bytes]) -> None:
@@ -118,7 +118,7 @@ def score_parquet(
         strict: a row without an answer is an error.
 
     Raises:
-        DatasetError: pyarrow is not installed; the file is damaged or lacks a feature; or, if `strict`, a row has no
+        TableError: pyarrow is not installed; the file is damaged or lacks a feature; or, if `strict`, a row has no
             answer.
     """
     _require_pyarrow(str(source))
@@ -128,7 +128,7 @@ def score_parquet(
         added = model.predict_batch(table)
         for row in _bad_rows(added, done + 1):
             if strict:
-                raise DatasetError(f"{source}: row {row.line}: {row.message}")
+                raise TableError(f"{source}: row {row.line}: {row.message}")
             n_bad += 1
             on_bad(row)
         tables.write(with_columns(table, added))
@@ -141,7 +141,7 @@ def _require_pyarrow(name: str) -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
-        raise DatasetError(f"{name} is a Parquet file: install pyarrow, or save the table as CSV") from error
+        raise TableError(f"{name} is a Parquet file: install pyarrow, or save the table as CSV") from error
 
 
 def _opened(source: Path) -> Any:
@@ -151,7 +151,7 @@ def _opened(source: Path) -> Any:
     try:
         return parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DatasetError(f"{source}: the Parquet file cannot be read: {error}") from error
+        raise TableError(f"{source}: the Parquet file cannot be read: {error}") from error
 
 
 def _pieces(file: Any, source: Path) -> Iterator[Any]:
@@ -166,7 +166,7 @@ def _pieces(file: Any, source: Path) -> Iterator[Any]:
             try:
                 batch = reading.result()
             except (pyarrow.ArrowException, OSError) as error:
-                raise DatasetError(f"{source}: the Parquet file cannot be read: {error}") from error
+                raise TableError(f"{source}: the Parquet file cannot be read: {error}") from error
             if batch is None:
                 break
             reading = thread.submit(next, batches, None)

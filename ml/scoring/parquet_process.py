@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.scoring.answers import Answers, arrow_answers
 from ml.scoring.parquet import ParquetTables, score_parquet
 from ml.tables.confined import bound
@@ -111,7 +111,7 @@ def main() -> None:
     try:
         _score(source, options, pyarrow)
         _send(End())
-    except (DatasetError, MemoryError) as error:
+    except (TableError, MemoryError) as error:
         is_memory = isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError)
         needed = f"it takes more than {options.memory_bytes} bytes of memory"
         _send(End(needed if is_memory else str(error).removeprefix(f"{source}: ")))
@@ -127,13 +127,13 @@ def _score(source: Path, options: ProcessOptions, pyarrow: Any) -> None:
     try:
         metadata = pyarrow.parquet.read_metadata(source)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DatasetError(f"the Parquet file cannot be read: {error}") from error
+        raise TableError(f"the Parquet file cannot be read: {error}") from error
     if metadata.num_columns > MAX_COLUMNS:
-        raise DatasetError(f"the table has {metadata.num_columns} columns, at most {MAX_COLUMNS} are read")
+        raise TableError(f"the table has {metadata.num_columns} columns, at most {MAX_COLUMNS} are read")
     with os.fdopen(options.sink, "wb") as sink, ParquetTables(sink) as tables:
         scored = score_parquet(_Asked(options.max_bytes), source, tables, on_bad=lambda _bad: None)
     if scored.rows != metadata.num_rows:
-        raise DatasetError(f"the Parquet file is damaged: it has {metadata.num_rows} rows, {scored.rows} can be read")
+        raise TableError(f"the Parquet file is damaged: it has {metadata.num_rows} rows, {scored.rows} can be read")
 
 
 class _Asked:
@@ -148,7 +148,7 @@ class _Asked:
         """Return the new columns of a table of Arrow, as `ml.scoring.batch.Model` does.
 
         Raises:
-            DatasetError: a column has a type that it cannot have; or all tables together are too large.
+            TableError: a column has a type that it cannot have; or all tables together are too large.
         """
         layout = self._layout = self._layout or _asked(Header(table.column_names), Layout)
         # A column of one value takes next to nothing, but its rows are answered one by one.
@@ -159,7 +159,7 @@ class _Asked:
     def _count(self, size: int) -> None:
         self._bytes += size
         if self._bytes > self._max_bytes:
-            raise DatasetError(f"larger than {self._max_bytes} bytes, unpacked")
+            raise TableError(f"larger than {self._max_bytes} bytes, unpacked")
 
     def _answers_to(self, columns: Sequence[TypedColumn]) -> Answers:
         self._count(sum(map(_repeated_bytes, columns)))
@@ -211,14 +211,14 @@ def columns_in(rows: RowsMessage, n_features: int) -> list[TypedColumn]:
     """Return the columns of a message.
 
     Raises:
-        DatasetError: they are no columns of so many features: nothing that a process says is taken on trust.
+        TableError: they are no columns of so many features: nothing that a process says is taken on trust.
     """
     try:
         columns = [_column_of(column) for column in rows.columns]
     except ValueError as error:
-        raise DatasetError("the Parquet file cannot be read: its columns are damaged") from error
+        raise TableError("the Parquet file cannot be read: its columns are damaged") from error
     if len(columns) != n_features or len(set(map(len, columns))) != 1:
-        raise DatasetError("the Parquet file cannot be read: it has columns of different lengths")
+        raise TableError("the Parquet file cannot be read: it has columns of different lengths")
     return columns
 
 

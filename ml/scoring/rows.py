@@ -13,16 +13,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
-from ml.model.classifier import Classifier
+from ml.errors import TableError
 from ml.model.contributions import contributions
 from ml.model.evaluators import Prediction
+from ml.model.loaded import LoadedModel
 from ml.model.sample import FieldError, InvalidSample, note_of
 from ml.model.values import UnknownWord, short
 from ml.scoring.cells import CellsReader, decimal_of
+from ml.scoring.layout import Place
 from ml.tables.encoding import is_utf_8, understood
 from ml.tables.headers import MAX_COLUMNS, word_of
-from ml.tables.layout import Place
 from ml.tables.rows import Block
 from ml.tables.written import CellRows, RowWriter
 
@@ -34,7 +34,7 @@ _CELL_CHARACTERS = 20
 _KEPT_NOTES = 2**10
 ODD_BYTES = "bytes here and below that are not UTF-8 are read as Windows-1252"
 
-PredictEach = Callable[[Classifier, NDArray[np.float64]], list[Prediction]]
+PredictEach = Callable[[LoadedModel, NDArray[np.float64]], list[Prediction]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class ScoredRows:
     """
 
     def __init__(
-        self, model: Classifier, place: Place, writer: RowWriter, predict: PredictEach, *, strict: bool, explain: bool
+        self, model: LoadedModel, place: Place, writer: RowWriter, predict: PredictEach, *, strict: bool, explain: bool
     ) -> None:
         self.place = place
         self._explain = explain
@@ -184,13 +184,13 @@ class ScoredRows:
                 values[index] = self._row(cells)
             except InvalidSample as error:
                 bad[index] = BadRow(line, str(error), error.errors, self._cells(cells))
-            except DatasetError as error:
+            except TableError as error:
                 bad[index] = BadRow(line, str(error))
             if bad and self._strict:
                 yield from self._parts(rows[:index], texts[:index], lines[:index]) if index else ()
-                raise DatasetError(f"line {line}: {bad[index].message}")
+                raise TableError(f"line {line}: {bad[index].message}")
             if len(cells) > MAX_COLUMNS:
-                raise DatasetError(f"line {line}: {len(cells)} columns, at most {MAX_COLUMNS} are read")
+                raise TableError(f"line {line}: {len(cells)} columns, at most {MAX_COLUMNS} are read")
         answered = self._answered(rows, lines, values) if values else None
         notes = self._notes([rows[index] for index in values], answered.outside, answered.lines) if answered else {}
         self._writer.guard_rows(rows, texts)
@@ -211,7 +211,7 @@ class ScoredRows:
 
     def _row(self, cells: list[str]) -> list[float]:
         if len(cells) != self.place.width:
-            raise DatasetError(f"{len(cells)} columns, the header has {self.place.width}")
+            raise TableError(f"{len(cells)} columns, the header has {self.place.width}")
         return self._reader.one(self._cells(cells))
 
     def _cells(self, cells: list[str]) -> list[str]:

@@ -10,18 +10,18 @@ from typing import TextIO
 
 import msgspec
 
-from ml.errors import DatasetError
-from ml.model.classifier import Classifier
+from ml.errors import TableError
+from ml.model.loaded import LoadedModel
+from ml.scoring.layout import ColumnName, OtherAnswers, Place, added_columns, name_of, positions_of
 from ml.scoring.rows import BadRow, Part, PredictEach, ScoredRows
+from ml.scoring.source import Source
 from ml.tables.dialect import Dialect
 from ml.tables.encoding import understood
 from ml.tables.files import BLOCK_CHARACTERS
 from ml.tables.header_rows import header_row_of
 from ml.tables.headers import MAX_COLUMNS
-from ml.tables.layout import ColumnName, OtherAnswers, Place, added_columns, name_of, positions_of
 from ml.tables.marks import Marks
 from ml.tables.rows import Block, RowReader
-from ml.tables.source import Source
 from ml.tables.written import RowWriter
 
 # A part has at most so many cells.
@@ -39,7 +39,7 @@ class Scored:
 
 
 def score(
-    model: Classifier,
+    model: LoadedModel,
     source: Source | TextIO,
     sink: TextIO,
     *,
@@ -60,7 +60,7 @@ def score(
         guarded, strict, marks, explain: as for `Scorer`.
 
     Raises:
-        DatasetError: as `Scorer.feed`, `Scorer.take` and `Scorer.finish`.
+        TableError: as `Scorer.feed`, `Scorer.take` and `Scorer.finish`.
     """
     has_header = source.has_header if isinstance(source, Source) else True
     scorer = Scorer(model, guarded=guarded, strict=strict, marks=marks, has_header=has_header, explain=explain)
@@ -108,7 +108,7 @@ class Scorer:
 
     def __init__(
         self,
-        model: Classifier,
+        model: LoadedModel,
         *,
         max_cells: int = MAX_PART_CELLS,
         guarded: bool = False,
@@ -116,7 +116,7 @@ class Scorer:
         place: Place | None = None,
         marks: Marks | None = None,
         has_header: bool = True,
-        predict: PredictEach = Classifier.predict_each,
+        predict: PredictEach = LoadedModel.predict_each,
         explain: bool = False,
     ) -> None:
         self._explain = explain
@@ -149,7 +149,7 @@ class Scorer:
         """How many characters at the end of the text belong to a row that is not complete."""
         return self._reader.held_characters
 
-    def use(self, model: Classifier) -> None:
+    def use(self, model: LoadedModel) -> None:
         """Score what follows by another model.
 
         Raises:
@@ -163,7 +163,7 @@ class Scorer:
         """Take text, and yield what is complete by now: the header, and rows.
 
         Raises:
-            DatasetError: there is no header, or it lacks a feature, or the text is not CSV, or, if `strict`, a row has
+            TableError: there is no header, or it lacks a feature, or the text is not CSV, or, if `strict`, a row has
                 no answer. The rows before were yielded.
         """
         yield from self._score(self._reader.feed(text))
@@ -172,7 +172,7 @@ class Scorer:
         """Take a block of rows that are no text, the first one with the header; yield what they become.
 
         Raises:
-            DatasetError: the header lacks a feature, or, if `strict`, a row has no answer.
+            TableError: the header lacks a feature, or, if `strict`, a row has no answer.
         """
         if self._table is None:
             self._reader = RowReader(dialect=Dialect(","))
@@ -184,7 +184,7 @@ class Scorer:
         """Yield what is left: no more text comes.
 
         Raises:
-            DatasetError: as `feed`; or a quote is still open, so that all that follows it would be lost in one cell.
+            TableError: as `feed`; or a quote is still open, so that all that follows it would be lost in one cell.
         """
         yield from self._score(self._reader.finish())
 
@@ -195,7 +195,7 @@ class Scorer:
                 continue
             header = [*map(understood, block.rows[0])]
             if len(header) > MAX_COLUMNS:
-                raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
+                raise TableError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
             names: list[ColumnName] = []
             for number, text in enumerate(header, 1):
                 if number % _NAMES_A_PART == 0:
@@ -241,6 +241,6 @@ def _slice(block: Block, start: int, end: int | None) -> Block:
     return Block(block.rows[part], block.lines[part], None if block.texts is None else block.texts[part])
 
 
-def _answers_of(model: Classifier) -> str:
+def _answers_of(model: LoadedModel) -> str:
     names = ([feature.key for feature in model.features], model.labels)
     return hashlib.sha256(msgspec.json.encode(names)).hexdigest()[:12]

@@ -8,7 +8,7 @@ from datetime import date, datetime, time
 
 import numpy as np
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.encoding import is_utf_8, understood
 from ml.tables.headers import MAX_COLUMNS
 from ml.tables.numbers import shown_number
@@ -31,12 +31,12 @@ class Columns:
         line: what a message calls the place of a row: a line of text, or a row of a sheet.
 
     Raises:
-        DatasetError: on construction, there are too many columns.
+        TableError: on construction, there are too many columns.
     """
 
     def __init__(self, header: Sequence[str], bounds: Bounds, *, line: str = "line") -> None:
         if len(header) > MAX_COLUMNS:
-            raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
+            raise TableError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
         self._header = tuple(understood(name).strip() for name in header)
         self._bounds = bounds
         self._line = line
@@ -50,7 +50,7 @@ class Columns:
         """Take some rows.
 
         Raises:
-            DatasetError: a row has another number of cells than the header, or there are too many cells.
+            TableError: a row has another number of cells than the header, or there are too many cells.
         """
         width = len(self._header)
         rows, lines = block.rows, block.lines
@@ -63,7 +63,7 @@ class Columns:
             return
         start, end = self._n_rows, self._n_rows + len(rows)
         if end * width > self._bounds.max_cells:
-            raise DatasetError(f"{self._line} {lines[-1]}: more than {self._bounds.max_cells} cells")
+            raise TableError(f"{self._line} {lines[-1]}: more than {self._bounds.max_cells} cells")
         if end > len(self._lines):
             self._grow(end)
         for column, cells in zip(self._columns, zip(*rows, strict=True), strict=True):
@@ -75,11 +75,11 @@ class Columns:
         """Return all rows, once.
 
         Raises:
-            DatasetError: there are none.
+            TableError: there are none.
         """
         n_rows = self._n_rows
         if not n_rows:
-            raise DatasetError("no rows below the header")
+            raise TableError("no rows below the header")
         columns = tuple(column[:n_rows] for column in self._columns)
         return Table(self._header, columns, self._lines[:n_rows], has_types, tuple(inferred))
 
@@ -87,7 +87,7 @@ class Columns:
         width = len(self._header)
         if not any(map(str.strip, cells[width:])) and not any(self._header[len(cells) :]):
             return cells[:width] + [""] * (width - len(cells))
-        raise DatasetError(f"{self._line} {line} has {len(cells)} columns, the header has {width}")
+        raise TableError(f"{self._line} {line} has {len(cells)} columns, the header has {width}")
 
     def _grow(self, n_rows: int) -> None:
         size = max(n_rows, 2 * len(self._lines))

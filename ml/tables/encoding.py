@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 
 _MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 # Western text in UTF-16 has a zero in each of its pairs of bytes, always in the same place.
@@ -37,7 +37,7 @@ class TextDecoder:
         first_odd_line: the first line with bytes that are not UTF-8, counted from 1; 0 if there is none.
 
     Raises:
-        DatasetError: on construction, there is no such encoding.
+        TableError: on construction, there is no such encoding.
     """
 
     def __init__(self, encoding: str = "", *, found: str = "") -> None:
@@ -63,7 +63,7 @@ class TextDecoder:
         """Return the text that is complete by now.
 
         Raises:
-            DatasetError: it is not of the encoding that was asked for.
+            TableError: it is not of the encoding that was asked for.
         """
         if self._decoder is None:
             self._start += content
@@ -77,11 +77,11 @@ class TextDecoder:
             text = self._decoder.decode(content, final)
         except UnicodeDecodeError as error:
             line = self.line + error.object.count(b"\n", 0, error.start)
-            raise DatasetError(
+            raise TableError(
                 f"line {line}: byte {error.object[error.start]:#04x} is not {self.encoding} text"
             ) from error
         except UnicodeError as error:
-            raise DatasetError(f"not {self.encoding} text: {error}") from error
+            raise TableError(f"not {self.encoding} text: {error}") from error
         if not self.first_odd_line and not text.isascii() and (odd := _NOT_UTF_8.search(text)):
             self.first_odd_line = self.line + text.count("\n", 0, odd.start())
         self.line += text.count("\n")
@@ -97,7 +97,7 @@ class TextDecoder:
             "".encode(encoding)  # which refuses what makes bytes of bytes, as zlib does
             self._decoder = codecs.getincrementaldecoder(encoding)(errors)
         except (LookupError, ValueError) as error:
-            raise DatasetError(f"there is no encoding called {encoding!r}") from error
+            raise TableError(f"there is no encoding called {encoding!r}") from error
         self.encoding = encoding
 
 
@@ -105,7 +105,7 @@ def encoding_named(name: str) -> str:
     """Return the name that Python gives to an encoding, by one that a stranger gives to it; empty for none.
 
     Raises:
-        DatasetError: there is no such encoding, or none in which a file could be resumed.
+        TableError: there is no such encoding, or none in which a file could be resumed.
     """
     plain = name.strip().lower().replace("_", "-")
     if not plain:
@@ -116,7 +116,7 @@ def encoding_named(name: str) -> str:
         return codecs.lookup(plain).name.removesuffix("-sig")
     except LookupError as error:
         shown = repr(name[:_SHOWN_CHARACTERS])
-        raise DatasetError(f"there is no encoding called {shown}, or it is not read here") from error
+        raise TableError(f"there is no encoding called {shown}, or it is not read here") from error
 
 
 def _found(start: bytes) -> str:

@@ -6,7 +6,7 @@ import re
 import zipfile
 from typing import IO, Literal
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 
 # What is no text, and is read all the same.
 FileKind = Literal["zip", "gzip", "parquet", "text"]
@@ -60,35 +60,35 @@ def refuse_other_files(start: str) -> None:
         start: the first line; more or less of it will do as well.
 
     Raises:
-        DatasetError: it starts as another kind of file does, which the message names.
+        TableError: it starts as another kind of file does, which the message names.
     """
     for mark, message in _STARTS:
         if start.startswith(mark):
-            raise DatasetError(message)
+            raise TableError(message)
     if is_json(start):
-        raise DatasetError("this is JSON: save the table as CSV")
+        raise TableError("this is JSON: save the table as CSV")
     if _HTML.match(start[:_LOOKED_AT]):
-        raise DatasetError("this is an HTML page: save the table as CSV")
+        raise TableError("this is an HTML page: save the table as CSV")
     if "\0" in start:
         # Western text in UTF-16 has a zero in each of its pairs of bytes, always in the same place.
         head = start[:_LOOKED_AT]
         is_utf_16 = ({*head[::2]} == {"\0"}) != ({*head[1::2]} == {"\0"})
-        raise DatasetError("UTF-16 text: save it as UTF-8" if is_utf_16 else "not text")
+        raise TableError("UTF-16 text: save it as UTF-8" if is_utf_16 else "not text")
 
 
 def is_workbook(file: IO[bytes]) -> bool:
     """Tell whether a zip file is an Excel file. Each name in it takes memory: a stranger's is for a confined process.
 
     Raises:
-        DatasetError: it is of another office program.
+        TableError: it is of another office program.
     """
     try:
         with zipfile.ZipFile(file) as archive:
             names = set(archive.namelist())
     except zipfile.BadZipFile as error:
-        raise DatasetError(f"the zip file is damaged: {error}") from error
+        raise TableError(f"the zip file is damaged: {error}") from error
     file.seek(0)
     for name, kind in _OFFICE.items():
         if name in names:
-            raise DatasetError(f"this is {kind}")
+            raise TableError(f"this is {kind}")
     return "xl/workbook.xml" in names

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.columns import Columns
 from ml.tables.dialect import SEPARATORS
 from ml.tables.encoding import TextDecoder, encoding_said
@@ -40,14 +40,14 @@ def read_table(
         bounds: what is read at most, after it is unpacked.
 
     Raises:
-        DatasetError: there is no table in it, or it is beyond the bounds. The message names the file and the line.
+        TableError: there is no table in it, or it is beyond the bounds. The message names the file and the line.
     """
     try:
         return _read(path, encoding=encoding, sheet=sheet, has_header=has_header, bounds=bounds)
-    except DatasetError as error:
+    except TableError as error:
         raise error.of(path) from error
     except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}") from error
+        raise TableError(f"{path}: {error.strerror or error}") from error
 
 
 def _read(path: Path, *, encoding: str | None, sheet: str | None, has_header: bool, bounds: Bounds) -> Table:
@@ -60,7 +60,7 @@ def _read(path: Path, *, encoding: str | None, sheet: str | None, has_header: bo
             table = read_workbook(file, sheet=sheet, has_header=has_header, bounds=bounds)
             return without_header_rows(table) if has_header else table
         if sheet is not None:
-            raise DatasetError("only an Excel file has sheets")
+            raise TableError("only an Excel file has sheets")
         chunks = bounded(unpacked(file, kind), bounds)
         return _text_table(chunks, TextDecoder(encoding or ""), has_header=has_header, bounds=bounds)
 
@@ -113,11 +113,11 @@ def refuse_same_file(source: str, sink: str) -> None:
     """Refuse to write a table over the one that is being read.
 
     Raises:
-        DatasetError: both names are of the same file.
+        TableError: both names are of the same file.
     """
     try:
         same = os.path.samefile(source, sink)
     except OSError:
         return  # one of them is not there, or no file at all
     if same and os.path.isfile(source):
-        raise DatasetError(f"{source} is the input as well: name another file for the output")
+        raise TableError(f"{source} is the input as well: name another file for the output")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.dataset import Feature
 from ml.tables.marks import same_unit, written
 from ml.tables.numbers import is_number, number_of
@@ -43,15 +43,15 @@ class NamedClasses:
         """Return a table with the label of each class in place of its index.
 
         Raises:
-            DatasetError: it has another number of rows, or other classes.
+            TableError: it has another number of rows, or other classes.
         """
         *columns, classes = table.columns
         if len(classes) != self.n_rows:
-            raise DatasetError(f"line 1 says that there are {self.n_rows} rows, and there are {len(classes)}")
+            raise TableError(f"line 1 says that there are {self.n_rows} rows, and there are {len(classes)}")
         labels = {str(index): label for index, label in enumerate(self.labels)}
         others = sorted({*map(str, np.unique(classes))} - labels.keys())
         if others:
-            raise DatasetError(f"line 1 names {len(labels)} classes, and a row has the class {shown(others[0])}")
+            raise TableError(f"line 1 names {len(labels)} classes, and a row has the class {shown(others[0])}")
         words = np.array([labels[index] for index in classes.tolist()], dtype=TEXT)
         said = (
             f"line 1 has no names of columns: it says that there are {self.n_rows} rows, {len(columns)} features, and "
@@ -75,7 +75,7 @@ def without_header_rows(table: Table) -> Table:
     """Return a table without the columns that have neither name nor value, and without further rows of its header.
 
     Raises:
-        DatasetError: it has no header at all.
+        TableError: it has no header at all.
     """
     table = _without_blank_columns(table)
     _refuse_missing_header(table)
@@ -132,14 +132,14 @@ def _refuse_missing_header(table: Table) -> None:
     last = table.columns[-1] == table.header[-1]
     repeated = np.flatnonzero(last)[:1]
     if len(repeated) and [column[repeated[0]] for column in table.columns] == list(table.header):
-        raise DatasetError(f"line {table.lines[repeated[0]]} is the header once more: remove it")
+        raise TableError(f"line {table.lines[repeated[0]]} is the header once more: remove it")
     if len(names) > 1 and all(map(is_number, names)) and not _are_counted(names):
         why = "all its names are numbers"
     elif sum(is_row) >= len(is_row) * 3 / 4:
         why = f"most of its names look like values of their columns, as {shown(table.header[is_row.index(True)])}"
     else:
         return
-    raise DatasetError(
+    raise TableError(
         f"the header looks like the first row: {why}",
         remedies=[("this would work, with names that are made up", ("--no-header",))],
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.dataset import MAX_TEXT, Feature
 from ml.tables.rows import shown
 
@@ -81,14 +81,14 @@ def columns_of(header: Sequence[str], *, without: Set[int] = frozenset()) -> lis
     only in unit or case, the first one has it, and the others have a number behind it; their titles are told apart too.
 
     Raises:
-        DatasetError: there are too many columns, or the name of one is too long.
+        TableError: there are too many columns, or the name of one is too long.
     """
     if len(header) > MAX_COLUMNS:
-        raise DatasetError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
+        raise TableError(f"the header has {len(header)} columns, at most {MAX_COLUMNS} are read")
     names = [text.strip() or f"column_{number}" for number, text in enumerate(header, 1)]
     for name in names:
         if len(name) > MAX_TEXT:
-            raise DatasetError(f"line 1, column {shown(name)}: a name of more than {MAX_TEXT} characters")
+            raise TableError(f"line 1, column {shown(name)}: a name of more than {MAX_TEXT} characters")
     places = [place for place in range(len(names)) if place not in without]
     parts = [_parts_of(names[place]) for place in places]
     keys = numbered([key or f"column_{place + 1}" for place, (key, _, _) in zip(places, parts, strict=True)])
@@ -124,7 +124,7 @@ def find(wanted: str, columns: Sequence[Column]) -> Column:
     """Return the column that is called so: by its header, or else by its key, or else by its place, as `column_3`.
 
     Raises:
-        DatasetError: there is none, or more than one.
+        TableError: there is none, or more than one.
     """
     name = wanted.strip()
     found = [column for column in columns if column.header == (name or f"column_{column.index + 1}")]
@@ -134,8 +134,8 @@ def find(wanted: str, columns: Sequence[Column]) -> Column:
         return found[0]
     if found:
         places = " or ".join(f"column_{column.index + 1}" for column in found)
-        raise DatasetError(f"{len(found)} columns are called {shown(wanted)}: name one of them by its place, {places}")
-    raise DatasetError(f"no column is called {shown(wanted)}: {listed(column.header for column in columns)}")
+        raise TableError(f"{len(found)} columns are called {shown(wanted)}: name one of them by its place, {places}")
+    raise TableError(f"no column is called {shown(wanted)}: {listed(column.header for column in columns)}")
 
 
 def word_of(text: str) -> str:

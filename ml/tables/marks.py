@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.numbers import MAX_NUMBER_CHARACTERS
 
 Decimal = Literal[".", ","]
@@ -55,12 +55,12 @@ def marks_named(decimal: str | None, thousands: str | None) -> Marks | None:
     """Return the marks that somebody names, None for none; one alone settles the other.
 
     Raises:
-        DatasetError: there are no such marks.
+        TableError: there are no such marks.
     """
     if not decimal and not thousands:
         return None
     if decimal not in (None, "", ".", ",") or thousands not in (None, "", *THOUSANDS) or decimal == thousands:
-        raise DatasetError("the decimal mark is . or , and the thousands mark another one of , . ' and space")
+        raise TableError("the decimal mark is . or , and the thousands mark another one of , . ' and space")
     marks: tuple[Decimal, ...] = (".", ",")
     return Marks(marks[decimal == "," or (not decimal and thousands == ".")], thousands or "")
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.filekind import FileKind
 from ml.tables.table import Bounds
 
@@ -32,7 +32,7 @@ class Gunzip:
         """Yield what this completes, in pieces of at most `READ_BYTES`; there may be nothing in one.
 
         Raises:
-            DatasetError: it is damaged.
+            TableError: it is damaged.
         """
         for start in range(0, len(content), _TAKEN_BYTES):
             left, has_more = content[start : start + _TAKEN_BYTES], False
@@ -51,16 +51,16 @@ class Gunzip:
         """Check that all of it has come.
 
         Raises:
-            DatasetError: it ends too early.
+            TableError: it ends too early.
         """
         if not self._is_between:
-            raise DatasetError("the gzip file is damaged: it ends too early")
+            raise TableError("the gzip file is damaged: it ends too early")
 
     def _piece(self, content: bytes) -> bytes:
         try:
             return self._member.decompress(content, READ_BYTES)
         except zlib.error as error:
-            raise DatasetError(f"the gzip file is damaged: {error}") from error
+            raise TableError(f"the gzip file is damaged: {error}") from error
 
 
 def unpacked(file: IO[bytes], kind: FileKind, start: bytes = b"") -> Iterator[bytes]:
@@ -70,7 +70,7 @@ def unpacked(file: IO[bytes], kind: FileKind, start: bytes = b"") -> Iterator[by
         start: what was read of it before; nothing of a zip file, which is read from its end.
 
     Raises:
-        DatasetError: there are several files in it, or it is damaged.
+        TableError: there are several files in it, or it is damaged.
     """
     if kind == "zip":
         yield from _unzipped(file)
@@ -90,24 +90,24 @@ def _unzipped(file: IO[bytes]) -> Iterator[bytes]:
             while content := member.read(READ_BYTES):
                 yield content
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DatasetError(f"the zip file is damaged: {error}") from error
+        raise TableError(f"the zip file is damaged: {error}") from error
     except (NotImplementedError, RuntimeError) as error:
-        raise DatasetError(f"the zip file cannot be unpacked: {error}") from error
+        raise TableError(f"the zip file cannot be unpacked: {error}") from error
 
 
 def only_member(archive: zipfile.ZipFile) -> str:
     """Return the name of the file in a zip file.
 
     Raises:
-        DatasetError: there are none, or several.
+        TableError: there are none, or several.
     """
     names = [name for name in archive.namelist() if not name.endswith("/") and not _is_no_file(name)]
     if len(names) == 1:
         return names[0]
     if not names:
-        raise DatasetError("the zip file is empty")
+        raise TableError("the zip file is empty")
     shown = ", ".join(map(repr, names[:_SHOWN_MEMBERS])) + (", …" if len(names) > _SHOWN_MEMBERS else "")
-    raise DatasetError(f"the zip file has {len(names)} files, {shown}: unpack the one with the table")
+    raise TableError(f"the zip file has {len(names)} files, {shown}: unpack the one with the table")
 
 
 def _is_no_file(name: str) -> bool:
@@ -118,11 +118,11 @@ def bounded(chunks: Iterator[bytes], bounds: Bounds) -> Iterator[bytes]:
     """Yield what comes.
 
     Raises:
-        DatasetError: it is more than `max_bytes`.
+        TableError: it is more than `max_bytes`.
     """
     came = 0
     for chunk in chunks:
         came += len(chunk)
         if came > bounds.max_bytes:
-            raise DatasetError(f"larger than {bounds.max_bytes} bytes")
+            raise TableError(f"larger than {bounds.max_bytes} bytes")
         yield chunk

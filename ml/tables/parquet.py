@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.columns import Columns, text_of
 from ml.tables.rows import Block, shown
 from ml.tables.table import Bounds, Table
@@ -19,34 +19,34 @@ def read_parquet(file: IO[bytes], bounds: Bounds) -> Table:
     """Return the table of a Parquet file; line 1 is its first row.
 
     Raises:
-        DatasetError: pyarrow is not installed; the file is damaged, has columns of lists or is beyond the bounds.
+        TableError: pyarrow is not installed; the file is damaged, has columns of lists or is beyond the bounds.
     """
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise DatasetError("this is a Parquet file: install pyarrow, or save the table as CSV") from error
+        raise TableError("this is a Parquet file: install pyarrow, or save the table as CSV") from error
     try:
         return _read(parquet.ParquetFile(file), bounds)
     except (pyarrow.ArrowException, OSError, MemoryError) as error:
-        raise DatasetError(f"the Parquet file cannot be read: {error}") from error
+        raise TableError(f"the Parquet file cannot be read: {error}") from error
 
 
 def _read(file: Any, bounds: Bounds) -> Table:
     metadata = file.metadata
     names: list[str] = file.schema_arrow.names
     if metadata.num_rows * len(names) > bounds.max_cells:
-        raise DatasetError(f"more than {bounds.max_cells} cells")
+        raise TableError(f"more than {bounds.max_cells} cells")
     for field in file.schema_arrow:
         if field.type.num_fields or "binary" in str(field.type):
-            raise DatasetError(f"column {shown(field.name)} is of type {field.type}, which is no value of a cell")
+            raise TableError(f"column {shown(field.name)} is of type {field.type}, which is no value of a cell")
     columns = Columns(names, bounds, line="row")
     start, size = 1, 0
     for batch in file.iter_batches(batch_size=_BATCH_ROWS):
         cells = [cells_of(column) for column in batch.columns]
         size += sum(sum(map(len, column)) for column in cells)
         if size > bounds.max_bytes:
-            raise DatasetError(f"larger than {bounds.max_bytes} bytes, unpacked")
+            raise TableError(f"larger than {bounds.max_bytes} bytes, unpacked")
         rows = [list(row) for row in zip(*cells, strict=True)]
         columns.take(Block(rows, range(start, start + len(rows)), None))
         start += len(rows)

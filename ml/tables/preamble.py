@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.dialect import QUOTED, Dialect, cells_of, dialect_of
 from ml.tables.filekind import refuse_other_files
 from ml.tables.numbers import is_number
@@ -93,7 +93,7 @@ class Preamble:
         """Take complete lines; return the header when it is settled.
 
         Raises:
-            DatasetError: this is no table.
+            TableError: this is no table.
         """
         lines = io.StringIO(text, newline="")
         for piece in lines:
@@ -116,17 +116,17 @@ class Preamble:
         """Return the header of a table without rows.
 
         Raises:
-            DatasetError: there is none.
+            TableError: there is none.
         """
         if self._open:
             self._refuse_open_header()
         if self._waiting is None:
-            raise DatasetError("no header row: the file is empty")
+            raise TableError("no header row: the file is empty")
         return self._head(self._waiting, self._closed() if self._open else None, "")
 
     def _refuse_open_header(self) -> None:
         if self._waiting is None:
-            raise DatasetError(f"line {self.row_line}: a quote in the header is not closed")
+            raise TableError(f"line {self.row_line}: a quote in the header is not closed")
 
     def _closed(self) -> _Line:
         """Return the row that was open, and forget it."""
@@ -169,7 +169,7 @@ class Preamble:
     def _pass_over(self, line: _Line) -> None:
         self._n_passed += 1
         if self._n_passed > MAX_HEADER_LINES:
-            raise DatasetError(f"line {line.number}: no header row in {MAX_HEADER_LINES} lines")
+            raise TableError(f"line {line.number}: no header row in {MAX_HEADER_LINES} lines")
 
     def _header_in_comment(self, comment: _Line, row: _Line) -> _Line | None:
         """Return the comment above a row as a header, if it is one: `# width,height` as NumPy writes it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.contents import Contents, contents_of
 from ml.tables.dataset import Dataset
 from ml.tables.encoding import as_text
@@ -69,7 +69,7 @@ def read_dataset(
     table = read_table(path, encoding=encoding, sheet=sheet, has_header=has_header)
     try:
         return dataset_of(table, options, file_name=path.name)
-    except DatasetError as error:
+    except TableError as error:
         raise error.of(path) from error
 
 
@@ -80,10 +80,10 @@ def dataset_of(table: Table, options: TableOptions, *, file_name: str) -> Readin
         file_name: of the table, for the sentence that says where the rows come from.
 
     Raises:
-        DatasetError: it cannot be learned from. The error says so of all its columns at once.
+        TableError: it cannot be learned from. The error says so of all its columns at once.
     """
     if not len(table.lines):
-        raise DatasetError("no rows below the header")
+        raise TableError("no rows below the header")
     columns, target, why = _columns(table.header, options)
     insisted = {find(wanted, columns).index for wanted in options.keep}
     contents = [_contents(table, column, options, plain=True) for column in columns]
@@ -126,7 +126,7 @@ def _columns(header: Sequence[str], options: TableOptions) -> tuple[list[Column]
     target, why = target_column([column for column in every if column.index not in dropped] or every, options.target)
     columns = columns_of(header, without=dropped | {target.index})
     if not columns:
-        raise DatasetError("there is no column besides the target")
+        raise TableError("there is no column besides the target")
     return columns, target, why
 
 
@@ -152,11 +152,11 @@ def _reading(
     settled = [one for one in found if isinstance(one, Settled)]
     left_out = [one.said for one in found if isinstance(one, LeftOut)]
     if not settled:
-        raise DatasetError("there is no column to learn from", details=left_out)
+        raise TableError("there is no column to learn from", details=left_out)
     features = tuple(one.feature for one in settled)
     numbers = [feature.key for feature in features if not feature.choices]
     if unknown := sorted(options.limits.keys() - set(numbers)):
-        raise DatasetError(f"limits for {unknown[0]}, which is not a feature with numbers: {listed(numbers)}")
+        raise TableError(f"limits for {unknown[0]}, which is not a feature with numbers: {listed(numbers)}")
     target = outcomes.target
     what = f"{len(target.labels)} classes" if target.labels else "a quantity"
     dataset = Dataset(

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.columns import Columns, text_of
 from ml.tables.rows import Block, shown
 from ml.tables.table import Bounds, Table
@@ -21,7 +21,7 @@ def read_records(first: str, texts: Iterator[str], bounds: Bounds) -> Table:
         texts: what follows.
 
     Raises:
-        DatasetError: this is no JSON of records; they have objects or arrays in them; there are too many.
+        TableError: this is no JSON of records; they have objects or arrays in them; there are too many.
     """
     text = "".join([first.removeprefix("\ufeff"), *texts])
     try:
@@ -30,11 +30,11 @@ def read_records(first: str, texts: Iterator[str], bounds: Bounds) -> Table:
         else:
             records = msgspec.json.Decoder(dict[str, Any]).decode_lines(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise DatasetError(f"the JSON is no array of objects, and not one object a line: {error}") from error
+        raise TableError(f"the JSON is no array of objects, and not one object a line: {error}") from error
     header = [*dict.fromkeys(name for record in records for name in record)]
     columns = Columns(header, bounds, line="record")
     if len(records) * len(header) > bounds.max_cells:
-        raise DatasetError(f"more than {bounds.max_cells} cells")
+        raise TableError(f"more than {bounds.max_cells} cells")
     for number, record in enumerate(records, 1):
         columns.take(Block([[_cell(record.get(name), name, number) for name in header]], [number], None))
     return columns.table([f"{len(records)} JSON records"], has_types=True)
@@ -42,5 +42,5 @@ def read_records(first: str, texts: Iterator[str], bounds: Bounds) -> Table:
 
 def _cell(value: object, name: str, number: int) -> str:
     if isinstance(value, dict | list):
-        raise DatasetError(f"record {number}, {shown(name)}: {shown(str(value))} is no value of a cell")
+        raise TableError(f"record {number}, {shown(name)}: {shown(str(value))} is no value of a cell")
     return str(value).lower() if isinstance(value, bool) else text_of(value)

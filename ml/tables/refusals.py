@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.contents import Contents
 from ml.tables.headers import Column
 from ml.tables.marks import Marks, TableMarks, both_readings, written
@@ -91,7 +91,7 @@ def mistakes(contents: Contents, odd: Sequence[int], kept: NDArray[np.bool_], li
     return Unusable(contents.column, reason, _drop(contents.column) if more else options)
 
 
-def refusal_of(unusable: Sequence[Unusable], n_columns: int, hint: str) -> DatasetError:
+def refusal_of(unusable: Sequence[Unusable], n_columns: int, hint: str) -> TableError:
     """Return the error of a table that has `n_columns` columns, some of which cannot be read, and a hint if any."""
     lines = [f"column {shown(one.column.header)} {one.reason}" for one in unusable[:SHOWN_COLUMNS]]
     if len(unusable) > SHOWN_COLUMNS:
@@ -101,12 +101,12 @@ def refusal_of(unusable: Sequence[Unusable], n_columns: int, hint: str) -> Datas
     shared = tuple(option for one in unusable for option in one.options)
     is_open = next((one for one in unusable if one.readings), None)
     if is_open is None:
-        return DatasetError(message, details=rest, remedies=[("this would work", shared)] if shared else [])
+        return TableError(message, details=rest, remedies=[("this would work", shared)] if shared else [])
     remedies = [
         (f"with {shown_number(value)} in {shown(is_open.column.header)}, this would work", (*shared, "--decimal", mark))
         for mark, value in is_open.readings.items()
     ]
-    return DatasetError(message, details=rest, remedies=remedies)
+    return TableError(message, details=rest, remedies=remedies)
 
 
 def rows(number: int) -> str:

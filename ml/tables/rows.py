@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.dialect import Dialect
 from ml.tables.preamble import Head, Preamble
 
@@ -102,7 +102,7 @@ class RowReader:
         """Take text, and yield the rows that are complete by now.
 
         Raises:
-            DatasetError: there is no header, or the text is not CSV, or a row is too long. The rows before were
+            TableError: there is no header, or the text is not CSV, or a row is too long. The rows before were
                 yielded.
         """
         if not self._has_begun and text:
@@ -116,13 +116,13 @@ class RowReader:
         if ends_line:
             yield from self._take("".join(self._pieces))
         if self._row_characters + self._piece_characters - self._blank_characters > MAX_ROW_CHARACTERS:
-            raise DatasetError(f"line {self.line}: a row of more than {MAX_ROW_CHARACTERS} characters")
+            raise TableError(f"line {self.line}: a row of more than {MAX_ROW_CHARACTERS} characters")
 
     def finish(self) -> Iterator[Block]:
         """Yield what is left: no more text comes.
 
         Raises:
-            DatasetError: as `feed`; or a quote is still open, so that all that follows it would be lost in one cell.
+            TableError: as `feed`; or a quote is still open, so that all that follows it would be lost in one cell.
         """
         text = "".join(self._pieces)
         self._hold("")
@@ -137,7 +137,7 @@ class RowReader:
         else:
             self.blank_lines += len(list(io.StringIO(text, newline="")))
         if self._open_cell:
-            raise DatasetError(f"line {self.line}: a quote is opened and never closed")
+            raise TableError(f"line {self.line}: a quote is opened and never closed")
 
     def _take(self, text: str) -> Iterator[Block]:
         """Yield the rows of complete lines, and hold the rest."""
@@ -177,9 +177,9 @@ class RowReader:
         """Return the header."""
         limit = csv.field_size_limit()
         if head.dialect is None and len(head.header[0]) > limit:
-            raise DatasetError(f"line 1: field larger than field limit ({limit})")  # as csv itself says it
+            raise TableError(f"line 1: field larger than field limit ({limit})")  # as csv itself says it
         if head.dialect is None and not self._allow_one_column:
-            raise DatasetError(
+            raise TableError(
                 f"the header has only one column, {shown(head.header[0].strip())}: separate by comma, semicolon or tab"
             )
         self._row_characters = 0
@@ -249,7 +249,7 @@ class RowReader:
         for part in self._slices(len(rows)):
             yield Block(rows[part], starts[part], None)
         if problem:
-            raise DatasetError(f"line {start}: {problem}")
+            raise TableError(f"line {start}: {problem}")
 
     def _keep(self, cells: list[str], *, goes_on: bool) -> None:
         """Keep the cells of a row whose last one is open; if it goes on, the first one is part of the open cell."""

@@ -18,7 +18,7 @@ from xml.parsers import expat
 
 import msgspec
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.columns import text_of
 from ml.tables.confined import bound, cpu_s_of
 from ml.tables.filekind import is_workbook
@@ -85,7 +85,7 @@ def main() -> None:
     try:
         for piece in _pieces(sys.stdin.buffer, options, openpyxl):
             _write(piece)
-    except DatasetError as error:
+    except TableError as error:
         _write(SheetPiece(error=str(error), is_last=True))
     except MemoryError:
         _write(SheetPiece(error=f"it takes more than {options.memory_bytes} bytes of memory", is_last=True))
@@ -105,9 +105,9 @@ def _pieces(file: BinaryIO, options: SheetOptions, openpyxl: Any) -> Iterator[Sh
     with zipfile.ZipFile(file) as archive:
         if is_text:
             if len(archive.namelist()) > _MOST_ENTRIES:  # besides the file that was packed; others read them, too
-                raise DatasetError(f"the zip file has more than {_MOST_ENTRIES} entries: unpack the one with the table")
+                raise TableError(f"the zip file has more than {_MOST_ENTRIES} entries: unpack the one with the table")
             if archive.getinfo(only_member(archive)).compress_type not in _BOUNDED_METHODS:
-                raise DatasetError("the zip file is packed by another method than deflate: unpack it")
+                raise TableError("the zip file is packed by another method than deflate: unpack it")
             yield SheetPiece(is_text=True, is_last=True)
             return
         _check(archive, options)
@@ -121,13 +121,13 @@ def _pieces(file: BinaryIO, options: SheetOptions, openpyxl: Any) -> Iterator[Sh
     for line, cells in _table(reading.rows(), inferred, has_header=options.has_header):
         n_cells += len(cells)
         if n_cells > options.max_cells:
-            raise DatasetError(f"row {line}: more than {options.max_cells} cells")
+            raise TableError(f"row {line}: more than {options.max_cells} cells")
         rows.append(cells)
         lines.append(line)
         n_characters += (size := sum(map(len, cells)))
         came += size
         if came > options.max_bytes:  # one word may stand in many cells
-            raise DatasetError(f"row {line}: more than {options.max_bytes} characters")
+            raise TableError(f"row {line}: more than {options.max_bytes} characters")
         if len(rows) * len(cells) >= _PIECE_CELLS or n_characters >= _PIECE_CHARACTERS:
             yield SheetPiece(rows, lines)
             rows, lines, n_characters = [], [], 0
@@ -140,7 +140,7 @@ def _check(archive: zipfile.ZipFile, options: SheetOptions) -> None:
     members = archive.infolist()
     size = sum(member.file_size for member in members)
     if size > options.max_bytes:
-        raise DatasetError(f"larger than {options.max_bytes} bytes, unpacked")
+        raise TableError(f"larger than {options.max_bytes} bytes, unpacked")
     cpu_s = cpu_s_of(size)
     if cpu_s < options.cpu_s:
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
@@ -148,7 +148,7 @@ def _check(archive: zipfile.ZipFile, options: SheetOptions) -> None:
         name = member.filename
         if name.endswith((".xml", ".rels")):
             if not name.startswith(_STREAMED) and member.file_size > _MOST_PART_BYTES:
-                raise DatasetError(f"{shown(name)} in it is larger than {_MOST_PART_BYTES} bytes")
+                raise TableError(f"{shown(name)} in it is larger than {_MOST_PART_BYTES} bytes")
             with archive.open(member) as part:
                 _refuse_document_type(part.read(_PROLOG_BYTES), name)
 
@@ -162,14 +162,14 @@ def _refuse_document_type(prolog: bytes, name: str) -> None:
         has_root = True
 
     def refuse(*_: object) -> None:
-        raise DatasetError(f"{shown(name)} in it has a document type, as no Excel file has")
+        raise TableError(f"{shown(name)} in it has a document type, as no Excel file has")
 
     parser = expat.ParserCreate()
     parser.StartElementHandler = begin
     parser.StartDoctypeDeclHandler = refuse
     parser.Parse(prolog, False)
     if prolog and not has_root:
-        raise DatasetError(f"{shown(name)} in it has no element in its first {_PROLOG_BYTES} bytes")
+        raise TableError(f"{shown(name)} in it has no element in its first {_PROLOG_BYTES} bytes")
 
 
 def _chosen(book: Any, name: str | None, blank: Iterator[int]) -> tuple[Any, list[str]]:
@@ -177,13 +177,13 @@ def _chosen(book: Any, name: str | None, blank: Iterator[int]) -> tuple[Any, lis
     sheets = {sheet.title: sheet for sheet in book.worksheets}
     if name is not None:
         if name not in sheets:
-            raise DatasetError(f"no sheet is called {shown(name)}: {listed(sheets)}")
+            raise TableError(f"no sheet is called {shown(name)}: {listed(sheets)}")
         return sheets[name], []
     full = [sheet for sheet in sheets.values() if sheet.sheet_state == "visible" and _has_cells(book, sheet, blank)]
     # A sheet with one row is no table, but a cover.
     full.sort(key=lambda sheet: not _has_cells(book, sheet, blank, rows=2))
     if not full:
-        raise DatasetError("no sheet of the Excel file has cells")
+        raise TableError("no sheet of the Excel file has cells")
     inferred = [f"sheet {shown(full[0].title)}"] if len(sheets) > 1 else []
     if len(full) > 1:
         others = listed(sheet.title for sheet in full[1:])
@@ -237,17 +237,17 @@ class _Sheet:
                     if not text:
                         continue
                     if column > MAX_COLUMNS or not 0 < line <= MAX_ROWS:
-                        raise DatasetError(
+                        raise TableError(
                             f"row {line}, column {column}: at most {MAX_ROWS} rows and {MAX_COLUMNS} columns are read"
                         )
                     cells += [""] * (column - len(cells))
                     cells[column - 1] = text
                 if sum(map(len, cells)) > MAX_ROW_CHARACTERS:
-                    raise DatasetError(f"row {line}: a row of more than {MAX_ROW_CHARACTERS} characters")
+                    raise TableError(f"row {line}: a row of more than {MAX_ROW_CHARACTERS} characters")
                 if cells:
                     yield line, cells
                 elif next(self._blank, None) is None:
-                    raise DatasetError(f"row {line}: more than {MAX_ROWS} rows without a value: delete them")
+                    raise TableError(f"row {line}: more than {MAX_ROWS} rows without a value: delete them")
 
     def inferred(self) -> list[str]:
         """Return what was left out, one sentence each."""
@@ -278,7 +278,7 @@ def _table(rows: Iterator[Row], inferred: list[str], *, has_header: bool) -> Ite
         inferred.append(f"row {above[0]}, a title, is left out: {shown(' '.join(above[1]).strip())}")
         above, below = below, next(rows, None)
     if above is None:
-        raise DatasetError("the sheet has no cells")
+        raise TableError("the sheet has no cells")
     width = max(len(above[1]), len(below[1]) if below else 0)
     if has_header:
         yield above[0], _padded(above[1], width)

@@ -49,7 +49,7 @@ def target_column(columns: Sequence[Column], wanted: str | None) -> tuple[Column
     It is the one that is wanted; else that with the name of one, as class or target; else the last one.
 
     Raises:
-        DatasetError: no column, or more than one, is called as wanted.
+        TableError: no column, or more than one, is called as wanted.
     """
     if wanted is not None:
         return find(wanted, columns), ""

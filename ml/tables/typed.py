@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.columns import text_of
 from ml.tables.numbers import number_of
 from ml.tables.rows import shown
@@ -70,11 +70,11 @@ def typed_array(values: object, name: str) -> TypedColumn:
         name: of the column.
 
     Raises:
-        DatasetError: it has another shape, or values that cannot be those of cells.
+        TableError: it has another shape, or values that cannot be those of cells.
     """
     array = values if isinstance(values, np.ndarray) else _array_of(values, name)
     if array.ndim != 1:
-        raise DatasetError(f"column {shown(name)} has the shape {array.shape}, not (n,)")
+        raise TableError(f"column {shown(name)} has the shape {array.shape}, not (n,)")
     if isinstance(array, np.ma.MaskedArray):
         array = np.ma.filled(array.astype(object), None)
     if array.dtype.kind in "iuf":
@@ -93,7 +93,7 @@ def _array_of(values: object, name: str) -> NDArray[Any]:
     if hasattr(values, "__array__"):
         return np.asarray(values)
     if isinstance(values, str | bytes) or not isinstance(values, Sequence):
-        raise DatasetError(f"column {shown(name)} is no array, but of type {type(values).__name__}")
+        raise TableError(f"column {shown(name)} is no array, but of type {type(values).__name__}")
     return np.fromiter(values, dtype=object, count=len(values))
 
 
@@ -153,7 +153,7 @@ def typed_arrow(array: Any, name: str) -> TypedColumn:
     """Return a column of an array of pyarrow.
 
     Raises:
-        DatasetError: its type cannot be that of cells.
+        TableError: its type cannot be that of cells.
     """
     import pyarrow
     from pyarrow import types
@@ -180,5 +180,5 @@ def typed_arrow(array: Any, name: str) -> TypedColumn:
     return TypedColumn(values=[*values, None], codes=codes.to_numpy(zero_copy_only=False).astype(np.intp))
 
 
-def _unusable(name: str, kind: object) -> DatasetError:
-    return DatasetError(f"column {shown(name)} is of type {kind}, which is no value of a cell")
+def _unusable(name: str, kind: object) -> TableError:
+    return TableError(f"column {shown(name)} is of type {kind}, which is no value of a cell")

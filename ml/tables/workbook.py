@@ -10,7 +10,7 @@ from typing import IO
 
 import msgspec
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.columns import Columns
 from ml.tables.confined import cpu_s_of, memory_bytes_of
 from ml.tables.rows import Block
@@ -26,7 +26,7 @@ def read_workbook(file: IO[bytes], *, sheet: str | None, has_header: bool, bound
     """Return the table on a sheet.
 
     Raises:
-        DatasetError: there is none, or it is beyond the bounds.
+        TableError: there is none, or it is beyond the bounds.
     """
     rows = SheetRows(options_of(bounds, sheet=sheet, has_header=has_header))
     blocks = rows.blocks(file)
@@ -73,7 +73,7 @@ class SheetRows:
         """Yield the rows of a file, which has a descriptor.
 
         Raises:
-            DatasetError: as `blocks_in`.
+            TableError: as `blocks_in`.
         """
         with self.start(file, subprocess.PIPE) as process:
             try:
@@ -86,7 +86,7 @@ class SheetRows:
         """Yield the rows in what a process has written.
 
         Raises:
-            DatasetError: there is no table in the file; or reading it took too much.
+            TableError: there is no table in the file; or reading it took too much.
         """
         has_header = False
         for line in lines:
@@ -94,7 +94,7 @@ class SheetRows:
                 break  # the process has been ended while it wrote this piece
             piece = msgspec.json.decode(line, type=SheetPiece)
             if piece.error:
-                raise DatasetError(piece.error)
+                raise TableError(piece.error)
             start = 0
             if not has_header and piece.rows:
                 has_header, start = True, 1
@@ -104,4 +104,4 @@ class SheetRows:
             if piece.is_last:
                 self.inferred, self.is_text = piece.inferred, piece.is_text
                 return
-        raise DatasetError("the Excel file takes too much time or memory to read")
+        raise TableError("the Excel file takes too much time or memory to read")

@@ -1,1 +1,1 @@
-"""Models are made here: fitted or exported, measured, written, kept. The only room that imports scikit-learn."""
+"""Models are made here: fitted or exported, measured, written, kept. The only package that imports scikit-learn."""

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError, ForestError
+from ml.errors import ForestError, TableError
 from ml.estimators.boosted import as_estimator
 from ml.estimators.frames import Frame, frame_of
 from ml.estimators.names import names_of
@@ -19,9 +19,9 @@ from ml.estimators.outcomes import check_order, outcomes_of
 from ml.estimators.session import SessionModel, session_model
 from ml.estimators.steps import read_steps
 from ml.model.card import MAX_LABELS, QuantityReport, Report, Step
-from ml.model.classifier import Classifier
 from ml.model.forest import Forest
 from ml.model.labelling import Labelling, decision_of
+from ml.model.loaded import LoadedModel
 from ml.tables.dataset import Target
 from ml.tables.headers import Limits, key_of
 from ml.training.fitting import Trained, check_name, with_halved_rows
@@ -51,7 +51,7 @@ def export(
     threshold: float | None = None,
     positive: object = None,
     insist: bool = False,
-) -> Classifier:
+) -> LoadedModel:
     """Write the model file of a model fitted elsewhere, with the same checks, golden rows and report; without pickle.
 
     Args:
@@ -74,16 +74,15 @@ def export(
 
     Raises:
         ForestError: the model, or a step of it, is of another kind; the sentence names it.
-        DatasetError: rows, classes and names do not fit the model or each other.
-        TrainingError: the file read back gives other probabilities.
-        ModelFileError: it cannot be written.
+        TableError: rows, classes and names do not fit the model or each other.
+        ModelFileError: the file cannot be written, or gives other probabilities when it is read back.
     """
     path = Path(path)
     check_name(name or path.stem)
     _check_model(model)
     model = as_estimator(model)
     if (X_train is None) != (y_train is None):
-        raise DatasetError("X_train and y_train go together")
+        raise TableError("X_train and y_train go together")
     frames = {"X_test": frame_of("X_test", X_test)}
     names = names_of(model, frames["X_test"], feature_names)
     if X_train is not None:
@@ -93,15 +92,15 @@ def export(
     fitted = session_model(read_steps(model, len(names.headers)), names, frames, given_limits)
     keys = {feature.key for feature in fitted.features}
     if unknown := sorted(given_limits.keys() - keys):
-        raise DatasetError(f"limits for {unknown[0]!r}, which is not a feature")
+        raise TableError(f"limits for {unknown[0]!r}, which is not a feature")
     test = _checked("X_test", frames["X_test"], "y_test", y_test, model=fitted)
     train = _checked("X_train", frames["X_train"], "y_train", y_train, model=fitted) if X_train is not None else test
     labels = tuple(str(label) for label in getattr(fitted, "classes_", ()))
     if hasattr(fitted, "classes_") and not 2 <= len(labels) <= MAX_LABELS:
-        raise DatasetError(f"the model has the number of classes {len(labels)}: 2 to {MAX_LABELS} can be served")
+        raise TableError(f"the model has the number of classes {len(labels)}: 2 to {MAX_LABELS} can be served")
     decision = fitted.decision
     if threshold is not None and not isinstance(threshold, Real):
-        raise DatasetError(f"the threshold is {threshold!r}, which is no number: a probability from 0 to 1 is needed")
+        raise TableError(f"the threshold is {threshold!r}, which is no number: a probability from 0 to 1 is needed")
     if threshold is not None or positive is not None:
         decision = decision_of(labels, 0.5 if threshold is None else threshold, positive)
     answers = _answers(fitted, test[0], Labelling.by(labels, decision))
@@ -151,10 +150,10 @@ def _limits(given: Mapping[str, Any]) -> dict[str, Limits]:
         pair = (ends.minimum, ends.maximum) if isinstance(ends, Limits) else ends
         is_pair = isinstance(pair, tuple | list) and len(pair) == 2
         if not is_pair or not all(end is None or isinstance(end, Real) for end in pair):
-            raise DatasetError(f"the limits for {name!r} are {ends!r}: a pair is needed, as (0, 20); None is no limit")
+            raise TableError(f"the limits for {name!r} are {ends!r}: a pair is needed, as (0, 20); None is no limit")
         low, high = (None if end is None else float(end) for end in pair)
         if low is not None and high is not None and not low <= high:
-            raise DatasetError(f"the limits for {name!r} are {ends!r}: the first one is not below the other")
+            raise TableError(f"the limits for {name!r} are {ends!r}: the first one is not below the other")
         found[key_of(name)] = Limits(low, high)
     return found
 
@@ -172,13 +171,13 @@ def _answers(model: SessionModel, rows: NDArray[np.float64], labelling: Labellin
     try:
         return answers_of(model, rows, labelling)
     except ValueError as error:
-        raise DatasetError(f"the model does not take X_test: {str(error).splitlines()[0]}") from error
+        raise TableError(f"the model does not take X_test: {str(error).splitlines()[0]}") from error
 
 
 def _check_reach(model: SessionModel, rows: NDArray[np.float64]) -> None:
-    """Raise a `DatasetError` if the model seems to be the last step of a pipeline alone, given rows as they were."""
+    """Raise a `TableError` if the model seems to be the last step of a pipeline alone, given rows as they were."""
     if outside := _outside(model, rows):
-        raise DatasetError(
+        raise TableError(
             f"the values of {outside!r} in X_test, and most others, lie all on one side of what the model compares "
             f"them with, as if its columns were in another order, or the steps before it missing: {WAY_OUT}"
         )
@@ -201,12 +200,12 @@ def _outside(model: SessionModel, rows: NDArray[np.float64]) -> str:
 
 
 def _check_doubt(model: SessionModel, report: Report | QuantityReport, rows: NDArray[np.float64]) -> None:
-    """Raise a `DatasetError` if a model knows nothing of the test rows, but is sure of its answers."""
+    """Raise a `TableError` if a model knows nothing of the test rows, but is sure of its answers."""
     if isinstance(report, QuantityReport) or report.accuracy > report.baseline:
         return
     wrong, doubt = 1 - report.accuracy, float(1 - model.predict_proba(rows).max(axis=1).mean())
     if wrong * len(rows) >= MIN_ROWS_TO_JUDGE and doubt < LEAST_DOUBT * wrong:
-        raise DatasetError(
+        raise TableError(
             f"the model has an accuracy of {report.accuracy:.3f} on {len(rows)} rows, as always giving the most "
             f"frequent class has, and gives its answers {1 - doubt:.3f} on average: {WAY_OUT}"
         )

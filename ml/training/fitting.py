@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.card import CrossValidation, Decision, QuantityReport, Recipe, Report, Step
 from ml.model.labelling import Labelling
 from ml.model.quantity import Interval
@@ -58,16 +58,16 @@ class Trained:
 
 
 def check_name(name: str) -> None:
-    """Raise a `DatasetError` for a name that no model can have."""
+    """Raise a `TableError` for a name that no model can have."""
     if not name.strip() or "/" in name:
-        raise DatasetError(f"{name!r} cannot be a model's name: it is part of an address, where / means something else")
+        raise TableError(f"{name!r} cannot be a model's name: it is part of an address, where / means something else")
 
 
 def split(dataset: Dataset, recipe: Recipe) -> Split:
     """Return the recipe's split of `dataset`, stratified by class.
 
     Raises:
-        DatasetError: there are too few rows for both sides, or too few of a class.
+        TableError: there are too few rows for both sides, or too few of a class.
     """
     from sklearn.model_selection import train_test_split
 
@@ -89,15 +89,15 @@ def split(dataset: Dataset, recipe: Recipe) -> Split:
         left = np.bincount(parts.train_classes, minlength=len(dataset.target.labels))
         if not left.all():
             label = dataset.target.labels[int(left.argmin())]
-            raise DatasetError(f"a test share of {recipe.test_size:g} leaves no row of class {label!r} to learn from")
+            raise TableError(f"a test share of {recipe.test_size:g} leaves no row of class {label!r} to learn from")
     return parts
 
 
 def _check_quantity(n_rows: int, recipe: Recipe) -> None:
     if n_rows < MIN_QUANTITY_ROWS:
-        raise DatasetError(f"{n_rows} rows, at least {MIN_QUANTITY_ROWS} are needed to learn a quantity")
+        raise TableError(f"{n_rows} rows, at least {MIN_QUANTITY_ROWS} are needed to learn a quantity")
     if n_rows - int(np.ceil(recipe.test_size * n_rows)) < 2:
-        raise DatasetError(f"{n_rows} rows with a test share of {recipe.test_size:g} leave fewer than 2 to learn from")
+        raise TableError(f"{n_rows} rows with a test share of {recipe.test_size:g} leave fewer than 2 to learn from")
 
 
 def _check_classes(dataset: Dataset, classes: NDArray[np.intp], recipe: Recipe) -> None:
@@ -105,10 +105,10 @@ def _check_classes(dataset: Dataset, classes: NDArray[np.intp], recipe: Recipe) 
     counts = np.bincount(classes, minlength=len(labels))
     rarest = int(counts.argmin())
     if counts[rarest] < 2:
-        raise DatasetError(f"class {labels[rarest]!r} has {counts[rarest]} row: a split takes two of each class")
+        raise TableError(f"class {labels[rarest]!r} has {counts[rarest]} row: a split takes two of each class")
     n_test = int(np.ceil(recipe.test_size * len(dataset.rows)))
     if min(n_test, len(dataset.rows) - n_test) < len(counts):
-        raise DatasetError(
+        raise TableError(
             f"{len(dataset.rows)} rows with a test share of {recipe.test_size:g} leave fewer rows than the "
             f"{len(counts)} classes on one side"
         )
@@ -127,7 +127,7 @@ def fit(
         decision: decides between two labels; else the most probable one is the answer.
 
     Raises:
-        DatasetError: the rows cannot be split.
+        TableError: the rows cannot be split.
     """
     recipe = recipe or Recipe()
     check_name(dataset.name)
@@ -227,7 +227,7 @@ def _check_estimator(features: Sequence[Feature], recipe: Recipe) -> None:
     for feature in features:
         if feature.choices or feature.has_gaps:
             what = "is a category" if feature.choices else "has gaps"
-            raise DatasetError(
+            raise TableError(
                 f"gradient-boosting learns from numbers without gaps only, and {feature.title!r} {what}",
                 remedies=[("to use the one that takes both", ("--estimator", "hist-gradient-boosting"))],
             )

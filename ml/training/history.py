@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ml.errors import ModelFileError
-from ml.model import classifier, modelfile
-from ml.model.classifier import Classifier
+from ml.model import modelfile
+from ml.model.loaded import LoadedModel, load_model
 
 KEPT_FILES = 3
 # The interval between attempts to get a lock; after a second the wait is reported.
@@ -41,7 +41,7 @@ class Kept:
 class Restored:
     """A restored model, and the version that it replaced, if any."""
 
-    model: Classifier
+    model: LoadedModel
     replaced: str
 
 
@@ -149,7 +149,7 @@ def _restore(path: Path, version: str) -> Restored:
         raise ModelFileError(f"no model file {f'of version {version} ' if version else ''}is kept beside {path}")
     if version and len(found) > 1:
         raise ModelFileError(f"{version} is the start of several versions: {', '.join(one.version for one in found)}")
-    model = classifier.load(found[0].path)
+    model = load_model(found[0].path)
     replaced = keep(path)
     try:
         os.replace(found[0].path, path)

@@ -12,14 +12,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.importing.imported import MAX_CODES, Imported
 from ml.model.card import Decision
-from ml.model.classifier import Classifier
 from ml.model.cuts import Cuts
 from ml.model.evaluators import Batch, compile_forest
 from ml.model.forest import FIRST_CHOICE_CELL
 from ml.model.labelling import Labelling
+from ml.model.loaded import LoadedModel
 from ml.tables.dataset import BOOLEANS, UNKNOWN, Dataset, Feature, Target
 from ml.tables.headers import Column, columns_of, find, listed, word_of
 from ml.tables.numbers import NotANumber, number_of
@@ -88,15 +88,15 @@ def write_imported(
     decision: Decision | None = None,
     insist: bool = False,
     progress: Progress = silent,
-) -> Classifier:
+) -> LoadedModel:
     """Write the model file of an imported model, measured on all rows of a table.
 
     Args:
         decision: what decides on the label, if the library's own rule does not.
 
     Raises:
-        DatasetError: on the table the model is worse than one that knows nothing, and nobody insists.
-        ModelFileError, TrainingError: the file cannot be written, or answers otherwise when it is read back.
+        TableError: on the table the model is worse than one that knows nothing, and nobody insists.
+        ModelFileError: the file cannot be written, or answers otherwise when it is read back.
     """
     check_name(name)
     labels = found.target.labels
@@ -143,7 +143,7 @@ def measurable(
         labels: the names of the classes in the order of the model's; else those of the file or of the table.
 
     Raises:
-        DatasetError: a column is missing or of another kind, or classes do not fit.
+        TableError: a column is missing or of another kind, or classes do not fit.
     """
     columns, used, target = _columns(imported, table, options)
     without = [column.argument for column in columns if column not in used and column != target]
@@ -167,7 +167,7 @@ def measurable(
         if position in imported.inputs.choices:
             feature, found = _category(imported, position, feature, found)
         elif feature.choices and not _is_boolean(feature.choices):
-            raise DatasetError(
+            raise TableError(
                 f"column {shown(column.header)} holds words such as {shown(feature.choices[0])}, and the model "
                 "compares numbers there"
             )
@@ -196,13 +196,13 @@ def _columns(imported: Imported, table: Table, options: TableOptions) -> tuple[l
         rest = [column for column in columns if column not in used] or columns
         target, _ = target_column(columns if options.target else rest, options.target)
         if target in used:
-            raise DatasetError(f"column {shown(target.header)} is a feature of the model: --target names another one")
+            raise TableError(f"column {shown(target.header)} is a feature of the model: --target names another one")
         return columns, used, target
     target, _ = target_column(columns, options.target)
     dropped = {find(wanted, columns).index for wanted in options.drop}
     used = [column for column in columns if column.index not in dropped and column != target]
     if len(used) != imported.inputs.n_features:
-        raise DatasetError(
+        raise TableError(
             f"the model has {imported.inputs.n_features} features without names, and the table {len(used)} columns "
             "besides the target: --drop leaves out those that it does not know"
         )
@@ -223,7 +223,7 @@ def _category(
     given = found[~is_gap]
     if words is None:
         if feature.choices or not np.all((given == np.floor(given)) & (given >= 0) & (given < MAX_CODES)):
-            raise DatasetError(
+            raise TableError(
                 f"column {shown(feature.header)}: the file knows this category by its codes alone, so the table needs "
                 f"whole numbers from 0 to {MAX_CODES - 1}"
             )
@@ -273,7 +273,7 @@ def _classes(imported: Imported, dataset: Dataset, given: Sequence[str]) -> tupl
     keys = [_key(label.casefold()) for label in found]
     places = by_name if all(key in by_name for key in keys) else by_number
     if unknown := [label for label, key in zip(found, keys, strict=True) if key not in places]:
-        raise DatasetError(
+        raise TableError(
             f"the table has the class {shown(unknown[0])}, and the model has {n_classes}"
             + (f": {listed(labels)}" if labels else ": name them with --labels, in the order of the model")
         )
@@ -282,6 +282,6 @@ def _classes(imported: Imported, dataset: Dataset, given: Sequence[str]) -> tupl
 
 
 def check_labels(labels: Sequence[str], n_classes: int) -> None:
-    """Raise a `DatasetError` if these are not as many different names as a model has classes."""
+    """Raise a `TableError` if these are not as many different names as a model has classes."""
     if len(labels) != n_classes or len(set(labels)) != n_classes or not all(labels):
-        raise DatasetError(f"the model has {n_classes} classes, and --labels names {len(set(labels))} different ones")
+        raise TableError(f"the model has {n_classes} classes, and --labels names {len(set(labels))} different ones")

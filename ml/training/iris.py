@@ -17,7 +17,7 @@ FLOWER = (
 )
 
 
-def load() -> Dataset:
+def load_dataset() -> Dataset:
     """Return Fisher's Iris data: 150 flowers of three species, four lengths in cm.
 
     Source: R. A. Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7 (1936),

@@ -11,15 +11,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.card import QuantityReport, Report
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
 from ml.scoring.cells import CellsReader
+from ml.scoring.layout import name_of, positions_of
 from ml.tables.contents import Contents, contents_of, is_marker_of_numbers
 from ml.tables.dataset import UNKNOWN
 from ml.tables.headers import Column, columns_of, find, listed
-from ml.tables.layout import name_of, positions_of
 from ml.tables.marks import Marks, TableMarks
 from ml.tables.numbers import NotANumber, number_of
 from ml.tables.refusals import Unusable, marks_of, refusal_of, rows
@@ -43,7 +43,7 @@ class Measured:
 
 
 def measured(
-    model: Classifier,
+    model: LoadedModel,
     table: Table,
     *,
     target: str | None = None,
@@ -58,14 +58,14 @@ def measured(
         marks: those of all numbers, if somebody has said them; else the model's.
 
     Raises:
-        DatasetError: a column is not there, or no row can be measured.
+        TableError: a column is not there, or no row can be measured.
     """
     marks = marks or (Marks() if table.has_types else None)
     names = [name_of(text, number) for number, text in enumerate(table.header, 1)]
     positions = positions_of(model.features, names)
     trained = model.card.target.title
     if not (target or trained):
-        raise DatasetError("name the column that says what is true with --target")
+        raise TableError("name the column that says what is true with --target")
     columns = columns_of(table.header)
     contents = _contents(table, find(target or trained, columns), missing, plain=False)
     # As in training, other columns settle what the marks of this one leave open.
@@ -77,7 +77,7 @@ def measured(
     is_measured = ~np.isnan(outcomes)
     is_measured[[*wrong]] = False
     if not is_measured.any():
-        raise DatasetError("no row can be measured", details=[*said, *wrong.values()])
+        raise TableError("no row can be measured", details=[*said, *wrong.values()])
     errors = "; ".join([*wrong.values()][:SHOWN_ERRORS])
     said += _left_out(len(wrong), f"without an answer: {errors}")
     values, outcomes = values[is_measured], outcomes[is_measured]
@@ -92,7 +92,7 @@ def _contents(table: Table, column: Column, missing: Sequence[str], *, plain: bo
 
 
 def _true(
-    model: Classifier, contents: Contents, missing: Sequence[str], found: Marks | Unusable, *, lines: NDArray[np.int64]
+    model: LoadedModel, contents: Contents, missing: Sequence[str], found: Marks | Unusable, *, lines: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Return the class or quantity of each row, NaN where it is not known, and what was left out."""
     name = shown(contents.column.header)
@@ -111,7 +111,7 @@ def _true(
         odd = np.array(is_odd)[contents.codes]
         first = int(odd.argmax())
         where = f", as {shown(contents.texts[contents.codes[first]])} on line {lines[first]}" if odd.any() else ""
-        raise DatasetError(f"column {name} has other texts than numbers{where}; --missing reads a text as no value")
+        raise TableError(f"column {name} has other texts than numbers{where}; --missing reads a text as no value")
     counts = np.bincount(contents.codes, minlength=len(keys))
     is_unknown = np.isnan(by_text) & ~is_empty
     unknown = [text for text, is_one in zip(contents.texts, is_unknown, strict=True) if is_one]
@@ -126,7 +126,7 @@ def _left_out(n_rows: int, why: str) -> list[str]:
     return [f"left out {rows(n_rows)} {why}"] if n_rows else []
 
 
-def _known_rows(model: Classifier, values: NDArray[np.float64]) -> list[str]:
+def _known_rows(model: LoadedModel, values: NDArray[np.float64]) -> list[str]:
     """Return a warning if more of the training rows that the model keeps are among these than chance explains."""
     known, found = _distinct(model, model.reference_rows), _distinct(model, values)
     n_known = known.total()
@@ -142,7 +142,7 @@ def _known_rows(model: Classifier, values: NDArray[np.float64]) -> list[str]:
     ]
 
 
-def _distinct(model: Classifier, values: NDArray[np.float64]) -> Counter[bytes]:
+def _distinct(model: LoadedModel, values: NDArray[np.float64]) -> Counter[bytes]:
     """Return the different rows; in those of the training, a rare word has no value."""
     is_word = np.array([bool(feature.choices) for feature in model.features])
     has_none = np.isnan(values) | (is_word & (values == UNKNOWN))
@@ -163,7 +163,7 @@ def _indices(keys: Sequence[float | str | None], labels: Sequence[str]) -> list[
 
 
 def _values(
-    model: Classifier, columns: Sequence[Sequence[str]], table: Table, marks: Marks | None
+    model: LoadedModel, columns: Sequence[Sequence[str]], table: Table, marks: Marks | None
 ) -> tuple[NDArray[np.float64], dict[int, str]]:
     """Return the values of each row, shape (n_rows, n_features), and by its index why one has none."""
     reader = CellsReader(model, marks)

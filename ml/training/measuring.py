@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.model.calibration import MAX_BINS, Bin, Calibration, Point
 from ml.model.card import QuantityReport, Report
-from ml.model.classifier import Classifier
 from ml.model.labelling import Labelling
+from ml.model.loaded import LoadedModel
 from ml.model.quantity import Interval
 
 # The interval around a quantity holds the truth for this share of rows.
@@ -151,7 +151,7 @@ def _area(shares: NDArray[np.float64], is_true: NDArray[np.bool_]) -> float | No
     return float((below + not_above) / (2 * n_pairs))
 
 
-def report_of(model: Classifier, parts: Split) -> Report | QuantityReport:
+def report_of(model: LoadedModel, parts: Split) -> Report | QuantityReport:
     """Return the report of a model's answers to the test rows of a split, with the share of them in its interval."""
     batch = model.predict_batch(parts.test_rows)
     answers = batch.indices.astype(np.float64) if model.labels else batch.values
@@ -166,15 +166,15 @@ def report_of(model: Classifier, parts: Split) -> Report | QuantityReport:
 
 
 def check_sense(report: Report | QuantityReport, way_out: str) -> None:
-    """Raise a `DatasetError` if a model knows less than one that always gives the most frequent class, or the mean."""
+    """Raise a `TableError` if a model knows less than one that always gives the most frequent class, or the mean."""
     if isinstance(report, QuantityReport):
         if report.r2 < 0:
-            raise DatasetError(
+            raise TableError(
                 f"the model is worse on {report.test_rows} rows than always giving the mean (R² {report.r2:.3f}): "
                 f"{way_out}"
             )
     elif report.accuracy < report.baseline:
-        raise DatasetError(
+        raise TableError(
             f"the model has an accuracy of {report.accuracy:.3f} on {report.test_rows} rows, and always giving the "
             f"most frequent class has {report.baseline:.3f}: {way_out}"
         )

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.importing.imported import Imported
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier
 from ml.model.forest import LEAF
 from ml.model.labelling import decision_of
+from ml.model.loaded import LoadedModel
 from ml.tables.dataset import Target
 from ml.tables.headers import Column, Limits, columns_of
 from ml.tables.numbers import LARGEST
@@ -37,7 +37,7 @@ def write_unmeasured(
     limits: Mapping[str, Limits] | None = None,
     threshold: tuple[str | None, float] | None = None,
     progress: Progress = silent,
-) -> Classifier:
+) -> LoadedModel:
     """Write the model file of an imported model that is measured on no table: its card has no report.
 
     Args:
@@ -47,8 +47,8 @@ def write_unmeasured(
         threshold: of two classes, the one that is the answer from a probability on (None: the second), and that.
 
     Raises:
-        DatasetError: names, labels, limits or threshold do not fit the model.
-        ModelFileError, TrainingError: the file cannot be written, or answers otherwise when it is read back.
+        TableError: names, labels, limits or threshold do not fit the model.
+        ModelFileError: the file cannot be written, or answers otherwise when it is read back.
     """
     check_name(name)
     features = features_of(imported, limits or {})
@@ -58,7 +58,7 @@ def write_unmeasured(
     if imported.n_classes:
         check_labels(names, imported.n_classes)
     elif labels:
-        raise DatasetError("--labels names classes, and the model predicts a quantity")
+        raise TableError("--labels names classes, and the model predicts a quantity")
     positive, share = threshold or (None, None)
     rows = _drawn(features, GOLDEN_TEST_ROWS)
     outcomes = np.zeros(len(rows))
@@ -91,12 +91,12 @@ def features_of(imported: Imported, limits: Mapping[str, Limits]) -> tuple[Train
     """Return what a file says of the features: names, choices, and some training ranges.
 
     Raises:
-        DatasetError: there are limits for another feature, or the names cannot be those of features.
+        TableError: there are limits for another feature, or the names cannot be those of features.
     """
     inputs = imported.inputs
     columns = columns_of(inputs.names or [""] * inputs.n_features)
     if unknown := sorted(limits.keys() - {column.key for column in columns}):
-        raise DatasetError(f"limits for {unknown[0]!r}, which is not a feature")
+        raise TableError(f"limits for {unknown[0]!r}, which is not a feature")
     importances = _share_of_nodes(imported)
     return tuple(
         _feature(imported, column, limits.get(column.key, Limits(None, None)), importance=importance)

@@ -14,17 +14,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import ModelFileError, TrainingError
+from ml.errors import ModelFileError
 from ml.estimators.boosted import LIBRARIES, unwrapped
 from ml.estimators.session import SessionModel, predictor_from
-from ml.model import classifier, modelfile
+from ml.model import modelfile
 from ml.model.card import Card, CrossValidation, QuantityReport, Report, TrainedFeature
-from ml.model.classifier import Classifier
 from ml.model.design import Design
 from ml.model.evaluators import compile_predictor, inputs_of
 from ml.model.forest import Forest
 from ml.model.linear import Linear
 from ml.model.links import LINKS, ULPS, allowed_error
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.modelfile import ModelFile
 from ml.model.quantity import Quantity
 from ml.model.total import Link, Total
@@ -102,21 +102,20 @@ def model_of(
     )
 
 
-def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress = silent) -> Classifier:
+def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress = silent) -> LoadedModel:
     """Write a model's file, and prove before it takes its name that it answers the test rows as its library does.
 
     The model file that it replaces is kept beside it (see `ml.training.history`).
 
     Raises:
-        ModelFileError: the file is too large, or cannot be written or read back.
-        TrainingError: an answer differs by more than the model's promise allows, which for trees is no bit. After
-            any error an older file is unchanged.
+        ModelFileError: the file is too large, or cannot be written or read back; or an answer differs by more than the
+            model's promise allows, which for trees is no bit. An older file is unchanged then.
     """
 
     def prove(written: Path) -> None:
         try:
             model = modelfile.parse(modelfile.read(written))
-            loaded = Classifier(model, model.version)
+            loaded = LoadedModel(model, model.version)
         except ModelFileError as error:
             raise ModelFileError(f"{path} is not written: it could not be read back: {error}") from error
         is_linear = loaded.scores is not None
@@ -133,13 +132,13 @@ def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress 
         is_same = np.all(np.abs(answers.outputs - expected) <= allowed) and np.array_equal(one_by_one, answers.outputs)
         labels = answers_of(trained.estimator, rows, trained.labelling)
         if not is_same or (loaded.labels and np.any(answers.indices != labels)):
-            raise TrainingError(f"{path}: the model read back gives other answers than scikit-learn")
+            raise ModelFileError(f"{path}: the model read back gives other answers than scikit-learn")
         history.keep(path)
 
     with history.locked(path):
         version = modelfile.save(model, path, check=prove)
         history.prune(path, version=version)
-        return classifier.load(path)
+        return load_model(path)
 
 
 def _fitted_by(estimator: Any) -> FittedBy:

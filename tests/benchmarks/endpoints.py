@@ -91,7 +91,7 @@ def measure(subject: Subject, plan: Plan) -> list[Result]:
 
 
 def verify(form: Form, service: server.Server, subject: Subject, rows: Sequence[Sequence[float]]) -> None:
-    """Compare the replies to some rows with the classifier.
+    """Compare the replies to some rows with the model.
 
     Raises:
         WrongAnswer: a status is not 200, or another prediction is shown.

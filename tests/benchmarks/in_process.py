@@ -1,4 +1,4 @@
-"""The classifier against scikit-learn's `predict_proba` of the same forest, in this process."""
+"""The model against scikit-learn's `predict_proba` of the same forest, in this process."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def verify(subject: Subject, *, n: int = BATCH_ROWS) -> None:
     one_by_one = np.array([subject.model.predict(row).probabilities for row in rows])
     batch = subject.model.predict_batch(np.array(rows)).outputs
     if not (np.array_equal(one_by_one, expected) and np.array_equal(batch, expected)):
-        raise WrongAnswer("the classifier gives other probabilities than scikit-learn")
+        raise WrongAnswer("the model gives other probabilities than scikit-learn")
 
 
 def timed(

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 
 from ml.model import modelfile
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.training import fitting, iris, writing
 
 from . import server
@@ -45,7 +45,7 @@ class Load:
     """
 
     running: server.Server
-    models: dict[str, Classifier]
+    models: dict[str, LoadedModel]
     rows: Sequence[Sequence[float]]
     announced: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     waits_ms: list[float] = field(default_factory=list)
@@ -139,7 +139,7 @@ async def replace(load: Load, path: Path, content: bytes, *, silent: int) -> flo
 
 def other_file(folder: Path) -> bytes:
     """Return the bytes of another model for the same samples."""
-    fitted = fitting.fit(iris.load(), Recipe(seed=1))
+    fitted = fitting.fit(iris.load_dataset(), Recipe(seed=1))
     path = folder / "other.npz"
     writing.write(writing.model_of(fitted), path, trained=fitted)
     return path.read_bytes()
@@ -158,9 +158,9 @@ def measure(subject: Subject, plan: Plan) -> list[Result]:
             return asyncio.run(_measured(load, path, contents, plan))
 
 
-def loaded(content: bytes) -> Classifier:
+def loaded(content: bytes) -> LoadedModel:
     """Return the model in a file's bytes."""
-    return Classifier(modelfile.parse(content), modelfile.version_of(content))
+    return LoadedModel(modelfile.parse(content), modelfile.version_of(content))
 
 
 async def _measured(load: Load, path: Path, contents: Sequence[bytes], plan: Plan) -> list[Result]:

@@ -24,8 +24,8 @@ from sklearn import ensemble, tree
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 
 import ml
-from ml.model.classifier import Classifier
 from ml.model.contributions import contributions
+from ml.model.loaded import LoadedModel
 
 ROWS = 60
 TIMED_ROUNDS = 7
@@ -48,7 +48,7 @@ MODELS: dict[str, tuple[Any, Callable[..., Any], bool]] = {
 }  # fmt: skip
 
 
-def fitted(name: str, folder: Path) -> tuple[Any, Classifier, Rows]:
+def fitted(name: str, folder: Path) -> tuple[Any, LoadedModel, Rows]:
     """Return a fitted model, the same out of its file, and rows."""
     estimator, load, has_gaps = MODELS[name]
     rows, true = load(return_X_y=True)
@@ -69,7 +69,7 @@ def theirs(explainer: Any, rows: Rows, index: int) -> tuple[float, Rows]:
     return (float(base[0]), values) if values.ndim == 2 else (float(base[index]), values[:, :, index])
 
 
-def difference(model: Classifier, explainer: Any, rows: Rows) -> float:
+def difference(model: LoadedModel, explainer: Any, rows: Rows) -> float:
     """Return the largest difference of a base or a contribution, relative to the largest of its row above 1."""
     most = 0.0
     for index in range(len(model.labels) or 1):

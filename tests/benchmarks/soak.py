@@ -1,6 +1,6 @@
 """A long run over every channel while the model is replaced and clients come and go: memory must not grow.
 
-Every answer is checked against the classifier of the version that it names, in this process.
+Every answer is checked against the model of the version that it names, in this process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from websockets.sync.client import ClientConnection, connect
 
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.training import fitting, iris, writing
 
 from . import server
@@ -137,9 +137,9 @@ def soak(subject: Subject, size: Size) -> Soaked:
     )
 
 
-def _two_models(subject: Subject) -> tuple[Path, list[tuple[str, Path]], dict[str, Classifier]]:
+def _two_models(subject: Subject) -> tuple[Path, list[tuple[str, Path]], dict[str, LoadedModel]]:
     """Return where the served file is, two files that take turns there, and both models by version."""
-    other = fitting.fit(iris.load(), Recipe(seed=1))
+    other = fitting.fit(iris.load_dataset(), Recipe(seed=1))
     path = subject.directory / "other model.npz"
     second = writing.write(writing.model_of(other), path, trained=other)
     served = subject.directory / "served.npz"
@@ -183,7 +183,7 @@ def _show(counts: Sequence[tuple[int, int]], size: Size, resident_mb: float) -> 
 class Visitor:
     """A client that goes through all channels in turn, one request after the other."""
 
-    def __init__(self, port: int, models: Mapping[str, Classifier], rows: Rows) -> None:
+    def __init__(self, port: int, models: Mapping[str, LoadedModel], rows: Rows) -> None:
         self._port = port
         self._models = models
         self._keys = [feature.key for feature in next(iter(models.values())).features]
@@ -252,12 +252,12 @@ class Visitor:
                 return self._announced, reply
             self._announced = json.loads(reply)["model"]["version"]
 
-    def model(self, version: str) -> Classifier:
+    def model(self, version: str) -> LoadedModel:
         """Return the model of a version."""
         return self._models[version]
 
 
-def check(name: str, model: Classifier, rows: Rows, labels: Sequence[str], shares: Sequence[Sequence[float]]) -> None:
+def check(name: str, model: LoadedModel, rows: Rows, labels: Sequence[str], shares: Sequence[Sequence[float]]) -> None:
     """Hold labels and probabilities, one list a row, to the model.
 
     Raises:

@@ -153,7 +153,7 @@ def measure(subject: Subject, plan: Plan) -> list[Result]:
 
 
 def verify(kind: Kind, service: server.Server, subject: Subject, payloads: Sequence[bytes]) -> None:
-    """Send the first messages with a client that is not ours and compare the replies with the classifier.
+    """Send the first messages with a client that is not ours and compare the replies with the model.
 
     Raises:
         WrongAnswer: a reply is an error, or shows other predictions.

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.training import fitting, iris, writing
 
 # More than any cache of answers in the service holds, so that going around never finds one there.
@@ -20,7 +20,7 @@ SAMPLES = 50_000
 
 
 class WrongAnswer(Exception):
-    """The service gave another answer than the classifier, so its speed says nothing."""
+    """The service gave another answer than the model, so its speed says nothing."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Subject:
 
     directory: Path
     model_path: Path
-    model: Classifier
+    model: LoadedModel
     estimator: Any
     rows: list[list[float]]
 
@@ -69,12 +69,12 @@ def prepared() -> Iterator[Subject]:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         path = directory / "model.npz"
-        trained = fitting.fit(iris.load())
+        trained = fitting.fit(iris.load_dataset())
         model = writing.write(writing.model_of(trained), path, trained=trained)
         yield Subject(directory, path, model, trained.estimator, random_rows(model, SAMPLES))
 
 
-def random_rows(model: Classifier, n: int, *, seed: int = 0) -> list[list[float]]:
+def random_rows(model: LoadedModel, n: int, *, seed: int = 0) -> list[list[float]]:
     """Return n different rows, uniform over the training range of each feature, with two or three decimals."""
     rng = np.random.default_rng(seed)
     low, high = np.array([(feature.low, feature.high) for feature in model.features]).T

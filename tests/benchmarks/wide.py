@@ -20,9 +20,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
 import ml
-from ml.model import classifier
 from ml.model.card import Recipe
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.nearest import explain
 from ml.scoring.text import score
 from ml.training import fitting, writing
@@ -108,7 +107,7 @@ def _words_and_gaps(plan: Plan) -> Result:
 
 def _asking(columns: list[Column], outcomes: NDArray[np.float64], plan: Plan) -> Callable[[], float]:
     dataset = dataset_of(columns, outcomes, labels=["no", "yes"])
-    model = Classifier(writing.model_of(fitting.fit(dataset, Recipe(n_estimators=TREES))), "")
+    model = LoadedModel(writing.model_of(fitting.fit(dataset, Recipe(n_estimators=TREES))), "")
     samples = list(zip(*(column.cells for column in columns), strict=True))
     return timed(lambda sample: model.predict(model.validator.row(sample)), samples, plan.seconds, a_look=SLICE // 10)
 
@@ -117,7 +116,7 @@ def _loading(digits: Subject, plan: Plan) -> Result:
     """Measure from the file to the first answer, in this process: Python's own start is measured elsewhere."""
 
     def load() -> None:
-        classifier.load(digits.model_path).predict(digits.rows[0])
+        load_model(digits.model_path).predict(digits.rows[0])
 
     seconds, reading = interleave([_once(load), _once(digits.model_path.read_bytes)], rounds=plan.rounds)
     return Result(
@@ -131,7 +130,7 @@ def _loading(digits: Subject, plan: Plan) -> Result:
 
 
 def _explaining(subject: Subject, plan: Plan) -> Result:
-    model: Classifier = subject.model
+    model: LoadedModel = subject.model
     seconds, sklearn_row = interleave(
         [
             timed(lambda row: explain(model, row), subject.rows, plan.seconds, a_look=SLICE // 10),
@@ -182,7 +181,7 @@ def _scoring(subject: Subject, plan: Plan, *, least_rate: float) -> Result:
     )
 
 
-def _write_rows(path: Path, rows: NDArray[np.float64], model: Classifier) -> None:
+def _write_rows(path: Path, rows: NDArray[np.float64], model: LoadedModel) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([feature.title for feature in model.features])

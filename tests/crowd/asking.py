@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from ml.model import classifier
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel, load_model
 from tests.crowd.tables import Found
 from web.app import create_app
 from web.settings import Settings
@@ -47,7 +46,7 @@ def number(text: str, feature: TrainedFeature) -> float:
         return math.nan
 
 
-def encoded(found: Found, model: Classifier) -> NDArray[np.float64]:
+def encoded(found: Found, model: LoadedModel) -> NDArray[np.float64]:
     """Return the table as an OrdinalEncoder and a cast to float would: words not among the choices are NaN."""
     columns = []
     for feature in model.features:
@@ -69,7 +68,7 @@ def column_of(found: Found, feature: TrainedFeature) -> list[str]:
     return [str(cell).strip() for cell in found.frame.iloc[:, names.index(feature.header)]]
 
 
-def oracle(found: Found, model: Classifier) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def oracle(found: Found, model: LoadedModel) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return some rows of the table, by position, and scikit-learn's answers to them."""
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
     from sklearn.model_selection import train_test_split
@@ -104,7 +103,7 @@ def ask(found: Found, path: Path) -> None:
     Raises:
         Differs: says where.
     """
-    model = classifier.load(path)
+    model = load_model(path)
     chosen, expected = oracle(found, model)
     with TestClient(create_app(Settings(model_file=path))) as client:
         samples = [sample_of(found, model, row) for row in chosen]
@@ -121,7 +120,7 @@ def ask(found: Found, path: Path) -> None:
             raise Differs(f"the page is answered with {page.status_code}")
 
 
-def sample_of(found: Found, model: Classifier, row: int) -> dict[str, Any]:
+def sample_of(found: Found, model: LoadedModel, row: int) -> dict[str, Any]:
     """Return a row as JSON, by the columns' headers."""
     sample: dict[str, Any] = {}
     for feature in model.features:
@@ -170,7 +169,7 @@ def _stream(client: TestClient, samples: Sequence[dict[str, Any]]) -> list[list[
     return answers
 
 
-def _table(client: TestClient, found: Found, chosen: NDArray[np.intp], model: Classifier) -> list[list[float]]:
+def _table(client: TestClient, found: Found, chosen: NDArray[np.intp], model: LoadedModel) -> list[list[float]]:
     header = ["" if str(name).startswith("Unnamed: ") else name for name in found.frame.columns]
     text = found.frame.iloc[list(chosen)].to_csv(index=False, header=header)
     scored = _checked(client.post("/score", content=text, headers={"Content-Type": "text/csv"}), "table").text

@@ -49,7 +49,7 @@ def main() -> None:
     """Write one PNG a picture, in a palette: a third of the size, and the page has few colors."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        flowers = iris.load()
+        flowers = iris.load_dataset()
         with served(flowers, Path(folder)) as address:
             for path, scheme, size in PICTURES:
                 page = browser.new_page(viewport=size, color_scheme=scheme, reduced_motion="reduce")

@@ -16,12 +16,12 @@ import numpy as np
 from msgspec import UNSET, Raw, UnsetType, structs
 from numpy.typing import NDArray
 
-from ml.model.classifier import SLICE_S, Classifier
 from ml.model.evaluators import Batch, Prediction
+from ml.model.loaded import SLICE_S, LoadedModel
 from ml.model.sample import MAX_ERRORS, InvalidSample, Note, note_of
 from ml.tables.dataset import UNKNOWN
 from web.api.decoder import decode_sample
-from web.api.encoder import encoded, encoder_of, intervals_of
+from web.api.encoder import encoder_of, intervals_of, json_array
 from web.api.explain import Check, explained
 from web.api.messages import PredictionsFrame, QuantitiesFrame, SamplesNote
 from web.api.threads import PIECE_S, in_thread
@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 VALUES_A_SLICE = 1_024
 
 
-async def read(model: Classifier, samples: Sequence[Raw]) -> tuple[NDArray[np.float64], dict[int, list[float]]]:
+async def read(model: LoadedModel, samples: Sequence[Raw]) -> tuple[NDArray[np.float64], dict[int, list[float]]]:
     """Return encoded samples as rows, shape (n, n_features); and those with unknown words again, by index.
 
     An array knows that a word is unknown, but not the word.
@@ -71,18 +71,20 @@ async def read(model: Classifier, samples: Sequence[Raw]) -> tuple[NDArray[np.fl
     return rows, unknown
 
 
-def slices(model: Classifier, n_rows: int) -> Iterator[slice]:
+def slices(model: LoadedModel, n_rows: int) -> Iterator[slice]:
     """Yield slices of rows that are each answered, and encoded, in a few milliseconds."""
     step = min(model.slice_rows, max(1, VALUES_A_SLICE // len(model.features)))
     return (slice(start, start + step) for start in range(0, n_rows, step))
 
 
-async def predict(model: Classifier, rows: Rows, channel: Channel) -> Batch:
+async def predict(model: LoadedModel, rows: Rows, channel: Channel) -> Batch:
     """Return the answers to rows, shape (n, n_features); the channel counts the time alone."""
     return Batch.joined(await _answers(model, model.predict_batch, rows, channel))
 
 
-async def _answers(model: Classifier, function: Callable[[Rows], Result], rows: Rows, channel: Channel) -> list[Result]:
+async def _answers(
+    model: LoadedModel, function: Callable[[Rows], Result], rows: Rows, channel: Channel
+) -> list[Result]:
     """Return the answers of a model's function to pieces of rows: to a small batch at once, else in threads."""
     if len(rows) <= model.slice_rows:
         started = perf_counter()
@@ -105,7 +107,7 @@ def _timed(function: Callable[[Rows], Result], rows: Rows) -> tuple[Result, floa
 
 
 async def encode_answers(
-    model: Classifier,
+    model: LoadedModel,
     rows: NDArray[np.float64],
     channel: Channel,
     *,
@@ -139,7 +141,7 @@ async def encode_answers(
 
 
 async def encode_frame(
-    model: Classifier,
+    model: LoadedModel,
     rows: NDArray[np.float64],
     request_id: Raw | UnsetType,
     channel: Channel,
@@ -160,12 +162,12 @@ async def encode_frame(
     if model.quantity:
         values, interval = answers.values, model.quantity.interval
         intervals = intervals_of(values, interval) if interval else UNSET
-        reply = QuantitiesFrame(request_id, encoded(values), intervals, model.version, notes, added)
+        reply = QuantitiesFrame(request_id, json_array(values), intervals, model.version, notes, added)
         return msgspec.json.encode(reply).decode()
     labels = [model.labels[index] for index in answers.indices.tolist()]
     columns: dict[str, Raw] = {}
     for index, label in enumerate(model.labels):
-        columns[label] = encoded(answers.outputs[:, index])
+        columns[label] = json_array(answers.outputs[:, index])
         if len(rows) > VALUES_A_SLICE:
             await asyncio.sleep(0)
     frame = PredictionsFrame(request_id, labels, columns, model.version, notes, added)
@@ -173,7 +175,7 @@ async def encode_frame(
 
 
 async def _notes(
-    model: Classifier, rows: NDArray[np.float64], unknown: Mapping[int, Sequence[float]]
+    model: LoadedModel, rows: NDArray[np.float64], unknown: Mapping[int, Sequence[float]]
 ) -> list[SamplesNote]:
     """Return the notes about rows, each with the indices of its rows, in the order of the features."""
     outside = model.validator.outside(rows)

@@ -15,8 +15,8 @@ from msgspec import UNSET, Raw, UnsetType
 from numpy.typing import NDArray
 
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier, members_of
 from ml.model.evaluators import Prediction
+from ml.model.loaded import LoadedModel, members_of
 from ml.model.quantity import Interval
 from ml.model.sample import Note
 from web.api.messages import (
@@ -35,7 +35,7 @@ KEPT_ANSWERS = 8_192
 class Encoder:
     """Encodes the answers of one model, to the bytes that msgspec makes of their types, several times as fast."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: LoadedModel) -> None:
         self.name = ModelName(model.name, model.version)
         self._labels = model.labels
         self._quantity = model.quantity
@@ -104,7 +104,7 @@ def _explained(contributions: bytes) -> bytes:
     return b',"contributions":' + contributions if contributions else b""
 
 
-def encoder_of(model: Classifier) -> Encoder:
+def encoder_of(model: LoadedModel) -> Encoder:
     """Return the model's encoder."""
     return model.made(Encoder)
 
@@ -112,16 +112,16 @@ def encoder_of(model: Classifier) -> Encoder:
 def intervals_of(values: NDArray[np.float64], interval: Interval) -> Intervals:
     """Return the intervals around predicted quantities, shape (n,)."""
     return Intervals(
-        low=encoded(values - interval.below), high=encoded(values + interval.above), coverage=interval.coverage
+        low=json_array(values - interval.below), high=json_array(values + interval.above), coverage=interval.coverage
     )
 
 
-def encoded(numbers: NDArray[np.float64]) -> Raw:
+def json_array(numbers: NDArray[np.float64]) -> Raw:
     """Return numbers, shape (n,), as a JSON array."""
     return Raw(msgspec.json.encode(numbers.tolist()))
 
 
-def description_of(model: Classifier) -> StreamModel:
+def description_of(model: LoadedModel) -> StreamModel:
     """Return the model as it is announced to programs."""
     target = model.card.target
     features = tuple(map(_feature, model.features))

@@ -8,14 +8,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
+from ml.model.loaded import LoadedModel
 from ml.model.sample import Note
 from web.api.description import Json, example_of
 from web.api.encoder import encoder_of
 
 
-def has_words(model: Classifier, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+def has_words(model: LoadedModel, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return for each of many rows of training whether a sample can say it: a word too rare for a choice is lost.
 
     Shape (n, n_features) in, (n,) out.
@@ -24,7 +24,7 @@ def has_words(model: Classifier, rows: NDArray[np.float64]) -> NDArray[np.bool_]
     return np.asarray((rows[:, named] >= 0).all(axis=1))
 
 
-def requests_of(model: Classifier) -> dict[str, Json]:
+def requests_of(model: LoadedModel) -> dict[str, Json]:
     """Return requests of one sample and of many."""
     example = example_of(model.features)
     trained = model.reference_rows
@@ -35,7 +35,7 @@ def requests_of(model: Classifier) -> dict[str, Json]:
     return {"one": {"sample": example}, "many": {"samples": rows or [list(example.values())]}}
 
 
-def answers_of(model: Classifier) -> dict[str, Json]:
+def answers_of(model: LoadedModel) -> dict[str, Json]:
     """Return the answers to them."""
     encoder, asked = encoder_of(model), requests_of(model)
     [one] = _answered(model, [asked["one"]["sample"]])
@@ -44,7 +44,7 @@ def answers_of(model: Classifier) -> dict[str, Json]:
     return {"one": msgspec.json.decode(encoder.answer(*one)), "many": msgspec.json.decode(encoder.batch(many))}
 
 
-def frames_of(model: Classifier) -> dict[str, Json]:
+def frames_of(model: LoadedModel) -> dict[str, Json]:
     """Return a request of the stream, and its reply."""
     sample = requests_of(model)["one"]["sample"]
     [(_, prediction, notes)] = _answered(model, [sample])
@@ -53,7 +53,7 @@ def frames_of(model: Classifier) -> dict[str, Json]:
 
 
 def _answered(
-    model: Classifier, samples: Sequence[Mapping[str, object] | Sequence[object]]
+    model: LoadedModel, samples: Sequence[Mapping[str, object] | Sequence[object]]
 ) -> list[tuple[list[float], Prediction, Sequence[Note]]]:
     rows = [model.validator.row(sample) for sample in samples]
     return [(row, model.predict(row), model.validator.notes(row)) for row in rows]

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.classifier import Classifier
 from ml.model.contributions import OBSTACLES, contributions, obstacle
+from ml.model.loaded import LoadedModel
 from web.api.description import N_
 from web.api.messages import Contributions, PredictRequest
 from web.api.threads import PIECE_S, in_thread
@@ -20,14 +20,14 @@ from web.problems import Problem
 Check = Callable[[], Awaitable[None]]
 
 
-def described(model: Classifier) -> str:
+def described(model: LoadedModel) -> str:
     """Return what `explain` is, for the OpenAPI document."""
     if refused := _refusal_of(model):
         return f"With explain true it is refused: {refused}."
     return N_("With explain each answer has contributions: what each feature adds to it.")
 
 
-def is_explained(model: Classifier, request: PredictRequest) -> bool:
+def is_explained(model: LoadedModel, request: PredictRequest) -> bool:
     """Return whether a request asks for contributions.
 
     Raises:
@@ -40,13 +40,13 @@ def is_explained(model: Classifier, request: PredictRequest) -> bool:
     return True
 
 
-def _refusal_of(model: Classifier) -> str:
+def _refusal_of(model: LoadedModel) -> str:
     found = obstacle(model)
     return f"this model does not say what each feature adds to an answer: {OBSTACLES[found]}" if found else ""
 
 
 async def explained(
-    model: Classifier, rows: NDArray[np.float64], labels: Sequence[int], check: Check | None = None
+    model: LoadedModel, rows: NDArray[np.float64], labels: Sequence[int], check: Check | None = None
 ) -> list[bytes]:
     """Return the contributions to the answers to rows, shape (n, n_features), as JSON: one object a row.
 
@@ -61,7 +61,7 @@ async def explained(
     return found
 
 
-def _some(model: Classifier, rows: NDArray[np.float64], labels: Sequence[int]) -> list[bytes]:
+def _some(model: LoadedModel, rows: NDArray[np.float64], labels: Sequence[int]) -> list[bytes]:
     """Return those of the first rows: as many as there is time for in a piece, at least one."""
     end = perf_counter() + PIECE_S
     found: list[bytes] = []

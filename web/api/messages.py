@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from ml.model.card import Decision
-from ml.model.contributions import Method, Scale
+from ml.model.contributions import AnswerScale, Method
 from ml.model.sample import Note
 from web.problems import ProblemDetails
 
@@ -52,7 +52,7 @@ class Contributions(msgspec.Struct, frozen=True, kw_only=True):
     """What each feature adds to `base`: together they are the answer, in this scale (`ml.model.contributions`)."""
 
     method: Method
-    scale: Scale
+    scale: AnswerScale
     base: float
     features: dict[str, float]
 

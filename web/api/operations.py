@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.api import examples, explain
 from web.api.components import PAGE, PROBLEM, TEXT, opened, too_large_of
 from web.api.description import (
@@ -34,7 +34,7 @@ _WAITING = N_("An ErrorFrame of status 429 or 503 says to wait retry_after_s sec
 _INCOMPLETE = N_("In the page and the fragment a sample may be incomplete; in JSON a value left out is an error.")
 
 
-def paths(model: Classifier, settings: Settings) -> Json:
+def paths(model: LoadedModel, settings: Settings) -> Json:
     """Return the paths of the page and of the service's own messages; those of files are in `web.scoring`."""
     return {
         "/predict": {"get": _predict(model), "post": _predict_many(model, settings)},
@@ -48,7 +48,7 @@ def paths(model: Classifier, settings: Settings) -> Json:
     }
 
 
-def _predict(model: Classifier) -> Json:
+def _predict(model: LoadedModel) -> Json:
     answered = json_content("Answer", one=examples.answers_of(model)["one"])
     return {
         "operationId": "predict",
@@ -63,7 +63,7 @@ def _predict(model: Classifier) -> Json:
     }
 
 
-def _predict_many(model: Classifier, settings: Settings) -> Json:
+def _predict_many(model: LoadedModel, settings: Settings) -> Json:
     either = json_content("Answer", **examples.answers_of(model))
     either["application/json"]["schema"] = {"anyOf": [ref("Answer"), ref("BatchAnswer")]}
     bodies = json_content("PredictRequest", **examples.requests_of(model)) | _form(model)
@@ -77,7 +77,7 @@ def _predict_many(model: Classifier, settings: Settings) -> Json:
     }
 
 
-def _form(model: Classifier) -> Json:
+def _form(model: LoadedModel) -> Json:
     filled = {"schema": ref("TypedSample"), "example": example_of(model.features)}
     return {"application/x-www-form-urlencoded": filled, "multipart/form-data": filled}
 
@@ -91,7 +91,7 @@ def _refused_bodies(settings: Settings) -> Json:
     }
 
 
-def _query(model: Classifier) -> list[Json]:
+def _query(model: LoadedModel) -> list[Json]:
     return [
         {
             "name": feature.key,
@@ -105,7 +105,7 @@ def _query(model: Classifier) -> list[Json]:
     ]
 
 
-def _page(operation: str, model: Classifier) -> Json:
+def _page(operation: str, model: LoadedModel) -> Json:
     return {
         "operationId": operation,
         "summary": N_("The page"),
@@ -124,7 +124,7 @@ def _result_page() -> Json:
     return {"operationId": "resultPage", "summary": N_("Leads to the page"), "responses": {"303": to_page}}
 
 
-def _result(model: Classifier, settings: Settings) -> Json:
+def _result(model: LoadedModel, settings: Settings) -> Json:
     page = response(N_("The page, also with a sample that is incomplete."), PAGE, "X-Model-Version")
     return {
         "operationId": "result",
@@ -134,7 +134,7 @@ def _result(model: Classifier, settings: Settings) -> Json:
     }
 
 
-def _stream(model: Classifier) -> Json:
+def _stream(model: LoadedModel) -> Json:
     frames = [ref(name) for name in ("ModelFrame", "PredictionFrame", "PredictionsFrame", "ErrorFrame")]
     confirmed = N_("The subprotocol %(name)s is confirmed if offered.") % {"name": SUBPROTOCOL}
     return {
@@ -145,7 +145,7 @@ def _stream(model: Classifier) -> Json:
     }
 
 
-def _binary(model: Classifier) -> str:
+def _binary(model: LoadedModel) -> str:
     """Return what a binary frame is."""
     if any(feature.choices for feature in model.features):
         return N_("A binary frame is an error, as it cannot hold words.")

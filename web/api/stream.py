@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ml.model.classifier import Classifier
 from ml.model.evaluators import Batch
+from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
 from web.api import batch, decoder
 from web.api.encoder import description_of, encoder_of
@@ -123,7 +123,7 @@ class _Conversation:
         self._metrics = service.metrics
         self._receive = receive
         self._send = send
-        self._model: Classifier | None = None
+        self._model: LoadedModel | None = None
         self._announcing: asyncio.Task[None] | None = None
         self._has_news = True
         self._is_idle = False
@@ -206,7 +206,7 @@ def _refusal(text: str | None, wait_s: int) -> str:
     return msgspec.json.encode(ErrorFrame(UNSET if text is None else decoder.id_of(text), details)).decode()
 
 
-async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metrics, check: Check) -> str:
+async def _reply(text: str, model: LoadedModel, settings: Settings, metrics: Metrics, check: Check) -> str:
     """Return the reply to a text frame; errors are replies too."""
     try:
         request = decoder.decode_frame(text, max_values=settings.max_samples * len(model.features))
@@ -230,7 +230,7 @@ async def _reply(text: str, model: Classifier, settings: Settings, metrics: Metr
 
 
 async def _batch_reply(
-    request: StreamRequest, model: Classifier, settings: Settings, metrics: Metrics, check: Check
+    request: StreamRequest, model: LoadedModel, settings: Settings, metrics: Metrics, check: Check
 ) -> str:
     if request.samples is UNSET or request.sample is not UNSET:
         raise Problem(422, 'a frame has either "sample" or "samples"')
@@ -241,7 +241,7 @@ async def _batch_reply(
     return await batch.encode_frame(model, rows, request.id, metrics.stream, unknown=unknown, explain=explain)
 
 
-async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> Message:
+async def _binary_reply(content: bytes, model: LoadedModel, metrics: Metrics) -> Message:
     """Return the reply to float32 rows: as many rows of outputs, NaN where the validator refuses a row."""
     row_bytes = 4 * len(model.features)
     if kind := text_kind(content, len(model.features)):
@@ -268,7 +268,7 @@ async def _binary_reply(content: bytes, model: Classifier, metrics: Metrics) -> 
     return {"type": "websocket.send", "bytes": outputs}
 
 
-def _packed(model: Classifier, rows: NDArray[np.float32], answers: Batch) -> tuple[bytes, NDArray[np.bool_] | None]:
+def _packed(model: LoadedModel, rows: NDArray[np.float32], answers: Batch) -> tuple[bytes, NDArray[np.bool_] | None]:
     """Return the outputs for float32 rows, NaN where the validator refuses a row, and which it accepts; None is all."""
     outputs, accepted = answers.outputs.astype("<f4"), model.validator.accepts(rows)
     if accepted.all():
@@ -277,7 +277,7 @@ def _packed(model: Classifier, rows: NDArray[np.float32], answers: Batch) -> tup
     return outputs.tobytes(), accepted
 
 
-def _first_category(model: Classifier) -> str:
+def _first_category(model: LoadedModel) -> str:
     """Return the key of the first feature that is a category; empty if there is none."""
     return next((feature.key for feature in model.features if feature.choices), "")
 
@@ -288,11 +288,11 @@ def _binary_error(request_id: msgspec.Raw | UnsetType, problem: Problem, metrics
     return {"type": "websocket.send", "text": msgspec.json.encode(ErrorFrame(request_id, problem.details)).decode()}
 
 
-def announcement(model: Classifier, settings: Settings) -> str:
+def announcement(model: LoadedModel, settings: Settings) -> str:
     """Return the frame that announces a model."""
     limits = msgspec.json.encode(StreamLimits(settings.max_frame_bytes, settings.max_samples)).decode()
     return f'{{"type":"model","model":{model.made(_description)},"limits":{limits}}}'
 
 
-def _description(model: Classifier) -> str:
+def _description(model: LoadedModel) -> str:
     return msgspec.json.encode(description_of(model)).decode()

@@ -112,7 +112,7 @@ async def _stream(options: argparse.Namespace) -> None:
             await sink.write(rows.table)
             progress.add(rows)
 
-        await file.score(Source(descriptor).read, take)
+        await file.score(InputFile(descriptor).read, take)
         progress.finish()
 
 
@@ -150,7 +150,7 @@ class _Progress:
             _warn(f"{self._bad} of {self._rows} rows have no answer and were left blank")
 
 
-class Source:
+class InputFile:
     """An input; waiting for a pipe does not block the event loop."""
 
     def __init__(self, descriptor: int) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from web.api.messages import ModelFrame
 from web.client.connection import Address
 from web.client.errors import Busy, ConnectionFailed, ModelReplaced, NotUnderstood
@@ -84,7 +84,7 @@ class SentFile:
         """Send what `read` returns until that is empty, and have `take` write what comes back.
 
         Raises:
-            DatasetError: the service refuses the file: it is no table of the model's features, or too large. The rows
+            TableError: the service refuses the file: it is no table of the model's features, or too large. The rows
                 before were taken.
             ClientError: there is no service, or no more.
         """
@@ -162,7 +162,7 @@ class SentFile:
                 case ErrorReply(error=problem):
                     if problem.status in LATER:
                         raise Busy(f"{self._address}: {problem.detail}", retry_after_s=problem.retry_after_s)
-                    raise (ModelReplaced if problem.status == 409 else DatasetError)(problem.detail)
+                    raise (ModelReplaced if problem.status == 409 else TableError)(problem.detail)
 
     def _check(self, rows: RowsFrame, lines: int) -> None:
         """Raise NotUnderstood for what cannot be the answer, in so many lines, to what was sent."""

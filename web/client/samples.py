@@ -23,7 +23,7 @@ Samples = Iterable[Sample | Refused] | AsyncIterable[Sample | Refused]
 TURN_S = 0.005
 
 
-async def encoded(samples: Samples) -> AsyncGenerator[bytes | Refused]:
+async def encode_each(samples: Samples) -> AsyncGenerator[bytes | Refused]:
     """Yield samples as JSON, each as soon as it is drawn; what is refused already stays as it is.
 
     Raises:

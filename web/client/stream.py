@@ -22,7 +22,7 @@ from web.client.connection import Address
 from web.client.errors import Busy, ClientError, ConnectionFailed, ModelReplaced, NotUnderstood, StreamEnded
 from web.client.queue import Call, Queue
 from web.client.replies import LATER, ErrorReply, Outcome, Prediction, Refused, decode
-from web.client.samples import Sample, Samples, encoded
+from web.client.samples import Sample, Samples, encode_each
 from web.client.waiting import OnLost, Waiting
 
 __all__ = ["ClientError", "ModelReplaced", "Outcome", "Prediction", "Refused", "Sample", "Stream"]
@@ -244,7 +244,7 @@ class Stream:
 
 async def _draw(samples: Samples, call: Call) -> None:
     """Hand samples to the call as far as it has room."""
-    async with aclosing(encoded(samples)) as drawn:
+    async with aclosing(encode_each(samples)) as drawn:
         async for sample in drawn:
             while not call.add(sample):
                 await call.room.wait()

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.classifier import Classifier
 from ml.model.evaluators import Batch, Prediction
+from ml.model.loaded import LoadedModel
 from ml.model.sample import FieldError
 from web.metrics.counts import WATCHED_ROWS
 from web.metrics.histogram import MODEL_BOUNDS, Histogram
-from web.metrics.inputs import Inputs
+from web.metrics.inputs import InputRecorder
 from web.metrics.shared import SharedCounters
 from web.problems import ProblemDetails
 
@@ -26,7 +26,7 @@ FEW_LABELS = 8
 VALUES = "predicted_value"
 
 
-def outcomes_of(model: Classifier, answers: Batch | Sequence[Prediction]) -> NDArray[Any]:
+def outcomes_of(model: LoadedModel, answers: Batch | Sequence[Prediction]) -> NDArray[Any]:
     """Return what was answered, shape (n,): the positions of labels among the model's labels, or the quantities."""
     if isinstance(answers, Batch):
         return answers.values if model.quantity else answers.indices
@@ -38,12 +38,12 @@ def outcomes_of(model: Classifier, answers: Batch | Sequence[Prediction]) -> NDA
 class Channel:
     """Counts the predictions of one channel."""
 
-    def __init__(self, name: str, counters: SharedCounters, inputs: Inputs) -> None:
+    def __init__(self, name: str, counters: SharedCounters, inputs: InputRecorder) -> None:
         self._name = name
         self._counters = counters
         self._inputs = inputs
         self._times = Histogram(counters, "prediction_model_seconds", name, bounds=MODEL_BOUNDS)
-        self._recorded: list[tuple[float, Classifier, Sequence[float], Prediction, bool]] = []
+        self._recorded: list[tuple[float, LoadedModel, Sequence[float], Prediction, bool]] = []
         self._values: dict[str, Histogram] = {}
 
     def begin(self) -> None:
@@ -52,7 +52,7 @@ class Channel:
 
     def one(
         self,
-        model: Classifier,
+        model: LoadedModel,
         row: Sequence[float],
         prediction: Prediction,
         started: float,
@@ -69,7 +69,7 @@ class Channel:
         if len(recorded) >= self._inputs.most_rows:
             self.flush()
 
-    def many(self, model: Classifier, rows: NDArray[Any], outcomes: NDArray[Any]) -> None:
+    def many(self, model: LoadedModel, rows: NDArray[Any], outcomes: NDArray[Any]) -> None:
         """Count the answers to rows, shape (n, n_features); for `outcomes` see `outcomes_of`.
 
         Of the rows at most `WATCHED_ROWS` are compared with the training data, evenly spaced.
@@ -135,7 +135,7 @@ class Channel:
             values = np.fromiter(chain.from_iterable(rows), np.float32, width * len(rows))
             self._inputs.watch(model, values.reshape(-1, width))
 
-    def _histogram(self, model: Classifier) -> Histogram:
+    def _histogram(self, model: LoadedModel) -> Histogram:
         """Return the histogram of the quantities that a model predicts: its buckets end at the training quantiles."""
         if model.version not in self._values:
             assert model.quantity is not None

@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from time import perf_counter
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.metrics import drift
 from web.metrics.channel import VALUES, Channel
 from web.metrics.drift import DriftReport
 from web.metrics.histogram import SERVICE_BOUNDS, Histogram
-from web.metrics.inputs import Inputs
+from web.metrics.inputs import InputRecorder
 from web.metrics.requests import RequestTimes
 from web.metrics.shared import SharedCounters
 
@@ -37,8 +37,8 @@ class Metrics:
     def __init__(self, folder: Path | None = None, *, drift_half_life_s: float = 86_400.0) -> None:
         self.counters = SharedCounters(folder)
         self._half_life_s = drift_half_life_s
-        typed = Inputs("page", self.counters, half_life_s=drift_half_life_s)
-        sent = Inputs("programs", self.counters, half_life_s=drift_half_life_s)
+        typed = InputRecorder("page", self.counters, half_life_s=drift_half_life_s)
+        sent = InputRecorder("programs", self.counters, half_life_s=drift_half_life_s)
         self._inputs = (typed, sent)
         self.page = Channel("page", self.counters, typed)
         self.fragment = Channel("fragment", self.counters, typed)
@@ -56,7 +56,7 @@ class Metrics:
         self._channels = (
             self.page, self.fragment, self.json, self.stream, self.stream_binary, self.inference, self.score,
         )  # fmt: skip
-        self._recorders: tuple[Channel | Histogram | RequestTimes | Inputs, ...] = (
+        self._recorders: tuple[Channel | Histogram | RequestTimes | InputRecorder, ...] = (
             *self._channels, *self._frames.values(), requests, *self._inputs,
         )  # fmt: skip
         self._cpu_s = 0.0
@@ -91,7 +91,7 @@ class Metrics:
         """Count an unexpected exception."""
         self.counters.add(1, "unhandled_exceptions")
 
-    def model_loaded(self, model: Classifier) -> None:
+    def model_loaded(self, model: LoadedModel) -> None:
         """Record a new served model; its inputs are counted from zero."""
         self.flush()
         before = self._inputs[0].model

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.metrics import drift
 from web.metrics.counts import Counts, Source, snapshot
 from web.metrics.drift import InputDrift
@@ -18,7 +18,7 @@ from web.metrics.shared import SharedCounters
 MOST_VALUES = 65_536
 
 
-class Inputs:
+class InputRecorder:
     """Compares rows with the training data of one model, some hundred at a time.
 
     Args:
@@ -34,7 +34,7 @@ class Inputs:
         self.source: Source = source
         self._counters = counters
         self._half_life_s = half_life_s
-        self.model: Classifier | None = None
+        self.model: LoadedModel | None = None
         self.most_rows = MOST_RECORDS
         self._counts: Counts | None = None
         self._waiting: list[NDArray[np.float32]] = []
@@ -42,7 +42,7 @@ class Inputs:
         for name in ("model_input_samples", "model_input_samples_outside"):
             counters.add(0, name, source)
 
-    def begin(self, model: Classifier) -> None:
+    def begin(self, model: LoadedModel) -> None:
         """Count the inputs of another model, starting with the counts of ended processes for this model."""
         self.flush()
         self.model = model
@@ -55,7 +55,7 @@ class Inputs:
             if feature.has_gaps:
                 self._counters.add(0, "model_input_values_missing", self.source, feature.key)
 
-    def watch(self, model: Classifier, rows: NDArray[np.floating]) -> None:
+    def watch(self, model: LoadedModel, rows: NDArray[np.floating]) -> None:
         """Queue rows, shape (n, n_features), for comparison, if they are of the served model."""
         # Without a report there are no training rows to compare with.
         if model is self.model and model.card.report is not None:
@@ -95,5 +95,5 @@ class Inputs:
             counts.merge(other)
         return drift.drift_of(self.model.card, counts)
 
-    def _new_counts(self, model: Classifier) -> Counts:
+    def _new_counts(self, model: LoadedModel) -> Counts:
         return Counts(model.version, model.features, half_life_s=self._half_life_s, source=self.source)

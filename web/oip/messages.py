@@ -69,7 +69,7 @@ class InferenceInput(msgspec.Struct, kw_only=True):
 class RequestedOutput(msgspec.Struct, kw_only=True):
     """A tensor that the answer is to have; with the parameter `binary_data` true, as binary data.
 
-    A classifier has `label` and `probabilities`, a model of a quantity `value`.
+    A model of classes has `label` and `probabilities`, a model of a quantity `value`.
     """
 
     name: Annotated[str, Meta(extra_json_schema={"enum": ["label", "probabilities", "value"]})]

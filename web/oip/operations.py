@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.api.components import PROBLEM, too_large_of
 from web.api.description import N_, Json, json_content, read_operation, ref, response
 from web.oip.datatypes import BYTES
@@ -14,7 +14,7 @@ from web.oip.outputs import requested_outputs, response_of
 from web.settings import Settings
 
 
-def paths(model: Classifier, settings: Settings) -> Json:
+def paths(model: LoadedModel, settings: Settings) -> Json:
     """Return the paths of the Open Inference Protocol."""
     name = _path_parameter("name", model.name)
     version = _path_parameter("version", model.version)
@@ -46,7 +46,7 @@ def _of_model(path: str, suffix: str, parameters: list[Json], infer: Json) -> Js
     return {path: {"get": metadata}, f"{path}/ready": {"get": ready}, f"{path}/infer": {"post": named | infer}}
 
 
-def _infer(model: Classifier, settings: Settings) -> Json:
+def _infer(model: LoadedModel, settings: Settings) -> Json:
     asked = {
         "schema": ref("InferenceRequest"),
         "examples": {"one": {"summary": "one sample", "value": {"inputs": example_inputs(model)}}},
@@ -65,7 +65,7 @@ def _infer(model: Classifier, settings: Settings) -> Json:
     }
 
 
-def example_inputs(model: Classifier) -> list[Json]:
+def example_inputs(model: LoadedModel) -> list[Json]:
     """Return the model's example as input tensors."""
     if not any(feature.choices for feature in model.features):
         row = [feature.example for feature in model.features]
@@ -76,7 +76,7 @@ def example_inputs(model: Classifier) -> list[Json]:
     ]
 
 
-def _example_answer(model: Classifier) -> Json:
+def _example_answer(model: LoadedModel) -> Json:
     """Return the answer to the example."""
     message = msgspec.json.decode(msgspec.json.encode({"inputs": example_inputs(model)}), type=InferenceRequest)
     outputs = requested_outputs(message, model)

@@ -11,8 +11,8 @@ from msgspec import UNSET, Raw
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from ml.model.classifier import Classifier
 from ml.model.evaluators import Batch
+from ml.model.loaded import LoadedModel
 from web.oip.messages import (
     HEADER_LENGTH,
     InferenceOutput,
@@ -24,7 +24,7 @@ from web.oip.messages import (
 from web.problems import Problem
 
 
-def outputs_of(model: Classifier) -> dict[str, tuple[str, tuple[int, ...]]]:
+def outputs_of(model: LoadedModel) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return the datatype of each output, and its shape for one sample."""
     if model.quantity:
         return {"value": ("FP64", ())}
@@ -34,7 +34,7 @@ def outputs_of(model: Classifier) -> dict[str, tuple[str, tuple[int, ...]]]:
 class Output:
     """A tensor of the answer, in the making."""
 
-    def __init__(self, requested: RequestedOutput, model: Classifier, *, binary: bool) -> None:
+    def __init__(self, requested: RequestedOutput, model: LoadedModel, *, binary: bool) -> None:
         self.name = requested.name
         self._labels = _text_encoder(model.labels, binary=binary) if self.name == "label" else ()
         self._datatype, self._width = outputs_of(model)[self.name]
@@ -64,7 +64,7 @@ class Output:
         return output, content if self._binary else b""
 
 
-def requested_outputs(message: InferenceRequest, model: Classifier) -> list[Output]:
+def requested_outputs(message: InferenceRequest, model: LoadedModel) -> list[Output]:
     """Return the requested outputs in their order; by default all."""
     default = _flag(message.parameters, "binary_data_output", otherwise=False)
     known = outputs_of(model)
@@ -94,7 +94,7 @@ def _without(parameters: Parameters | None, name: str) -> Parameters:
     return {key: value for key, value in (parameters or {}).items() if key != name}
 
 
-def response_of(message: InferenceRequest, model: Classifier, n_rows: int, outputs: Sequence[Output]) -> Response:
+def response_of(message: InferenceRequest, model: LoadedModel, n_rows: int, outputs: Sequence[Output]) -> Response:
     """Return the response to a request: JSON, or JSON and then the binary data of its tensors."""
     finished = [output.finish(n_rows) for output in outputs]
     text = msgspec.json.encode(

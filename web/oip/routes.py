@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
 from web.api import batch, health
 from web.metrics.channel import outcomes_of
@@ -124,7 +124,7 @@ async def _model(request: Request) -> Response:
     )  # fmt: skip
 
 
-def _platform_of(model: Classifier) -> str:
+def _platform_of(model: LoadedModel) -> str:
     """Return the library that fitted a model, and its kind."""
     library = next((name for name in model.card.libraries if name != "numpy"), "numpy").replace(
         "scikit-learn", "sklearn"
@@ -132,14 +132,14 @@ def _platform_of(model: Classifier) -> str:
     return f"{library}_{'linear' if model.card.formula else 'forest'}"
 
 
-def _inputs(model: Classifier) -> list[TensorMetadata]:
+def _inputs(model: LoadedModel) -> list[TensorMetadata]:
     """Return the one input of all features or, if some are words, one input a feature."""
     if not any(feature.choices for feature in model.features):
         return [TensorMetadata(name=SAMPLES, datatype="FP64", shape=(-1, len(model.features)))]
     return [TensorMetadata(name=one.key, datatype=datatype_of(one), shape=(-1,)) for one in model.features]
 
 
-def _properties(model: Classifier) -> dict[str, object]:
+def _properties(model: LoadedModel) -> dict[str, object]:
     target = model.card.target
     return {
         "features": [feature.key for feature in model.features],
@@ -178,7 +178,7 @@ async def _infer(request: Request) -> Response:
     return response_of(message, model, n_rows, outputs)
 
 
-def _model_of(request: Request) -> Classifier:
+def _model_of(request: Request) -> LoadedModel:
     model = service_of(request.scope).model
     name, version = request.path_params["name"], request.path_params.get("version", model.version)
     if name != model.name:
@@ -224,7 +224,7 @@ def _header_length(request: Request, body: bytes) -> int | None:
 
 
 def _valid_rows(
-    model: Classifier, columns: Sequence[Numbers | Words], part: slice
+    model: LoadedModel, columns: Sequence[Numbers | Words], part: slice
 ) -> NDArray[np.float32] | NDArray[np.float64]:
     """Return some rows, shape (n, n_features): in float32 if they came with no more than that, else in float64.
 
@@ -248,7 +248,7 @@ def _valid_rows(
     return rows
 
 
-def _rows_one_by_one(model: Classifier, columns: Sequence[Numbers | Words], part: slice) -> NDArray[np.float64]:
+def _rows_one_by_one(model: LoadedModel, columns: Sequence[Numbers | Words], part: slice) -> NDArray[np.float64]:
     """Return some rows, shape (n, n_features), of which the validator reads each value; NaN is no value to it."""
     values: list[list[object]] = []
     for column, feature in zip(columns, model.features, strict=True):
@@ -258,7 +258,7 @@ def _rows_one_by_one(model: Classifier, columns: Sequence[Numbers | Words], part
     return np.array(rows, dtype=np.float64).reshape(-1, len(model.features))
 
 
-def _row(model: Classifier, values: Sequence[object], index: int) -> list[float]:
+def _row(model: LoadedModel, values: Sequence[object], index: int) -> list[float]:
     try:
         return model.validator.row(values)
     except InvalidSample as error:

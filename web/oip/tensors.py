@@ -1,4 +1,4 @@
-"""The input tensors of a request become columns of values, feature by feature. Knows no classifier."""
+"""The input tensors of a request become columns of values, feature by feature. Knows no model."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.page.languages import Language
 
 # The plot inside of the picture: top, right end, height. The space to its left and below it is for the scales.
@@ -84,12 +84,12 @@ class Scale:
 Axes = tuple[int, int] | None
 
 
-def default_axes(model: Classifier) -> Axes:
+def default_axes(model: LoadedModel) -> Axes:
     """Return two features over which there is a border to see, the more important one across."""
     return model.made(_default_axes)
 
 
-def _default_axes(model: Classifier) -> Axes:
+def _default_axes(model: LoadedModel) -> Axes:
     ranked = sorted(range(len(model.features)), key=lambda feature: -model.features[feature].importance)
     pairs = list(combinations(ranked[:TRIED_FEATURES], 2))
     if len(pairs) < 2:
@@ -100,7 +100,7 @@ def _default_axes(model: Classifier) -> Axes:
     return next(pair for pair, found in zip(pairs, differences, strict=True) if found >= enough)
 
 
-def _difference(model: Classifier, row: Sequence[float], x: int, y: int) -> float:
+def _difference(model: LoadedModel, row: Sequence[float], x: int, y: int) -> float:
     """Return how far the answers over two features are apart, all others held; another label counts as much again."""
     xs, ys = (_tried(model.features[side]) for side in (x, y))
     rows = np.tile(np.array(row, dtype=np.float64), (len(xs) * len(ys), 1))
@@ -115,7 +115,7 @@ def _tried(feature: TrainedFeature) -> NDArray[np.float64]:
     return np.linspace(feature.low, feature.high, TRIED_VALUES)
 
 
-def axes_of(model: Classifier, x: str | None, y: str | None) -> Axes:
+def axes_of(model: LoadedModel, x: str | None, y: str | None) -> Axes:
     """Return the requested axes; an unknown key, or the same key twice, is replaced by the default."""
     default = default_axes(model)
     if default is None or (x is None and y is None):

@@ -43,7 +43,7 @@ class Mistake:
 
 
 def classes_of(report: Report, labels: Sequence[str], language: Language) -> Sequence[ClassRow]:
-    """Return the rows of the confusion matrix; none for more classes than a page has room for."""
+    """Return the rows of the confusion matrix; none for more classes than fit on a page."""
     answered = [sum(column) for column in zip(*report.confusion, strict=True)]
     return [
         ClassRow(

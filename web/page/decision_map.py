@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.plane import Plane, plane
 from web.page.axes import (
     ACROSS_STEP,
@@ -120,7 +120,7 @@ class Mapper:
         plot: their shared parts.
     """
 
-    def __init__(self, model: Classifier, language: Language, *, x: int, y: int, max_rows: int) -> None:
+    def __init__(self, model: LoadedModel, language: Language, *, x: int, y: int, max_rows: int) -> None:
         self._model = model
         self._x, self._y = x, y
         self._max_rows = max_rows
@@ -265,7 +265,7 @@ def _runs(labels: Sequence[K]) -> list[tuple[int, int, K]]:
     return [(first, after, labels[first]) for first, after in pairwise(starts)]
 
 
-def try_axes(model: Classifier, language: Language) -> None:
+def try_axes(model: LoadedModel, language: Language) -> None:
     """Make the axes of each feature: every map has two of them, and there are too many maps to draw them all."""
     for feature in model.features:
         upright_axis(feature, language)

@@ -15,7 +15,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.tables.numbers import shown_number
 from web.api.description import Json, text_of
 from web.page import languages, openapi
@@ -121,12 +121,12 @@ async def docs(request: Request) -> Response:
     return _answer(request, content.encode(), representation="page", lang=to.code)
 
 
-def example_page(model: Classifier, settings: Settings, to: Language) -> str:
+def example_page(model: LoadedModel, settings: Settings, to: Language) -> str:
     """Return the page as a client on this machine sees it."""
     return _page(model, settings, to, address="http://127.0.0.1/")
 
 
-def _page(model: Classifier, settings: Settings, to: Language, *, address: str) -> str:
+def _page(model: LoadedModel, settings: Settings, to: Language, *, address: str) -> str:
     view = docs_view(model, openapi.describe(model, settings), to, address=address)
     return render("docs.html", to, docs=view)
 
@@ -141,7 +141,7 @@ def _answer(
     return Content(content, status=200, headers=headers)
 
 
-def docs_view(model: Classifier, description: Json, to: Language, *, address: str) -> DocsView:
+def docs_view(model: LoadedModel, description: Json, to: Language, *, address: str) -> DocsView:
     """Return the view of an OpenAPI document; `address` is where the service answers, with a slash at its end."""
     return DocsView(
         name=model.name,

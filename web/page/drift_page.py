@@ -10,7 +10,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.api.description import N_
 from web.metrics import drift
 from web.metrics.counts import Counts, Source
@@ -105,7 +105,7 @@ async def show(request: Request) -> Response:
     return Response(content, 200, {**headers, "Content-Language": to.code}, media_type="text/html")
 
 
-def example_page(model: Classifier, to: Language) -> str:
+def example_page(model: LoadedModel, to: Language) -> str:
     """Return the page of a model whose example was its only input."""
     counts = Counts(model.version, model.features, half_life_s=1.0)
     counts.add(np.array([[feature.example for feature in model.features]], dtype=np.float32))
@@ -113,7 +113,7 @@ def example_page(model: Classifier, to: Language) -> str:
     return render("drift.html", to, drift=view(report, model, to), base="../")
 
 
-def view(report: DriftReport, model: Classifier, to: Language) -> DriftView:
+def view(report: DriftReport, model: LoadedModel, to: Language) -> DriftView:
     """Return the view of a report about a model."""
     titles = {feature.key: to.title(feature) for feature in model.features}
     return DriftView(

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.api.examples import has_words
 from web.page.fields import rounded_text
 from web.page.languages import Language, codes, language
@@ -41,7 +41,7 @@ def language_links(query: Mapping[str, str], to: Language, *, option: str = "lan
 
 
 def examples_of(
-    model: Classifier, *, kept: Mapping[str, str], to: Language, texts: Mapping[str, str] | None = None
+    model: LoadedModel, *, kept: Mapping[str, str], to: Language, texts: Mapping[str, str] | None = None
 ) -> Sequence[Link]:
     """Return links to one training row of each class, or each third of a quantity: the one nearest to its center.
 
@@ -61,7 +61,7 @@ def examples_of(
     return links
 
 
-def _typical_rows(model: Classifier) -> TypicalRows:
+def _typical_rows(model: LoadedModel) -> TypicalRows:
     """Return the most typical training row of each group, in the order of the groups."""
     outcomes, rows = model.reference_outcomes, model.reference_rows
     if model.labels:
@@ -73,7 +73,7 @@ def _typical_rows(model: Classifier) -> TypicalRows:
     return [(group, _nearest_to_center(model, rows[groups == group])) for group in shown if sizes[group]]
 
 
-def _nearest_to_center(model: Classifier, rows: NDArray[np.float64]) -> list[float]:
+def _nearest_to_center(model: LoadedModel, rows: NDArray[np.float64]) -> list[float]:
     """Return the row nearest to the means of its numbers and the most frequent words of its categories.
 
     No value is as far from them as another word, or as the other end of the training range. A row that no sample can

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.values import no_value_text, reader_of, short
 from ml.tables.headers import key_of
 from ml.tables.numbers import NotANumber, shown_number
@@ -107,12 +107,12 @@ class Group:
     fields: Sequence[Field]
 
 
-def keys_of_names(model: Classifier) -> dict[str, str]:
+def keys_of_names(model: LoadedModel) -> dict[str, str]:
     """Return the key of each feature by every name that a sample may give it: its key wins over a header."""
     return {feature.header: feature.key for feature in model.features} | {key: key for key in model.validator.keys}
 
 
-def names_of_options(model: Classifier) -> dict[str, str]:
+def names_of_options(model: LoadedModel) -> dict[str, str]:
     """Return the name that each option has in the form and in addresses.
 
     Only a quantity has a goal, and only two labels have a threshold.
@@ -125,7 +125,7 @@ def names_of_options(model: Classifier) -> dict[str, str]:
     return {option: f"page-{option}" if option in taken and "-" not in option else option for option in options}
 
 
-def query_in(to: Language, model: Classifier) -> str:
+def query_in(to: Language, model: LoadedModel) -> str:
     """Return the query of the page in a language, with the question mark: for links to it from other pages."""
     return f"?{model.made(names_of_options)['lang']}={to.code}"
 

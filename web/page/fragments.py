@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from ml.model.card import Decision
 from ml.model.changes import Change
-from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
+from ml.model.loaded import LoadedModel
 from ml.model.nearest import nearest_change
 from ml.model.sample import InvalidSample, Note
 from ml.model.strips import MOST_PIECES
@@ -57,7 +57,7 @@ class Fragments:
         own: of a model with another threshold, the fragments of the model as it is in its file.
     """
 
-    def __init__(self, model: Classifier, language: Language, *, own: Fragments | None = None) -> None:
+    def __init__(self, model: LoadedModel, language: Language, *, own: Fragments | None = None) -> None:
         self._model = model
         # What does not depend on the threshold.
         self._own = own or self
@@ -280,7 +280,7 @@ class Fragments:
 class _ByLanguage(dict[Language, Fragments]):
     """The fragments of one model, by language."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: LoadedModel) -> None:
         super().__init__()
         self._model = model
 
@@ -289,6 +289,6 @@ class _ByLanguage(dict[Language, Fragments]):
         return fragments
 
 
-def fragments_of(model: Classifier, language: Language) -> Fragments:
+def fragments_of(model: LoadedModel, language: Language) -> Fragments:
     """Return the model's fragments in a language."""
     return model.made(_ByLanguage)[language]

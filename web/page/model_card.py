@@ -17,8 +17,8 @@ from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mis
 from web.page.languages import NO_BREAK, Language, with_unit
 from web.page.limits import limits_of
 from web.page.quality import (
+    AccuracyScale,
     Fact,
-    Scale,
     accuracy_scale,
     class_quality,
     quantity_quality,
@@ -72,7 +72,7 @@ class CardView:
     """
 
     quality: Sequence[Fact]
-    scale: Scale | None
+    scale: AccuracyScale | None
     is_quantity: bool
     residuals: Residuals | None
     classes: Sequence[ClassRow]

@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 
 import msgspec
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from web.api import components, operations
 from web.api.description import TRANSLATED, Json, named_sample, ordered_sample, ref, text_schemas, typed_sample
 from web.api.health import Live, Ready
@@ -43,7 +43,7 @@ from web.scoring import operations as scoring_operations
 from web.scoring.messages import RowError, RowsFrame
 from web.settings import Settings
 
-# What a model of a quantity answers in the place of a classifier's messages.
+# What a model of a quantity answers in the place of a class model's messages.
 _QUANTITIES = {
     "Answer": QuantityAnswer,
     "BatchItem": QuantityItem,
@@ -120,15 +120,15 @@ def _pattern_of(template: str) -> tuple[str, str]:
 
 
 @lru_cache(1)
-def document(model: Classifier, settings: Settings) -> bytes:
+def document(model: LoadedModel, settings: Settings) -> bytes:
     """Return the document as JSON."""
     return msgspec.json.encode(describe(model, settings))
 
 
-def describe(model: Classifier, settings: Settings) -> Json:
+def describe(model: LoadedModel, settings: Settings) -> Json:
     """Return the document as plain data."""
     described = (operations, scoring_operations, oip_operations)
-    paths = {path: item for room in described for path, item in room.paths(model, settings).items()}
+    paths = {path: item for module in described for path, item in module.paths(model, settings).items()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -153,18 +153,18 @@ def describe(model: Classifier, settings: Settings) -> Json:
     }
 
 
-def _method(model: Classifier) -> str:
+def _method(model: LoadedModel) -> str:
     card = model.card
     return f"{card.estimator} of {card.trees} trees" if card.trees else card.estimator
 
 
-def _target(model: Classifier) -> str:
+def _target(model: LoadedModel) -> str:
     target = model.card.target
     unit = f" in {target.unit}" if target.unit else ""
     return f"; predicts {target.title}{unit}" if target.title else ""
 
 
-def _label(model: Classifier) -> str:
+def _label(model: LoadedModel) -> str:
     """Return how the label follows from the probabilities."""
     if decision := model.card.decision:
         return f"{decision.positive} where its probability is at least {decision.threshold!r}, else the other label"
@@ -188,7 +188,7 @@ def _schemas_of_types() -> bytes:
     return msgspec.json.encode(schemas)
 
 
-def _schemas(model: Classifier, settings: Settings) -> Json:
+def _schemas(model: LoadedModel, settings: Settings) -> Json:
     schemas = msgspec.json.decode(_schemas_of_types())
     for name in ("PredictRequest", "StreamRequest"):
         schemas[name] |= {"oneOf": [{"required": ["sample"]}, {"required": ["samples"]}]}

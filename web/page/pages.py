@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
-from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
+from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
 from web.api.threads import in_thread
 from web.metrics.channel import Channel
@@ -152,7 +152,7 @@ def page_response(
 
 
 def answer(
-    model: Classifier,
+    model: LoadedModel,
     sample: Mapping[str, object] | Sequence[object],
     options: ViewOptions,
     channel: Channel | None = None,
@@ -179,7 +179,7 @@ def answer(
 
 
 def _page_of(
-    model: Classifier,
+    model: LoadedModel,
     sample: Mapping[str, object] | Sequence[object],
     options: ViewOptions,
     shown: AnswerFragment | PredictionView,
@@ -208,11 +208,11 @@ def _page_of(
     )
 
 
-def _example_texts(model: Classifier, language: Language) -> dict[str, object]:
+def _example_texts(model: LoadedModel, language: Language) -> dict[str, object]:
     return {feature.key: rounded_text(feature, feature.example, language) for feature in model.features}
 
 
-def _texts(model: Classifier, sample: Mapping[str, object] | Sequence[object], language: Language) -> dict[str, str]:
+def _texts(model: LoadedModel, sample: Mapping[str, object] | Sequence[object], language: Language) -> dict[str, str]:
     """Return what stands in the fields for a sample."""
     if not isinstance(sample, Mapping):
         sample = dict(zip(model.validator.keys, sample, strict=False))
@@ -221,7 +221,7 @@ def _texts(model: Classifier, sample: Mapping[str, object] | Sequence[object], l
     return {key: text_given(features[key], value, language) for key, value in named.items()}
 
 
-def example_page(model: Classifier, language: Language, *, needs_token: bool) -> str:
+def example_page(model: LoadedModel, language: Language, *, needs_token: bool) -> str:
     """Return the page of the model's example as it is opened first; its answer to an empty form is made, too."""
     fragments = fragments_of(model, language)
     try:
@@ -236,7 +236,7 @@ def example_page(model: Classifier, language: Language, *, needs_token: bool) ->
 
 
 def split_off(
-    scope: Scope, fields: Mapping[str, str], model: Classifier, representation: Representation
+    scope: Scope, fields: Mapping[str, str], model: LoadedModel, representation: Representation
 ) -> tuple[Mapping[str, object], ViewOptions]:
     """Return the measurements among a request's fields, and the options of its view."""
     names = model.made(names_of_options)

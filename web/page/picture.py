@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 
 # From the point to the edge of the picture, in its own units; the longest shape of the training range ends before it.
 REACH = 50
@@ -29,7 +29,7 @@ class Picture:
         shapes: in the order of drawing, which is that of `sizes`.
     """
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: LoadedModel) -> None:
         positions = {feature.key: position for position, feature in enumerate(model.features)}
         sides = {positions[key] for kind in model.card.picture for key in (kind.length, kind.width)}
         # Words have no length.

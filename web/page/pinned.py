@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ml.model.classifier import Classifier
 from ml.model.evaluators import Prediction
+from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
 from web.page.answers import answer_text
 from web.page.languages import Language
@@ -41,7 +41,7 @@ class PinnedView:
     sentence: str
 
 
-def answer_of(model: Classifier, pin: str) -> Answered | None:
+def answer_of(model: LoadedModel, pin: str) -> Answered | None:
     """Return the row of the sample in the query `pin` and its answer; None for what the model cannot answer."""
     if len(pin) > MAX_PIN_CHARACTERS:
         return None
@@ -53,7 +53,7 @@ def answer_of(model: Classifier, pin: str) -> Answered | None:
 
 
 def pinned_view(
-    model: Classifier,
+    model: LoadedModel,
     answered: Answered,
     pin: Answered,
     to: Language,
@@ -87,7 +87,7 @@ def pinned_view(
 
 
 def _mostly(
-    model: Classifier, answered: Answered, pinned: Answered, differing: Sequence[int]
+    model: LoadedModel, answered: Answered, pinned: Answered, differing: Sequence[int]
 ) -> tuple[int, Prediction] | None:
     """Return the difference that alone brings the answer nearest to the pinned one, and that answer."""
     (row, now), (other, then) = answered, pinned

@@ -28,7 +28,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class AccuracyScale:
     """Accuracy on a line from 0 to 100, with its 95 % interval and the baseline."""
 
     accuracy: str
@@ -106,13 +106,13 @@ def _folds(validation: CrossValidation, language: Language) -> Fact:
     return Fact(language.gettext("Cross-validation"), text)
 
 
-def accuracy_scale(report: Report) -> Scale | None:
+def accuracy_scale(report: Report) -> AccuracyScale | None:
     """Return accuracy, interval and baseline as a picture; None for impossible numbers."""
     interval = accuracy_interval(report)
     if not interval or not 0 <= report.baseline <= 1:
         return None
     low, high = interval
-    return Scale(*(f"{100 * share:.4g}" for share in (report.accuracy, low, high, report.baseline)))
+    return AccuracyScale(*(f"{100 * share:.4g}" for share in (report.accuracy, low, high, report.baseline)))
 
 
 def quantity_quality(card: Card, report: QuantityReport, scale: QuantityScale, language: Language) -> Iterator[Fact]:

@@ -38,7 +38,7 @@ class Shade:
 
 
 @dataclass(frozen=True, slots=True)
-class Strip:
+class QuantityStrip:
     """The training span of a quantity: its levels, its ends, and the path of ticks at the training rows' deciles."""
 
     shades: Sequence[Shade]
@@ -140,10 +140,10 @@ class QuantityScale:
         inside = STRIP_WIDTH - 2 * STRIP_MARGIN
         return min(max(STRIP_MARGIN + share * inside, 1.0), STRIP_WIDTH - 1.0)
 
-    def strip(self) -> Strip:
+    def strip(self) -> QuantityStrip:
         """Return the strip without a value on it."""
         quantity = self._quantity
-        return Strip(
+        return QuantityStrip(
             self._shades([self.position(end) for end in (quantity.low, *self.breaks, quantity.high)]),
             self.number(quantity.low),
             self.text(quantity.high),
@@ -200,7 +200,7 @@ def _quantile(quantity: Quantity, share: float) -> float:
 
 
 def quantity_scale(card: Card, language: Language) -> QuantityScale | None:
-    """Return the scale of the quantity that a model predicts; a classifier has none."""
+    """Return the scale of the quantity that a model predicts; a model of classes has none."""
     if card.quantity is None:
         return None
     report = card.report if isinstance(card.report, QuantityReport) else None

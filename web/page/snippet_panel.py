@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
 from web.api.description import example_of, text_of
 from web.page import languages, snippets
@@ -80,7 +80,7 @@ async def code(request: Request) -> Response:
 
 
 def code_view(
-    model: Classifier,
+    model: LoadedModel,
     sample: Mapping[str, object] | Sequence[object],
     *,
     address: str,
@@ -158,13 +158,13 @@ def _is_address(text: str) -> bool:
         return False
 
 
-def _language(scope: Scope, fields: Mapping[str, str], model: Classifier) -> Language:
+def _language(scope: Scope, fields: Mapping[str, str], model: LoadedModel) -> Language:
     """Return the language of the page: that of its address, or the browser's."""
     asked = fields.get(model.made(names_of_options)["lang"], "")
     return languages.known(asked) or languages.preferred(header_of(scope, b"accept-language"))
 
 
-def _row(model: Classifier, sample: Mapping[str, object] | Sequence[object]) -> tuple[list[float], bool]:
+def _row(model: LoadedModel, sample: Mapping[str, object] | Sequence[object]) -> tuple[list[float], bool]:
     """Return the sample as a row, with values of the example where it has none, and whether it needed none."""
     example = example_of(model.features)
     keys = {feature.header: feature.key for feature in model.features} | {key: key for key in example}

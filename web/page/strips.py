@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.model.strips import Strip, strips
 from web.page.axes import step_of
 from web.page.decision_map import hue_of, mark_of, sureness_of
@@ -45,7 +45,7 @@ class StripView:
 
 
 def strips_of(
-    model: Classifier, row: Sequence[float], to: Language, *, scale: QuantityScale | None
+    model: LoadedModel, row: Sequence[float], to: Language, *, scale: QuantityScale | None
 ) -> Sequence[StripView]:
     """Return the lines through a row, in the order of the features; a quantity has a scale."""
     views = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from ml.model.card import Decision
-from ml.model.classifier import Classifier
+from ml.model.loaded import LoadedModel
 from ml.tables.numbers import is_half_typed
 from web.page.answers import LIKELIEST, ORDERED_LABELS
 from web.page.axes import Axes, axis_title, default_axes
@@ -16,7 +16,7 @@ from web.page.examples import SHOWN_EXAMPLES, Link, examples_of, language_links
 from web.page.fields import GOAL, SHOWN_FIELDS, THRESHOLD, Group, fields_of, grouped, names_of_options
 from web.page.languages import Language
 from web.page.messages import Message
-from web.page.quantities import Legend, Strip, quantity_scale
+from web.page.quantities import Legend, QuantityStrip, quantity_scale
 from web.page.snippet_panel import CodeView
 from web.page.threshold import ThresholdView, threshold_view
 from web.page.why import count_of
@@ -55,7 +55,7 @@ class QuantityPage:
     goal: str
     usual_goal: str
     is_wrong: bool
-    strip: Strip
+    strip: QuantityStrip
     legend: Legend
 
 
@@ -122,7 +122,7 @@ def problem_view(details: ProblemDetails, to: Language) -> ProblemView:
 
 
 def page_view(
-    model: Classifier,
+    model: LoadedModel,
     texts: Mapping[str, str],
     messages: Sequence[Message],
     to: Language,
@@ -210,7 +210,7 @@ def _orders(query: Mapping[str, str], to: Language) -> Sequence[Link]:
     ]
 
 
-def _question(model: Classifier, to: Language) -> str:
+def _question(model: LoadedModel, to: Language) -> str:
     """Return the question that the page answers, from the name of the target; without one, the model's name."""
     target = model.card.target.title
     if not target:
@@ -223,7 +223,7 @@ def _question(model: Classifier, to: Language) -> str:
     return to.gettext("Which %(target)s is it?", target=target)
 
 
-def _quantity_page(model: Classifier, goal: str | None, to: Language) -> QuantityPage | None:
+def _quantity_page(model: LoadedModel, goal: str | None, to: Language) -> QuantityPage | None:
     scale = quantity_scale(model.card, to)
     if scale is None:
         return None
@@ -238,7 +238,7 @@ def _quantity_page(model: Classifier, goal: str | None, to: Language) -> Quantit
     )
 
 
-def _choices(model: Classifier, axes: Axes, side: int, to: Language) -> Sequence[Choice]:
+def _choices(model: LoadedModel, axes: Axes, side: int, to: Language) -> Sequence[Choice]:
     if axes is None:
         return ()
     return [

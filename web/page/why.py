@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ml.model.card import TrainedFeature
-from ml.model.classifier import Classifier
 from ml.model.contributions import Divided, contributions, obstacle
 from ml.model.evaluators import Prediction
+from ml.model.loaded import LoadedModel
 from web.page.decision_map import hue_of
 from web.page.fields import rounded_text, text_of
 from web.page.languages import Language, with_unit
@@ -49,7 +49,7 @@ class WhyView:
 
 
 def why_of(
-    model: Classifier, row: Sequence[float], prediction: Prediction, to: Language, *, scale: QuantityScale | None
+    model: LoadedModel, row: Sequence[float], prediction: Prediction, to: Language, *, scale: QuantityScale | None
 ) -> WhyView | None:
     """Return the reasons of an answer, the strongest first; None where the model does not say: see `why_not_of`."""
     found = contributions(model, row, prediction.index)
@@ -107,7 +107,7 @@ class _Scale:
         return text if text.startswith("−") or not text.strip("0.,") else f"+{text}"
 
 
-def why_not_of(model: Classifier, to: Language) -> str:
+def why_not_of(model: LoadedModel, to: Language) -> str:
     """Return why a model has no reasons; empty for one that has."""
     found = obstacle(model)
     sentences = {
@@ -123,7 +123,7 @@ def why_not_of(model: Classifier, to: Language) -> str:
     return sentences[found] if found else ""
 
 
-def count_of(model: Classifier) -> int:
+def count_of(model: LoadedModel) -> int:
     """Return the number of lines of reasons; 0 for a model without."""
     return min(len(model.features), SHOWN_REASONS + 1) if obstacle(model) is None else 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.encoding import as_text, encoding_named
 from ml.tables.marks import Marks, marks_named
 from web.problems import Problem
@@ -30,7 +30,7 @@ def marks_in(query: Mapping[str, str]) -> Marks | None:
     """
     try:
         return marks_named(query.get("decimal"), query.get("thousands"))
-    except DatasetError as error:
+    except TableError as error:
         raise Problem(400, str(error)) from error
 
 
@@ -44,5 +44,5 @@ def encoding_in(query: Mapping[str, str], charset: bytes = b"") -> str:
     try:
         # A table that is called UTF-8 may be in another encoding all the same: that is the default of many programs.
         return encoding_named(name) or ("" if charset.lower() in _UTF_8 else encoding_named(charset.decode("latin-1")))
-    except DatasetError as error:
+    except TableError as error:
         raise Problem(400 if name else 415, str(error)) from error

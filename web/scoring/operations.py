@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 
-from ml.errors import DatasetError
-from ml.model.classifier import Classifier
+from ml.errors import TableError
+from ml.model.loaded import LoadedModel
+from ml.scoring.layout import added_columns
 from ml.scoring.text import score
-from ml.tables.layout import added_columns
 from web.api.components import PAGE, PROBLEM, TEXT, opened
 from web.api.description import N_, Json, ref, response, table_of
 from web.scoring.uploaded_file import EXCEL, OPTIONS, PARQUET
@@ -22,7 +22,7 @@ _SCORED = N_(
 _BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
 
 
-def paths(model: Classifier, settings: Settings) -> Json:
+def paths(model: LoadedModel, settings: Settings) -> Json:
     """Return the paths of files."""
     return {
         "/score": {"post": _score(model, settings), "get": _score_stream()},
@@ -30,7 +30,7 @@ def paths(model: Classifier, settings: Settings) -> Json:
     }
 
 
-def _score(model: Classifier, settings: Settings) -> Json:
+def _score(model: LoadedModel, settings: Settings) -> Json:
     file = {"type": "string", "contentMediaType": "text/csv"}
     fields = {option.decode(): {"type": "string"} for option in OPTIONS} | {"file": file}
     added = added_columns((), model.labels)
@@ -60,7 +60,7 @@ def _template() -> Json:
     return {"operationId": "template", "summary": N_("A table to fill in"), "parameters": [], "responses": {"200": ok}}
 
 
-def _scored(model: Classifier, settings: Settings) -> Json:
+def _scored(model: LoadedModel, settings: Settings) -> Json:
     table = {"text/csv": TEXT | _example_of(model)}
     return {
         "200": response(N_("The scored table."), table | {PARQUET.decode(): _BINARY}, "X-Model-Version"),
@@ -100,11 +100,11 @@ def _score_stream() -> Json:
     }
 
 
-def _example_of(model: Classifier) -> Json:
+def _example_of(model: LoadedModel) -> Json:
     """Return a table with its prediction as the example of a response; none for keys that a header does not give."""
     sink = io.StringIO(newline="")
     try:
         score(model, io.StringIO(table_of(model.features), newline=""), sink, on_bad=lambda _bad: None, guarded=True)
-    except DatasetError:
+    except TableError:
         return {}
     return {"example": sink.getvalue()}

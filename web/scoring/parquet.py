@@ -17,8 +17,8 @@ from typing import IO
 import msgspec
 import numpy as np
 
-from ml.errors import DatasetError
-from ml.model.classifier import SLICE_S, Classifier
+from ml.errors import TableError
+from ml.model.loaded import SLICE_S, LoadedModel
 from ml.scoring.answers import Answers
 from ml.scoring.batch import Model
 from ml.scoring.parquet_process import (
@@ -38,7 +38,7 @@ from ml.tables.filekind import START_BYTES, kind_of
 from web.api.threads import PIECE_S, in_thread
 from web.metrics.channel import Channel
 from web.problems import Problem
-from web.scoring.scored_file import Uploads
+from web.scoring.scored_file import OpenFiles
 from web.scoring.upload import READ_BYTES, ProcessedFile
 from web.scoring.workbook import NICENESS
 from web.settings import ROOT
@@ -68,13 +68,13 @@ class ParquetFile(ProcessedFile):
         Problem: on construction: 415, pyarrow is not installed.
     """
 
-    def __init__(self, model: Classifier, uploads: Uploads, channel: Channel) -> None:
+    def __init__(self, model: LoadedModel, open_files: OpenFiles, channel: Channel) -> None:
         if find_spec("pyarrow") is None:
             raise Problem(415, "this service reads no Parquet, as pyarrow is not installed on it: send CSV")
-        super().__init__(uploads.spool, uploads.process_turn)
+        super().__init__(open_files.spool, open_files.process_turn)
         self._model = model
         self._answering = model.made(Model)
-        self._max_bytes = uploads.max_table_bytes
+        self._max_bytes = open_files.max_table_bytes
         self._channel = channel
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -84,7 +84,7 @@ class ParquetFile(ProcessedFile):
 
     async def _run(self, source: IO[bytes], sink: IO[bytes], room: int) -> None:
         if kind_of(source.read(START_BYTES)) != "parquet":
-            raise DatasetError("this is no Parquet file")
+            raise TableError("this is no Parquet file")
         most, descriptors = self._max_bytes, (source.fileno(), sink.fileno())
         options = ProcessOptions(
             source=descriptors[0], sink=descriptors[1], max_bytes=most, max_sink_bytes=room,
@@ -97,9 +97,9 @@ class ParquetFile(ProcessedFile):
         try:
             await self._answer(process)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError) as error:
-            raise DatasetError("the Parquet file takes too much time or memory to read") from error
+            raise TableError("the Parquet file takes too much time or memory to read") from error
         except msgspec.MsgspecError as error:
-            raise DatasetError("the Parquet file cannot be read") from error
+            raise TableError("the Parquet file cannot be read") from error
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -117,7 +117,7 @@ class ParquetFile(ProcessedFile):
             match question:
                 case End(error):
                     if error:
-                        raise DatasetError(error)
+                        raise TableError(error)
                     return
                 case Header(names):
                     writer.write(framed(await in_thread(self._layout, names)))
@@ -152,5 +152,5 @@ class ParquetFile(ProcessedFile):
 async def _question(reader: asyncio.StreamReader) -> Question:
     (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
     if length > MAX_QUESTION_BYTES:
-        raise DatasetError(f"{MAX_ROWS} rows have more than {MAX_QUESTION_BYTES} bytes in the columns of the features")
+        raise TableError(f"{MAX_ROWS} rows have more than {MAX_QUESTION_BYTES} bytes in the columns of the features")
     return _decoder.decode(await reader.readexactly(length))

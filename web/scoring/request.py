@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ml.errors import DatasetError
-from ml.model.classifier import Classifier
+from ml.errors import TableError
+from ml.model.loaded import LoadedModel
 from ml.scoring.rows import Part
 from web.api.description import table_of
 from web.api.stream import upgrade_required
@@ -24,7 +24,7 @@ from web.requests import header_of, preferred_representation, query_of
 from web.responses import ABORT
 from web.scoring.file_query import check_names, encoding_in, marks_in
 from web.scoring.parquet import ParquetFile
-from web.scoring.scored_file import ScoredFile, Uploads, encoded, unusable
+from web.scoring.scored_file import OpenFiles, ScoredFile, unusable, utf8_of
 from web.scoring.upload import Body, too_large
 from web.scoring.uploaded_file import PARQUET, UploadedFile
 from web.service import service_of
@@ -40,18 +40,18 @@ _NOT_IN_NAMES = re.compile(r'[<>:"|?*\\/%;]')
 class Score:
     """The endpoint."""
 
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
+    def __init__(self, open_files: OpenFiles) -> None:
+        self._open_files = open_files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             await upgrade_required(Request(scope))
-        max_bytes = self._uploads.max_bytes
+        max_bytes = self._open_files.max_bytes
         declared = header_of(scope, b"content-length")
         if declared.isdigit() and int(declared[:20]) > max_bytes:
             raise too_large(max_bytes)
-        with self._uploads.entered(), suppress(ClientDisconnect):  # there is nobody to answer
-            async with Body(receive, send, max_bytes=max_bytes, spool=self._uploads.spool) as body:
+        with self._open_files.entered(), suppress(ClientDisconnect):  # there is nobody to answer
+            async with Body(receive, send, max_bytes=max_bytes, spool=self._open_files.spool) as body:
                 await self._answer(scope, body)
 
     async def _answer(self, scope: Scope, body: Body) -> None:
@@ -62,7 +62,7 @@ class Score:
         if file.is_parquet:
             if query.keys() & {"decimal", "thousands", "encoding"}:
                 raise Problem(400, "decimal, thousands and encoding are for text: the columns of Parquet have types")
-            with closing(ParquetFile(service.model, self._uploads, service.metrics.score)) as parquet:
+            with closing(ParquetFile(service.model, self._open_files, service.metrics.score)) as parquet:
                 await _score_parquet(service.model, body, file, parquet)
             return
         try:
@@ -72,7 +72,7 @@ class Score:
         except Problem as problem:
             await _skip_for_page(scope, body, problem)
             raise
-        scored = ScoredFile(service.model, self._uploads, service.metrics.score, marks=marks, encoding=encoding)
+        scored = ScoredFile(service.model, self._open_files, service.metrics.score, marks=marks, encoding=encoding)
         with closing(scored):
             await self._score(scope, body, file, scored)
 
@@ -88,8 +88,8 @@ class Score:
                     has_begun = True
                     headers = _headers(CSV, disposition_of(file.name, "predictions"), scored.model)
                     await body.send({"type": "http.response.start", "status": 200, "headers": headers})
-                await body.send({"type": "http.response.body", "body": encoded(part.text), "more_body": True})
-        except (DatasetError, Problem) as error:
+                await body.send({"type": "http.response.body", "body": utf8_of(part.text), "more_body": True})
+        except (TableError, Problem) as error:
             problem = error if isinstance(error, Problem) else unusable(error)
             if has_begun:
                 await _break_off(scored, body, problem)
@@ -104,13 +104,13 @@ async def _skip_for_page(scope: Scope, body: Body, problem: Problem) -> None:
         await body.skip()  # a browser reads no answer before it has sent everything
 
 
-async def _score_parquet(model: Classifier, body: Body, file: UploadedFile, parquet: ParquetFile) -> None:
+async def _score_parquet(model: LoadedModel, body: Body, file: UploadedFile, parquet: ParquetFile) -> None:
     async for chunk in file.chunks():
         await parquet.add(chunk)
     try:
         async for _ in parquet.process():
             await body.check()
-    except DatasetError as error:
+    except TableError as error:
         raise unusable(error) from error
     length = (b"content-length", str(parquet.size).encode())
     headers = [*_headers(PARQUET, disposition_of("", "predictions", "parquet"), model), length]
@@ -147,7 +147,7 @@ async def template(request: Request) -> Response:
     return Response(content, media_type="text/csv", headers=headers)
 
 
-def _headers(media_type: bytes, disposition: str, model: Classifier) -> list[tuple[bytes, bytes]]:
+def _headers(media_type: bytes, disposition: str, model: LoadedModel) -> list[tuple[bytes, bytes]]:
     return [
         (b"content-type", media_type),
         (b"content-disposition", disposition.encode()),

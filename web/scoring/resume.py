@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ml.errors import DatasetError
+from ml.errors import TableError
+from ml.scoring.layout import Place
 from ml.tables.encoding import encoding_named
-from ml.tables.layout import Place
 from web.problems import Problem
 
 # A table has at most 10,000 columns, whose numbers have at most four digits.
@@ -39,9 +39,9 @@ def resume_of(text: str) -> Resume:
     """
     try:
         if len(text) > MAX_CHARACTERS:
-            raise DatasetError("the text that resumes a file is too long")
+            raise TableError("the text that resumes a file is too long")
         resume = msgspec.json.decode(text, type=Resume)
         encoding_named(resume.encoding)
         return resume
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, DatasetError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, TableError) as error:
         raise Problem(400, "the text resumes no file: send the resume of the last rows as it came") from error

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import DatasetError
-from ml.model.classifier import Classifier
+from ml.errors import TableError
 from ml.model.evaluators import Prediction
+from ml.model.loaded import LoadedModel
+from ml.scoring.layout import Place
 from ml.scoring.rows import Part
 from ml.scoring.text import Scorer
 from ml.tables.encoding import TextDecoder, as_text
 from ml.tables.filekind import START_BYTES, kind_of
-from ml.tables.layout import Place
 from ml.tables.marks import Marks
 from ml.tables.packed import Gunzip
 from web.api import threads
@@ -36,8 +36,8 @@ PIECE_CHARACTERS = 2**18
 PART_CELLS = 2**15
 
 
-class Uploads:
-    """What all files share that a process scores: their number, their greatest size, their turns, and the disk."""
+class OpenFiles:
+    """The files that a process scores, and what they share: number, greatest size, turns and disk."""
 
     def __init__(self, settings: Settings) -> None:
         self.max_bytes = settings.max_upload_bytes
@@ -101,8 +101,8 @@ class ScoredFile:
 
     def __init__(
         self,
-        model: Classifier,
-        uploads: Uploads,
+        model: LoadedModel,
+        open_files: OpenFiles,
         channel: Channel,
         *,
         resume: Resume | None = None,
@@ -111,14 +111,14 @@ class ScoredFile:
         marks: Marks | None = None,
     ) -> None:
         self.model = model
-        self._uploads = uploads
+        self._open_files = open_files
         self._channel = channel
         place = resume.place if resume else None
         self._scorer = Scorer(
             model, max_cells=PART_CELLS, guarded=True, strict=strict, place=place, marks=marks, predict=self._predict
         )
         # What a part's rows were answered, which is counted by the event loop.
-        self._answered: list[tuple[Classifier, NDArray[np.float64], NDArray[Any], float]] = []
+        self._answered: list[tuple[LoadedModel, NDArray[np.float64], NDArray[Any], float]] = []
         self._decoder = TextDecoder(encoding, found=resume.encoding if resume else "")
         self._start = b""  # of a file that may be of any kind
         self._is_text = place is not None
@@ -153,7 +153,7 @@ class ScoredFile:
         if self._workbook is not None:
             self._workbook.close()
 
-    def use(self, model: Classifier) -> None:
+    def use(self, model: LoadedModel) -> None:
         """Score what follows by another model.
 
         Raises:
@@ -167,11 +167,11 @@ class ScoredFile:
 
         Raises:
             Problem: 413, the file is too large; 503, it is an Excel file, and there is no room for it.
-            DatasetError: as `Scorer.feed`.
+            TableError: as `Scorer.feed`.
         """
         self._came += len(content)
-        if self._came > self._uploads.max_bytes:
-            raise too_large(self._uploads.max_bytes)
+        if self._came > self._open_files.max_bytes:
+            raise too_large(self._open_files.max_bytes)
         if not self._is_text and self._workbook is None:
             content, self._start = self._start + content, b""
             if len(content) < START_BYTES:
@@ -179,12 +179,10 @@ class ScoredFile:
                 return
             kind = kind_of(content[:START_BYTES])
             if kind == "parquet":
-                raise DatasetError(
-                    "this is a Parquet file: save it as CSV, or post it as application/vnd.apache.parquet"
-                )
+                raise TableError("this is a Parquet file: save it as CSV, or post it as application/vnd.apache.parquet")
             self._is_text = kind != "zip"
             if not self._is_text:
-                self._workbook = self._uploads.workbook()
+                self._workbook = self._open_files.workbook()
             elif kind == "gzip":
                 self._gunzip = Gunzip()
         if self._workbook is not None:
@@ -195,13 +193,13 @@ class ScoredFile:
             yield part
 
     async def _feed_pieces(self, pieces: Iterator[bytes]) -> AsyncIterator[Part]:
-        most = self._uploads.max_table_bytes
+        most = self._open_files.max_table_bytes
         while (piece := await threads.in_thread(next, pieces, None)) is not None:
             yield Part("", 0)
             passed = min(len(piece), max(0, self._scored - self._text_bytes))
             self._text_bytes += passed
             if self._text_bytes + len(piece) - passed > most:
-                raise DatasetError(f"larger than {most} bytes, unpacked")
+                raise TableError(f"larger than {most} bytes, unpacked")
             async for part in self._feed_bytes(piece[passed:]):
                 yield part
 
@@ -245,7 +243,7 @@ class ScoredFile:
 
     def last_row(self, message: str) -> bytes:
         """Return a row with nothing but a message; no bytes if there is no header above it."""
-        return encoded(self.place.last_row(message, guarded=True)) if self.place else b""
+        return utf8_of(self.place.last_row(message, guarded=True)) if self.place else b""
 
     async def _feed(self, text: str) -> AsyncIterator[Part]:
         for start in range(0, len(text), PIECE_CHARACTERS):
@@ -260,7 +258,7 @@ class ScoredFile:
 
     async def _parts(self, parts: Iterator[Part], *, in_thread: bool) -> AsyncIterator[Part]:
         """Yield parts, and count what is in them."""
-        while (part := await self._uploads.next_of(parts, in_thread=in_thread)) is not None:
+        while (part := await self._open_files.next_of(parts, in_thread=in_thread)) is not None:
             for model, rows, outcomes, seconds in self._answered:
                 self._channel.model_time(seconds)
                 self._channel.many(model, rows, outcomes)
@@ -269,18 +267,18 @@ class ScoredFile:
                 self._channel.errors(row.errors)
             yield part
 
-    def _predict(self, model: Classifier, rows: NDArray[np.float64]) -> list[Prediction]:
+    def _predict(self, model: LoadedModel, rows: NDArray[np.float64]) -> list[Prediction]:
         started = perf_counter()
         predictions = model.predict_each(rows)
         self._answered.append((model, rows, outcomes_of(model, predictions), perf_counter() - started))
         return predictions
 
 
-def encoded(text: str) -> bytes:
+def utf8_of(text: str) -> bytes:
     """Return the bytes of the table's text: UTF-8, whatever the encoding of the file is."""
     return text.encode(errors="replace")
 
 
-def unusable(error: DatasetError) -> Problem:
+def unusable(error: TableError) -> Problem:
     """Return the problem of a file that is no table, or none of this model's features."""
     return Problem(422, as_text(str(error)))

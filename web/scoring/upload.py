@@ -15,7 +15,7 @@ from typing import IO
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Send
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from web.problems import Problem
 from web.responses import CHECK
 
@@ -127,7 +127,7 @@ class ProcessedFile(ABC):
 
         Raises:
             Problem: 503, there is no room on disk for what the process writes.
-            DatasetError: as `_run`.
+            TableError: as `_run`.
         """
         self._processing = asyncio.create_task(self._process())
         while not self._processing.done():
@@ -141,7 +141,7 @@ class ProcessedFile(ABC):
             source.seek(0)
             try:
                 await self._run(source, sink, room)
-            except DatasetError:
+            except TableError:
                 if sink.seek(0, SEEK_END) < room:
                     raise
             # Where there was no room, that is the reason, whatever the process says.
@@ -156,7 +156,7 @@ class ProcessedFile(ABC):
         """Run the process, which may write `room` bytes to `sink`, to its end.
 
         Raises:
-            DatasetError: the file is none that it can read; or reading it takes too much.
+            TableError: the file is none that it can read; or reading it takes too much.
         """
 
 

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ml.errors import DatasetError
-from ml.model.classifier import Classifier
+from ml.errors import TableError
+from ml.model.loaded import LoadedModel
 from ml.model.sample import FieldError
+from ml.scoring.layout import OtherAnswers, Place
 from ml.scoring.rows import AnsweredRows, BadRow, Part
 from ml.tables.dataset import MAX_TEXT
 from ml.tables.encoding import as_text
-from ml.tables.layout import OtherAnswers, Place
 from web.api.messages import ErrorFrame
 from web.api.stream import announcement
 from web.metrics.channel import outcomes_of
@@ -36,7 +36,7 @@ from web.requests import query_of
 from web.scoring.file_query import check_names, encoding_in, marks_in
 from web.scoring.messages import ListedRow, RowError, RowsFrame, ValueSummary
 from web.scoring.resume import resume_of
-from web.scoring.scored_file import ScoredFile, Uploads, encoded, unusable
+from web.scoring.scored_file import OpenFiles, ScoredFile, unusable, utf8_of
 from web.service import Service, service_of
 
 # Of the rows of one frame so many without an answer are listed, with so many errors each, and so many of each label:
@@ -52,8 +52,8 @@ DONE, REFUSED, TRY_AGAIN_LATER = 1000, 1008, 1013
 class ScoreStream:
     """The endpoint."""
 
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
+    def __init__(self, open_files: OpenFiles) -> None:
+        self._open_files = open_files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
@@ -62,9 +62,9 @@ class ScoreStream:
             await websocket.accept(headers=[(b"x-request-id", scope["state"]["request_id"].encode())])
             with service.metrics.socket():
                 try:
-                    file = _File(service, self._uploads, websocket, query_of(scope))
+                    file = _File(service, self._open_files, websocket, query_of(scope))
                     await file.announce()
-                    with self._uploads.entered():
+                    with self._open_files.entered():
                         await file.answer()
                 except Problem as problem:
                     await _refuse(websocket, problem)
@@ -80,12 +80,12 @@ async def _refuse(websocket: WebSocket, problem: Problem) -> None:
 class _File:
     """One file on one connection."""
 
-    def __init__(self, service: Service, uploads: Uploads, websocket: WebSocket, query: Mapping[str, str]) -> None:
+    def __init__(self, service: Service, open_files: OpenFiles, websocket: WebSocket, query: Mapping[str, str]) -> None:
         self._service = service
-        self._uploads = uploads
+        self._open_files = open_files
         self._websocket = websocket
         self._query = query
-        self._model: Classifier | None = None  # that was announced
+        self._model: LoadedModel | None = None  # that was announced
         self._least_sure = _LeastSure(0)
         self._answers = _Answers(service.model, self._least_sure)
 
@@ -130,7 +130,7 @@ class _File:
                     await websocket.close(DONE)
                     return
 
-    async def announce(self) -> Classifier:
+    async def announce(self) -> LoadedModel:
         """Return the model that answers, after it was announced to the client."""
         model = self._service.model
         if model is not self._model:
@@ -138,7 +138,7 @@ class _File:
             await self._websocket.send_text(announcement(model, self._service.settings))
         return model
 
-    def _begin(self, model: Classifier, text: str | None) -> ScoredFile:
+    def _begin(self, model: LoadedModel, text: str | None) -> ScoredFile:
         resume = resume_of(text) if text else None
         self._least_sure = _LeastSure(len(model.labels))
         query = self._query
@@ -146,7 +146,7 @@ class _File:
         if (strict := query.get("strict", "0")) not in ("0", "1"):
             raise Problem(400, f"strict is 0 or 1, not {as_text(strict[:80])!r}")
         return ScoredFile(
-            model, self._uploads, self._service.metrics.score,
+            model, self._open_files, self._service.metrics.score,
             strict=strict == "1", marks=marks_in(query), encoding=encoding_in(query),
             resume=resume,
         )  # fmt: skip
@@ -157,9 +157,9 @@ class _File:
         try:
             async for part in parts:
                 if part.text:
-                    await self._websocket.send_bytes(encoded(part.text))
+                    await self._websocket.send_bytes(utf8_of(part.text))
                 self._answers.add(part)
-        except (DatasetError, Problem) as error:
+        except (TableError, Problem) as error:
             problem = error if isinstance(error, Problem) else unusable(error)
             await self._commit(scored, done=False)
             await self._end(scored.place, problem.details.detail)
@@ -175,7 +175,7 @@ class _File:
     async def _end(self, place: Place | None, message: str) -> None:
         """Say why in a last row: nobody takes this table for a whole one."""
         if place is not None:
-            await self._websocket.send_bytes(encoded(place.last_row(message, guarded=True)))
+            await self._websocket.send_bytes(utf8_of(place.last_row(message, guarded=True)))
 
 
 class _LeastSure:
@@ -188,7 +188,7 @@ class _LeastSure:
         self._limits = np.full(len(self._kept), np.inf)  # no row that is as sure is kept any more
         self._line = 0  # of the last row that is not new
 
-    def add(self, model: Classifier, rows: AnsweredRows, labels: NDArray[np.intp], sureness: NDArray[Any]) -> None:
+    def add(self, model: LoadedModel, rows: AnsweredRows, labels: NDArray[np.intp], sureness: NDArray[Any]) -> None:
         """Take the rows of a part; `labels` are indices, 0 for a quantity."""
         found = np.flatnonzero(sureness < self._limits[labels])
         found = found[np.lexsort((sureness[found], labels[found]))]
@@ -213,7 +213,7 @@ class _LeastSure:
 class _Answers:
     """What there is to say about the rows that one frame completes."""
 
-    def __init__(self, model: Classifier, least_sure: _LeastSure) -> None:
+    def __init__(self, model: LoadedModel, least_sure: _LeastSure) -> None:
         self._model = model
         self._least_sure = least_sure
         self._rows = self._bad = self._noted = 0
@@ -257,7 +257,7 @@ def _with(before: ValueSummary | UnsetType, values: NDArray[np.float64]) -> Valu
     return ValueSummary(min(before.least, now.least), max(before.greatest, now.greatest), before.sum + now.sum)
 
 
-def _listed_row(model: Classifier, rows: AnsweredRows, index: int) -> ListedRow:
+def _listed_row(model: LoadedModel, rows: AnsweredRows, index: int) -> ListedRow:
     cells = _shown_cells(rows.cells(index))
     line, outside, answer = rows.lines[index], int(rows.outside[index].sum()), rows.predictions[index]
     if model.quantity:

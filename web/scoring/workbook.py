@@ -31,7 +31,7 @@ class Workbook(ProcessedFile):
         """Yield the header of the sheet, and then its rows; and, while a process reads them, blocks without rows.
 
         Raises:
-            DatasetError: there is no table in it; or reading it takes too much.
+            TableError: there is no table in it; or reading it takes too much.
             Problem: as `process`.
         """
         async for _ in self.process():

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.dataset import Feature
 from ml.tables.dialect import SEPARATORS, Dialect
 from ml.tables.encoding import understood
@@ -20,7 +20,7 @@ from ml.tables.rows import shown
 from ml.tables.written import RowWriter
 
 
-class OtherAnswers(DatasetError):
+class OtherAnswers(TableError):
     """A table cannot go on with a model that has other features, or other labels and so other new columns."""
 
 
@@ -38,7 +38,7 @@ class Place(msgspec.Struct, frozen=True):
         decimal: the mark in the numbers of the answers; nothing as long as no row was read.
 
     Raises:
-        DatasetError: no table can have such a place.
+        TableError: no table can have such a place.
     """
 
     line: int
@@ -65,7 +65,7 @@ class Place(msgspec.Struct, frozen=True):
             and (self.marks is None or self.marks.thousands in ("", *THOUSANDS))
         )
         if not is_possible:
-            raise DatasetError("no table can go on from this place")
+            raise TableError("no table can go on from this place")
 
     def new_cells(self, *, note: str = "", error: str = "") -> list[str]:
         """Return the new cells of a row without an answer."""
@@ -139,7 +139,7 @@ def positions_of(features: Sequence[Feature], names: Sequence[ColumnName]) -> li
     Of several with the same key, that with its unit.
 
     Raises:
-        DatasetError: the header lacks a feature, or has it twice, or has it in another unit.
+        TableError: the header lacks a feature, or has it twice, or has it in another unit.
     """
     headers, keys = _by([name.header for name in names]), _by([name.key for name in names])
     trained = Counter(feature.header for feature in features)
@@ -166,27 +166,25 @@ def _called(feature: Feature, keys: Mapping[str, Sequence[int]]) -> Sequence[int
     return keys.get(feature.key) or keys.get(key_of(feature.header), [])
 
 
-def _absent(features: Sequence[Feature], names: Sequence[ColumnName]) -> DatasetError:
+def _absent(features: Sequence[Feature], names: Sequence[ColumnName]) -> TableError:
     """Return the error that a header lacks features: all of them, since whoever adds one has to add the others too."""
     first, *others = features
     sentence = f"no column is called {first.title!r}: {listed(name.header for name in names)}"
     if others:
         count = "one more feature is" if len(others) == 1 else f"{len(others)} more features are"
         sentence += f"; {count} missing: {listed(other.title for other in others)}"
-    return DatasetError(sentence)
+    return TableError(sentence)
 
 
 def _only(feature: Feature, found: Sequence[int], names: Sequence[ColumnName]) -> int:
     alike = [index for index in found if feature.unit and names[index].unit == feature.unit]
     if len(alike) != 1 and len(found) != 1:
-        raise DatasetError(
-            f"{len(found)} columns are called {feature.title!r}: {listed(name.header for name in names)}"
-        )
+        raise TableError(f"{len(found)} columns are called {feature.title!r}: {listed(name.header for name in names)}")
     (index,) = alike if len(alike) == 1 else found
     unit = names[index].unit
     if unit and feature.unit and _plain(unit) != _plain(feature.unit):
         trained = feature.header if feature.unit in feature.header else f"{feature.title} ({feature.unit})"
-        raise DatasetError(
+        raise TableError(
             f"column {shown(names[index].header)} has another unit than {shown(trained)}, by which the model was "
             f"trained: convert its values to {feature.unit}, and name them so"
         )

@@ -1,4 +1,4 @@
-"""The classifier: one row, many rows, the golden replay, and every evaluator behind it."""
+"""The model: one row, many rows, the golden replay, and every evaluator behind it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from ml.errors import ModelFileError
-from ml.model import classifier, modelfile
-from ml.model.classifier import Classifier
+from ml.model import loaded, modelfile
 from ml.model.cuts import Cuts
 from ml.model.decision_table import DecisionTable
+from ml.model.loaded import LoadedModel, load_model
 from ml.model.modelfile import ModelFile
 from ml.tables.numbers import LARGEST
 from ml.training import writing
@@ -36,7 +36,7 @@ def shallow(trained: Trained) -> ModelFile:
     return writing.model_of(replace(trained, estimator=estimator))
 
 
-def test_the_tutorials_sample_is_versicolor(model: Classifier, trained: Trained) -> None:
+def test_the_tutorials_sample_is_versicolor(model: LoadedModel, trained: Trained) -> None:
     prediction = model.predict(ROW)
 
     assert (prediction.index, prediction.label) == (1, "versicolor")
@@ -44,7 +44,7 @@ def test_the_tutorials_sample_is_versicolor(model: Classifier, trained: Trained)
     assert all(type(probability) is float for probability in prediction.probabilities)
 
 
-def test_a_batch_has_an_index_and_probabilities_for_each_row(evaluator: Classifier) -> None:
+def test_a_batch_has_an_index_and_probabilities_for_each_row(evaluator: LoadedModel) -> None:
     batch = evaluator.predict_batch(np.array([ROW] * 3))
 
     assert batch.indices.tolist() == [1, 1, 1]
@@ -52,7 +52,7 @@ def test_a_batch_has_an_index_and_probabilities_for_each_row(evaluator: Classifi
     assert batch.outputs.dtype == np.float64
 
 
-def test_an_empty_batch_has_no_answers(evaluator: Classifier) -> None:
+def test_an_empty_batch_has_no_answers(evaluator: LoadedModel) -> None:
     batch = evaluator.predict_batch(np.empty((0, 4)))
 
     assert batch.indices.shape == (0,)
@@ -64,7 +64,7 @@ def test_an_empty_batch_has_no_answers(evaluator: Classifier) -> None:
         np.float64, st.tuples(st.integers(0, 20), st.just(4)), elements=st.floats(-LARGEST, LARGEST) | st.floats(0, 8)
     )
 )
-def test_a_batch_equals_its_rows_one_by_one(evaluator: Classifier, rows: NDArray[np.float64]) -> None:
+def test_a_batch_equals_its_rows_one_by_one(evaluator: LoadedModel, rows: NDArray[np.float64]) -> None:
     batch = evaluator.predict_batch(rows)
 
     one_by_one = [evaluator.predict(row) for row in rows.tolist()]
@@ -73,7 +73,7 @@ def test_a_batch_equals_its_rows_one_by_one(evaluator: Classifier, rows: NDArray
     assert list(map(tuple, batch.outputs.tolist())) == [prediction.probabilities for prediction in one_by_one]
 
 
-def test_a_batch_larger_than_any_slice_equals_its_parts(evaluator: Classifier) -> None:
+def test_a_batch_larger_than_any_slice_equals_its_parts(evaluator: LoadedModel) -> None:
     rows = np.random.default_rng(0).uniform(0, 8, (5_001, 4))
 
     whole = evaluator.predict_batch(rows).outputs
@@ -82,7 +82,7 @@ def test_a_batch_larger_than_any_slice_equals_its_parts(evaluator: Classifier) -
     assert np.array_equal(whole, np.concatenate(parts))
 
 
-def test_rows_of_any_memory_layout_have_the_same_answers(evaluator: Classifier) -> None:
+def test_rows_of_any_memory_layout_have_the_same_answers(evaluator: LoadedModel) -> None:
     rows = np.random.default_rng(0).uniform(0, 8, (100, 4))
     expected = evaluator.predict_batch(rows).outputs
 
@@ -90,7 +90,7 @@ def test_rows_of_any_memory_layout_have_the_same_answers(evaluator: Classifier) 
         assert np.array_equal(evaluator.predict_batch(same).outputs, expected)
 
 
-def test_answers_do_not_depend_on_an_array_that_is_changed_later(evaluator: Classifier) -> None:
+def test_answers_do_not_depend_on_an_array_that_is_changed_later(evaluator: LoadedModel) -> None:
     rows = np.array([ROW])
     first = evaluator.predict_batch(rows)
     expected = first.outputs.copy()
@@ -101,19 +101,19 @@ def test_answers_do_not_depend_on_an_array_that_is_changed_later(evaluator: Clas
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 5])
-def test_a_row_of_another_length_is_an_error(evaluator: Classifier, length: int) -> None:
+def test_a_row_of_another_length_is_an_error(evaluator: LoadedModel, length: int) -> None:
     with pytest.raises(ValueError, match=f"a row has 4 values, not {length}"):
         evaluator.predict([1.0] * length)
 
 
 @pytest.mark.parametrize("shape", [(4,), (0,), (3, 0), (3, 3), (3, 5), (2, 2, 4), (4, 3)])
-def test_a_batch_of_another_shape_is_an_error(evaluator: Classifier, shape: tuple[int, ...]) -> None:
+def test_a_batch_of_another_shape_is_an_error(evaluator: LoadedModel, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"rows have the shape \(n, 4\), not "):
         evaluator.predict_batch(np.ones(shape))
 
 
 def test_rows_that_have_no_answer_stay_inside_the_trees_and_leave_other_rows_alone(
-    evaluator: Classifier, model: Classifier
+    evaluator: LoadedModel, model: LoadedModel
 ) -> None:
     rows = np.random.default_rng(0).uniform(0, 8, (300, 4))
     expected = evaluator.predict_batch(rows).outputs
@@ -128,18 +128,18 @@ def test_rows_that_have_no_answer_stay_inside_the_trees_and_leave_other_rows_alo
         assert evaluator.predict(row).probabilities == model.predict(row).probabilities
 
 
-def test_the_same_outcome_of_a_table_is_the_same_object(model: Classifier) -> None:
+def test_the_same_outcome_of_a_table_is_the_same_object(model: LoadedModel) -> None:
     assert model.predict(ROW) is model.predict([5.61, 2.71, 4.21, 1.31])
     assert model.predict(ROW) is not model.predict([5.1, 3.5, 1.4, 0.2])
 
 
-def test_the_version_is_the_start_of_the_files_digest(model: Classifier, model_path: Path) -> None:
+def test_the_version_is_the_start_of_the_files_digest(model: LoadedModel, model_path: Path) -> None:
     assert model.version == modelfile.version_of(model_path.read_bytes())
     assert len(model.version) == 12
 
 
-def test_a_slice_has_at_least_one_row(evaluator: Classifier) -> None:
-    assert 1 <= evaluator.slice_rows <= classifier.MAX_SLICE_ROWS
+def test_a_slice_has_at_least_one_row(evaluator: LoadedModel) -> None:
+    assert 1 <= evaluator.slice_rows <= loaded.MAX_SLICE_ROWS
 
 
 @pytest.mark.parametrize("limits", EVALUATORS.values(), ids=EVALUATORS)
@@ -151,7 +151,7 @@ def test_a_golden_row_with_another_probability_is_refused(
     probabilities[number, 1] = np.nextafter(probabilities[number, 1], 2)
 
     with pytest.raises(ModelFileError, match=f"golden row {number % len(probabilities)} gives another answer"):
-        Classifier(replace(stored, golden_answers=probabilities), "x", **limits)
+        LoadedModel(replace(stored, golden_answers=probabilities), "x", **limits)
 
 
 @pytest.mark.parametrize("limits", EVALUATORS.values(), ids=EVALUATORS)
@@ -159,7 +159,7 @@ def test_a_forest_with_another_leaf_is_refused(stored: ModelFile, limits: dict[s
     leaves = stored.forest.values[:, ::-1].copy()
 
     with pytest.raises(ModelFileError, match="golden row"):
-        Classifier(replace(stored, predictor=replace(stored.forest, values=leaves)), "x", **limits)
+        LoadedModel(replace(stored, predictor=replace(stored.forest, values=leaves)), "x", **limits)
 
 
 @pytest.mark.parametrize("direction", [-np.inf, np.inf])
@@ -167,7 +167,7 @@ def test_thresholds_one_float32_off_are_refused(stored: ModelFile, direction: fl
     near = np.nextafter(stored.forest.threshold.astype(np.float32), np.float32(direction)).astype(np.float64)
 
     with pytest.raises(ModelFileError, match="golden row"):
-        Classifier(replace(stored, predictor=replace(stored.forest, threshold=near)), "x")
+        LoadedModel(replace(stored, predictor=replace(stored.forest, threshold=near)), "x")
 
 
 @pytest.mark.parametrize("limits", EVALUATORS.values(), ids=EVALUATORS)
@@ -196,7 +196,7 @@ def test_trees_in_another_order_are_refused_for_the_last_bits_of_their_sums(
     assert np.allclose(near, shallow.golden_answers, rtol=0, atol=1e-14), "the trees are the same"
 
     with pytest.raises(ModelFileError, match="golden row"):
-        Classifier(replace(shallow, predictor=backwards), "x", **limits)
+        LoadedModel(replace(shallow, predictor=backwards), "x", **limits)
 
 
 def test_golden_rows_lie_on_the_thresholds(stored: ModelFile) -> None:
@@ -236,4 +236,4 @@ def test_a_refusal_at_load_names_the_file(tmp_path: Path, stored: ModelFile) -> 
     modelfile.save(replace(stored, golden_answers=probabilities), path)
 
     with pytest.raises(ModelFileError, match=rf"^{path}: golden row 0 gives another answer"):
-        classifier.load(path)
+        load_model(path)

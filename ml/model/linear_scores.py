@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.design import Column, Design
+from ml.model.design import Design, DesignColumn
 from ml.model.labelling import Labelling
 from ml.model.linear import Linear
 from ml.model.links import LINKS, allowed_error, calibrated, divided, expits
@@ -25,7 +25,7 @@ SCALING = {"subtract", "divide", "multiply", "add", "fill"}
 _EPS = sys.float_info.epsilon
 
 
-class Scores:
+class LinearScores:
     """Evaluates a linear model, whose answers have the labels that the labelling gives."""
 
     def __init__(self, linear: Linear, labelling: Labelling) -> None:
@@ -34,7 +34,7 @@ class Scores:
         self._n_labels = n_labels = len(labelling.labels)
         self._design = Design(linear.columns)
         self._features = np.array([column.feature for column in linear.columns], dtype=np.intp)
-        self._is_plain = [*linear.columns] == [Column(feature=place) for place in range(len(linear.columns))]
+        self._is_plain = [*linear.columns] == [DesignColumn(feature=place) for place in range(len(linear.columns))]
         width = linear.n_sums
         if linear.link == "calibrated":
             width = 1 if n_labels == 2 else n_labels
@@ -56,7 +56,7 @@ class Scores:
             "posterior": _posterior,
         }[linear.link]
 
-    def labelled(self, labelling: Labelling) -> Scores:
+    def labelled(self, labelling: Labelling) -> LinearScores:
         """Return the same scores, whose answers have the labels that another labelling gives."""
         other = copy.copy(self)
         other._labelling = labelling

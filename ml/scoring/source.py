@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from io import BufferedReader
 from typing import IO, Any
 
-from ml.errors import DatasetError
+from ml.errors import TableError
 from ml.tables.encoding import TextDecoder, encoding_said
 from ml.tables.filekind import START_BYTES, is_json, is_workbook, kind_of
 from ml.tables.packed import READ_BYTES, bounded, unpacked
@@ -48,7 +48,7 @@ class Source:
             self._file = stack.enter_context(_copied(start, file)) if kind == "zip" else file
             self._has_sheet = kind == "zip" and is_workbook(self._file)
             if sheet is not None and not self._has_sheet:
-                raise DatasetError("only an Excel file has sheets")
+                raise TableError("only an Excel file has sheets")
             self._chunks = unpacked(self._file, kind, start)
             self._first = "" if self._has_sheet else self._next()
             self._has_records = is_json(self._first.removeprefix("\ufeff"))
@@ -59,7 +59,7 @@ class Source:
         """Return some more text; none at the end.
 
         Raises:
-            DatasetError: it is not of the encoding that was asked for, or its file is damaged.
+            TableError: it is not of the encoding that was asked for, or its file is damaged.
         """
         if first := self._first:
             self._first = ""
@@ -78,7 +78,7 @@ class Source:
         """Yield the header of a sheet or of records, and then their rows.
 
         Raises:
-            DatasetError: there is no table in it.
+            TableError: there is no table in it.
         """
         return self._records() if self._has_records else self._sheet_blocks()
 
@@ -106,5 +106,5 @@ def _copied(start: bytes, file: IO[bytes]) -> IO[bytes]:
         copy.flush()
     except OSError as error:
         copy.close()
-        raise DatasetError(f"the file cannot be copied: {error.strerror}") from error
+        raise TableError(f"the file cannot be copied: {error.strerror}") from error
     return copy

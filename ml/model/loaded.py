@@ -1,4 +1,4 @@
-"""The classifier of every channel: a model file, compiled and checked against its golden rows."""
+"""The model of every channel: a model file, compiled and checked against its golden rows."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ml.model.card import Card, Decision
 from ml.model.evaluators import Batch, ByScores, ByTree, Evaluator, Prediction, Rows, compile_predictor, cuts_of
 from ml.model.forest import Forest
 from ml.model.labelling import Labelling
+from ml.model.linear_scores import LinearScores
 from ml.model.links import allowed_error
 from ml.model.modelfile import ModelFile
 from ml.model.quantity import Quantity
 from ml.model.relabelled import relabelled
 from ml.model.sample import Validator
-from ml.model.scores import Scores
 
 # A batch is divided into slices that take about this long each, so that a server can answer others in between.
 SLICE_S = 0.002
@@ -37,13 +37,13 @@ MAX_VALUES = 2_000_000
 Made = TypeVar("Made")
 
 
-class Classifier:
+class LoadedModel:
     """An immutable model, ready to predict a class or a quantity.
 
     Attributes:
         version: the first 12 hex digits of the SHA-256 of the model file.
         interface: 12 hex digits that two models share when they take the same samples and give the same labels.
-        quantity: what is known about a predicted quantity; None for a classifier.
+        quantity: what is known about a predicted quantity; None for a model of classes.
         predictor, compiles: what explanations read, and whether code is compiled for it.
         cuts: the values at which the answer of a forest can change, feature by feature; see `EvenCuts` for others.
         scores: what computes the answer of a model without trees.
@@ -88,9 +88,9 @@ class Classifier:
         self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]
         self._replay(model)
         self.slice_rows = self._measure_slice(model.golden_rows)
-        self._made: dict[Callable[[Classifier], Any], Any] = {}
+        self._made: dict[Callable[[LoadedModel], Any], Any] = {}
 
-    def deciding(self, decision: Decision) -> Classifier:
+    def deciding(self, decision: Decision) -> LoadedModel:
         """Return this model with another threshold between its two labels: only labels are other ones."""
         other = copy.copy(self)
         other.card = msgspec.structs.replace(self.card, decision=decision)
@@ -100,10 +100,10 @@ class Classifier:
 
     def _ask(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
-        self.scores: Scores | None = evaluator.scores if isinstance(evaluator, ByScores) else None
+        self.scores: LinearScores | None = evaluator.scores if isinstance(evaluator, ByScores) else None
         self.grid, self.lines = evaluator.grid, evaluator.lines
 
-    def made(self, make: Callable[[Classifier], Made]) -> Made:
+    def made(self, make: Callable[[LoadedModel], Made]) -> Made:
         """Return `make(model)`, which is called once and cached as long as the model."""
         made: Made | None = self._made.get(make)
         if made is None:
@@ -219,13 +219,13 @@ def _interface_of(card: Card) -> str:
     return hashlib.sha256(msgspec.json.encode((features, card.target))).hexdigest()[:12]
 
 
-def load(
+def load_model(
     path: Path,
     *,
     max_bytes: int = modelfile.MAX_FILE_BYTES,
     max_cells: int = decision_table.MAX_CELLS,
     compiles: bool = True,
-) -> Classifier:
+) -> LoadedModel:
     """Return the model in the file at `path`, ready to predict.
 
     Args:
@@ -239,6 +239,6 @@ def load(
     content = modelfile.read(path, max_bytes=max_bytes)
     try:
         model = modelfile.parse(content)
-        return Classifier(model, model.version, max_cells=max_cells, compiles=compiles)
+        return LoadedModel(model, model.version, max_cells=max_cells, compiles=compiles)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error

@@ -1,11 +1,11 @@
-// The words of the file's section: sentences of its form, numbers, and what stands for a row's answer.
+// The messages of the file's section: sentences of its form, numbers, and what stands for a row's answer.
 
 const language = document.documentElement.lang;
 const REASONS = { missing: "absent", not_a_number: "notANumber", not_finite: "notFinite", out_of_bounds: "outOfBounds" };
 
 export const form = document.getElementById("file");
 export const part = (name) => document.getElementById(`file-${name}`);
-export const words = (name, values = {}) => form.dataset[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
+export const messageOf = (name, values = {}) => form.dataset[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
 export const shown = (number) => number.toLocaleString(language, { maximumFractionDigits: 0 });
 export const number = (value) => value.toLocaleString(language, { maximumSignificantDigits: 4 });
 export const titleOf = (feature) => feature.titles?.[language] ?? feature.title;
@@ -24,10 +24,10 @@ const percent = (share) =>
 function translated(code, { title, value, text }) {
   if (!(code in REASONS) || (value === null && code !== "missing")) return text;
   const [, one, other] = text.match(/can be read as (\S+) or as (\S+)$/) ?? [];
-  if (one) return words("open", { title, value, one, other });
-  if (/has another decimal mark than the rest of the row$/.test(text)) return words("mixed", { title, value });
+  if (one) return messageOf("open", { title, value, one, other });
+  if (/has another decimal mark than the rest of the row$/.test(text)) return messageOf("mixed", { title, value });
   const [, thousands, decimal] = text.match(/here '(.)' divides thousands and '(.)' is the decimal mark$/) ?? [];
-  return words(REASONS[code], { title, value }) + (thousands ? `; ${words("divided", { thousands, decimal })}` : "");
+  return messageOf(REASONS[code], { title, value }) + (thousands ? `; ${messageOf("divided", { thousands, decimal })}` : "");
 }
 
 export function answerOf(model, row) {
@@ -40,7 +40,7 @@ export function answerOf(model, row) {
   if (errors) parts.push(errors.map(reasonOf).join("; ") || message);
   else if (label === undefined) parts.push(`${number(value)} ${model.target.unit}`.trim());
   else parts.push(`${label} ${percent(probability)}`);
-  if (outside) parts.push(words("guess", { number: outside }));
-  if (corrected && !errors) parts.push(words("corrected"));
+  if (outside) parts.push(messageOf("guess", { number: outside }));
+  if (corrected && !errors) parts.push(messageOf("corrected"));
   return parts.join(" · ");
 }
