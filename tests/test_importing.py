@@ -21,6 +21,8 @@ from ml.errors import MLError, ModelFileError
 from ml.estimators.saved import model_in
 from ml.importing import ubjson
 from ml.importing.imported import Imported
+from ml.model.cuts import Cuts
+from ml.model.evaluators import compile_forest
 from ml.tables.dataset import Feature
 from ml.training.importing import ImportedModel
 from tests import library_files as files
@@ -229,6 +231,29 @@ def test_catboost_numbers_leaves_by_the_borders_that_values_are_above_of(treatme
         expected.append(total + 0.1)
     assert answers(imported, rows)[:, 0].tolist() == expected
     assert imported.library == ("catboost", "1.2.10")
+
+
+@pytest.mark.parametrize("treatment", ["AsFalse", "AsTrue"])
+@pytest.mark.parametrize("is_alike", [True, False])
+def test_one_row_of_trees_of_any_depth_has_the_bits_of_many_whether_nodes_of_a_level_are_alike_or_not(
+    treatment: str, is_alike: bool
+) -> None:
+    rng = np.random.default_rng(12)
+    trees = [files.grown_oblivious(rng, depth) for depth in (3, 0, 5, 1, 2, 6)]
+    imported = read(files.catboost(trees, nan_treatment=treatment))
+    forest = imported.forest
+    if not is_alike:
+        # The last node that is no leaf asks something else than its neighbours.
+        forest.threshold[np.flatnonzero(forest.feature >= 0)[-1]] += 0.5
+    cuts = Cuts(forest, features_of(imported))
+    compiled, plain = (
+        compile_forest(forest, cuts, labels=[], max_cells=0, compiles=compiles) for compiles in (True, False)
+    )
+
+    rows = rows_of(forest.threshold.tolist())
+    expected = plain.predict_batch(rows.astype(forest.dtype)).values.tolist()
+
+    assert [compiled.predict(row).value for row in rows.tolist()] == expected
 
 
 def test_catboost_brings_the_names_of_its_classes_and_says_the_second_above_zero() -> None:
