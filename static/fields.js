@@ -20,7 +20,7 @@ class Field {
     this.unit = element.querySelector(".unit")?.textContent ?? "";
     this.format = { unit: this.unit, thousands, decimal };
     // Where the language's mark divides the column's thousands, the column's own one is written.
-    this.mark = thousands === mark ? decimal : mark;
+    this.decimalMark = thousands === mark ? decimal : mark;
     this.hint = document.getElementById(`${this.control.id}-hint`);
     this.toggle = element.querySelector(".unknown");
     this.known = null; // what stood there before it was set to unknown
@@ -166,7 +166,7 @@ class NumberField extends Field {
     if (size === 0) text = text.replace("-", "");
     // As the service writes small numbers.
     else if (size < 1e-4) text = Number(text).toExponential().replace(/e-(?=\d$)/, "e-0");
-    return text.replaceAll("-", "\u2212").replace(".", this.mark);
+    return text.replaceAll("-", "\u2212").replace(".", this.decimalMark);
   }
 }
 
@@ -270,7 +270,7 @@ const KINDS = { number: NumberField, search: SearchField, select: SelectField, r
 export function fieldsOf(form) {
   const fields = Array.from(form.querySelectorAll(".field"), (element) => {
     const [, Kind] = Object.entries(KINDS).find(([name]) => element.classList.contains(name));
-    return new Kind(element, form.dataset.mark);
+    return new Kind(element, form.dataset.decimalMark);
   });
   return fields.sort((a, b) => a.control.id.slice(1) - b.control.id.slice(1));
 }

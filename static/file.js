@@ -1,10 +1,10 @@
 // Predict a file: what is seen of a run, once a frame at most. Loaded with the first file.
 
 import { prediction, say } from "./answer.js";
-import { drawMarks, forgetMarks, onPress } from "./marks.js";
+import { drawSymbols, forgetSymbols, onPress } from "./symbols.js";
 import { forgetRows, pick, showAmong, showPicked, showRows } from "./rows.js";
 import { Run } from "./run.js";
-import { form, markAt, messageOf, number, part, shown } from "./messages.js";
+import { form, messageOf, number, part, shown, symbolAt } from "./messages.js";
 
 const MOST_COUNTED = 20;
 
@@ -51,14 +51,14 @@ function show() {
   showPicked();
   if (run.model?.labels?.length) showCounts(run);
   else if (run.values) showValues(run);
-  drawMarks(run);
+  drawSymbols(run);
   if (run.isOver) showEnd(run);
 }
 
 function showCounts({ model: { labels }, counts, rows, bad }) {
   const order = [...labels.entries()].map(([index, label]) => ({ index, label, count: counts.get(label) ?? 0 }));
   if (order.length > MOST_COUNTED) order.sort((a, b) => b.count - a.count);
-  const lines = order.slice(0, MOST_COUNTED).map(({ index, label, count }) => [label, shown(count), markAt(index)]);
+  const lines = order.slice(0, MOST_COUNTED).map(({ index, label, count }) => [label, shown(count), symbolAt(index)]);
   const left = order.slice(0, MOST_COUNTED).reduce((sum, { count }) => sum - count, rows - bad);
   if (order.length > MOST_COUNTED) lines.push([messageOf("others"), shown(left), ""]);
   showLines(lines);
@@ -72,8 +72,8 @@ function showValues({ values: { least, greatest, sum }, rows, bad }) {
 function showLines(lines) {
   const body = part("counts");
   while (body.rows.length < lines.length) body.append(part("count").content.cloneNode(true));
-  for (const [index, [name, text, mark]] of lines.entries()) {
-    body.rows[index].querySelector("path").setAttribute("d", mark);
+  for (const [index, [name, text, symbol]] of lines.entries()) {
+    body.rows[index].querySelector("path").setAttribute("d", symbol);
     body.rows[index].querySelector("span").textContent = name;
     body.rows[index].querySelector("td").textContent = text;
   }
@@ -101,7 +101,7 @@ function forget() {
   if (former?.address) URL.revokeObjectURL(former.address);
   part("counts").replaceChildren();
   forgetRows();
-  forgetMarks();
+  forgetSymbols();
 }
 
 // Send a file, unless it is on its way already.
@@ -136,6 +136,6 @@ onPress((row) => {
 });
 prediction.addEventListener("htmx:afterSwap", showLater);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  forgetMarks();
+  forgetSymbols();
   showLater();
 });

@@ -10,11 +10,11 @@ export const shown = (number) => number.toLocaleString(language, { maximumFracti
 export const number = (value) => value.toLocaleString(language, { maximumSignificantDigits: 4 });
 export const titleOf = (feature) => feature.titles?.[language] ?? feature.title;
 
-const WRONG = "M-3-3L3 3M-3 3L3-3"; // marks a row without an answer
-const marks = form.dataset.marks.split("|");
-// Labels without a mark of their own share the last one.
-export const markAt = (index) => marks[Math.min(index, marks.length - 1)];
-export const markOf = ({ labels }, { label, errors }) => (errors ? WRONG : markAt(Math.max(0, labels.indexOf(label))));
+const WRONG = "M-3-3L3 3M-3 3L3-3"; // a row without an answer
+const symbols = form.dataset.symbols.split("|");
+// Labels without a symbol of their own share the last one.
+export const symbolAt = (index) => symbols[Math.min(index, symbols.length - 1)];
+export const symbolOf = ({ labels }, { label, errors }) => (errors ? WRONG : symbolAt(Math.max(0, labels.indexOf(label))));
 
 // Only 1 itself is 100 %.
 const percent = (share) =>

@@ -5,7 +5,7 @@ import { say } from "./answer.js";
 import { enter } from "./entry.js";
 import { fields } from "./form.js";
 import { byLeastSure, MOST_LISTED } from "./run.js";
-import { answerOf, markOf, messageOf, part, shown, titleOf } from "./messages.js";
+import { answerOf, messageOf, part, shown, symbolOf, titleOf } from "./messages.js";
 
 let picked = null; // the run and its row that was put into the form, and what stood there then
 
@@ -48,7 +48,7 @@ function showRow({ model }, line, row) {
   button.disabled = !row.cells.length; // it is not known which cells they are
   button.ariaLabel = messageOf("pick", { line: shown(row.line) });
   line.ariaCurrent = row === picked?.row ? "true" : null;
-  answer.querySelector("path").setAttribute("d", markOf(model, row));
+  answer.querySelector("path").setAttribute("d", symbolOf(model, row));
   answer.querySelector("span").textContent = answerOf(model, row);
   answer.toggleAttribute("data-wrong", Boolean(row.errors));
   for (const cell of cells) cell.remove();

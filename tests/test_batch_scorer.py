@@ -276,12 +276,11 @@ def test_a_quantity_has_its_value_and_interval(tmp_path: Path) -> None:
     trained = fitting.fit(dataset_of([column], column.codes * 2 + rng.random(200)), Recipe(n_estimators=5))
     model = writing.write(writing.model_of(trained), tmp_path / "m.npz", trained=trained)
     assert model.quantity
-    below, above = model.quantity.reach
 
     answers = both(ml.load(tmp_path / "m.npz"), {"f0": [1.0, None, 3.0]})
 
     first = model.predict([1.0]).value
-    assert [*answers[0].values()] == [first, first - below, first + above, None, None]
+    assert [*answers[0].values()] == [first, *model.quantity.ends(first), None, None]
     assert [*answers[1].values()][:4] == [None] * 4
     assert [*answers[0]] == [
         "predicted_value", "predicted_low", "predicted_high", "prediction_notes", "prediction_error"

@@ -146,9 +146,8 @@ def outputs_of_columns(service: Service, batch: Json) -> list[list[float]]:
     quantity = service.model.quantity
     if quantity is None:
         return [list(row) for row in zip(*batch["probabilities"].values(), strict=True)]
-    below, above = quantity.reach
-    assert batch["interval"]["low"] == [value - below for value in batch["values"]]
-    assert batch["interval"]["high"] == [value + above for value in batch["values"]]
+    ends = [quantity.ends(value) for value in batch["values"]]
+    assert [*zip(batch["interval"]["low"], batch["interval"]["high"], strict=True)] == ends
     return [[value] for value in batch["values"]]
 
 

@@ -16,7 +16,7 @@ from ml.model.values import UnknownWord
 from tests import small_tables
 from web.page.axes import LEAST_LEFT as LEFT
 from web.page.axes import PLOT_HEIGHT, RIGHT, TOP, axes_of, default_axes, step_of
-from web.page.decision_map import MARKS, NOWHERE, DecisionMap, Mapper, Region, hue_of, mark_of, sureness_of
+from web.page.decision_map import NOWHERE, SYMBOLS, DecisionMap, Mapper, Region, hue_of, sureness_of, symbol_of
 from web.page.languages import language
 from web.page.quantities import quantity_scale
 
@@ -132,7 +132,7 @@ def test_the_points_are_the_training_rows_of_each_class(model: LoadedModel) -> N
         x, y = mapper.position(row)
         expected[label].add((str(x), str(y)))
     assert shown == expected
-    assert len({points.mark for points in points_of_each}) == len(model.labels), "a mark of its own for each class"
+    assert len({points.symbol for points in points_of_each}) == len(model.labels), "a symbol of its own for each class"
 
 
 def test_a_sample_outside_of_the_plot_is_at_its_edge(model: LoadedModel) -> None:
@@ -317,9 +317,9 @@ def test_no_value_and_an_unknown_word_have_no_position(odd_model: LoadedModel) -
     assert mapper.position([UnknownWord("x"), *row[1:]])[0] == NOWHERE
 
 
-def test_every_label_has_a_mark_of_its_own_or_the_one_that_says_it_has_none() -> None:
-    marks = [mark_of(label) for label in range(1_000)]
+def test_every_label_has_a_symbol_of_its_own_or_the_one_that_says_it_has_none() -> None:
+    symbols = [symbol_of(label) for label in range(1_000)]
 
-    assert len(set(marks[: len(MARKS) - 1])) == len(MARKS) - 1 >= 12
-    assert set(marks[len(MARKS) :]) == {MARKS[-1]}
-    assert MARKS[-1] not in marks[: len(MARKS) - 1]
+    assert len(set(symbols[: len(SYMBOLS) - 1])) == len(SYMBOLS) - 1 >= 12
+    assert set(symbols[len(SYMBOLS) :]) == {SYMBOLS[-1]}
+    assert SYMBOLS[-1] not in symbols[: len(SYMBOLS) - 1]

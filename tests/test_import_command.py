@@ -171,7 +171,7 @@ def test_a_quantity_gets_an_interval_from_the_rows(tmp_path: Path) -> None:
 
     model = load_model(tmp_path / "model.npz")
     assert model.quantity is not None
-    assert 0 < model.quantity.reach[1] < 1
+    assert 0 < model.quantity.ends(0.0)[1] < 1
     assert isinstance(model.card.report, QuantityReport)
     assert model.card.report.r2 > 0.99
     assert [model.predict([value, 0.0]).value for value in (0.0, 0.1)] == [1.5, 5.5]

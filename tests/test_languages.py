@@ -433,11 +433,11 @@ NAMES = {
 # Attributes that people see or hear, and those that the script reads; all others of data-* are shown at some time.
 SEEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "aria-valuetext", "label", "placeholder",
         "summary", "title"}  # fmt: skip
-READ = {"data-decimal", "data-example", "data-feature", "data-features", "data-gap", "data-goal", "data-header",
-        "data-key", "data-kind", "data-label", "data-mark", "data-marks", "data-option", "data-other", "data-plot",
-        "data-set", "data-share", "data-source", "data-start", "data-state", "data-step", "data-thousands",
-        "data-value", "data-verdict", "data-x", "data-x-high", "data-x-low", "data-y", "data-y-high",
-        "data-y-low"}  # fmt: skip
+READ = {"data-decimal", "data-decimal-mark", "data-example", "data-feature", "data-features", "data-gap",
+        "data-goal", "data-header", "data-key", "data-kind", "data-label", "data-option", "data-other",
+        "data-plot", "data-set", "data-share", "data-source", "data-start", "data-state", "data-step",
+        "data-symbols", "data-thousands", "data-value", "data-verdict", "data-x", "data-x-high", "data-x-low",
+        "data-y", "data-y-high", "data-y-low"}  # fmt: skip
 LETTER = re.compile(r"[^\W\d_]")
 DESCRIPTIONS = {"description", "og:description", "og:title"}
 
@@ -765,7 +765,7 @@ def test_a_spanish_page_shows_spanish_numbers(client: TestClient) -> None:
     assert "0,5" in [text.text for text in page.one("svg", **{"class": "map"}).all("text")]
     assert page.one("svg", **{"class": "map"}).attributes["aria-label"].startswith("Mapa de decisión: ")
     assert "93,3 %" in page.one(id="card").text
-    assert page.one("form", id="measurements").attributes["data-mark"] == ","
+    assert page.one("form", id="measurements").attributes["data-decimal-mark"] == ","
 
 
 def client_example(client: TestClient) -> dict[str, str]:

@@ -506,7 +506,7 @@ def test_a_bad_file_leaves_the_old_model_serving_and_is_told_in_log_metric_and_b
 
 
 BROKEN: dict[str, tuple[object, str, object]] = {
-    "the map": (decision_map, "MARKS", ()),
+    "the map": (decision_map, "SYMBOLS", ()),
     "the picture": (picture, "LONGEST", "long"),
     "the card": (fragments, "card_view", None),
     "the snippets": (snippets, "curl", None),

@@ -194,11 +194,10 @@ def test_a_quantity_has_value_and_interval(prices: LoadedModel) -> None:
 
     value = prices.predict([3.0, 7.0]).value
     assert prices.quantity is not None
-    below, above = prices.quantity.reach
     assert list(row)[2:] == [
         "predicted_value", "predicted_low", "predicted_high", "prediction_notes", "prediction_error",
     ]  # fmt: skip
-    assert [float(row[name]) for name in list(row)[2:5]] == [value, value - below, value + above]
+    assert [float(row[name]) for name in list(row)[2:5]] == [value, *prices.quantity.ends(value)]
     assert far["prediction_notes"] == "area is outside the training range of 0 to 56"
     assert list(wrong.values())[2:] == ["", "", "", "", "area: 'x' is not a number"]
 

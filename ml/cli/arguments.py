@@ -1,4 +1,4 @@
-"""The values of options of the command line, read and checked: a wrong one is an `argparse.ArgumentTypeError`."""
+"""Values of options, read and checked: a wrong one is an `argparse.ArgumentTypeError`; and options of two programs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import re
 
 from ml.tables.headers import Limits
+from ml.tables.marks import THOUSANDS
 from ml.tables.numbers import LARGEST, NotANumber, number_of
 
 LONGEST_SEED = 10
@@ -74,3 +75,14 @@ def limits(text: str) -> tuple[str, Limits]:
     if any(end is not None and not -LARGEST <= end <= LARGEST for end in (low, high)):
         raise argparse.ArgumentTypeError(f"{text!r} has an end that is too large for a 32-bit float")
     return key, Limits(low, high)
+
+
+def add_marks(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the marks of a table's numbers."""
+    parser.add_argument(
+        "--decimal", choices=(".", ","), help="decimal mark of all numbers; default: that of each column"
+    )
+    parser.add_argument(
+        "--thousands", choices=THOUSANDS, metavar="MARK",
+        help="mark between thousands in all numbers; default: each column's own",
+    )  # fmt: skip

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml.cli import arguments
 from ml.model.card import Recipe
 from ml.tables.headers import word_of
-from ml.tables.marks import THOUSANDS
 from ml.training import history
 
 DEFAULT_PATH = Path("model.npz")
@@ -71,63 +70,38 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 def _add_train(commands: Commands) -> None:
     train = commands.add_parser("train", help="train on a table, or on the built-in data, and write a model file")
     train.add_argument(
-        "data",
-        nargs="?",
-        type=Path,
-        metavar="FILE",
-        help="table with a column to predict; default: the built-in data",
+        "data", nargs="?", type=Path, metavar="FILE", help="table with a column to predict; default: the built-in data"
     )
-    train.add_argument(
-        "--out", type=Path, default=DEFAULT_PATH, metavar="FILE", help="model file to write; default: %(default)s"
-    )
+    _add_out(train)
     _add_reading(train)
     recipe = Recipe()
     train.add_argument(
-        "--estimator", choices=ESTIMATORS, default=recipe.estimator,
-        help=f"scikit-learn estimator to fit: {', '.join(ESTIMATORS)}; default: %(default)s", metavar="NAME",
+        "--estimator", choices=ESTIMATORS, default=recipe.estimator, metavar="NAME",
+        help=f"scikit-learn estimator to fit: {', '.join(ESTIMATORS)}; default: %(default)s",
     )  # fmt: skip
-    train.add_argument(
-        "--trees", type=arguments.count, default=recipe.n_estimators, metavar="N",
-        help="number of trees (n_estimators); default: %(default)s",
-    )  # fmt: skip
-    train.add_argument(
-        "--depth", type=arguments.count, metavar="N",
-        help="maximum depth of a tree (max_depth); default: no maximum; for gradient-boosting 3",
-    )  # fmt: skip
-    train.add_argument(
-        "--leaf", type=arguments.count, metavar="N",
-        help="minimum number of rows in a leaf (min_samples_leaf); default: 1; for hist-gradient-boosting 20",
-    )  # fmt: skip
-    train.add_argument(
-        "--seed", type=arguments.seed, default=recipe.seed, metavar="N",
-        help="seed of the random numbers (random_state); default: %(default)s",
-    )  # fmt: skip
-    train.add_argument(
-        "--test-size", type=arguments.share, default=recipe.test_size, metavar="SHARE",
-        help="share of the rows for testing, between 0 and 1; default: %(default)s",
-    )  # fmt: skip
-    train.add_argument(
-        "--balanced",
-        action="store_true",
-        help="balance the class weights (class_weight); default: all rows weigh the same",
-    )
+    count = arguments.count
+    _value(train, "--trees", "N", "number of trees (n_estimators)", count, default=recipe.n_estimators)
+    _value(train, "--depth", "N", "maximum depth of a tree (max_depth); default: no maximum; for gradient-boosting 3",
+           count)  # fmt: skip
+    _value(train, "--leaf", "N", "minimum number of rows in a leaf (min_samples_leaf); default: 1; for "
+           "hist-gradient-boosting 20", count)  # fmt: skip
+    _value(train, "--seed", "N", "seed of the random numbers (random_state)", arguments.seed, default=recipe.seed)
+    _value(train, "--test-size", "SHARE", "share of the rows for testing, between 0 and 1", arguments.share,
+           default=recipe.test_size)  # fmt: skip
+    _flag(train, "--balanced", "balance the class weights (class_weight); default: all rows weigh the same")
     _add_threshold(train)
-    train.add_argument(
-        "--no-samples",
-        action="store_true",
-        help="store no training rows, which pictures and examples need, in the model file",
-    )
+    _flag(train, "--no-samples", "store no training rows, which pictures and examples need, in the model file")
 
 
 def _add_evaluate(commands: Commands) -> None:
     evaluate = commands.add_parser(
         "evaluate", help="measure a model file on a table, or again on the rows it was not trained on"
     )
-    evaluate.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="model file; default: %(default)s")
+    _add_model(evaluate)
     evaluate.add_argument(
         "table", nargs="?", type=Path, metavar="FILE", help="table with the true answers in the column --target"
     )
-    evaluate.add_argument("--data", type=Path, metavar="FILE", help="training table; default: the built-in data")
+    _value(evaluate, "--data", "FILE", "training table; default: the built-in data", Path)
     _add_reading(evaluate)
 
 
@@ -142,8 +116,8 @@ def _add_predict(commands: Commands) -> None:
         help="values of the sample, each with the name of its feature, e.g. length=1.3, or all in the order of the "
         f"features; a model file, which ends in .npz, may come first; default: {DEFAULT_PATH}",
     )  # fmt: skip
-    predict.add_argument("--model", type=Path, metavar="FILE", help="model file, whatever its name ends in")
-    predict.add_argument("--json", action="store_true", help="print the answer as JSON, as POST /predict gives it")
+    _value(predict, "--model", "FILE", "model file, whatever its name ends in", Path)
+    _flag(predict, "--json", "print the answer as JSON, as POST /predict gives it")
     # argparse knows "-1" and "-.5" as numbers, but takes "-1e3" and "-,5" for options.
     predict._negative_number_matcher = _NEGATIVE
 
@@ -158,29 +132,18 @@ def _add_import(commands: Commands) -> None:
         "file says of itself.",
     )
     importing.add_argument("model", type=Path, metavar="FILE", help="model file of another library")
-    importing.add_argument(
-        "--data",
-        type=Path,
-        metavar="FILE",
-        help="table with the features and the true answers, best of rows not trained on",
-    )
-    importing.add_argument(
-        "--out", type=Path, default=DEFAULT_PATH, metavar="FILE", help="model file to write; default: %(default)s"
-    )
-    importing.add_argument(
-        "--labels", type=arguments.names, default=(), metavar="A,B,...",
-        help="names of the classes in the order of the model's; default: those in the file, or else in the table",
-    )  # fmt: skip
-    importing.add_argument(
-        "--insist", action="store_true", help="write a model that is worse than always giving the most frequent answer"
-    )
+    _value(importing, "--data", "FILE", "table with the features and the true answers, best of rows not trained on",
+           Path)  # fmt: skip
+    _add_out(importing)
+    _value(importing, "--labels", "A,B,...", "names of the classes in the order of the model's; default: those in the "
+           "file, or else in the table", arguments.names, default=())  # fmt: skip
+    _flag(importing, "--insist", "write a model that is worse than always giving the most frequent answer")
     _add_threshold(importing)
     _add_columns(importing)
 
 
 def _add_inspect(commands: Commands) -> None:
-    inspect = commands.add_parser("inspect", help="show the card of a model file")
-    inspect.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="model file; default: %(default)s")
+    _add_model(commands.add_parser("inspect", help="show the card of a model file"))
 
 
 def _add_rollback(commands: Commands) -> None:
@@ -191,12 +154,10 @@ def _add_rollback(commands: Commands) -> None:
         "versions. Rolling back restores one of them and keeps the file that it replaces, so that a second rollback "
         "undoes the first. A running server loads the restored file.",
     )
-    rollback.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="model file; default: %(default)s")
+    _add_model(rollback)
     choice = rollback.add_mutually_exclusive_group()
-    choice.add_argument(
-        "--to", type=arguments.version, metavar="VERSION", help="version to restore; default: the last replaced one"
-    )
-    choice.add_argument("--list", action="store_true", help="list the kept files, and restore none")
+    _value(choice, "--to", "VERSION", "version to restore; default: the last replaced one", arguments.version)
+    _flag(choice, "--list", "list the kept files, and restore none")
 
 
 def _add_scoring(commands: Commands) -> None:
@@ -206,95 +167,85 @@ def _add_scoring(commands: Commands) -> None:
         "rows", nargs="+", metavar="INPUT",
         help="CSV, Excel, JSON or Parquet file to score, folder or pattern of them; -: standard input",
     )  # fmt: skip
-    scoring.add_argument(
-        "--out", default="-", metavar="OUTPUT",
-        help="file to write, or for several inputs a folder; default: -, standard output",
-    )  # fmt: skip
+    _value(scoring, "--out", "OUTPUT", "file to write, or for several inputs a folder; default: -, standard output",
+           default="-")  # fmt: skip
     scoring.add_argument(
         "--to", choices=("csv", "parquet"), default="", help="kind of file to write; default: that of the input"
     )
-    _add_marks(scoring)
+    arguments.add_marks(scoring)
     _add_file(scoring)
+    _flag(scoring, "--explain", "add a column with the contribution of each feature: with contribution_base they sum "
+          "up to the answer")  # fmt: skip
+    _flag(scoring, "--strict", "stop at the first row without a prediction")
+    _flag(scoring, "--guarded", "quote cells that a spreadsheet would take for formulas")
     scoring.add_argument(
-        "--explain",
-        action="store_true",
-        help="add a column with the contribution of each feature: with contribution_base they sum up to the answer",
-    )
-    scoring.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
-    scoring.add_argument(
-        "--guarded", action="store_true", help="quote cells that a spreadsheet would take for formulas"
-    )
-    scoring.add_argument(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
+        "--engine", choices=("local", "ray"), default="local",
         help="engine that scores the files: local, one after the other, or ray, several at once; default: local",
-    )
-    scoring.add_argument("--address", help="HOST:PORT of a Ray cluster, or auto; default: Ray on this machine")
-    scoring.add_argument(
-        "--workers", type=arguments.count, metavar="N", help="number of Ray processes; default: one for each processor"
-    )
+    )  # fmt: skip
+    _value(scoring, "--address", None, "HOST:PORT of a Ray cluster, or auto; default: Ray on this machine")
+    _value(scoring, "--workers", "N", "number of Ray processes; default: one for each processor", arguments.count)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", type=Path, default=DEFAULT_PATH, help="model file; default: %(default)s")
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    _value(parser, "--out", "FILE", "model file to write", Path, default=DEFAULT_PATH)
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-header", action="store_false", dest="has_header", help="read no header: columns are column_1 and so on"
     )
-    parser.add_argument("--encoding", help="encoding of text; default: found out from the file")
-    parser.add_argument("--sheet", metavar="NAME", help="sheet of an Excel file; default: the first one with cells")
+    _value(parser, "--encoding", None, "encoding of text; default: found out from the file")
+    _value(parser, "--sheet", "NAME", "sheet of an Excel file; default: the first one with cells")
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
     _add_columns(parser)
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument(
-        "--classes", action="store_const", const="classes", dest="kind", help="predict a class, even of numbers"
-    )
-    kind.add_argument(
-        "--quantity", action="store_const", const="quantity", dest="kind",
-        help="predict a number; default: where the column has many different ones",
-    )  # fmt: skip
-    parser.add_argument(
-        "--keep", action="append", default=[], metavar="COLUMN",
-        help="name of a column to learn from even if it looks like an identifier, text or dates; may be repeated",
-    )  # fmt: skip
+    for name, what in (
+        ("classes", "predict a class, even of numbers"),
+        ("quantity", "predict a number; default: where the column has many different ones"),
+    ):
+        kind.add_argument(f"--{name}", action="store_const", const=name, dest="kind", help=what)
+    _values(parser, "--keep", "COLUMN", "name of a column to learn from even if it looks like an identifier, text or "
+            "dates")  # fmt: skip
 
 
 def _add_columns(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--target", metavar="COLUMN",
-        help="name of the column to predict; default: one called class, target, label, species or outcome, else the "
-        "last one",
-    )  # fmt: skip
-    parser.add_argument(
-        "--drop", action="append", default=[], metavar="COLUMN", help="name of a column to ignore; may be repeated"
-    )
-    parser.add_argument(
-        "--missing", action="append", default=[], type=word_of, metavar="TEXT",
-        help="text of a cell that stands for no value, besides NA, ? and the like; may be repeated",
-    )  # fmt: skip
-    _add_marks(parser)
+    _value(parser, "--target", "COLUMN", "name of the column to predict; default: one called class, target, label, "
+           "species or outcome, else the last one")  # fmt: skip
+    _values(parser, "--drop", "COLUMN", "name of a column to ignore")
+    _values(parser, "--missing", "TEXT", "text of a cell that stands for no value, besides NA, ? and the like", word_of)
+    arguments.add_marks(parser)
     _add_file(parser)
-    parser.add_argument(
-        "--limits", action="append", default=[], type=arguments.limits, metavar="KEY=MIN:MAX",
-        help="lowest and highest value of a feature, e.g. length=0:20, 0: or :20; may be repeated",
-    )  # fmt: skip
-    parser.add_argument("--name", help="name of the model; default: the name of the file")
+    _values(parser, "--limits", "KEY=MIN:MAX", "lowest and highest value of a feature, e.g. length=0:20, 0: or :20",
+            arguments.limits)  # fmt: skip
+    _value(parser, "--name", None, "name of the model; default: the name of the file")
 
 
 def _add_threshold(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--threshold", type=arguments.threshold, metavar="[CLASS=]SHARE",
-        help="least probability with which CLASS, or else the second of two classes, is the answer; default: the most "
-        "probable class is",
-    )  # fmt: skip
+    _value(parser, "--threshold", "[CLASS=]SHARE", "least probability with which CLASS, or else the second of two "
+           "classes, is the answer; default: the most probable class is", arguments.threshold)  # fmt: skip
 
 
-def _add_marks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--decimal", choices=(".", ","), help="decimal mark of all numbers; default: that of each column"
-    )
-    parser.add_argument(
-        "--thousands", choices=THOUSANDS, metavar="MARK",
-        help="mark between thousands in all numbers; default: each column's own",
-    )  # fmt: skip
+def _value(
+    parser: Any, name: str, metavar: str | None, what: str, kind: Callable[[str], object] = str, *, default: Any = None
+) -> None:
+    """Add an option with a value; a default of its own is shown behind `what`, which says else what happens."""
+    if default not in (None, ()) and "default" not in what:
+        what += "; default: %(default)s"
+    parser.add_argument(name, type=kind, default=default, metavar=metavar, help=what)
+
+
+def _values(
+    parser: argparse.ArgumentParser, name: str, metavar: str, what: str, kind: Callable[[str], object] = str
+) -> None:
+    """Add an option that may be repeated."""
+    parser.add_argument(name, action="append", type=kind, default=[], metavar=metavar, help=f"{what}; may be repeated")
+
+
+def _flag(parser: Any, name: str, what: str) -> None:
+    parser.add_argument(name, action="store_true", help=what)

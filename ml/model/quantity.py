@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ml.errors import ModelFileError
 from ml.tables.dataset import Count
+
+Values = TypeVar("Values", float, NDArray[np.float64])
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,8 +28,8 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
     coverage: float
     rows: Count
 
-    def around(self, value: float) -> tuple[float, float]:
-        """Return the ends of the interval around a value."""
+    def around(self, value: Values) -> tuple[Values, Values]:
+        """Return the ends of the interval around a value, or of those around many."""
         return value - self.below, value + self.above
 
 
@@ -39,10 +44,9 @@ class Quantity(msgspec.Struct, frozen=True, kw_only=True):
     quantiles: tuple[float, ...]
     interval: Interval | None
 
-    @property
-    def reach(self) -> tuple[float, float]:
-        """How far the interval reaches below and above a value; NaN where there is none."""
-        return (math.nan, math.nan) if self.interval is None else (self.interval.below, self.interval.above)
+    def ends(self, value: Values) -> tuple[Values, Values]:
+        """Return what `Interval.around` does; NaN where there is no interval."""
+        return self.interval.around(value) if self.interval else (value + math.nan, value + math.nan)
 
     def check(self, *, has_report: bool) -> None:
         """Refuse what cannot be.

@@ -140,14 +140,9 @@ class Model:
 
     def _right_answers(self, values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return the position of the label of each row, and its numbers, see `Answers`."""
-        batch = self.loaded.predict_batch(values)
-        return batch.indices, batch.outputs if self.labels else self._with_interval(batch.values)
-
-    def _with_interval(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        quantity = self.loaded.quantity
-        assert quantity is not None  # a model without labels has one
-        below, above = quantity.reach
-        return np.column_stack([values, values - below, values + above])
+        batch, quantity = self.loaded.predict_batch(values), self.loaded.quantity
+        outputs = np.column_stack([batch.values, *quantity.ends(batch.values)]) if quantity else batch.outputs
+        return batch.indices, outputs
 
     def _notes(self, columns: Sequence[TypedColumn], values: NDArray[np.float64]) -> NDArray[Any]:
         """Return the notes about each row as one text, shape (n,); None where there are none."""

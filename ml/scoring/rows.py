@@ -269,9 +269,8 @@ class ScoredRows:
         # A number needs quotes in no dialect, since its mark separates no cells; a label or a note may need them.
         text_of = repr if self.place.decimal != "," else _with_comma
         if quantity := self._model.quantity:
-            (below, above), value = quantity.reach, prediction.value
-            ends = (value - below, value + above)
-            answer = [text_of(value), *("" if math.isnan(end) else text_of(end) for end in ends)]
+            ends = quantity.ends(prediction.value)
+            answer = [text_of(prediction.value), *("" if math.isnan(end) else text_of(end) for end in ends)]
         else:
             answer = [self._cell_of(prediction.label), *map(text_of, prediction.probabilities)]
         separator = self.place.dialect.written

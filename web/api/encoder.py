@@ -111,9 +111,8 @@ def encoder_of(model: LoadedModel) -> Encoder:
 
 def intervals_of(values: NDArray[np.float64], interval: Interval) -> Intervals:
     """Return the intervals around predicted quantities, shape (n,)."""
-    return Intervals(
-        low=json_array(values - interval.below), high=json_array(values + interval.above), coverage=interval.coverage
-    )
+    low, high = map(json_array, interval.around(values))
+    return Intervals(low=low, high=high, coverage=interval.coverage)
 
 
 def json_array(numbers: NDArray[np.float64]) -> Raw:

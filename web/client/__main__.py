@@ -18,11 +18,11 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from ml.cli.arguments import add_marks
 from ml.cli.console import file_name, open_standard_streams, printable
 from ml.cli.streams import output_of
 from ml.errors import MLError
 from ml.tables.files import refuse_same_file
-from ml.tables.marks import THOUSANDS
 from web.client.errors import ClientError
 from web.client.file import SentFile, TablePart
 from web.settings import SettingsError, token_of
@@ -64,13 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     stream.add_argument("rows", metavar="TABLE", help="CSV or Excel file to score; -: standard input")
     stream.add_argument("--out", default="-", metavar="FILE", help="CSV file to write; default: -, standard output")
     stream.add_argument("--encoding", default="", help="encoding of text; default: found out from the file")
-    stream.add_argument(
-        "--decimal", choices=(".", ","), default="", help="decimal mark of all numbers; default: that of each column"
-    )
-    stream.add_argument(
-        "--thousands", choices=THOUSANDS, default="", metavar="MARK",
-        help="mark between thousands in all numbers; default: each column's own",
-    )  # fmt: skip
+    add_marks(stream)
     stream.add_argument("--strict", action="store_true", help="stop at the first row without a prediction")
     stream.add_argument(
         "--give-up",
@@ -101,8 +95,8 @@ async def _stream(options: argparse.Namespace) -> None:
     refuse_same_file(options.rows, options.out)
     token = options.token or token_of()
     file = SentFile(
-        options.url, token=token, strict=options.strict, encoding=options.encoding, decimal=options.decimal,
-        thousands=options.thousands, give_up_s=options.give_up, on_lost=warn_lost,
+        options.url, token=token, strict=options.strict, encoding=options.encoding, decimal=options.decimal or "",
+        thousands=options.thousands or "", give_up_s=options.give_up, on_lost=warn_lost,
     )  # fmt: skip
     status = os.fstat(descriptor)
     with _sink(options.out) as sink, _bar(sink) as bar:

@@ -10,7 +10,7 @@ from typing import Literal
 from ml.model.card import Card, Decision, TrainedFeature
 from ml.model.evaluators import Prediction
 from ml.model.sample import InvalidSample
-from web.page.decision_map import hue_of, mark_of
+from web.page.decision_map import hue_of, symbol_of
 from web.page.languages import Language
 from web.page.messages import Message, error_message, is_about_marks, is_unfinished, marks_message
 from web.page.quantities import QuantityScale, QuantityView
@@ -21,7 +21,7 @@ ORDERED_LABELS, LIKELIEST = 8, 5
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The probability of one label: `share` is 0 to 1, `percent` its text, `mark` the path and `hue` the CSS class.
+    """The probability of one label: `share` is 0 to 1, `percent` its text, `symbol` the path and `hue` the CSS class.
 
     `pinned` is the percentage of a pinned sample, for the picture and as text; empty without one.
     """
@@ -29,7 +29,7 @@ class Bar:
     label: str
     share: str
     percent: str
-    mark: str
+    symbol: str
     hue: str
     chosen: bool
     pinned: tuple[str, str] = ("", "")
@@ -84,7 +84,7 @@ def answer_view(
         decision, cost: see `PredictionView`.
     """
     bars = [
-        Bar(label, repr(share), to.percent(share), mark_of(index), hue_of(index), chosen=index == prediction.index)
+        Bar(label, repr(share), to.percent(share), symbol_of(index), hue_of(index), chosen=index == prediction.index)
         for index, (label, share) in enumerate(zip(card.labels, prediction.probabilities, strict=True))
     ]
     if pinned:

@@ -31,9 +31,9 @@ from web.page.quantities import QuantityScale, quantity_scale
 
 # A region's name stands in its largest rectangle, if that is large enough for it.
 NAME_HEIGHT, CHARACTER_WIDTH = 20, 8
-# The marks of training points, a shape for each label. Labels beyond them share the last one, a small dot: it says that
-# there is no mark of their own.
-MARKS = (
+# The symbols of training points, a shape for each label. Labels beyond them share the last one, a small dot: it says
+# that there is no symbol of their own.
+SYMBOLS = (
     "M-2.2 0a2.2 2.2 0 1 0 4.4 0a2.2 2.2 0 1 0-4.4 0z",  # circle
     "M-2-2H2V2H-2z",  # square
     "M0-3L3 2H-3z",  # triangle
@@ -48,7 +48,7 @@ MARKS = (
     "M-1-3H1V-1H3V1H1V3H-1V1H-3V-1H-1z",  # Greek cross
     "M-1.2 0a1.2 1.2 0 1 0 2.4 0a1.2 1.2 0 1 0-2.4 0z",
 )
-# Labels take turns with so many hues; their marks tell apart those with the same one.
+# Labels take turns with so many hues; their symbols tell apart those with the same one.
 HUES = 3
 # A label is surer from each of these probabilities on.
 SURER = (0.6, 0.85)
@@ -78,13 +78,13 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Training rows of one class or level: a path with one vertex each, and the mark that is drawn there.
+    """Training rows of one class or level: a path with one vertex each, and the symbol that is drawn there.
 
     `css_class` is that of the hue of a label, or of the shade of a level.
     """
 
     path: str
-    mark: str
+    symbol: str
     css_class: str
 
 
@@ -134,7 +134,7 @@ class Mapper:
             [
                 Points(
                     "M" + " ".join(f"{x} {y}" for x, y in points),
-                    mark_of(0 if self._levels else outcome),
+                    symbol_of(0 if self._levels else outcome),
                     f"step-{self._levels.tone(outcome)}" if self._levels else hue_of(outcome),
                 )
                 for outcome, points in sorted(self._points_of.items())
@@ -282,6 +282,6 @@ def sureness_of(probability: float) -> str:
     return f"sure-{sum(probability >= least for least in SURER)}"
 
 
-def mark_of(label: int) -> str:
-    """Return the path of the mark of the label at this position."""
-    return MARKS[min(label, len(MARKS) - 1)]
+def symbol_of(label: int) -> str:
+    """Return the path of the symbol of the label at this position."""
+    return SYMBOLS[min(label, len(SYMBOLS) - 1)]

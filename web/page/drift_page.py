@@ -45,7 +45,7 @@ class RowView:
     key: str
     title: str
     verdict: Verdict
-    mark: str
+    icon: str
     said: str
     index: str
     outside: str
@@ -63,7 +63,7 @@ class SourceView:
     source: Source
     title: str
     verdict: Verdict
-    mark: str
+    icon: str
     headline: str
     basis: str
     has_index: bool
@@ -137,7 +137,7 @@ def _source(inputs: InputDrift, report: DriftReport, titles: Mapping[str, str], 
         source=inputs.source,
         title=to.gettext("Typed on the page") if inputs.source == "page" else to.gettext("From programs and files"),
         verdict=inputs.verdict,
-        mark=_VERDICTS[inputs.verdict][0],
+        icon=_VERDICTS[inputs.verdict][0],
         headline=_headline(inputs, [titles[one.feature] for one in features if one.verdict == inputs.verdict], to),
         basis=_basis(inputs, report, to),
         has_index=inputs.verdict not in ("too few samples", "no training data"),
@@ -170,12 +170,12 @@ def _basis(inputs: InputDrift, report: DriftReport, to: Language) -> str:
 
 
 def _row(feature: FeatureDrift, title: str, to: Language) -> RowView:
-    mark, name, _ = _VERDICTS[feature.verdict]
+    icon, name, _ = _VERDICTS[feature.verdict]
     return RowView(
         key=feature.feature,
         title=title,
         verdict=feature.verdict,
-        mark=mark,
+        icon=icon,
         said=to.gettext(name),
         index="–" if feature.psi is None else to.number(round(feature.psi, 3)),
         outside=to.percent(feature.outside or 0.0),

@@ -108,7 +108,7 @@ class Fragments:
         Args:
             messages: the notes about the row.
             goal: what is typed as the goal of a quantity; None is the usual one.
-            pin: the query of a pinned sample, which has a mark on the map and on the bars.
+            pin: the query of a pinned sample, which has a symbol on the map and on the bars.
         """
         pinned_row, pinned = (self._pin(pin) if pin else None) or (None, None)
         return self._answer(prediction, messages, pinned).fill(

@@ -33,7 +33,7 @@ def residuals_of(card: Card, language: Language) -> Residuals | None:
     report, quantity = card.report, card.quantity
     if quantity is None or not isinstance(report, QuantityReport) or not report.residuals:
         return None
-    below, above = quantity.reach
+    below, above = quantity.ends(0.0)
     numbers = [value for pair in report.residuals for value in pair]
     low, high = min(numbers), max(numbers)
     if not 0 < high - low < math.inf:
@@ -54,5 +54,5 @@ def residuals_of(card: Card, language: Language) -> Residuals | None:
 
 def _band(below: float, above: float) -> str:
     """Return the path of the band around the line; it is cut off where the plot ends."""
-    ends = [(0, 0), (0, above), (1, 1 + above), (1, 1 - below), (0, -below)]
+    ends = [(0, 0), (0, above), (1, 1 + above), (1, 1 + below), (0, below)]
     return "M" + " ".join(f"{LEFT + SIDE * x:.0f} {TOP + SIDE * (1 - min(max(y, -2), 2)):.0f}" for x, y in ends) + "z"

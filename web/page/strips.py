@@ -10,26 +10,26 @@ from ml.model.card import TrainedFeature
 from ml.model.loaded import LoadedModel
 from ml.model.strips import Strip, strips
 from web.page.axes import step_of
-from web.page.decision_map import hue_of, mark_of, sureness_of
+from web.page.decision_map import hue_of, sureness_of, symbol_of
 from web.page.fields import control_of
 from web.page.languages import Language
 from web.page.quantities import QuantityScale
 
-# A piece that is narrower has no mark: so many hundredths of the line.
-LEAST_MARKED = 7.0
+# A piece that is narrower has no symbol: so many hundredths of the line.
+LEAST_WITH_SYMBOL = 7.0
 # A sentence about a line names so many pieces.
 MOST_SAID = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of a line: its start and width in hundredths of the line, its CSS classes, and its mark if it has one."""
+    """A piece of a line: start and width in hundredths of the line, CSS classes, and the symbol of a wide one."""
 
     x: str
     width: str
     css_classes: str
     middle: str
-    mark: str
+    symbol: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ def _pieces(feature: TrainedFeature, strip: Strip, scale: QuantityScale | None) 
 
 
 def _piece(start: float, end: float, tone: int, sureness: str, *, is_label: bool) -> Piece:
-    has_mark = is_label and end - start >= LEAST_MARKED
+    has_symbol = is_label and end - start >= LEAST_WITH_SYMBOL
     return Piece(
         x=f"{start:.1f}",
         width=f"{end - start:.1f}",
         css_classes=f"{hue_of(tone)} {sureness}" if is_label else f"step-{tone}",
         middle=f"{(start + end) / 2:.1f}",
-        mark=mark_of(tone) if has_mark else "",
+        symbol=symbol_of(tone) if has_symbol else "",
     )
 
 

@@ -11,7 +11,7 @@ from ml.model.loaded import LoadedModel
 from ml.tables.numbers import is_half_typed
 from web.page.answers import LIKELIEST, ORDERED_LABELS
 from web.page.axes import Axes, axis_title, default_axes
-from web.page.decision_map import MARKS
+from web.page.decision_map import SYMBOLS
 from web.page.examples import SHOWN_EXAMPLES, Link, examples_of, language_links
 from web.page.fields import GOAL, SHOWN_FIELDS, THRESHOLD, Group, fields_of, grouped, names_of_options
 from web.page.languages import Language
@@ -67,9 +67,9 @@ class PageView:
     are many of them, `order` is the one that was chosen, `bars` and `reasons` are numbers of lines of an answer,
     `count` the number of fields in all groups, `shown_examples` how many examples are not folded away, `lang` the
     language of the address, `start` the address of the page without input, `usual_x` and `usual_y` the keys of the
-    default axes, `features` the digest of the model's interface,
-    `options` the names of the form's other fields, `marks` the paths of the marks of labels, whose last one is shared
-    by all further labels, and `address` that of the service for its callers.
+    default axes, `features` the digest of the model's interface, `options` the names of the form's other fields,
+    `symbols` the paths of the symbols of labels, whose last one is shared by all further labels, and
+    `address` that of the service for its callers.
     """
 
     name: str
@@ -80,7 +80,7 @@ class PageView:
     labels: Sequence[str]
     bars: int
     reasons: int
-    marks: Sequence[str]
+    symbols: Sequence[str]
     count: int
     has_words: bool
     groups: Sequence[Group]
@@ -178,7 +178,7 @@ def page_view(
         labels=model.labels,
         reasons=count_of(model),
         bars=len(model.labels) if len(model.labels) <= ORDERED_LABELS else LIKELIEST + 1,
-        marks=MARKS,
+        symbols=SYMBOLS,
         count=len(fields),
         has_words=any(feature.choices for feature in model.features),
         groups=grouped(fields, model.features, to, by_file="field-order" in kept),

@@ -1,10 +1,10 @@
-// The rows of a file on the map: a mark for each one that the page has, drawn anew when the map's scales change.
+// The rows of a file on the map: a symbol for each one that the page has, drawn anew when the map's scales change.
 
 import { prediction } from "./answer.js";
 import { fields } from "./form.js";
-import { markOf } from "./messages.js";
+import { symbolOf } from "./messages.js";
 
-const REACH_PX = { mouse: 7, touch: 16 }; // of a mark
+const REACH_PX = { mouse: 7, touch: 16 }; // of a symbol
 const MAP_WIDTH = 400; // of the picture that the canvas lies upon
 // As in web/page/axes.py.
 const SPREAD = 0.7;
@@ -14,14 +14,14 @@ const canvas = document.getElementById("file-points");
 const handle = document.getElementById("map-handle");
 
 let drawn = ""; // the scales and rows that are on the canvas
-let marks = []; // where: x, y, and the row
+let symbols = []; // where: x, y, and the row
 
-export function drawMarks(run) {
+export function drawSymbols(run) {
   if (!canvas) return;
   const map = prediction.querySelector(".map")?.dataset;
   const seen = [map && [map.x, map.xLow, map.xHigh, map.y, map.yLow, map.yHigh], run.changes].join();
   if (seen === drawn) return;
-  forgetMarks();
+  forgetSymbols();
   drawn = seen;
   if (!map || !run.model) return;
   const context = canvas.getContext("2d");
@@ -41,18 +41,18 @@ export function drawMarks(run) {
     if (Number.isNaN(right + up)) continue; // no value, or one that the map does not have
     const across = left + width * share(right, map.xLow, map.xHigh);
     const down = top + height * (1 - share(up, map.yLow, map.yHigh));
-    const mark = new Path2D(markOf(run.model, row));
-    marks.push([across, down, row]);
+    const symbol = new Path2D(symbolOf(run.model, row));
+    symbols.push([across, down, row]);
     context.fillStyle = context.strokeStyle = row.errors ? style.getPropertyValue("--wrong") : style.color;
     context.setTransform(scale, 0, 0, scale, scale * across, scale * down);
-    context.fill(mark);
-    context.stroke(mark);
+    context.fill(symbol);
+    context.stroke(symbol);
   }
 }
 
-export function forgetMarks() {
+export function forgetSymbols() {
   drawn = "";
-  marks = [];
+  symbols = [];
   canvas?.getContext("2d").reset();
 }
 
@@ -60,11 +60,11 @@ function rowAt({ clientX, clientY, pointerType }) {
   const { left, top, width } = canvas.getBoundingClientRect();
   const scale = MAP_WIDTH / width;
   const far = ([x, y]) => Math.hypot(x - (clientX - left) * scale, y - (clientY - top) * scale);
-  const [nearest] = marks.toSorted((a, b) => far(a) - far(b));
+  const [nearest] = symbols.toSorted((a, b) => far(a) - far(b));
   return nearest && far(nearest) < scale * (REACH_PX[pointerType] ?? REACH_PX.mouse) ? nearest[2] : null;
 }
 
-// A row's mark is pressed, and not the map below it; a finger may drag from there.
+// A row's symbol is pressed, and not the map below it; a finger may drag from there.
 export function onPress(pick) {
   const press = (event) => {
     const row = event.target === handle && (event.detail || event.type !== "click") && rowAt(event);
