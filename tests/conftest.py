@@ -39,7 +39,7 @@ from web.app import create_app
 from web.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 STARTERS = {"run_server", "run_procfile", "sync_playwright"}
 MEBIBYTE = 2**20
 EVALUATORS: dict[str, dict[str, Any]] = {
