@@ -16,7 +16,7 @@ from ml.tables.headers import apart, listed
 from ml.tables.numbers import shown_number
 from ml.training.history import Kept
 
-SHOWN_RANGES = 20
+SHOWN_FEATURES = 20
 
 
 def card_lines(card: Card, version: str) -> Iterator[str]:
@@ -88,7 +88,7 @@ def imported_lines(imported: Imported) -> Iterator[str]:
         )
     names = f": {listed(inputs.names)}" if inputs.names else " without names"
     yield f"  {inputs.n_features} feature{'s' * (inputs.n_features > 1)}{names}"
-    for place, (low, high) in itertools.islice(inputs.ranges.items(), SHOWN_RANGES):
+    for place, (low, high) in itertools.islice(inputs.ranges.items(), SHOWN_FEATURES):
         name = inputs.names[place] if inputs.names else f"column {place + 1}"
         yield f"  {name}: {shown_number(low)} to {shown_number(high)} in training"
     yield from (f"  {sentence}" for sentence in imported.said)
@@ -148,8 +148,11 @@ def importance_lines(card: Card) -> Iterator[str]:
     lost = "accuracy" if card.labels else "R²"
     yield f"importance: {lost} lost on the test rows when a feature is shuffled"
     width = max(len(feature.key) for feature in card.features)
-    for feature in sorted(card.features, key=lambda feature: -feature.importance):
+    ranked = sorted(card.features, key=lambda feature: -feature.importance)
+    for feature in ranked[:SHOWN_FEATURES]:
         yield f"  {feature.key:{width}}  {round(feature.importance, 3) + 0.0:6.3f}"  # never -0.000
+    if rest := ranked[SHOWN_FEATURES:]:
+        yield f"  and {len(rest)} more, none of them above {round(rest[0].importance, 3) + 0.0:.3f}"
 
 
 def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:
