@@ -94,6 +94,14 @@ def imported_lines(imported: Imported) -> Iterator[str]:
     yield from (f"  {sentence}" for sentence in imported.said)
 
 
+def measured_lines(card: Card) -> Iterator[str]:
+    """Yield what decides on the label, how good a new model is, and what its features are worth."""
+    if card.decision is not None:
+        yield f"decision   {decision_text(card.decision)}"
+    yield from report_lines(card.report, card.labels)
+    yield from importance_lines(card)
+
+
 def report_lines(report: Report | QuantityReport | None, labels: Sequence[str]) -> Iterator[str]:
     """Yield the performance of a model, with a warning if it is no better than the baseline."""
     if report is None:
