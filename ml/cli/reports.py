@@ -99,7 +99,7 @@ def measured_lines(card: Card) -> Iterator[str]:
     if card.decision is not None:
         yield f"decision   {decision_text(card.decision)}"
     yield from report_lines(card.report, card.labels)
-    yield from importance_lines(card)
+    yield from importance_lines(card, SHOWN_FEATURES)
 
 
 def report_lines(report: Report | QuantityReport | None, labels: Sequence[str]) -> Iterator[str]:
@@ -148,8 +148,8 @@ def _class_lines(report: Report, labels: Sequence[str]) -> Iterator[str]:
         yield f"{label:{width}}  {report.precision[row]:9.3f}  {report.recall[row]:6.3f}   {counts}"
 
 
-def importance_lines(card: Card) -> Iterator[str]:
-    """Yield the features, the most important first; none where nothing was measured."""
+def importance_lines(card: Card, most: int | None = None) -> Iterator[str]:
+    """Yield the features, the most important first, and at most so many; none where nothing was measured."""
     if card.report is None:
         return
     yield ""
@@ -157,10 +157,11 @@ def importance_lines(card: Card) -> Iterator[str]:
     yield f"importance: {lost} lost on the test rows when a feature is shuffled"
     width = max(len(feature.key) for feature in card.features)
     ranked = sorted(card.features, key=lambda feature: -feature.importance)
-    for feature in ranked[:SHOWN_FEATURES]:
+    for feature in ranked[:most]:
         yield f"  {feature.key:{width}}  {round(feature.importance, 3) + 0.0:6.3f}"  # never -0.000
-    if rest := ranked[SHOWN_FEATURES:]:
-        yield f"  and {len(rest)} more, none of them above {round(rest[0].importance, 3) + 0.0:.3f}"
+    if rest := ranked[len(ranked) if most is None else most :]:
+        largest = round(rest[0].importance, 3) + 0.0
+        yield f"  {len(rest)} more, none above {largest:.3f}: python -m ml inspect names them"
 
 
 def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:
