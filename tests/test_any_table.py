@@ -20,6 +20,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from starlette.testclient import TestClient
 from websockets.sync.client import connect
 
+from ml.cli import reports
 from ml.model.card import Recipe
 from ml.model.loaded import LoadedModel, load_model
 from ml.tables.reading import TableOptions, read_dataset
@@ -342,6 +343,14 @@ def test_the_page_of_64_features_has_a_field_for_each(digits_client: TestClient,
     assert sorted(field.attributes["name"] for field in fields) == sorted(feature.key for feature in digits.features)
     assert all(field.attributes["value"] for field in fields)
     assert page.one(data_label=digits.predict([feature.example for feature in digits.features]).label)
+
+
+def test_of_many_features_the_most_important_are_said_after_training_and_all_by_inspect(digits: LoadedModel) -> None:
+    trained, inspected = [*reports.measured_lines(digits.card)], [*reports.importance_lines(digits.card)]
+
+    assert trained[-21:-1] == inspected[2:22]
+    assert trained[-1].startswith("  44 more, none above 0.")
+    assert len(inspected) == 2 + 64
 
 
 def test_features_past_a_dozen_collapse_and_the_most_important_come_first(

@@ -261,10 +261,11 @@ def table(folder: Path) -> Path:
 def test_training_keeps_a_threshold(tmp_path: Path, option: str, decision: Decision) -> None:
     arguments = ("train", table(tmp_path), "--target", "ill", "--trees", "5", "--out", tmp_path / "m.npz")
 
-    output_of(*arguments, "--threshold", option, cwd=tmp_path)
+    trained = output_of(*arguments, "--threshold", option, cwd=tmp_path)
     shown = output_of("inspect", tmp_path / "m.npz", cwd=tmp_path)
 
     assert load_model(tmp_path / "m.npz").card.decision == decision
+    assert f"decision   {decision.positive} where its probability is at least" in trained
     assert f"decision   {decision.positive} where its probability is at least" in shown
 
 

@@ -274,6 +274,17 @@ def test_what_was_inferred_is_told(tmp_path: Path) -> None:
     }
 
 
+def test_of_hundreds_of_plain_columns_those_with_something_to_say_are_told(tmp_path: Path) -> None:
+    header = ";".join([*(f"x{place}" for place in range(200)), "weight", "kind"])
+    lines = (f"{';'.join([str(row % 7)] * 200)};1,{row};{'ab'[row % 2]}" for row in range(30))
+
+    inferred = read_dataset(written(tmp_path, text_of(header, *lines)), TableOptions()).inferred
+
+    assert len([said for said in inferred if " is feature x" in said]) == 30
+    assert inferred[-2] == "'weight' is feature weight, a comma is its decimal mark, as in '1,0'"
+    assert inferred[-1] == "'x30' to 'x199': 170 more columns of numbers are features"
+
+
 def test_what_was_not_inferred_is_not_told(tmp_path: Path) -> None:
     reading = read_dataset(written(tmp_path, text_of(HEADER, *ROWS)), TableOptions(target="kind"))
 
