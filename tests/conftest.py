@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import inspect
 import os
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from html.parser import HTMLParser
@@ -52,6 +53,17 @@ UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.function_sc
 settings.register_profile("quick", UNTIMED, derandomize=True, max_examples=25)
 settings.register_profile("thorough", UNTIMED, max_examples=1_000)
 settings.load_profile("quick")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector from what lives as long as the tests: their modules and libraries, and 7,000 items."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
