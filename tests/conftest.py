@@ -41,7 +41,7 @@ from web.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 30.0
-STARTERS = {"run_server", "run_procfile", "sync_playwright"}
+STARTERS = ({"run_server"}, {"run_procfile"}, {"sync_playwright"}, {"Popen"}, {"subprocess", "run"})
 MEBIBYTE = 2**20
 EVALUATORS: dict[str, dict[str, Any]] = {
     "table": {}, "compiled": {"max_cells": 0}, "walk": {"max_cells": 0, "compiles": False}
@@ -67,7 +67,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start a server or a browser, by whatever function: `make check` leaves them out."""
+    """Mark the tests that start a server, a browser or a new Python, by whatever function."""
     for item in items:
         assert isinstance(item, pytest.Function)
         definitions = item._fixtureinfo.name2fixturedefs.values()
@@ -78,7 +78,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @cache
 def _starts(function: Callable[..., object]) -> bool:
-    """Return whether a function starts a server or a browser, itself or by functions of our test modules."""
+    """Return whether a function starts such a process, itself or by functions of our test modules."""
     waiting: list[Any] = [function]
     seen: set[Any] = set()
     while waiting:
@@ -87,7 +87,7 @@ def _starts(function: Callable[..., object]) -> bool:
             continue
         seen.add(function)
         names = set(_names_in(function.__code__))
-        if names & STARTERS:
+        if any(starter <= names for starter in STARTERS):
             return True
         waiting += filter(inspect.isfunction, map(function.__globals__.get, names))
     return False
