@@ -71,6 +71,7 @@ def test_the_area_is_scikit_learn_s_ties_included(positive: int, digits: int) ->
     assert found.area == pytest.approx(roc_auc_score(classes == positive, shares[:, positive]), abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_rows", [1, 7, 300, 20_000])
 def test_the_curve_has_the_costs_of_each_hundredth_and_of_the_model_s_threshold(n_rows: int) -> None:
     shares = shares_of(n_rows, 2)

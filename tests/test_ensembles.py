@@ -231,17 +231,8 @@ def test_single_rows_have_the_librarys_answers_and_those_of_the_batch(name: str)
             assert not case.family.n_classes or answer.label == str(case.estimator.predict(row)[0]), kind
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=[] if name.endswith(("2 classes", "3 classes", "2 classes and categories")) else pytest.mark.slow,
-        )
-        for name in FAMILIES
-        if name.startswith(("gradient boosting", "histogram"))
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name.startswith(("gradient boosting", "histogram"))])
 def test_the_sums_are_the_librarys_scores(name: str) -> None:
     case = case_of(name)
     rows = case.rows[::5]

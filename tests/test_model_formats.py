@@ -263,6 +263,7 @@ def test_two_numbers_a_leaf_are_refused_for_a_quantity(quantity: bytes) -> None:
     assert "one finite number" in refused(with_arrays(quantity, values=np.column_stack([values, values])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mixed", "quantity"])
 def test_random_corruption_is_refused_or_harmless(request: pytest.FixtureRequest, kind: str) -> None:
     good: bytes = request.getfixturevalue(kind)

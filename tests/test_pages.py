@@ -589,6 +589,7 @@ def test_a_page_is_made_of_any_json_sample(client: TestClient, content: bytes) -
     assert form_of(response) == "page"
 
 
+@pytest.mark.slow
 def test_a_page_is_made_of_json_of_any_depth(client: TestClient) -> None:
     # Somewhere between "decoded" and "too deep" a value must not be decoded and then be too deep to be shown.
     for depth in range(700, 1_100, 3):

@@ -345,6 +345,7 @@ def test_a_dropped_column_that_does_not_exist_is_an_error(tmp_path: Path) -> Non
     assert error_of(written(tmp_path, text_of(HEADER, *ROWS)), drop=["id"]).startswith("no column is called 'id': ")
 
 
+@pytest.mark.slow
 def test_an_error_lists_some_of_very_many_columns(tmp_path: Path) -> None:
     path = written(tmp_path, text_of(",".join(f"column {number}" for number in range(5_000)), ",".join("1" * 5_000)))
 

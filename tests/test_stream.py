@@ -407,6 +407,7 @@ def test_others_have_a_turn_among_many_small_frames(model_path: Path) -> None:
     assert max(turns.count(turn) for turn in set(turns)) <= 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "frame",
     [

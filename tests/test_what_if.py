@@ -75,6 +75,7 @@ def calibration_of(model: ModelFile) -> Calibration:
 # The model.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.85])
 @pytest.mark.parametrize(
     ("name", "options"),
