@@ -25,7 +25,7 @@ from ml.model.labelling import Labelling
 from ml.training import writing
 from ml.training.measuring import calibration_of
 from tests import small_tables
-from tests.conftest import Element, parse_html
+from tests.conftest import Element, for_each, parse_html
 from web.page import languages
 from web.page.model_card import card_view
 from web.page.templates import render
@@ -224,7 +224,7 @@ GOOD = Calibration(
 )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("changes", "n_labels"),
     [
         ({"brier": 2.1}, 2),

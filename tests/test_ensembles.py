@@ -38,6 +38,7 @@ from ml.model.total import Curve, Member, Total
 from ml.tables.dataset import Feature
 from ml.training.measuring import answers_of
 from ml.training.writing import outputs_of
+from tests.conftest import for_each
 
 ROWS = 10_000
 # The library answers one row in milliseconds.
@@ -289,7 +290,7 @@ def test_what_is_no_sum_of_leaves_is_refused_with_its_reason() -> None:
         forest_from(words.fit(rows + 0.5, rows[:, 0] > 20))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "total",
     [
         Total(link="vote"), Total(link="median"), Total(members=(Member(n_sums=2),)), Total(weights=(1.0, 1.0)),

@@ -49,7 +49,7 @@ from ml.model.nearest import explain, nearest_change
 from ml.model.plane import plane
 from ml.model.total import Curve
 from ml.tables.headers import Limits
-from tests.conftest import put
+from tests.conftest import for_each, put
 from tests.test_modelfile import DIGEST_BYTES
 from web.app import create_app
 from web.settings import Settings
@@ -518,7 +518,7 @@ IMPOSSIBLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "said"), IMPOSSIBLE)
+@for_each(("change", "said"), IMPOSSIBLE)
 def test_an_impossible_file_is_refused(change: Callable[[ModelFile], ModelFile], said: str, linear: ModelFile) -> None:
     with pytest.raises(ModelFileError, match=said):
         loaded(change(linear))
