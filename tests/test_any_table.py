@@ -98,6 +98,7 @@ def test_train_tells_what_it_read_and_how_good_it_is(trained_here: tuple[Path, s
     assert not any(line.startswith("warning") for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("hist-gradient-boosting", "Hist"), ("gradient-boosting", "")])
 def test_train_fits_the_estimator_that_is_asked_for(measurements: Path, tmp_path: Path, name: str, kind: str) -> None:
     printed = output_of("train", measurements, "--estimator", name, "--trees", "5", "--out", "other.npz", cwd=tmp_path)
@@ -336,6 +337,7 @@ def digits_client(digits_path: Path) -> Iterator[TestClient]:
         yield client
 
 
+@pytest.mark.slow
 def test_the_page_of_64_features_has_a_field_for_each(digits_client: TestClient, digits: LoadedModel) -> None:
     page = parse_html(digits_client.get("/").text)
 
@@ -353,6 +355,7 @@ def test_of_many_features_the_most_important_are_said_after_training_and_all_by_
     assert len(inspected) == 2 + 64
 
 
+@pytest.mark.slow
 def test_features_past_a_dozen_collapse_and_the_most_important_come_first(
     digits_client: TestClient, digits: LoadedModel
 ) -> None:

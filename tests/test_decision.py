@@ -85,6 +85,7 @@ def test_the_label_is_that_of_a_classifier_with_a_fixed_threshold(tmp_path: Path
         assert np.array_equal(model.predict_batch(X_test).outputs, fixed.predict_proba(X_test)), name
 
 
+@pytest.mark.slow
 def test_a_tuned_threshold_is_taken_as_it_was_found(tmp_path: Path) -> None:
     inner = RandomForestClassifier(n_estimators=5, random_state=0)
     tuned = TunedThresholdClassifierCV(inner, scoring="balanced_accuracy", random_state=0).fit(X_train, y_train)
@@ -250,6 +251,7 @@ def table(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "decision"),
     [

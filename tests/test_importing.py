@@ -26,6 +26,7 @@ from ml.model.evaluators import compile_forest
 from ml.tables.dataset import Feature
 from ml.training.importing import ImportedModel
 from tests import library_files as files
+from tests.conftest import for_each
 from tests.library_files import COLOUR, WORDS, Oblivious, Split, Tree
 
 TREES = 12
@@ -301,7 +302,7 @@ LOGLOSS = files.catboost([Oblivious((), (1.0,))], loss="Logloss")
 DECIDED = {**LOGLOSS, "model_info": {**LOGLOSS["model_info"], "binclass_probability_threshold": "0.3"}}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("content", "sentence"),
     [
         (files.xgboost([ONE], booster="gblinear"), "booster gblinear is not supported: train with booster='gbtree'"),
