@@ -84,7 +84,7 @@ function showRefusal(target, { message, values }) {
 }
 
 function hideRefusal() {
-  refusal.hidden = true;
+  if (!refusal.hidden) refusal.hidden = true; // the same again would cost a style
 }
 
 for (const { control } of fields) control.addEventListener("paste", paste);

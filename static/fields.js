@@ -104,6 +104,7 @@ class Field {
   }
 
   show(message) {
+    if (!message && !this.hint.textContent) return; // as nearly all fields with nearly all answers
     this.hint.textContent = message?.hint ?? "";
     this.hint.dataset.kind = message?.kind ?? "";
     if (message?.kind === "error") {

@@ -506,7 +506,7 @@ def test_the_answers_along_each_feature_are_those_to_its_rows(make: Any, n_trees
             along = np.append(cuts.values[feature], cuts.dtype(np.inf))
             others = np.tile(np.array(row, dtype=cuts.dtype), (len(along), 1))
             others[:, feature] = along
-            sums = lines.sums[first + feature : stop + feature + 1]
+            sums = lines.sums[:, first + feature : stop + feature + 1].T
             assert set(lines.cuts[first:stop]) <= set(cuts.values[feature])
             assert np.array_equal(sums[np.searchsorted(lines.cuts[first:stop], along)], trees.batch(others))
 

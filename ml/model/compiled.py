@@ -210,7 +210,7 @@ class Compiled:
         features, trees, lows, highs, found, own = self._branches(np.array(row, dtype=self._dtype))
         starts, stops, lines = intervals(features, lows, highs, len(row), self._starts)
         leaves = self._walked[-1]
-        if len(lines.sums) * leaves.shape[1] * self._n_trees > MAX_LINE_VALUES:
+        if lines.sums.shape[1] * leaves.shape[1] * self._n_trees > MAX_LINE_VALUES:
             return None
         self._code.explanations.along(leaves, own, trees, starts, stops, found, output_of, lines.sums)
         return lines

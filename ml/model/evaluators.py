@@ -202,7 +202,7 @@ class ByTree(Evaluator):
     def _lines(self, row: Sequence[float]) -> tuple[Lines, Batch] | None:
         assert isinstance(self._trees, Compiled)
         lines = self._trees.lines(row)
-        return None if lines is None else (lines, self._answers.of_rows(lines.sums))
+        return None if lines is None else (lines, self._answers.of_rows(lines.sums.T))
 
 
 def compile_forest(

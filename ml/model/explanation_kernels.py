@@ -149,23 +149,23 @@ def _descend(nodes: Any, row: Any, feature: Any, waiting: Any, ends: Any, depth:
 
 @njit(nogil=True, boundscheck=False, error_model="numpy")
 def along(leaves: Any, own: Any, trees: Any, starts: Any, stops: Any, found: Any, output_of: Any, sums: Any) -> None:
-    """Add to `sums`, shape (n, n_sums), the leaf values of all trees in each of n intervals of one feature.
+    """Add to `sums`, shape (n_sums, n), the leaf values of all trees in each of n intervals.
 
     From the interval `starts[i]` up to before `stops[i]` the tree `trees[i]`, ascending, has the leaf `found[i]`;
-    elsewhere each tree has its own.
+    elsewhere each tree has its own. By output, the loops over intervals are those of vectors.
     """
-    n, n_values = len(sums), leaves.shape[1]
     branch = 0
-    leaf = np.empty(n, np.int64)
+    values = np.empty(sums.shape[1], sums.dtype)
     for tree in range(len(own)):
-        leaf[:] = own[tree]
+        first = branch
         while branch < len(trees) and trees[branch] == tree:
-            leaf[starts[branch] : stops[branch]] = found[branch]
             branch += 1
         place = 0 if output_of is None else output_of[tree]
-        for interval in range(n):
-            for output in range(n_values):
-                sums[interval, place + output] += leaves[leaf[interval], output]
+        for output in range(leaves.shape[1]):
+            values[:] = leaves[own[tree], output]
+            for other in range(first, branch):
+                values[starts[other] : stops[other]] = leaves[found[other], output]
+            sums[place + output] += values
 
 
 @njit(nogil=True, boundscheck=False, error_model="numpy")

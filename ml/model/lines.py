@@ -16,7 +16,7 @@ class Lines:
     Attributes:
         first: shape (n_features + 1,): feature j has the cuts from `first[j]` up to before `first[j + 1]`.
         cuts: shape (n_cuts,), ascending within a feature: where the sums can change along it.
-        sums: shape (n_cuts + n_features, n_sums): those up to each cut of a feature and beyond its last one, from
+        sums: shape (n_sums, n_cuts + n_features): those up to each cut of a feature and beyond its last one, from
             `first[j] + j` on.
     """
 
@@ -48,4 +48,4 @@ def intervals(
     n_lows = np.count_nonzero(is_cut[0])
     starts[is_cut[0]], stops[is_cut[1]] = after[:n_lows], after[n_lows:]
     cuts = cuts[is_new]
-    return starts, stops, Lines(first, cuts, np.repeat(sums[None], len(cuts) + n_features, axis=0))
+    return starts, stops, Lines(first, cuts, np.repeat(sums[:, None], len(cuts) + n_features, axis=1))
