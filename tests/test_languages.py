@@ -760,7 +760,8 @@ def test_a_spanish_page_shows_spanish_numbers(client: TestClient) -> None:
     assert {key: field["value"] for key, field in fields.items()} == {
         key: text.replace(".", ",") for key, text in client_example(client).items()
     }
-    assert page.one(id="f4-range").text == "rango de entrenamiento: 0,1 a 2,5 cm"
+    assert page.one(id="training-range").text == "rango de entrenamiento:"
+    assert page.one(id="f4-range").text == "0,1 a 2,5 cm"
     assert page.one("label", **{"for": "f4"}).text == "ancho del pétalo"
     assert "0,5" in [text.text for text in page.one("svg", **{"class": "map"}).all("text")]
     assert page.one("svg", **{"class": "map"}).attributes["aria-label"].startswith("Mapa de decisión: ")

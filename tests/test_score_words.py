@@ -186,7 +186,15 @@ def test_a_table_is_scored_as_its_rows_are_one_by_one(german: LoadedModel, table
 
     whole = rows_of(german, header + "".join(";".join(row) + "\n" for row in table))
 
-    assert whole == [rows_of(german, header + ";".join(row) + "\n")[0] for row in table]
+    # A table's answers are written with one decimal mark, which its first rows decide.
+    assert plain_shares(whole) == plain_shares([rows_of(german, header + ";".join(row) + "\n")[0] for row in table])
+
+
+def plain_shares(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [
+        {name: cell.replace(",", ".") if name.startswith("probability") else cell for name, cell in row.items()}
+        for row in rows
+    ]
 
 
 def test_a_quantity_has_value_and_interval(prices: LoadedModel) -> None:
