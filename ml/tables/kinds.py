@@ -12,11 +12,21 @@ from numpy.typing import NDArray
 
 from ml.tables.contents import WORD_MARKERS, Contents, alike, is_marker_of_numbers
 from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature
-from ml.tables.exclusions import FEW, TEXT, is_other_in_each_row, reason_against_number, reason_against_words
 from ml.tables.headers import Column, Limits, listed
 from ml.tables.marks import Marks
 from ml.tables.numbers import LARGEST, NotANumber, number_of, shown_number
-from ml.tables.refusals import Unusable, beyond_limits, disagreeing, mistakes, rows
+from ml.tables.refusals import (
+    FEW,
+    TEXT,
+    Unusable,
+    beyond_limits,
+    disagreeing,
+    is_other_in_each_row,
+    mistakes,
+    reason_against_number,
+    reason_against_words,
+    rows,
+)
 from ml.tables.rows import shown
 
 # Where this share of the cells is numbers, the others are mistakes, or words for no value.
@@ -169,7 +179,7 @@ class Kinds:
         )  # fmt: skip
         said = [
             _named(feature),
-            _choices_said(choices),
+            f"a category of {len(choices)}: {listed(choices)}",
             *_code_said(contents),
             *_gaps_said(feature, n_gaps),
             *alike(choices, "choices"),
@@ -218,10 +228,6 @@ def _named(feature: Feature) -> str:
     if feature.maximum is not None:
         parts.append(f"at most {shown_number(feature.maximum)}")
     return ", ".join(parts)
-
-
-def _choices_said(choices: Sequence[str]) -> str:
-    return f"a category of {len(choices)}: {listed(choices)}"
 
 
 def marks_said(contents: Contents, marks: Marks) -> list[str]:

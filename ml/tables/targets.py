@@ -162,7 +162,11 @@ def _classes(
     said = [
         f"class column: {one_line(column.header)}{why}{hint}",
         "classes: " + ", ".join(f"{name} ({rows(sizes[key])})" for name, key in in_order),
-        *(_merged(names[key], spelled) for key, spelled in spellings.items() if len(spelled) > 1),
+        *(
+            f"{listed(sorted(spelled), quoted=True)} are one class, {one_line(names[key])}"
+            for key, spelled in spellings.items()
+            if len(spelled) > 1
+        ),
         *alike(labels, "classes"),
         *_left_out(len(contents.codes) - n_given),
     ]
@@ -174,10 +178,6 @@ def _classes(
 def _in_order(names: dict[float | str, str], labels: Sequence[str]) -> list[float | str]:
     key_of_name = {name: key for key, name in names.items()}
     return [key_of_name[label] for label in labels]
-
-
-def _merged(name: str, spelled: Counter[str]) -> str:
-    return f"{listed(sorted(spelled), quoted=True)} are one class, {one_line(name)}"
 
 
 def _left_out(n_rows: int) -> list[str]:

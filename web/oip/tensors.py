@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from msgspec import UNSET, Raw
 
 from ml.tables.dataset import Feature
-from web.oip.binary import from_binary
 from web.oip.datatypes import BOOL, BYTES, NUMERIC, Numbers, Words
-from web.oip.elements import from_json, shown
+from web.oip.elements import from_binary, from_json, shown
 from web.oip.messages import HEADER_LENGTH, SAMPLES, InferenceInput
 from web.problems import Problem
 
