@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from ml.cli.streams import InputFile, placed, sink_of
+from ml.cli.streams import InputFile, sink_of
 from ml.errors import TableError
 from ml.jobs.plan import Job
 from ml.scoring.batch import Model
@@ -23,6 +23,7 @@ from ml.scoring.source import Source
 from ml.scoring.text import Scored, score
 from ml.tables.dialect import Dialect
 from ml.tables.encoding import as_text
+from ml.tables.files import placed
 from ml.tables.marks import marks_named
 from ml.tables.parquet import cells_of
 from ml.tables.rows import RowReader
