@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.tables.contents import Contents, contents_of
 from ml.tables.dataset import Dataset, Feature, Target
 from ml.tables.encoding import as_text
@@ -18,7 +18,6 @@ from ml.tables.headers import Column, Limits, columns_of, find, listed
 from ml.tables.kinds import Kinds, LeftOut, Settled
 from ml.tables.marks import Decimal, TableMarks
 from ml.tables.refusals import Unusable, marks_of, refusal_of
-from ml.tables.rows import shown
 from ml.tables.table import Table
 from ml.tables.targets import Outcomes, TargetKind, candidates, outcomes_of, target_column
 
@@ -167,7 +166,7 @@ def _reading(
         outcomes=values,
     )
     leaks = [
-        f"{shown(one.feature.header)} alone gives the target away: drop it if it is known only afterwards"
+        f"{in_quotes(one.feature.header)} alone gives the target away: drop it if it is known only afterwards"
         for one in settled
         if gives_away(one.feature, one.values, target, values)
     ]

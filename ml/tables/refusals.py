@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.tables.contents import Contents
 from ml.tables.headers import Column
 from ml.tables.marks import Marks, TableMarks, both_readings, written
 from ml.tables.numbers import shown_number
-from ml.tables.rows import shown
 
 # So few different texts are a category, be they numbers beside words, or different in almost every row.
 FEW = 20
@@ -70,15 +69,15 @@ def reason_against_words(column: Column, texts: Sequence[str], n_rows: int, n_ga
     """
     n_given = n_rows - n_gaps
     if len(texts) == 1 and not n_gaps:
-        return f"every row has {shown(texts[0])}"
+        return f"every row has {in_quotes(texts[0])}"
     if all(map(_DATE_OR_TIME.fullmatch, texts)):
-        return f"dates or times, as {shown(texts[0])}"
+        return f"dates or times, as {in_quotes(texts[0])}"
     if len(texts) == n_given and (reason := _named_identifier(column.header)):
         return reason
     if len(texts) == n_given > FEW_ALL_DIFFERENT:
-        return f"{TEXT}, another one in each row, as {shown(texts[0])}"
+        return f"{TEXT}, another one in each row, as {in_quotes(texts[0])}"
     if len(texts) > FEW and (len(texts) > MOSTLY_DIFFERENT * n_given or n_chosen < WORTH_CHOOSING * n_given):
-        return f"{TEXT}, {len(texts)} different in {rows(n_given)}, as {shown(texts[0])}"
+        return f"{TEXT}, {len(texts)} different in {rows(n_given)}, as {in_quotes(texts[0])}"
     return ""
 
 
@@ -115,7 +114,9 @@ def marks_of(contents: Contents, table: TableMarks) -> Marks | Unusable:
     """Return the marks of a column's numbers, or what is wrong: they are open, or not as somebody has said."""
     column = contents.column
     if text := table.contradicted_by(contents.evidence):
-        return Unusable(column, f"has {shown(text)}, which is not written with the marks that are named", _drop(column))
+        return Unusable(
+            column, f"has {in_quotes(text)}, which is not written with the marks that are named", _drop(column)
+        )
     return table.of(contents.evidence) or _open_marks(contents)
 
 
@@ -126,7 +127,7 @@ def _open_marks(contents: Contents) -> Unusable:
     as_decimal, as_thousands = both_readings(number)
     other = "," if mark == "." else "."
     reason = (
-        f"can be read in two ways: {shown(text)} is {shown_number(as_decimal)} (--decimal {mark}) or "
+        f"can be read in two ways: {in_quotes(text)} is {shown_number(as_decimal)} (--decimal {mark}) or "
         f"{shown_number(as_thousands)} (--decimal {other})"
     )
     return Unusable(contents.column, reason, readings={mark: as_decimal, other: as_thousands})
@@ -157,7 +158,7 @@ def mistakes(contents: Contents, odd: Sequence[int], kept: NDArray[np.bool_], li
     codes = contents.codes[kept]
     is_odd = np.isin(codes, odd)
     firsts = [(int((codes == code).argmax()), contents.texts[code]) for code in odd[:SHOWN_TEXTS]]
-    examples = ", ".join(f"{shown(text)} (line {lines[row]})" for row, text in sorted(firsts))
+    examples = ", ".join(f"{in_quotes(text)} (line {lines[row]})" for row, text in sorted(firsts))
     more = f", and {len(odd) - SHOWN_TEXTS} more" if len(odd) > SHOWN_TEXTS else ""
     reason = (
         f"has numbers, and something else in {rows(int(is_odd.sum()))}: {examples}{more}; --missing reads a text as no "
@@ -169,7 +170,7 @@ def mistakes(contents: Contents, odd: Sequence[int], kept: NDArray[np.bool_], li
 
 def refusal_of(unusable: Sequence[Unusable], n_columns: int, hint: str) -> TableError:
     """Return the error of a table that has `n_columns` columns, some of which cannot be read, and a hint if any."""
-    lines = [f"column {shown(one.column.header)} {one.reason}" for one in unusable[:SHOWN_COLUMNS]]
+    lines = [f"column {in_quotes(one.column.header)} {one.reason}" for one in unusable[:SHOWN_COLUMNS]]
     if len(unusable) > SHOWN_COLUMNS:
         lines.append(f"and {len(unusable) - SHOWN_COLUMNS} more")
     message, *rest = lines if len(lines) == 1 else [f"{len(unusable)} of {n_columns} columns cannot be used", *lines]
@@ -179,7 +180,10 @@ def refusal_of(unusable: Sequence[Unusable], n_columns: int, hint: str) -> Table
     if is_open is None:
         return TableError(message, details=rest, remedies=[("this would work", shared)] if shared else [])
     remedies = [
-        (f"with {shown_number(value)} in {shown(is_open.column.header)}, this would work", (*shared, "--decimal", mark))
+        (
+            f"with {shown_number(value)} in {in_quotes(is_open.column.header)}, this would work",
+            (*shared, "--decimal", mark),
+        )
         for mark, value in is_open.readings.items()
     ]
     return TableError(message, details=rest, remedies=remedies)

@@ -203,7 +203,7 @@ def _cast(values: list[Any], datatype: str, *, name: str, first: int, width: int
         if not _fits(value, datatype):
             place = f"row {position // width}" + (f", column {position % width}" if width > 1 else "")
             what = "a number of type" if datatype in NUMERIC else "an element of type"
-            raise Problem(400, f'input "{name}", {place}: {shown(value)} is not {what} {datatype}')
+            raise Problem(400, f'input "{name}", {place}: {shown_json(value)} is not {what} {datatype}')
     return [*map(present, values)] if datatype == BYTES else values
 
 
@@ -219,7 +219,7 @@ def _fits(value: object, datatype: str) -> bool:
     return bool(limits.min <= value <= limits.max)  # type: ignore[operator]  # an int
 
 
-def shown(value: object) -> str:
+def shown_json(value: object) -> str:
     """Return a JSON value for a message: short, and neither a list nor an object."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
