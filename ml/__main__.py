@@ -87,8 +87,7 @@ def _train(options: argparse.Namespace) -> None:
             trained, cross_validation=folds, keep_samples=not options.no_samples, progress=progress.show
         )
         loaded = writing.write(model, options.out, trained=trained, progress=progress.show)
-    console.write_lines(reports.report_lines(loaded.card.report, loaded.labels))
-    console.write_lines(reports.importance_lines(loaded.card))
+    console.write_lines(reports.measured_lines(loaded.card))
     done = (
         f"{options.out}: version {loaded.version}, read back, and all {len(trained.split.test_rows)} test rows give "
         f"scikit-learn's {'probabilities' if loaded.labels else 'values'} to the last bit"
@@ -103,8 +102,7 @@ def _import(options: argparse.Namespace) -> None:
         console.write_lines(reports.imported_lines(imported))
         write = _write_unmeasured if options.data is None else _write_measured
         loaded = write(imported, options, options.name or as_text(options.model.stem), bars.show)
-    console.write_lines(reports.report_lines(loaded.card.report, loaded.labels))
-    console.write_lines(reports.importance_lines(loaded.card))
+    console.write_lines(reports.measured_lines(loaded.card))
     rows = "its golden rows" if options.data is None else "all rows"
     done = f"{options.out}: version {loaded.version}, read back, and {rows} give the same answers"
     console.write_lines(["", done, f"serve it: MODEL_FILE={shlex.quote(str(options.out))} python -m web"])

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from ml.errors import ModelFileError
 from ml.model.loaded import LoadedModel, load_model
-from tests.conftest import parse_html
+from tests.conftest import for_each, parse_html
 from web.app import create_app
 from web.settings import Settings
 
@@ -24,7 +24,7 @@ EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "
 FOREVER = "public, max-age=31536000, immutable"
 
 
-@pytest.mark.parametrize(
+@for_each(
     "path",
     [
         "/nothing", "/predict/x", "/static/nothing", "/static/", "/static/%2e%2e/web/app.py", "/static/..%5capp.py",
@@ -39,7 +39,7 @@ def test_what_is_not_there_is_told_as_a_problem(client: TestClient, path: str) -
     assert response.json()["status"] == 404
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("path", "allowed"),
     [
         ("/", {"GET", "HEAD"}), ("/index", {"GET", "HEAD"}), ("/predict", {"GET", "HEAD", "POST"}),
@@ -47,7 +47,7 @@ def test_what_is_not_there_is_told_as_a_problem(client: TestClient, path: str) -
         ("/static/app.css", {"GET", "HEAD"}),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"])
+@for_each("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"])
 def test_another_method_is_told_which_ones_are_allowed(
     client: TestClient, method: str, path: str, allowed: set[str]
 ) -> None:

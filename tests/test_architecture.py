@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+from tests.conftest import for_each
+
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*ROOT.glob("ml/**/*.py"), *ROOT.glob("web/**/*.py")])
 ML = [path for path in SOURCES if path.is_relative_to(ROOT / "ml")]
@@ -447,3 +451,21 @@ def test_a_folder_and_a_module_stay_small() -> None:
         )
         == []
     )
+
+
+def test_a_test_with_cases_shows_each_one_that_fails() -> None:
+    @for_each("number", [1, 2])
+    @for_each(("word", "size"), [("one", 3), ("four", 3), ("five", 5)])
+    def check(word: str, size: int, number: int, fixture: str) -> None:
+        assert len(word) == size or number == 1 or not fixture
+
+    with pytest.raises(BaseExceptionGroup, match="1 of 2 cases fail") as caught:
+        check(fixture="given")
+
+    (of_two,) = caught.value.exceptions
+    assert isinstance(of_two, BaseExceptionGroup)
+    assert [error.__notes__ for error in (of_two, *of_two.exceptions)] == [
+        ["in the case {'number': 2}"],
+        ["in the case {'word': 'four', 'size': 3}"],
+        ["in the case {'word': 'five', 'size': 5}"],
+    ]

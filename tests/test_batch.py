@@ -101,6 +101,7 @@ def test_every_error_has_the_index_of_its_sample(model: LoadedModel) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample", [["x"] * 4, ["x", "x", "x", 1]])  # the last sample may have errors over the bound
 def test_thousands_of_errors_are_told_as_a_bounded_number(model: LoadedModel, sample: list[object]) -> None:
     problem = problem_of(model, [sample] * MANY)
@@ -205,6 +206,7 @@ WORK: dict[str, Callable[[LoadedModel], Awaitable[object]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORK)
 def test_others_have_a_turn_between_the_slices_of_a_large_batch(model: LoadedModel, name: str) -> None:
     async def work() -> object:

@@ -80,6 +80,7 @@ def labels_with(model: LoadedModel, row: Sequence[float], place: int, values: Se
     return [model.predict([*row[:place], value, *row[place + 1 :]]).label for value in values]
 
 
+@pytest.mark.slow
 def test_the_choices_of_which_the_label_stays_are_those_that_give_it(model: LoadedModel) -> None:
     for row in rows_of(40):
         found = explain(model, row)

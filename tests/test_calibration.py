@@ -25,7 +25,7 @@ from ml.model.loaded import LoadedModel
 from ml.training import writing
 from ml.training.measuring import calibration_of
 from tests import small_tables
-from tests.conftest import Element, parse_html
+from tests.conftest import Element, for_each, parse_html
 from web.page import languages
 from web.page.model_card import card_view
 from web.page.templates import render
@@ -71,6 +71,7 @@ def test_the_area_is_scikit_learn_s_ties_included(positive: int, digits: int) ->
     assert found.area == pytest.approx(roc_auc_score(classes == positive, shares[:, positive]), abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_rows", [1, 7, 300, 20_000])
 def test_the_curve_has_the_costs_of_each_hundredth_and_of_the_model_s_threshold(n_rows: int) -> None:
     shares = shares_of(n_rows, 2)
@@ -223,7 +224,7 @@ GOOD = Calibration(
 )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("changes", "n_labels"),
     [
         ({"brier": 2.1}, 2),

@@ -40,7 +40,7 @@ from ml.model.sample import InvalidSample
 from ml.tables.dataset import Feature, Target
 from ml.training import fitting, iris, writing
 from tests.builders import dataset_of
-from tests.conftest import ROOT, Server, free_port, memory_bytes, run_on, run_server
+from tests.conftest import ROOT, Server, for_each, free_port, memory_bytes, run_on, run_server
 from tests.tables import TABLES, guarded
 from tests.test_ml_command_line import closing
 from web.api.encoder import description_of
@@ -1080,7 +1080,7 @@ def test_the_address_of_the_service_leads_to_its_stream(url: str, uri: str) -> N
     assert stream_uri(url) == uri
 
 
-@pytest.mark.parametrize(
+@for_each(
     "url",
     ["", "127.0.0.1:8000", "localhost", "ftp://host", "http://", "http://:80", "http://host:port", "http://host:99999",
      "http://host:0", "http://[::1", "http://host/?a=b", "http://host/#a", "//host"],

@@ -17,6 +17,7 @@ from ml.tables.header_rows import without_header_rows
 from ml.tables.headers import Limits
 from ml.tables.reading import Reading, TableOptions, dataset_of
 from ml.tables.table import TEXT, Table
+from tests.conftest import for_each
 
 NAN = math.nan
 
@@ -96,7 +97,7 @@ WRITTEN: dict[str, tuple[list[str], list[float], tuple[str, str, str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("form", WRITTEN)
+@for_each("form", WRITTEN)
 def test_a_column_settles_what_the_marks_in_its_numbers_mean(form: str) -> None:
     texts, numbers, (decimal, thousands, unit) = WRITTEN[form]
 
@@ -206,9 +207,7 @@ def test_what_is_written_by_any_marks_is_read_as_it_was_meant_or_refused(
 # Cells without a value
 
 
-@pytest.mark.parametrize(
-    "marker", ["", "NA", "N/A", "NaN", "nan", "null", "None", "?", "-", "--", ".", "#N/A", "unknown"]
-)
+@for_each("marker", ["", "NA", "N/A", "NaN", "nan", "null", "None", "?", "-", "--", ".", "#N/A", "unknown"])
 def test_texts_for_no_value_are_known_among_numbers(marker: str) -> None:
     feature, values = column_of(["1.5", marker, "3", marker])
 
@@ -316,7 +315,7 @@ LEFT_OUT: dict[str, tuple[str, list[str], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", LEFT_OUT)
+@for_each("what", LEFT_OUT)
 def test_what_nothing_can_be_learned_from_is_left_out_in_a_sentence(what: str) -> None:
     name, texts, reason = LEFT_OUT[what]
 
@@ -326,7 +325,7 @@ def test_what_nothing_can_be_learned_from_is_left_out_in_a_sentence(what: str) -
     assert any(f"left out {name or 'column_1'!r}: {reason}" in sentence for sentence in reading.inferred)
 
 
-@pytest.mark.parametrize("what", [what for what in LEFT_OUT if not what.startswith(("one ", "nothing"))])
+@for_each("what", [what for what in LEFT_OUT if not what.startswith(("one ", "nothing"))])
 def test_what_is_left_out_can_be_kept(what: str) -> None:
     name, texts, _ = LEFT_OUT[what]
 

@@ -10,6 +10,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
+from tests.conftest import for_each
 from web.middleware.compression import LEAST_BYTES, MOST_BYTES_IN_PLACE, Compressed, takes_gzip
 
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
@@ -84,8 +85,8 @@ def test_all_encodings_have_one_weak_entity_tag_by_which_they_are_known_again(cl
             assert "content-encoding" not in response.headers or status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/predict", *FILES])
-@pytest.mark.parametrize("headers", [PLAIN, GZIP], ids=["plain", "gzip"])
+@for_each("path", ["/", "/docs", "/predict", *FILES])
+@for_each("headers", [PLAIN, GZIP])
 def test_head_has_the_headers_of_get_and_no_body(client: TestClient, path: str, headers: dict[str, str]) -> None:
     head, body = get(client, path, headers, "HEAD")
     found, _ = get(client, path, headers)
@@ -102,7 +103,7 @@ def test_a_range_is_answered_with_the_whole_file(client: TestClient) -> None:
     assert "accept-ranges" not in response.headers
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("accept", "taken"),
     [
         ("gzip", True), ("GZIP", True), ("deflate, gzip;q=1.0, *;q=0.5", True), ("*", True), ("gzip;q=0.1", True),

@@ -33,6 +33,7 @@ def example_of(client: TestClient) -> dict[str, object]:
     return {feature["key"]: feature["example"] for feature in features}
 
 
+@pytest.mark.slow
 def test_an_explained_answer_is_its_base_and_what_each_feature_adds(client: TestClient) -> None:
     sample = example_of(client)
 
@@ -92,6 +93,7 @@ def test_an_answer_that_is_explained_is_counted_once(client: TestClient) -> None
     assert counted() == before + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimator", "program", "person"),
     [

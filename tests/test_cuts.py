@@ -15,6 +15,7 @@ from ml.model.cuts import MAX_COUNTED_CUTS, Cuts, bound_of, cut_below
 from ml.model.forest import LEAF, Forest
 from ml.tables.numbers import LARGEST
 from tests.builders import forest_of
+from tests.conftest import for_each
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 TINY32 = 2.0**-149
@@ -67,7 +68,7 @@ EXTREMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("threshold", EXTREMES)
+@for_each("threshold", EXTREMES)
 def test_an_extreme_threshold_decides_like_its_cut_and_its_bound(threshold: float) -> None:
     cut = cut_of(threshold)
     limit = bound(cut)
@@ -80,7 +81,7 @@ def test_an_extreme_threshold_decides_like_its_cut_and_its_bound(threshold: floa
                 assert bool(value <= limit) == goes_left, value
 
 
-@pytest.mark.parametrize("threshold", [value for value in EXTREMES if value not in (-FLOAT32_MAX, -LARGEST)])
+@for_each("threshold", [value for value in EXTREMES if value not in (-FLOAT32_MAX, -LARGEST)])
 def test_an_extreme_threshold_is_cut_without_a_warning(threshold: float) -> None:
     with np.errstate(all="warn", under="ignore"):
         cut = cut_below(np.array([threshold]))

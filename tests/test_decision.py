@@ -85,6 +85,7 @@ def test_the_label_is_that_of_a_classifier_with_a_fixed_threshold(tmp_path: Path
         assert np.array_equal(model.predict_batch(X_test).outputs, fixed.predict_proba(X_test)), name
 
 
+@pytest.mark.slow
 def test_a_tuned_threshold_is_taken_as_it_was_found(tmp_path: Path) -> None:
     inner = RandomForestClassifier(n_estimators=5, random_state=0)
     tuned = TunedThresholdClassifierCV(inner, scoring="balanced_accuracy", random_state=0).fit(X_train, y_train)
@@ -250,6 +251,7 @@ def table(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "decision"),
     [
@@ -261,10 +263,11 @@ def table(folder: Path) -> Path:
 def test_training_keeps_a_threshold(tmp_path: Path, option: str, decision: Decision) -> None:
     arguments = ("train", table(tmp_path), "--target", "ill", "--trees", "5", "--out", tmp_path / "m.npz")
 
-    output_of(*arguments, "--threshold", option, cwd=tmp_path)
+    trained = output_of(*arguments, "--threshold", option, cwd=tmp_path)
     shown = output_of("inspect", tmp_path / "m.npz", cwd=tmp_path)
 
     assert load_model(tmp_path / "m.npz").card.decision == decision
+    assert f"decision   {decision.positive} where its probability is at least" in trained
     assert f"decision   {decision.positive} where its probability is at least" in shown
 
 

@@ -77,6 +77,7 @@ def test_the_regions_cover_the_plot_once(model: LoadedModel, x: int, y: int) -> 
         assert (covered == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("x", "y"), [(3, 2), (2, 3), (0, 1)])
 def test_what_is_drawn_at_a_point_is_what_the_model_says_there(model: LoadedModel, x: int, y: int) -> None:
     mapper, rng = mapper_of(model, x, y), np.random.default_rng(7)

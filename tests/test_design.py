@@ -9,6 +9,7 @@ import pytest
 from ml.errors import ModelFileError
 from ml.model.design import Design, DesignColumn, Operation
 from ml.tables.dataset import Feature
+from tests.conftest import for_each
 
 FEATURES = (
     Feature(key="age", title="age", has_gaps=True),
@@ -47,7 +48,7 @@ def test_columns_are_the_same_after_a_file() -> None:
         column.check(FEATURES)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "column",
     [
         DesignColumn(feature=2),

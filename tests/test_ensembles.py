@@ -38,6 +38,7 @@ from ml.model.total import Curve, Member, Total
 from ml.tables.dataset import Feature
 from ml.training.measuring import answers_of
 from ml.training.writing import outputs_of
+from tests.conftest import for_each
 
 ROWS = 10_000
 # The library answers one row in milliseconds.
@@ -231,17 +232,8 @@ def test_single_rows_have_the_librarys_answers_and_those_of_the_batch(name: str)
             assert not case.family.n_classes or answer.label == str(case.estimator.predict(row)[0]), kind
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=[] if name.endswith(("2 classes", "3 classes", "2 classes and categories")) else pytest.mark.slow,
-        )
-        for name in FAMILIES
-        if name.startswith(("gradient boosting", "histogram"))
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name.startswith(("gradient boosting", "histogram"))])
 def test_the_sums_are_the_librarys_scores(name: str) -> None:
     case = case_of(name)
     rows = case.rows[::5]
@@ -298,7 +290,7 @@ def test_what_is_no_sum_of_leaves_is_refused_with_its_reason() -> None:
         forest_from(words.fit(rows + 0.5, rows[:, 0] > 20))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "total",
     [
         Total(link="vote"), Total(link="median"), Total(members=(Member(n_sums=2),)), Total(weights=(1.0, 1.0)),

@@ -113,6 +113,7 @@ def test_sums_of_trees_of_any_arithmetic_are_those_of_the_definition(
     check(forest, rows_for(forest, rng, 150))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("single_values", [True, False])
 def test_leaves_with_a_value_for_each_sum_are_added_like_the_definition(single_values: bool) -> None:
     rng = np.random.default_rng(7)
@@ -139,6 +140,7 @@ def check(forest: Forest, rows: NDArray[np.float64]) -> None:
             assert (one.probabilities or (one.value,)) == tuple(outputs), (max_cells, compiles)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_own_sums", [True, False])
 def test_rows_with_one_value_of_another_row_have_the_answers_of_such_rows(has_own_sums: bool) -> None:
     rng = np.random.default_rng(11)

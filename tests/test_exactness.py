@@ -165,6 +165,7 @@ def test_every_evaluator_has_scikit_learns_probabilities_in_a_sample_of_the_cell
     assert_same_one_by_one(evaluator, rows[:1_000], expected[:1_000])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feature", range(N_FEATURES))
 def test_every_threshold_and_its_neighbours_have_scikit_learns_probabilities(
     trained: Trained, evaluator: LoadedModel, thresholds: list[Rows], feature: int
@@ -267,6 +268,7 @@ def wild_rows(rng: np.random.Generator, n: int) -> Rows:
     return rng.choice(values, (n, N_FEATURES))
 
 
+@pytest.mark.slow
 def test_rows_of_wild_magnitude_have_scikit_learns_probabilities(trained: Trained, evaluator: LoadedModel) -> None:
     rows = wild_rows(np.random.default_rng(5), 50_000)
     expected = oracle(trained, rows)

@@ -245,6 +245,7 @@ BOMBS: dict[str, tuple[bytes, Bounds, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_is_packed_is_bounded_while_it_is_unpacked(tmp_path: Path, name: str) -> None:
     content, bounds, message = BOMBS[name]

@@ -34,6 +34,7 @@ from ml.model.decision_table import DecisionTable
 from ml.model.forest import LEAF, MAX_DEPTH, Forest
 from ml.training import iris
 from tests.builders import forest_of
+from tests.conftest import for_each
 
 ROWS, CLASSES = iris.load_dataset().rows, iris.load_dataset().outcomes.astype(np.intp)
 
@@ -164,7 +165,7 @@ BROKEN: dict[str, tuple[Callable[[], Forest], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("broken", BROKEN)
+@for_each("broken", BROKEN)
 def test_a_broken_forest_is_refused_with_what_is_wrong(broken: str) -> None:
     make, sentence = BROKEN[broken]
 

@@ -13,6 +13,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from tests.conftest import for_each
 from web import errors
 from web.app import create_app
 from web.metrics.counters import Metrics
@@ -293,7 +294,7 @@ def test_a_client_that_keeps_asking_is_not_forgotten_in_a_flood_of_addresses() -
 # --- the names of the service
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("host", "is_known"),
     [
         ("predict.example.org", True), ("PREDICT.example.org:8000", True), ("predict.example.org.", True),
@@ -328,7 +329,7 @@ def test_two_hosts_in_one_request_are_refused(make: Any) -> None:
 # --- other sites
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("headers", "foreign"),
     [
         ({}, False),
@@ -501,8 +502,8 @@ PROTECTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "path"), PROTECTED)
-@pytest.mark.parametrize(
+@for_each(("method", "path"), PROTECTED)
+@for_each(
     "headers",
     [
         {}, {"Authorization": "Bearer"}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"},
@@ -518,7 +519,7 @@ def test_without_the_token_a_program_gets_401(guarded: TestClient, method: str, 
     assert TOKEN not in response.text
 
 
-@pytest.mark.parametrize(("method", "path"), PROTECTED)
+@for_each(("method", "path"), PROTECTED)
 def test_with_the_token_a_program_passes(guarded: TestClient, method: str, path: str) -> None:
     assert guarded.request(method, path, headers={"Authorization": f"bearer {TOKEN}"}).status_code != 401
 

@@ -8,6 +8,7 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from tests.conftest import for_each
 from web.app import create_app
 from web.settings import Settings
 
@@ -29,7 +30,7 @@ def assert_secured(response: Response) -> None:
     assert response.headers["cross-origin-opener-policy"] == "same-origin"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("method", "path", "status"),
     [
         ("GET", "/", 200), ("HEAD", "/", 200), ("GET", "/index", 200), ("GET", "/predict", 200),

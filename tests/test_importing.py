@@ -21,9 +21,12 @@ from ml.errors import MLError, ModelFileError
 from ml.estimators.saved import model_in
 from ml.importing import ubjson
 from ml.importing.imported import Imported
+from ml.model.cuts import Cuts
+from ml.model.evaluators import compile_forest
 from ml.tables.dataset import Feature
 from ml.training.importing import ImportedModel
 from tests import library_files as files
+from tests.conftest import for_each
 from tests.library_files import COLOUR, WORDS, Oblivious, Split, Tree
 
 TREES = 12
@@ -231,6 +234,29 @@ def test_catboost_numbers_leaves_by_the_borders_that_values_are_above_of(treatme
     assert imported.library == ("catboost", "1.2.10")
 
 
+@pytest.mark.parametrize("treatment", ["AsFalse", "AsTrue"])
+@pytest.mark.parametrize("is_alike", [True, False])
+def test_one_row_of_trees_of_any_depth_has_the_bits_of_many_whether_nodes_of_a_level_are_alike_or_not(
+    treatment: str, is_alike: bool
+) -> None:
+    rng = np.random.default_rng(12)
+    trees = [files.grown_oblivious(rng, depth) for depth in (3, 0, 5, 1, 2, 6)]
+    imported = read(files.catboost(trees, nan_treatment=treatment))
+    forest = imported.forest
+    if not is_alike:
+        # The last node that is no leaf asks something else than its neighbours.
+        forest.threshold[np.flatnonzero(forest.feature >= 0)[-1]] += 0.5
+    cuts = Cuts(forest, features_of(imported))
+    compiled, plain = (
+        compile_forest(forest, cuts, labels=[], max_cells=0, compiles=compiles) for compiles in (True, False)
+    )
+
+    rows = rows_of(forest.threshold.tolist())
+    expected = plain.predict_batch(rows.astype(forest.dtype)).values.tolist()
+
+    assert [compiled.predict(row).value for row in rows.tolist()] == expected
+
+
 def test_catboost_brings_the_names_of_its_classes_and_says_the_second_above_zero() -> None:
     tree = Oblivious(((0, 0.0),), (0.0, 1e-300))
     imported = read(files.catboost([tree], loss="Logloss", bias=0.0, labels=["no", "yes"]))
@@ -276,7 +302,7 @@ LOGLOSS = files.catboost([Oblivious((), (1.0,))], loss="Logloss")
 DECIDED = {**LOGLOSS, "model_info": {**LOGLOSS["model_info"], "binclass_probability_threshold": "0.3"}}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("content", "sentence"),
     [
         (files.xgboost([ONE], booster="gblinear"), "booster gblinear is not supported: train with booster='gbtree'"),
@@ -290,7 +316,17 @@ DECIDED = {**LOGLOSS, "model_info": {**LOGLOSS["model_info"], "binclass_probabil
         (damaged(lambda tree: tree.update(right_children=[1, -1, -1])), "a node of a tree has two parents"),
         (damaged(lambda tree: tree.update(split_indices=[2, 0, 0])), "compares a feature outside 0 to 1"),
         (damaged(lambda tree: tree.update(split_conditions=[0.5, 1.0])), "split_conditions has 2 items, not 3"),
-        (damaged(lambda tree: tree.update(split_conditions=[0.5, 1e300, 0])), "a leaf "),
+        (damaged(lambda tree: tree.update(split_conditions=[0.5, 1e300, 0])), "tree 0 has a leaf of inf, not a finite"),
+        (damaged(lambda tree: tree.update(split_conditions=[0.5, 9e37, -3e38])), "the sum of leaves can be 3e+38"),
+        (json.dumps(damaged(lambda tree: tree.update(sum_hessian=[math.nan, 1, 0]))), "sum_hessian holds nan, not a"),
+        (json.dumps(files.catboost([Oblivious((), (-math.inf,))])), "leaf_values holds -inf, not a finite number"),
+        (
+            files.xgboost([0.25, Split(0, 0.5, -1e9, 89.25)], objective="count:poisson"),
+            "the answer is exp() of the sum of leaves, which can be 88.8 (a leaf of tree 1 adds 89.2): at most 88.7",
+        ),
+        (files.lightgbm([Split(0, 0.5, 1.0, 88.8)], objective="tweedie"), "the sum of leaves, which can be 88.8"),
+        (files.catboost([Oblivious((), (80.0,))], loss="Poisson", bias=9.0), "can be 89 (a leaf of tree 0 adds 80)"),
+        (files.xgboost([ONE], objective="binary:logistic", base_score="1e-45"), "1e-45: the sums would start at -inf"),
         (damaged(lambda tree: tree.update(split_type=[1, 0, 0])), "compare categories do not have one set each"),
         (damaged(lambda tree: tree.update(left_children=[2**70, -1, -1])), "left_children"),
         (damaged(lambda tree: tree.update(tree_param={"size_leaf_vector": "3"})), "trees of several outputs"),

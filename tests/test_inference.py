@@ -27,6 +27,7 @@ from ml.tables.dataset import Dataset, Feature
 from ml.training import fitting, writing
 from ml.training.fitting import Trained
 from tests.builders import dataset_of
+from tests.conftest import for_each
 from tests.test_batch import turns_during
 from web.api import batch
 from web.app import create_app
@@ -198,12 +199,12 @@ def test_an_unknown_model_or_version_is_not_found(service: TestClient, model: Lo
         assert f'this server has "{model.version}"' in error_of(response)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "path",
     ["/v2/nothing", "/v2/health", "/v2/models", "/v2/models/", "/v2/models/iris/config", "/v2/models/iris/stats",
      "/v2/repository/index", "/v2/models/iris/versions", "/v2/%ff%00/" + "a" * 5_000],
 )  # fmt: skip
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@for_each("method", ["GET", "POST", "DELETE"])
 def test_what_the_server_does_not_have_is_told_in_the_protocols_form(
     service: TestClient, path: str, method: str
 ) -> None:
@@ -213,12 +214,12 @@ def test_what_the_server_does_not_have_is_told_in_the_protocols_form(
     assert "this server has no /v2" in error_of(response)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("path", "allowed"),
     [("/v2", "GET, HEAD"), ("/v2/health/live", "GET, HEAD"), ("/v2/health/ready", "GET, HEAD"),
      ("/v2/models/iris", "GET, HEAD"), ("/v2/models/iris/ready", "GET, HEAD"), (INFER, "POST")],
 )  # fmt: skip
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "NONSENSE"])
+@for_each("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "NONSENSE"])
 def test_another_method_is_told_which_ones_are_allowed(
     service: TestClient, path: str, allowed: str, method: str
 ) -> None:
@@ -475,7 +476,7 @@ def test_a_wrong_header_length_is_refused(service: TestClient, length: str) -> N
     assert HEADER_LENGTH in error_of(response)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("content", "tensor", "sentence"),
     [
         (b"", {"parameters": {"binary_data_size": 96}}, "0 bytes are left"),
@@ -552,7 +553,7 @@ def test_a_badly_compressed_body_is_refused(
 # --- what is refused
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("body", "sentence"),
     [
         (b"", "is empty: send JSON"), (b" \n", "is empty: send JSON"),
@@ -577,7 +578,7 @@ def test_another_body_than_a_request_is_refused(service: TestClient, body: bytes
     assert sentence in error_of(response)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("changes", "sentence"),
     [
         ({"name": "sampels"}, 'input "sampels" is not known; send one input "samples" of shape [n, 4]'),
@@ -662,14 +663,14 @@ def test_another_output_than_the_models_is_refused(service: TestClient, outputs:
     assert sentence in error_of(response)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("value", "datatype", "why"),
     [(-0.1, "FP64", "must be 0 cm or more"), (-1.0, "FP32", "must be 0 cm or more"), (-3, "INT8", "0 cm or more"),
      (1e39, "FP64", "petal length"), (np.inf, "FP64", "petal length"), (np.nan, "FP64", "petal length"),
      (np.inf, "FP32", "petal length"), (np.nan, "FP16", "petal length"), (-np.inf, "FP16", "petal length"),
      (-1e-320, "FP64", "must be 0 cm or more")],
 )  # fmt: skip
-@pytest.mark.parametrize("place", [0, 3_000, MANY - 1])
+@for_each("place", [0, 3_000, MANY - 1])
 def test_a_row_that_the_validator_refuses_is_named_with_feature_and_reason(
     service: TestClient, value: float, datatype: str, why: str, place: int
 ) -> None:
@@ -683,8 +684,8 @@ def test_a_row_that_the_validator_refuses_is_named_with_feature_and_reason(
     assert why in error_of(response)
 
 
-@pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400, "1" + "0" * 5_000, "3.5e38"])
-@pytest.mark.parametrize("datatype", ["FP64", "FP32"])
+@for_each("number", ["1e999", "-1e999", "1" + "0" * 400, "1" + "0" * 5_000, "3.5e38"])
+@for_each("datatype", ["FP64", "FP32"])
 def test_a_number_in_json_beyond_float32_is_named(service: TestClient, number: str, datatype: str) -> None:
     body = json.dumps({"inputs": [samples([[1, 1, 1, 1], [1, "?", 1, 1], [1, 1, 1, 1]], datatype=datatype)]})
 
@@ -740,7 +741,7 @@ def test_too_large_a_body_is_told_in_the_protocols_form(model_path: Path, chunke
     assert error_of(refused) == f"the body has more than {len(content)} bytes"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("body", "sentence"),
     [
         (b'{"inputs": [' + b'{"name": "", "shape": [], "datatype": ""},' * 10_000 + b"{}]}", "beside its data"),
@@ -765,7 +766,6 @@ def test_too_large_a_body_is_told_in_the_protocols_form(model_path: Path, chunke
         (large(json.dumps(["x" * 10**6])), "is not a number of type FP64"),
         *[(large(f"[{' ' * 10**6}{array}]"), "must be an array of numbers") for array in NO_ARRAYS],
     ],
-    ids=lambda value: "body" if isinstance(value, bytes) else value,
 )
 def test_a_large_body_without_rows_is_refused_early(service: TestClient, body: bytes, sentence: str) -> None:
     response = service.post(INFER, content=body)

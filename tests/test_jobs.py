@@ -249,6 +249,7 @@ CHANGES: dict[Callable[[Path, list[bytes]], None], str] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_copy_that_is_not_what_would_be_written_now_is_written_anew_and_it_is_said(
     folder: Path, contents: list[bytes], change: Callable[[Path, list[bytes]], None]
@@ -414,6 +415,7 @@ def test_answers_with_a_decimal_comma_are_numbers_in_parquet(folder: Path) -> No
     assert [table[name][0].as_py() for name in table.column_names[5:8]] == [float(a.replace(",", ".")) for a in answers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_kinds_change_by_folders_and_names_follow(folder: Path, kind: str) -> None:
     parquet.write_table(table_of(2), folder / "rows/d.parquet")

@@ -33,7 +33,7 @@ from ml.model.values import Repeated, UnknownWord
 from ml.tables.dataset import Dataset, Feature, Shape, Target
 from ml.training import fitting, iris, writing
 from tests.builders import dataset_of
-from tests.conftest import ROOT, Element, parse_html
+from tests.conftest import ROOT, Element, for_each, parse_html
 from web.app import create_app
 from web.metrics import drift
 from web.metrics.counts import Counts
@@ -534,7 +534,7 @@ def language_of(response: Response) -> str:
     return code
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("header", "code"),
     [
         ("es", "es"), ("ES", "es"), ("es-AR", "es"), ("Es-ar", "es"), ("es-419", "es"), ("es-Latn-AR-x-any", "es"),

@@ -49,7 +49,7 @@ from ml.model.nearest import explain, nearest_change
 from ml.model.plane import plane
 from ml.model.total import Curve
 from ml.tables.headers import Limits
-from tests.conftest import put
+from tests.conftest import for_each, put
 from tests.test_modelfile import DIGEST_BYTES
 from web.app import create_app
 from web.settings import Settings
@@ -162,6 +162,7 @@ def test_a_linear_model_may_have_hundreds_of_columns(tmp_path: Path) -> None:
     assert np.all(np.abs(found - expected) <= ULPS * np.spacing(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REGRESSORS)
 def test_quantities_are_within_4_ulp_of_the_librarys_to_one_row(kind: str, tmp_path: Path) -> None:
     X, y = load_diabetes(return_X_y=True, scaled=False)
@@ -364,6 +365,7 @@ def test_contributions_are_coefficients_times_values_less_means(tmp_path: Path) 
     assert base[0] + added.sum() == pytest.approx(estimator.decision_function(X[7:8])[0], abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scaled logistic", "bayes", "calibrated"])
 def test_the_map_has_the_labels_of_its_rows(kind: str, exported: Exported) -> None:
     X, _ = load_iris(return_X_y=True)
@@ -516,7 +518,7 @@ IMPOSSIBLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "said"), IMPOSSIBLE)
+@for_each(("change", "said"), IMPOSSIBLE)
 def test_an_impossible_file_is_refused(change: Callable[[ModelFile], ModelFile], said: str, linear: ModelFile) -> None:
     with pytest.raises(ModelFileError, match=said):
         loaded(change(linear))

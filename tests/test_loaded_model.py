@@ -23,7 +23,7 @@ from ml.model.modelfile import ModelFile
 from ml.tables.numbers import LARGEST
 from ml.training import writing
 from ml.training.fitting import Trained
-from tests.conftest import EVALUATORS
+from tests.conftest import EVALUATORS, for_each
 
 ROW = [5.6, 2.7, 4.2, 1.3]
 
@@ -100,13 +100,13 @@ def test_answers_do_not_depend_on_an_array_that_is_changed_later(evaluator: Load
     assert np.array_equal(evaluator.predict_batch(rows).outputs, expected)
 
 
-@pytest.mark.parametrize("length", [0, 1, 3, 5])
+@for_each("length", [0, 1, 3, 5])
 def test_a_row_of_another_length_is_an_error(evaluator: LoadedModel, length: int) -> None:
     with pytest.raises(ValueError, match=f"a row has 4 values, not {length}"):
         evaluator.predict([1.0] * length)
 
 
-@pytest.mark.parametrize("shape", [(4,), (0,), (3, 0), (3, 3), (3, 5), (2, 2, 4), (4, 3)])
+@for_each("shape", [(4,), (0,), (3, 0), (3, 3), (3, 5), (2, 2, 4), (4, 3)])
 def test_a_batch_of_another_shape_is_an_error(evaluator: LoadedModel, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"rows have the shape \(n, 4\), not "):
         evaluator.predict_batch(np.ones(shape))

@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw
 
 from ml.model.loaded import LoadedModel
 from ml.model.values import Repeated
+from tests.conftest import for_each
 from web.api import decoder
 from web.api.encoder import Encoder, encoder_of
 from web.problems import Problem
@@ -37,7 +38,7 @@ def test_a_frame_keeps_its_sample_and_its_id_as_they_were_written(content: str) 
     assert request.samples is UNSET
 
 
-@pytest.mark.parametrize(
+@for_each(
     "content", ["", " ", "x", "{", "{'sample': 1}", '{"sample": NaN}', '{"sample": 1,}', "{} {}", '{"sample": 01}',
                 '{"sample": "\t"}', '{"sample": "\\x"}', "\ufeff{}", "\ud800"],
 )  # fmt: skip
@@ -91,7 +92,7 @@ def test_deep_nesting_is_refused(content: str) -> None:
     assert problem_of(content % ("[" * 100_000 + "]" * 100_000)).details.status in (400, 422)
 
 
-@pytest.mark.parametrize("encoded", IDS)
+@for_each("encoded", IDS)
 def test_the_id_of_a_request_of_the_wrong_form_is_found(encoded: str) -> None:
     found = decoder.id_of(f'{{"samples": 1, "id": {encoded}}}')
 
@@ -203,7 +204,7 @@ def test_an_answer_is_the_json_of_its_parts(model: LoadedModel) -> None:
     assert [note.feature for note in notes] == ["sepal_length", "petal_length", "petal_width"]
 
 
-@pytest.mark.parametrize("encoded", IDS)
+@for_each("encoded", IDS)
 def test_a_frame_echoes_any_id_as_it_was_written(model: LoadedModel, encoded: str) -> None:
     frame = encoder_of(model).frame(Raw(encoded.encode()), model.predict(ROW))
 

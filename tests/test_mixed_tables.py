@@ -106,6 +106,7 @@ def test_every_evaluator_has_the_pipelines_answers(kind: str, estimator: Estimat
     assert_same(oracle(kind, 0, estimator, quantity=quantity), np.random.default_rng(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_every_evaluator_has_the_pipelines_answers_on_any_table(seed: int) -> None:
     rng = np.random.default_rng(seed)

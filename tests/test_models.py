@@ -271,6 +271,7 @@ SPANS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_limits", [False, True], ids=["without limits", "with limits"])
 @pytest.mark.parametrize("span", SPANS)
 def test_a_model_of_any_span_can_be_shown(tmp_path: Path, span: str, *, has_limits: bool) -> None:
@@ -549,6 +550,7 @@ def test_a_reminder_loads_the_file_at_once(path: Path, contents: list[bytes]) ->
         assert websocket.receive_json()["type"] == "model"
 
 
+@pytest.mark.slow
 def test_at_most_two_models_are_kept_in_memory(app: Application, contents: list[bytes], tmp_path: Path) -> None:
     async def replace(path: Path) -> weakref.ref[LoadedModel]:
         model = load_model(path)

@@ -248,6 +248,7 @@ def test_every_explanation_of_a_random_forest_is_right(tmp_path: Path, seed: int
 MIXED = ("words and numbers", "gaps in words and numbers", "rare words", "only whether there is a value")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MIXED)
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 def test_every_explanation_of_words_and_gaps_is_right(kind: str, evaluator: str) -> None:
@@ -260,6 +261,7 @@ def test_every_explanation_of_words_and_gaps_is_right(kind: str, evaluator: str)
         assert nearest_change(model, row)[0] == explain(model, row).nearest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MIXED)
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 def test_every_way_to_reach_a_quantity_is_right(kind: str, evaluator: str) -> None:
@@ -296,6 +298,7 @@ def test_without_a_goal_a_quantity_has_its_own_interval_and_no_change() -> None:
                 assert set(model.predict_batch(rows).values.tolist()) <= {value}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_rows", [1, 5, 20, 60])
 def test_a_search_that_is_cut_short_claims_nothing_about_choices_that_it_left_out(max_rows: int) -> None:
     found = oracle("many columns", 0, "random-forest", quantity=False)
@@ -415,6 +418,7 @@ def walked(digits_path: Path) -> LoadedModel:
     return load_model(digits_path, compiles=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_rows", [1, 100, 400])
 def test_what_is_cut_short_is_still_right_and_says_so(walked: LoadedModel, max_rows: int) -> None:
     row = load_digits().data[5].tolist()
@@ -448,6 +452,7 @@ def test_compiled_code_searches_everything_and_finds_what_rows_find(digits: Load
         assert found == explain(walked, row, max_rows=10_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator", [
         GradientBoostingClassifier(n_estimators=10, random_state=0),
@@ -626,6 +631,7 @@ def test_the_plane_of_a_feature_that_no_tree_uses_has_one_column(digits: LoadedM
     assert found.exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["words and numbers", "gaps in words and numbers", "many columns"])
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 @pytest.mark.parametrize("quantity", [False, True], ids=["classes", "quantity"])

@@ -13,7 +13,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from ml.model.loaded import LoadedModel
-from tests.conftest import Element, parse_html
+from tests.conftest import Element, for_each, parse_html
 from web.app import create_app
 from web.settings import Settings
 
@@ -237,7 +237,7 @@ def test_a_parameter_given_twice_is_an_error(client: TestClient) -> None:
 # --- the three forms
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("headers", "form"),
     [
         ({"Accept": "*/*"}, "page"),
@@ -268,9 +268,8 @@ def test_a_parameter_given_twice_is_an_error(client: TestClient) -> None:
         ({"HX-Request": "false"}, "page"),
         ({"HX-Request": ""}, "page"),
     ],
-    ids=str,
 )
-@pytest.mark.parametrize("way", ["query", "form", "multipart"])
+@for_each("way", ["query", "form", "multipart"])
 def test_the_form_is_negotiated(client: TestClient, way: str, headers: dict[str, str], form: str) -> None:
     response = ask(client, way, EXAMPLE, headers)
 
@@ -314,7 +313,7 @@ def test_a_client_without_accept_gets_what_it_speaks(client: TestClient, way: st
     assert form_of(response) == ("json" if way in ("object", "array") else "page")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("headers", "form"),
     [
         ({"Accept": "*/*"}, "json"),
@@ -323,9 +322,8 @@ def test_a_client_without_accept_gets_what_it_speaks(client: TestClient, way: st
         ({"Accept": "text/html;q=0.2, application/json;q=0.3"}, "json"),
         (HTMX, "fragment"),
     ],
-    ids=str,
 )
-@pytest.mark.parametrize("way", ["object", "array"])
+@for_each("way", ["object", "array"])
 def test_json_is_answered_with_json_unless_something_else_is_wanted(
     client: TestClient, way: str, headers: dict[str, str], form: str
 ) -> None:
@@ -335,8 +333,8 @@ def test_json_is_answered_with_json_unless_something_else_is_wanted(
     assert form_of(response) == form
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("form", ["page", "fragment", "json"])
+@for_each("way", WAYS)
+@for_each("form", ["page", "fragment", "json"])
 def test_every_way_of_asking_gives_the_same_prediction(
     client: TestClient, model: LoadedModel, way: str, form: str
 ) -> None:
@@ -370,16 +368,16 @@ def test_json_is_taken_under_each_of_its_names(client: TestClient, content_type:
     )
 
 
-@pytest.mark.parametrize("text", ["5.6", "5,6", " 5.6 ", "+5.6", "5.60", "0.56e1", "056e-1", "\u00a05,6"])
-@pytest.mark.parametrize("way", ["query", "form", "multipart", "object"])
+@for_each("text", ["5.6", "5,6", " 5.6 ", "+5.6", "5.60", "0.56e1", "056e-1", "\u00a05,6"])
+@for_each("way", ["query", "form", "multipart", "object"])
 def test_a_number_is_what_a_person_types(client: TestClient, way: str, text: str) -> None:
     response = ask(client, way, EXAMPLE | {"sepal_length": text}, {"Accept": "application/json"})
 
     assert response.json()["sample"]["sepal_length"] == 5.6
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
+@for_each("way", WAYS)
+@for_each(
     ("text", "code"),
     [
         ("abc", "not_a_number"), ("nan", "not_a_number"), ("inf", "not_a_number"), ("1_0", "not_a_number"),
@@ -417,8 +415,8 @@ def test_a_wrong_value_gives_a_fragment_that_htmx_swaps_in(client: TestClient, w
     assert "abc" in message.text
 
 
-@pytest.mark.parametrize("text", ["", " ", "-", ".", ",", "+", "1e", "\u2212"])
-@pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "fragment"])
+@for_each("text", ["", " ", "-", ".", ",", "+", "1e", "\u2212"])
+@for_each("headers", [{}, HTMX])
 def test_a_half_typed_value_is_incomplete_and_no_error(client: TestClient, text: str, headers: dict[str, str]) -> None:
     response = client.get("/predict", params=EXAMPLE | {"petal_length": text}, headers=headers)
 
@@ -456,7 +454,7 @@ def test_a_hostile_value_is_only_ever_text(client: TestClient, path: str, text: 
     assert len(parse_html(response.text).all("title")) == 1
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@for_each("text", HOSTILE)
 def test_a_hostile_value_or_name_is_only_ever_text_in_the_fragment(client: TestClient, text: str) -> None:
     sample = {**EXAMPLE, "sepal_width": text, text: "1"}
 
@@ -537,7 +535,7 @@ def test_thousands_of_errors_are_shown_as_a_bounded_number(client: TestClient, h
 # --- bodies that cannot be answered
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("content", "status"),
     [
         (b"", 400), (b"{", 400), (b"sepal_length=1", 400), (b'{"sample": [1, 1, 1, NaN]}', 400), (b"\xff\xfe", 400),
@@ -558,9 +556,8 @@ def test_thousands_of_errors_are_shown_as_a_bounded_number(client: TestClient, h
             for content in [b'{"sample": ["\xff", 1, 1, 1]}', b'{"samples": [[1, 1, 1, 1], {"\xff": 1}]}']
         ),
     ],
-    ids=lambda value: str(value)[:40],
 )  # fmt: skip
-@pytest.mark.parametrize("accept", ["application/json", "*/*"])
+@for_each("accept", ["application/json", "*/*"])
 def test_a_body_that_cannot_be_answered_gets_a_problem(
     client: TestClient, content: bytes, status: int, accept: str
 ) -> None:
@@ -589,6 +586,7 @@ def test_a_page_is_made_of_any_json_sample(client: TestClient, content: bytes) -
     assert form_of(response) == "page"
 
 
+@pytest.mark.slow
 def test_a_page_is_made_of_json_of_any_depth(client: TestClient) -> None:
     # Somewhere between "decoded" and "too deep" a value must not be decoded and then be too deep to be shown.
     for depth in range(700, 1_100, 3):
@@ -646,8 +644,8 @@ def test_a_file_is_not_a_measurement(client: TestClient, path: str) -> None:
     assert response.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("charset", ["undefined", "punycode", "unicode_escape", "raw_unicode_escape", "utf-7"])
-@pytest.mark.parametrize("path", ["/predict", "/result"])
+@for_each("charset", ["undefined", "punycode", "unicode_escape", "raw_unicode_escape", "utf-7"])
+@for_each("path", ["/predict", "/result"])
 def test_a_form_in_a_strange_charset_is_no_error_of_the_server(client: TestClient, path: str, charset: str) -> None:
     value = "+2AA-" if charset == "utf-7" else "\\ud800"
     content = f'--b\r\nContent-Disposition: form-data; name="sepal_length"\r\n\r\n{value}\r\n--b--\r\n'.encode()
@@ -703,10 +701,8 @@ def test_the_body_limit_admits_the_largest_number_of_samples(client: TestClient)
     assert client.post("/predict", content=content, headers=JSON).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/predict"])
-@pytest.mark.parametrize(
-    "query", ["&" * 60_000, "a=1&" * 15_000, "sepal_length=" + "9" * 60_000, "%" * 60_000, "=" * 9]
-)
+@for_each("path", ["/", "/predict"])
+@for_each("query", ["&" * 60_000, "a=1&" * 15_000, "sepal_length=" + "9" * 60_000, "%" * 60_000, "=" * 9])
 def test_a_long_query_is_answered(client: TestClient, path: str, query: str) -> None:
     response = client.get(f"{path}?{query}")
 
@@ -781,8 +777,8 @@ def test_the_links_on_a_result_lead_to_what_they_say(client: TestClient) -> None
     assert [dict(page.url.params) for page in landed] == [dict(parse_qsl(link.partition("?")[2])) for link in links]
 
 
-@pytest.mark.parametrize("path", ["/", "/index", "/predict", "/predict?sepal_length=1"])
-@pytest.mark.parametrize("headers", [{}, HTMX, {"Accept": "application/json"}], ids=["page", "fragment", "json"])
+@for_each("path", ["/", "/index", "/predict", "/predict?sepal_length=1"])
+@for_each("headers", [{}, HTMX, {"Accept": "application/json"}])
 def test_the_head_of_an_answer_has_no_body(client: TestClient, path: str, headers: dict[str, str]) -> None:
     headers = headers | {"Accept-Encoding": "identity"}
     head, whole = client.head(path, headers=headers), client.get(path, headers=headers)

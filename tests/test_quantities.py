@@ -19,7 +19,7 @@ from ml.model.loaded import LoadedModel, load_model
 from ml.model.quantity import Interval, Quantity
 from ml.tables.dataset import Target
 from tests import small_tables
-from tests.conftest import Element, parse_html
+from tests.conftest import Element, for_each, parse_html
 from web.app import create_app
 from web.page.languages import NO_BREAK, THIN_NO_BREAK, language
 from web.page.model_card import card_view
@@ -107,7 +107,7 @@ def test_an_interval_is_below_and_above_the_value() -> None:
     assert plain(view.interval) == "el 90 % de los casos está entre 7,50 y 11,00 kg"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("typed", "goal"),
     [
         ("20", 20.0),
@@ -264,7 +264,7 @@ def test_the_card_draws_each_test_row_at_its_predicted_and_true_value(cars: Load
     assert {(int(x), int(y)) for x, y in points} == expected
 
 
-@pytest.mark.parametrize(
+@for_each(
     "changes",
     [
         {"residuals": ()}, {"residuals": ((1.0, 1.0),)}, {"residuals": ((-1e308, 1e308),)}, {"r2": -1e308},

@@ -19,6 +19,7 @@ from ml.tables.dialect import Dialect, dialect_of
 from ml.tables.headers import Limits, columns_of, feature_of
 from ml.tables.numbers import LARGEST
 from ml.tables.reading import Reading, TableOptions, read_dataset
+from tests.conftest import for_each
 
 HEADER = "width (cm),height,kind"
 ROWS = ("1,10,a", "2.5,20,b", "3,30,a", "4,40,b")
@@ -91,7 +92,7 @@ def test_a_minus_sign_is_one_in_both_ways_to_write_it(tmp_path: Path) -> None:
     assert reading.dataset.rows.tolist() == [[-1], [-2]] * 2
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("header", "key", "title", "unit"),
     [
         ("petal width (cm)", "petal_width", "petal width", "cm"),
@@ -274,6 +275,17 @@ def test_what_was_inferred_is_told(tmp_path: Path) -> None:
     }
 
 
+def test_of_hundreds_of_plain_columns_those_with_something_to_say_are_told(tmp_path: Path) -> None:
+    header = ";".join([*(f"x{place}" for place in range(200)), "weight", "kind"])
+    lines = (f"{';'.join([str(row % 7)] * 200)};1,{row};{'ab'[row % 2]}" for row in range(30))
+
+    inferred = read_dataset(written(tmp_path, text_of(header, *lines)), TableOptions()).inferred
+
+    assert len([said for said in inferred if " is feature x" in said]) == 30
+    assert inferred[-2] == "'weight' is feature weight, a comma is its decimal mark, as in '1,0'"
+    assert inferred[-1] == "'x30' to 'x199': 170 more columns of numbers are features"
+
+
 def test_what_was_not_inferred_is_not_told(tmp_path: Path) -> None:
     reading = read_dataset(written(tmp_path, text_of(HEADER, *ROWS)), TableOptions(target="kind"))
 
@@ -345,6 +357,7 @@ def test_a_dropped_column_that_does_not_exist_is_an_error(tmp_path: Path) -> Non
     assert error_of(written(tmp_path, text_of(HEADER, *ROWS)), drop=["id"]).startswith("no column is called 'id': ")
 
 
+@pytest.mark.slow
 def test_an_error_lists_some_of_very_many_columns(tmp_path: Path) -> None:
     path = written(tmp_path, text_of(",".join(f"column {number}" for number in range(5_000)), ",".join("1" * 5_000)))
 

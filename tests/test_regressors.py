@@ -254,6 +254,7 @@ def export(estimator: Any, path: Path, rows: Rows = X_test, outcomes: Any = y_te
     return ml.export(estimator, rows, outcomes, feature_names=NAMES, path=path / "model.npz", **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

@@ -133,6 +133,7 @@ HOSTILE: dict[str, Callable[[int], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text_of", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("size", [1, 100, PIECE])
 def test_twice_the_text_takes_twice_the_time(text_of: Callable[[int], str], size: int) -> None:

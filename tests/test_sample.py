@@ -16,6 +16,7 @@ from ml.model.card import TrainedFeature
 from ml.model.sample import MAX_ERRORS, FieldError, InvalidSample, Validator
 from ml.model.values import Repeated
 from ml.tables.numbers import LARGEST, MAX_NUMBER_CHARACTERS, NotANumber, is_half_typed, number_of, shown_number
+from tests.conftest import for_each
 
 KEYS = ("length", "angle", "mass")
 
@@ -56,7 +57,7 @@ NUMBERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "number"), NUMBERS, ids=short)
+@for_each(("text", "number"), NUMBERS)
 def test_a_number_as_a_person_types_it_is_read(text: str, number: float) -> None:
     (*_, seen) = VALIDATOR.row({"length": "5", "angle": "5", "mass": text})
 
@@ -75,7 +76,7 @@ NOT_NUMBERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", NOT_NUMBERS, ids=short)
+@for_each("text", NOT_NUMBERS)
 def test_text_that_is_no_number_is_an_error_that_shows_it(text: str) -> None:
     error = error_of(text)
 
@@ -94,13 +95,12 @@ def test_an_empty_value_is_missing(text: str | None) -> None:
     assert error == FieldError("mass", "missing", "the mass is missing")
 
 
-@pytest.mark.parametrize(
+@for_each(
     "value",
     [
         "1e39", "-1e39", "1e400", "-1e400", "3.5e38", "9" * 50, 1e39, -1e39, math.inf, -math.inf, math.nan,
         10**39, 10**400, -(10**400), 10**5_000, math.nextafter(LARGEST, math.inf),
     ],
-    ids=lambda value: str(type(value).__name__),
 )  # fmt: skip
 def test_a_number_that_float32_cannot_hold_is_not_finite(value: object) -> None:
     error = error_of(value)
@@ -120,8 +120,8 @@ def test_the_largest_numbers_are_taken(value: object) -> None:
     assert VALIDATOR.row({"length": 5, "angle": 5, "mass": value})[2] == float(str(value))
 
 
-@pytest.mark.parametrize("key", ["length", "angle", "mass"])
-@pytest.mark.parametrize(
+@for_each("key", ["length", "angle", "mass"])
+@for_each(
     ("value", "code"),
     [
         (True, "not_a_number"), (False, "not_a_number"), ([], "not_a_number"), ([5.0], "not_a_number"),
@@ -129,7 +129,6 @@ def test_the_largest_numbers_are_taken(value: object) -> None:
         ([[[[]]]], "not_a_number"), (5 + 0j, "not_a_number"), (None, "missing"), ("", "missing"),
         (10**400, "not_finite"), (1e39, "not_finite"),
     ],
-    ids=repr,
 )  # fmt: skip
 def test_a_json_value_that_is_no_number_is_an_error_of_its_feature(key: str, value: object, code: str) -> None:
     error = error_of(value, key=key)
@@ -186,7 +185,7 @@ def codes_of(sample: Any, *, validator: Validator = VALIDATOR) -> list[tuple[str
     return [(error.feature, error.code) for error in caught.value.errors]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("sample", "codes"),
     [
         ({}, [("length", "missing"), ("angle", "missing"), ("mass", "missing")]),
@@ -202,7 +201,6 @@ def codes_of(sample: Any, *, validator: Validator = VALIDATOR) -> list[tuple[str
         ({"Length": 1, "angle": 2, "mass": 3}, [("length", "missing"), ("Length", "unknown_feature")]),
         ({"length": 1, "angle": 2, "mass": 3, "": 4}, [("", "unknown_feature")]),
     ],
-    ids=repr,
 )
 def test_errors_come_in_the_order_of_the_features_unknown_ones_last(sample: Any, codes: list[tuple[str, str]]) -> None:
     assert codes_of(sample) == codes
@@ -275,18 +273,14 @@ def test_a_long_unknown_key_is_told_short(key: str) -> None:
     assert len(error.message) < 1_000
 
 
-@pytest.mark.parametrize(
-    "text", ["", " ", "-", "+", "\u2212", ".", ",", "-.", "\u2212,", "1e", "1e-", "1,5e+", ".5e", "5.e\u2212"]
-)
+@for_each("text", ["", " ", "-", "+", "\u2212", ".", ",", "-.", "\u2212,", "1e", "1e-", "1,5e+", ".5e", "5.e\u2212"])
 def test_the_beginning_of_a_number_is_half_typed(text: str) -> None:
     assert is_half_typed(text)
     with pytest.raises(NotANumber):
         number_of(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["5", "5.", "5,", ".5", "x", "e", "--", "1..", "1,2,", "1e5", "nan", "\u2013", "1e5.", None, 5, True]
-)
+@for_each("text", ["5", "5.", "5,", ".5", "x", "e", "--", "1..", "1,2,", "1e5", "nan", "\u2013", "1e5.", None, 5, True])
 def test_what_is_a_number_or_never_becomes_one_is_not_half_typed(text: object) -> None:
     assert not is_half_typed(text)
 

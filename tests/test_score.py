@@ -31,7 +31,7 @@ from ml.tables.rows import MAX_ROW_CHARACTERS
 from ml.tables.written import guard
 from ml.training import fitting, writing
 from tests import small_tables
-from tests.conftest import run_on
+from tests.conftest import for_each, run_on
 
 ROOT = Path(__file__).parent.parent
 HEADER = "sepal length,sepal width,petal length,petal width"
@@ -148,7 +148,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("row", BAD)
+@for_each("row", BAD)
 def test_a_bad_row_is_told_by_its_line_and_left_blank(model: LoadedModel, row: str) -> None:
     lines, bad = lines_of(model, HEADER, GOOD, row, GOOD)
 
@@ -212,14 +212,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("text", REFUSED, ids=lambda text: ascii(text[:20]))
+@for_each("text", REFUSED)
 def test_a_file_that_is_no_table_of_these_features_is_refused(model: LoadedModel, text: str) -> None:
     assert refusal_of(model, text) == REFUSED[text]
 
 
-@pytest.mark.parametrize("before", [0, 1, PART_ROWS, BLOCK_ROWS])
-@pytest.mark.parametrize("after", [0, 3])
-@pytest.mark.parametrize("end", ["", "\n"])
+@for_each("before", [0, 1, PART_ROWS, BLOCK_ROWS])
+@for_each("after", [0, 3])
+@for_each("end", ["", "\n"])
 def test_a_quote_that_swallows_all_rows_after_it_is_refused(
     model: LoadedModel, before: int, after: int, end: str
 ) -> None:
@@ -718,12 +718,12 @@ HARMLESS = [
 ]
 
 
-@pytest.mark.parametrize("cell", FORMULAS, ids=ascii)
+@for_each("cell", FORMULAS)
 def test_text_that_may_be_a_formula_is_marked(cell: str) -> None:
     assert guard(cell) == FORMULAS[cell]
 
 
-@pytest.mark.parametrize("cell", HARMLESS, ids=ascii)
+@for_each("cell", HARMLESS)
 def test_numbers_and_other_text_stay_as_they_are(cell: str) -> None:
     assert guard(cell) == cell
 

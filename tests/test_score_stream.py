@@ -175,6 +175,7 @@ def outcome(model: LoadedModel, table: bytes) -> tuple[bytes, str]:
     return sink.getvalue().encode(), ""
 
 
+@pytest.mark.slow
 @given(
     table=odd_tables,
     sizes=st.lists(st.integers(1, 90), min_size=1, max_size=30),

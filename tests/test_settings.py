@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import for_each
 from web.settings import Settings, SettingsError, help_lines
 
 
@@ -18,7 +19,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
     assert Settings.from_environment({"PORT": "", "HOST": "  ", "ALLOWED_ORIGINS": " "}) == Settings()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("variable", "text", "name", "value"),
     [
         ("HOST", "0.0.0.0", "host", "0.0.0.0"),
@@ -72,7 +73,7 @@ def test_every_setting_has_a_variable_of_its_own_and_a_meaning() -> None:
     assert all(setting.metadata["meaning"] for setting in settings)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("variable", "text"),
     [
         ("PORT", "http"), ("PORT", "80.0"), ("PORT", "-1"), ("PORT", "0x50"), ("PORT", "8 0"),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ml.model.contributions import Shapley, contributions
 from ml.model.forest import LEAF, Forest
 from ml.model.loaded import LoadedModel
-from tests.conftest import EVALUATORS
+from tests.conftest import EVALUATORS, for_each
 from tests.pipelines import sample_of
 from tests.test_mixed_tables import oracle
 from tests.test_nearest import digits, digits_path  # noqa: F401  # fixtures
@@ -83,9 +83,9 @@ def test_threads_that_ask_first_at_the_same_time_leave_the_answers_as_they_are(m
         assert np.array_equal(made.of(ranks[0]), expected)
 
 
-@pytest.mark.parametrize("kind", ["words and numbers", "gaps in words and numbers", "many columns"])
-@pytest.mark.parametrize("evaluator", EVALUATORS)
-@pytest.mark.parametrize("quantity", [False, True], ids=["classes", "quantity"])
+@for_each("kind", ["words and numbers", "gaps in words and numbers", "many columns"])
+@for_each("evaluator", EVALUATORS)
+@for_each("quantity", [False, True])
 def test_base_and_contributions_are_the_answer(kind: str, evaluator: str, *, quantity: bool) -> None:
     found = oracle(kind, 0, "random-forest", quantity=quantity)
     model = found.model(evaluator)

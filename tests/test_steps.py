@@ -98,6 +98,7 @@ def test_the_features_are_what_a_person_enters(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_words_that_the_pipeline_refuses_are_errors_of_a_sample(tmp_path: Path) -> None:
     exported = Exported("words without a way out, numbers as words, true and false", tmp_path)
     samples, _ = questions(exported.model, 1)

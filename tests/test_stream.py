@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from ml.model.loaded import LoadedModel, load_model
-from tests.conftest import MEBIBYTE, Server, assert_quiet, memory_bytes, open_stream, run_server
+from tests.conftest import MEBIBYTE, Server, assert_quiet, for_each, memory_bytes, open_stream, run_server
 from web.app import create_app
 from web.settings import Settings
 
@@ -137,10 +137,8 @@ def test_values_outside_the_training_range_are_noted(client: TestClient, model: 
     assert many["notes"] == [notes[0] | {"samples": [1, 3]}, notes[1] | {"samples": [1]}]
 
 
-@pytest.mark.parametrize("encoded", IDS)
-@pytest.mark.parametrize(
-    "rest", ['"sample": [1, 1, 1, 1]', '"samples": [[1, 1, 1, 1]]', '"sample": [1]', '"samples": 1']
-)
+@for_each("encoded", IDS)
+@for_each("rest", ['"sample": [1, 1, 1, 1]', '"samples": [[1, 1, 1, 1]]', '"sample": [1]', '"samples": 1'])
 def test_an_id_is_echoed_byte_for_byte(client: TestClient, encoded: str, rest: str) -> None:
     with open_stream(client) as websocket:
         websocket.send_text(f'{{{rest}, "id": {encoded}}}')
@@ -156,7 +154,7 @@ def test_a_frame_without_an_id_gets_a_reply_without_one(client: TestClient, fram
         assert "id" not in ask(websocket, frame)
 
 
-@pytest.mark.parametrize(("frame", "status"), WRONG_FRAMES, ids=lambda value: str(value)[:40])
+@for_each(("frame", "status"), WRONG_FRAMES)
 def test_a_wrong_frame_is_told_so_and_the_connection_stays(client: TestClient, frame: str, status: int) -> None:
     with open_stream(client) as websocket:
         reply = ask(websocket, frame)
@@ -249,7 +247,7 @@ def test_a_binary_frame_of_another_size_is_told_so_and_the_connection_stays(clie
     assert after.shape == (1, 3)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         SAMPLE,
@@ -262,9 +260,8 @@ def test_a_binary_frame_of_another_size_is_told_so_and_the_connection_stays(clie
         '{"id": 1, "sample": [5.6, 2.7, 4.2, 1.3]}\n{"id": 2, "sample": [5.1, 3.5, 1.4, 0.2]}\n',
         "\ufeff" + SAMPLE,
     ],
-    ids=lambda text: text[:30],
 )
-@pytest.mark.parametrize("is_padded", [True, False])
+@for_each("is_padded", [True, False])
 def test_json_in_a_binary_frame_is_never_taken_for_numbers(client: TestClient, text: str, is_padded: bool) -> None:
     content = text.encode()
     with open_stream(client) as websocket:
@@ -406,6 +403,7 @@ def test_others_have_a_turn_among_many_small_frames(model_path: Path) -> None:
     assert max(turns.count(turn) for turn in set(turns)) <= 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "frame",
     [

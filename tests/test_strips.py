@@ -20,7 +20,7 @@ from ml.model import loaded, modelfile
 from ml.model.loaded import LoadedModel, load_model
 from ml.model.nearest import explain
 from ml.model.strips import MOST_PIECES, strips
-from tests.conftest import EVALUATORS, parse_html
+from tests.conftest import EVALUATORS, for_each, parse_html
 from tests.pipelines import sample_of
 from tests.test_mixed_tables import oracle
 from tests.test_modelfile import serve, with_total
@@ -32,9 +32,9 @@ from web.page.strips import strips_of
 from web.settings import Settings
 
 
-@pytest.mark.parametrize("kind", ["words and numbers", "gaps in words and numbers", "many columns"])
-@pytest.mark.parametrize("evaluator", EVALUATORS)
-@pytest.mark.parametrize("quantity", [False, True], ids=["classes", "quantity"])
+@for_each("kind", ["words and numbers", "gaps in words and numbers", "many columns"])
+@for_each("evaluator", EVALUATORS)
+@for_each("quantity", [False, True])
 def test_every_piece_of_a_line_has_the_answer_of_the_rows_in_it(kind: str, evaluator: str, *, quantity: bool) -> None:
     found = oracle(kind, 0, "random-forest", quantity=quantity)
     model, rng = found.model(evaluator), np.random.default_rng(0)

@@ -22,6 +22,7 @@ from ml.model.modelfile import ModelFile
 from ml.training import fitting, iris, writing
 from ml.training.fitting import Trained
 from ml.training.measuring import Split, measure
+from tests.conftest import for_each
 
 
 def fitted(trained: Trained, **parameters: int) -> Trained:
@@ -80,8 +81,8 @@ def answers_like(trained: Trained, *, right: float, seed: int) -> NDArray[np.int
     return np.where(rng.uniform(size=len(true)) < right, true, rng.integers(0, 3, len(true)))
 
 
-@pytest.mark.parametrize("right", [0.0, 0.5, 0.9, 1.0])
-@pytest.mark.parametrize("never", [None, 0, 2])
+@for_each("right", [0.0, 0.5, 0.9, 1.0])
+@for_each("never", [None, 0, 2])
 def test_the_numbers_of_a_report_are_scikit_learns(trained: Trained, right: float, never: int | None) -> None:
     answers = answers_like(trained, right=right, seed=1)
     if never is not None:

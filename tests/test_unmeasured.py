@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,22 @@ def test_the_span_of_a_quantity_is_that_of_answers_on_both_sides_of_all_threshol
     assert model.quantity is not None
     assert (model.quantity.low, model.quantity.high, model.quantity.interval) == (1.5, 5.5, None)
     assert len(model.reference_rows) == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        files.xgboost([Split(0, -1e39, 3.0, 2.0), Split(1, 0.5, 1.0, 2.0)], base_score="0"),
+        files.lightgbm([Split(0, math.inf, 2.0, 3.0), Split(1, 0.5, 1.0, 2.0)], missing=files.NONE),
+    ],
+    ids=["XGBoost, below all numbers", "LightGBM, above all numbers"],
+)
+def test_a_threshold_beyond_all_numbers_sends_every_row_one_way(tmp_path: Path, content: Any) -> None:
+    path = imported(tmp_path, content)
+
+    for max_cells in (1_000, 0):
+        model = load_model(path, max_cells=max_cells)
+        assert [model.predict([0.0, value]).value for value in (0.25, 0.75)] == [3.0, 4.0]
 
 
 def test_ranges_and_words_of_the_file_are_kept(tmp_path: Path) -> None:

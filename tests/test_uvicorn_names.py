@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httptools
-import pytest
 import uvicorn
 from uvicorn.lifespan.on import LifespanOn
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -24,6 +23,7 @@ from websockets.frames import Frame
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
+from tests.conftest import for_each
 from web.server.responding import Cycle
 
 SERVER = Path(__file__).parent.parent / "web" / "server"
@@ -239,7 +239,7 @@ def names_defined(tree: ast.Module) -> Iterator[str]:
                 yield from (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
 
 
-@pytest.mark.parametrize("kind", USED, ids=lambda kind: kind.__name__)
+@for_each("kind", USED)
 def test_the_names_that_the_server_is_built_on_are_there(kind: type) -> None:
     assert sorted(set(USED[kind]) - names_of(kind)) == []
 

@@ -17,6 +17,7 @@ from ml.model.values import UnknownWord, no_value_text
 from ml.tables.cells import CellReader
 from ml.tables.dataset import MAX_CHOICES, UNKNOWN, Feature
 from ml.tables.numbers import json_numbers, numbers_in_lines, plain_columns
+from tests.conftest import for_each
 
 SPECIES = ("Adelie", "Chinstrap", "Gentoo", "été")
 
@@ -73,7 +74,7 @@ def test_choices_that_differ_in_white_space_alone_are_told_apart_by_their_own_te
     assert [read(text, choices=coding.choices) for text in ("c  d", "a  b", "a b")] == [0.0, 1.0, 2.0]
 
 
-@pytest.mark.parametrize("value", ["adelie", "ADELIE", "Adelie.", "Gen too", "0", "1", "-1", "x" * 500, "a\0b", "NaN"])
+@for_each("value", ["adelie", "ADELIE", "Adelie.", "Gen too", "0", "1", "-1", "x" * 500, "a\0b", "NaN"])
 def test_any_other_word_is_unknown_and_noted(value: str) -> None:
     validator = Validator([trained("species", choices=SPECIES)])
 
@@ -96,11 +97,10 @@ def test_a_json_value_that_is_no_word_is_not_a_choice(value: object) -> None:
 NUMBERS = ("0", "1", "1.5", "2", "10.0")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("value", "position"),
     [(0, 0), (0.0, 0), (-0.0, None), (1, 1), (1.0, 1), (1.5, 2), (2, 3), (10, 4), (10.0, 4), ("10.0", 4), (3, None),
      ("1.0", None), (1e39, None)],
-    ids=lambda value: str(value)[:20] if isinstance(value, str | float) else str(type(value).__name__),
 )  # fmt: skip
 def test_a_json_number_is_the_choice_that_is_written_like_it(value: float | str, position: int | None) -> None:
     assert read(value, choices=NUMBERS) == (UNKNOWN if position is None else position)
@@ -112,7 +112,7 @@ BOOLEAN_COLUMNS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("choices", [*BOOLEAN_COLUMNS, *(pair[::-1] for pair in BOOLEAN_COLUMNS)], ids=str)
+@for_each("choices", [*BOOLEAN_COLUMNS, *(pair[::-1] for pair in BOOLEAN_COLUMNS)])
 def test_a_json_boolean_is_the_choice_that_says_so(choices: tuple[str, str]) -> None:
     said = {choice.lower() for choice in choices}
     truth = next(word for word in ("true", "yes", "t", "y", "1") if word in said)
@@ -129,8 +129,8 @@ def test_a_json_boolean_is_no_choice_of_a_column_that_is_not_boolean(choices: tu
 # No value.
 
 
-@pytest.mark.parametrize("more", [{}, {"choices": SPECIES}], ids=["number", "category"])
-@pytest.mark.parametrize("value", [None, "NA", " ? ", "-999", math.nan, float("nan"), np.float64("nan").item()])
+@for_each("more", [{}, {"choices": SPECIES}])
+@for_each("value", [None, "NA", " ? ", "-999", math.nan, float("nan"), np.float64("nan").item()])
 def test_no_value_is_one_where_the_feature_may_lack_it(value: object, more: dict[str, Any]) -> None:
     assert math.isnan(read(value, has_gaps=True, markers=("?", "NA", "-999"), **more))
 
@@ -378,9 +378,7 @@ def test_the_numbers_of_a_column_have_the_bits_that_float_gives(numbers: list[fl
     assert both.tolist() == [[float(one), float(other)] for one, other in zip(cells, cells[::-1], strict=True)]
 
 
-@pytest.mark.parametrize(
-    "cell", ["", "1,5", "null", "true", "[1]", '"1"', "+5", ".5", "nan", "1e999", "\u0663", "\udcff"]
-)
+@for_each("cell", ["", "1,5", "null", "true", "[1]", '"1"', "+5", ".5", "nan", "1e999", "\u0663", "\udcff"])
 def test_a_cell_that_is_no_number_of_json_has_to_be_read_otherwise(cell: str) -> None:
     assert json_numbers([cell]) is None
     assert json_numbers(["1", cell, "2"]) is None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
+from tests.conftest import for_each
 from web.page import answers, views
 from web.page.answers import PredictionView
 from web.page.axes import default_axes
@@ -45,7 +46,7 @@ def page_of(model: LoadedModel, texts: Mapping[str, str]) -> PageView:
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("share", "text"),
     [
         (0.0, "0%"), (1.0, "100%"), (0.5, "50%"), (0.123, "12.3%"), (0.1239, "12.4%"), (0.001, "0.1%"),
@@ -67,7 +68,7 @@ def test_titles_are_listed_as_in_a_sentence(titles: list[str], text: str) -> Non
     assert ENGLISH.listed(titles) == text
 
 
-@pytest.mark.parametrize("count", range(3, 13))
+@for_each("count", range(3, 13))
 def test_many_titles_are_named_or_counted(count: int) -> None:
     titles = [f"title {chr(97 + number)}" for number in range(count)]
 

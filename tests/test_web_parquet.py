@@ -62,6 +62,7 @@ def post(client: TestClient, content: bytes, path: str = "/score") -> Response:
     return client.post(path, content=content, headers=HEADERS)
 
 
+@pytest.mark.slow
 def test_a_table_comes_back_with_its_types_and_the_answers_of_the_scorer(client: TestClient, model_path: Path) -> None:
     rows = np.random.default_rng(0).uniform(-0.01, 8, (50_000, 4)).round(2)
     table = pyarrow.table({

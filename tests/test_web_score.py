@@ -30,7 +30,7 @@ from starlette.types import Message
 from ml.model.loaded import LoadedModel
 from ml.scoring.text import score
 from ml.tables.marks import Marks
-from tests.conftest import Server, memory_bytes, parse_html, run_procfile, run_server
+from tests.conftest import Server, for_each, memory_bytes, parse_html, run_procfile, run_server
 from tests.tables import TABLES, guarded, zipped
 from web.app import create_app
 from web.scoring.request import disposition_of
@@ -265,7 +265,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
+@for_each("name", NAMES)
 def test_the_answer_is_named_after_the_file(name: str) -> None:
     assert disposition_of(name, "predictions") == f"attachment; {NAMES[name]}"
 

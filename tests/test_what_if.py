@@ -30,7 +30,7 @@ from ml.model.strips import strips
 from ml.training import writing
 from tests import small_tables
 from tests.browser import Open, needs_chromium
-from tests.conftest import Element, Server, parse_html, run_server
+from tests.conftest import Element, Server, for_each, parse_html, run_server
 from web.app import create_app
 from web.page import languages
 from web.page.fragments import KEPT_WHAT_IFS, fragments_of
@@ -75,6 +75,7 @@ def calibration_of(model: ModelFile) -> Calibration:
 # The model.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.85])
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -188,9 +189,7 @@ def test_the_slider_is_a_field_of_the_form_with_a_way_back(client: TestClient) -
         assert parse_qs(link.attributes["href"].partition("?")[2])[OPTION] == ["0.35"]
 
 
-@pytest.mark.parametrize(
-    "text", ["0.5", "0.50", ".5", "", "x", "-1", "1.01", "2", "0.355", "1e-1", "٠.٣", "nan", "9" * 99]
-)
+@for_each("text", ["0.5", "0.50", ".5", "", "x", "-1", "1.01", "2", "0.355", "1e-1", "٠.٣", "nan", "9" * 99])
 def test_any_other_text_leaves_the_model_s_own(client: TestClient, text: str) -> None:
     page = page_of(client, **{OPTION: text})
 

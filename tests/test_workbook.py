@@ -137,6 +137,7 @@ def test_titles_and_rows_and_columns_of_nothing_are_left_out(tmp_path: Path) -> 
     assert "columns without name and value left out: 2" in table.inferred
 
 
+@pytest.mark.slow
 def test_the_first_sheet_with_cells_is_read_unless_another_one_is_named(tmp_path: Path) -> None:
     content = workbook([], [["x", "kind"], [1, "a"]], [["y", "kind"], [2, "b"]])
 
@@ -308,6 +309,7 @@ def test_the_lines_of_bad_rows_are_those_of_the_sheet(client: TestClient) -> Non
     assert (error["line"], error["message"]) == (303, "sepal width: 'x' is not a number")
 
 
+@pytest.mark.slow
 def test_a_sheet_over_a_broken_connection_is_sent_again(client: TestClient, model: LoadedModel) -> None:
     answer = Answer()
 
@@ -382,6 +384,7 @@ def test_the_rows_of_a_sheet_count_for_the_room_on_disk(model_path: Path) -> Non
     assert (answers[1].status_code, answers[1].text.count(",setosa,")) == (200, 5_000)
 
 
+@pytest.mark.slow
 def test_the_process_that_reads_a_sheet_ends_when_nobody_wants_it() -> None:
     content = changed(PLAIN, SHEET, lambda xml: xml.replace(b"<sheetData>", b"<z/>" * 8_000_000 + b"<sheetData>"))
 

@@ -20,7 +20,7 @@ from ml.tables.headers import apart, listed
 from ml.tables.numbers import shown_number
 from ml.training.history import Kept
 
-SHOWN_RANGES = 20
+SHOWN_FEATURES = 20
 
 
 def card_lines(card: Card, version: str) -> Iterator[str]:
@@ -92,10 +92,18 @@ def imported_lines(imported: Imported) -> Iterator[str]:
         )
     names = f": {listed(inputs.names)}" if inputs.names else " without names"
     yield f"  {inputs.n_features} feature{'s' * (inputs.n_features > 1)}{names}"
-    for place, (low, high) in itertools.islice(inputs.ranges.items(), SHOWN_RANGES):
+    for place, (low, high) in itertools.islice(inputs.ranges.items(), SHOWN_FEATURES):
         name = inputs.names[place] if inputs.names else f"column {place + 1}"
         yield f"  {name}: {shown_number(low)} to {shown_number(high)} in training"
     yield from (f"  {sentence}" for sentence in imported.said)
+
+
+def measured_lines(card: Card) -> Iterator[str]:
+    """Yield what decides on the label, how good a new model is, and what its features are worth."""
+    if card.decision is not None:
+        yield f"decision   {decision_text(card.decision)}"
+    yield from report_lines(card.report, card.labels)
+    yield from importance_lines(card, SHOWN_FEATURES)
 
 
 def report_lines(report: Report | QuantityReport | None, labels: Sequence[str]) -> Iterator[str]:
@@ -144,16 +152,20 @@ def _class_lines(report: Report, labels: Sequence[str]) -> Iterator[str]:
         yield f"{label:{width}}  {report.precision[row]:9.3f}  {report.recall[row]:6.3f}   {counts}"
 
 
-def importance_lines(card: Card) -> Iterator[str]:
-    """Yield the features, the most important first; none where nothing was measured."""
+def importance_lines(card: Card, most: int | None = None) -> Iterator[str]:
+    """Yield the features, the most important first, and at most so many; none where nothing was measured."""
     if card.report is None:
         return
     yield ""
     lost = "accuracy" if card.labels else "R²"
     yield f"importance: {lost} lost on the test rows when a feature is shuffled"
     width = max(len(feature.key) for feature in card.features)
-    for feature in sorted(card.features, key=lambda feature: -feature.importance):
+    ranked = sorted(card.features, key=lambda feature: -feature.importance)
+    for feature in ranked[:most]:
         yield f"  {feature.key:{width}}  {round(feature.importance, 3) + 0.0:6.3f}"  # never -0.000
+    if rest := ranked[len(ranked) if most is None else most :]:
+        largest = round(rest[0].importance, 3) + 0.0
+        yield f"  {len(rest)} more, none above {largest:.3f}: python -m ml inspect names them"
 
 
 def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:

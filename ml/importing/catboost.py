@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import ModelFileError, shown
-from ml.importing.imported import Imported, ImportedInputs, Progress, Tree, array, forest_of, read_trees
+from ml.importing.imported import Imported, ImportedInputs, Progress, Tree, array, forest_of, no_json, read_trees
 from ml.model.card import MAX_FEATURES
 from ml.model.forest import LEAF
 from ml.model.total import LabelBy, Link, Total
@@ -105,7 +105,7 @@ def read(content: bytes, progress: Progress) -> Imported:
         if isinstance(params, str):
             params = msgspec.json.decode(params, type=_Params)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelFileError(f"not a model of CatBoost: {shown(error)}") from error
+        raise no_json(content, error, "CatBoost") from error
     loss = params.loss_function.type
     if loss not in LOSSES:
         raise ModelFileError(f"CatBoost's loss {shown(loss)} is not supported; these are: {', '.join(LOSSES)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import ModelFileError
+from ml.errors import ModelFileError, shown
 from ml.model.forest import FIRST_CHOICE_CELL, LEAF, MAX_CELLS, MAX_DEPTH, Forest, packed
 from ml.model.total import Total
 
@@ -114,6 +115,19 @@ def array(values: Any, name: str, dtype: type, n: int | None = None) -> NDArray[
     if not np.all(np.isfinite(found)) or (dtype is np.int64 and np.any(np.abs(found.astype(np.float64)) >= 2**32)):
         raise ModelFileError(f"{name} has a number that is not finite, or too large")
     return found.astype(dtype)
+
+
+def no_json(content: bytes, error: Exception, library: str) -> ModelFileError:
+    """Return what is wrong with a file that is not JSON: some libraries write numbers that JSON does not have."""
+    found = re.search(rb"[\[:,]\s*(-?(?:Infinity|inf|NaN|nan))\b", content)
+    if not found:
+        return ModelFileError(f"not a model of {library}: {shown(error)}")
+    # The last text before a number is the name of the list that it is in.
+    end = content.rfind(b'"', 0, found.start())
+    name = content[content.rfind(b'"', 0, end) + 1 : end].decode(errors="replace")
+    return ModelFileError(
+        f"{shown(name)} holds {float(found[1]):g}, not a finite number: training with a smaller learning rate may help"
+    )
 
 
 def read_trees(trees: Iterable[Tree], n_trees: int, progress: Progress) -> tuple[Tree, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ml.errors import ModelFileError, shown
 from ml.importing import ubjson
-from ml.importing.imported import Imported, ImportedInputs, Progress, array, forest_of, read_trees
+from ml.importing.imported import Imported, ImportedInputs, Progress, array, forest_of, no_json, read_trees
 from ml.importing.xgboost_trees import tree_of, trees_of
 from ml.model.card import MAX_FEATURES
 from ml.model.total import Link, Total
@@ -95,7 +95,7 @@ def read_json(content: bytes, progress: Progress, *, best: bool | None = None) -
     try:
         file = msgspec.json.decode(content, type=_File[msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelFileError(f"not a model of XGBoost: {shown(error)}") from error
+        raise no_json(content, error, "XGBoost") from error
     return _imported(file.learner, file.version, trees_of(file.learner.gradient_booster.model.trees), progress, best)
 
 
@@ -212,7 +212,10 @@ def _starts(base_score: str, n_sums: int, start: str) -> tuple[float, ...]:
         if not 0 < scores[0] < most:
             raise ModelFileError(f"base_score is {shown(base_score)}, not between 0 and {most}")
         # -log(1 / p - 1), as XGBoost has it.
-        scores = [-_log(np.float32(1) / one - np.float32(1)) if start == "logit" else _log(one) for one in scores]
+        with np.errstate(over="ignore"):
+            scores = [-_log(np.float32(1) / one - np.float32(1)) if start == "logit" else _log(one) for one in scores]
+        if not np.all(np.isfinite(scores)):
+            raise ModelFileError(f"base_score is {shown(base_score)}: the sums would start at {scores[0]:g}")
     return tuple(map(float, scores * (n_sums // len(scores))))
 
 

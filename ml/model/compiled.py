@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ml.model.cuts import BELOW_CHOICES, Cuts, cut_of
 from ml.model.forest import FIRST_CHOICE_CELL, LEAF, NO_VALUE_CELL, UNKNOWN_CELL, Forest
 from ml.model.lines import Lines, intervals
-from ml.model.masks import masks_of
+from ml.model.masks import levels_of, masks_of
 
 # Rows of a block stay in a core's own cache while all trees look at them.
 BLOCK_BYTES = 2**18
@@ -51,7 +51,7 @@ def kernels() -> Kernels | None:
         return None
     try:
         for function in (
-            kernels.walk, kernels.walk_one, kernels.masks,
+            kernels.walk, kernels.walk_one, kernels.levels_one, kernels.masks,
             explanation_kernels.branches, explanation_kernels.along, explanation_kernels.shapley,
             explanation_kernels.exchange,
         ):  # fmt: skip
@@ -106,6 +106,12 @@ class Compiled:
             max(BLOCK_BYTES // (np.dtype(self._dtype).itemsize * forest.n_features), MIN_BLOCK_ROWS), MAX_BLOCK_ROWS
         )
         self._masked = masks_of(forest)
+        levels = None if self._masked is None else levels_of(forest, nodes, position)
+        self._one = self._code.rows.walk_one
+        self._arrays: tuple[tuple[Any, ...], tuple[Any, ...]] = (self._walked, self._options)
+        if self._masked is not None and levels is not None:
+            self._one = self._code.rows.levels_one
+            self._arrays = (levels, self._masked[-2]), (gaps, output_of)
         self._branch_room = 64 * self._n_trees
         self._warm(forest.n_features)
 
@@ -136,7 +142,8 @@ class Compiled:
         for feature in self._categories:
             if values[feature] <= BELOW_CHOICES:
                 values[feature] = np.nan
-        self._code.rows.walk_one(*self._walked, values, sums, *self._options)
+        arrays, options = self._arrays
+        self._one(*arrays, values, sums, *options)
         return sums
 
     def batch(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

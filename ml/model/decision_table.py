@@ -161,8 +161,14 @@ def _paint(forest: Forest, cuts: Cuts) -> NDArray[np.floating[Any]]:
     outputs = None if forest.output_of is None else forest.output_of.tolist()
     left, right = forest.left.tolist(), forest.right.tolist()
     for node, (feature, tree) in enumerate(zip(forest.feature.tolist(), trees, strict=True)):
-        box = boxes.pop(node)
+        box = boxes.pop(node, None)
         if feature != LEAF:
+            if box is None:
+                continue
+            if feature not in axis_of:
+                # It has no cuts, as its thresholds are above all numbers: no row goes right.
+                boxes[left[node]] = box
+                continue
             axis = axis_of[feature]
             low, high = _divided(box[axis], _left_ranks(forest, cuts, node))
             boxes[left[node]] = [*box[:axis], low, *box[axis + 1 :]]
@@ -170,6 +176,8 @@ def _paint(forest: Forest, cuts: Cuts) -> NDArray[np.floating[Any]]:
             continue
         first = 0 if outputs is None else outputs[tree]
         values = next(leaves)
+        if box is None:
+            continue
         for where in product(*([slice(*stretch) for stretch in ranks] for ranks in box)):
             for output, value in enumerate(values, first):
                 if value:  # adding 0.0 changes no bit

@@ -20,9 +20,9 @@ MAX_SETS = 2**24
 # The cells of a category: no value, a word that is not among the choices, and each choice.
 NO_VALUE_CELL, UNKNOWN_CELL, FIRST_CHOICE_CELL = 0, 1, 2
 MAX_CELLS = 256
-# No sum of leaves may overflow, or be too large for exp().
-LARGEST_SUM = {True: 1e38, False: 1e300}
-LARGEST_EXPONENT = 700.0
+# Sums and answers are finite as float32, too: channels send them so. exp() of the exponent is 3.3e38.
+LARGEST_SUM = 1e38
+LARGEST_EXPONENT = 88.7
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ class Forest:
         self._check_sets(inner)
         self._check_leaves(is_quantity=is_quantity)
         self._check_sums()
+        self._check_largest()
         self.levels()
 
     def _check_shapes(self) -> None:
@@ -196,21 +197,37 @@ class Forest:
             raise ForestError("the sums do not start with one finite number each")
         if not self.total.fits(self.n_sums):
             raise ForestError(f"{self.n_sums} sums do not fit the link {self.total.link} or its divisor")
-        most = LARGEST_EXPONENT if self.total.link in EXP_LINKS else LARGEST_SUM[self.total.single_sums]
-        with np.errstate(over="ignore", invalid="ignore"):
-            # Of each tree its largest leaf.
-            first_leaves = np.searchsorted(np.flatnonzero(self.feature == LEAF), self.roots)
-            largest = np.maximum.reduceat(np.abs(self.values).max(axis=1), first_leaves)
-            total = largest.sum() + np.abs(self.starts()).max()
+
+    def _check_largest(self) -> None:
+        """Check that no sum of leaves, and no answer made of it, can be too large."""
+        trees = self.tree_of_nodes()[self.feature == LEAF]
+        for leaf in np.flatnonzero(~np.isfinite(self.values).all(axis=1))[:1]:
+            raise ForestError(f"tree {trees[leaf]} has a leaf of {self.values[leaf].sum():g}, not a finite number")
+        is_power = self.total.link in EXP_LINKS
+        # What is far below 0 has the power 0.
+        sized = self.values.max(axis=1) if is_power else np.abs(self.values).max(axis=1)
+        # Of each tree its largest leaf.
+        largest = np.maximum.reduceat(sized, np.searchsorted(trees, np.arange(self.n_trees)))
+        starts = self.starts()
+        with np.errstate(over="ignore"):
+            total = float(largest.sum() + (starts.max() if is_power else np.abs(starts).max()))
+        total = total / self.divisor if is_power else max(total, total / self.divisor)
+        most = LARGEST_EXPONENT if is_power else LARGEST_SUM
         if not total <= most:
-            raise ForestError(f"a leaf is no number, or the sums of leaves can be larger than {most:g}")
+            tree = int(largest.argmax())
+            adds = f"can be {total:.3g} (a leaf of tree {tree} adds {largest[tree]:.3g}): at most {most:g} is served, "
+            raise ForestError(
+                f"the answer is exp() of the sum of leaves, which {adds}whose exp() fits into a 32-bit float"
+                if is_power
+                else f"the sum of leaves {adds}which fits into a 32-bit float"
+            )
 
     def _check_leaves(self, *, is_quantity: bool) -> None:
         if len(self.values) != np.count_nonzero(self.feature == LEAF):
             raise ForestError("there is not exactly one row of values for each leaf")
         if is_quantity:
-            if self.n_outputs != 1 or not np.all(np.isfinite(self.values)):
-                raise ForestError("a leaf does not have one finite number")
+            if self.n_outputs != 1:
+                raise ForestError("a leaf does not have one number")
             return
         if self.total.link != "mean":
             return

@@ -155,6 +155,21 @@ def walk_one(
 
 
 @njit(nogil=True, boundscheck=False, error_model="numpy")
+def levels_one(levels: Any, leaves: Any, row: Any, sums: Any, gaps: Any, output_of: Any) -> None:
+    """Do what `walk_one` does for trees that ask the same at all nodes of a level: `levels` has shape (n_trees,
+    n_levels), and each answer is a bit of the number of the leaf."""
+    n_trees, n_levels = levels.shape
+    for tree in range(n_trees):
+        leaf = np.uint64(tree)
+        for level in range(n_levels):
+            node = levels[tree, level]
+            leaf = leaf + leaf + step(node, row[node.feature & FEATURE_BITS], gaps, None)
+        output = 0 if output_of is None else output_of[tree]
+        for value in range(leaves.shape[1]):
+            sums[output + value] += leaves[leaf, value]
+
+
+@njit(nogil=True, boundscheck=False, error_model="numpy")
 def masks(
     first: Any, thresholds: Any, trees: Any, kept: Any, missing_first: Any, missing_trees: Any, missing_kept: Any,
     positions: Any, width: Any, leaves: Any, output_of: Any, columns: Any, sums: Any,

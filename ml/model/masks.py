@@ -39,6 +39,27 @@ def masks_of(forest: Forest) -> Arrays | None:
     )  # fmt: skip
 
 
+def levels_of(forest: Forest, nodes: NDArray[np.void], position: NDArray[np.int64]) -> NDArray[np.void] | None:
+    """Return a node of each level of each tree, shape (n_trees, n_levels); None where those of a level differ.
+
+    Args:
+        nodes, position: compact nodes, and where each of the forest's nodes is among them.
+    """
+    nodes, firsts, tree = nodes.copy(), forest.roots, forest.tree_of_nodes()
+    nodes["children"] = nodes["children"] != 0
+    found = []
+    for level in forest.levels():
+        found.append(nodes[position[firsts]])
+        if not np.array_equal(nodes[position[level]], found[-1][tree[level]]):
+            return None
+        firsts = np.where(forest.feature[firsts] == LEAF, firsts, forest.left[firsts])
+    # Every row goes left at a leaf: where a tree has fewer levels, leaves stand for zeros before its bits.
+    levels = np.column_stack(found)[:, :-1]
+    levels = np.take_along_axis(levels, np.argsort(levels["children"], axis=1, kind="stable"), axis=1)
+    levels["children"] = 0
+    return levels
+
+
 def _positions() -> NDArray[np.int64]:
     """Return the position of the only bit of a word, by the upper six bits of its product with a de Bruijn sequence."""
     positions = np.zeros(64, dtype=np.int64)

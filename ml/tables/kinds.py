@@ -38,11 +38,15 @@ _CODE = re.compile(r"[^\W_]*[0-9][^\W_]*")
 
 @dataclass(frozen=True)
 class Settled:
-    """A column to learn from: its feature, its value in each row that is kept, and a sentence about it."""
+    """A column to learn from: its feature, its value in each row that is kept, and a sentence about it.
+
+    It is plain where that says no more than what the feature is called.
+    """
 
     feature: Feature
     values: NDArray[np.float64]
     said: str
+    is_plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Kinds:
         if not insists and len(given) > FEW and is_other_in_each_row(different, len(given)):
             option = f"--drop {shlex.quote(column.argument)}"
             said.append(f"another whole number in each row, as identifiers have: {option} leaves it out if it is one")
-        return Settled(feature, values, ", ".join(said))
+        return Settled(feature, values, ", ".join(said), is_plain=len(said) == 1)
 
     def _beyond(self, column: Column, values: NDArray[np.float64], limits: Limits) -> Unusable | None:
         low = -np.inf if limits.minimum is None else limits.minimum

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from ml.tables.marks import Decimal, TableMarks
 from ml.tables.refusals import Unusable, marks_of, refusal_of
 from ml.tables.table import Table
 from ml.tables.targets import Outcomes, TargetKind, candidates, outcomes_of, target_column
+
+# So many columns of numbers without anything to say are named one by one: others would be lost among hundreds.
+SHOWN_PLAIN = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +173,17 @@ def _reading(
         for one in settled
         if gives_away(one.feature, one.values, target, values)
     ]
-    said = [*table.inferred, *outcomes.said, *(one.said for one in settled), *left_out, *leaks]
+    said = [*table.inferred, *outcomes.said, *_said_of(settled), *left_out, *leaks]
     return Reading(dataset, tuple(said))
+
+
+def _said_of(settled: Sequence[Settled]) -> Iterator[str]:
+    """Yield what is said of each column; of many plain ones those at the end are counted, not named."""
+    plain = [place for place, one in enumerate(settled) if one.is_plain][SHOWN_PLAIN:]
+    yield from (one.said for place, one in enumerate(settled) if place not in set(plain))
+    if plain:
+        ends = (in_quotes(settled[place].feature.header) for place in (plain[0], plain[-1]))
+        yield f"{' to '.join(ends)}: {len(plain)} more columns of numbers are features"
 
 
 # In fewer rows, or with fewer rows for each choice, it happens by chance.

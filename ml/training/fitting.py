@@ -164,10 +164,12 @@ def _with_interval(trained: Trained, *, progress: Progress) -> Trained:
     errors = np.empty_like(values)
     folds = min(INTERVAL_FOLDS, len(rows))
     parts = KFold(n_splits=folds, shuffle=True, random_state=trained.recipe.seed)
-    for done, (learn, rest) in enumerate(parts.split(rows), 1):
-        estimator = _fit(rows[learn], values[learn], trained.recipe, features=trained.features, labels=())
+    for fold, (learn, rest) in enumerate(parts.split(rows)):
+        estimator = _fit(
+            rows[learn], values[learn], trained.recipe, features=trained.features, labels=(),
+            progress=_of_fold(progress, "interval", fold, folds),
+        )  # fmt: skip
         errors[rest] = values[rest] - estimator.predict(rows[rest])
-        progress("interval", done, folds)
     answers = answers_of(trained.estimator, trained.split.test_rows, trained.labelling)
     return with_interval(trained, interval_of(errors), answers)
 
@@ -209,16 +211,23 @@ def cross_validate(
     else:
         folds = min(folds, len(outcomes) // 2)
         parts = KFold(n_splits=folds, shuffle=True, random_state=recipe.seed)
-    scores = []
+    scores = list[float]()
     for train, test in parts.split(dataset.rows, outcomes):
-        estimator = _fit(dataset.rows[train], outcomes[train], recipe, features=dataset.features, labels=labels)
+        estimator = _fit(
+            dataset.rows[train], outcomes[train], recipe, features=dataset.features, labels=labels,
+            progress=_of_fold(progress, f"{folds}-fold cross-validation", len(scores), folds),
+        )  # fmt: skip
         if decision is None:
             scores.append(float(estimator.score(dataset.rows[test], outcomes[test])))
         else:
             answers = answers_of(estimator, dataset.rows[test], Labelling.by(labels, decision))
             scores.append(float((answers == outcomes[test]).mean()))
-        progress(f"{folds}-fold cross-validation", len(scores), folds)
     return CrossValidation(folds=folds, mean=float(np.mean(scores)), deviation=float(np.std(scores)))
+
+
+def _of_fold(progress: Progress, what: str, fold: int, folds: int) -> Progress:
+    """Return the progress of one of several fits as a part of all: on a large table a single one takes minutes."""
+    return lambda _what, done, steps: progress(what, fold * steps + done, folds * steps)
 
 
 def _check_estimator(features: Sequence[Feature], recipe: Recipe) -> None:
@@ -262,13 +271,17 @@ def _fit(
         else:
             shared["class_weight"] = dict(zip(classes.tolist(), balanced, strict=True))
     if recipe.estimator == "decision-tree":
-        return getattr(tree, f"DecisionTree{task}")(**shared).fit(rows, known)
+        fitted = getattr(tree, f"DecisionTree{task}")(**shared).fit(rows, known)
+        progress("trees", 1, 1)
+        return fitted
     if recipe.estimator == "hist-gradient-boosting":
         categories = [place for place, feature in enumerate(features) if feature.choices]
         kind = getattr(ensemble, f"HistGradientBoosting{task}")
         # As many trees as the recipe says.
         more = {"max_iter": recipe.n_estimators, "early_stopping": False, "categorical_features": categories or None}
-        return kind(**shared, **more).fit(rows, known)
+        fitted = kind(**shared, **more).fit(rows, known)
+        progress("trees", 1, 1)
+        return fitted
     kind = getattr(ensemble, KINDS[recipe.estimator] + task)
     estimator = kind(**shared, warm_start=True)
     for trees in [*range(TREES_A_STEP, recipe.n_estimators, TREES_A_STEP), recipe.n_estimators]:
