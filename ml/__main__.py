@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ml.cli import console, one_sample, reports
+from ml.cli import console, reports
 from ml.cli.options import DEFAULT_PATH, read, recipe_of
 from ml.errors import MLError, TableError
 from ml.estimators.saved import read_model
@@ -175,11 +175,11 @@ def _predict(options: argparse.Namespace) -> None:
     if path is None and len(values) > 1 and values[0].endswith(".npz"):
         path, values = Path(values[0]), values[1:]
     model = load_model(path or DEFAULT_PATH)
-    row = model.validator.row(one_sample.sample_of(model, values))
+    row = model.validator.row(reports.sample_of(model, values))
     if options.json:
-        console.write_lines([one_sample.prediction_json(model, row)])
+        console.write_lines([reports.prediction_json(model, row)])
         return
-    console.write_lines(one_sample.prediction_lines(model, row))
+    console.write_lines(reports.prediction_lines(model, row))
     console.write_lines(reports.explanation_lines(explain(model, row), model.card))
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_SHOWN_CHARACTERS = 60
+
 
 class MLError(Exception):
     """Base of the tree. The message is one sentence for the person who gave the input."""
@@ -42,6 +44,11 @@ class ForestError(MLError):
 
 class ModelFileError(MLError):
     """The file cannot be served: damaged, crafted, of a newer format, or its answers are not those of its library."""
+
+
+def in_quotes(text: str) -> str:
+    """Return untrusted text as a message shows it: within quotes, and not too much of it."""
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")
 
 
 def shown(value: object) -> str:

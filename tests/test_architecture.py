@@ -68,7 +68,7 @@ READERS = {
     "ml/scoring/answers.py": {"pyarrow"},
     "ml/scoring/parquet_process.py": {"pyarrow"},
     "ml/scoring/parquet.py": {"pyarrow"},
-    "ml/jobs/tables.py": {"pyarrow"},
+    "ml/jobs/copying.py": {"pyarrow"},
     "ml/jobs/cluster.py": {"ray"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from ml.cli.one_sample import prediction_json
+from ml.cli.reports import prediction_json
 from ml.model.card import Recipe
 from ml.model.loaded import LoadedModel
 from ml.model.values import no_value_text

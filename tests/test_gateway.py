@@ -17,10 +17,9 @@ from tests.conftest import for_each
 from web import errors
 from web.app import create_app
 from web.metrics.counters import Metrics
+from web.middleware.access import COOKIE_LIFE_S, Access, is_foreign, is_known_host
 from web.middleware.gateway import Gateway
-from web.middleware.origins import is_foreign, is_known_host
 from web.middleware.rates import MAX_CLIENTS, MOST_PREPAID, Rates
-from web.middleware.token import COOKIE_LIFE_S, Access
 from web.settings import Settings
 
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}

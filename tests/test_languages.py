@@ -46,7 +46,7 @@ from web.page.fragments import Fragments
 from web.page.languages import LOCALES, NO_BREAK, Language
 from web.page.messages import Message as Told
 from web.page.snippet_panel import CodeView, code_view
-from web.page.views import problem_view
+from web.page.views import ViewOptions, problem_view
 from web.page.why import WhyView
 from web.problems import Problem
 from web.settings import Settings
@@ -236,9 +236,7 @@ def states_of(model: LoadedModel, to: Language, *, n_rows: int = 40) -> Iterator
             texts,
             fragment,
             messages,
-            lang="en",
-            axes=axes,
-            goal=None,
+            ViewOptions(to, "en"),
             address="http://127.0.0.1/",
             code=panel,
             answered=answered,

@@ -24,8 +24,8 @@ from ml.model.loaded import LoadedModel, load_model
 from ml.model.nearest import explain
 from ml.tables.dataset import Dataset, Feature, Target
 from ml.training import fitting, writing
+from ml.training.features import importance
 from ml.training.fitting import Trained
-from ml.training.importance import importance
 from ml.training.measuring import COVERAGE, RESIDUALS, interval_of
 from tests.conftest import EVALUATORS
 

@@ -186,15 +186,13 @@ def test_a_table_is_scored_as_its_rows_are_one_by_one(german: LoadedModel, table
 
     whole = rows_of(german, header + "".join(";".join(row) + "\n" for row in table))
 
-    # A table's answers are written with one decimal mark, which its first rows decide.
-    assert plain_shares(whole) == plain_shares([rows_of(german, header + ";".join(row) + "\n")[0] for row in table])
+    alone = [rows_of(german, header + ";".join(row) + "\n")[0] for row in table]
+    # The first row of a table settles the decimal mark of all its answers.
+    assert [*map(with_points, whole)] == [*map(with_points, alone)]
 
 
-def plain_shares(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [
-        {name: cell.replace(",", ".") if name.startswith("probability") else cell for name, cell in row.items()}
-        for row in rows
-    ]
+def with_points(row: dict[str, str]) -> dict[str, str]:
+    return {name: cell.replace(",", ".") if name.startswith("probability") else cell for name, cell in row.items()}
 
 
 def test_a_quantity_has_value_and_interval(prices: LoadedModel) -> None:

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ml.model.contributions import contributions
+from ml.model.contributions import Shapley, contributions
 from ml.model.forest import LEAF, Forest
 from ml.model.loaded import LoadedModel
-from ml.model.shapley import Shapley
 from tests.conftest import EVALUATORS, for_each
 from tests.pipelines import sample_of
 from tests.test_mixed_tables import oracle

@@ -18,7 +18,7 @@ from web.page.axes import default_axes
 from web.page.languages import NO_BREAK, language
 from web.page.messages import messages_of
 from web.page.snippet_panel import CodeView
-from web.page.views import PageView
+from web.page.views import PageView, ViewOptions
 
 ENGLISH = language("en")
 
@@ -39,10 +39,8 @@ def page_of(model: LoadedModel, texts: Mapping[str, str]) -> PageView:
         model,
         texts,
         view_of(model, texts).messages,
-        ENGLISH,
-        lang="",
+        ViewOptions(ENGLISH),
         axes=default_axes(model),
-        goal=None,
         address="http://127.0.0.1/",
         code=CodeView("", []),
     )

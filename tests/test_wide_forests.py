@@ -36,7 +36,7 @@ from ml.model.walk import Walk
 from ml.tables.dataset import Dataset, Feature
 from ml.tables.numbers import LARGEST
 from ml.training import fitting, writing
-from ml.training.importance import importance
+from ml.training.features import importance
 from tests import builders
 from tests.conftest import output_of
 from web.app import create_app

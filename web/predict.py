@@ -23,7 +23,6 @@ from web.middleware.compression import Compressed
 from web.page.fragments import fragments_of
 from web.page.pages import (
     FORM_TYPES,
-    ViewOptions,
     answer,
     form_of,
     is_unchanged,
@@ -32,6 +31,7 @@ from web.page.pages import (
     refuse_compressed,
     split_off,
 )
+from web.page.views import ViewOptions
 from web.problems import Problem
 from web.requests import Representation, body_of, content_type_of, header_of, preferred_representation, query_of
 from web.responses import CHECK, Content, entity_tag, headers_of, json_of

@@ -10,6 +10,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from ml.errors import in_quotes
+
 ROOT = Path(__file__).parent.parent
 STATIC = ROOT / "static"
 TEMPLATES = ROOT / "templates"
@@ -37,10 +39,6 @@ def _setting(
     return field(default=default, metadata=metadata, repr=not is_secret)
 
 
-def _shown(text: str) -> str:
-    return repr(text[:60])
-
-
 def _seconds(default: float, variable: str, meaning: str, *, least: float = 0.1) -> Any:
     return _setting(default, variable, meaning, unit="seconds", least=least, most=86_400)
 
@@ -60,7 +58,7 @@ def _read_origins(text: str) -> tuple[str, ...]:
     origins = [part.strip().rstrip("/").lower() for part in text.split(",") if part.strip()]
     wrong = [origin for origin in origins if not re.fullmatch(r"https?://[a-z0-9.:\[\]_-]+", origin)]
     if wrong:
-        raise ValueError(f"origins such as https://example.org, comma-separated, not {_shown(wrong[0])}")
+        raise ValueError(f"origins such as https://example.org, comma-separated, not {in_quotes(wrong[0])}")
     # A browser leaves out the scheme's own port.
     return tuple(re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin) for origin in origins)
 
@@ -69,19 +67,20 @@ def _read_hosts(text: str) -> tuple[str, ...]:
     names = [part.strip().lower() for part in text.split(",") if part.strip()]
     wrong = [name for name in names if not re.fullmatch(r"(\*\.)?[a-z0-9.:_-]+", name)]
     if wrong:
-        raise ValueError(f"host names, comma-separated, not {_shown(wrong[0])}")
+        raise ValueError(f"host names, comma-separated, not {in_quotes(wrong[0])}")
     return tuple(name.removesuffix(".") for name in names)
 
 
 def _read_rate(text: str) -> str:
     if not all(map(RATE.fullmatch, re.split("[,;|]", text))):
-        raise ValueError(f"a rate like 100/second, below a billion a second, minute, hour or day, not {_shown(text)}")
+        known = "a rate like 100/second, below a billion a second, minute, hour or day"
+        raise ValueError(f"{known}, not {in_quotes(text)}")
     return text
 
 
 def _read_log_format(text: str) -> str:
     if text not in ("plain", "json"):
-        raise ValueError(f"plain or json, not {_shown(text)}")
+        raise ValueError(f"plain or json, not {in_quotes(text)}")
     return text
 
 
@@ -289,7 +288,7 @@ def _read(text: str, default: Any, metadata: Mapping[str, Any]) -> Any:
     kind = "a whole number" if whole else "a number"
     # int() and float() also accept 8_0, digits of other scripts and nan.
     if not re.fullmatch(r"[+-]?[0-9]{1,20}" if whole else r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?", text):
-        raise SettingsError(f"{metadata['variable']} must be {kind}, not {_shown(text)}")
+        raise SettingsError(f"{metadata['variable']} must be {kind}, not {in_quotes(text)}")
     value = type(default)(text)
     if not metadata["least"] <= value <= metadata["most"]:
         limits = f"{metadata['least']} to {metadata['most']}"

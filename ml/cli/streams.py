@@ -6,13 +6,13 @@ import contextlib
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from ml.cli import console
 from ml.errors import TableError
+from ml.tables.files import placed
 
 # A character that no text can have is no reason to stop.
 _TEXT: dict[str, str] = {"errors": "replace", "newline": ""}
@@ -74,22 +74,3 @@ def sink_of(name: str) -> Iterator[TextIO]:
         raise
     except OSError as error:
         raise TableError(f"{console.file_name(name, 'output')} cannot be written: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def placed(path: Path, mode: str = "wb", **options: str) -> Iterator[Any]:
-    """Open a new file beside `path`, which takes its place when it is complete.
-
-    Until then its name begins with a dot: engines that read the folder leave it out.
-    """
-    with tempfile.NamedTemporaryFile(  # type: ignore[call-overload]  # the mode and its options belong together
-        mode, dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False, **options
-    ) as file:
-        try:
-            yield file
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from ml.cli.streams import placed
 from ml.jobs.copying import How
 from ml.jobs.plan import Job
+from ml.tables.files import placed
 
 # Engines, and folders that are inputs here, leave out names that begin so.
 NAME = "_scored.jsonl"

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.model.changes import Change, Direction, Explanation, Range
+from ml.model.changes import Change, Direction, Explanation, Range, shortest
 from ml.model.loaded import LoadedModel
-from ml.model.thresholds import shortest
 
 Values = NDArray[np.float64]
 

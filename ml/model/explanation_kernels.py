@@ -18,7 +18,7 @@ def shapley(
     roots: Any, feature: Any, left: Any, right: Any, share: Any, goes_left: Any, leaf: Any, leaves: Any,
     sum_of: Any, points: Any, weights: Any, depth: Any, values: Any,
 ) -> None:  # fmt: skip
-    """Add to `values`, shape (n_features, n_sums), the Shapley values of all trees: see `ml.model.shapley`."""
+    """Add to `values`, shape (n_features, n_sums), the Shapley values of all trees: see `ml.model.contributions`."""
     n_features = len(values)
     # By level: the node, how many of its children were visited, the place of its feature on the path, and what was
     # known of that feature before.

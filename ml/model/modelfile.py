@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from ml.model import archive, arrays, older
 from ml.model.card import Card
 from ml.model.forest import Forest
 from ml.model.linear import Linear
+from ml.tables.files import placed
 from ml.tables.numbers import LARGEST
 
 FORMAT = 2
@@ -141,17 +141,11 @@ def replace(content: bytes, path: Path, *, check: Callable[[Path], object] = _un
     Raises:
         OSError: nothing was changed, as when `check` raises an error.
     """
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as temporary:
-        try:
-            temporary.write(content)
-            temporary.flush()
-            os.fsync(temporary.fileno())
-            os.chmod(temporary.name, 0o644)
-            check(Path(temporary.name))
-            os.replace(temporary.name, path)
-        except BaseException:
-            os.unlink(temporary.name)
-            raise
+    with placed(path) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        check(Path(file.name))
 
 
 def read(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:

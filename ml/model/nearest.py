@@ -9,10 +9,9 @@ import math
 from collections.abc import Sequence
 
 from ml.model import borders
-from ml.model.changes import Change, Direction, Explanation, Range
+from ml.model.changes import Change, Direction, Explanation, Range, edge, number, shortest
 from ml.model.ends import Ends, ends_of, farther_ends_of
 from ml.model.loaded import LoadedModel
-from ml.model.thresholds import edge, number, shortest
 from ml.tables.numbers import LARGEST
 
 MAX_ROWS = 4_096

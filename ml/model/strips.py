@@ -76,9 +76,6 @@ def _ends(feature: TrainedFeature, bounds: Sequence[float], most: int) -> Sequen
         return range(len(feature.choices) + 1)
     inside = bounds[bisect_left(bounds, feature.low) : bisect_left(bounds, feature.high)]
     if len(inside) >= most:
-        inside = [inside[place] for place in _evenly(len(inside), most - 1)]
+        places = np.linspace(0, len(inside) - 1, most - 1).round().astype(np.intp)
+        inside = [inside[place] for place in places]
     return [feature.low, *inside, feature.high]
-
-
-def _evenly(size: int, most: int) -> NDArray[np.intp]:
-    return np.linspace(0, size - 1, most).round().astype(np.intp)

@@ -10,13 +10,12 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.tables.dataset import Feature
 from ml.tables.dialect import SEPARATORS, Dialect
 from ml.tables.encoding import understood
 from ml.tables.headers import MAX_COLUMNS, feature_of, key_of, listed
 from ml.tables.marks import THOUSANDS, Marks
-from ml.tables.rows import shown
 from ml.tables.written import RowWriter
 
 
@@ -185,8 +184,8 @@ def _only(feature: Feature, found: Sequence[int], names: Sequence[ColumnName]) -
     if unit and feature.unit and _plain(unit) != _plain(feature.unit):
         trained = feature.header if feature.unit in feature.header else f"{feature.title} ({feature.unit})"
         raise TableError(
-            f"column {shown(names[index].header)} has another unit than {shown(trained)}, by which the model was "
-            f"trained: convert its values to {feature.unit}, and name them so"
+            f"column {in_quotes(names[index].header)} has another unit than {in_quotes(trained)}, by which the model "
+            f"was trained: convert its values to {feature.unit}, and name them so"
         )
     return index
 

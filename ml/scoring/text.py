@@ -44,7 +44,6 @@ def score(
     sink: TextIO,
     *,
     on_bad: Callable[[BadRow], None],
-    on_rows: Callable[[int], object] = lambda _rows: None,
     guarded: bool = False,
     strict: bool = False,
     marks: Marks | None = None,
@@ -56,7 +55,6 @@ def score(
         source: a table, or text opened with newline="": a header row, then rows.
         sink: text opened with newline="".
         on_bad: is called with each row that has no answer.
-        on_rows: is called with the number of rows each time some were written.
         guarded, strict, marks, explain: as for `Scorer`.
 
     Raises:
@@ -76,7 +74,6 @@ def score(
             on_bad(row)
         if part.rows:
             rows, bad = rows + part.rows, bad + len(part.bad)
-            on_rows(part.rows)
         del part  # frees its cells and answers before the next ones are made: a tenth of the time
     return Scored(rows, bad)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import codecs
 import re
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 
 _MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 # Western text in UTF-16 has a zero in each of its pairs of bytes, always in the same place.
 _START_BYTES = 4
-_SHOWN_CHARACTERS = 60
 _PAIRS = {(False, True): "utf-16-le", (True, False): "utf-16-be"}
 _NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 # Encodings in which text has its size again when it is encoded, and is decoded in linear time. Python remembers each
@@ -115,8 +114,7 @@ def encoding_named(name: str) -> str:
             raise LookupError(plain)
         return codecs.lookup(plain).name.removesuffix("-sig")
     except LookupError as error:
-        shown = repr(name[:_SHOWN_CHARACTERS])
-        raise TableError(f"there is no encoding called {shown}, or it is not read here") from error
+        raise TableError(f"there is no encoding called {in_quotes(name)}, or it is not read here") from error
 
 
 def _found(start: bytes) -> str:

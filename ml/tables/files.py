@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ml.errors import TableError
 from ml.tables.columns import Columns
@@ -121,3 +124,22 @@ def refuse_same_file(source: str, sink: str) -> None:
         return  # one of them is not there, or no file at all
     if same and os.path.isfile(source):
         raise TableError(f"{source} is the input as well: name another file for the output")
+
+
+@contextmanager
+def placed(path: Path, mode: str = "wb", **options: str) -> Iterator[Any]:
+    """Open a new file beside `path`, which takes its place when it is complete; an error leaves what is there.
+
+    Until then its name begins with a dot: engines that read the folder leave it out.
+    """
+    with tempfile.NamedTemporaryFile(  # type: ignore[call-overload]  # the mode and its options belong together
+        mode, dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False, **options
+    ) as file:
+        try:
+            yield file
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise

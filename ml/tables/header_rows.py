@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.tables.dataset import Feature
 from ml.tables.marks import same_unit, written
 from ml.tables.numbers import is_number, number_of
-from ml.tables.rows import shown
 from ml.tables.table import TEXT, Table
 
 # So many rows are read to find what a column holds.
@@ -51,7 +50,7 @@ class NamedClasses:
         labels = {str(index): label for index, label in enumerate(self.labels)}
         others = sorted({*map(str, np.unique(classes))} - labels.keys())
         if others:
-            raise TableError(f"line 1 names {len(labels)} classes, and a row has the class {shown(others[0])}")
+            raise TableError(f"line 1 names {len(labels)} classes, and a row has the class {in_quotes(others[0])}")
         words = np.array([labels[index] for index in classes.tolist()], dtype=TEXT)
         said = (
             f"line 1 has no names of columns: it says that there are {self.n_rows} rows, {len(columns)} features, and "
@@ -136,7 +135,7 @@ def _refuse_missing_header(table: Table) -> None:
     if len(names) > 1 and all(map(is_number, names)) and not _are_counted(names):
         why = "all its names are numbers"
     elif sum(is_row) >= len(is_row) * 3 / 4:
-        why = f"most of its names look like values of their columns, as {shown(table.header[is_row.index(True)])}"
+        why = f"most of its names look like values of their columns, as {in_quotes(table.header[is_row.index(True)])}"
     else:
         return
     raise TableError(
@@ -179,7 +178,7 @@ def _without_types(table: Table) -> Table | None:
     if not kinds & _TYPES or not all(kind in _TYPES or " " in kind for kind in kinds):
         return None
     if any(roles) and all(_ROLES.fullmatch(role.lower()) for role in roles):
-        said = ", ".join(f"{shown(name)} is {role}" for name, role in zip(table.header, roles, strict=True) if role)
+        said = ", ".join(f"{in_quotes(name)} is {role}" for name, role in zip(table.header, roles, strict=True) if role)
         lines = f"lines {table.lines[0]} and {table.lines[1]}"
         return _without_rows(table, 2, f"{lines} have types and roles, and are left out: {said}")
     has_numbers = any(all(map(is_number, _values(column[1:]))) for column in table.columns)
@@ -205,7 +204,7 @@ def _without_units(table: Table) -> Table | None:
         return None
     names = tuple(_with_unit(name, top) for name, top in zip(table.header, tops, strict=True))
     said = f"line {table.lines[0]} has words where the rows below have numbers, and is left out as a row of units: "
-    return _without_rows(replace(table, header=names), 1, said + ", ".join(shown(top) for top in tops if top))
+    return _without_rows(replace(table, header=names), 1, said + ", ".join(in_quotes(top) for top in tops if top))
 
 
 def _with_unit(name: str, unit: str) -> str:

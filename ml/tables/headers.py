@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.tables.dataset import MAX_TEXT, Feature
-from ml.tables.rows import shown
 
 MAX_COLUMNS = 10_000
 _SHOWN_NAMES = 20
@@ -88,7 +87,7 @@ def columns_of(header: Sequence[str], *, without: Set[int] = frozenset()) -> lis
     names = [text.strip() or f"column_{number}" for number, text in enumerate(header, 1)]
     for name in names:
         if len(name) > MAX_TEXT:
-            raise TableError(f"line 1, column {shown(name)}: a name of more than {MAX_TEXT} characters")
+            raise TableError(f"line 1, column {in_quotes(name)}: a name of more than {MAX_TEXT} characters")
     places = [place for place in range(len(names)) if place not in without]
     parts = [_parts_of(names[place]) for place in places]
     keys = numbered([key or f"column_{place + 1}" for place, (key, _, _) in zip(places, parts, strict=True)])
@@ -134,8 +133,9 @@ def find(wanted: str, columns: Sequence[Column]) -> Column:
         return found[0]
     if found:
         places = " or ".join(f"column_{column.index + 1}" for column in found)
-        raise TableError(f"{len(found)} columns are called {shown(wanted)}: name one of them by its place, {places}")
-    raise TableError(f"no column is called {shown(wanted)}: {listed(column.header for column in columns)}")
+        alike = f"{len(found)} columns are called {in_quotes(wanted)}"
+        raise TableError(f"{alike}: name one of them by its place, {places}")
+    raise TableError(f"no column is called {in_quotes(wanted)}: {listed(column.header for column in columns)}")
 
 
 def word_of(text: str) -> str:
@@ -164,7 +164,7 @@ def listed(names: Iterable[str], *, quoted: bool = False) -> str:
 def apart(names: Sequence[str], *, quoted: bool = False) -> list[str]:
     """Return names on one line each, within quotes where commas between them would not keep them apart."""
     names = [*map(one_line, names)]
-    return [*map(shown, names)] if quoted or any("," in name for name in names) else names
+    return [*map(in_quotes, names)] if quoted or any("," in name for name in names) else names
 
 
 def one_line(text: str) -> str:

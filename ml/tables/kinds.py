@@ -10,14 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.errors import in_quotes
 from ml.tables.contents import WORD_MARKERS, Contents, alike, is_marker_of_numbers
 from ml.tables.dataset import MAX_CHOICES, MAX_TEXT, Feature
-from ml.tables.exclusions import FEW, TEXT, is_other_in_each_row, reason_against_number, reason_against_words
 from ml.tables.headers import Column, Limits, listed
 from ml.tables.marks import Marks
 from ml.tables.numbers import LARGEST, NotANumber, number_of, shown_number
-from ml.tables.refusals import Unusable, beyond_limits, disagreeing, mistakes, rows
-from ml.tables.rows import shown
+from ml.tables.refusals import (
+    FEW,
+    TEXT,
+    Unusable,
+    beyond_limits,
+    disagreeing,
+    is_other_in_each_row,
+    mistakes,
+    reason_against_number,
+    reason_against_words,
+    rows,
+)
 
 # Where this share of the cells is numbers, the others are mistakes, or words for no value.
 MOSTLY_NUMBERS = 0.9
@@ -51,7 +61,7 @@ class LeftOut:
     def said(self) -> str:
         """A sentence about it."""
         hint = f"; --keep {shlex.quote(self.column.argument)} insists" if self.has_values else ""
-        return f"left out {shown(self.column.header)}: {self.reason}{hint}"
+        return f"left out {in_quotes(self.column.header)}: {self.reason}{hint}"
 
 
 class Kinds:
@@ -162,7 +172,7 @@ class Kinds:
             reason = self._numbers_but(contents, codes, present) or reason if reason.startswith(TEXT) else reason
             return LeftOut(column, reason, has_values=len(present) > 1)
         if long := next((texts[code] for code in ranked if len(texts[code]) > MAX_TEXT or "\0" in texts[code]), ""):
-            return LeftOut(column, f"{shown(long)} is too long for a choice, or not text")
+            return LeftOut(column, f"{in_quotes(long)} is too long for a choice, or not text")
         choices = ordered(texts[code] for code in ranked)
         positions = {choice: float(position) for position, choice in enumerate(choices)}
         values = np.array([positions.get(text, np.nan) for text in contents.texts])[codes]
@@ -173,7 +183,7 @@ class Kinds:
         )  # fmt: skip
         said = [
             _named(feature),
-            _choices_said(choices),
+            f"a category of {len(choices)}: {listed(choices)}",
             *_code_said(contents),
             *_gaps_said(feature, n_gaps),
             *alike(choices, "choices"),
@@ -186,7 +196,7 @@ class Kinds:
     def _numbers_but(self, contents: Contents, codes: NDArray[np.int32], present: Sequence[int]) -> str:
         """Return what makes text of a column that is mostly numbers: zeros in front, or the first cell that is none."""
         if contents.code:
-            return f"codes, {len(present)} different in {rows(len(codes))}, as {shown(contents.code)} begins with 0"
+            return f"codes, {len(present)} different in {rows(len(codes))}, as {in_quotes(contents.code)} begins with 0"
         is_number = np.isin(codes, [code for code in present if contents.numbers[code] is not None])
         texts = contents.texts
         odd = [code for code in present if contents.numbers[code] is None and not is_marker_of_numbers(texts[code])]
@@ -196,7 +206,7 @@ class Kinds:
         first = int(is_odd.argmax())
         return (
             f"numbers in {rows(n_numbers)}, and something else in {rows(int(is_odd.sum()))}, as "
-            f"{shown(texts[codes[first]])} on line {self._lines[first]}; --missing reads a text as no value"
+            f"{in_quotes(texts[codes[first]])} on line {self._lines[first]}; --missing reads a text as no value"
         )
 
     def _is_gap(self, contents: Contents, markers: Collection[str]) -> NDArray[np.bool_]:
@@ -214,7 +224,7 @@ def ordered(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def _named(feature: Feature) -> str:
-    parts = [f"{shown(feature.header)} is feature {feature.key}"]
+    parts = [f"{in_quotes(feature.header)} is feature {feature.key}"]
     if feature.unit:
         parts.append(f"in {feature.unit}")
     if feature.minimum is not None:
@@ -224,10 +234,6 @@ def _named(feature: Feature) -> str:
     return ", ".join(parts)
 
 
-def _choices_said(choices: Sequence[str]) -> str:
-    return f"a category of {len(choices)}: {listed(choices)}"
-
-
 def marks_said(contents: Contents, marks: Marks) -> list[str]:
     """Return what was settled about the marks of a column's numbers, where there was something to settle."""
     evidence = contents.evidence
@@ -235,9 +241,9 @@ def marks_said(contents: Contents, marks: Marks) -> list[str]:
     said = []
     for mark, text in texts.items():
         if mark != marks.decimal:
-            said.append(f"{_MARKS[mark]} divides its thousands, as in {shown(text)}")
+            said.append(f"{_MARKS[mark]} divides its thousands, as in {in_quotes(text)}")
         elif mark == "," or mark not in evidence.decimals:
-            said.append(f"{_MARKS[mark]} is its decimal mark, as in {shown(text)}")
+            said.append(f"{_MARKS[mark]} is its decimal mark, as in {in_quotes(text)}")
     return said
 
 
@@ -245,11 +251,11 @@ def _code_said(contents: Contents) -> list[str]:
     if not contents.code:
         return []
     option = f"--keep {shlex.quote(contents.column.argument)}"
-    return [f"codes, as {shown(contents.code)} begins with 0: {option} takes them as numbers"]
+    return [f"codes, as {in_quotes(contents.code)} begins with 0: {option} takes them as numbers"]
 
 
 def _gaps_said(feature: Feature, n_gaps: int) -> list[str]:
     if not n_gaps:
         return []
-    markers = f" ({', '.join(map(shown, feature.markers))})" if feature.markers else ""
+    markers = f" ({', '.join(map(in_quotes, feature.markers))})" if feature.markers else ""
     return [f"no value in {rows(n_gaps)}{markers}"]

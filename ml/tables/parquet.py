@@ -6,9 +6,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.tables.columns import Columns, text_of
-from ml.tables.rows import Block, shown
+from ml.tables.rows import Block
 from ml.tables.table import Bounds, Table
 
 # Few rows at a time: a word of a megabyte takes a few bytes where it is repeated.
@@ -39,7 +39,7 @@ def _read(file: Any, bounds: Bounds) -> Table:
         raise TableError(f"more than {bounds.max_cells} cells")
     for field in file.schema_arrow:
         if field.type.num_fields or "binary" in str(field.type):
-            raise TableError(f"column {shown(field.name)} is of type {field.type}, which is no value of a cell")
+            raise TableError(f"column {in_quotes(field.name)} is of type {field.type}, which is no value of a cell")
     columns = Columns(names, bounds, line="row")
     start, size = 1, 0
     for batch in file.iter_batches(batch_size=_BATCH_ROWS):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.tables.dialect import QUOTED, Dialect, cells_of, dialect_of
 from ml.tables.filekind import refuse_other_files
 from ml.tables.numbers import is_number
@@ -162,7 +162,8 @@ class Preamble:
             if not self._is_title(above, line):
                 return above
             self._pass_over(above)
-            self.inferred.append(f"line {above.number}, a title, is left out: {_short(above.text)}")
+            title = in_quotes(" ".join(above.text.split()))
+            self.inferred.append(f"line {above.number}, a title, is left out: {title}")
         self._waiting, self._waits_below_titles = line, self._may_be_title(line)
         return None
 
@@ -243,8 +244,3 @@ def is_title(cells: Sequence[str], below: Sequence[str]) -> bool:
     if len(names) < 2 or any(map(is_number, names)):
         return False
     return n_cells <= 1 or len(names) >= n_cells + 2
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return repr(text if len(text) <= 60 else text[:60] + "…")

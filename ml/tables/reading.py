@@ -9,17 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.tables.contents import Contents, contents_of
-from ml.tables.dataset import Dataset
+from ml.tables.dataset import Dataset, Feature, Target
 from ml.tables.encoding import as_text
 from ml.tables.files import read_table
 from ml.tables.headers import Column, Limits, columns_of, find, listed
 from ml.tables.kinds import Kinds, LeftOut, Settled
-from ml.tables.leakage import gives_away
 from ml.tables.marks import Decimal, TableMarks
 from ml.tables.refusals import Unusable, marks_of, refusal_of
-from ml.tables.rows import shown
 from ml.tables.table import Table
 from ml.tables.targets import Outcomes, TargetKind, candidates, outcomes_of, target_column
 
@@ -171,7 +169,7 @@ def _reading(
         outcomes=values,
     )
     leaks = [
-        f"{shown(one.feature.header)} alone gives the target away: drop it if it is known only afterwards"
+        f"{in_quotes(one.feature.header)} alone gives the target away: drop it if it is known only afterwards"
         for one in settled
         if gives_away(one.feature, one.values, target, values)
     ]
@@ -184,5 +182,36 @@ def _said_of(settled: Sequence[Settled]) -> Iterator[str]:
     plain = [place for place, one in enumerate(settled) if one.is_plain][SHOWN_PLAIN:]
     yield from (one.said for place, one in enumerate(settled) if place not in set(plain))
     if plain:
-        ends = (shown(settled[place].feature.header) for place in (plain[0], plain[-1]))
+        ends = (in_quotes(settled[place].feature.header) for place in (plain[0], plain[-1]))
         yield f"{' to '.join(ends)}: {len(plain)} more columns of numbers are features"
+
+
+# In fewer rows, or with fewer rows for each choice, it happens by chance.
+MIN_ROWS = 30
+MIN_ROWS_A_CHOICE = 5
+# Another unit of the same quantity is off by rounding alone.
+SAME_QUANTITY = 0.9999
+
+
+def gives_away(feature: Feature, values: NDArray[np.float64], target: Target, outcomes: NDArray[np.float64]) -> bool:
+    """Tell whether a feature alone determines the target in every row.
+
+    Each of its choices has one class; or its numbers need one threshold between two classes, and no more; or they grow
+    with the quantity as another unit of it does.
+
+    Args:
+        values: shape (n_rows,): of the feature; NaN for no value.
+        outcomes: shape (n_rows,).
+    """
+    if len(values) < MIN_ROWS or np.isnan(values).any():
+        return False
+    if not target.labels:
+        is_same = not feature.choices and np.ptp(values) > 0 and abs(np.corrcoef(values, outcomes)[0, 1])
+        return bool(is_same > SAME_QUANTITY)
+    if feature.choices:
+        pairs = np.unique(values * len(target.labels) + outcomes)
+        return len(pairs) == len(np.unique(values)) <= len(values) / MIN_ROWS_A_CHOICE
+    order = np.argsort(values, kind="stable")
+    changes = np.flatnonzero(np.diff(outcomes[order]))
+    is_between = values[order][changes] < values[order][changes + 1]
+    return len(changes) == len(np.unique(outcomes)) - 1 and bool(is_between.all())

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.tables.columns import Columns, text_of
-from ml.tables.rows import Block, shown
+from ml.tables.rows import Block
 from ml.tables.table import Bounds, Table
 
 
@@ -42,5 +42,5 @@ def read_records(first: str, texts: Iterator[str], bounds: Bounds) -> Table:
 
 def _cell(value: object, name: str, number: int) -> str:
     if isinstance(value, dict | list):
-        raise TableError(f"record {number}, {shown(name)}: {shown(str(value))} is no value of a cell")
+        raise TableError(f"record {number}, {in_quotes(name)}: {in_quotes(str(value))} is no value of a cell")
     return str(value).lower() if isinstance(value, bool) else text_of(value)

@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.tables.dialect import Dialect
 from ml.tables.preamble import Head, Preamble
 
@@ -16,7 +16,6 @@ from ml.tables.preamble import Head, Preamble
 MAX_ROW_CHARACTERS = 2**18
 # So many separators are held that may be all that comes until the end.
 MAX_BLANK_CHARACTERS = 2**16
-_SHOWN_CHARACTERS = 60
 _LINE_END = re.compile(r"\r\n?|\n")
 
 
@@ -180,7 +179,8 @@ class RowReader:
             raise TableError(f"line 1: field larger than field limit ({limit})")  # as csv itself says it
         if head.dialect is None and not self._allow_one_column:
             raise TableError(
-                f"the header has only one column, {shown(head.header[0].strip())}: separate by comma, semicolon or tab"
+                f"the header has only one column, {in_quotes(head.header[0].strip())}: separate by comma, semicolon "
+                "or tab"
             )
         self._row_characters = 0
         self.dialect = head.dialect or Dialect(",")
@@ -293,8 +293,3 @@ def _plain_lines(text: str) -> list[str] | None:
     if len(text) > limit and max(map(len, lines), default=0) > limit:
         return None
     return lines
-
-
-def shown(text: str) -> str:
-    """Return text as a message shows it: within quotes, and not too much of it."""
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")

@@ -18,14 +18,14 @@ from xml.parsers import expat
 
 import msgspec
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.tables.columns import text_of
 from ml.tables.confined import bound, cpu_s_of
 from ml.tables.filekind import is_workbook
 from ml.tables.headers import MAX_COLUMNS, listed
 from ml.tables.packed import only_member
 from ml.tables.preamble import is_title
-from ml.tables.rows import MAX_ROW_CHARACTERS, shown
+from ml.tables.rows import MAX_ROW_CHARACTERS
 
 # What is not a sheet and not the words of the sheets becomes a tree in memory, many times as large.
 _MOST_PART_BYTES = 2**24
@@ -148,7 +148,7 @@ def _check(archive: zipfile.ZipFile, options: SheetOptions) -> None:
         name = member.filename
         if name.endswith((".xml", ".rels")):
             if not name.startswith(_STREAMED) and member.file_size > _MOST_PART_BYTES:
-                raise TableError(f"{shown(name)} in it is larger than {_MOST_PART_BYTES} bytes")
+                raise TableError(f"{in_quotes(name)} in it is larger than {_MOST_PART_BYTES} bytes")
             with archive.open(member) as part:
                 _refuse_document_type(part.read(_PROLOG_BYTES), name)
 
@@ -162,14 +162,14 @@ def _refuse_document_type(prolog: bytes, name: str) -> None:
         has_root = True
 
     def refuse(*_: object) -> None:
-        raise TableError(f"{shown(name)} in it has a document type, as no Excel file has")
+        raise TableError(f"{in_quotes(name)} in it has a document type, as no Excel file has")
 
     parser = expat.ParserCreate()
     parser.StartElementHandler = begin
     parser.StartDoctypeDeclHandler = refuse
     parser.Parse(prolog, False)
     if prolog and not has_root:
-        raise TableError(f"{shown(name)} in it has no element in its first {_PROLOG_BYTES} bytes")
+        raise TableError(f"{in_quotes(name)} in it has no element in its first {_PROLOG_BYTES} bytes")
 
 
 def _chosen(book: Any, name: str | None, blank: Iterator[int]) -> tuple[Any, list[str]]:
@@ -177,14 +177,14 @@ def _chosen(book: Any, name: str | None, blank: Iterator[int]) -> tuple[Any, lis
     sheets = {sheet.title: sheet for sheet in book.worksheets}
     if name is not None:
         if name not in sheets:
-            raise TableError(f"no sheet is called {shown(name)}: {listed(sheets)}")
+            raise TableError(f"no sheet is called {in_quotes(name)}: {listed(sheets)}")
         return sheets[name], []
     full = [sheet for sheet in sheets.values() if sheet.sheet_state == "visible" and _has_cells(book, sheet, blank)]
     # A sheet with one row is no table, but a cover.
     full.sort(key=lambda sheet: not _has_cells(book, sheet, blank, rows=2))
     if not full:
         raise TableError("no sheet of the Excel file has cells")
-    inferred = [f"sheet {shown(full[0].title)}"] if len(sheets) > 1 else []
+    inferred = [f"sheet {in_quotes(full[0].title)}"] if len(sheets) > 1 else []
     if len(full) > 1:
         others = listed(sheet.title for sheet in full[1:])
         inferred.append(f"other sheets have cells as well, and are left out: {others}; --sheet names another one")
@@ -275,7 +275,7 @@ def _table(rows: Iterator[Row], inferred: list[str], *, has_header: bool) -> Ite
     above = next(rows, None)
     below = next(rows, None)
     while has_header and above and below and is_title(above[1], below[1]):
-        inferred.append(f"row {above[0]}, a title, is left out: {shown(' '.join(above[1]).strip())}")
+        inferred.append(f"row {above[0]}, a title, is left out: {in_quotes(' '.join(above[1]).strip())}")
         above, below = below, next(rows, None)
     if above is None:
         raise TableError("the sheet has no cells")

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.errors import in_quotes
 from ml.tables.contents import WORD_MARKERS, Contents, alike
 from ml.tables.dataset import MAX_TEXT, Target
 from ml.tables.headers import Column, apart, find, key_of, listed, one_line
@@ -17,7 +18,6 @@ from ml.tables.kinds import marks_said, ordered
 from ml.tables.marks import Marks, number_in
 from ml.tables.numbers import LARGEST, shown_number
 from ml.tables.refusals import Unusable, rows
-from ml.tables.rows import shown
 
 TargetKind = Literal["classes", "quantity"]
 
@@ -143,16 +143,18 @@ def _classes(
     n_given = sum(sizes.values())
     lone = [key for key, size in sizes.items() if size == 1]
     if len(lone) > n_given / 2 or len(sizes) - len(lone) > MAX_LABELS:
-        reason = f"is no target: it has {len(sizes)} different values in {rows(n_given)}, as {shown(contents.texts[0])}"
+        reason = (
+            f"is no target: it has {len(sizes)} different values in {rows(n_given)}, as {in_quotes(contents.texts[0])}"
+        )
         return Unusable(column, reason)
     names = {key: min(spelled, key=lambda text: (-spelled[text], text)) for key, spelled in spellings.items()}
     labels = ordered([names[key] for key in sizes if sizes[key] > 1])
     if len(labels) < 2:
         more = ", with more than one row" if lone else ""
-        what = f"there is only one class, {shown(labels[0])}{more}" if labels else "no row has a value"
+        what = f"there is only one class, {in_quotes(labels[0])}{more}" if labels else "no row has a value"
         return Unusable(column, f"is no target: {what}")
     if wrong := next((label for label in labels if len(label) > MAX_TEXT or "\0" in label), ""):
-        return Unusable(column, f"has {shown(wrong)}, which is no label: too long, or not text")
+        return Unusable(column, f"has {in_quotes(wrong)}, which is no label: too long, or not text")
     position = {label: float(index) for index, label in enumerate(labels)}
     of_text = [np.nan if key is None else position.get(names[key], np.nan) for key in keys]
     hint = ""
@@ -162,7 +164,11 @@ def _classes(
     said = [
         f"class column: {one_line(column.header)}{why}{hint}",
         "classes: " + ", ".join(f"{name} ({rows(sizes[key])})" for name, key in in_order),
-        *(_merged(names[key], spelled) for key, spelled in spellings.items() if len(spelled) > 1),
+        *(
+            f"{listed(sorted(spelled), quoted=True)} are one class, {one_line(names[key])}"
+            for key, spelled in spellings.items()
+            if len(spelled) > 1
+        ),
         *alike(labels, "classes"),
         *_left_out(len(contents.codes) - n_given),
     ]
@@ -174,10 +180,6 @@ def _classes(
 def _in_order(names: dict[float | str, str], labels: Sequence[str]) -> list[float | str]:
     key_of_name = {name: key for key, name in names.items()}
     return [key_of_name[label] for label in labels]
-
-
-def _merged(name: str, spelled: Counter[str]) -> str:
-    return f"{listed(sorted(spelled), quoted=True)} are one class, {one_line(name)}"
 
 
 def _left_out(n_rows: int) -> list[str]:

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.tables.columns import text_of
 from ml.tables.numbers import number_of
-from ml.tables.rows import shown
 
 # Those that JSON has.
 PLAIN_TYPES = (str, float, int, bool, NoneType)
@@ -74,7 +73,7 @@ def typed_array(values: object, name: str) -> TypedColumn:
     """
     array = values if isinstance(values, np.ndarray) else _array_of(values, name)
     if array.ndim != 1:
-        raise TableError(f"column {shown(name)} has the shape {array.shape}, not (n,)")
+        raise TableError(f"column {in_quotes(name)} has the shape {array.shape}, not (n,)")
     if isinstance(array, np.ma.MaskedArray):
         array = np.ma.filled(array.astype(object), None)
     if array.dtype.kind in "iuf":
@@ -93,7 +92,7 @@ def _array_of(values: object, name: str) -> NDArray[Any]:
     if hasattr(values, "__array__"):
         return np.asarray(values)
     if isinstance(values, str | bytes) or not isinstance(values, Sequence):
-        raise TableError(f"column {shown(name)} is no array, but of type {type(values).__name__}")
+        raise TableError(f"column {in_quotes(name)} is no array, but of type {type(values).__name__}")
     return np.fromiter(values, dtype=object, count=len(values))
 
 
@@ -181,4 +180,4 @@ def typed_arrow(array: Any, name: str) -> TypedColumn:
 
 
 def _unusable(name: str, kind: object) -> TableError:
-    return TableError(f"column {shown(name)} is of type {kind}, which is no value of a cell")
+    return TableError(f"column {in_quotes(name)} is of type {kind}, which is no value of a cell")

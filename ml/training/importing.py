@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.importing.imported import MAX_CODES, Imported
 from ml.model.card import Decision
 from ml.model.cuts import Cuts
@@ -24,7 +24,6 @@ from ml.tables.dataset import BOOLEANS, UNKNOWN, Dataset, Feature, Target
 from ml.tables.headers import Column, columns_of, find, listed, word_of
 from ml.tables.numbers import NotANumber, number_of
 from ml.tables.reading import TableOptions, dataset_of
-from ml.tables.rows import shown
 from ml.tables.table import Table
 from ml.tables.targets import target_column
 from ml.training.fitting import Trained, check_name, with_halved_rows
@@ -168,7 +167,7 @@ def measurable(
             feature, found = _category(imported, position, feature, found)
         elif feature.choices and not _is_boolean(feature.choices):
             raise TableError(
-                f"column {shown(column.header)} holds words such as {shown(feature.choices[0])}, and the model "
+                f"column {in_quotes(column.header)} holds words such as {in_quotes(feature.choices[0])}, and the model "
                 "compares numbers there"
             )
         lacks = feature.has_gaps or bool(imported.inputs.has_gaps and imported.inputs.has_gaps[position])
@@ -196,7 +195,7 @@ def _columns(imported: Imported, table: Table, options: TableOptions) -> tuple[l
         rest = [column for column in columns if column not in used] or columns
         target, _ = target_column(columns if options.target else rest, options.target)
         if target in used:
-            raise TableError(f"column {shown(target.header)} is a feature of the model: --target names another one")
+            raise TableError(f"column {in_quotes(target.header)} is a feature of the model: --target names another one")
         return columns, used, target
     target, _ = target_column(columns, options.target)
     dropped = {find(wanted, columns).index for wanted in options.drop}
@@ -224,8 +223,8 @@ def _category(
     if words is None:
         if feature.choices or not np.all((given == np.floor(given)) & (given >= 0) & (given < MAX_CODES)):
             raise TableError(
-                f"column {shown(feature.header)}: the file knows this category by its codes alone, so the table needs "
-                f"whole numbers from 0 to {MAX_CODES - 1}"
+                f"column {in_quotes(feature.header)}: the file knows this category by its codes alone, so the table "
+                f"needs whole numbers from 0 to {MAX_CODES - 1}"
             )
         words = code_choices(imported, position, least=int(given.max(initial=0)) + 1)
         return msgspec.structs.replace(feature, choices=words, minimum=None, maximum=None), found
@@ -274,7 +273,7 @@ def _classes(imported: Imported, dataset: Dataset, given: Sequence[str]) -> tupl
     places = by_name if all(key in by_name for key in keys) else by_number
     if unknown := [label for label, key in zip(found, keys, strict=True) if key not in places]:
         raise TableError(
-            f"the table has the class {shown(unknown[0])}, and the model has {n_classes}"
+            f"the table has the class {in_quotes(unknown[0])}, and the model has {n_classes}"
             + (f": {listed(labels)}" if labels else ": name them with --labels, in the order of the model")
         )
     positions = np.array([float(places[key]) for key in keys])  # type: ignore[index]  # every key was found above

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.errors import TableError
+from ml.errors import TableError, in_quotes
 from ml.model.card import QuantityReport, Report
 from ml.model.loaded import LoadedModel
 from ml.model.sample import InvalidSample
@@ -23,7 +23,6 @@ from ml.tables.headers import Column, columns_of, find, listed
 from ml.tables.marks import Marks, TableMarks
 from ml.tables.numbers import NotANumber, number_of
 from ml.tables.refusals import Unusable, marks_of, refusal_of, rows
-from ml.tables.rows import shown
 from ml.tables.table import Table
 from ml.tables.targets import keys_of
 from ml.training.measuring import Split, report_of
@@ -95,7 +94,7 @@ def _true(
     model: LoadedModel, contents: Contents, missing: Sequence[str], found: Marks | Unusable, *, lines: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Return the class or quantity of each row, NaN where it is not known, and what was left out."""
-    name = shown(contents.column.header)
+    name = in_quotes(contents.column.header)
     if contents.kind == "numbers" and isinstance(found, Unusable):
         raise refusal_of([found], 1, "")
     if model.labels:
@@ -110,7 +109,7 @@ def _true(
                   for text, number in zip(contents.texts, contents.numbers, strict=True)]  # fmt: skip
         odd = np.array(is_odd)[contents.codes]
         first = int(odd.argmax())
-        where = f", as {shown(contents.texts[contents.codes[first]])} on line {lines[first]}" if odd.any() else ""
+        where = f", as {in_quotes(contents.texts[contents.codes[first]])} on line {lines[first]}" if odd.any() else ""
         raise TableError(f"column {name} has other texts than numbers{where}; --missing reads a text as no value")
     counts = np.bincount(contents.codes, minlength=len(keys))
     is_unknown = np.isnan(by_text) & ~is_empty

@@ -31,10 +31,10 @@ from ml.model.total import Link, Total
 from ml.tables.dataset import UNKNOWN, Feature
 from ml.tables.numbers import LARGEST
 from ml.training import history
+from ml.training.features import trained_features
 from ml.training.fitting import Trained
 from ml.training.measuring import answers_of, calibration_of
 from ml.training.progress import Progress, silent
-from ml.training.ranges import trained_features
 
 REFERENCE_ROWS = 300
 GOLDEN_TEST_ROWS = 100

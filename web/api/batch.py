@@ -149,12 +149,7 @@ async def encode_frame(
     unknown: Mapping[int, Sequence[float]] = MappingProxyType({}),
     explain: Check | None = None,
 ) -> str:
-    """Return the stream's reply to rows, shape (n, n_features): a list of values or one a label, in their order.
-
-    Args:
-        unknown: the rows with unknown words, as `read` returns them.
-        explain: makes each answer have its contributions; the work for them ends when it raises an error.
-    """
+    """Return the stream's reply to rows: a list of values or one a label, in their order; arguments as above."""
     answers = await predict(model, rows, channel)
     channel.many(model, rows, outcomes_of(model, answers))
     added = [*map(Raw, await explained(model, rows, answers.indices.tolist(), explain))] if explain else UNSET

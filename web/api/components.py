@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from web.api.description import N_, Json, json_content, ref, response
-from web.middleware.token import COOKIE, admits_cookie, is_open
+from web.api.description import N_, Json, json_content, read_operation, ref, response
+from web.middleware.access import COOKIE, admits_cookie, is_open
 from web.responses import MEDIA_TYPE
 from web.settings import Settings
 
@@ -14,32 +14,15 @@ PROBLEM: Json = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDe
 TEXT: Json = {"schema": {"type": "string"}}
 
 # Strings without a pattern: whatever else is sent in these headers has no effect, and is no error.
+_SENT = {
+    "X-Request-ID": "An id for this request: up to 64 letters, digits and . _ -; otherwise the service makes one.",
+    "If-None-Match": "Entity tags that the client has. If the answer still has one of them, it is 304.",
+    "X-Input": "unsettled: the sample of this fragment is still being typed, and is not counted for drift; settled: it "
+    "is counted, and sent, even if its tag is known.",
+    "HX-Request": "true: the answer is the fragment, with status 200 also if the sample has errors.",
+}
 PARAMETERS: Json = {
-    "X-Request-ID": {
-        "name": "X-Request-ID",
-        "in": "header",
-        "description": "An id for this request: up to 64 letters, digits and . _ -; otherwise the service makes one.",
-        **TEXT,
-    },
-    "If-None-Match": {
-        "name": "If-None-Match",
-        "in": "header",
-        "description": "Entity tags that the client has. If the answer still has one of them, it is 304.",
-        **TEXT,
-    },
-    "X-Input": {
-        "name": "X-Input",
-        "in": "header",
-        "description": "unsettled: the sample of this fragment is still being typed, and is not counted for drift; "
-        "settled: it is counted, and sent, even if its tag is known.",
-        **TEXT,
-    },
-    "HX-Request": {
-        "name": "HX-Request",
-        "in": "header",
-        "description": "true: the answer is the fragment, with status 200 also if the sample has errors.",
-        **TEXT,
-    },
+    name: {"name": name, "in": "header", "description": description, **TEXT} for name, description in _SENT.items()
 }
 HEADERS: Json = {
     "X-Request-ID": {
@@ -76,6 +59,15 @@ def responses(settings: Settings) -> Json:
             PROBLEM,
         ),
     }
+
+
+def ready_operation(operation: str) -> Json:
+    """Return the operation that tells whether a model is loaded."""
+    ready = read_operation(operation, N_("A model is loaded"), "Ready")
+    ready["responses"]["503"] = response(
+        N_("The service is about to end, or has too many connections."), json_content("Ready") | PROBLEM
+    )
+    return ready
 
 
 def too_large_of(settings: Settings) -> str:

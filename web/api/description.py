@@ -179,12 +179,8 @@ def description_of(feature: TrainedFeature) -> str:
 
 def read_operation(operation: str, summary: str, schema: str) -> Json:
     """Return an operation without parameters that answers with one kind of message."""
-    return {"operationId": operation, "summary": summary, "responses": {"200": json_response(schema, f"{summary}.")}}
-
-
-def json_response(schema: str, description: str) -> Json:
-    """Return a response that is a message of this name."""
-    return response(description, json_content(schema))
+    answer = response(f"{summary}.", json_content(schema))
+    return {"operationId": operation, "summary": summary, "responses": {"200": answer}}
 
 
 def json_content(schema: str, **examples: object) -> Json:

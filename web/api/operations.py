@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ml.model.loaded import LoadedModel
 from web.api import examples, explain
-from web.api.components import PAGE, PROBLEM, TEXT, opened, too_large_of
+from web.api.components import PAGE, PROBLEM, TEXT, opened, ready_operation, too_large_of
 from web.api.description import (
     N_,
     Json,
@@ -158,10 +158,6 @@ def _binary(model: LoadedModel) -> str:
 
 
 def _health() -> Json:
-    ready = read_operation("ready", N_("A model is loaded"), "Ready")
-    ready["responses"]["503"] = response(
-        N_("The service is about to end, or has too many connections."), json_content("Ready") | PROBLEM
-    )
     drift = {
         "operationId": "drift",
         "summary": N_("How far recent inputs are from the training data"),
@@ -171,7 +167,7 @@ def _health() -> Json:
     }
     return {
         "/health/live": {"get": read_operation("live", N_("The process answers"), "Live")},
-        "/health/ready": {"get": ready},
+        "/health/ready": {"get": ready_operation("ready")},
         "/health/drift": {"get": drift},
     }
 

@@ -18,9 +18,8 @@ from ml.model.loaded import LoadedModel
 from web.metrics import drift
 from web.metrics.channel import VALUES, Channel
 from web.metrics.drift import DriftReport
-from web.metrics.histogram import SERVICE_BOUNDS, Histogram
+from web.metrics.histogram import SERVICE_BOUNDS, Histogram, RequestTimes
 from web.metrics.inputs import InputRecorder
-from web.metrics.requests import RequestTimes
 from web.metrics.shared import SharedCounters
 
 TICK_S = 1.0

@@ -17,10 +17,9 @@ from starlette.websockets import WebSocket
 
 from web import logs
 from web.metrics.counters import Metrics
-from web.metrics.requests import template_of
-from web.middleware.origins import SAFE_METHODS, is_foreign, is_known_host, is_valid_host
+from web.metrics.histogram import template_of
+from web.middleware.access import COOKIE_LIFE_S, SAFE_METHODS, Access, is_foreign, is_known_host, is_page, is_valid_host
 from web.middleware.rates import Rates
-from web.middleware.token import COOKIE_LIFE_S, Access, is_page
 from web.problems import SHOWN_CHARACTERS, Problem, too_many
 from web.settings import Settings
 

@@ -1,4 +1,9 @@
-"""The elements of a tensor in JSON: numbers, booleans and texts. Knows no model."""
+"""The elements of a tensor in JSON and in binary data: numbers, booleans and texts. Knows no model.
+
+Binary data is little-endian and row-major without padding; text is its length in 4 bytes, then UTF-8 (the protocol's
+binary tensor data extension:
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ import numpy as np
 
 from web.oip.datatypes import BOOL, BYTES, NUMERIC, Numbers, Words, present
 from web.problems import Problem
+from web.requests import text_kind
 
 # JSON data is read in pieces of about this many bytes, 2 ms of the shortest numbers; a row beyond the second is no row.
 PIECE_BYTES = 2**16
@@ -197,7 +203,7 @@ def _cast(values: list[Any], datatype: str, *, name: str, first: int, width: int
         if not _fits(value, datatype):
             place = f"row {position // width}" + (f", column {position % width}" if width > 1 else "")
             what = "a number of type" if datatype in NUMERIC else "an element of type"
-            raise Problem(400, f'input "{name}", {place}: {shown(value)} is not {what} {datatype}')
+            raise Problem(400, f'input "{name}", {place}: {shown_json(value)} is not {what} {datatype}')
     return [*map(present, values)] if datatype == BYTES else values
 
 
@@ -213,7 +219,7 @@ def _fits(value: object, datatype: str) -> bool:
     return bool(limits.min <= value <= limits.max)  # type: ignore[operator]  # an int
 
 
-def shown(value: object) -> str:
+def shown_json(value: object) -> str:
     """Return a JSON value for a message: short, and neither a list nor an object."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
@@ -221,3 +227,60 @@ def shown(value: object) -> str:
         return "a number of many digits"
     text = msgspec.json.encode(value).decode() if not isinstance(value, float) else repr(value)
     return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
+
+
+# Of binary texts so many are read in one go, about a millisecond.
+PIECE_TEXTS = 2_048
+
+
+async def from_binary(content: memoryview, datatype: str, shape: tuple[int, int], *, name: str) -> Numbers | Words:
+    """Return the tensor in binary data; numbers are not copied.
+
+    Args:
+        content: the tensor's own bytes.
+        datatype: one of `NUMERIC`, `BOOL` or `BYTES`; the last two for k = 1.
+        shape: (n, k), its product small enough for an array.
+        name: the tensor's name, for the message.
+
+    Raises:
+        Problem: 400, the data has another size than the shape and datatype say, or is JSON or CSV, or is no UTF-8.
+    """
+    n_rows, width = shape
+    if datatype == BYTES:
+        return await _texts(content, n_rows, name=name)
+    dtype = np.dtype(NUMERIC.get(datatype, "u1"))
+    expected = n_rows * width * dtype.itemsize
+    if len(content) != expected:
+        raise Problem(
+            400,
+            f'input "{name}" has {len(content)} bytes of data; {n_rows} x {width} {datatype} take {expected}',
+        )
+    # Of fewer bytes, or whole numbers, text may be what is meant.
+    if datatype in ("FP64", "FP32") and (kind := text_kind(content, width)):
+        raise Problem(400, f'input "{name}": its binary data is {kind}; send it as "data", in the JSON text')
+    numbers = np.frombuffer(content, dtype)
+    if datatype != BOOL:
+        return numbers.reshape(shape)
+    if n_rows and numbers.max() > 1:
+        raise Problem(400, f'input "{name}": a boolean is a byte of 0 or 1, not {numbers.max()}')
+    booleans: Words = numbers.astype(bool).tolist()
+    return booleans
+
+
+async def _texts(content: memoryview, n_rows: int, *, name: str) -> Words:
+    texts: Words = []
+    at = 0
+    for row in range(n_rows):
+        if row and row % PIECE_TEXTS == 0:
+            await asyncio.sleep(0)
+        start = at + 4
+        at = start + int.from_bytes(content[at:start], "little")
+        if start > len(content) or at > len(content):
+            raise Problem(400, f'input "{name}" has {len(content)} bytes of data; they end within text {row}')
+        try:
+            texts.append(present(str(content[start:at], "utf-8")))
+        except UnicodeError:
+            raise Problem(400, f'input "{name}", row {row}: the text is not UTF-8') from None
+    if at < len(content):
+        raise Problem(400, f'input "{name}" has {len(content)} bytes of data; its {n_rows} texts end at byte {at}')
+    return texts

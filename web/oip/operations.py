@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from ml.model.loaded import LoadedModel
-from web.api.components import PROBLEM, too_large_of
+from web.api.components import PROBLEM, ready_operation, too_large_of
 from web.api.description import N_, Json, json_content, read_operation, ref, response
 from web.oip.datatypes import BYTES
 from web.oip.messages import SAMPLES, InferenceRequest
@@ -23,18 +23,10 @@ def paths(model: LoadedModel, settings: Settings) -> Json:
     return {
         "/v2": {"get": server},
         "/v2/health/live": {"get": read_operation("serverLive", N_("The process answers"), "Live")},
-        "/v2/health/ready": {"get": _server_ready()},
+        "/v2/health/ready": {"get": ready_operation("serverReady")},
         **_of_model("/v2/models/{name}", "", [name], infer),
         **_of_model("/v2/models/{name}/versions/{version}", "Version", [name, version], infer),
     }
-
-
-def _server_ready() -> Json:
-    ready = read_operation("serverReady", N_("A model is loaded"), "Ready")
-    ready["responses"]["503"] = response(
-        N_("The service is about to end, or has too many connections."), json_content("Ready") | PROBLEM
-    )
-    return ready
 
 
 def _of_model(path: str, suffix: str, parameters: list[Json], infer: Json) -> Json:

@@ -205,7 +205,7 @@ async def _body(request: Request, max_bytes: int) -> bytes:
             raise Problem(400, f"the body is not {encoding}: {error}") from error
         inflated += piece
         if len(inflated) > max_bytes:
-            raise Problem(413, _too_large(max_bytes))
+            raise Problem(413, f"the body has more than {max_bytes} bytes")
         body = inflater.unconsumed_tail
         if not piece and not body and not inflater.eof:
             raise Problem(400, f"the body is not {encoding}: it ends early")
@@ -277,7 +277,3 @@ def _refused(problem: Problem) -> Response:
 
 def _error_response(status: int, detail: str) -> Response:
     return Response(msgspec.json.encode(InferenceError(detail)), status, media_type="application/json")
-
-
-def _too_large(max_bytes: int) -> str:
-    return f"the body has more than {max_bytes} bytes"

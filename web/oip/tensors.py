@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from msgspec import UNSET, Raw
 
 from ml.tables.dataset import Feature
-from web.oip.binary import from_binary
 from web.oip.datatypes import BOOL, BYTES, NUMERIC, Numbers, Words
-from web.oip.elements import from_json, shown
+from web.oip.elements import from_binary, from_json, shown_json
 from web.oip.messages import HEADER_LENGTH, SAMPLES, InferenceInput
 from web.problems import Problem
 
@@ -39,7 +38,7 @@ async def read(
         raise Problem(400, "the inputs have different numbers of samples")
     (n_rows,) = counts
     if n_rows > max_samples:
-        raise Problem(413, f"at most {max_samples} samples are allowed in one request, not {shown(n_rows)}")
+        raise Problem(413, f"at most {max_samples} samples are allowed in one request, not {shown_json(n_rows)}")
     parts = _binary_parts(inputs, binary)
     columns = []
     for tensor in ordered:
@@ -79,9 +78,9 @@ def _by_feature(named: Mapping[str, InferenceInput], features: Sequence[Feature]
     for name, tensor in named.items():
         key = key_of.get(name)
         if key is None:
-            raise Problem(400, f"input {shown(name)} is not known; {wanted}")
+            raise Problem(400, f"input {shown_json(name)} is not known; {wanted}")
         if key in found:
-            raise Problem(400, f"inputs {shown(found[key].name)} and {shown(name)} are the same feature")
+            raise Problem(400, f"inputs {shown_json(found[key].name)} and {shown_json(name)} are the same feature")
         found[key] = tensor
     for feature in features:
         if feature.key not in found:
@@ -94,12 +93,12 @@ def _n_rows(tensor: InferenceInput, width: int) -> int:
     datatypes = [*NUMERIC, BOOL, BYTES] if width == 1 else [*NUMERIC]
     if tensor.datatype not in datatypes:
         known = ", ".join(datatypes)
-        raise Problem(400, f'input "{tensor.name}" has the datatype {shown(tensor.datatype)}; known are {known}')
+        raise Problem(400, f'input "{tensor.name}" has the datatype {shown_json(tensor.datatype)}; known are {known}')
     if "shared_memory_region" in (tensor.parameters or {}):
         raise Problem(400, f'input "{tensor.name}": this server shares no memory; send the data')
     n_rows, *rest = tensor.shape or [-1]
     if n_rows < 0 or not (rest == [width] or (width == 1 and not rest)):
-        shape = ", ".join(map(shown, tensor.shape[:4])) + (", …" if len(tensor.shape) > 4 else "")
+        shape = ", ".join(map(shown_json, tensor.shape[:4])) + (", …" if len(tensor.shape) > 4 else "")
         wanted = f"[n, {width}]" if width > 1 else "[n] or [n, 1]"
         raise Problem(400, f'input "{tensor.name}" has the shape [{shape}], not {wanted}')
     return n_rows
@@ -121,7 +120,7 @@ def _binary_parts(inputs: Sequence[InferenceInput], binary: memoryview) -> dict[
         if type(size) is not int or not 0 <= size <= len(binary):
             raise Problem(
                 400,
-                f'input "{tensor.name}" has the binary_data_size {shown(size)}, but {len(binary)} bytes are left '
+                f'input "{tensor.name}" has the binary_data_size {shown_json(size)}, but {len(binary)} bytes are left '
                 f"after the JSON text, whose length the header {HEADER_LENGTH} gives",
             )
         if _data_of(tensor) is not None:

@@ -35,6 +35,7 @@ from web.page.snippet_panel import CodeView
 from web.page.strips import strips_of
 from web.page.templates import Outline, outline, render
 from web.page.threshold import rule_of, what_if_of
+from web.page.views import ViewOptions
 from web.page.why import why_not_of, why_of
 
 # A decision table of Iris has 2,408 different answers, each about a kilobyte, and 676 maps over its petals, in each of
@@ -170,15 +171,11 @@ class Fragments:
         texts: Mapping[str, str],
         fragment: bytes,
         messages: Sequence[Message],
+        options: ViewOptions,
         *,
-        lang: str,
-        axes: Axes,
-        goal: str | None,
         address: str,
         code: CodeView,
         answered: Answered | None,
-        pin: str | None = None,
-        order: str | None = None,
         explained: dict[str, object] | None = None,
     ) -> str:
         """Return the page with `texts` in its fields, and one of the fragments above.
@@ -191,20 +188,16 @@ class Fragments:
             self._own._model,
             texts,
             messages,
-            self._language,
-            lang=lang,
-            axes=axes,
-            goal=goal,
+            options,
+            axes=self.axes(options.map_x, options.map_y),
             what_if=None if self._own is self else self._model.card.decision,
             address=address,
             code=code,
-            pin=pin,
-            order=order,
         )
         if explained is None and answered and self.is_quick:
-            explained = self.explained(*answered, pin)
+            explained = self.explained(*answered, options.pin)
         elif explained is None:
-            pinned = self._pinned(answered, pin) if answered else None
+            pinned = self._pinned(answered, options.pin) if answered else None
             why_not = why_not_of(self._model, self._language)
             explained = {"why": None, "why_not": why_not, "strips": {}, "pinned": pinned}
         return self._render(
@@ -213,7 +206,7 @@ class Fragments:
             answer=answers.answer_text(answered[1], self._quantity, self._language) if answered else "",
             fragment=Markup(fragment.decode()),  # noqa: S704  # it was rendered above
             card=self._own._card(),
-            pin=pin if explained["pinned"] else None,
+            pin=options.pin if explained["pinned"] else None,
             **explained,
         )
 

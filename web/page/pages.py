@@ -22,6 +22,7 @@ from web.page.fields import THRESHOLD, keys_of_names, names_of_options, rounded_
 from web.page.fragments import fragments_of
 from web.page.languages import Language
 from web.page.messages import Message
+from web.page.views import ViewOptions
 from web.problems import Problem
 from web.requests import MAX_QUERY_FIELDS, Representation, content_type_of, fields_of, header_of, is_known, query_of
 from web.responses import Content, entity_tag, headers_of
@@ -29,25 +30,6 @@ from web.service import service_of
 
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 EXAMPLE_ADDRESS = "http://127.0.0.1/"
-
-
-class ViewOptions(NamedTuple):
-    """Options of the view.
-
-    They are its language, the `lang` of the address, the features of the map, the goal, the query of a pinned sample,
-    the order of the fields, and a threshold between two labels, a what-if.
-
-    A named tuple, because one is made for each request, and a frozen dataclass takes three times as long.
-    """
-
-    language: Language
-    lang: str = ""
-    map_x: str | None = None
-    map_y: str | None = None
-    goal: str | None = None
-    pin: str | None = None
-    order: str | None = None
-    threshold: str | None = None
 
 
 class AnswerFragment(NamedTuple):
@@ -196,14 +178,10 @@ def _page_of(
         _texts(model, sample, language),
         shown.fragment if isinstance(shown, AnswerFragment) else fragments.invalid(shown),
         shown.messages,
-        lang=options.lang,
-        axes=fragments.axes(options.map_x, options.map_y),
-        goal=options.goal,
+        options,
         address=address,
         code=snippet_panel.code_view(model, sample, address=address, needs_token=needs_token, language=language),
         answered=(answered.row, answered.prediction) if answered else None,
-        pin=options.pin,
-        order=options.order,
         explained=explained,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from ml.model.card import Decision
@@ -24,6 +25,25 @@ from web.problems import ProblemDetails
 
 # The value of the option for the order of the fields; any other is that of their importance.
 FILE_ORDER = "file"
+
+
+class ViewOptions(NamedTuple):
+    """Options of the view.
+
+    They are its language, the `lang` of the address, the features of the map, the goal, the query of a pinned sample,
+    the order of the fields, and a threshold between two labels, a what-if.
+
+    A named tuple, because one is made for each request, and a frozen dataclass takes three times as long.
+    """
+
+    language: Language
+    lang: str = ""
+    map_x: str | None = None
+    map_y: str | None = None
+    goal: str | None = None
+    pin: str | None = None
+    order: str | None = None
+    threshold: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +145,11 @@ def page_view(
     model: LoadedModel,
     texts: Mapping[str, str],
     messages: Sequence[Message],
-    to: Language,
+    chosen: ViewOptions,
     *,
-    lang: str,
     axes: Axes,
-    goal: str | None,
     address: str,
     code: CodeView,
-    pin: str | None = None,
-    order: str | None = None,
     what_if: Decision | None = None,
 ) -> PageView:
     """Return the view of the page with `texts` in its fields, `messages` beside them, and `axes` on its map.
@@ -141,20 +157,21 @@ def page_view(
     Args:
         what_if: another threshold than that of the model file.
     """
+    to, lang, goal = chosen.language, chosen.lang, chosen.goal
     fields = fields_of(model.features, texts, messages, to)
     keys = {field.key for field in fields}
     options = model.made(names_of_options)
-    chosen = {"map-x": model.features[axes[0]].key, "map-y": model.features[axes[1]].key} if axes else {}
+    axis_keys = {"map-x": model.features[axes[0]].key, "map-y": model.features[axes[1]].key} if axes else {}
     usual = default_axes(model)
     # What stays when another sample is shown, and when this one is shown in another way.
     kept = {options["lang"]: lang} if lang else {}
-    if order == FILE_ORDER and len(fields) > SHOWN_FIELDS:
-        kept |= {"field-order": order}
+    if chosen.order == FILE_ORDER and len(fields) > SHOWN_FIELDS:
+        kept |= {"field-order": FILE_ORDER}
     query = {key: text for key, text in texts.items() if key in keys} | kept
-    if pin:
-        query["pinned-sample"] = pin
+    if chosen.pin:
+        query["pinned-sample"] = chosen.pin
     if axes != usual:
-        query |= chosen
+        query |= axis_keys
     quantity = _quantity_page(model, goal, to)
     if quantity and quantity.goal not in (None, quantity.usual_goal):
         query[options[GOAL]] = goal or ""
