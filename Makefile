@@ -7,22 +7,25 @@ BIN := $(VENV)/bin
 # The tests start hundreds of processes, and each would compile our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Types are checked beside the tests; what mypy says comes last.
+define checked
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(BIN)/mypy >$(VENV)/types.txt 2>&1 & types=$$!; \
+		(set -x; OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal $(1)); tests=$$?; \
+		wait $$types; types=$$?; cat $(VENV)/types.txt; exit $$((tests | types))
+endef
+
 .PHONY: serve check test bench crowd sessions audit format messages clean
 
 serve: $(VENV)/serve.installed
 	trap '' HUP; exec $(BIN)/python -m web
 
 check: $(VENV)/test.installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not server and not slow and not long"
+	$(call checked,-q -n auto --hypothesis-profile few -m "not server and not slow and not long")
 
 test: $(VENV)/test.installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
+	$(call checked,-n 3)
 
 bench: $(VENV)/test.installed
 	$(BIN)/python -m tests.benchmarks

@@ -48,9 +48,11 @@ EVALUATORS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 # How long an example takes says more about what else the machine does than about the service; fixtures of Hypothesis's
-# tests may serve all examples. `make test` has the same examples in each run, `make audit` many others.
+# tests may serve all examples. `make test` has the same examples in each run, `make check` the first ones of them,
+# `make audit` many others.
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 settings.register_profile("quick", UNTIMED, derandomize=True, max_examples=25)
+settings.register_profile("few", UNTIMED, derandomize=True, max_examples=10)
 settings.register_profile("thorough", UNTIMED, max_examples=1_000)
 settings.load_profile("quick")
 
