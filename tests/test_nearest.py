@@ -520,6 +520,16 @@ def test_the_rows_that_are_looked_at_are_bounded(digits: LoadedModel, max_rows: 
     assert sum(last - first + 1 for first, last in spans.values()) <= max(3, max_rows)
 
 
+def test_where_nothing_is_near_only_the_most_important_features_are_tried_in_few_rows(digits: LoadedModel) -> None:
+    tried: set[int] = set()
+    for row in digits.reference_rows[:40].tolist():
+        found = ends.farther_ends_of(digits, row, max_rows=30, goal=None)
+        tried |= {place for place, one in enumerate(found) if (one.low_label, one.high_label) != (None, None)}
+
+    assert tried
+    assert tried <= {*sorted(range(64), key=lambda place: -digits.features[place].importance)[:15]}
+
+
 def test_the_most_important_features_are_looked_at_when_there_is_room_for_few(digits: LoadedModel) -> None:
     spans = ends._spans(digits, [0] * 64, max_rows=30)
 

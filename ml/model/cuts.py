@@ -109,12 +109,12 @@ class Cuts:
         self._has_choices = [bool(feature.choices) for feature in features] or [False] * forest.n_features
         self._columns = [cuts[:, None] for cuts in values]
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """The number of cuts of each feature."""
         return tuple(len(cuts) for cuts in self.values)
 
-    @property
+    @cached_property
     def features(self) -> tuple[int, ...]:
         """The features that have cuts: no other one influences any answer."""
         return tuple(feature for feature, cuts in enumerate(self.values) if len(cuts))

@@ -151,14 +151,17 @@ def _searched(
 def farther_ends_of(model: LoadedModel, row: Sequence[float], *, max_rows: int, goal: float | None) -> list[Ends]:
     """Return the ends along each number, of intervals that are tried all over it but are not its neighbors.
 
-    For where nothing was found nearby: the label may change once more between an end and the row.
+    For where nothing was found nearby: the label may change once more between an end and the row. Of very many numbers
+    the least important are left out.
     """
-    cuts, used = model.cuts, [feature for feature, size in enumerate(model.cuts.sizes) if size]
-    most = max(2, min(max_rows, MAX_VALUES // len(row)) // max(1, len(used)))
+    cuts, max_rows = model.cuts, max(2, min(max_rows, MAX_VALUES // len(row)))
+    used = [place for place, size in enumerate(cuts.sizes) if size and not model.features[place].choices]
+    used.sort(key=lambda feature: -model.features[feature].importance)
+    used = used[: max_rows // 2]
+    most = max_rows // max(1, len(used))
     tried = {
         feature: np.unique(np.linspace(int(cuts.has_missing[feature]), cuts.sizes[feature], most).round().astype(int))
         for feature in used
-        if not model.features[feature].choices
     }
     ranks = cuts.ranks_of(row)
     found = [Ends(-1, None, size + 1, None, searched_all=False) for size in cuts.sizes]
