@@ -199,4 +199,5 @@ def interval_of(errors: NDArray[np.float64]) -> Interval:
 
 def covered(interval: Interval, answers: NDArray[np.float64], true: NDArray[np.float64]) -> float:
     """Return the share of rows whose true quantity lies in the interval around the answer."""
-    return float(((answers - interval.below <= true) & (true <= answers + interval.above)).mean())
+    low, high = interval.around(answers)
+    return float(((low <= true) & (true <= high)).mean())

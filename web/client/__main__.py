@@ -106,7 +106,7 @@ async def _stream(options: argparse.Namespace) -> None:
             await sink.write(rows.table)
             progress.add(rows)
 
-        await file.score(InputFile(descriptor).read, take)
+        await file.score(AsyncInput(descriptor).read, take)
         progress.finish()
 
 
@@ -144,7 +144,7 @@ class _Progress:
             _warn(f"{self._bad} of {self._rows} rows have no answer and were left blank")
 
 
-class InputFile:
+class AsyncInput:
     """An input; waiting for a pipe does not block the event loop."""
 
     def __init__(self, descriptor: int) -> None:
