@@ -206,7 +206,8 @@ def opening(browser: Browser, server: Server, contexts: Contexts) -> Iterator[Op
         for event, listener in listeners.items():
             page.remove_listener(event, listener)
         page.unroute_all(behavior="ignoreErrors")
-        page.goto("about:blank")
+        # Of the same site: the browser would end the process of the page for another one's, about:blank among them.
+        page.goto(f"{server.url}/health/live")
         page.mouse.move(0, 0)
         # A browser keeps 50 entries: stories count them.
         session = page.context.new_cdp_session(page)
