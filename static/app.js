@@ -55,17 +55,25 @@ fileForm.addEventListener("submit", async (event) => {
   const [file] = input.files;
   if (!file) return;
   // While the service is down the file stays chosen. Some browsers keep a module that failed to load: another address is
-  // new.
+  // new. Those that it imports have none: where they are kept, or where those of another release do not fit the ones that
+  // the page has, only a new page loads them, with the same sample.
   for (let ms = FIRST_RETRY_MS; input.files[0] === file; ms = Math.min(2 * ms, LAST_RETRY_MS)) {
-    const { begin } = await import(ms === FIRST_RETRY_MS ? "./file.js" : `./file.js?${Date.now()}`).catch(() => ({}));
+    const address = ms === FIRST_RETRY_MS ? "./file.js" : `./file.js?${Date.now()}`;
+    const { begin } = await import(address).catch(() => ({}));
     if (begin) return begin(file);
+    const isThere = await fetch(import.meta.resolve(address), { cache: "no-store" }).then(({ ok }) => ok, () => false);
+    const isOld = isThere && ms > FIRST_RETRY_MS;
+    const status = fileForm.dataset[isOld ? "old" : "lost"];
     document.getElementById("file-result").hidden = false;
     document.getElementById("file-cancel").hidden = true;
-    document.getElementById("file-status").textContent = fileForm.dataset.lost;
-    say(fileForm.dataset.lost);
+    document.getElementById("file-status").textContent = status;
+    document.getElementById("file-reload").hidden = !isOld;
+    say(status);
+    if (isOld) return;
     await new Promise((resolve) => setTimeout(resolve, ms));
   }
 });
+document.getElementById("file-reload").addEventListener("click", settleNow);
 input.addEventListener("change", () => fileForm.requestSubmit());
 
 // A file that misses the section must not replace the page.

@@ -1,4 +1,11 @@
-// The buttons of the documentation that copy an example.
+// The documentation: an operation that a link or the address names is open, and buttons copy an example.
+
+function openNamed() {
+  document.getElementById(decodeURIComponent(location.hash.slice(1)))?.closest("details")?.setAttribute("open", "");
+}
+openNamed();
+window.addEventListener("hashchange", openNamed);
+document.addEventListener("click", ({ target }) => target.closest("a[href^='#']") && setTimeout(openNamed)); // once more
 
 const COPIED_MS = 1500; // a button says that it has copied
 

@@ -20,7 +20,7 @@ from ml.model.card import Recipe
 from ml.model.loaded import LoadedModel, load_model
 from ml.tables.dataset import Feature
 from ml.training import fitting, iris, writing
-from tests.browser import EXAMPLE, Open, needs_chromium
+from tests.browser import EXAMPLE, Open, field, needs_chromium
 from tests.builders import dataset_of
 from tests.conftest import free_port, run, run_server
 from tests.tables import GOOD, HEADER, SLICE_BYTES, TABLES, guarded
@@ -539,6 +539,23 @@ def test_a_file_that_is_chosen_while_the_service_is_down_waits_for_it(open_page:
 
     expect_end(page)
     expect(page.locator("#file-rows")).to_have_text("1")
+
+
+def test_a_page_of_another_release_asks_for_a_reload_which_keeps_what_was_entered(open_page: Open) -> None:
+    page = open_page()
+    field(page).fill("1.7")
+    file_of_another_release = 'import { whatThePageLacks } from "./answer.js";'
+    page.route("**/file.js*", lambda route: route.fulfill(body=file_of_another_release, content_type="text/javascript"))
+
+    choose(page, f"{HEADER}\n{GOOD}\n")
+
+    expect(status(page)).to_contain_text("choose the file again: what was entered stays")
+    page.unroute("**/file.js*")
+    page.get_by_role("link", name="Reload the page").click()
+    expect(page.locator("#file-result")).to_be_hidden()
+    expect(field(page)).to_have_value("1.7")
+    choose(page, f"{HEADER}\n{GOOD}\n")
+    expect(status(page)).to_contain_text("is predicted")
 
 
 def test_a_number_that_can_be_read_in_two_ways_says_which_in_each_language(open_page: Open) -> None:

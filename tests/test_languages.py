@@ -48,7 +48,7 @@ from web.page.messages import Message as Told
 from web.page.snippet_panel import CodeView, code_view
 from web.page.views import ViewOptions, problem_view
 from web.page.why import WhyView
-from web.problems import Problem
+from web.problems import NO_ADDRESS, NO_METHOD, Problem
 from web.settings import Settings
 
 OTHERS = [code for code in languages.codes() if code != languages.SOURCE]
@@ -244,8 +244,8 @@ def states_of(model: LoadedModel, to: Language, *, n_rows: int = 40) -> Iterator
 
     pinned = [feature.high if not feature.choices else 0.0 for feature in model.features]
     pin = urlencode({f.key: field_text(f, value, to) for f, value in zip(model.features, pinned, strict=True)})
-    odd = [UnknownWord("‹odd›") if feature.choices else 98.0 for feature in model.features]
-    for row in [*model.reference_rows[:n_rows].tolist(), odd]:
+    low, odd = ([UnknownWord("‹odd›") if f.choices else far for f in model.features] for far in (-98.0, 98.0))
+    for row in [*model.reference_rows[:n_rows].tolist(), low, odd]:
         messages = fragments.messages_of(validator.notes(row), row)
         for goal in [None] if model.labels else [None, "-99", "99", "4", "x"]:
             fragment = fragments.answer(
@@ -404,6 +404,10 @@ def shown() -> tuple[Bracketing, list[str]]:
     for status in statuses():
         view = problem_view(Problem(status, "told to programs").details, to)
         found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
+    asked = {"path": "/x", "method": "PUT"}
+    for status, detail in ((404, NO_ADDRESS), (405, NO_METHOD)):
+        view = problem_view(Problem(status, detail.format(**asked)).details, to, **asked)
+        found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
     return translations, found
 
 
@@ -560,7 +564,7 @@ def test_the_address_wins_over_the_browser(client: TestClient, lang: str) -> Non
     page = parse_html(response.text)
     assert language_of(response) == "es"
     assert page.one("input", name="lang").attributes["value"] == "es", "the form goes on with it"
-    assert page.one("form", id="file").attributes["action"] == "score?lang=es"
+    assert page.one("form", id="file").attributes["action"].startswith("score?lang=es&back=")
     assert all("lang=es" in link.attributes["href"] for link in page.all("a", data_example=""))
 
 
@@ -637,13 +641,13 @@ def test_a_text_with_the_names_of_many_odd_labels_is_translated_in_no_time(model
     assert time.process_time() - started < 1  # some milliseconds; with each sentence compared as a whole, many seconds
 
 
-def test_an_error_page_is_translated_but_for_its_detail(client: TestClient) -> None:
+def test_an_error_page_is_translated(client: TestClient) -> None:
     response = client.get("/nothing/here?lang=es", headers=PAGE)
 
     page = parse_html(response.text)
-    (detail,) = page.all("p", lang="en")
+    (detail,) = page.all("p", lang="es")
     assert page.one("h1").text == page.one("title").text == "Página no encontrada"
-    assert detail.text == "there is nothing at /nothing/here"
+    assert detail.text == "No hay nada en /nothing/here."
     assert page.one("main").one("a").attributes["href"] == "../?lang=es"
 
 
@@ -798,11 +802,11 @@ def test_a_change_of_the_answer_can_be_taken_over_as_it_is_shown(
         ("abc", "petal width: “abc” is not a number", "ancho del pétalo: «abc» no es un número", "no es un número"),
         ("1.2.", "petal width: “1.2.” is not a number", "ancho del pétalo: «1.2.» no es un número", "no es un número"),
         ("-1,5", "petal width must be 0 cm or more, not -1,5",
-         "ancho del pétalo debe ser 0 cm o más, no -1,5", "0 cm o más"),
+         "ancho del pétalo debe ser 0 cm o más, no -1,5", "al menos 0 cm"),
         ("1e99", "petal width is too large for a 32-bit float",
          "ancho del pétalo es demasiado grande para un número de coma flotante de 32 bits", "demasiado grande"),
         ("70", "petal width is outside the training range of 0.1 to 2.5 cm",
-         "ancho del pétalo está fuera del rango de entrenamiento, de 0,1 a 2,5 cm", "fuera"),
+         "ancho del pétalo está fuera del rango de entrenamiento, de 0,1 a 2,5 cm", "por encima del rango"),
         ("\u202e<b>\x07", "petal width: “\ufffd<b>\ufffd” is not a number",
          "ancho del pétalo: «\ufffd<b>\ufffd» no es un número", "no es un número"),
     ],

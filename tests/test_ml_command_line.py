@@ -14,12 +14,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import ml
 from ml.cli.options import EXAMPLES, read
 from ml.model import modelfile
 from ml.model.loaded import load_model
 from ml.tables.dataset import Target
 from ml.training.fitting import Trained
-from tests.conftest import output_of, run
+from tests.conftest import output_of, run, run_on
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ("5.6", "2.7", "4.2", "1.3")
@@ -359,3 +360,10 @@ def test_no_command_sends_what_a_terminal_obeys(model_path: Path, tmp_path: Path
         assert all(character.isprintable() or character in "\n\xa0" for character in written), (command, written)
         assert "Traceback" not in written
     assert "a\\x1b[2J\\x1b]0;title\\x07 b\\nc\\r" in run("inspect", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("module", ["ml", "web", "web.client"])
+def test_each_program_says_its_release(tmp_path: Path, module: str) -> None:
+    done = run_on(b"", "--version", cwd=tmp_path, module=module)
+
+    assert (done.returncode, done.stdout.decode()) == (0, f"python -m {module} {ml.__version__}\n")

@@ -859,3 +859,23 @@ def test_the_tag_of_the_document_changes_with_the_settings(model_path: Path) -> 
             tags.add(client.get("/openapi.json").headers["etag"])
 
     assert len(tags) == 2
+
+
+@pytest.mark.parametrize("lang", ["", "es"])
+def test_the_way_back_from_an_error_page_carries_what_was_entered(client: TestClient, lang: str) -> None:
+    headers, sample = {"Accept": "text/html"}, EXAMPLE | {"petal_width": "1.7"} | ({"lang": lang} if lang else {})
+    page = parse_html(client.post("/result", data=sample, headers=headers).text)
+
+    wrong = client.get("/nope", params=sample, headers=headers)
+    no_table = client.post(
+        "/" + page.one("form", id="file").attributes["action"], files={"file": ("a.csv", "a\n1\n")}, headers=headers
+    )
+
+    assert (wrong.status_code, no_table.status_code) == (404, 422)
+    for response in (wrong, no_table):
+        back = parse_html(response.text).one("main").one("a").attributes["href"]
+        shown = parse_html(client.get("/" + back, headers=headers).text)
+        values = [[whole.one("input", name=key).attributes["value"] for key in EXAMPLE] for whole in (page, shown)]
+        assert values[0] == values[1]
+        assert values[1][-1] == "1.7"
+        assert shown.one("html").attributes["lang"] == (lang or "en")

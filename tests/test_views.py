@@ -114,7 +114,7 @@ def test_what_is_half_typed_is_waited_for(model: LoadedModel, text: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "hint"), [("abc", "not a number"), ("1e99", "too large"), ("-1", f"0{NO_BREAK}cm or more")]
+    ("text", "hint"), [("abc", "not a number"), ("1e99", "too large"), ("-1", f"at least 0{NO_BREAK}cm")]
 )
 def test_an_error_has_a_sentence_and_a_few_words(model: LoadedModel, text: str, hint: str) -> None:
     view = view_of(model, EXAMPLE | {"petal_length": text, "petal_width": ""})

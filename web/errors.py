@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import urlencode
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -11,12 +12,14 @@ from starlette.responses import Response
 
 from web.oip.messages import InferenceError
 from web.page import languages, views
-from web.page.fields import names_of_options, query_in
+from web.page.fields import names_of_options
 from web.page.templates import render
-from web.problems import SHOWN_CHARACTERS, Problem, ProblemDetails
+from web.problems import NO_ADDRESS, NO_METHOD, SHOWN_CHARACTERS, Problem, ProblemDetails
 from web.requests import header_of, preferred_representation, query_of
 from web.responses import json_of, problem_headers
 from web.service import service_of
+
+SCORE = "/score"
 
 
 async def handle_problem(request: Request, error: Exception) -> Response:
@@ -29,7 +32,7 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     """Answer Starlette's own errors (404, 405, 413, a malformed form) in the same way."""
     assert isinstance(error, HTTPException)
     path, method = request.scope["path"][:SHOWN_CHARACTERS], request.scope["method"]
-    detail = {404: f"there is nothing at {path}", 405: f"{method} is not allowed at {path}"}.get(error.status_code)
+    detail = {404: NO_ADDRESS, 405: NO_METHOD}.get(error.status_code, "").format(path=path, method=method)
     return _answer(request, Problem(error.status_code, detail or error.detail).details, error.headers or {})
 
 
@@ -60,18 +63,22 @@ def _answer(request: Request, details: ProblemDetails, headers: Mapping[str, str
     # A wrong address may be any number of levels deep; relative links lead back to the page.
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     base = "../" * (path.count("/") - 1)
-    asked = languages.known(_asked_language(request))
+    query = _query_of(request)
+    option = names_of_options(service_of(request.scope).model)["lang"]
+    asked = languages.known(query.get(option, query.get("lang", "")))
     language = asked or languages.preferred(header_of(request.scope, b"accept-language"))
-    view = views.problem_view(details, language)
-    start = (base or "./") + (query_in(asked, service_of(request.scope).model) if asked else "")
+    whole, method = request.scope["path"][:SHOWN_CHARACTERS], request.scope["method"]
+    view = views.problem_view(details, language, path=whole, method=method)
+    # What was entered: with a file's form, the query of its page; else that of the address.
+    back = query.get("back") or (asked and f"{option}={asked.code}") if path == SCORE else urlencode(query)
+    start = (base or "./") + (f"?{back}" if back else "")
     page = render("problem.html", language, problem=view, base=base, start=start)
     own = {**problem_headers(), "Content-Language": language.code, **headers}
     return Response(page, details.status, own, media_type="text/html")
 
 
-def _asked_language(request: Request) -> str:
+def _query_of(request: Request) -> Mapping[str, str]:
     try:
-        asked = query_of(request.scope)
-        return asked.get(names_of_options(service_of(request.scope).model)["lang"], asked.get("lang", ""))
+        return query_of(request.scope)
     except Problem:  # the answer is the first problem, not that of the query
-        return ""
+        return {}

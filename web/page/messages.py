@@ -39,8 +39,8 @@ _OUT_OF_BOUNDS = {
 }
 _BOUNDS = {
     (True, True): N_("between %(low)s and %(high)s"),
-    (True, False): N_("%(low)s or more"),
-    (False, True): N_("%(high)s or less"),
+    (True, False): N_("at least %(low)s"),
+    (False, True): N_("at most %(high)s"),
 }
 
 
@@ -74,7 +74,8 @@ def _noted(note: Note, feature: TrainedFeature, value: float, to: Language) -> M
         text = to.gettext("%(title)s: “%(word)s” was not seen in training", title=to.title(feature), word=word)
         return Message("note", note.feature, text, to.gettext("not seen in training"))
     # The hint stands below the range itself, which each field shows all the time.
-    return Message("note", note.feature, _outside(feature, value, to), to.gettext("outside"))
+    hint = to.gettext("above the range") if value > feature.high else to.gettext("below the range")
+    return Message("note", note.feature, _outside(feature, value, to), hint)
 
 
 def error_message(error: FieldError, feature: TrainedFeature | None, to: Language) -> Message:

@@ -31,14 +31,17 @@ from web.page.steps import method_of, steps_of
 # Names of more classes than this do not fit above their columns side by side.
 SIDE_BY_SIDE = 5
 # The most important features have a row each; /docs lists all.
-FEATURE_ROWS = 60
+FEATURE_ROWS, FIRST_FEATURE_ROWS = 60, 12
 NAMED_CHOICES = 4
 DIGEST_CHARACTERS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
-    """One feature; `share` is its importance as a part of the greatest one, 0 to 1; a wordy range may wrap."""
+    """One feature; `share` is its importance as a part of the greatest one, 0 to 1.
+
+    A wordy range may wrap; `limits` are empty where there are none.
+    """
 
     title: str
     range: str
@@ -57,14 +60,13 @@ class CardView:
         scale: the same as a picture, if it can be drawn.
         is_quantity: whether it predicts a quantity.
         residuals: its errors as a picture, if they can be drawn.
-        has_limits: whether a feature has limits.
         has_importance: whether importance was measured.
         classes: the confusion matrix; empty where there are too many classes for it.
         upright: whether the names above its columns are vertical.
-        mistakes: the most frequent ones, where there is no matrix.
+        mistakes: the most frequent ones, where there is no matrix, or where a narrow page has no room for it.
         calibration, curve: its probabilities and thresholds as pictures, if they can be drawn.
         ticks: of both sides of these pictures.
-        features: the most important first.
+        features, other_features: the most important first; of many features, some are the others.
         more: the number of features without a row.
         origin: facts about its training.
         steps: sentences about a pipeline's steps, and its estimator; empty without a pipeline.
@@ -82,7 +84,7 @@ class CardView:
     curve: CurveView | None
     ticks: tuple[Sequence[tuple[int, str]], Sequence[tuple[int, str]]]
     features: Sequence[FeatureRow]
-    has_limits: bool
+    other_features: Sequence[FeatureRow]
     has_importance: bool
     more: int
     origin: Sequence[Fact]
@@ -94,21 +96,22 @@ def card_view(card: Card, version: str, language: Language) -> CardView:
     """Return the view of a model's card; it depends on nothing else, so it can be cached."""
     report, scale = card.report, quantity_scale(card, language)
     ranked = sorted(card.features, key=lambda feature: -feature.importance)
+    rows = _features(ranked[:FEATURE_ROWS], language)
     classes = report if isinstance(report, Report) else None
-    has_matrix = len(card.labels) <= MATRIX_LABELS
+    has_matrix, is_upright = len(card.labels) <= MATRIX_LABELS, len(card.labels) > SIDE_BY_SIDE
     return CardView(
         quality=list(_quality(card, scale, language)),
         scale=accuracy_scale(classes) if classes else None,
         is_quantity=scale is not None,
         residuals=residuals_of(card, language),
         classes=classes_of(classes, card.labels, language) if classes and has_matrix else (),
-        upright=len(card.labels) > SIDE_BY_SIDE,
-        mistakes=() if has_matrix or not classes else mistakes_of(classes, card.labels, language),
+        upright=is_upright,
+        mistakes=mistakes_of(classes, card.labels, language) if classes and is_upright else (),
         calibration=calibration_view(card, language),
         curve=curve_view(card, language),
         ticks=share_ticks(language),
-        features=_features(ranked[:FEATURE_ROWS], language),
-        has_limits=any(feature.minimum is not None or feature.maximum is not None for feature in ranked),
+        features=rows[:FIRST_FEATURE_ROWS],
+        other_features=rows[FIRST_FEATURE_ROWS:],
         has_importance=report is not None,
         more=max(0, len(ranked) - FEATURE_ROWS),
         origin=list(_origin(card, version, language)),
@@ -165,7 +168,7 @@ def _range(feature: TrainedFeature, language: Language) -> str:
 def _bounds(feature: TrainedFeature, language: Language) -> str:
     low, high = feature.minimum, feature.maximum
     if low is None and high is None:
-        return "–"
+        return ""
     if low is not None and high is not None:
         return with_unit(_span(low, high, language), feature.unit)
     sign, bound = ("≥", low) if low is not None else ("≤", high)

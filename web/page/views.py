@@ -15,13 +15,13 @@ from web.page.axes import Axes, axis_title, default_axes
 from web.page.decision_map import SYMBOLS
 from web.page.examples import SHOWN_EXAMPLES, Link, examples_of, language_links
 from web.page.fields import GOAL, SHOWN_FIELDS, THRESHOLD, Group, fields_of, grouped, names_of_options
-from web.page.languages import Language
+from web.page.languages import SOURCE, Language
 from web.page.messages import Message
 from web.page.quantities import Legend, QuantityStrip, quantity_scale
 from web.page.snippet_panel import CodeView
 from web.page.threshold import ThresholdView, threshold_view
 from web.page.why import count_of
-from web.problems import ProblemDetails
+from web.problems import NO_ADDRESS, NO_METHOD, ProblemDetails
 
 # The value of the option for the order of the fields; any other is that of their importance.
 FILE_ORDER = "file"
@@ -48,11 +48,12 @@ class ViewOptions(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProblemView:
-    """An error page; `detail` is in English."""
+    """An error page; `detail` is in the language `lang`: mostly in English, as for programs."""
 
     status: int
     title: str
     detail: str
+    lang: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class PageView:
     examples: Sequence[Link]
     shown_examples: int
     start: str
+    here: str
     languages: Sequence[Link]
     x_choices: Sequence[Choice]
     y_choices: Sequence[Choice]
@@ -122,8 +124,13 @@ class PageView:
     code: CodeView
 
 
-def problem_view(details: ProblemDetails, to: Language) -> ProblemView:
-    """Return the view of an error page: its title in the reader's language, the details in English as for programs."""
+def problem_view(details: ProblemDetails, to: Language, *, path: str = "", method: str = "") -> ProblemView:
+    """Return the view of an error page: its title, and what an address lacks, in the reader's language; other details
+    are in English as for programs.
+
+    Args:
+        path, method: of the request, as the details have them.
+    """
     title = {
         400: to.gettext("The request cannot be read"),
         401: to.gettext("A token is needed"),
@@ -138,7 +145,12 @@ def problem_view(details: ProblemDetails, to: Language) -> ProblemView:
         429: to.gettext("Too many requests"),
         503: to.gettext("The service is busy"),
     }.get(details.status, details.title)
-    return ProblemView(details.status, title, details.detail)
+    if details.detail == NO_ADDRESS.format(path=path):
+        return ProblemView(details.status, title, to.gettext("There is nothing at %(path)s.", path=path), to.code)
+    if details.detail == NO_METHOD.format(path=path, method=method):
+        detail = to.gettext("%(method)s is not allowed at %(path)s.", method=method, path=path)
+        return ProblemView(details.status, title, detail, to.code)
+    return ProblemView(details.status, title, details.detail, SOURCE)
 
 
 def page_view(
@@ -204,6 +216,7 @@ def page_view(
         examples=examples_of(model, kept=kept, to=to, texts=texts),
         shown_examples=SHOWN_EXAMPLES,
         start="./" + (f"?{urlencode(kept)}" if kept else ""),
+        here=urlencode(query),
         languages=language_links(query, to, option=options["lang"]),
         x_choices=_choices(model, axes, 0, to),
         y_choices=_choices(model, axes, 1, to),

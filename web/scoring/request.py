@@ -58,7 +58,7 @@ class Score:
         service = service_of(scope)
         file = UploadedFile(scope, body)
         query = query_of(scope)
-        check_names(query, "decimal", "thousands", "encoding", "lang")  # the page in Spanish sends that
+        check_names(query, "decimal", "thousands", "encoding", "lang", "back")  # the page sends the last two
         if file.is_parquet:
             if query.keys() & {"decimal", "thousands", "encoding"}:
                 raise Problem(400, "decimal, thousands and encoding are for text: the columns of Parquet have types")
