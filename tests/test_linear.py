@@ -34,7 +34,7 @@ from sklearn.model_selection import FixedThresholdClassifier, train_test_split
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 from starlette.testclient import TestClient
 
@@ -199,6 +199,30 @@ def mixed(final: Any) -> Any:
         remainder="passthrough",
     )
     return make_pipeline(steps, final)
+
+
+@pytest.mark.parametrize("table", ["iris", "cancer"])
+@pytest.mark.parametrize("final", [LogisticRegression(), CalibratedClassifierCV(LinearSVC(), cv=3)], ids=str)
+def test_columns_in_a_sparse_matrix_are_added_from_left_to_right_as_the_library_does(
+    final: Any, table: str, tmp_path: Path
+) -> None:
+    X, y = TABLES[table](return_X_y=True)
+    steps = make_column_transformer((KBinsDiscretizer(7), slice(1, None)), (StandardScaler(), [0]), sparse_threshold=1)
+    fitted = make_pipeline(steps, final).fit(X, y)
+    rows = near(X)
+
+    model = export(fitted, X, y, tmp_path)
+
+    found = model.predict_batch(rows).outputs
+    assert isinstance(model.predictor, Linear)
+    assert model.predictor.is_sparse
+    # The library's batches have the bits of their rows there, and so have ours; calibration has exp() behind them.
+    assert model.scores is not None
+    sums = [fitted.decision_function(rows)] if hasattr(fitted, "decision_function") else []
+    assert all(np.array_equal(model.scores.sums(rows), one.reshape(len(rows), -1)) for one in sums)
+    expected = fitted.predict_proba(rows)
+    assert np.all(np.abs(found - expected) <= ULPS * np.spacing(np.maximum(found, expected)))
+    assert np.array_equal(outputs_of(model, rows), found)
 
 
 @pytest.mark.slow

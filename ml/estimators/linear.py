@@ -36,11 +36,12 @@ def is_linear(estimator: Any) -> bool:
     return kind.__name__ != "CalibratedClassifierCV" or all(map(is_linear, calibrated_in(estimator)))
 
 
-def linear_from(estimator: Any, columns: Sequence[DesignColumn]) -> Linear:
+def linear_from(estimator: Any, columns: Sequence[DesignColumn], *, is_sparse: bool = False) -> Linear:
     """Take the coefficients out of a fitted linear model or a naive Bayes with normal distributions.
 
     Args:
         columns: what it sees of the features; their means are not known to it, and are 0.
+        is_sparse: whether it is given them as a sparse matrix.
 
     Raises:
         ForestError: it is not fitted, has no probabilities, or predicts more than one output.
@@ -58,7 +59,8 @@ def linear_from(estimator: Any, columns: Sequence[DesignColumn]) -> Linear:
         raise ForestError(f"{kind} has {coefficients.shape[1]} coefficients, and is given {n_columns} columns")
     curves = tuple(map(curve_of, calibrators_of(estimator))) if link == "calibrated" else ()
     variances = _variances(estimator) if link == "posterior" else np.empty((0, n_columns))
-    return Linear(tuple(columns), link, coefficients, intercept, np.zeros(n_columns), variances, curves)
+    means = np.zeros(n_columns)
+    return Linear(tuple(columns), link, coefficients, intercept, means, variances, curves, is_sparse)
 
 
 def _regressor(estimator: Any) -> tuple[Link, Values, Values]:

@@ -85,6 +85,7 @@ class PipelineReading:
         final: the estimator behind the steps.
         transformers: the fitted steps in front of it, in their order.
         paths: the columns that it sees.
+        is_sparse: whether it sees them as a sparse matrix.
         words: by input, the values that an encoder knows, gaps left out.
         gaps: by input, of which some step expects gaps: what stands for no value.
         markers: by input, the error if it is a number, of which some values stand for no value.
@@ -95,6 +96,7 @@ class PipelineReading:
     final: Any
     transformers: list[Any] = field(default_factory=list)
     paths: tuple[Path, ...] = ()
+    is_sparse: bool = False
     words: dict[int, list[Any]] = field(default_factory=dict)
     gaps: dict[int, Any] = field(default_factory=dict)
     markers: dict[int, ForestError] = field(default_factory=dict)

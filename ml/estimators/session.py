@@ -51,7 +51,7 @@ class SessionModel:
         self.features = inputs.features
         self.folded: Forest | Linear
         if is_linear(self.final):
-            self.folded = linear_from(self.final, self.columns)
+            self.folded = linear_from(self.final, self.columns, is_sparse=reading.is_sparse)
         else:
             forest = forest_from(self.final)
             self.features = _with_gaps(inputs, forest)

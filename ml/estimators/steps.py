@@ -63,7 +63,7 @@ def read_steps(model: Any, n_inputs: int) -> PipelineReading:
             table = _encoded(table, reading)
         else:
             break
-    reading.paths = table.paths
+    reading.paths, reading.is_sparse = table.paths, table.is_sparse
     return reading
 
 

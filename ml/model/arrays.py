@@ -79,7 +79,8 @@ def _linear(arrays: dict[str, NDArray[Any]], card: Card) -> Linear:
     if card.trees:
         raise ModelFileError(f"the file holds no trees, but the card says {card.trees}")
     formula = card.formula
-    linear = Linear(formula.columns, formula.link, curves=formula.curves, **{name: arrays[name] for name in LINEAR})
+    given = {name: arrays[name] for name in LINEAR}
+    linear = Linear(formula.columns, formula.link, curves=formula.curves, is_sparse=formula.is_sparse, **given)
     linear.check(card.features, n_labels=len(card.labels))
     return linear
 

@@ -29,6 +29,7 @@ class Formula(msgspec.Struct, frozen=True, kw_only=True):
     link: Link
     columns: tuple[DesignColumn, ...]
     curves: tuple[Curve, ...] = ()
+    is_sparse: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Linear:
         means: shape (n_columns,): of the training rows.
         variances: shape (n_sums, n_columns): of each column in each class, of naive Bayes; else (0, n_columns).
         curves: of each score of calibrated models, whose scores follow each other; else none.
+        is_sparse: the library is given a sparse matrix, and so adds from left to right.
     """
 
     columns: tuple[DesignColumn, ...]
@@ -55,6 +57,7 @@ class Linear:
     means: Values
     variances: Values
     curves: tuple[Curve, ...] = ()
+    is_sparse: bool = False
 
     @property
     def n_sums(self) -> int:
@@ -69,7 +72,7 @@ class Linear:
 
     @property
     def formula(self) -> Formula:
-        return Formula(link=self.link, columns=self.columns, curves=self.curves)
+        return Formula(link=self.link, columns=self.columns, curves=self.curves, is_sparse=self.is_sparse)
 
     def check(self, features: Sequence[Feature], *, n_labels: int) -> None:
         """Check that shapes fit each other, and that every sample has a finite score.

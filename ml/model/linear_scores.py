@@ -22,6 +22,8 @@ from ml.model.links import LINKS, allowed_error, calibrated, divided, expits
 Values = NDArray[np.float64]
 # Operations that make a polynomial of the first degree.
 SCALING = {"subtract", "divide", "multiply", "add", "fill"}
+# Numbers that are added up at once, 8 MB as float64.
+MAX_PARTS = 2**20
 _EPS = sys.float_info.epsilon
 
 
@@ -67,9 +69,20 @@ class LinearScores:
         matrix = np.ascontiguousarray(rows) if self._is_plain else self._design.matrix(rows)
         if self._linear.link == "posterior":
             return self._log_joint(matrix)
+        if self._linear.is_sparse:
+            return np.concatenate([self._in_order(matrix, *member) for member in self._members], axis=1)
         stacked = matrix[:, None, :]
         parts = [np.matmul(stacked, weights)[:, 0, :] + intercept for weights, intercept in self._members]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _in_order(self, matrix: Values, weights: Values, intercept: Values) -> Values:
+        """Return scores that are added column by column, as SciPy multiplies a sparse matrix."""
+        sums = np.empty((len(matrix), len(intercept)))
+        piece = max(1, MAX_PARTS // max(1, weights.size))
+        for start in range(0, len(matrix), piece):
+            parts = matrix[start : start + piece, :, None] * weights
+            sums[start : start + piece] = np.add.accumulate(parts, axis=1)[:, -1]
+        return sums + intercept
 
     def _log_joint(self, matrix: Values) -> Values:
         """Return the logarithms of share times density, in scikit-learn's order of operations."""
