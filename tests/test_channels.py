@@ -67,10 +67,16 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield Service(client, model, samples_of(model, rows), rows, expected)
 
 
-@pytest.fixture
-def penguins(tmp_path: Path) -> Iterator[TestClient]:
-    small_tables.written("penguins", tmp_path)
-    with TestClient(create_app(Settings(model_file=tmp_path / "penguins.npz"))) as client:
+@pytest.fixture(scope="module")
+def penguins_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("penguins")
+    small_tables.written("penguins", folder)
+    return folder / "penguins.npz"
+
+
+@pytest.fixture(scope="module")
+def penguins(penguins_path: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(model_file=penguins_path))) as client:
         yield client
 
 
@@ -393,10 +399,11 @@ def test_the_histogram_of_a_model_ends_with_it(tmp_path: Path) -> None:
     assert first.version not in text
 
 
-def test_missing_values_and_unknown_words_are_counted(penguins: TestClient) -> None:
-    post(penguins, samples=[{**PENGUIN, "sex": None}, {**PENGUIN, "island": "Nowhere"}, PENGUIN])
+def test_missing_values_and_unknown_words_are_counted(penguins_path: Path) -> None:
+    with TestClient(create_app(Settings(model_file=penguins_path))) as client:
+        post(client, samples=[{**PENGUIN, "sex": None}, {**PENGUIN, "island": "Nowhere"}, PENGUIN])
 
-    text = penguins.get("/metrics").text
+        text = client.get("/metrics").text
 
     assert 'model_input_values_missing_total{feature="sex",source="programs"} 1.0' in text
     assert 'model_input_values_outside_total{feature="island",source="programs"} 1.0' in text

@@ -85,7 +85,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, st
     return made
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_trains_with_nothing_but_a_target(models: dict[str, tuple[Path, str]], name: str) -> None:
     path, printed = models[name]

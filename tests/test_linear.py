@@ -486,6 +486,7 @@ def test_a_file_has_what_was_written(linear: ModelFile) -> None:
     assert linear.card.trees == 0
 
 
+@pytest.mark.slow
 def test_a_calibrated_model_refuses_to_explain_and_the_document_says_so(exported: Exported) -> None:
     X, _ = load_iris(return_X_y=True)
     _, _, path = exported("calibrated", "iris")
