@@ -308,7 +308,7 @@ def test_the_text_for_no_value_can_be_typed(page: TestClient, text: str) -> None
     ("lang", "guess", "text"),
     [
         ("en", "a guess: 2 values unlike any in training", "island: “Atlantis” was not seen in training"),
-        ("es", "una conjetura: 2 valores distintos de los del entrenamiento",
+        ("es", "una conjetura: 2 valores no vistos al entrenar",
          "isla: «Atlantis» no aparece en el entrenamiento"),
     ],
 )  # fmt: skip

@@ -69,12 +69,23 @@ def _answer(request: Request, details: ProblemDetails, headers: Mapping[str, str
     language = asked or languages.preferred(header_of(request.scope, b"accept-language"))
     whole, method = request.scope["path"][:SHOWN_CHARACTERS], request.scope["method"]
     view = views.problem_view(details, language, path=whole, method=method)
-    # What was entered: with a file's form, the query of its page; else that of the address.
-    back = query.get("back") or (asked and f"{option}={asked.code}") if path == SCORE else urlencode(query)
+    back = _way_back(query, path, {option: asked.code} if asked else {})
     start = (base or "./") + (f"?{back}" if back else "")
     page = render("problem.html", language, problem=view, base=base, start=start)
     own = {**problem_headers(), "Content-Language": language.code, **headers}
     return Response(page, details.status, own, media_type="text/html")
+
+
+def _way_back(query: Mapping[str, str], path: str, asked: Mapping[str, str]) -> str:
+    """Return the query of a page with what was entered: that of the page whose form sent a file, or of the address.
+
+    Args:
+        asked: the option for the language, if there is one; a query may have it by another name.
+    """
+    if path == SCORE:
+        return query.get("back") or urlencode(asked)
+    entered = {name: text for name, text in query.items() if name != "lang"} if asked else query
+    return urlencode({**entered, **asked})
 
 
 def _query_of(request: Request) -> Mapping[str, str]:
