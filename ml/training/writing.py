@@ -129,10 +129,17 @@ def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress 
             if number % ROWS_A_STEP == 0 or number + 1 == len(rows):
                 progress("proof", number + 1, len(rows))
         allowed = ULPS * np.spacing(np.abs(expected)) if is_linear else allowed_error(expected, model.card.total)
-        is_same = np.all(np.abs(answers.outputs - expected) <= allowed) and np.array_equal(one_by_one, answers.outputs)
+        is_right = (np.abs(answers.outputs - expected) <= allowed) & (one_by_one == answers.outputs)
+        is_wrong = ~np.all(is_right, axis=1)
         labels = answers_of(trained.estimator, rows, trained.labelling)
-        if not is_same or (loaded.labels and np.any(answers.indices != labels)):
-            raise ModelFileError(f"{path}: the model read back gives other answers than scikit-learn")
+        if loaded.labels:
+            is_wrong |= answers.indices != labels
+        for row in np.flatnonzero(is_wrong)[:1]:
+            found, wanted = (
+                f"{outputs[row].tolist()}{f', {loaded.labels[int(of_rows[row])]!r}' if loaded.labels else ''}"
+                for outputs, of_rows in ((answers.outputs, answers.indices), (expected, labels))
+            )
+            raise ModelFileError(f"{path}: read back, the model answers {found} to test row {row}, its library {wanted}")
         history.keep(path)
 
     with history.locked(path):
