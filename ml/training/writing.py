@@ -139,7 +139,9 @@ def write(model: ModelFile, path: Path, *, trained: Trained, progress: Progress 
                 f"{outputs[row].tolist()}{f', {loaded.labels[int(of_rows[row])]!r}' if loaded.labels else ''}"
                 for outputs, of_rows in ((answers.outputs, answers.indices), (expected, labels))
             )
-            raise ModelFileError(f"{path}: read back, the model answers {found} to test row {row}, its library {wanted}")
+            raise ModelFileError(
+                f"{path}: read back, the model answers {found} to test row {row}, its library {wanted}"
+            )
         history.keep(path)
 
     with history.locked(path):
