@@ -54,12 +54,18 @@ GATE = """(answers) => {
                 }
             };
         }
+        set onclose(handle) {
+            super.onclose = (event) => (gate.held.length ? gate.held.push(() => handle(event)) : handle(event));
+        }
     };
 }"""
 
 
 class Gate:
-    """Stands before the answers that a page gets: lets some slices through, and keeps the rest until it is opened."""
+    """Stands before the answers that a page gets: lets some slices through, and keeps the rest until it is opened.
+
+    A connection that ends behind answers that are kept ends for the page after them.
+    """
 
     def __init__(self, page: Page, *, answers: int) -> None:
         self._page = page
