@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ml
 from ml.cli import arguments
+from ml.cli.console import RELEASE
 from ml.model.card import Recipe
 from ml.tables.headers import word_of
 from ml.tables.marks import THOUSANDS
@@ -48,7 +48,7 @@ def read(words: Sequence[str] | None) -> argparse.Namespace:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; the chosen one is `command`."""
     whole = argparse.ArgumentParser(prog="python -m ml", description="Train, check and use a model file.")
-    whole.add_argument("--version", action="version", version=f"%(prog)s {ml.__version__}")
+    whole.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="command")
     for add in (_add_train, _add_evaluate, _add_predict, _add_scoring, _add_import, _add_inspect, _add_rollback):
         add(commands)
@@ -161,10 +161,7 @@ def _add_import(commands: Commands) -> None:
     )
     importing.add_argument("model", type=Path, metavar="FILE", help="model file of another library")
     importing.add_argument(
-        "--data",
-        type=Path,
-        metavar="FILE",
-        help="table with the features and the true answers, best of rows not trained on",
+        "--data", type=Path, metavar="FILE", help="table with features and true answers, best of rows not trained on"
     )
     importing.add_argument(
         "--out", type=Path, default=DEFAULT_PATH, metavar="FILE", help="model file to write; default: %(default)s"
