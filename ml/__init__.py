@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ml.training.exporting import export
 
 __all__ = ["BatchScorer", "Model", "export", "load"]
-__version__ = "1.0.0"
 
 
 def __getattr__(name: str) -> object:

@@ -638,7 +638,7 @@ def test_a_model_of_many_features_keeps_its_answer_in_sight(
     expect(page.locator("#prediction .messages li")).to_have_text([re.compile("outside the training range")])
     expect(page.locator("#prediction .headline")).to_be_in_viewport(ratio=1)
     expect(last).to_be_in_viewport(ratio=1)
-    expect(last).to_have_accessible_description(re.compile("^outside"))
+    expect(last).to_have_accessible_description(re.compile("^above the range"))
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import ml
+from ml.cli.console import RELEASE
 from ml.cli.options import EXAMPLES, read
 from ml.model import modelfile
 from ml.model.loaded import load_model
@@ -366,4 +366,4 @@ def test_no_command_sends_what_a_terminal_obeys(model_path: Path, tmp_path: Path
 def test_each_program_says_its_release(tmp_path: Path, module: str) -> None:
     done = run_on(b"", "--version", cwd=tmp_path, module=module)
 
-    assert (done.returncode, done.stdout.decode()) == (0, f"python -m {module} {ml.__version__}\n")
+    assert (done.returncode, done.stdout.decode()) == (0, f"python -m {module} {RELEASE}\n")

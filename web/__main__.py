@@ -30,8 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ml
-from ml.cli.console import complain, open_standard_streams
+from ml.cli.console import RELEASE, complain, open_standard_streams
 from web import logs
 from web.settings import Settings, SettingsError, help_lines
 
@@ -73,7 +72,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m web", description="Serve a model.", epilog=epilog, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {ml.__version__}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}")
     # From a supervisor to its processes: the connection to itself, and the listening sockets.
     parser.add_argument("--worker", type=int, nargs="+", help=argparse.SUPPRESS)
     # And the folder in which they share their metrics.

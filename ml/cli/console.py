@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from ml.errors import MLError, TableError
 
+RELEASE = "1.0.0"  # of all programs, as --version says it
+
 # What moves a cursor, sets a title, ends a line or turns the direction of text: control characters, separators of lines
 # and paragraphs, marks of direction. Halves of characters cannot be written at all.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

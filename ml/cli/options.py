@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import ml
 from ml.cli import arguments
+from ml.cli.console import RELEASE
 from ml.model.card import Recipe
 from ml.tables.headers import word_of
 from ml.training import history
@@ -47,7 +47,7 @@ def read(words: Sequence[str] | None) -> argparse.Namespace:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; the chosen one is `command`."""
     whole = argparse.ArgumentParser(prog="python -m ml", description="Train, check and use a model file.")
-    whole.add_argument("--version", action="version", version=f"%(prog)s {ml.__version__}")
+    whole.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="command")
     for add in (_add_train, _add_evaluate, _add_predict, _add_scoring, _add_import, _add_inspect, _add_rollback):
         add(commands)

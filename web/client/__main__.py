@@ -18,9 +18,8 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-import ml
 from ml.cli.arguments import add_marks
-from ml.cli.console import file_name, open_standard_streams, printable
+from ml.cli.console import RELEASE, file_name, open_standard_streams, printable
 from ml.cli.streams import output_of
 from ml.errors import MLError
 from ml.tables.files import refuse_same_file
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m web.client", description="Use a prediction service from a shell.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {ml.__version__}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}")
     parser.add_argument("url", metavar="URL", help="address of the service, e.g. http://127.0.0.1:8000")
     parser.add_argument(
         "--token",
