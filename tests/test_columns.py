@@ -255,6 +255,19 @@ def test_a_few_other_texts_among_many_numbers_are_named_with_what_would_help() -
     assert read({"x": texts}, keep=["x"]).dataset.features[0].choices
 
 
+def test_what_would_help_is_no_other_option_where_a_text_or_a_name_begins_with_a_minus_sign() -> None:
+    texts = [f"{number / 4}" for number in range(100)]
+    texts[7] = "-Infinity"
+    numbers = [str(number) for number in range(100)]
+
+    error = refusal_of({"-x": texts, "--all": ["1e200"] * 100})
+
+    assert error.remedies == (("this would work", ("--missing=-Infinity", "--drop=--all")),)
+    assert any(
+        "; --keep=-n insists" in said for said in read({"-n": numbers, "x": texts}, missing=["-Infinity"]).inferred
+    )
+
+
 # Numbers, categories, and what is neither
 
 
