@@ -177,6 +177,16 @@ def test_a_unit_in_the_header_and_another_one_in_the_cells_are_not_one_column() 
     assert "different units" in str(refusal_of({"width (cm)": texts}))
 
 
+def test_a_currency_in_the_header_may_have_its_sign_in_the_cells() -> None:
+    def prices(sign: str) -> list[str]:
+        return [f"{number},5 {sign}" for number in range(10, 50)]
+
+    assert column_of(prices("€"), name="price (EUR)")[0].unit == "EUR"
+    assert column_of(prices("CAD"), name="price ($)")[0].unit == "$"
+    assert "different units" in str(refusal_of({"price (EUR)": prices("£")}))
+    assert "different units" in str(refusal_of({"price (EUR)": prices("USD")}))
+
+
 def test_units_that_differ_are_refused_among_many_numbers_and_words_among_few() -> None:
     prices = [f"{'$€'[number % 2]}{number}" for number in range(40)]
     assert "'$0' and '€1' have different units" in str(refusal_of({"price": prices}))
