@@ -16,7 +16,9 @@ import pytest
 
 import ml
 from ml.cli.options import EXAMPLES, read
+from ml.cli.reports import report_lines
 from ml.model import modelfile
+from ml.model.card import Report
 from ml.model.loaded import load_model
 from ml.tables.dataset import Target
 from ml.training.fitting import Trained
@@ -188,6 +190,17 @@ def test_evaluate_measures_the_file_again(training_run: tuple[Path, str]) -> Non
     assert len(report) == 5
     for line in report:
         assert line in measured
+
+
+def test_a_class_without_rows_has_no_recall_in_a_report_and_one_never_predicted_no_precision() -> None:
+    report = Report(
+        train_rows=None, test_rows=3, accuracy=2 / 3, baseline=1, precision=(1, 0, 0), recall=(2 / 3, 0, 0),
+        confusion=((2, 1, 0), (0, 0, 0), (0, 0, 0)), cross_validation=None,
+    )  # fmt: skip
+
+    rows = [line.split()[:3] for line in list(report_lines(report, "abc"))[-3:]]
+
+    assert rows == [["a", "1.000", "0.667"], ["b", "0.000", "-"], ["c", "-", "-"]]
 
 
 def test_inspect_shows_the_card(training_run: tuple[Path, str]) -> None:
