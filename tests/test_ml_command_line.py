@@ -234,8 +234,9 @@ def test_a_file_that_cannot_be_served_is_told_in_one_line(
     assert "Is a directory" in error_of(*command, tmp_path, cwd=tmp_path)
 
 
-def test_without_a_file_the_default_is_named(tmp_path: Path) -> None:
-    assert "model.npz: No such file or directory" in error_of("inspect", cwd=tmp_path)
+def test_without_a_file_the_default_is_named_and_what_writes_it(tmp_path: Path) -> None:
+    said = "model.npz: No such file or directory; python -m ml train writes it, or name another model file"
+    assert said in error_of("inspect", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("out", ["missing/model.npz", "file/model.npz", "."])
