@@ -139,8 +139,14 @@ def _write_measured(imported: Imported, options: argparse.Namespace, name: str, 
     )
 
 
+def _load(path: Path) -> LoadedModel:
+    if path == DEFAULT_PATH and not path.exists():
+        raise MLError(f"{path}: No such file or directory; python -m ml train writes it, or name another model file")
+    return load_model(path)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
-    model = load_model(options.model)
+    model = _load(options.model)
     if options.table is not None:
         _evaluate_on(options, model)
         return
@@ -174,7 +180,7 @@ def _predict(options: argparse.Namespace) -> None:
     path, values = options.model, options.values
     if path is None and len(values) > 1 and values[0].endswith(".npz"):
         path, values = Path(values[0]), values[1:]
-    model = load_model(path or DEFAULT_PATH)
+    model = _load(path or DEFAULT_PATH)
     row = model.validator.row(reports.sample_of(model, values))
     if options.json:
         console.write_lines([reports.prediction_json(model, row)])
@@ -184,7 +190,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    model = load_model(options.model)
+    model = _load(options.model)
     console.write_lines(reports.card_lines(model.card, model.version))
     console.write_lines([""])
     console.write_lines(reports.report_lines(model.card.report, model.labels))

@@ -177,6 +177,16 @@ def test_a_unit_in_the_header_and_another_one_in_the_cells_are_not_one_column() 
     assert "different units" in str(refusal_of({"width (cm)": texts}))
 
 
+def test_a_currency_in_the_header_may_have_its_sign_in_the_cells() -> None:
+    def prices(sign: str) -> list[str]:
+        return [f"{number},5 {sign}" for number in range(10, 50)]
+
+    assert column_of(prices("€"), name="price (EUR)")[0].unit == "EUR"
+    assert column_of(prices("CAD"), name="price ($)")[0].unit == "$"
+    assert "different units" in str(refusal_of({"price (EUR)": prices("£")}))
+    assert "different units" in str(refusal_of({"price (EUR)": prices("USD")}))
+
+
 def test_units_that_differ_are_refused_among_many_numbers_and_words_among_few() -> None:
     prices = [f"{'$€'[number % 2]}{number}" for number in range(40)]
     assert "'$0' and '€1' have different units" in str(refusal_of({"price": prices}))
@@ -253,6 +263,19 @@ def test_a_few_other_texts_among_many_numbers_are_named_with_what_would_help() -
     assert error.remedies == (("this would work", ("--missing", "<0.5", "--missing", "n. d.")),)
     assert read({"x": texts}, missing=["<0.5", "n. d."]).dataset.features[0].has_gaps
     assert read({"x": texts}, keep=["x"]).dataset.features[0].choices
+
+
+def test_what_would_help_is_no_other_option_where_a_text_or_a_name_begins_with_a_minus_sign() -> None:
+    texts = [f"{number / 4}" for number in range(100)]
+    texts[7] = "-Infinity"
+    numbers = [str(number) for number in range(100)]
+
+    error = refusal_of({"-x": texts, "--all": ["1e200"] * 100})
+
+    assert error.remedies == (("this would work", ("--missing=-Infinity", "--drop=--all")),)
+    assert any(
+        "; --keep=-n insists" in said for said in read({"-n": numbers, "x": texts}, missing=["-Infinity"]).inferred
+    )
 
 
 # Numbers, categories, and what is neither

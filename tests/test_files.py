@@ -143,6 +143,15 @@ def test_a_row_of_units_goes_behind_the_names(tmp_path: Path) -> None:
     assert any("left out as a row of units: '°C', 'm', '-'" in sentence for sentence in table.inferred)
 
 
+def test_a_second_row_of_names_below_merged_cells_is_refused_rather_than_taken_for_units(tmp_path: Path) -> None:
+    error = error_of(tmp_path, "sepal,,petal,,kind\nlength,width,length,width,\n1,2,3,4,x\n2,3,4,5,y\n")
+
+    assert error == (
+        "line 2 looks like a second row of names, as below merged cells: 'width' has no name above it; give each "
+        "column its whole name in one row"
+    )
+
+
 @pytest.mark.parametrize(
     "rows",
     [

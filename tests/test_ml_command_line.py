@@ -16,7 +16,9 @@ import pytest
 
 from ml.cli.console import RELEASE
 from ml.cli.options import EXAMPLES, read
+from ml.cli.reports import report_lines
 from ml.model import modelfile
+from ml.model.card import Report
 from ml.model.loaded import load_model
 from ml.tables.dataset import Target
 from ml.training.fitting import Trained
@@ -190,6 +192,17 @@ def test_evaluate_measures_the_file_again(training_run: tuple[Path, str]) -> Non
         assert line in measured
 
 
+def test_a_class_without_rows_has_no_recall_in_a_report_and_one_never_predicted_no_precision() -> None:
+    report = Report(
+        train_rows=None, test_rows=3, accuracy=2 / 3, baseline=1, precision=(1, 0, 0), recall=(2 / 3, 0, 0),
+        confusion=((2, 1, 0), (0, 0, 0), (0, 0, 0)), cross_validation=None,
+    )  # fmt: skip
+
+    rows = [line.split()[:3] for line in list(report_lines(report, "abc"))[-3:]]
+
+    assert rows == [["a", "1.000", "0.667"], ["b", "0.000", "-"], ["c", "-", "-"]]
+
+
 def test_inspect_shows_the_card(training_run: tuple[Path, str]) -> None:
     directory, printed = training_run
 
@@ -221,8 +234,9 @@ def test_a_file_that_cannot_be_served_is_told_in_one_line(
     assert "Is a directory" in error_of(*command, tmp_path, cwd=tmp_path)
 
 
-def test_without_a_file_the_default_is_named(tmp_path: Path) -> None:
-    assert "model.npz: No such file or directory" in error_of("inspect", cwd=tmp_path)
+def test_without_a_file_the_default_is_named_and_what_writes_it(tmp_path: Path) -> None:
+    said = "model.npz: No such file or directory; python -m ml train writes it, or name another model file"
+    assert said in error_of("inspect", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("out", ["missing/model.npz", "file/model.npz", "."])

@@ -16,6 +16,7 @@ from ml.__main__ import main
 from ml.errors import TableError
 from ml.model.card import Recipe
 from ml.model.loaded import LoadedModel
+from ml.scoring.layout import name_of, positions_of
 from ml.scoring.text import score
 from ml.tables.cells import CellReader
 from ml.tables.dataset import Feature
@@ -257,6 +258,14 @@ def test_a_column_in_another_unit_is_refused_with_both_names(german: LoadedModel
         "column 'temp (°F)' has another unit than 'temp (°C)', by which the model was trained: convert its values to "
         "°C, and name them so"
     )
+
+
+def test_a_column_may_name_the_same_currency_by_its_sign_or_by_its_code() -> None:
+    feature = Feature(key="price", title="price", unit="€", header="price (€)")
+
+    assert positions_of([feature], [name_of("price (EUR)", 1)]) == [0]
+    with pytest.raises(TableError, match="has another unit than"):
+        positions_of([feature], [name_of("price (USD)", 1)])
 
 
 def test_columns_that_differ_in_unit_or_by_place_alone_are_told_apart(tmp_path: Path) -> None:

@@ -147,9 +147,13 @@ def _class_lines(report: Report, labels: Sequence[str]) -> Iterator[str]:
     yield ""
     yield f"{'':{width}}  precision  recall   answered as"
     yield f"{'':{width}}{'':20} " + "  ".join(f"{label:>{size}}" for label, size in zip(labels, columns, strict=True))
+    answered = [sum(column) for column in zip(*report.confusion, strict=True)]
     for row, label in enumerate(labels):
         counts = "  ".join(f"{n:{size}d}" for n, size in zip(report.confusion[row], columns, strict=True))
-        yield f"{label:{width}}  {report.precision[row]:9.3f}  {report.recall[row]:6.3f}   {counts}"
+        # A class without rows has no recall, and one that was never predicted no precision, whatever the card says.
+        precision = f"{report.precision[row]:.3f}" if answered[row] else "-"
+        recall = f"{report.recall[row]:.3f}" if any(report.confusion[row]) else "-"
+        yield f"{label:{width}}  {precision:>9}  {recall:>6}   {counts}"
 
 
 def importance_lines(card: Card, most: int | None = None) -> Iterator[str]:

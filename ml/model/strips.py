@@ -27,11 +27,13 @@ class Strip:
             positions from 0 to the number of its choices.
         indices: n positions of labels; 0 for a quantity.
         answers: n probabilities of that label, or quantities.
+        is_coarse: whether cuts were left out, so that an answer may change anywhere in a piece.
     """
 
     ends: Sequence[float]
     indices: Sequence[int]
     answers: Sequence[float]
+    is_coarse: bool = False
 
 
 def strips(model: LoadedModel, row: Sequence[float]) -> list[Strip]:
@@ -40,14 +42,14 @@ def strips(model: LoadedModel, row: Sequence[float]) -> list[Strip]:
     ends = [_ends(feature, bounds, most) for feature, bounds in zip(model.features, model.cuts.bounds, strict=True)]
     tried = [
         np.array(found[:-1] if feature.choices else found[1:], dtype=np.float64)
-        for feature, found in zip(model.features, ends, strict=True)
+        for feature, (found, _) in zip(model.features, ends, strict=True)
     ]
     batch = _along(model, row, tried)
     answers = batch.outputs[np.arange(len(batch.indices)), batch.indices]  # of a quantity, that is the only one
     starts = np.cumsum([0, *map(len, tried)]).tolist()
     return [
-        Strip(found, batch.indices[start:stop].tolist(), answers[start:stop].tolist())
-        for found, (start, stop) in zip(ends, pairwise(starts), strict=True)
+        Strip(found, batch.indices[start:stop].tolist(), answers[start:stop].tolist(), is_coarse)
+        for (found, is_coarse), (start, stop) in zip(ends, pairwise(starts), strict=True)
     ]
 
 
@@ -70,12 +72,13 @@ def _along(model: LoadedModel, row: Sequence[float], tried: Sequence[NDArray[np.
     return Batch(answers.indices.take(places), answers.outputs.take(places, axis=0))
 
 
-def _ends(feature: TrainedFeature, bounds: Sequence[float], most: int) -> Sequence[float]:
-    """Return the ends of the pieces along a feature with these bounds, see `Cuts`."""
+def _ends(feature: TrainedFeature, bounds: Sequence[float], most: int) -> tuple[Sequence[float], bool]:
+    """Return the ends of the pieces along a feature with these bounds, see `Cuts`, and whether some are left out."""
     if feature.choices:
-        return range(len(feature.choices) + 1)
+        return range(len(feature.choices) + 1), False
     inside = bounds[bisect_left(bounds, feature.low) : bisect_left(bounds, feature.high)]
-    if len(inside) >= most:
+    is_coarse = len(inside) >= most
+    if is_coarse:
         places = np.linspace(0, len(inside) - 1, most - 1).round().astype(np.intp)
         inside = [inside[place] for place in places]
-    return [feature.low, *inside, feature.high]
+    return [feature.low, *inside, feature.high], is_coarse

@@ -15,7 +15,7 @@ from ml.tables.dataset import Feature
 from ml.tables.dialect import SEPARATORS, Dialect
 from ml.tables.encoding import understood
 from ml.tables.headers import MAX_COLUMNS, feature_of, key_of, listed
-from ml.tables.marks import THOUSANDS, Marks
+from ml.tables.marks import THOUSANDS, Marks, same_unit
 from ml.tables.written import RowWriter
 
 
@@ -181,7 +181,7 @@ def _only(feature: Feature, found: Sequence[int], names: Sequence[ColumnName]) -
         raise TableError(f"{len(found)} columns are called {feature.title!r}: {listed(name.header for name in names)}")
     (index,) = alike if len(alike) == 1 else found
     unit = names[index].unit
-    if unit and feature.unit and _plain(unit) != _plain(feature.unit):
+    if unit and feature.unit and not same_unit(_plain(unit), _plain(feature.unit)):
         trained = feature.header if feature.unit in feature.header else f"{feature.title} ({feature.unit})"
         raise TableError(
             f"column {in_quotes(names[index].header)} has another unit than {in_quotes(trained)}, by which the model "

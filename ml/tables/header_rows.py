@@ -202,7 +202,13 @@ def _without_units(table: Table) -> Table | None:
         has_units = True
     if not has_units:
         return None
-    names = tuple(_with_unit(name, top) for name, top in zip(table.header, tops, strict=True))
+    pairs = list(zip(table.header, tops, strict=True))
+    if below := next((top for name, top in pairs if not name and top.lower() not in _NO_VALUE), ""):
+        raise TableError(
+            f"line {table.lines[0]} looks like a second row of names, as below merged cells: {in_quotes(below)} has no "
+            "name above it; give each column its whole name in one row"
+        )
+    names = tuple(_with_unit(name, top) for name, top in pairs)
     said = f"line {table.lines[0]} has words where the rows below have numbers, and is left out as a row of units: "
     return _without_rows(replace(table, header=names), 1, said + ", ".join(in_quotes(top) for top in tops if top))
 

@@ -27,6 +27,7 @@ from ml.tables.refusals import (
     reason_against_number,
     reason_against_words,
     rows,
+    with_value,
 )
 
 # Where this share of the cells is numbers, the others are mistakes, or words for no value.
@@ -60,7 +61,7 @@ class LeftOut:
     @property
     def said(self) -> str:
         """A sentence about it."""
-        hint = f"; --keep {shlex.quote(self.column.argument)} insists" if self.has_values else ""
+        hint = f"; {_option('--keep', self.column)} insists" if self.has_values else ""
         return f"left out {in_quotes(self.column.header)}: {self.reason}{hint}"
 
 
@@ -119,7 +120,7 @@ class Kinds:
         )  # fmt: skip
         said = [_named(feature), *marks_said(contents, marks), *_gaps_said(feature, int(is_gap.sum()))]
         if not insists and len(given) > FEW and is_other_in_each_row(different, len(given)):
-            option = f"--drop {shlex.quote(column.argument)}"
+            option = _option("--drop", column)
             said.append(f"another whole number in each row, as identifiers have: {option} leaves it out if it is one")
         return Settled(feature, values, ", ".join(said), is_plain=len(said) == 1)
 
@@ -247,10 +248,14 @@ def marks_said(contents: Contents, marks: Marks) -> list[str]:
     return said
 
 
+def _option(name: str, column: Column) -> str:
+    return shlex.join(with_value(name, column.argument))
+
+
 def _code_said(contents: Contents) -> list[str]:
     if not contents.code:
         return []
-    option = f"--keep {shlex.quote(contents.column.argument)}"
+    option = _option("--keep", contents.column)
     return [f"codes, as {in_quotes(contents.code)} begins with 0: {option} takes them as numbers"]
 
 

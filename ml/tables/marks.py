@@ -15,6 +15,12 @@ from ml.tables.numbers import MAX_NUMBER_CHARACTERS
 Decimal = Literal[".", ","]
 
 CURRENCIES = "$€£¥₹₽₩₺₴₦₱฿₫₪¢"
+# What a sign may stand for (ISO 4217).
+_CURRENCY_CODES = {
+    "$": ("USD", "AUD", "CAD", "CLP", "COP", "HKD", "MXN", "NZD", "SGD", "TWD"), "€": ("EUR",), "£": ("GBP", "EGP"),
+    "¥": ("JPY", "CNY"), "₹": ("INR",), "₽": ("RUB",), "₩": ("KRW",), "₺": ("TRY",), "₴": ("UAH",), "₦": ("NGN",),
+    "₱": ("PHP",), "฿": ("THB",), "₫": ("VND",), "₪": ("ILS",),
+}  # fmt: skip
 # The marks that numbers are divided by in threes; a space stands for every kind of it, and ' for both apostrophes.
 THOUSANDS = (",", ".", "'", " ")
 _ONE_FORM = {0x2212: "-", 0x2019: "'", 0xA0: " ", 0x202F: " ", 0x2009: " ", 0x2007: " "}
@@ -196,5 +202,7 @@ def _role_of(mark: str, decimals: Set[str], thousands: Set[str]) -> str:
 
 
 def same_unit(one: str, other: str) -> bool:
-    """Tell whether two texts name one unit: month and months do, mm and m do not."""
+    """Tell whether two texts name one unit: month and months do, and € and EUR; mm and m do not."""
+    if other in _CURRENCY_CODES.get(one, ()) or one in _CURRENCY_CODES.get(other, ()):
+        return True
     return one == other or (min(len(one), len(other)) > 2 and one.removesuffix("s") == other.removesuffix("s"))

@@ -164,7 +164,7 @@ def mistakes(contents: Contents, odd: Sequence[int], kept: NDArray[np.bool_], li
         f"has numbers, and something else in {rows(int(is_odd.sum()))}: {examples}{more}; --missing reads a text as no "
         "value, --keep takes all of them as words"
     )
-    options = tuple(option for _, text in firsts for option in ("--missing", text))
+    options = tuple(option for _, text in firsts for option in with_value("--missing", text))
     return Unusable(contents.column, reason, _drop(contents.column) if more else options)
 
 
@@ -194,5 +194,10 @@ def rows(number: int) -> str:
     return f"{number} row" if number == 1 else f"{number} rows"
 
 
+def with_value(option: str, text: str) -> tuple[str, ...]:
+    """Return the arguments that give an option a text; one that begins with - would be read as another option."""
+    return (f"{option}={text}",) if text.startswith("-") else (option, text)
+
+
 def _drop(column: Column) -> tuple[str, ...]:
-    return ("--drop", column.argument)
+    return with_value("--drop", column.argument)

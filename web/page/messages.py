@@ -70,7 +70,7 @@ def messages_of(
 
 def _noted(note: Note, feature: TrainedFeature, value: float, to: Language) -> Message:
     if note.code == "unknown_choice":
-        word = _harmless(str(feature.shown(value)))
+        word = harmless(str(feature.shown(value)))
         text = to.gettext("%(title)s: “%(word)s” was not seen in training", title=to.title(feature), word=word)
         return Message("note", note.feature, text, to.gettext("not seen in training"))
     # The hint stands below the range itself, which each field shows all the time.
@@ -106,7 +106,7 @@ def _sentence(error: FieldError, feature: TrainedFeature | None, to: Language) -
     A missing value makes the sample incomplete and has no message.
     """
     if feature is None:
-        return to.gettext("“%(name)s” is not a feature of this model", name=_harmless(error.feature))
+        return to.gettext("“%(name)s” is not a feature of this model", name=harmless(error.feature))
     title, value = to.title(feature), _as_given(error.value, to)
     if error.code not in _SENTENCES:
         return _out_of_bounds(feature, to, title=title, value=value)
@@ -125,10 +125,10 @@ def _as_given(value: str | float | bool | None, to: Language) -> str:
     """Return a value as it was typed, or a number that a program sent as people write it."""
     if isinstance(value, float | int) and not isinstance(value, bool):
         return to.number(value)
-    return _harmless(value if isinstance(value, str) else str(value).lower())
+    return harmless(value if isinstance(value, str) else str(value).lower())
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """Return text without invisible characters, which might reverse or hide parts of the sentence around it."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
 

@@ -111,4 +111,6 @@ def _said(
     left = len(parts) - MOST_SAID
     if left > 0:
         parts[MOST_SAID:] = [to.ngettext("%(count)s more", "%(count)s more", left)]
+    if strip.is_coarse:
+        parts.append(to.gettext("borders are approximate"))
     return to.gettext("along it the answer is %(parts)s", parts="; ".join(parts))
