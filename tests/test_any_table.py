@@ -172,8 +172,9 @@ def test_a_useless_model_is_warned_of(tmp_path: Path) -> None:
     [
         (["a,b", "1,x", "2,x"], r"t\.csv: column 'b' is no target: there is only one class, 'x'"),
         (["a,b", "1,x", "2,y", "3,z"], r"t\.csv: column 'b' is no target: it has 3 different values in 3 rows, as 'x'"),
+        (["a,b", "1,x"], r"t\.csv: column 'b' is no target: it has 1 value in 1 row, as 'x'"),
         (["a,b"], r"t\.csv: no rows below the header"),
-        (["a;b", "1;x", "2;y", "1;x", "2;y"], r"leave fewer rows than the 2 classes on one side"),
+        (["a;b", "1;x", "2;y", "1;x", "2;y"], r"than the 2 classes on one side; a half, --test-size 0\.5, leaves"),
     ],
 )
 def test_a_table_that_cannot_be_trained_on_is_told_in_one_line(tmp_path: Path, lines: list[str], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import msgspec
@@ -150,6 +151,22 @@ def test_the_card_of_more_labels_has_calibration_alone_and_that_of_a_quantity_no
     assert "ROC" not in penguins.text
     assert [one.attributes["class"] for one in prices.all("svg", role="img")] == ["plot residuals"]
     assert "Brier" not in prices.text
+
+
+@pytest.mark.parametrize("largest", [9.0, 9e4, 9e6])
+def test_the_title_of_a_scale_stands_beside_its_numbers_and_inside_the_picture(largest: float) -> None:
+    card = card_of("prices")
+    assert card.report
+    report = msgspec.structs.replace(card.report, residuals=((0.0, 0.0), (largest, largest)))
+
+    picture = section_of(msgspec.structs.replace(card, report=report)).one("svg", **{"class": "plot residuals"})
+
+    *numbers, title = picture.one("g", **{"class": "scales"}).all("text")
+    longest = max(len(text.text) for text in numbers if text.attributes.get("text-anchor") == "end")
+    title_x = float(re.findall(r"translate\((\S+)", title.attributes["transform"])[0])
+    left, _, width, _ = map(float, picture.attributes["viewbox"].split())
+    assert left + 6 <= title_x <= 47 - 7 * longest - 6
+    assert left + width == 308
 
 
 def test_the_card_of_a_file_without_it_says_nothing() -> None:

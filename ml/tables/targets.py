@@ -143,10 +143,10 @@ def _classes(
     n_given = sum(sizes.values())
     lone = [key for key, size in sizes.items() if size == 1]
     if len(lone) > n_given / 2 or len(sizes) - len(lone) > MAX_LABELS:
-        reason = (
-            f"is no target: it has {len(sizes)} different values in {rows(n_given)}, as {in_quotes(contents.texts[0])}"
+        different = f"{len(sizes)} different values" if len(sizes) > 1 else "1 value"
+        return Unusable(
+            column, f"is no target: it has {different} in {rows(n_given)}, as {in_quotes(contents.texts[0])}"
         )
-        return Unusable(column, reason)
     names = {key: min(spelled, key=lambda text: (-spelled[text], text)) for key, spelled in spellings.items()}
     labels = ordered([names[key] for key in sizes if sizes[key] > 1])
     if len(labels) < 2:

@@ -110,7 +110,7 @@ def _check_classes(dataset: Dataset, classes: NDArray[np.intp], recipe: Recipe) 
     if min(n_test, len(dataset.rows) - n_test) < len(counts):
         raise TableError(
             f"{len(dataset.rows)} rows with a test share of {recipe.test_size:g} leave fewer rows than the "
-            f"{len(counts)} classes on one side"
+            f"{len(counts)} classes on one side; a half, --test-size 0.5, leaves enough"  # each class has two rows
         )
 
 
