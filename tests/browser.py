@@ -294,7 +294,10 @@ def moves_on_arrival(open_page: Open, server: Server, width: int) -> list[str]:
             url=origin, sample={}, wait_until="commit", viewport={"width": width, "height": 844}, complaint="net::ERR"
         )
         for _ in range(1000):
-            page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+            # Now and then a browser paints nothing until more has come.
+            page.evaluate(
+                "new Promise((done) => [requestAnimationFrame(() => setTimeout(done)), setTimeout(done, 500)])"
+            )
             painted.release()
             if page.evaluate("document.readyState") == "complete":
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import re
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from ml.errors import ModelFileError
 from ml.model.loaded import LoadedModel, load_model
@@ -227,3 +231,35 @@ def test_a_model_that_cannot_be_written_ends_the_start(tmp_path: Path) -> None:
     finally:
         if limit is None and hasattr(sys, "tracebacklimit"):
             del sys.tracebacklimit
+
+
+@for_each("is_draining", [True, False])
+def test_a_request_that_is_cancelled_ends_in_silence_with_the_process_alone(
+    model_path: Path, is_draining: bool
+) -> None:
+    app = create_app(Settings(model_file=model_path))
+    app.service.is_draining = is_draining
+
+    async def is_cancelled() -> bool:
+        started = asyncio.Event()
+
+        async def wait(_: Request) -> Response:
+            started.set()
+            await asyncio.Event().wait()
+            return Response()
+
+        async def send(message: Message) -> None:
+            raise AssertionError(message)
+
+        app.routes.append(Route("/wait", wait))
+        scope = {
+            "type": "http", "method": "GET", "path": "/wait", "query_string": b"", "state": {},
+            "headers": [(b"host", b"localhost")],
+        }  # fmt: skip
+        request = asyncio.create_task(app(scope, asyncio.Event().wait, send))  # type: ignore[arg-type]  # nothing comes
+        await asyncio.wait_for(started.wait(), 10)
+        request.cancel()
+        await asyncio.wait([request])
+        return request.cancelled()
+
+    assert asyncio.run(is_cancelled()) is not is_draining

@@ -78,7 +78,12 @@ class Application(Starlette):
             await super().__call__(scope, receive, _without_traceback(send))
             return
         scope.setdefault("state", {})["service"] = self.service
-        await super().__call__(scope, receive, send)
+        try:
+            await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            # What still waits for a thread when the process ends is cancelled, after its connection was aborted.
+            if not self.service.is_draining:
+                raise
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return the application behind its middleware; the gateway answers unexpected exceptions."""
