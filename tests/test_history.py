@@ -144,7 +144,7 @@ def test_a_model_that_cannot_be_trained_leaves_files_as_they_were(
     write(fitted[:1], path)
     wrong = writing.model_of(fitted[2])
 
-    with pytest.raises(Exception, match="other answers"):
+    with pytest.raises(Exception, match="the model answers"):
         writing.write(wrong, path, trained=fitted[1])
 
     assert os.listdir(path.parent) == [path.name]
