@@ -213,6 +213,11 @@ def test_unknown_features_come_in_the_order_of_the_sample() -> None:
     assert codes_of(sample) == [(name, "unknown_feature") for name in strangers]
 
 
+def test_a_title_in_the_place_of_a_name_is_answered_with_the_name() -> None:
+    with pytest.raises(InvalidSample, match="'The length' is not a feature of this model: it is called 'length' here"):
+        VALIDATOR.row({"The length": 1, "angle": 2, "mass": 3})
+
+
 def test_the_same_reason_for_many_values_is_said_once() -> None:
     with pytest.raises(InvalidSample) as caught:
         Validator([feature("length")]).row([1.0, 2.0, 3.0])

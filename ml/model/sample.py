@@ -202,11 +202,12 @@ class Validator:
             error = _error(feature, read, sample[feature.key])
             if error:
                 errors.append(error)
-        known = set(self.keys)
+        known, by_title = set(self.keys), {feature.title.casefold(): feature.key for feature in self.features}
         unknown = (key for key in sample if key not in known)
         for key in itertools.islice(unknown, max(0, MAX_ERRORS - len(errors))):
             shown = short(key)
-            known_as = f"{shown!r} is not a feature of this model"
+            name = by_title.get(key.casefold())
+            known_as = f"{shown!r} is not a feature of this model{f': it is called {name!r} here' if name else ''}"
             surplus = f"a sample has {len(self.keys)} values, not {n_values}"
             errors.append(FieldError(shown, "unknown_feature", surplus if n_values else known_as))
         return errors
