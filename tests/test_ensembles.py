@@ -290,6 +290,14 @@ def test_what_is_no_sum_of_leaves_is_refused_with_its_reason() -> None:
         forest_from(words.fit(rows + 0.5, rows[:, 0] > 20))
 
 
+def test_quantities_whose_sum_is_too_large_for_a_float32_and_whose_mean_is_not_are_served() -> None:
+    rows = np.arange(40.0).reshape(-1, 1)
+
+    forest = forest_from(RandomForestRegressor(100, random_state=0).fit(rows, 1e37 * (rows[:, 0] % 30)))
+
+    forest.check(is_quantity=True)
+
+
 @for_each(
     "total",
     [

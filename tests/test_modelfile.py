@@ -1202,7 +1202,7 @@ def test_an_arithmetic_that_does_not_fit_is_refused(boosted: bytes, changes: dic
     ("name", "value", "sentence"),
     [
         ("values", np.inf, "tree 0 has a leaf of inf, not a finite number"),
-        ("values", 1e39, "the sum of leaves can be 1e+39 (a leaf of tree 0 adds 1e+39)"),
+        ("values", 1e39, "the answer can be 1e+39 (a leaf of tree 0 adds 1e+39)"),
         ("init", np.nan, "do not start with one finite number"),
         ("output_of", 3, "one sum each"),
         ("output_of", -1, "one sum each"),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ml.errors import ForestError
 from ml.model.total import EXP_LINKS, Total
+from ml.tables.numbers import LARGEST
 
 LEAF = -1
 MAX_DEPTH = 1_000
@@ -20,8 +21,8 @@ MAX_SETS = 2**24
 # The cells of a category: no value, a word that is not among the choices, and each choice.
 NO_VALUE_CELL, UNKNOWN_CELL, FIRST_CHOICE_CELL = 0, 1, 2
 MAX_CELLS = 256
-# Sums and answers are finite as float32, too: channels send them so. exp() of the exponent is 3.3e38.
-LARGEST_SUM = 1e38
+# Answers are finite as float32, too: channels send them so. exp() of the exponent is 3.3e38. Single sums may round up.
+LARGEST_SINGLE_SUM = 1e38
 LARGEST_EXPONENT = 88.7
 
 
@@ -211,15 +212,16 @@ class Forest:
         starts = self.starts()
         with np.errstate(over="ignore"):
             total = float(largest.sum() + (starts.max() if is_power else np.abs(starts).max()))
-        total = total / self.divisor if is_power else max(total, total / self.divisor)
-        most = LARGEST_EXPONENT if is_power else LARGEST_SUM
+        is_single = self.total.single_sums and not is_power
+        total = max(total, total / self.divisor) if is_single else total / self.divisor
+        most = LARGEST_EXPONENT if is_power else LARGEST_SINGLE_SUM if is_single else LARGEST
         if not total <= most:
             tree = int(largest.argmax())
             adds = f"can be {total:.3g} (a leaf of tree {tree} adds {largest[tree]:.3g}): at most {most:g} is served, "
             raise ForestError(
                 f"the answer is exp() of the sum of leaves, which {adds}whose exp() fits into a 32-bit float"
                 if is_power
-                else f"the sum of leaves {adds}which fits into a 32-bit float"
+                else f"the {'sum of leaves' if is_single else 'answer'} {adds}which fits into a 32-bit float"
             )
 
     def _check_leaves(self, *, is_quantity: bool) -> None:
