@@ -393,6 +393,9 @@ def shown() -> tuple[Bracketing, list[str]]:
         view_of_logs = WhyView(answer, "1", "2", "", is_log=True, reasons=[])
         found.append(templates.render("_why.html", to, why=view_of_logs))
     found.append(templates.render("_change.html", to, change=ChangeView("label", ""), searched_all=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ml.model.strips.MOST_PIECES", 2)
+        found += states_of(with_card(small, small.card), to, n_rows=3)  # of lines without some of their cuts
     for borders in ("", "M0 0"):
         found.append(templates.render("_names.html", to, names=(), borders=borders, exact=False))
     found += [drift_of(classifier, to), drift_of(with_card(words, words.card), to)]

@@ -118,19 +118,19 @@ def test_a_line_is_said_in_words_and_covers_the_whole_width(model: LoadedModel, 
             assert len({*line.indices}) == 1 or view.said.startswith(words)
 
 
-def test_a_line_without_some_of_its_cuts_says_that_its_borders_are_approximate(
+def test_a_line_without_some_of_its_cuts_says_so_whatever_its_answers_are(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = [feature.example for feature in model.features]
     n_cuts = max(len(strip.ends) for strip in strips(model, row)) - 2
 
-    monkeypatch.setattr("ml.model.strips.MOST_PIECES", n_cuts + 1)
-    assert not any("approximate" in view.said for view in strips_of(model, row, language("en"), scale=None))
-
-    monkeypatch.setattr("ml.model.strips.MOST_PIECES", 5)
-    coarse = [view.said for view in strips_of(model, row, language("en"), scale=None) if " up to " in view.said]
-    assert coarse
-    assert all(said.endswith("; borders are approximate") for said in coarse)
+    for most in (n_cuts + 1, 5, 2):
+        monkeypatch.setattr("ml.model.strips.MOST_PIECES", most)
+        said = [view.said for view in strips_of(model, row, language("en"), scale=None)]
+        is_coarse = [strip.is_coarse for strip in strips(model, row)]
+        assert [one.endswith("; not every value was tried") for one in said] == is_coarse
+        assert any(is_coarse) == (most <= n_cuts)
+    assert any(" stays " in one for one in said)
 
 
 def test_without_a_script_a_form_shows_the_lines_and_reasons_that_a_page_has_no_time_for(

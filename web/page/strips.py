@@ -56,7 +56,10 @@ def strips_of(
         if control_of(feature) == "radio":
             alone = [replace(piece, x="0", width="100", middle="50") for piece in pieces]
             drawn = [(f"{field}-line-{choice}", [piece]) for choice, piece in enumerate(alone)]
-        views.append(StripView(field, drawn, _said(feature, strip, model.labels, scale, to)))
+        said = _said(feature, strip, model.labels, scale, to)
+        if strip.is_coarse:
+            said += "; " + to.gettext("not every value was tried")
+        views.append(StripView(field, drawn, said))
     return views
 
 
@@ -111,6 +114,4 @@ def _said(
     left = len(parts) - MOST_SAID
     if left > 0:
         parts[MOST_SAID:] = [to.ngettext("%(count)s more", "%(count)s more", left)]
-    if strip.is_coarse:
-        parts.append(to.gettext("borders are approximate"))
     return to.gettext("along it the answer is %(parts)s", parts="; ".join(parts))
