@@ -100,7 +100,9 @@ class Compiled:
         # Where -1 is a word that is not among the choices, and so no value.
         self._categories = list(cuts.categories)
         nodes, position = _nodes(forest)
-        leaves = np.array(forest.values, dtype=self._starts.dtype)
+        # No copy of what is most of a file. Read-only, as that is: code is compiled for each kind of array.
+        leaves = np.ascontiguousarray(forest.values, dtype=self._starts.dtype).view()
+        leaves.flags.writeable = False
         self._walked = (nodes, position[forest.roots].astype(np.int32), _leaf_of(forest, position), leaves)
         self._block = min(
             max(BLOCK_BYTES // (np.dtype(self._dtype).itemsize * forest.n_features), MIN_BLOCK_ROWS), MAX_BLOCK_ROWS
@@ -251,21 +253,22 @@ def _nodes(forest: Forest) -> tuple[NDArray[np.void], NDArray[np.int64]]:
     position[forest.left[inner]] = lefts
     position[forest.right[inner]] = lefts + 1
     places = position[inner]
-    children = np.zeros(len(position), dtype=np.int64)
-    children[places] = lefts - places
+    children = lefts - places
     fits = children.max(initial=0) < 2**16
     nodes = np.zeros(
         len(position), dtype=[("threshold", forest.dtype), ("feature", "<u2"), ("children", "<u2" if fits else "<u4")]
     )
-    nodes["children"] = children
+    nodes["children"][places] = children
     nodes["threshold"] = np.inf
     nodes["threshold"][places] = cut_of(forest, inner)
-    marks = np.where((forest.feature == LEAF) | forest.missing_left, 0x8000, 0)
+    features = forest.feature[inner].astype(np.uint16)
+    features[forest.missing_left[inner]] |= 0x8000
     if forest.set_of is not None:
-        has_set = np.flatnonzero(forest.set_of >= 0)
-        nodes["threshold"][position[has_set]] = forest.set_of[has_set]
-        marks[has_set] |= 0x4000
-    nodes["feature"][position] = np.maximum(forest.feature, 0) | marks
+        has_set = forest.set_of[inner] >= 0
+        nodes["threshold"][places[has_set]] = forest.set_of[inner[has_set]]
+        features[has_set] |= 0x4000
+    nodes["feature"] = 0x8000
+    nodes["feature"][places] = features
     return nodes, position
 
 

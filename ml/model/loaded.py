@@ -86,8 +86,8 @@ class LoadedModel:
         )
         self.compiles = compiles and isinstance(self._evaluator, ByTree)
         self.spans = [max(feature.high - feature.low, sys.float_info.min) for feature in self.features]
-        self._replay(model)
-        self.slice_rows = self._measure_slice(model.golden_rows)
+        seconds = self._replay(model)
+        self.slice_rows = self._measure_slice(model.golden_rows, seconds)
         self._made: dict[Callable[[LoadedModel], Any], Any] = {}
 
     def deciding(self, decision: Decision) -> LoadedModel:
@@ -162,16 +162,22 @@ class LoadedModel:
             raise ValueError(f"rows have the shape (n, {self._n_features}), not {rows.shape}")
         return rows.astype(self.cuts.dtype, copy=False)
 
-    def _measure_slice(self, rows: NDArray[np.float64]) -> int:
-        timed, seconds = self._cast(np.resize(rows, (_TIMED_ROWS, self._n_features))), 0.0
-        for _ in range(2):
-            # The thread's own time: others may be busy on this machine while a server starts.
-            start = time.thread_time()
-            self._evaluator.predict_batch(timed)
-            seconds = time.thread_time() - start
-            if seconds > SLICE_S:
-                break  # what only a first call does is little of that
-        return min(max(1, int(SLICE_S * _TIMED_ROWS / seconds)), MAX_SLICE_ROWS)
+    def _measure_slice(self, rows: NDArray[np.float64], seconds: float) -> int:
+        """Return how many rows are answered in `SLICE_S`, by the time that these took if that was long."""
+        if seconds < 2 * SLICE_S:
+            # More than once: a first call does what others do not.
+            rows = np.resize(rows, (_TIMED_ROWS, self._n_features))
+            seconds = min(self._timed(rows)[1] for _ in range(2))
+        return min(max(1, int(SLICE_S * len(rows) / seconds)), MAX_SLICE_ROWS)
+
+    def _timed(self, rows: NDArray[np.float64]) -> tuple[Batch, float]:
+        """Return the answers to rows, and the seconds that they took.
+
+        These are the thread's own: others may be busy on this machine while a server starts.
+        """
+        start = time.thread_time()
+        answers = self.predict_batch(rows)
+        return answers, time.thread_time() - start
 
     def _fits(self, model: ModelFile, outputs: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which golden rows have the answers that they should have, shape (n,)."""
@@ -185,15 +191,21 @@ class LoadedModel:
         is_right: NDArray[np.bool_] = np.all(np.abs(outputs - expected) <= allowed_error(expected, total), axis=1)
         return is_right
 
-    def _replay(self, model: ModelFile) -> None:
-        """Answer the golden rows: what is promised to have the same bits on every machine must have them."""
+    def _replay(self, model: ModelFile) -> float:
+        """Answer the golden rows: what is promised to have the same bits on every machine must have them.
+
+        Returns:
+            The seconds that they took as a batch.
+        """
         rows = model.golden_rows
-        outputs = self.predict_batch(rows).outputs
+        answers, seconds = self._timed(rows)
+        outputs = answers.outputs
         is_right = self._fits(model, outputs)
         for number, row in enumerate(rows.tolist()):
             answer = self.predict(row)
             if not is_right[number] or (answer.probabilities or (answer.value,)) != tuple(outputs[number].tolist()):
                 raise ModelFileError(f"golden row {number} gives another answer than the library gave")
+        return seconds
 
 
 def members_of(prediction: Prediction, labels: Sequence[str], quantity: Quantity | None) -> dict[str, object]:
