@@ -29,6 +29,9 @@ from ml.tables.parquet import cells_of
 from ml.tables.rows import RowReader
 from ml.tables.written import RowWriter
 
+# So many rows without an answer are shown; all are counted.
+SHOWN_BAD_ROWS = 20
+
 
 class TextTables:
     """Takes the text that `ml.scoring.text.score` writes, and writes a Parquet file.
@@ -118,10 +121,6 @@ def _distinct(names: Sequence[str]) -> list[str]:
         numbered = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
         found[next(one for one in numbered if one not in found)] = None
     return [*found]
-
-
-# So many rows without an answer are shown; all are counted.
-SHOWN_BAD_ROWS = 20
 
 
 class How(msgspec.Struct, frozen=True):

@@ -27,6 +27,7 @@ from ml.model.linear import Linear
 from ml.model.loaded import LoadedModel
 from ml.model.total import EXP_LINKS
 
+Array = NDArray[np.float64]
 AnswerScale = Literal["probability", "log_odds", "quantity", "log_quantity"]
 Method = Literal["path_dependent_shapley", "linear"]
 Obstacle = Literal["calibrated", "median", "vote", "no covers"]
@@ -37,6 +38,9 @@ OBSTACLES: dict[Obstacle, str] = {
     "vote": "its answer is a mean of models that do not add up in one scale",
     "no covers": "its file, of format 1, does not say how many training rows came by its nodes: export or train anew",
 }
+# Nodes on the paths to leaves that NumPy reads together; of a forest with no more, the paths are kept.
+_PIECE = 1_000_000
+_OWN_RULES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +125,6 @@ def _shares_of(model: LoadedModel) -> NDArray[np.float64]:
 def _shapley_of(model: LoadedModel) -> Shapley:
     assert isinstance(model.predictor, Forest)
     return Shapley(model.predictor, model.cuts, compiles=model.compiles)
-
-
-Array = NDArray[np.float64]
-
-# Nodes on the paths to leaves that NumPy reads together; of a forest with no more, the paths are kept.
-_PIECE = 1_000_000
-_OWN_RULES = 64
 
 
 class Shapley:

@@ -30,6 +30,8 @@ from ml.tables.dataset import Feature
 MAX_COUNTED_CUTS = 128
 # Of each number of a model without cuts: its pictures are some 340 units wide.
 EVEN_CUTS = 113
+# Below the position of the first choice, and above the -1 that stands for a word which is not among the choices.
+BELOW_CHOICES = -0.5
 
 
 def cut_below(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -59,10 +61,6 @@ def bound_of(cuts: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         below = np.where(np.isneginf(cuts), -(2.0**128), cuts.astype(np.float64))
         middle = (below + above) / 2
         return np.where(middle.astype(np.float32) <= cuts, middle, np.nextafter(middle, -np.inf))
-
-
-# Below the position of the first choice, and above the -1 that stands for a word which is not among the choices.
-BELOW_CHOICES = -0.5
 
 
 class Cuts:

@@ -22,6 +22,11 @@ from ml.tables.table import Table
 from ml.tables.targets import Outcomes, TargetKind, candidates, outcomes_of, target_column
 
 # So many columns of numbers without anything to say are named one by one: others would be lost among hundreds.
+# In fewer rows, or with fewer rows for each choice, a feature gives the target away by chance.
+MIN_ROWS = 30
+MIN_ROWS_A_CHOICE = 5
+# Another unit of the same quantity is off by rounding alone.
+SAME_QUANTITY = 0.9999
 SHOWN_PLAIN = 30
 
 
@@ -184,13 +189,6 @@ def _said_of(settled: Sequence[Settled]) -> Iterator[str]:
     if plain:
         ends = (in_quotes(settled[place].feature.header) for place in (plain[0], plain[-1]))
         yield f"{' to '.join(ends)}: {len(plain)} more columns of numbers are features"
-
-
-# In fewer rows, or with fewer rows for each choice, it happens by chance.
-MIN_ROWS = 30
-MIN_ROWS_A_CHOICE = 5
-# Another unit of the same quantity is off by rounding alone.
-SAME_QUANTITY = 0.9999
 
 
 def gives_away(feature: Feature, values: NDArray[np.float64], target: Target, outcomes: NDArray[np.float64]) -> bool:

@@ -26,6 +26,8 @@ WORTH_CHOOSING = 0.2
 # What a reason begins with that is about texts.
 TEXT = "text"
 
+SHOWN_TEXTS = 3
+SHOWN_COLUMNS = 50
 _IDENTIFIERS = {
     "id", "index", "idx", "row", "rowid", "row_id", "rowname", "rownames", "row_name", "row_names", "row_number",
     "row_num", "rownum", "obs", "no", "nr", "sno", "s_no", "sl_no", "sr_no", "serial", "serial_no", "serial_number",
@@ -88,10 +90,6 @@ def _named_identifier(header: str) -> str:
     key = re.sub(r"\W+", "_", header.casefold()).strip("_")
     is_named = key in _IDENTIFIERS or _IDENTIFIER.fullmatch(header)
     return "an identifier, another one in each row" if is_named else ""
-
-
-SHOWN_TEXTS = 3
-SHOWN_COLUMNS = 50
 
 
 @dataclass(frozen=True)

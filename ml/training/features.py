@@ -21,6 +21,12 @@ from ml.training.fitting import Trained
 from ml.training.measuring import r2_of
 from ml.training.progress import Progress, silent
 
+SHUFFLES = 5
+# Shuffling each of 64 features 5 times over more rows than this takes longer than fitting.
+IMPORTANCE_ROWS = 2_000
+# The answers to shuffled rows are kept for so many features: 41 MB.
+FEATURES_AT_ONCE = 512
+
 
 def trained_features(trained: Trained, progress: Progress) -> tuple[TrainedFeature, ...]:
     """Return the features with their training ranges, and as the example the row nearest to the middle of them."""
@@ -62,13 +68,6 @@ def _counts(column: NDArray[np.float64], feature: Feature) -> tuple[int, ...]:
         return ()
     values = column[~np.isnan(column)].astype(np.intp)
     return tuple(np.bincount(values, minlength=len(feature.choices)).tolist())
-
-
-SHUFFLES = 5
-# Shuffling each of 64 features 5 times over more rows than this takes longer than fitting.
-IMPORTANCE_ROWS = 2_000
-# The answers to shuffled rows are kept for so many features: 41 MB.
-FEATURES_AT_ONCE = 512
 
 
 def importance(trained: Trained, *, progress: Progress = silent) -> NDArray[np.float64]:

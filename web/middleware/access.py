@@ -16,6 +16,15 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 # The longest name of a host (RFC 1035, section 2.3.4), with a colon and a port.
 MAX_HOST_BYTES = 260
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.%]+\])(?::[0-9]*)?")
+COOKIE = "page"
+# An open page gets a new cookie with its requests; a page without requests for longer must be loaded again.
+COOKIE_LIFE_S = 24 * 3600
+# The parts of the page are open, since it brings the cookie; so are probes.
+_OPEN_PATHS = frozenset({"/", "/index", "/favicon.ico", "/health/live", "/health/ready"})
+_OPEN_PREFIX = "/static/"
+# For programs and operators alone: the cookie, which everybody gets with the page, is not enough.
+_PROGRAMS_PREFIXES = ("/v2", "/metrics", "/health/")
+_COOKIE = re.compile(rf"(?:^|;)\s*+{COOKIE}=([0-9]{{1,12}}+)\.([0-9a-f]{{64}})\s*+(?:;|$)".encode())
 
 
 def is_foreign(headers: Mapping[bytes, bytes], *, is_tls: bool, allowed: Collection[str]) -> bool:
@@ -55,17 +64,6 @@ def is_known_host(host: bytes, known: tuple[str, ...]) -> bool:
     return any(
         name == each or (each.startswith("*.") and name.endswith(each[1:]) and name != each[1:]) for each in known
     )
-
-
-COOKIE = "page"
-# An open page gets a new cookie with its requests; a page without requests for longer must be loaded again.
-COOKIE_LIFE_S = 24 * 3600
-# The parts of the page are open, since it brings the cookie; so are probes.
-_OPEN_PATHS = frozenset({"/", "/index", "/favicon.ico", "/health/live", "/health/ready"})
-_OPEN_PREFIX = "/static/"
-# For programs and operators alone: the cookie, which everybody gets with the page, is not enough.
-_PROGRAMS_PREFIXES = ("/v2", "/metrics", "/health/")
-_COOKIE = re.compile(rf"(?:^|;)\s*+{COOKIE}=([0-9]{{1,12}}+)\.([0-9a-f]{{64}})\s*+(?:;|$)".encode())
 
 
 class Access:

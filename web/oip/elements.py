@@ -25,6 +25,8 @@ from web.requests import text_kind
 # JSON data is read in pieces of about this many bytes, 2 ms of the shortest numbers; a row beyond the second is no row.
 PIECE_BYTES = 2**16
 MAX_ROW_BYTES = 2**20
+# Of binary texts so many are read in one go, about a millisecond.
+PIECE_TEXTS = 2_048
 _MAX_SHOWN = 64
 
 _COMMA = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
@@ -227,10 +229,6 @@ def shown_json(value: object) -> str:
         return "a number of many digits"
     text = msgspec.json.encode(value).decode() if not isinstance(value, float) else repr(value)
     return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
-
-
-# Of binary texts so many are read in one go, about a millisecond.
-PIECE_TEXTS = 2_048
 
 
 async def from_binary(content: memoryview, datatype: str, shape: tuple[int, int], *, name: str) -> Numbers | Words:
