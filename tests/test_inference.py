@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -553,6 +554,10 @@ def test_a_badly_compressed_body_is_refused(
 # --- what is refused
 
 
+# From Python 3.14 on the stack is the limit, which takes more levels than may stand beside the data.
+TOO_DEEP = "nested too deeply" if sys.version_info < (3, 14) else "wrong form"
+
+
 @for_each(
     ("body", "sentence"),
     [
@@ -560,7 +565,7 @@ def test_a_badly_compressed_body_is_refused(
         (b"{", "is not JSON"), (b"x", "is not JSON"), (b"\xff", "is not JSON"),
         (b'{"inputs": [], "id": "\\ud800"}', "is not JSON"),
         (b'{"inputs": [{"name": "samples", "shape": [1, 4], "datatype": "FP64", "data": [NaN]}]}', "is not JSON"),
-        (b"[" * 100_000, "wrong form"), (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b"[" * 100_000, "wrong form"), (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", TOO_DEEP),
         (b"[]", "wrong form"), (b"1", "wrong form"), (b"null", "wrong form"), (b"{}", "wrong form"),
         (b'{"inputs": 1}', "wrong form"), (b'{"inputs": null}', "wrong form"), (b'{"inputs": [1]}', "wrong form"),
         (b'{"inputs": [{}]}', "wrong form"), (b'{"inputs": [], "id": 1}', "`$.id`"),

@@ -89,7 +89,8 @@ def test_names_of_members_inside_a_sample_are_no_members(members: str) -> None:
 
 @pytest.mark.parametrize("content", ['{"sample": %s}', '{"other": %s}', '{"id": %s}', '{"samples": [%s]}', "%s"])
 def test_deep_nesting_is_refused(content: str) -> None:
-    assert problem_of(content % ("[" * 100_000 + "]" * 100_000)).details.status in (400, 422)
+    # From Python 3.14 on not a count of levels is the limit, but the stack.
+    assert problem_of(content % ("[" * 1_000_000 + "]" * 1_000_000)).details.status in (400, 422)
 
 
 @for_each("encoded", IDS)

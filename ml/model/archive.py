@@ -85,6 +85,8 @@ def parse(content: bytes, *expected: Collection[str]) -> tuple[dict[str, bytes],
             if sorted(names) not in map(sorted, expected):
                 unlike = set(names).symmetric_difference(expected[0])
                 raise ModelFileError(f"the archive's members are not a model's: {shown(sorted(unlike) or names)}")
+            if len({entry.header_offset for entry in entries}) < len(entries):
+                raise ModelFileError("the archive cannot be read: two of its members share their bytes")
             for entry in entries:
                 # file_size == compress_size bounds what is read by the size of the file itself.
                 if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
