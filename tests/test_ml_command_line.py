@@ -347,6 +347,16 @@ def test_streams_that_nobody_needs_may_be_closed(model_path: Path, tmp_path: Pat
     assert (missing.returncode, missing.stdout) == (1, "")
 
 
+def test_a_closed_stream_is_read_by_nobody_where_a_library_has_taken_its_number(model_path: Path) -> None:
+    code = "import os, sys\nos.open(os.__file__, os.O_RDONLY)\nfrom ml.__main__ import main\nsys.exit(main())"
+    words = shlex.join([sys.executable, "-c", code, "score", str(model_path), "-"])
+
+    done = subprocess.run(["sh", "-c", f"exec {words} <&-"], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: standard input: Bad file descriptor\n"
+
+
 HOSTILE = "a\x1b[2J\x1b]0;title\x07 b\nc\r\x9b31m \u202egnp.exe\u2066 \u2028d"
 
 

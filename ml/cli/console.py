@@ -68,12 +68,11 @@ def open_standard_streams() -> None:
     Reading such an input and writing such an output fail as they would without it. Messages go nowhere.
     """
     for number, (name, flags) in enumerate([("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)]):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, flags), True)  # the first number that is free is this one
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+            # Mostly this has its number, the first that is free; but libffi opens a file when it is imported.
+            opened = os.open(os.devnull, flags)
+            os.set_inheritable(opened, True)
+            setattr(sys, name, open(opened, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def file_name(name: str, stream: str) -> str:
