@@ -51,20 +51,6 @@ def test_where_nothing_can_be_compiled_numpy_answers_the_same_and_a_warning_says
 
 
 @pytest.mark.slow
-def test_code_is_compiled_once_for_all_processes_that_share_a_cache(model_path: Path, tmp_path: Path) -> None:
-    first = loaded(model_path, NUMBA_CACHE_DIR=str(tmp_path))
-    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
-    again = loaded(model_path, NUMBA_CACHE_DIR=str(tmp_path))
-
-    assert first[:2] == again[:2]
-    assert first[0] == "Compiled"
-    assert first[2].count("compiling the code that evaluates this forest") == 1
-    assert "compiling" not in again[2]
-    assert kept
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == kept
-
-
-@pytest.mark.slow
 def test_compiled_code_is_loaded_without_linear_algebra_which_stays_importable(model_path: Path) -> None:
     look = LOAD + "assert 'scipy.linalg' not in sys.modules\nimport scipy.linalg\n"
 
