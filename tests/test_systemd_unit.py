@@ -27,7 +27,7 @@ import ml
 from ml.model.card import Recipe
 from ml.model.loaded import LoadedModel, load_model
 from ml.training import fitting, iris
-from tests.conftest import ROOT, Server, assert_quiet, free_port, put, running, written
+from tests.conftest import ROOT, START_TIMEOUT_S, Server, assert_quiet, free_port, put, running, written
 from tests.tables import guarded
 from tests.test_docs import DOCS, blocks
 from tests.test_web_parquet import content_of
@@ -120,6 +120,15 @@ def probabilities(server: Server) -> list[float]:
     return list(answer["probabilities"].values())
 
 
+def wait_for_both(server: Server, model: LoadedModel) -> None:
+    """Wait until both processes serve a model: nothing but the log says so of each."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while (log := server.log.read_text()).count(f"version {model.version}") < 2:
+        assert server.process.poll() is None, log
+        assert time.monotonic() < deadline, log
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 def test_under_the_units_limits_numpy_answers_with_the_same_bits_and_every_kind_of_file_is_scored(
     unit: str, model_path: Path, model: LoadedModel, large_path: Path, tmp_path: Path
@@ -134,13 +143,11 @@ def test_under_the_units_limits_numpy_answers_with_the_same_bits_and_every_kind_
     put(model_path.read_bytes(), state / "model.npz")
 
     with run_unit(unit, tmp_path) as server:
-        limits = Path(f"/proc/{server.process.pid}/status").read_text()
+        limits, mounts = (Path(f"/proc/{server.process.pid}/{name}").read_text() for name in ("status", "mountinfo"))
         of_small = probabilities(server)
         said_of_small = server.log.read_text()
         put(large_path.read_bytes(), state / "model.npz")
-        while server.log.read_text().count(f"version {large.version}") < 2:  # once in each process
-            assert server.process.poll() is None
-            time.sleep(0.05)  # nothing to await: only the log says what each process serves
+        wait_for_both(server, large)
         of_large = probabilities(server)
         from_text = posted(server, "/score", text, b"text/csv")
         from_sheet = posted(server, "/score", workbook(sheet), EXCEL)
@@ -150,6 +157,7 @@ def test_under_the_units_limits_numpy_answers_with_the_same_bits_and_every_kind_
 
     said = server.log.read_text()
     assert re.findall(r"^(?:CapEff|NoNewPrivs|Seccomp):\s(\w+)", limits, re.MULTILINE) == ["0" * 16, "1", "2"]
+    assert " / ro," in mounts
     assert of_small == list(model.predict(model.validator.row(SAMPLE)).probabilities)
     assert of_large == list(large.predict(large.validator.row(SAMPLE)).probabilities)
     assert from_text == from_sheet == guarded(large, text)
@@ -173,9 +181,7 @@ def test_without_the_line_that_forbids_it_code_is_compiled_once_for_all_processe
     put(large_path.read_bytes(), tmp_path / "StateDirectory" / "model.npz")
 
     with run_unit(compiling, tmp_path) as server:
-        while server.log.read_text().count(f"version {large.version}") < 2:
-            assert server.process.poll() is None
-            time.sleep(0.05)
+        wait_for_both(server, large)
         answer = probabilities(server)
 
     said = server.log.read_text()
