@@ -281,7 +281,7 @@ def fork_server(log: Path, port: int, environment: Mapping[str, str]) -> Server:
 @contextlib.contextmanager
 def run_server(log: Path, *, port: int | None = None, **environment: str) -> Iterator[Server]:
     """Run a server on a free port of the loopback interface until the block ends."""
-    with _running(fork_server(log, port or free_port(), environment)) as server:
+    with running(fork_server(log, port or free_port(), environment)) as server:
         yield server
 
 
@@ -290,12 +290,13 @@ def run_procfile(
     log: Path, *, python: str = sys.executable, root: str | Path = ROOT, **environment: str
 ) -> Iterator[Server]:
     """Run the Procfile's web command as `start_server` does until the block ends."""
-    with _running(start_server(log, free_port(), environment, python=python, root=root)) as server:
+    with running(start_server(log, free_port(), environment, python=python, root=root)) as server:
         yield server
 
 
 @contextlib.contextmanager
-def _running(server: Server) -> Iterator[Server]:
+def running(server: Server) -> Iterator[Server]:
+    """Give a server that has been started once it is ready, and stop it when the block ends."""
     process = server.process
     try:
         wait_until_ready(server)

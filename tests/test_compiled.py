@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
+from ml.model import kernels
 from ml.model.loaded import load_model
 from tests.conftest import ROOT
 
@@ -51,20 +54,6 @@ def test_where_nothing_can_be_compiled_numpy_answers_the_same_and_a_warning_says
 
 
 @pytest.mark.slow
-def test_code_is_compiled_once_for_all_processes_that_share_a_cache(model_path: Path, tmp_path: Path) -> None:
-    first = loaded(model_path, NUMBA_CACHE_DIR=str(tmp_path))
-    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
-    again = loaded(model_path, NUMBA_CACHE_DIR=str(tmp_path))
-
-    assert first[:2] == again[:2]
-    assert first[0] == "Compiled"
-    assert first[2].count("compiling the code that evaluates this forest") == 1
-    assert "compiling" not in again[2]
-    assert kept
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == kept
-
-
-@pytest.mark.slow
 def test_compiled_code_is_loaded_without_linear_algebra_which_stays_importable(model_path: Path) -> None:
     look = LOAD + "assert 'scipy.linalg' not in sys.modules\nimport scipy.linalg\n"
 
@@ -80,3 +69,48 @@ def test_rows_of_all_lengths_around_a_block_have_the_same_answers(model_path: Pa
 
     for n in (0, 1, 7, 8, 9, 63, 64, 65, 127, 128, 129, 200):
         assert np.array_equal(model.predict_batch(rows[:n]).outputs, expected[:n])
+
+
+def twice(number: float) -> float:
+    return 2 * number
+
+
+def compiled() -> Any:
+    function: Any = numba.njit(twice)
+    kernels.keep(function)
+    return function
+
+
+def kept() -> Any:
+    """Return a function that has been compiled, or read from a file, and has answered."""
+    function = compiled()
+    assert function(2.5) == 5
+    return function
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_compiled_code_that_was_cut_short_is_compiled_and_kept_again(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    kept()
+    (file,) = tmp_path.rglob(f"*{suffix}")
+    file.write_bytes(file.read_bytes()[:20])
+
+    again, later = kept(), kept()
+
+    assert [sum(function.stats.cache_hits.values()) for function in (again, later)] == [0, 1]
+
+
+def test_where_compiled_code_finds_no_room_it_answers_and_one_warning_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    function = compiled()
+    (folder,) = tmp_path.iterdir()
+    folder.rmdir()
+    folder.write_bytes(b"")  # as little can be written into it as onto a full disk
+
+    assert (function(2), function(2.5)) == (4, 5)
+
+    assert caplog.text.count("compiled code cannot be kept") == 1

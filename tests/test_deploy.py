@@ -1,4 +1,4 @@
-"""Deployments as the README describes them: a Procfile runner, nginx with TLS and a path prefix, a systemd unit."""
+"""Deployments as the README describes them: a Procfile runner, nginx with TLS and a path prefix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import ipaddress
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
@@ -37,11 +36,9 @@ from ml.model.loaded import LoadedModel
 from tests.browser import needs_chromium
 from tests.conftest import ROOT, free_port, parse_html, run_server
 from tests.test_docs import blocks
-from web.server import supervisor
 from web.settings import Settings
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-ANALYZE = shutil.which("systemd-analyze")
 IN_CI = os.environ.get("CI") == "true"
 TIMEOUT_S = 30.0
 EXAMPLE = {"sepal_length": "5.6", "sepal_width": "2.7", "petal_length": "4.2", "petal_width": "1.3"}
@@ -410,33 +407,3 @@ def test_a_person_types_behind_the_proxy_and_nothing_is_asked_for_outside_the_pr
     assert complaints == []
     assert len(asked) > 4
     assert [url for url in asked if not url.startswith(proxied.url)] == []
-
-
-# --- systemd
-
-
-@pytest.mark.skipif(ANALYZE is None and not IN_CI, reason="systemd is not installed")
-def test_the_systemd_unit_is_understood_and_leaves_little_exposed(tmp_path: Path) -> None:
-    assert ANALYZE, "CI=true, but systemd is not installed"
-    (unit,) = blocks("ini")
-    path = tmp_path / "predictions.service"
-    path.write_text(unit.replace("/opt/predictions", str(ROOT)))
-
-    verified = subprocess.run([ANALYZE, "verify", "--man=no", path], capture_output=True, text=True, check=False)
-    judged = subprocess.run(
-        [ANALYZE, "security", "--offline=true", "--threshold=20", "--no-pager", path],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-    assert [line for line in (verified.stdout + verified.stderr).splitlines() if path.name in line] == []
-    assert judged.returncode == 0, judged.stdout
-
-
-def test_the_systemd_unit_waits_for_a_stop_longer_than_the_service_takes() -> None:
-    (unit,) = blocks("ini")
-    settings = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
-
-    assert settings["KillSignal"] == "SIGTERM"
-    service = Settings()
-    assert int(settings["TimeoutStopSec"]) > service.drain_s + service.shutdown_s + supervisor.GRACE_S
-    assert shlex.split(settings["ExecStart"])[1:] == ["-m", "web"]

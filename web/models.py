@@ -53,7 +53,7 @@ def identity_of(path: Path) -> Identity:
 @contextmanager
 def named_when_slow(path: Path) -> Iterator[None]:
     """Log the name of the file if the block takes long, even if it never ends."""
-    timer = threading.Timer(SLOW_S, logger.warning, ("still waiting for the model file %s", path))
+    timer = threading.Timer(SLOW_S, logger.warning, ("loading the model file %s takes more than %g s", path, SLOW_S))
     timer.daemon = True
     timer.start()
     try:

@@ -49,15 +49,11 @@ def kernels() -> Kernels | None:
     except (ImportError, OSError) as error:
         logger.warning("numba cannot be used (%s): large forests are evaluated by NumPy, which is slower", error)
         return None
-    try:
-        for function in (
-            kernels.walk, kernels.walk_one, kernels.levels_one, kernels.masks,
-            explanation_kernels.branches, explanation_kernels.along, explanation_kernels.shapley,
-            explanation_kernels.exchange,
-        ):  # fmt: skip
-            function.enable_caching()
-    except RuntimeError:
-        logger.warning("compiled code cannot be kept: neither its own folder nor NUMBA_CACHE_DIR can be written to")
+    for function in (
+        kernels.walk, kernels.walk_one, kernels.levels_one, kernels.masks, explanation_kernels.branches,
+        explanation_kernels.along, explanation_kernels.shapley, explanation_kernels.exchange,
+    ):  # fmt: skip
+        kernels.keep(function)
     return Kernels(kernels, explanation_kernels)
 
 
@@ -129,7 +125,7 @@ class Compiled:
 
     def _compiling(self) -> AbstractContextManager[None]:
         """Return a context in which it is logged when code is compiled."""
-        said = "compiling the code that evaluates this forest, once on this machine"
+        said = "compiling the code that evaluates this forest, which takes seconds"
         installed: AbstractContextManager[None] = self._code.rows.Compiling(partial(logger.info, said)).installed()
         return installed
 

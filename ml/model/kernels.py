@@ -10,12 +10,15 @@ Everything runs without the interpreter's lock, and allocates what it needs, so 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numba.core import event
+from numba.core.caching import FunctionCache
 
 # A node's feature is in the lower bits of `feature`; the highest one says that a row without a value goes left, and the
 # one below it that `threshold` is the number of a set. Places are unsigned: one below 0 would count from the end, and
@@ -31,6 +34,49 @@ _LEVELS_AT_ONCE = 3
 _ROWS_AT_ONCE = 8
 # Rows of `masks` that are looked at together.
 BLOCK_ROWS = 64
+
+logger = logging.getLogger("ml")
+
+
+class _Cache(FunctionCache):
+    """Compiled code in files: what cannot be read of them is compiled again, and what cannot be written is not kept.
+
+    numba's own lets a full disk, or a file that was cut short by one, be an error of whoever calls the function.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # unpickling may raise any
+            try:
+                self.flush()
+            except OSError as error:
+                self._report(error)
+                self.disable()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            self._report(error)
+
+    def _report(self, error: OSError) -> None:
+        report_unkept(f"{self.cache_path}: {error.strerror or error}")
+
+
+def keep(function: Any) -> None:
+    """Keep what is compiled of a function in files, where there is a place for them."""
+    try:
+        function._cache = _Cache(function.py_func)  # as its `enable_caching` does with numba's own
+    except RuntimeError:
+        report_unkept("neither its own folder nor NUMBA_CACHE_DIR can be written to")
+
+
+@cache
+def report_unkept(why: str) -> None:
+    """Log once for each reason that compiled code is not kept."""
+    logger.warning("compiled code cannot be kept, and each process compiles it anew: %s", why)
 
 
 class Compiling(event.Listener):
