@@ -440,20 +440,26 @@ def test_hostile_words_are_text(tmp_path: Path) -> None:
         Feature(key="few", title="<i>few</i>", choices=evil, has_gaps=True, markers=('"><u>',)),
         Feature(key="many", title="many", choices=tuple(f"<s>{n}</s>" for n in range(15)), header='"><h1>'),
         Feature(key="some", title="some", choices=tuple(f"<p>{n}" for n in range(8))),
-        Feature(key="n", title="n", unit='"><em>', thousands="'", has_gaps=True, markers=('"',)),
+        Feature(key="n", title="n\u202en", unit='"><em>', thousands="'", has_gaps=True, markers=('"',)),
     )
     rng = np.random.default_rng(0)
     rows = np.column_stack([rng.integers(0, n, 90).astype(float) for n in (5, 15, 8, 3)])
     rows[:9] = np.nan
-    target = Target(title="<title>", labels=("<no>", "<yes>"))
+    target = Target(title="<title>", labels=("<n\u2067o>", "<yes>"))
     dataset = Dataset("x", "y", features, target, rows, (rows[:, 1] > 7).astype(float))
     path = tmp_path / "x.npz"
     trained = fitting.fit(dataset, Recipe(n_estimators=2))
     writing.write(writing.model_of(trained), path, trained=trained)
 
     with TestClient(create_app(Settings(model_file=path))) as client:
-        html = parse_html(client.get("/", params={"few": evil[0], "many": "<q>", "map-x": "few", "map-y": "many"}).text)
+        query = {"few": evil[0], "many": "<q>", "map-x": "few", "map-y": "many"}
+        texts = [client.get(path, params=query).text for path in ("/", "/docs", "/health/drift")]
+        texts += [client.get(path, params=query, headers=HTMX).text for path in ("/predict", "/explain", "/code")]
+        html = parse_html(texts[0])
 
     assert [element.tag for tag in ("i", "s", "b", "q", "u", "em") for element in html.all(tag)] == ["em"], "of a guess"
     assert [script.attributes.keys() >= {"src"} for script in html.all("script")] == [True, True]
     assert sent(html.one("form", id="measurements")).items() >= {"few": evil[0], "many": "<q>"}.items()
+    assert not any(turning in text for turning in "\u202e\u2067" for text in texts), "they turn text around"
+    assert all("\ufffd" in text for text in texts[:2])
+    assert evil[3] in [one.attributes.get("value") for one in html.all("option")], "it is sent as it is"

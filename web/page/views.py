@@ -16,7 +16,7 @@ from web.page.decision_map import SYMBOLS
 from web.page.examples import SHOWN_EXAMPLES, Link, examples_of, language_links
 from web.page.fields import GOAL, SHOWN_FIELDS, THRESHOLD, Group, fields_of, grouped, names_of_options
 from web.page.languages import SOURCE, Language
-from web.page.messages import Message, harmless
+from web.page.messages import Message
 from web.page.quantities import Legend, QuantityStrip, quantity_scale
 from web.page.snippet_panel import CodeView
 from web.page.threshold import ThresholdView, threshold_view
@@ -242,13 +242,13 @@ def _orders(query: Mapping[str, str], to: Language) -> Sequence[Link]:
 
 def _question(model: LoadedModel, to: Language) -> str:
     """Return the question that the page answers, from the name of the target; without one, the model's name."""
-    target = harmless(model.card.target.title)
+    target = model.card.target.title
     if not target:
         return model.name
     if model.quantity:
         return to.gettext("What is the %(target)s?", target=target)
     if len(model.labels) == 2:
-        one, other = map(harmless, model.labels)
+        one, other = model.labels
         return to.gettext("%(target)s: %(one)s or %(other)s?", target=target, one=one, other=other)
     return to.gettext("Which %(target)s is it?", target=target)
 
