@@ -25,7 +25,7 @@ from tests.conftest import Element, parse_html
 from web.app import create_app
 from web.page.answers import invalid_view
 from web.page.examples import examples_of
-from web.page.fields import control_of, fields_of, text_given, text_of
+from web.page.fields import control_of, fields_of, grouped, text_given, text_of
 from web.page.languages import Language, codes, language
 from web.page.messages import messages_of
 from web.settings import Settings
@@ -225,7 +225,7 @@ def test_other_pages_lead_back_in_their_language_although_a_feature_has_the_opti
         for address in ("/docs?lang=es", "/health/drift?lang=es", "/nowhere?page-lang=es", "/nowhere?lang=es"):
             page = parse_html(client.get(address).text)
 
-            [link] = [link.attributes["href"] for link in page.all("a") if link.text == "A la página"]
+            [link] = [link.attributes["href"] for link in page.all("a") if link.text == "Volver a la página"]
             assert link.endswith("/?page-lang=es"), address
 
 
@@ -428,6 +428,16 @@ def test_the_order_is_no_measurement_and_few_fields_have_none(spectra: TestClien
         assert not form.all(id="find")
         assert not form.all("a", data_option="field-order")
         assert not form.all("input", name="field-order")
+
+
+@pytest.mark.parametrize(("count", "folded"), [(12, 0), (13, 0), (15, 0), (16, 4), (30, 18)])
+def test_only_more_fields_than_a_last_row_are_folded_away(count: int, folded: int) -> None:
+    features = [msgspec.structs.replace(number(), key=f"k{index}", importance=index) for index in range(count)]
+
+    groups = grouped(fields_of(features, {}, [], ENGLISH), features, ENGLISH, by_file=False)
+
+    assert [len(group.fields) for group in groups] == [count - folded, folded][: len(groups)]
+    assert len(groups) == (2 if folded else 1)
 
 
 def test_a_word_is_looked_for_as_people_write_it() -> None:

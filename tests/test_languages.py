@@ -600,7 +600,7 @@ def test_every_answer_has_the_language_that_its_address_or_form_asks_for(client:
     assert [page.status_code for page in pages] == [200] * 7 + [404, 422]
     assert [fragment.headers["content-language"] for fragment in fragments] == ["es"] * 3
     assert all("Accept-Language" in fragment.headers["vary"] for fragment in fragments)
-    assert "pasa a ser" in fragments[0].text
+    assert "Pasa a ser" in fragments[0].text
     assert fragments[0].text == fragments[1].text
     assert "Copiar" in fragments[2].text
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ml.model.card import Card, Recipe, Report, TrainedFeature
 from ml.tables.headers import listed
 from web.page.answers import decision_text
+from web.page.axes import end_text
 from web.page.calibration import CalibrationView, CurveView, calibration_view, curve_view, share_ticks
 from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mistakes_of
 from web.page.languages import NO_BREAK, Language, with_unit
@@ -139,7 +140,7 @@ def _features(features: Sequence[TrainedFeature], language: Language) -> Sequenc
             range=_range(feature, language),
             is_wordy=bool(feature.choices or feature.gap_share > 0),
             limits=_bounds(feature, language),
-            importance=language.number(round(100 * importance, 1) + 0.0),
+            importance=language.grouped(f"{round(100 * importance, 1) + 0.0:.1f}"),
             share=f"{max(0.0, importance / greatest) if greatest > 0 else 0:.3g}",
         )
         for feature, importance in zip(features, importances, strict=True)
@@ -159,7 +160,8 @@ def _range(feature: TrainedFeature, language: Language) -> str:
     elif not feature.has_range:
         text = "–"
     else:
-        text = with_unit(_span(feature.low, feature.high, language), feature.unit)
+        low, high = (end_text(feature, end, language) for end in (feature.low, feature.high))  # as beside its field
+        text = with_unit(_span(low, high, language), feature.unit)
     if feature.gap_share > 0:
         text += "; " + language.gettext("%(share)s without a value", share=language.percent(feature.gap_share))
     return text
@@ -170,15 +172,13 @@ def _bounds(feature: TrainedFeature, language: Language) -> str:
     if low is None and high is None:
         return ""
     if low is not None and high is not None:
-        return with_unit(_span(low, high, language), feature.unit)
+        return with_unit(_span(language.number(low), language.number(high), language), feature.unit)
     sign, bound = ("≥", low) if low is not None else ("≤", high)
     return f"{sign}{NO_BREAK}{language.quantity(bound or 0.0, feature.unit)}"
 
 
-def _span(low: float, high: float, language: Language) -> str:
-    # The form shows the ranges with all their digits.
-    shown_low, shown_high = (language.number(float(f"{value:.6g}")) for value in (low, high))
-    return language.gettext("%(low)s to %(high)s", low=shown_low, high=shown_high)
+def _span(low: str, high: str, language: Language) -> str:
+    return language.gettext("%(low)s to %(high)s", low=low, high=high)
 
 
 def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
@@ -205,10 +205,10 @@ def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
 
 def _agreement(card: Card, language: Language) -> str:
     if card.promise == "bits":
-        return language.gettext("answers have the library's bits")
+        return language.gettext("its answers, to the last bit")
     if card.promise == "linear":
-        return language.gettext("answers are within 4 units in the last place of the library's to one row")
-    return language.gettext("scores have the library's bits; other machines may round probabilities differently")
+        return language.gettext("its answers to one row, within 4 units in the last place")
+    return language.gettext("its scores, to the last bit; other machines may round probabilities differently")
 
 
 def _recipe(recipe: Recipe, language: Language) -> Iterator[str]:
