@@ -40,7 +40,9 @@ export function answerOf(model, row) {
     return known ? translated(code, { title: titleOf(known), value, text }) : text;
   };
   const parts = [];
-  if (errors) parts.push(errors.map(reasonOf).join("; ") || message);
+  const [, found, wanted] = message?.match(/^(\d+) columns, the header has (\d+)$/) ?? [];
+  if (found) parts.push(messageOf("ragged", { found, wanted }));
+  else if (errors) parts.push(errors.map(reasonOf).join("; ") || message);
   else if (label === undefined) parts.push(`${number(value)} ${model.target.unit}`.trim());
   else parts.push(`${label} ${percent(probability)}`);
   if (outside) parts.push(messageOf("guess", { number: outside }));

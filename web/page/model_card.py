@@ -139,7 +139,7 @@ def _features(features: Sequence[TrainedFeature], language: Language) -> Sequenc
             title=language.title(feature),
             range=_range(feature, language),
             is_wordy=bool(feature.choices or feature.gap_share > 0),
-            limits=_bounds(feature, language),
+            limits=limits_text(feature, language),
             importance=language.grouped(f"{round(100 * importance, 1) + 0.0:.1f}"),
             share=f"{max(0.0, importance / greatest) if greatest > 0 else 0:.3g}",
         )
@@ -157,17 +157,23 @@ def _range(feature: TrainedFeature, language: Language) -> str:
         if counted[NAMED_CHOICES:]:
             parts.append(language.ngettext("%(count)s more", "%(count)s more", len(counted) - NAMED_CHOICES))
         text = ", ".join(parts)
-    elif not feature.has_range:
-        text = "–"
     else:
-        low, high = (end_text(feature, end, language) for end in (feature.low, feature.high))  # as beside its field
-        text = with_unit(_span(low, high, language), feature.unit)
+        text = range_text(feature, language)
     if feature.gap_share > 0:
         text += "; " + language.gettext("%(share)s without a value", share=language.percent(feature.gap_share))
     return text
 
 
-def _bounds(feature: TrainedFeature, language: Language) -> str:
+def range_text(feature: TrainedFeature, language: Language) -> str:
+    """Return the training range of a number, rounded as beside its field, with its unit; a dash if it is not known."""
+    if not feature.has_range:
+        return "–"
+    low, high = (end_text(feature, end, language) for end in (feature.low, feature.high))
+    return with_unit(_span(low, high, language), feature.unit)
+
+
+def limits_text(feature: TrainedFeature, language: Language) -> str:
+    """Return the limits of a number with its unit; empty without any."""
     low, high = feature.minimum, feature.maximum
     if low is None and high is None:
         return ""
