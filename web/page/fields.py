@@ -177,6 +177,11 @@ def fields_of(
     ]
 
 
+def first_of(count: int) -> int:
+    """Return how many of so many features are shown at first, the others being folded away."""
+    return count if count <= SHOWN_FIELDS + LAST_ROW else SHOWN_FIELDS
+
+
 def grouped(
     fields: Sequence[Field], features: Sequence[TrainedFeature], to: Language, *, by_file: bool
 ) -> Sequence[Group]:
@@ -187,9 +192,9 @@ def grouped(
     if by_file or len(fields) <= SHOWN_FIELDS:
         return [Group("", is_open=True, fields=fields)]
     ranked = [fields[at] for at in sorted(range(len(fields)), key=lambda at: -features[at].importance)]
-    first, others = ranked[:SHOWN_FIELDS], ranked[SHOWN_FIELDS:]
-    if len(others) <= LAST_ROW:
-        return [Group("", is_open=True, fields=ranked)]
+    first, others = ranked[: first_of(len(ranked))], ranked[first_of(len(ranked)) :]
+    if not others:
+        return [Group("", is_open=True, fields=first)]
     if features[0].quantiles:
         title = to.ngettext(
             "%(count)s more, less important to this model", "%(count)s more, less important to this model", len(others)

@@ -15,6 +15,7 @@ from web.page.answers import decision_text
 from web.page.axes import end_text
 from web.page.calibration import CalibrationView, CurveView, calibration_view, curve_view, share_ticks
 from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mistakes_of
+from web.page.fields import first_of
 from web.page.languages import NO_BREAK, Language, with_unit
 from web.page.limits import limits_of
 from web.page.quality import (
@@ -32,7 +33,7 @@ from web.page.steps import method_of, steps_of
 # Names of more classes than this do not fit above their columns side by side.
 SIDE_BY_SIDE = 5
 # The most important features have a row each; /docs lists all.
-FEATURE_ROWS, FIRST_FEATURE_ROWS = 60, 12
+FEATURE_ROWS = 60
 NAMED_CHOICES = 4
 DIGEST_CHARACTERS = 12
 
@@ -98,6 +99,7 @@ def card_view(card: Card, version: str, language: Language) -> CardView:
     report, scale = card.report, quantity_scale(card, language)
     ranked = sorted(card.features, key=lambda feature: -feature.importance)
     rows = _features(ranked[:FEATURE_ROWS], language)
+    first = first_of(len(rows))
     classes = report if isinstance(report, Report) else None
     has_matrix, is_upright = len(card.labels) <= MATRIX_LABELS, len(card.labels) > SIDE_BY_SIDE
     return CardView(
@@ -111,8 +113,8 @@ def card_view(card: Card, version: str, language: Language) -> CardView:
         calibration=calibration_view(card, language),
         curve=curve_view(card, language),
         ticks=share_ticks(language),
-        features=rows[:FIRST_FEATURE_ROWS],
-        other_features=rows[FIRST_FEATURE_ROWS:],
+        features=rows[:first],
+        other_features=rows[first:],
         has_importance=report is not None,
         more=max(0, len(ranked) - FEATURE_ROWS),
         origin=list(_origin(card, version, language)),
