@@ -135,10 +135,13 @@ def test_a_number_is_what_a_person_types(visit: Open, model: LoadedModel, text: 
 @pytest.mark.parametrize("text", ["", " ", "-", ".", ",", "1e"])
 def test_a_half_typed_number_is_awaited_and_no_error(visit: Open, text: str) -> None:
     page = visit()
+    reason = page.locator(".why th").first
+    before = reason.evaluate("(element) => getComputedStyle(element).color")
 
     field(page).fill(text)
 
     expect_state(page, "incomplete")
+    expect(reason).not_to_have_css("color", before)  # it belongs to the answer before
     expect(page.locator("#prediction .headline")).to_have_text("Waiting for petal width")
     expect(page.locator("[aria-invalid]")).to_have_count(0)
     expect(page.locator("#prediction .messages")).to_have_count(0)
