@@ -148,6 +148,17 @@ def test_a_half_typed_number_is_awaited_and_no_error(visit: Open, text: str) -> 
     expect(page.locator("#prediction [data-label]")).to_have_count(0)
 
 
+def test_on_a_phone_a_button_beside_the_answer_leads_to_what_stands_behind_it(open_page: Open) -> None:
+    page = open_page(viewport={"width": 390, "height": 700}, has_touch=True)
+    bars = page.locator("#prediction .bars")
+
+    expect(bars).not_to_be_in_viewport()
+    page.get_by_role("button", name="Details").tap()
+
+    expect(bars).to_be_in_viewport(ratio=1)
+    expect(page.locator("#prediction .headline")).to_be_in_viewport(ratio=1)
+
+
 def test_a_value_outside_the_training_range_is_a_note_beside_its_field(visit: Open, model: LoadedModel) -> None:
     page = visit()
 
