@@ -15,7 +15,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ml.model.card import Card, TrainedFeature
+from ml.model.card import TrainedFeature
 from ml.model.loaded import LoadedModel
 from ml.tables.headers import apart
 from web.api.description import SHOWN_CHOICES, Json, text_of
@@ -24,9 +24,7 @@ from web.page.axes import axis_title
 from web.page.examples import Link, language_links
 from web.page.fields import query_in
 from web.page.languages import Language
-from web.page.model_card import limits_text, range_text
-from web.page.quality import source_text
-from web.page.steps import method_of
+from web.page.model_card import limits_text, range_text, summary_of
 from web.page.templates import render
 from web.requests import Representation, is_known
 from web.responses import Content, headers_of, tag_of
@@ -151,7 +149,7 @@ def docs_view(model: LoadedModel, description: Json, to: Language, *, address: s
     return DocsView(
         name=model.name,
         version=model.version,
-        description=_about(model.card, to),
+        description=summary_of(model.card, to),
         features=[
             FeatureView(
                 key=feature.key,
@@ -175,15 +173,6 @@ def docs_view(model: LoadedModel, description: Json, to: Language, *, address: s
         languages=language_links({}, to),
         query=query_in(to, model),
     )
-
-
-def _about(card: Card, to: Language) -> str:
-    """Return how the model predicts, what, and from which rows it has learned."""
-    method = method_of(card, to)
-    if card.target.title:
-        unit = f" ({card.target.unit})" if card.target.unit else ""
-        method = to.gettext("%(method)s; predicts %(target)s", method=method, target=card.target.title + unit)
-    return f"{method}. {source_text(card.source, to)}."
 
 
 def _training(feature: TrainedFeature, to: Language) -> str:

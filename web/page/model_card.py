@@ -123,6 +123,15 @@ def card_view(card: Card, version: str, language: Language) -> CardView:
     )
 
 
+def summary_of(card: Card, language: Language) -> str:
+    """Return how the model predicts, what, and from which rows it has learned."""
+    method = method_of(card, language)
+    if card.target.title:
+        unit = f" ({card.target.unit})" if card.target.unit else ""
+        method = language.gettext("%(method)s; predicts %(target)s", method=method, target=card.target.title + unit)
+    return f"{method}. {source_text(card.source, language)}."
+
+
 def _quality(card: Card, scale: QuantityScale | None, language: Language) -> Iterator[Fact]:
     if card.report is None:
         return iter([Fact(language.gettext("Test"), language.gettext("not tested: imported without a table"))])
