@@ -13,6 +13,12 @@ const COPIED_MS = 1500; // a button says that it has copied
 // Fields can be searched where there are many.
 if (document.getElementById("find")) import("./find.js");
 
+// On a phone, the headline sticks to the top, and what stands behind it is far below the fields.
+
+const details = document.getElementById("details");
+details.hidden = false;
+details.addEventListener("click", () => prediction.querySelector(".bars, .span, .messages")?.scrollIntoView());
+
 // What one keeps or sends: a sample that is pinned, and copies of the address, of the answer and of programs.
 
 const pinButton = document.getElementById("pin");

@@ -5,7 +5,10 @@ const REASONS = { missing: "absent", not_a_number: "notANumber", not_finite: "no
 
 export const form = document.getElementById("file");
 export const part = (name) => document.getElementById(`file-${name}`);
-export const messageOf = (name, values = {}) => form.dataset[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
+// As web/page/templates.py has it: in a name they would turn around the sentence that it stands in.
+const withoutTurning = (text) => text.replace(/[\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+export const messageOf = (name, values = {}) =>
+  withoutTurning(form.dataset[name].replace(/\{(\w+)\}/g, (_, key) => values[key]));
 export const shown = (number) => number.toLocaleString(language, { maximumFractionDigits: 0 });
 export const number = (value) => value.toLocaleString(language, { maximumSignificantDigits: 4 });
 export const titleOf = (feature) => feature.titles?.[language] ?? feature.title;
@@ -37,10 +40,12 @@ export function answerOf(model, row) {
     return known ? translated(code, { title: titleOf(known), value, text }) : text;
   };
   const parts = [];
-  if (errors) parts.push(errors.map(reasonOf).join("; ") || message);
+  const [, found, wanted] = message?.match(/^(\d+) columns, the header has (\d+)$/) ?? [];
+  if (found) parts.push(messageOf("ragged", { found, wanted }));
+  else if (errors) parts.push(errors.map(reasonOf).join("; ") || message);
   else if (label === undefined) parts.push(`${number(value)} ${model.target.unit}`.trim());
   else parts.push(`${label} ${percent(probability)}`);
   if (outside) parts.push(messageOf("guess", { number: outside }));
   if (corrected && !errors) parts.push(messageOf("corrected"));
-  return parts.join(" · ");
+  return withoutTurning(parts.join(" · "));
 }

@@ -52,6 +52,7 @@ function showRow({ model }, line, row) {
   answer.querySelector("span").textContent = answerOf(model, row);
   answer.toggleAttribute("data-wrong", Boolean(row.errors));
   for (const cell of cells) cell.remove();
+  answer.colSpan = row.cells.length ? 1 : 1 + fields.length;
   for (const [index, text] of row.cells.entries()) {
     const cell = line.insertCell();
     cell.textContent = text;

@@ -55,14 +55,14 @@ def violations_in_both_schemes(page: Page, inside: str = "html") -> list[str]:
 
 @pytest.fixture(scope="module")
 def many_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A model with 14 features and 12 labels, whose names are long."""
+    """A model with 17 features and 12 labels, whose names are long."""
     rng = np.random.default_rng(0)
     classes = np.arange(120) % 12
     features = tuple(
-        Feature(key=f"f{i}", title=f"a quantity with a long name {i}", unit="µmol per litre") for i in range(14)
+        Feature(key=f"f{i}", title=f"a quantity with a long name {i}", unit="µmol per litre") for i in range(17)
     )
     labels = tuple(f"a label that is as long as some labels are {i}" for i in range(12))
-    rows = np.round(rng.normal(size=(120, 14)) + classes[:, np.newaxis], 1)
+    rows = np.round(rng.normal(size=(120, 17)) + classes[:, np.newaxis], 1)
     data = dataset_of(rows, classes, features=features, labels=labels, name="many")
     trained = fitting.fit(data, Recipe(n_estimators=5))
     path = tmp_path_factory.mktemp("many") / "many.npz"

@@ -135,14 +135,28 @@ def test_a_number_is_what_a_person_types(visit: Open, model: LoadedModel, text: 
 @pytest.mark.parametrize("text", ["", " ", "-", ".", ",", "1e"])
 def test_a_half_typed_number_is_awaited_and_no_error(visit: Open, text: str) -> None:
     page = visit()
+    reason = page.locator(".why th").first
+    before = reason.evaluate("(element) => getComputedStyle(element).color")
 
     field(page).fill(text)
 
     expect_state(page, "incomplete")
+    expect(reason).not_to_have_css("color", before)  # it belongs to the answer before
     expect(page.locator("#prediction .headline")).to_have_text("Waiting for petal width")
     expect(page.locator("[aria-invalid]")).to_have_count(0)
     expect(page.locator("#prediction .messages")).to_have_count(0)
     expect(page.locator("#prediction [data-label]")).to_have_count(0)
+
+
+def test_on_a_phone_a_button_beside_the_answer_leads_to_what_stands_behind_it(open_page: Open) -> None:
+    page = open_page(viewport={"width": 390, "height": 700}, has_touch=True)
+    bars = page.locator("#prediction .bars")
+
+    expect(bars).not_to_be_in_viewport()
+    page.get_by_role("button", name="Details").tap()
+
+    expect(bars).to_be_in_viewport(ratio=1)
+    expect(page.locator("#prediction .headline")).to_be_in_viewport(ratio=1)
 
 
 def test_a_value_outside_the_training_range_is_a_note_beside_its_field(visit: Open, model: LoadedModel) -> None:

@@ -469,7 +469,7 @@ def test_the_nearest_change_is_told_and_a_button_applies_it(visit: Open, model: 
 
     title = change.feature.replace("_", " ")
     told = page.locator("#prediction .change")
-    expect(told).to_contain_text(f"becomes {change.label} when {title} rises to {change.value} cm or more")
+    expect(told).to_contain_text(f"Becomes {change.label} when {title} rises to {change.value} cm or more")
     told.get_by_role("button").click()
 
     expect_answer(page, model, EXAMPLE | {change.feature: str(change.value)})

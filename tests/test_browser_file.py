@@ -199,7 +199,7 @@ def test_bad_rows_are_listed_by_line_and_reason_up_to_fifty(open_page: Open) -> 
 
     choose(page, "\n".join([HEADER, *reasons, GOOD, *["x,1,1,1"] * 200, GOOD]))
 
-    expect(status(page)).to_have_text("2 of 206 rows are predicted, 204 need attention.")
+    expect(status(page)).to_have_text("2 of 206 rows are predicted; without a prediction: 204.")
     expect(page.locator("#file-rows")).to_have_text("206")
     expect(page.locator("#file-bad")).to_have_text("204")
     listed = rows_of(page)
@@ -216,7 +216,7 @@ def test_bad_rows_are_listed_by_line_and_reason_up_to_fifty(open_page: Open) -> 
     expect(page.locator("#file-body [data-wrong]:nth-child(n + 3)").first).to_have_text("?")
     expect(page.get_by_role("button", name="Line 4:")).to_be_disabled()
     expect(page.locator("#announcement")).to_have_text(
-        "2 of 206 rows are predicted, 204 need attention. Rows: 206. Rows without a prediction: 204."
+        "2 of 206 rows are predicted; without a prediction: 204. Rows: 206. Rows without a prediction: 204."
     )
 
 
@@ -318,7 +318,7 @@ def test_a_row_or_its_mark_fills_the_form_and_can_be_scored_again_in_place(open_
     assert unsure.label == guess.label == "versicolor"
 
     choose(page, f"{HEADER}\n{GOOD}\n9,2.7,4.9,1.6\n5.1,3.5,x,0.2\n6.0,2.7,5.1,1.6\n5.1,3.5,1.4,0.2\n")
-    expect(status(page)).to_have_text("4 of 5 rows are predicted, 1 need attention.")
+    expect(status(page)).to_have_text("4 of 5 rows are predicted; without a prediction: 1.")
     assert rows_of(page) == [
         "4 petal length: “x” is not a number",
         f"5 versicolor {percent(max(unsure.probabilities))}",
@@ -618,13 +618,13 @@ def test_a_dropped_file_is_predicted_and_one_beside_the_section_does_no_harm(ope
 def test_the_keyboard_alone_is_enough_on_a_narrow_page(open_page: Open) -> None:
     page = open_page(viewport={"width": 320, "height": 640}, reduced_motion="reduce", forced_colors="active")
     page.on("filechooser", lambda _chooser: None)  # asks Chromium for it well before the key, not at the same time
-    page.get_by_label("CSV or Excel file", exact=True).focus()
+    page.get_by_label("Choose a CSV or Excel file", exact=True).focus()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     name = f"<img src=x onerror=alert(1)>{'x' * 100}.csv"
     chooser.value.set_files({"name": name, "mimeType": "text/csv", "buffer": f"{HEADER}\n{GOOD}\n?,1,1,1\n".encode()})
-    expect(status(page)).to_have_text("1 of 2 rows are predicted, 1 need attention.")
-    expect(page.get_by_label("CSV or Excel file", exact=True)).to_be_focused()
+    expect(status(page)).to_have_text("1 of 2 rows are predicted; without a prediction: 1.")
+    expect(page.get_by_label("Choose a CSV or Excel file", exact=True)).to_be_focused()
 
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Predict the file")).to_be_focused()

@@ -228,11 +228,11 @@ def test_the_value_follows_every_key_and_the_goal_is_reached_by_its_button(
     model, goal = models["cars"], page.get_by_label("Goal")
 
     goal.fill("30")
-    expect(page.locator(".change")).to_contain_text("reaches 30\u00a0mpg when")
+    expect(page.locator(".change")).to_contain_text("Reaches 30\u00a0mpg when")
     page.locator("#apply").click()
 
     value = page.locator("#prediction > [data-value]")
-    expect(page.locator(".change")).to_contain_text("falls below 30\u00a0mpg when")
+    expect(page.locator(".change")).to_contain_text("Falls below 30\u00a0mpg when")
     assert float(value.get_attribute("data-value") or "") >= 30
     expect_answer_to(page, model, sent(page))
     expect_address(page, {"goal": "30"})

@@ -201,7 +201,7 @@ def feature(low: float, high: float, minimum: float | None = None, maximum: floa
         high=high,
         minimum=minimum,
         maximum=maximum,
-        quantiles=(low, high),
+        quantiles=(float(low), (2 * low + high) / 3, float(high)),
         example=low,
         importance=0.0,
     )
@@ -213,6 +213,11 @@ def feature(low: float, high: float, minimum: float | None = None, maximum: floa
 )
 def test_a_step_is_a_power_of_ten_that_goes_into_the_range(low: float, high: float, step: float) -> None:
     assert step_of(feature(low, high)) == step
+
+
+def test_a_step_of_whole_numbers_is_one_at_least() -> None:
+    assert step_of(feature(0, 3)) == 1.0
+    assert step_of(feature(0, 3000)) == 100.0
 
 
 @pytest.mark.parametrize(

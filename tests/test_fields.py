@@ -25,7 +25,7 @@ from tests.conftest import Element, parse_html
 from web.app import create_app
 from web.page.answers import invalid_view
 from web.page.examples import examples_of
-from web.page.fields import control_of, fields_of, text_given, text_of
+from web.page.fields import control_of, fields_of, grouped, text_given, text_of
 from web.page.languages import Language, codes, language
 from web.page.messages import messages_of
 from web.settings import Settings
@@ -225,7 +225,7 @@ def test_other_pages_lead_back_in_their_language_although_a_feature_has_the_opti
         for address in ("/docs?lang=es", "/health/drift?lang=es", "/nowhere?page-lang=es", "/nowhere?lang=es"):
             page = parse_html(client.get(address).text)
 
-            [link] = [link.attributes["href"] for link in page.all("a") if link.text == "A la página"]
+            [link] = [link.attributes["href"] for link in page.all("a") if link.text == "Volver a la página"]
             assert link.endswith("/?page-lang=es"), address
 
 
@@ -430,6 +430,16 @@ def test_the_order_is_no_measurement_and_few_fields_have_none(spectra: TestClien
         assert not form.all("input", name="field-order")
 
 
+@pytest.mark.parametrize(("count", "folded"), [(12, 0), (13, 0), (15, 0), (16, 4), (30, 18)])
+def test_only_more_fields_than_a_last_row_are_folded_away(count: int, folded: int) -> None:
+    features = [msgspec.structs.replace(number(), key=f"k{index}", importance=index) for index in range(count)]
+
+    groups = grouped(fields_of(features, {}, [], ENGLISH), features, ENGLISH, by_file=False)
+
+    assert [len(group.fields) for group in groups] == [count - folded, folded][: len(groups)]
+    assert len(groups) == (2 if folded else 1)
+
+
 def test_a_word_is_looked_for_as_people_write_it() -> None:
     assert options(category("Caf\u00e9", "b"), "Cafe\u0301")[0] == ("Caf\u00e9", True)
 
@@ -440,20 +450,26 @@ def test_hostile_words_are_text(tmp_path: Path) -> None:
         Feature(key="few", title="<i>few</i>", choices=evil, has_gaps=True, markers=('"><u>',)),
         Feature(key="many", title="many", choices=tuple(f"<s>{n}</s>" for n in range(15)), header='"><h1>'),
         Feature(key="some", title="some", choices=tuple(f"<p>{n}" for n in range(8))),
-        Feature(key="n", title="n", unit='"><em>', thousands="'", has_gaps=True, markers=('"',)),
+        Feature(key="n", title="n\u202en", unit='"><em>', thousands="'", has_gaps=True, markers=('"',)),
     )
     rng = np.random.default_rng(0)
     rows = np.column_stack([rng.integers(0, n, 90).astype(float) for n in (5, 15, 8, 3)])
     rows[:9] = np.nan
-    target = Target(title="<title>", labels=("<no>", "<yes>"))
+    target = Target(title="<title>", labels=("<n\u2067o>", "<yes>"))
     dataset = Dataset("x", "y", features, target, rows, (rows[:, 1] > 7).astype(float))
     path = tmp_path / "x.npz"
     trained = fitting.fit(dataset, Recipe(n_estimators=2))
     writing.write(writing.model_of(trained), path, trained=trained)
 
     with TestClient(create_app(Settings(model_file=path))) as client:
-        html = parse_html(client.get("/", params={"few": evil[0], "many": "<q>", "map-x": "few", "map-y": "many"}).text)
+        query = {"few": evil[0], "many": "<q>", "map-x": "few", "map-y": "many"}
+        texts = [client.get(path, params=query).text for path in ("/", "/docs", "/health/drift")]
+        texts += [client.get(path, params=query, headers=HTMX).text for path in ("/predict", "/explain", "/code")]
+        html = parse_html(texts[0])
 
     assert [element.tag for tag in ("i", "s", "b", "q", "u", "em") for element in html.all(tag)] == ["em"], "of a guess"
     assert [script.attributes.keys() >= {"src"} for script in html.all("script")] == [True, True]
     assert sent(html.one("form", id="measurements")).items() >= {"few": evil[0], "many": "<q>"}.items()
+    assert not any(turning in text for turning in "\u202e\u2067" for text in texts), "they turn text around"
+    assert all("\ufffd" in text for text in texts[:2])
+    assert evil[3] in [one.attributes.get("value") for one in html.all("option")], "it is sent as it is"

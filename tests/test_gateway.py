@@ -157,6 +157,9 @@ def test_a_client_beyond_its_rate_is_refused_at_once_and_told_when_to_come_back(
     assert_refused(answers[3], 429)
     assert 3_590 < int(answers[3].headers["retry-after"]) <= 3_600
     assert answers[3].json()["retry_after_s"] == int(answers[3].headers["retry-after"])
+    page = client.get("/?petal_width=2", headers={"Accept": "text/html", "Accept-Language": "es"})
+    assert "Inténtelo de nuevo dentro de" in page.text
+    assert 'href="./?petal_width=2"' in page.text
 
 
 def test_another_client_has_a_rate_of_its_own(make: Any) -> None:

@@ -48,7 +48,7 @@ from web.page.messages import Message as Told
 from web.page.snippet_panel import CodeView, code_view
 from web.page.views import ViewOptions, problem_view
 from web.page.why import WhyView
-from web.problems import NO_ADDRESS, NO_METHOD, Problem
+from web.problems import Problem
 from web.settings import Settings
 
 OTHERS = [code for code in languages.codes() if code != languages.SOURCE]
@@ -405,12 +405,9 @@ def shown() -> tuple[Bracketing, list[str]]:
     found += [docs.example_page(one, settings, to) for one in (with_gaps, with_card(words, words.card))]
     found.append(docs.example_page(classifier, Settings(), to))
     for status in statuses():
-        view = problem_view(Problem(status, "told to programs").details, to)
-        found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
-    asked = {"path": "/x", "method": "PUT"}
-    for status, detail in ((404, NO_ADDRESS), (405, NO_METHOD)):
-        view = problem_view(Problem(status, detail.format(**asked)).details, to, **asked)
-        found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
+        for problem in (Problem(status, "told to programs"), Problem(status, "told to programs", retry_after_s=60)):
+            view = problem_view(problem.details, to, path="/x", method="PUT")
+            found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
     return translations, found
 
 
@@ -603,7 +600,7 @@ def test_every_answer_has_the_language_that_its_address_or_form_asks_for(client:
     assert [page.status_code for page in pages] == [200] * 7 + [404, 422]
     assert [fragment.headers["content-language"] for fragment in fragments] == ["es"] * 3
     assert all("Accept-Language" in fragment.headers["vary"] for fragment in fragments)
-    assert "pasa a ser" in fragments[0].text
+    assert "Pasa a ser" in fragments[0].text
     assert fragments[0].text == fragments[1].text
     assert "Copiar" in fragments[2].text
 

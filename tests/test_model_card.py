@@ -216,10 +216,10 @@ def test_importance_is_told_in_points_and_never_drawn_below_nothing() -> None:
     rows = view_of(invented(2, 4, features=tuple(features))).features
 
     assert [(row.title, row.importance, row.share) for row in rows] == [
-        ("feature 1", "20", "1"),
-        ("feature 3", "5", "0.25"),
-        ("feature 2", "0", "0"),
-        ("feature 0", "−5", "0"),
+        ("feature 1", "20.0", "1"),
+        ("feature 3", "5.0", "0.25"),
+        ("feature 2", "0.0", "0"),
+        ("feature 0", "−5.0", "0"),
     ]
     useless = [msgspec.structs.replace(feature, importance=-0.1) for feature in features]
     assert {row.share for row in view_of(invented(2, 4, features=tuple(useless))).features} == {"0"}
@@ -295,7 +295,10 @@ def test_importances_that_make_no_sense_break_nothing() -> None:
         for feature, importance in zip(invented(2, 2).features, (1e308, -1e308), strict=True)
     ]
 
-    assert [row.importance for row in view_of(invented(2, 2, features=tuple(features))).features] == ["1000", "−1000"]
+    assert [row.importance for row in view_of(invented(2, 2, features=tuple(features))).features] == [
+        "1000.0",
+        "−1000.0",
+    ]
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:

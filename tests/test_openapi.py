@@ -346,11 +346,14 @@ def test_the_documentation_begins_with_its_contents_and_the_routes_that_matter(c
 
 
 def test_what_the_documentation_says_of_addresses_is_in_the_language_of_its_page(client: TestClient) -> None:
-    main = parse_html(client.get("/docs?lang=es").text).one("main")
+    page = parse_html(client.get("/docs?lang=es").text)
+    main = page.one("main")
 
-    # All but the texts of the model's file, and of the messages of programs.
-    foreign = [element for tag in ("p", "dd") for element in main.all(tag, lang="en")]
-    assert [element.text for element in foreign] == []
+    # All but the JSON Schema of the messages of programs.
+    assert [element.text for element in page.all(lang="en") if element.tag != "a"] == []
+    assert " árboles; predice species. " in page.one("header").text
+    rows = [[cell.text for cell in row.all("td")] for row in main.one("table").all("tr")]
+    assert " ".join(rows[1]).replace("\xa0", " ") == "largo del sépalo (cm) 4,3 a 7,9 cm límites: ≥ 0 cm 5.7"
     assert "Más de 12582912 bytes o de 10000 muestras." in main.text
 
 

@@ -114,7 +114,7 @@ def test_the_description_for_other_sites_has_the_values_of_a_shared_sample(clien
     shared = page.one("meta", property="og:description").attributes["content"]
 
     assert "largo del pétalo 4,5\N{NO-BREAK SPACE}cm, " in shared
-    assert shared.endswith(". Escriba 4 medidas y vea cómo la predicción del modelo iris sigue cada tecla.")
+    assert shared.endswith(". Escriba 4 medidas y vea cómo la predicción del modelo iris se actualiza con cada tecla.")
 
 
 def test_the_choice_of_each_axis_of_the_map_is_its_title_with_the_unit(client: TestClient) -> None:

@@ -161,7 +161,7 @@ def test_the_fragment_says_the_value_with_all_its_digits(page: TestClient, cars:
     assert not fragment.all("meter")
 
 
-@pytest.mark.parametrize(("goal", "outcome"), [("30", "reaches 30 mpg"), ("20", "falls below 20 mpg")])
+@pytest.mark.parametrize(("goal", "outcome"), [("30", "Reaches 30 mpg"), ("20", "Falls below 20 mpg")])
 def test_the_change_that_reaches_a_goal_does_so(page: TestClient, goal: str, outcome: str) -> None:
     before = fragment_of(page, goal=goal)
     button = before.one("button").attributes

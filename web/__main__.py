@@ -68,7 +68,8 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
 def main() -> int:
     """Serve until a signal stops the service; return the exit status."""
     open_standard_streams()
-    epilog = "\n".join(["settings are environment variables:", *help_lines()])
+    example = "example: MODEL_FILE=model.npz PORT=8080 python -m web"
+    epilog = "\n".join([example, "", "settings are environment variables:", *help_lines()])
     parser = argparse.ArgumentParser(
         prog="python -m web", description="Serve a model.", epilog=epilog, formatter_class=argparse.RawTextHelpFormatter
     )

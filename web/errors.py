@@ -14,7 +14,7 @@ from web.oip.messages import InferenceError
 from web.page import languages, views
 from web.page.fields import names_of_options
 from web.page.templates import render
-from web.problems import NO_ADDRESS, NO_METHOD, SHOWN_CHARACTERS, Problem, ProblemDetails
+from web.problems import SHOWN_CHARACTERS, Problem, ProblemDetails
 from web.requests import header_of, preferred_representation, query_of
 from web.responses import json_of, problem_headers
 from web.service import service_of
@@ -32,8 +32,9 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     """Answer Starlette's own errors (404, 405, 413, a malformed form) in the same way."""
     assert isinstance(error, HTTPException)
     path, method = request.scope["path"][:SHOWN_CHARACTERS], request.scope["method"]
-    detail = {404: NO_ADDRESS, 405: NO_METHOD}.get(error.status_code, "").format(path=path, method=method)
-    return _answer(request, Problem(error.status_code, detail or error.detail).details, error.headers or {})
+    details = {404: f"there is nothing at {path}", 405: f"{method} is not allowed at {path}"}
+    detail = details.get(error.status_code, error.detail)
+    return _answer(request, Problem(error.status_code, detail).details, error.headers or {})
 
 
 async def handle_failure(request: Request, error: Exception) -> Response:

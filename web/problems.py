@@ -13,8 +13,6 @@ from ml.model.sample import FieldError
 
 # The most characters of a path that a message repeats.
 SHOWN_CHARACTERS = 200
-# Details of what people meet, too: pages have them in their own language.
-NO_ADDRESS, NO_METHOD = "there is nothing at {path}", "{method} is not allowed at {path}"
 
 
 class SampleError(FieldError, frozen=True, kw_only=True):

@@ -80,8 +80,9 @@ def limits(text: str) -> tuple[str, Limits]:
 def add_marks(parser: argparse.ArgumentParser) -> None:
     """Add the options for the marks of a table's numbers."""
     parser.add_argument(
-        "--decimal", choices=(".", ","), help="decimal mark of all numbers; default: that of each column"
-    )
+        "--decimal", choices=(".", ","), metavar="MARK",
+        help="decimal mark of all numbers, a point or a comma; default: that of each column",
+    )  # fmt: skip
     parser.add_argument(
         "--thousands", choices=THOUSANDS, metavar="MARK",
         help="mark between thousands in all numbers; default: each column's own",

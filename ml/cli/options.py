@@ -26,6 +26,8 @@ EXAMPLES = {
     "predict": "model.npz length=1.3 width=0.4",
     "score": "model.npz rows.csv --out answers.csv",
     "import": "model.json --data table.csv --out model.npz",
+    "inspect": "model.npz",
+    "rollback": "model.npz --list",
 }
 
 Commands = Any  # what `add_subparsers` returns, which has no public name
@@ -53,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         add(commands)
     for name, example in EXAMPLES.items():
         commands.choices[name].epilog = f"example: python -m ml {name} {example}"
+    whole.epilog = f"example: python -m ml train {EXAMPLES['train']}"
     return whole
 
 

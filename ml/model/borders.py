@@ -193,7 +193,7 @@ def _nearest(model: LoadedModel, row: Sequence[float], borders: Borders) -> Chan
 def _change(model: LoadedModel, row: Sequence[float], borders: Borders, border: Border) -> Change | None:
     """Return the change past a border, to a short number beyond it, or None if the limits do not allow it."""
     feature, value, span = model.features[border.feature], row[border.feature], model.spans[border.feature]
-    rises, step = border.first > value, max(span * CHANGE_STEP, 1e-9)
+    rises, step = border.first > value, max(span * CHANGE_STEP, 100 * feature.unit_step, 1e-9)
     if rises:
         low, high = math.nextafter(border.first, -math.inf), max(feature.high, border.first)
     else:

@@ -50,6 +50,13 @@ class TrainedFeature(Feature, frozen=True, kw_only=True):
         """The range of a number in training; without ends where it is not known."""
         return (self.low, self.high) if self.has_range else (-math.inf, math.inf)
 
+    @property
+    def unit_step(self) -> float:
+        """The least step that means something: 1 where only whole numbers are known of the training rows, else 0."""
+        if self.choices or not self.quantiles:
+            return 0.0
+        return 0.0 if any(value % 1 for value in (self.low, self.high, self.example, *self.quantiles)) else 1.0
+
     def shown(self, value: float) -> str | float | None:
         """Return a value of a row as JSON has it: a number, a word, or None for no value."""
         if value != value:  # noqa: PLR0124  # NaN alone

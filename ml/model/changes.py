@@ -70,7 +70,8 @@ def shortest(low: float, high: float, *, near: float, step: float) -> float:
     """
     for decimals in range(max(0, 2 - math.ceil(math.log10(step))), 18):
         unit = 10.0**-decimals
-        for found in (round(near, decimals), round(near + unit, decimals), round(near - unit, decimals)):
+        nearest = round(near, decimals)
+        for found in (nearest, round(nearest + unit, decimals), round(nearest - unit, decimals)):
             if low < found <= high:
                 return found
     return math.nextafter(low, math.inf) if near == low else high

@@ -131,5 +131,6 @@ def _change(model: LoadedModel, feature: int, *, rank: int, label: str, rises: b
         high = min(high, trained.maximum)
     if low >= high:
         return None
-    target = shortest(low, high, near=low if rises else high, step=max(trained.high - trained.low, 1e-9))
+    step = max(trained.high - trained.low, 100 * trained.unit_step, 1e-9)
+    target = shortest(low, high, near=low if rises else high, step=step)
     return Change(feature=trained.key, direction=direction, threshold=threshold, value=target, label=label)

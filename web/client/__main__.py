@@ -51,8 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+EXAMPLE = "example: python -m web.client http://127.0.0.1:8000 stream rows.csv --out answers.csv"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m web.client", description="Use a prediction service from a shell.")
+    parser = argparse.ArgumentParser(
+        prog="python -m web.client", description="Use a prediction service from a shell.", epilog=EXAMPLE
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}")
     parser.add_argument("url", metavar="URL", help="address of the service, e.g. http://127.0.0.1:8000")
     parser.add_argument(
@@ -61,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         help="token of the service for programs; default: the variable API_TOKEN, which other users cannot see",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    stream = commands.add_parser("stream", help="add predictions to the rows of a table")
+    stream = commands.add_parser("stream", help="add predictions to the rows of a table", epilog=EXAMPLE)
     stream.add_argument("rows", metavar="TABLE", help="CSV or Excel file to score; -: standard input")
     stream.add_argument("--out", default="-", metavar="FILE", help="CSV file to write; default: -, standard output")
     stream.add_argument("--encoding", default="", help="encoding of text; default: found out from the file")

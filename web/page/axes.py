@@ -151,7 +151,11 @@ def axis_of(feature: TrainedFeature, scale: Scale, language: Language, *, letter
         high=scale.high,
         ticks=_choice_ticks(feature, scale, letters)
         if feature.choices
-        else [(_at(scale, tick), language.number(tick)) for tick in ticks_of(scale.low, scale.high)],
+        else [
+            (_at(scale, tick), language.number(tick))
+            for tick in ticks_of(scale.low, scale.high)
+            if not feature.unit_step or tick.is_integer()
+        ],
     )
 
 
@@ -205,13 +209,13 @@ def _at(scale: Scale, value: float) -> int:
 def step_of(feature: TrainedFeature) -> float:
     """Return a round step through the feature's training range: a power of ten, some twenty to two hundred of them.
 
-    The step through a category is one choice.
+    The step through a category is one choice, and no step is less than one of whole numbers.
     """
     span = feature.high - feature.low
     if feature.choices or not (0 < span < math.inf):
         return 1.0
     # The logarithm of each: of a span next to 0, a twentieth may be 0. So may a power of ten.
-    return float(f"1e{math.floor(math.log10(span) - math.log10(20))}") or span
+    return max(feature.unit_step, float(f"1e{math.floor(math.log10(span) - math.log10(20))}") or span)
 
 
 def end_text(feature: TrainedFeature, end: float, to: Language) -> str:

@@ -1,6 +1,6 @@
 """The service's documentation: the OpenAPI document as JSON, and as a page for people, both of the same source.
 
-The page is in the reader's language, but for the messages, and what the model's file says.
+The page is in the reader's language, but for the JSON Schema of the messages, and names in the model's file.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ml.model.card import TrainedFeature
 from ml.model.loaded import LoadedModel
-from ml.tables.numbers import shown_number
-from web.api.description import Json, text_of
+from ml.tables.headers import apart
+from web.api.description import SHOWN_CHOICES, Json, text_of
 from web.page import languages, openapi
+from web.page.axes import axis_title
 from web.page.examples import Link, language_links
 from web.page.fields import query_in
 from web.page.languages import Language
+from web.page.model_card import limits_text, range_text, summary_of
 from web.page.templates import render
 from web.requests import Representation, is_known
 from web.responses import Content, headers_of, tag_of
@@ -34,12 +37,12 @@ Said = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class FeatureView:
-    """A row of the table of features; limits that there are not are empty, and those of words."""
+    """A row of the table of features: `training` is its range there or its words, `limits` are empty without any."""
 
     key: str
-    description: str
-    minimum: str
-    maximum: str
+    title: str
+    training: str
+    limits: str
     example: str
 
 
@@ -146,15 +149,13 @@ def docs_view(model: LoadedModel, description: Json, to: Language, *, address: s
     return DocsView(
         name=model.name,
         version=model.version,
-        description=description["info"]["description"],
+        description=summary_of(model.card, to),
         features=[
             FeatureView(
                 key=feature.key,
-                description=description["components"]["schemas"]["NamedSample"]["properties"][feature.key][
-                    "description"
-                ],
-                minimum="" if feature.minimum is None else shown_number(feature.minimum),
-                maximum="" if feature.maximum is None else shown_number(feature.maximum),
+                title=axis_title(feature, to),
+                training=_training(feature, to),
+                limits=limits_text(feature, to),
                 example=text_of(feature, feature.example),
             )
             for feature in model.features
@@ -172,6 +173,13 @@ def docs_view(model: LoadedModel, description: Json, to: Language, *, address: s
         languages=language_links({}, to),
         query=query_in(to, model),
     )
+
+
+def _training(feature: TrainedFeature, to: Language) -> str:
+    more = ["…"] if len(feature.choices) > SHOWN_CHOICES else []
+    words = ", ".join([*apart(feature.choices[:SHOWN_CHOICES]), *more])
+    text = words if feature.choices else range_text(feature, to)
+    return text + "; " + to.gettext("may be missing") if feature.has_gaps else text
 
 
 def _groups(description: Json, to: Language, *, address: str) -> Sequence[GroupView]:

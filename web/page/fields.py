@@ -19,8 +19,8 @@ from web.page.axes import MOST_DIGITS, end_text, step_of
 from web.page.languages import Language, rounded
 from web.page.messages import Kind, Message
 
-# More fields than this are folded away.
-SHOWN_FIELDS = 12
+# More fields than this are folded away, but for a last row of them: to fold it away saves nothing.
+SHOWN_FIELDS, LAST_ROW = 12, 3
 # Up to so many choices are radio buttons, if their words are short enough to stand side by side; up to so many a
 # select; more are searched for.
 RADIO_CHOICES, RADIO_LETTERS, RADIO_LINE = 5, 16, 44
@@ -177,17 +177,24 @@ def fields_of(
     ]
 
 
+def first_of(count: int) -> int:
+    """Return how many of so many features are shown at first, the others being folded away."""
+    return count if count <= SHOWN_FIELDS + LAST_ROW else SHOWN_FIELDS
+
+
 def grouped(
     fields: Sequence[Field], features: Sequence[TrainedFeature], to: Language, *, by_file: bool
 ) -> Sequence[Group]:
     """Return up to a dozen fields in the order of the file, and more if that is asked for.
 
-    Otherwise the most important come first, and the others are folded away.
+    Otherwise the most important come first, and many others are folded away.
     """
     if by_file or len(fields) <= SHOWN_FIELDS:
         return [Group("", is_open=True, fields=fields)]
     ranked = [fields[at] for at in sorted(range(len(fields)), key=lambda at: -features[at].importance)]
-    first, others = ranked[:SHOWN_FIELDS], ranked[SHOWN_FIELDS:]
+    first, others = ranked[: first_of(len(ranked))], ranked[first_of(len(ranked)) :]
+    if not others:
+        return [Group("", is_open=True, fields=first)]
     if features[0].quantiles:
         title = to.ngettext(
             "%(count)s more, less important to this model", "%(count)s more, less important to this model", len(others)

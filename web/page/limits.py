@@ -83,12 +83,12 @@ def _source_of_probability(card: Card, language: Language) -> str:
             "It takes the features for independent, so that its probabilities are often too near to 0%% and 100%%."
         )
     if card.formula is not None:
-        return _("A probability is made of the sum of one part for each feature.")
+        return _("A probability is computed from the sum of one part for each feature.")
     if card.total.members:
         models = len(card.total.members)
         return _("A probability is the mean of those of its %(models)s models, each with its weight.", models=models)
     if card.total.link != "mean":
-        return _("A probability is made of the sum of its trees' scores.")
+        return _("A probability is computed from the sum of its trees' scores.")
     if card.trees == 1:
         return _("A probability is the share of a class among the training rows at one leaf of its tree.")
     return _("A probability is the mean of its %(trees)s trees' shares of training rows.", trees=card.trees)

@@ -70,7 +70,7 @@ def messages_of(
 
 def _noted(note: Note, feature: TrainedFeature, value: float, to: Language) -> Message:
     if note.code == "unknown_choice":
-        word = harmless(str(feature.shown(value)))
+        word = str(feature.shown(value))
         text = to.gettext("%(title)s: “%(word)s” was not seen in training", title=to.title(feature), word=word)
         return Message("note", note.feature, text, to.gettext("not seen in training"))
     # The hint stands below the range itself, which each field shows all the time.
@@ -106,7 +106,7 @@ def _sentence(error: FieldError, feature: TrainedFeature | None, to: Language) -
     A missing value makes the sample incomplete and has no message.
     """
     if feature is None:
-        return to.gettext("“%(name)s” is not a feature of this model", name=harmless(error.feature))
+        return to.gettext("“%(name)s” is not a feature of this model", name=error.feature)
     title, value = to.title(feature), _as_given(error.value, to)
     if error.code not in _SENTENCES:
         return _out_of_bounds(feature, to, title=title, value=value)

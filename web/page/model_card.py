@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from ml.model.card import Card, Recipe, Report, TrainedFeature
 from ml.tables.headers import listed
 from web.page.answers import decision_text
+from web.page.axes import end_text
 from web.page.calibration import CalibrationView, CurveView, calibration_view, curve_view, share_ticks
 from web.page.confusion import MATRIX_LABELS, ClassRow, Mistake, classes_of, mistakes_of
+from web.page.fields import first_of
 from web.page.languages import NO_BREAK, Language, with_unit
 from web.page.limits import limits_of
 from web.page.quality import (
@@ -31,7 +33,7 @@ from web.page.steps import method_of, steps_of
 # Names of more classes than this do not fit above their columns side by side.
 SIDE_BY_SIDE = 5
 # The most important features have a row each; /docs lists all.
-FEATURE_ROWS, FIRST_FEATURE_ROWS = 60, 12
+FEATURE_ROWS = 60
 NAMED_CHOICES = 4
 DIGEST_CHARACTERS = 12
 
@@ -97,6 +99,7 @@ def card_view(card: Card, version: str, language: Language) -> CardView:
     report, scale = card.report, quantity_scale(card, language)
     ranked = sorted(card.features, key=lambda feature: -feature.importance)
     rows = _features(ranked[:FEATURE_ROWS], language)
+    first = first_of(len(rows))
     classes = report if isinstance(report, Report) else None
     has_matrix, is_upright = len(card.labels) <= MATRIX_LABELS, len(card.labels) > SIDE_BY_SIDE
     return CardView(
@@ -110,14 +113,23 @@ def card_view(card: Card, version: str, language: Language) -> CardView:
         calibration=calibration_view(card, language),
         curve=curve_view(card, language),
         ticks=share_ticks(language),
-        features=rows[:FIRST_FEATURE_ROWS],
-        other_features=rows[FIRST_FEATURE_ROWS:],
+        features=rows[:first],
+        other_features=rows[first:],
         has_importance=report is not None,
         more=max(0, len(ranked) - FEATURE_ROWS),
         origin=list(_origin(card, version, language)),
         steps=list(steps_of(card, language)),
         limits=list(limits_of(card, language)),
     )
+
+
+def summary_of(card: Card, language: Language) -> str:
+    """Return how the model predicts, what, and from which rows it has learned."""
+    method = method_of(card, language)
+    if card.target.title:
+        unit = f" ({card.target.unit})" if card.target.unit else ""
+        method = language.gettext("%(method)s; predicts %(target)s", method=method, target=card.target.title + unit)
+    return f"{method}. {source_text(card.source, language)}."
 
 
 def _quality(card: Card, scale: QuantityScale | None, language: Language) -> Iterator[Fact]:
@@ -138,8 +150,8 @@ def _features(features: Sequence[TrainedFeature], language: Language) -> Sequenc
             title=language.title(feature),
             range=_range(feature, language),
             is_wordy=bool(feature.choices or feature.gap_share > 0),
-            limits=_bounds(feature, language),
-            importance=language.number(round(100 * importance, 1) + 0.0),
+            limits=limits_text(feature, language),
+            importance=language.grouped(f"{round(100 * importance, 1) + 0.0:.1f}"),
             share=f"{max(0.0, importance / greatest) if greatest > 0 else 0:.3g}",
         )
         for feature, importance in zip(features, importances, strict=True)
@@ -156,29 +168,34 @@ def _range(feature: TrainedFeature, language: Language) -> str:
         if counted[NAMED_CHOICES:]:
             parts.append(language.ngettext("%(count)s more", "%(count)s more", len(counted) - NAMED_CHOICES))
         text = ", ".join(parts)
-    elif not feature.has_range:
-        text = "–"
     else:
-        text = with_unit(_span(feature.low, feature.high, language), feature.unit)
+        text = range_text(feature, language)
     if feature.gap_share > 0:
         text += "; " + language.gettext("%(share)s without a value", share=language.percent(feature.gap_share))
     return text
 
 
-def _bounds(feature: TrainedFeature, language: Language) -> str:
+def range_text(feature: TrainedFeature, language: Language) -> str:
+    """Return the training range of a number, rounded as beside its field, with its unit; a dash if it is not known."""
+    if not feature.has_range:
+        return "–"
+    low, high = (end_text(feature, end, language) for end in (feature.low, feature.high))
+    return with_unit(_span(low, high, language), feature.unit)
+
+
+def limits_text(feature: TrainedFeature, language: Language) -> str:
+    """Return the limits of a number with its unit; empty without any."""
     low, high = feature.minimum, feature.maximum
     if low is None and high is None:
         return ""
     if low is not None and high is not None:
-        return with_unit(_span(low, high, language), feature.unit)
+        return with_unit(_span(language.number(low), language.number(high), language), feature.unit)
     sign, bound = ("≥", low) if low is not None else ("≤", high)
     return f"{sign}{NO_BREAK}{language.quantity(bound or 0.0, feature.unit)}"
 
 
-def _span(low: float, high: float, language: Language) -> str:
-    # The form shows the ranges with all their digits.
-    shown_low, shown_high = (language.number(float(f"{value:.6g}")) for value in (low, high))
-    return language.gettext("%(low)s to %(high)s", low=shown_low, high=shown_high)
+def _span(low: str, high: str, language: Language) -> str:
+    return language.gettext("%(low)s to %(high)s", low=low, high=high)
 
 
 def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
@@ -205,10 +222,10 @@ def _origin(card: Card, version: str, language: Language) -> Iterator[Fact]:
 
 def _agreement(card: Card, language: Language) -> str:
     if card.promise == "bits":
-        return language.gettext("answers have the library's bits")
+        return language.gettext("its answers, to the last bit")
     if card.promise == "linear":
-        return language.gettext("answers are within 4 units in the last place of the library's to one row")
-    return language.gettext("scores have the library's bits; other machines may round probabilities differently")
+        return language.gettext("its answers to one row, within 4 units in the last place")
+    return language.gettext("its scores, to the last bit; other machines may round probabilities differently")
 
 
 def _recipe(recipe: Recipe, language: Language) -> Iterator[str]:

@@ -86,13 +86,13 @@ def _probabilities(report: Report, calibration: Calibration, language: Language)
     # Of two labels both have the same error, which counts once.
     alike = (1 - sum((count / (sum(counts) or 1)) ** 2 for count in counts)) / (2 if len(counts) == 2 else 1)
     text = _(
-        "%(score)s; 0 is perfect, %(baseline)s comes of always giving the shares of the classes",
+        "%(score)s; 0 is perfect, and always predicting the shares of the classes gives %(baseline)s",
         score=number(calibration.brier),
         baseline=number(alike),
     )
     yield Fact(_("Brier score"), text)
     if calibration.area is not None:
-        text = _("%(area)s; 1 is perfect, 0.5 comes of guessing", area=number(calibration.area))
+        text = _("%(area)s; 1 is perfect, and guessing gives 0.5", area=number(calibration.area))
         yield Fact(_("Area under the ROC curve"), text)
 
 

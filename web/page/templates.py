@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,11 +13,16 @@ from pathlib import Path
 import jinja2
 import jinja2.compiler
 from jinja2.bccache import Bucket
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from web.page.files import MODULES, file
 from web.page.languages import Language
 from web.settings import TEMPLATES
+
+# A title, a label or a value with one of these would turn around the sentence that it stands in (Unicode Standard
+# Annex 9, sections 2.1 to 2.4).
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_TURNED = re.compile(f"[{_TURNING}]")
 
 
 class CompiledTemplates(jinja2.FileSystemBytecodeCache):
@@ -52,8 +58,20 @@ class Outline:
 
 
 def render(name: str, language: Language, **context: object) -> str:
-    """Return a template's text in a language. Links in it are relative to `base`, the path up to the service."""
-    return _environment(language).get_template(name).render(context)
+    """Return a template's text in a language. Links in it are relative to `base`, the path up to the service.
+
+    Characters that turn text around are replaced, but for those in what programs read: see `exact`.
+    """
+    text = _environment(language).get_template(name).render(context)
+    # To look for each alone takes an eighth of the time: 0.08 ms for 100 kB.
+    return _TURNED.sub("\ufffd", text) if any(map(text.__contains__, _TURNING)) else text
+
+
+def exact(value: object) -> Markup:
+    """Return a value for a place that programs read: with references to characters that `render` would replace."""
+    text = escape(value)
+    references = _TURNED.sub(lambda found: f"&#{ord(found[0])};", text)
+    return Markup(references)  # noqa: S704  # it was escaped above
 
 
 def outline(name: str, language: Language, **context: object) -> Outline:
@@ -80,6 +98,7 @@ def _environment(language: Language) -> jinja2.Environment:
         bytecode_cache=_compiled(),
     )
     environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # of the extension
+    environment.filters["exact"] = exact
     environment.globals |= {"file": file, "modules": MODULES, "base": "", "language": language}
     return environment
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from msgspec import UNSET
+
 from ml.model.card import Decision
 from ml.model.loaded import LoadedModel
 from ml.tables.numbers import is_half_typed
@@ -16,12 +18,12 @@ from web.page.decision_map import SYMBOLS
 from web.page.examples import SHOWN_EXAMPLES, Link, examples_of, language_links
 from web.page.fields import GOAL, SHOWN_FIELDS, THRESHOLD, Group, fields_of, grouped, names_of_options
 from web.page.languages import SOURCE, Language
-from web.page.messages import Message, harmless
+from web.page.messages import Message
 from web.page.quantities import Legend, QuantityStrip, quantity_scale
 from web.page.snippet_panel import CodeView
 from web.page.threshold import ThresholdView, threshold_view
 from web.page.why import count_of
-from web.problems import NO_ADDRESS, NO_METHOD, ProblemDetails
+from web.problems import ProblemDetails
 
 # The value of the option for the order of the fields; any other is that of their importance.
 FILE_ORDER = "file"
@@ -124,12 +126,12 @@ class PageView:
     code: CodeView
 
 
-def problem_view(details: ProblemDetails, to: Language, *, path: str = "", method: str = "") -> ProblemView:
-    """Return the view of an error page: its title, and what an address lacks, in the reader's language; other details
-    are in English as for programs.
+def problem_view(details: ProblemDetails, to: Language, *, path: str, method: str) -> ProblemView:
+    """Return the view of an error page in the reader's language; details that its status does not say are in English,
+    as for programs.
 
     Args:
-        path, method: of the request, as the details have them.
+        path, method: of the request.
     """
     title = {
         400: to.gettext("The request cannot be read"),
@@ -145,12 +147,14 @@ def problem_view(details: ProblemDetails, to: Language, *, path: str = "", metho
         429: to.gettext("Too many requests"),
         503: to.gettext("The service is busy"),
     }.get(details.status, details.title)
-    if details.detail == NO_ADDRESS.format(path=path):
-        return ProblemView(details.status, title, to.gettext("There is nothing at %(path)s.", path=path), to.code)
-    if details.detail == NO_METHOD.format(path=path, method=method):
-        detail = to.gettext("%(method)s is not allowed at %(path)s.", method=method, path=path)
-        return ProblemView(details.status, title, detail, to.code)
-    return ProblemView(details.status, title, details.detail, SOURCE)
+    said = ""
+    if details.status == 404:
+        said = to.gettext("There is nothing at %(path)s.", path=path)
+    elif details.status == 405:
+        said = to.gettext("%(method)s is not allowed at %(path)s.", method=method, path=path)
+    elif details.retry_after_s is not UNSET:
+        said = to.gettext("Try again in %(time)s.", time=to.duration(details.retry_after_s))
+    return ProblemView(details.status, title, said or details.detail, to.code if said else SOURCE)
 
 
 def page_view(
@@ -242,13 +246,13 @@ def _orders(query: Mapping[str, str], to: Language) -> Sequence[Link]:
 
 def _question(model: LoadedModel, to: Language) -> str:
     """Return the question that the page answers, from the name of the target; without one, the model's name."""
-    target = harmless(model.card.target.title)
+    target = model.card.target.title
     if not target:
         return model.name
     if model.quantity:
         return to.gettext("What is the %(target)s?", target=target)
     if len(model.labels) == 2:
-        one, other = map(harmless, model.labels)
+        one, other = model.labels
         return to.gettext("%(target)s: %(one)s or %(other)s?", target=target, one=one, other=other)
     return to.gettext("Which %(target)s is it?", target=target)
 

@@ -95,15 +95,18 @@ class _Scale:
     def whole(self, value: float) -> str:
         """Return a base or an answer as text."""
         if self.is_log:
-            return self._to.number(round(value, 2) + 0.0)
+            return self._logarithm(value)
         return self._quantity.text(value) if self._quantity else self._to.percent(min(max(value, 0.0), 1.0))
+
+    def _logarithm(self, value: float) -> str:
+        return self._to.grouped(f"{round(value, 2) + 0.0:.2f}")
 
     def added(self, value: float) -> str:
         """Return what a feature adds as text with its sign; of a probability in percentage points."""
         if self._quantity:
             text = self._quantity.number(value)
         else:
-            text = self._to.number(round(value, 2) if self.is_log else round(100 * value, 1) + 0.0)
+            text = self._logarithm(value) if self.is_log else self._to.grouped(f"{round(100 * value, 1) + 0.0:.1f}")
         return text if text.startswith("−") or not text.strip("0.,") else f"+{text}"
 
 
