@@ -108,7 +108,7 @@ document.addEventListener("click", ({ target }) => target.closest("[data-option]
 
 form.addEventListener("htmx:configRequest", ({ detail }) => {
   const places = entered();
-  detail.headers["X-Input"] = places.length ? `settled ${places.join(" ")}` : "unsettled";
+  detail.headers["X-Input"] = places.length ? `settled=${places}` : "unsettled";
   if (places.length) counted = texts();
 });
 

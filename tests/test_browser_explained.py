@@ -148,8 +148,8 @@ def test_nothing_of_another_model_is_shown_until_the_page_is_loaded_anew(
             if page.locator("#reload").is_visible():
                 break
 
-        expect(page.locator("#reload")).to_have_text("Model replaced: reload")
-        expect(page.locator("#announcement")).to_have_text("Model replaced: reload")
+        expect(page.locator("#reload")).to_have_text("New model: reload")
+        expect(page.locator("#announcement")).to_have_text("New model: reload")
         with page.expect_response("**/explain?*petal_width=1.6*") as response:
             field(page).fill("1.6")
         assert "two" in response.value.text()
@@ -195,7 +195,7 @@ def test_only_what_someone_settled_on_is_an_input_for_drift(
     expect_answer(page, model, EXAMPLE | {"petal_width": "1.7"})
 
     # What was entered alone: neither the example that was picked, nor what Back brought.
-    assert [text for text in inputs if text != "unsettled"] == ["settled 4"] * 2
+    assert [text for text in inputs if text != "unsettled"] == ["settled=4"] * 2
     assert inputs.count("unsettled") >= 3  # of keys in quick succession the last one alone is asked for
     # The browser has that answer already: it is the one to the last key.
     assert counted() == before + 2

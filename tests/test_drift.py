@@ -283,7 +283,7 @@ def test_rows_of_the_training_data_typed_into_some_fields_have_no_drift(
     with TestClient(create_app(Settings(model_file=model_path))) as client:
         for row in rows:
             sample |= {keys[at]: f"{row[at]:g}" for at in entered}
-            headers = {"HX-Request": "true", "X-Input": "settled 1 3"}
+            headers = {"HX-Request": "true", "X-Input": "settled=1,3"}
             client.get("/predict", params=sample, headers=headers).raise_for_status()
         report = client.get("/health/drift", headers={"Accept": "application/json"}).json()
         metrics = client.get("/metrics").text

@@ -157,14 +157,14 @@ async def _respond(
 
 
 def _entered(scope: Scope) -> Collection[int] | None:
-    """Return the positions of the values that someone has entered: `X-Input: settled 1 4` is the first and the fourth.
+    """Return the positions of the values that someone has entered: `X-Input: settled=1,4` is the first and the fourth.
 
     Without the header, or without places, it is all of them: None.
     """
-    state, *places = header_of(scope, b"x-input").split() or [b""]
+    state, _, places = header_of(scope, b"x-input").partition(b"=")
     if state == b"unsettled":
         return ()
-    return {int(place) - 1 for place in places if place.isdigit() and len(place) < 6} if places else None
+    return {int(place) - 1 for place in places.split(b",") if place.isdigit() and len(place) < 6} if places else None
 
 
 async def _in_json(
