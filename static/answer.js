@@ -125,8 +125,11 @@ function receive({ detail }) {
   answered = asked;
   stopRetrying();
   retryMs = FIRST_RETRY_MS;
-  prediction.toggleAttribute("data-stale", false);
-  connection.textContent = "";
+  // One to an earlier input, which was marked as late, is still late.
+  if (answered === typed()) {
+    prediction.toggleAttribute("data-stale", false);
+    connection.textContent = "";
+  }
   reload.hidden = true;
   renew(detail.xhr);
   showMessages();
