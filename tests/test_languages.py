@@ -406,11 +406,11 @@ def shown() -> tuple[Bracketing, list[str]]:
     found.append(docs.example_page(classifier, Settings(), to))
     for status in statuses():
         view = problem_view(Problem(status, "told to programs").details, to)
-        found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
+        found.append(templates.render("problem.html", to, problem=view, base="", start="./", is_form=True))
     asked = {"path": "/x", "method": "PUT"}
     for status, detail in ((404, NO_ADDRESS), (405, NO_METHOD)):
         view = problem_view(Problem(status, detail.format(**asked)).details, to, **asked)
-        found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
+        found.append(templates.render("problem.html", to, problem=view, base="", start="./", is_form=False))
     return translations, found
 
 
