@@ -184,11 +184,12 @@ def test_a_page_beyond_its_rate_is_a_page(make: Any) -> None:
 
 def test_a_form_that_was_not_read_says_how_to_get_back_what_was_entered(make: Any) -> None:
     client = make(rate_limit="1/hour")
-    client.get("/")
-
+    action = parse_html(client.get("/?lang=es").text).one("form", id="measurements").attributes["action"]
+    refused = client.post(f"/{action}", data={"petal_width": "1.7"}, headers={"Accept": "text/html"})
     response = client.post("/result", data={"petal_width": "1.7"}, headers={"Accept": "text/html"})
 
-    assert response.status_code == 429
+    assert response.status_code == refused.status_code == 429
+    assert parse_html(refused.text).one("html").attributes["lang"] == "es"
     assert "Your browser goes back to it" in parse_html(response.text).one("main").text
     page = client.get("/", headers={"Accept": "text/html"})
     assert "Your browser" not in parse_html(page.text).one("main").text, "nothing was sent"
