@@ -83,6 +83,19 @@ def test_the_field_follows_its_slider_in_steps(visit: Open, model: LoadedModel) 
     expect_answer(page, model, EXAMPLE | {"petal_width": "1.8"})
 
 
+def test_the_end_of_a_slider_is_no_value_outside_of_the_training_range(visit: Open) -> None:
+    page = visit()
+    slider = page.get_by_role("slider", name="petal width")
+    slider.evaluate("(slider) => [slider.min, slider.max] = [0.14, 2.46]")
+
+    ends = []
+    for key in ("Home", "End"):
+        slider.press(key)
+        ends.append(field(page).input_value())
+
+    assert ends == ["0.2", "2.4"]
+
+
 @pytest.mark.parametrize(
     ("key", "before", "after"),
     [
