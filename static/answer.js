@@ -126,7 +126,7 @@ function receive({ detail }) {
   stopRetrying();
   retryMs = FIRST_RETRY_MS;
   // One to an earlier input, which was marked as late, is still late.
-  if (answered === typed()) {
+  if (prediction.hasAttribute("data-stale") && answered === typed()) {
     prediction.toggleAttribute("data-stale", false);
     connection.textContent = "";
   }
