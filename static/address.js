@@ -2,7 +2,7 @@
 // typing pauses, and so does the spoken line.
 
 import { answered, check, isRetrying, prediction, refresh, say } from "./answer.js";
-import { addressOf, fill, form, markExample, sample, typed } from "./form.js";
+import { addressOf, fields, fill, form, markExample, texts, typed } from "./form.js";
 
 const QUIET_MS = 700; // after the last key, before anything is spoken or the address changes
 const ASK_MS = 20_000; // an idle page asks this often whether the model is still the same
@@ -12,8 +12,8 @@ const code = document.getElementById("code");
 let isQuiet = true;
 let quietTimer = 0;
 let isHeld = false; // by a gesture, whose end is one step
-let isSettled = false; // whether the next request is for what someone has entered
-let settled = sample(); // the last one
+let isExample = false; // whether the fields have an example, which nobody has entered
+let counted = texts(); // what nobody has entered, or was counted as entered
 
 // What is done in one stroke is undone by the browser's Back.
 export function step() {
@@ -45,7 +45,7 @@ function settle() {
     entries.set(link.dataset.option, link.dataset.value);
     link.href = addressOf(entries);
   }
-  markExample();
+  isExample = markExample();
   if (code?.open) code.dispatchEvent(new Event("refresh"));
   speak();
 }
@@ -55,10 +55,16 @@ function speak() {
   const { title, spoken } = prediction.firstElementChild.dataset;
   document.title = [title, form.dataset.title].filter(Boolean).join(" · ");
   say(spoken);
-  if (sample() === settled) return;
-  settled = sample();
-  isSettled = true;
-  check();
+  if (isExample) counted = texts();
+  else if (entered().length) check();
+}
+
+// The places of the values that someone has entered and that the service has not counted yet. Keys on the way to a value
+// are no input of anyone: only what typing has settled on is compared with the training data.
+function entered() {
+  const isAnswer = prediction.firstElementChild.dataset.state === "answer" && answered === typed();
+  if (!isQuiet || !isAnswer) return [];
+  return fields.flatMap(({ text }, index) => (text === counted[index] ? [] : [index + 1]));
 }
 
 // A reload asks for the address that was there before: what was typed since is kept for it.
@@ -100,14 +106,15 @@ form.addEventListener("answer", speak);
 // Links of other views are to have what was just typed.
 document.addEventListener("click", ({ target }) => target.closest("[data-option]") && settleNow());
 
-// Keys on the way to a value are no input of anyone: only what typing has settled on is compared with the training data.
 form.addEventListener("htmx:configRequest", ({ detail }) => {
-  detail.headers["X-Input"] = isSettled ? "settled" : "unsettled";
-  isSettled = false;
+  const places = entered();
+  detail.headers["X-Input"] = places.length ? `settled=${places}` : "unsettled";
+  if (places.length) counted = texts();
 });
 
 window.addEventListener("popstate", () => {
   fill(new URLSearchParams(location.search));
+  counted = texts(); // it was entered before
   refresh();
 });
 setInterval(() => {

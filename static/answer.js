@@ -1,15 +1,19 @@
 // The answer: swapped in by htmx; what it says of the fields beside them, and aloud; late, gone, back, or of another
 // model. Each answer is an event "answer" of the form. Knows nothing of how values are entered.
 
-import { addressOf, fields, form, goal, initial, query, typed } from "./form.js";
+import { addressOf, fields, form, goal, initial, query, selects, typed } from "./form.js";
 
 const LATE_MS = 1000; // an answer that takes longer leaves an old one on the screen: say so
+const RENEWED_MS = 60_000; // how long the model was updated "just now"
 export const FIRST_RETRY_MS = 500;
 export const LAST_RETRY_MS = 8000;
 
 export const prediction = document.getElementById("prediction");
 const connection = document.getElementById("connection");
 const announcement = document.getElementById("announcement");
+const why = document.getElementById("why");
+const renewed = document.getElementById("renewed");
+const reload = document.getElementById("reload");
 
 export let answered = initial; // the input that the prediction on the screen belongs to
 let asked = ""; // that of the answer that is about to be swapped in
@@ -71,12 +75,23 @@ async function renew(xhr) {
     for (const part of ["#card", ".examples", ".reserve", ".legend", ".threshold", "#version"])
       document.querySelector(part)?.replaceWith(page.querySelector(part));
     for (const field of fields) field.renew(page.getElementById(field.control.id).closest(".field"));
+    for (const view of [...selects, goal]) if (view) view.dataset.start = page.getElementsByName(view.name)[0].dataset.start;
   } catch {
     shownVersion = before; // the next answer asks again
     return;
   }
-  document.getElementById("renewed").hidden = false;
+  renewed.hidden = false;
+  setTimeout(() => (renewed.hidden = true), RENEWED_MS);
+  say(renewed.textContent);
   refresh();
+}
+
+// Another model was put in its place: the last answer stays, of which no more is true.
+export function replaced() {
+  markStale("");
+  renewed.hidden = true;
+  if (reload.hidden) say(reload.textContent);
+  reload.hidden = false;
 }
 
 // What is said beside the fields.
@@ -110,9 +125,12 @@ function receive({ detail }) {
   answered = asked;
   stopRetrying();
   retryMs = FIRST_RETRY_MS;
-  prediction.toggleAttribute("data-stale", false);
-  connection.textContent = "";
-  document.getElementById("reload").hidden = true;
+  // One to an earlier input, which was marked as late, is still late.
+  if (prediction.hasAttribute("data-stale") && answered === typed()) {
+    prediction.toggleAttribute("data-stale", false);
+    connection.textContent = "";
+  }
+  reload.hidden = true;
   renew(detail.xhr);
   showMessages();
   form.dispatchEvent(new Event("answer"));
@@ -132,8 +150,7 @@ prediction.addEventListener("htmx:beforeSwap", (event) => {
   detail.isError ||= !isOurs;
   if (isOurs && !isOurModel(detail.xhr)) {
     detail.shouldSwap = false;
-    markStale("");
-    document.getElementById("reload").hidden = false;
+    replaced();
     return;
   }
   asked = query(detail.requestConfig.formData);
@@ -156,8 +173,11 @@ prediction.addEventListener("htmx:afterSwap", (event) => {
   receive(event);
 });
 
-// The strips of the fields come with the reasons.
-document.getElementById("why").addEventListener("htmx:afterSwap", ({ target }) => {
+// The strips of the fields come with the reasons; those of another model belong to none of these fields.
+why.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  detail.shouldSwap &&= detail.xhr.getResponseHeader("X-Model-Features") === form.dataset.features;
+});
+why.addEventListener("htmx:afterSwap", ({ target }) => {
   const strips = target.querySelector("template");
   for (const strip of [...(strips?.content.children ?? [])]) document.getElementById(strip.id)?.replaceWith(strip);
   strips?.remove();

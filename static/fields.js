@@ -133,9 +133,13 @@ class NumberField extends Field {
     this.put(this.#textOf(number, step));
   }
 
-  // The slider was moved: it stays where it is, and the number has as many digits as the step.
+  // The slider was moved: it stays where it is, and the number has as many digits as the step. Where it is rounded
+  // beyond the training range, it is the last one within.
   slide() {
-    this.text = this.#textOf(Number(this.slider.value), Number(this.control.dataset.step));
+    const [number, step] = [Number(this.slider.value), Number(this.control.dataset.step)];
+    this.text = this.#textOf(number, step);
+    if (this.position < this.low) this.text = this.#textOf(number + step, step);
+    else if (this.position > this.high) this.text = this.#textOf(number - step, step);
     this.#name();
   }
 

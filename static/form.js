@@ -26,6 +26,7 @@ const pinButton = document.getElementById("pin");
 export const query = (entries) => new URLSearchParams(entries).toString();
 export const typed = () => query(new FormData(form));
 export const sample = () => query(fields.map(({ key, text }) => [key, text]));
+export const texts = () => fields.map(({ text }) => text);
 export const fieldOf = (key) => fields.find((field) => field.key === key);
 export const fieldAt = (element) => fields.find((field) => field.element === element.closest(".field"));
 export const hasPin = () => !pin.disabled;
@@ -49,14 +50,17 @@ export function put(parameters) {
   for (const field of fields) field.put(parameters.get(field.key) ?? field.start);
 }
 
-// Mark the example that is in the fields.
+// Mark the example that is in the fields, and return whether there is one.
 export function markExample() {
   const shown = sample();
-  for (const link of document.querySelectorAll("[data-example]:not(.reset)")) {
+  let isExample = false;
+  for (const link of document.querySelectorAll("[data-example]")) {
     const values = new URLSearchParams(link.search);
     const isShown = query(fields.map(({ key, start }) => [key, values.get(key) ?? start])) === shown;
-    link.ariaCurrent = isShown ? "true" : null;
+    if (!link.matches(".reset")) link.ariaCurrent = isShown ? "true" : null;
+    isExample ||= isShown;
   }
+  return isExample;
 }
 
 export function fill(parameters) {

@@ -3,13 +3,12 @@
 
 import { say } from "./answer.js";
 import { enter } from "./entry.js";
-import { fields } from "./form.js";
+import { fields, texts } from "./form.js";
 import { byLeastSure, MOST_LISTED } from "./run.js";
 import { answerOf, messageOf, part, shown, symbolOf, titleOf } from "./messages.js";
 
 let picked = null; // the run and its row that was put into the form, and what stood there then
 
-const texts = () => fields.map(({ text }) => text);
 const isAsPicked = () => fields.every(({ text }, index) => text === picked.texts[index]);
 
 // Show a run's rows. A row that has the focus stays where it is.

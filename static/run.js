@@ -4,7 +4,7 @@
 // Each slice is answered by bytes and then by a frame that says they are whole, with what is to be shown of them. When
 // the connection is lost, what was not followed by such a frame is forgotten, and the file goes on behind the last one.
 
-import { FIRST_RETRY_MS, LAST_RETRY_MS } from "./answer.js";
+import { FIRST_RETRY_MS, LAST_RETRY_MS, replaced } from "./answer.js";
 import { fields } from "./form.js";
 
 const SLICE_BYTES = 65_536;
@@ -107,7 +107,7 @@ export class Run extends EventTarget {
     const keys = new Set(fields.map(({ key }) => key));
     const isOurs = keys.size === model.features.length && model.features.every(({ key }) => keys.has(key));
     if (!this.model && !isOurs) {
-      document.getElementById("reload").hidden = false;
+      replaced();
       this.end("replaced");
       return;
     }

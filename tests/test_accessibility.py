@@ -320,6 +320,8 @@ def test_wider_spacing_of_letters_words_and_lines_loses_nothing(open_page: Open,
 
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert page.evaluate(CUT) == []
+    page.locator("#card .matrix").scroll_into_view_if_needed()
+    assert page.locator("#card .scroll").evaluate("(part) => part.scrollWidth <= part.clientWidth")
     assert violations(page, rules=["target-size"]) == []
 
 

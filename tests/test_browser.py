@@ -410,6 +410,32 @@ def test_a_reply_that_never_comes_is_told_and_asked_for_again(open_page: Open, m
     assert len(held) == 1
 
 
+def test_an_answer_to_an_earlier_input_is_marked_as_late_until_the_last_one_is_there(
+    open_page: Open, model: LoadedModel
+) -> None:
+    page = open_page()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/predict?*", hold, times=2)
+    field(page).fill("2.3")
+    expect(page.locator("#connection")).to_have_text("Late: still waiting")
+    field(page).fill("2.4")
+
+    with page.expect_request("**/predict?*petal_width=2.4*"):
+        held[0].continue_()
+
+    expect(page.locator("#prediction > [data-label=virginica]")).to_be_visible()
+    assert page.locator("#connection").inner_text() == "Late: still waiting"
+    assert page.locator("#prediction[data-stale]").count() == 1
+    held[1].continue_()
+    expect(page.locator("#connection")).to_have_text("")
+    expect(page.locator("#prediction[data-stale]")).to_have_count(0)
+    expect_answer(page, model, EXAMPLE | {"petal_width": "2.4"})
+
+
 def test_it_tries_again_at_once_when_the_device_is_back_online(open_page: Open, model: LoadedModel) -> None:
     page = open_page(complaint="htmx|ERR_INTERNET", changes_context=True)
     page.clock.install()

@@ -71,16 +71,29 @@ def test_a_slider_follows_the_field(visit: Open, model: LoadedModel) -> None:
     field(page).fill("2,1")
 
     expect_answer(page, model, EXAMPLE | {"petal_width": "2.1"})
-    expect(page.get_by_label("petal width, slider")).to_have_value("2.1")
+    expect(page.get_by_role("slider", name="petal width")).to_have_value("2.1")
 
 
 def test_the_field_follows_its_slider_in_steps(visit: Open, model: LoadedModel) -> None:
     page = visit()
 
-    page.get_by_label("petal width, slider").fill("1.8437")
+    page.get_by_role("slider", name="petal width").fill("1.8437")
 
     expect(field(page)).to_have_value("1.8")
     expect_answer(page, model, EXAMPLE | {"petal_width": "1.8"})
+
+
+def test_the_end_of_a_slider_is_no_value_outside_of_the_training_range(visit: Open) -> None:
+    page = visit()
+    slider = page.get_by_role("slider", name="petal width")
+    slider.evaluate("(slider) => [slider.min, slider.max] = [0.14, 2.46]")
+
+    ends = []
+    for key in ("Home", "End"):
+        slider.press(key)
+        ends.append(field(page).input_value())
+
+    assert ends == ["0.2", "2.4"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +126,7 @@ def test_a_step_is_answered_and_keeps_the_focus(visit: Open, model: LoadedModel)
 
 def test_arrow_keys_on_a_slider_step_its_field(visit: Open, model: LoadedModel) -> None:
     page = visit()
-    slider = page.get_by_label("petal width, slider")
+    slider = page.get_by_role("slider", name="petal width")
 
     for key in ("ArrowRight", "ArrowRight", "ArrowUp", "ArrowLeft"):
         slider.press(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import shutil
@@ -9,13 +10,14 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 from playwright.sync_api import Page, expect
 
 from ml.model.card import Recipe
 from ml.model.loaded import LoadedModel
 from ml.model.strips import strips
 from ml.training import fitting, iris, writing
-from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium
+from tests.browser import EXAMPLE, Open, expect_answer, field, needs_chromium, typed
 from tests.conftest import Server, run_server
 from web.page.languages import language
 from web.page.strips import strips_of
@@ -128,6 +130,38 @@ def test_the_model_is_renewed_in_place_even_if_the_first_try_fails(
         expect(page.locator("#prediction > [data-label=setosa]")).to_be_visible()
 
 
+def test_nothing_of_another_model_is_shown_until_the_page_is_loaded_anew(
+    open_page: Open, model_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.npz"
+    shutil.copy(model_path, path)
+    dataset = iris.load_dataset()
+    names = msgspec.structs.replace(dataset.target, labels=("one", "two", "three"))
+    other = fitting.fit(dataclasses.replace(dataset, target=names), Recipe(n_estimators=2))
+    with run_server(tmp_path / "log.txt", MODEL_FILE=str(path)) as server:
+        page = open_page(url=server.url)
+        version = writing.write(writing.model_of(other), path, trained=other).version
+
+        for text in itertools.cycle(("1.4", "1.5")):
+            field(page).fill(text)
+            page.wait_for_url(f"**petal_width={text}")
+            if page.locator("#reload").is_visible():
+                break
+
+        expect(page.locator("#reload")).to_have_text("New model: reload")
+        expect(page.locator("#announcement")).to_have_text("New model: reload")
+        with page.expect_response("**/explain?*petal_width=1.6*") as response:
+            field(page).fill("1.6")
+        assert "two" in response.value.text()
+        page.wait_for_url("**petal_width=1.6")
+        expect(page.locator("#why")).to_contain_text("Why versicolor")
+        assert page.locator("#version").inner_text() != version
+        page.locator("#reload").click()
+        expect(page.locator("#version")).to_have_text(version)
+        assert typed(page)["petal_width"] == "1.6"
+        expect(page.locator("#why")).to_contain_text("Why two")
+
+
 def test_only_what_someone_settled_on_is_an_input_for_drift(
     open_page: Open, model: LoadedModel, server: Server
 ) -> None:
@@ -151,7 +185,17 @@ def test_only_what_someone_settled_on_is_an_input_for_drift(
     page.wait_for_url("**map-x=sepal_length*")
     expect_answer(page, model, EXAMPLE | {"petal_width": "1.7"})
 
-    assert inputs.count("settled") == 1
+    page.get_by_role("link", name="setosa", exact=True).click()
+    page.wait_for_url("**petal_width=0.2*")
+    field(page).fill("0.3")
+    page.wait_for_url("**petal_width=0.3*")
+    expect_answer(page, model, typed(page))
+    page.go_back()
+    page.wait_for_url("**petal_width=1.7*")
+    expect_answer(page, model, EXAMPLE | {"petal_width": "1.7"})
+
+    # What was entered alone: neither the example that was picked, nor what Back brought.
+    assert [text for text in inputs if text != "unsettled"] == ["settled=4"] * 2
     assert inputs.count("unsettled") >= 3  # of keys in quick succession the last one alone is asked for
     # The browser has that answer already: it is the one to the last key.
-    assert counted() == before + 1
+    assert counted() == before + 2

@@ -165,6 +165,7 @@ def test_ticks_are_round_numbers_inside_of_the_plot(model: LoadedModel) -> None:
         (None, None, (3, 2)), ("sepal_length", None, (0, 2)), (None, "sepal_length", (3, 0)),
         ("sepal_length", "sepal_width", (0, 1)), ("petal_length", "petal_length", (2, 3)), ("x", "?", (3, 2)),
         ("petal_length", None, (2, 3)), ("sepal_width", "sepal_width", (1, 3)),
+        ("petal_width", "petal_width", (2, 3)), (None, "petal_width", (2, 3)),
     ],
 )  # fmt: skip
 def test_axes_are_asked_for_by_key(model: LoadedModel, x: str | None, y: str | None, expected: tuple[int, int]) -> None:

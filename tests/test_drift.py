@@ -274,6 +274,45 @@ def test_page_and_programs_are_compared_apart_and_what_is_still_being_typed_is_n
     assert 'model_input_samples_total{source="programs"} 3.0' in metrics
 
 
+def test_rows_of_the_training_data_typed_into_some_fields_have_no_drift(
+    model_path: Path, model: LoadedModel, trained: Trained
+) -> None:
+    keys, entered = model.validator.keys, (0, 2)
+    sample = {feature.key: f"{feature.example:g}" for feature in model.features}
+    rows = np.resize(trained.split.train_rows, (LEAST_SAMPLES + 1, len(keys)))  # the past fades
+    with TestClient(create_app(Settings(model_file=model_path))) as client:
+        for row in rows:
+            sample |= {keys[at]: f"{row[at]:g}" for at in entered}
+            headers = {"HX-Request": "true", "X-Input": "settled=1,3"}
+            client.get("/predict", params=sample, headers=headers).raise_for_status()
+        report = client.get("/health/drift", headers={"Accept": "application/json"}).json()
+        metrics = client.get("/metrics").text
+
+    page = next(one for one in report["sources"] if one["source"] == "page")
+    verdicts = [feature["verdict"] for feature in page["features"]]
+    assert verdicts == ["stable" if at in entered else "too few samples" for at in range(len(keys))]
+    assert [feature["outside"] for feature in page["features"]] == [0 if at in entered else None for at in range(4)]
+    assert page["verdict"] == "stable"
+    assert 'model_input_samples_outside_total{source="page"} 0' in metrics
+
+
+def test_a_form_without_scripts_counts_what_differs_from_the_example(model_path: Path, model: LoadedModel) -> None:
+    sample = {feature.key: f"{feature.example:g}" for feature in model.features}
+    with TestClient(create_app(Settings(model_file=model_path))) as client:
+        client.post("/result", data=sample).raise_for_status()
+        client.post("/result", data=sample | {"petal_width": "99"}).raise_for_status()
+        shown = parse_html(client.get("/health/drift").text).one("section", data_source="page")
+
+    assert "1 recent sample." in shown.text
+    assert [row.one("td", **{"class": "number"}).text for row in shown.one("tbody").all("tr")] == [
+        "100%",
+        "–",
+        "–",
+        "–",
+    ]
+    assert [picture.attributes["aria-label"] for picture in shown.all("svg")][1:] == ["No samples yet."] * 3
+
+
 def table_of(sample: Mapping[str, object]) -> str:
     return f"{','.join(sample)}\n{','.join(map(str, sample.values()))}\n"
 

@@ -13,7 +13,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from tests.conftest import for_each
+from tests.conftest import for_each, parse_html
 from web import errors
 from web.app import create_app
 from web.metrics.counters import Metrics
@@ -183,6 +183,19 @@ def test_a_page_beyond_its_rate_is_a_page(make: Any) -> None:
     response = client.get("/", headers={"Accept": "text/html"})
 
     assert (response.status_code, response.headers["content-type"]) == (429, "text/html; charset=utf-8")
+
+
+def test_a_form_that_was_not_read_says_how_to_get_back_what_was_entered(make: Any) -> None:
+    client = make(rate_limit="1/hour")
+    action = parse_html(client.get("/?lang=es").text).one("form", id="measurements").attributes["action"]
+    refused = client.post(f"/{action}", data={"petal_width": "1.7"}, headers={"Accept": "text/html"})
+    response = client.post("/result", data={"petal_width": "1.7"}, headers={"Accept": "text/html"})
+
+    assert response.status_code == refused.status_code == 429
+    assert parse_html(refused.text).one("html").attributes["lang"] == "es"
+    assert "Your browser goes back to it" in parse_html(response.text).one("main").text
+    page = client.get("/", headers={"Accept": "text/html"})
+    assert "Your browser" not in parse_html(page.text).one("main").text, "nothing was sent"
 
 
 def test_the_inference_protocol_is_refused_in_its_own_form(make: Any) -> None:

@@ -407,7 +407,7 @@ def shown() -> tuple[Bracketing, list[str]]:
     for status in statuses():
         for problem in (Problem(status, "told to programs"), Problem(status, "told to programs", retry_after_s=60)):
             view = problem_view(problem.details, to, path="/x", method="PUT")
-            found.append(templates.render("problem.html", to, problem=view, base="", start="./"))
+            found.append(templates.render("problem.html", to, problem=view, base="", start="./", is_form=True))
     return translations, found
 
 
@@ -803,8 +803,7 @@ def test_a_change_of_the_answer_can_be_taken_over_as_it_is_shown(
         ("1.2.", "petal width: “1.2.” is not a number", "ancho del pétalo: «1.2.» no es un número", "no es un número"),
         ("-1,5", "petal width must be 0 cm or more, not -1,5",
          "ancho del pétalo debe ser 0 cm o más, no -1,5", "al menos 0 cm"),
-        ("1e99", "petal width is too large for a 32-bit float",
-         "ancho del pétalo es demasiado grande para un número de coma flotante de 32 bits", "demasiado grande"),
+        ("1e99", "petal width is too large", "ancho del pétalo es demasiado grande", "demasiado grande"),
         ("70", "petal width is outside the training range of 0.1 to 2.5 cm",
          "ancho del pétalo está fuera del rango de entrenamiento, de 0,1 a 2,5 cm", "por encima del rango"),
         ("\u202e<b>\x07", "petal width: “\ufffd<b>\ufffd” is not a number",
@@ -831,7 +830,7 @@ def test_errors_and_notes_speak_the_language(
     [
         (-1.5, "ancho del pétalo debe ser 0 cm o más, no −1,5"), (True, "ancho del pétalo: «true» no es un número"),
         ([1], "ancho del pétalo debe ser un número"), ({"a": 1}, "ancho del pétalo debe ser un número"),
-        (10**400, "ancho del pétalo es demasiado grande para un número de coma flotante de 32 bits"),
+        (10**400, "ancho del pétalo es demasiado grande"),
     ],
 )  # fmt: skip
 def test_a_value_that_a_program_sends_is_told_in_the_language(client: TestClient, value: object, text: str) -> None:
@@ -841,7 +840,7 @@ def test_a_value_that_a_program_sends_is_told_in_the_language(client: TestClient
     assert item.text == text
 
 
-@pytest.mark.parametrize("value", ["abc", "-1", "1e99", "70", "Ä"])
+@pytest.mark.parametrize("value", ["abc", "-1", "70", "Ä"])
 def test_in_english_the_page_says_what_programs_are_told(client: TestClient, value: str) -> None:
     sample = EXAMPLE | {"petal_width": value}
 

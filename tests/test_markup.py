@@ -97,6 +97,18 @@ def test_what_can_be_pressed_or_filled_in_has_a_name(documents: dict[str, str]) 
     assert offenders(documents, unnamed) == []
 
 
+def test_a_table_has_a_name(documents: dict[str, str]) -> None:
+    def nameless(elements: list[Element]) -> list[str]:
+        tables = [element for element in elements if element.tag == "table"]
+        return [
+            table.text
+            for table in tables
+            if not {"aria-label", "aria-labelledby"} & table.attributes.keys() and not table.all("caption")
+        ]
+
+    assert offenders(documents, nameless) == []
+
+
 def test_nothing_is_styled_or_done_inline(documents: dict[str, str]) -> None:
     def inline(elements: list[Element]) -> Iterator[Element]:
         for element in elements:

@@ -24,6 +24,7 @@ from web.app import create_app
 from web.page.languages import NO_BREAK, THIN_NO_BREAK, language
 from web.page.model_card import card_view
 from web.page.quantities import SHADES, STRIP_WIDTH, QuantityScale
+from web.page.strips import strips_of
 from web.page.templates import render
 from web.settings import Settings
 
@@ -287,3 +288,11 @@ def test_the_card_counts_choices_and_gaps(cars: LoadedModel) -> None:
     assert rows["fuel"].startswith("petrol ")
     assert rows["maker"].endswith(", 5 more")
     assert rows["power"].endswith(f"kW; {plain(ENGLISH.percent(power.gap_share))} without a value")
+
+
+def test_a_line_along_which_the_quantity_stays_does_not_go_from_it_to_itself(cars: LoadedModel) -> None:
+    row = [feature.example for feature in cars.features]
+
+    said = {view.said for view in strips_of(cars, row, ENGLISH, scale=scale(1e6, unit="mpg"))}
+
+    assert {text.split("; ")[0] for text in said} == {f"along it the answer stays 0{NO_BREAK}mpg"}

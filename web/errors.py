@@ -72,7 +72,9 @@ def _answer(request: Request, details: ProblemDetails, headers: Mapping[str, str
     view = views.problem_view(details, language, path=whole, method=method)
     back = _way_back(query, path, {option: asked.code} if asked else {})
     start = (base or "./") + (f"?{back}" if back else "")
-    page = render("problem.html", language, problem=view, base=base, start=start)
+    # The fields of a form are in its body, which may not have been read; a file's page is in the address.
+    is_form = method == "POST" and path != SCORE
+    page = render("problem.html", language, problem=view, base=base, start=start, is_form=is_form)
     own = {**problem_headers(), "Content-Language": language.code, **headers}
     return Response(page, details.status, own, media_type="text/html")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 
@@ -144,8 +144,7 @@ async def _respond(
         if representation == "json":
             content = await _in_json(model, sample, metrics.json, explain=explain)
         else:
-            is_settled = header_of(scope, b"x-input") != b"unsettled"
-            content = answer(model, sample, options, metrics.fragment, is_settled=is_settled).fragment
+            content = answer(model, sample, options, metrics.fragment, entered=_entered(scope)).fragment
     except InvalidSample as error:
         if representation == "json":
             metrics.json.errors(error.errors)
@@ -155,6 +154,17 @@ async def _respond(
         fragments = fragments_of(model, options.language)
         content = fragments.invalid(fragments.invalid_view(error))
     return Content(content, status=200, headers=headers_of(representation, tag, model, lang=options.language.code))
+
+
+def _entered(scope: Scope) -> Collection[int] | None:
+    """Return the positions of the values that someone has entered: `X-Input: settled=1,4` is the first and the fourth.
+
+    Without the header, or without places, it is all of them: None.
+    """
+    state, _, places = header_of(scope, b"x-input").partition(b"=")
+    if state == b"unsettled":
+        return ()
+    return {int(place) - 1 for place in places.split(b",") if place.isdigit() and len(place) < 6} if places else None
 
 
 async def _in_json(

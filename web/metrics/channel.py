@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from time import perf_counter
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ml.model.evaluators import Batch, Prediction
 from ml.model.loaded import LoadedModel
 from ml.model.sample import FieldError
-from web.metrics.counts import WATCHED_ROWS
+from web.metrics.counts import NOT_ENTERED, WATCHED_ROWS
 from web.metrics.histogram import MODEL_BOUNDS, Histogram
 from web.metrics.inputs import InputRecorder
 from web.metrics.shared import SharedCounters
@@ -43,7 +43,7 @@ class Channel:
         self._counters = counters
         self._inputs = inputs
         self._times = Histogram(counters, "prediction_model_seconds", name, bounds=MODEL_BOUNDS)
-        self._recorded: list[tuple[float, LoadedModel, Sequence[float], Prediction, bool]] = []
+        self._recorded: list[tuple[float, LoadedModel, Sequence[float], Prediction, Collection[int] | None]] = []
         self._values: dict[str, Histogram] = {}
 
     def begin(self) -> None:
@@ -57,15 +57,17 @@ class Channel:
         prediction: Prediction,
         started: float,
         *,
-        is_settled: bool = True,
+        entered: Collection[int] | None = None,
     ) -> None:
         """Record the answer to one row; the call of the model began at `started` on the clock `perf_counter`.
 
-        Only what someone has settled on is compared with the training data: not each key on the way to a number, nor
-        the example that a page is opened with.
+        Args:
+            entered: the positions of the values that someone has entered and settled on since the last row; None for
+                all of them. Only these are compared with the training data: not each key on the way to a number, nor
+                values of the example that nobody has touched, nor those that were compared already.
         """
         recorded = self._recorded
-        recorded.append((perf_counter() - started, model, row, prediction, is_settled))
+        recorded.append((perf_counter() - started, model, row, prediction, entered))
         if len(recorded) >= self._inputs.most_rows:
             self.flush()
 
@@ -115,7 +117,7 @@ class Channel:
         if not self._recorded:
             return
         recorded, self._recorded = self._recorded, []
-        seconds, models, rows, predictions, settled = zip(*recorded, strict=True)
+        seconds, models, rows, predictions, entered = zip(*recorded, strict=True)
         self._times.add(np.array(seconds))
         for served in {*models}:
             answers: Sequence[Prediction] = predictions
@@ -128,8 +130,12 @@ class Channel:
             for prediction, count in Counter(answers).items():
                 self._count(prediction.label, count)
         model = self._inputs.model
-        if models.count(model) < len(models) or False in settled:  # or some are of the previous model
-            rows = tuple(row for row, of, kept in zip(rows, models, settled, strict=True) if kept and of is model)
+        if models.count(model) < len(models) or entered.count(None) < len(entered):  # or some are of the previous model
+            rows = tuple(
+                row if places is None else [value if at in places else NOT_ENTERED for at, value in enumerate(row)]
+                for row, of, places in zip(rows, models, entered, strict=True)
+                if of is model and (places is None or places)
+            )
         if model is not None and rows:
             width = len(model.features)
             values = np.fromiter(chain.from_iterable(rows), np.float32, width * len(rows))

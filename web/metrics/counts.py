@@ -26,6 +26,9 @@ WATCHED_ROWS = 256
 # Where inputs come from: the page, where people type, or programs and files.
 Source = Literal["page", "programs"]
 
+# In the place of a value that nobody has entered: it is not counted. A sample has none, since values are finite.
+NOT_ENTERED = math.inf
+
 TINY = 2.0**-1022  # the smallest normal number: nothing divided by it is nothing
 
 
@@ -74,10 +77,12 @@ class Counts:
         self.at = time.time()
 
     def add(self, rows: NDArray[np.float32]) -> BatchCounts:
-        """Count rows, shape (n, n_features), as the validator has them."""
+        """Count rows, shape (n, n_features), as the validator has them, but for values that are `NOT_ENTERED`."""
         self.fade(time.time())
-        places = self._places(np.ascontiguousarray(rows.T))
-        new = np.bincount((places + self._offsets).ravel(), minlength=self.counts.size).reshape(self.counts.shape)
+        columns = np.ascontiguousarray(rows.T)
+        is_entered = columns != NOT_ENTERED
+        places = self._places(np.where(is_entered, columns, np.float32(UNKNOWN)))
+        new = np.bincount((places + self._offsets)[is_entered], minlength=self.counts.size).reshape(self.counts.shape)
         self.counts += new
         values_outside = new[:, 0] + new[:, self._above]
         values_outside[self._categories] = new[self._categories, 0]
@@ -85,7 +90,7 @@ class Counts:
         if values_outside.any():
             is_outside = (places == 0) | (places == self._above)
             is_outside[self._categories] = places[self._categories] == 0
-            rows_outside = int(is_outside.any(axis=0).sum())
+            rows_outside = int((is_outside & is_entered).any(axis=0).sum())
         return BatchCounts(len(rows), rows_outside, values_outside, new[:, -1])
 
     def _places(self, columns: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -65,8 +65,9 @@ class InputDrift(msgspec.Struct, frozen=True):
 
     Attributes:
         source: the page, where people type; or programs, files included.
-        samples: the number of samples in the shares, faded: a sample as old as the half-life counts half.
-        by_chance: the approximate index of as many samples without any drift.
+        samples: the number of samples in the shares, faded: a sample as old as the half-life counts half. Of the page,
+            where people enter one value after the other, it is the number of values of the feature with most of them.
+        by_chance: the approximate index, without any drift, of the feature with fewest samples of those with an index.
         features: none of a model of which no training rows are known: its samples are not counted.
     """
 
@@ -118,18 +119,18 @@ def drift_of(card: Card, counts: Counts) -> InputDrift:
     """Return the drift of counts."""
     if card.report is None:
         return InputDrift(counts.source, 0.0, None, "no training data", ())
-    samples = float(counts.counts[0].sum())
-    has_index = samples >= LEAST_SAMPLES
+    samples = counts.counts.sum(axis=1)
     features = tuple(
-        _feature_drift(feature, shares, places, has_index=has_index)
+        _feature_drift(feature, shares, places)
         for feature, shares, places in zip(card.features, shares_of(card.features, counts), counts.counts, strict=True)
     )
     training_rows = card.report.train_rows or card.report.test_rows
     bins = max(sum(map(bool, feature.expected)) for feature in features)
-    chance = (bins - 1) * (1 / samples + 1 / training_rows) if has_index else None
+    fewest = samples[samples >= LEAST_SAMPLES].min(initial=np.inf)
+    chance = (bins - 1) * (1 / float(fewest) + 1 / training_rows) if np.isfinite(fewest) else None
     return InputDrift(
         source=counts.source,
-        samples=round(samples, 1),
+        samples=round(float(samples.max()), 1),
         by_chance=None if chance is None else round(chance, 4),
         verdict=_worst(features),
         features=features,
@@ -142,9 +143,8 @@ def _worst(found: Sequence[FeatureDrift] | Sequence[InputDrift]) -> Verdict:
     return next(verdict for verdict in verdicts if verdict in seen)
 
 
-def _feature_drift(
-    feature: TrainedFeature, shares: NDArray[np.float64], places: NDArray[np.float64], *, has_index: bool
-) -> FeatureDrift:
+def _feature_drift(feature: TrainedFeature, shares: NDArray[np.float64], places: NDArray[np.float64]) -> FeatureDrift:
+    has_index = places.sum() >= LEAST_SAMPLES
     expected = expected_of(feature)
     psi = float(stability_index(shares, expected))
     n_values = max(float(places.sum()), TINY)

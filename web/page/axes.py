@@ -116,16 +116,20 @@ def _tried(feature: TrainedFeature) -> NDArray[np.float64]:
 
 
 def axes_of(model: LoadedModel, x: str | None, y: str | None) -> Axes:
-    """Return the requested axes; an unknown key, or the same key twice, is replaced by the default."""
+    """Return the requested axes; an unknown key is replaced by the default.
+
+    Of the same key twice, one is what someone has just chosen, without a script: it is not where it is by default.
+    """
     default = default_axes(model)
     if default is None or (x is None and y is None):
         return default
     positions = {feature.key: position for position, feature in enumerate(model.features)}
     across = positions.get(x or "", default[0])
     up = positions.get(y or "", default[1])
-    if across == up:
-        up = next(position for position in (*default, across) if position != across)
-    return across, up
+    if across != up:
+        return across, up
+    other = next(position for position in (*default, across) if position != across)
+    return (other, up) if up == default[0] else (across, other)
 
 
 def scale_of(feature: TrainedFeature, start: int, end: int) -> Scale:

@@ -178,8 +178,8 @@ def _row(feature: FeatureDrift, title: str, to: Language) -> RowView:
         icon=icon,
         said=to.gettext(name),
         index="–" if feature.psi is None else to.number(round(feature.psi, 3)),
-        outside=to.percent(feature.outside or 0.0),
-        missing=to.percent(feature.missing or 0.0),
+        outside=_share(feature.outside, to),
+        missing=_share(feature.missing, to),
         width=_BAR_WIDTH * len(feature.expected),
         bars="".join(
             f"M{_BAR_WIDTH * place + 1} {_HEIGHT}V{_top(share)}h{_BAR_WIDTH - 2}V{_HEIGHT}z"
@@ -193,7 +193,13 @@ def _row(feature: FeatureDrift, title: str, to: Language) -> RowView:
     )
 
 
+def _share(share: float | None, to: Language) -> str:
+    return "–" if share is None else to.percent(share)
+
+
 def _described(feature: FeatureDrift, to: Language) -> str:
+    if not feature.shares:  # nobody has entered one
+        return to.gettext("No samples yet.")
     named = [f"{choice} " for choice in feature.choices] + [""] * (len(feature.shares) - len(feature.choices))
     return ", ".join(f"{name}{to.percent(share)}" for name, share in zip(named, feature.shares, strict=True))
 

@@ -12,7 +12,7 @@ from web.api.threads import in_thread
 from web.page.fragments import fragments_of
 from web.page.pages import split_off
 from web.requests import query_of
-from web.responses import Content
+from web.responses import Content, headers_of
 from web.service import service_of
 
 
@@ -29,9 +29,4 @@ async def explain(request: Request) -> Response:
         return Content(b"", status=204, headers=[(b"cache-control", b"no-store")])  # what is shown stays
     fragments = fragments_of(model, options.language).at(options.threshold)
     content = await in_thread(partial(fragments.explanation, row, pin=options.pin))
-    headers = [
-        (b"content-type", b"text/html; charset=utf-8"),
-        (b"cache-control", b"no-store"),
-        (b"content-language", options.language.code.encode()),
-    ]
-    return Content(content, status=200, headers=headers)
+    return Content(content, status=200, headers=headers_of("fragment", model=model, lang=options.language.code))

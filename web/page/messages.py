@@ -23,7 +23,7 @@ _SENTENCES: dict[Code, tuple[str, str]] = {
         N_("%(title)s must be one of the choices"), N_("%(title)s: “%(value)s” is not one of the choices"),
     ),
     "not_a_number": (N_("%(title)s must be a number"), N_("%(title)s: “%(value)s” is not a number")),
-    "not_finite": (N_("%(title)s is too large for a 32-bit float"),) * 2,
+    "not_finite": (N_("%(title)s is too large"),) * 2,
 }  # fmt: skip
 _HINTS: dict[Code, str] = {
     "named_twice": N_("given twice"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ def is_unchanged(
         return False
     if representation == "fragment":  # which has errors with status 200
         # What someone has settled on is counted, though a browser has the answer to its last key, which is the same.
-        return header_of(scope, b"x-input") != b"settled"
+        return not header_of(scope, b"x-input").startswith(b"settled")
     model = service_of(scope).model
     try:
         model.validator.row(sample)
@@ -122,7 +122,8 @@ def page_response(
     status = 200
     shown: AnswerFragment | PredictionView
     try:
-        shown = answer(model, sample, options, channel, is_settled=scope["method"] == "POST")
+        entered = _entered(model, sample, options.language) if scope["method"] == "POST" else ()
+        shown = answer(model, sample, options, channel, entered=entered)
     except InvalidSample as error:
         channel.errors(error.errors)
         shown = fragments_of(model, options.language).invalid_view(error)
@@ -139,9 +140,9 @@ def answer(
     options: ViewOptions,
     channel: Channel | None = None,
     *,
-    is_settled: bool = True,
+    entered: Collection[int] | None = None,
 ) -> AnswerFragment:
-    """Return the answer to a sample as a fragment, and count it in a channel.
+    """Return the answer to a sample as a fragment, and count it in a channel; for `entered` see `Channel.one`.
 
     Raises:
         InvalidSample: the sample has errors.
@@ -151,7 +152,7 @@ def answer(
     ranks = model.cuts.ranks_of(row)
     prediction = model.predict(row, ranks=ranks)
     if channel:
-        channel.one(model, row, prediction, started, is_settled=is_settled)
+        channel.one(model, row, prediction, started, entered=entered)
     fragments = fragments_of(model, options.language).at(options.threshold)
     prediction = fragments.labelled(row, ranks, prediction)
     messages = fragments.messages_of(model.validator.notes(row), row) if may_have_notes else ()
@@ -188,6 +189,14 @@ def _page_of(
 
 def _example_texts(model: LoadedModel, language: Language) -> dict[str, object]:
     return {feature.key: rounded_text(feature, feature.example, language) for feature in model.features}
+
+
+def _entered(
+    model: LoadedModel, sample: Mapping[str, object] | Sequence[object], language: Language
+) -> Collection[int]:
+    """Return the positions of the values of a form that differ from the example, which it is opened with."""
+    texts, example = _texts(model, sample, language), _example_texts(model, language)
+    return {at for at, key in enumerate(model.validator.keys) if texts.get(key) != example[key]}
 
 
 def _texts(model: LoadedModel, sample: Mapping[str, object] | Sequence[object], language: Language) -> dict[str, str]:

@@ -97,6 +97,8 @@ def _said(
     """Return a line in words: the label of each piece with its end, or from what to what a quantity goes."""
     if scale is not None:
         ends = {"low": scale.number(min(strip.answers)), "high": scale.text(max(strip.answers))}
+        if ends["low"] == scale.number(max(strip.answers)):
+            return to.gettext("along it the answer stays %(label)s", label=ends["high"])
         return to.gettext("along it the answer goes from %(low)s to %(high)s", **ends)
     if len({*strip.indices}) == 1:
         return to.gettext("along it the answer stays %(label)s", label=labels[strip.indices[0]])
