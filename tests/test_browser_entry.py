@@ -412,9 +412,11 @@ def test_an_example_of_each_class_is_a_link_that_fills_the_fields(visit: Open, m
         for row, label in zip(model.reference_rows.tolist(), model.reference_outcomes, strict=True)
     }
 
+    example = {feature.key: str(feature.example) for feature in model.features}
+
     for label in model.labels:
         link = page.locator(".examples").get_by_role("link", name=label)
-        sample = dict(parse_qsl(link.evaluate("link => link.search.slice(1)")))
+        sample = example | dict(parse_qsl(link.evaluate("link => link.search.slice(1)")))
         link.click()
 
         assert rows[tuple(float(sample[key]) for key in KEYS)] == label, "it is a real row of that class"
@@ -425,7 +427,8 @@ def test_an_example_of_each_class_is_a_link_that_fills_the_fields(visit: Open, m
 def test_an_example_works_without_scripts(open_page: Open, model: LoadedModel) -> None:
     page = open_page(java_script_enabled=False)
     link = page.locator(".examples").get_by_role("link", name="setosa")
-    sample = dict(parse_qsl(urlsplit(link.get_attribute("href") or "").query))
+    example = {feature.key: str(feature.example) for feature in model.features}
+    sample = example | dict(parse_qsl(urlsplit(link.get_attribute("href") or "").query))
 
     link.click()
 
