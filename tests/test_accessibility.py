@@ -101,6 +101,7 @@ def test_axe_finds_nothing_in_what_is_opened_and_in_a_predicted_file(open_page: 
     table = ",".join(EXAMPLE) + "\n" + (",".join(EXAMPLE.values()) + "\n") * 20 + "1,x,3,4\n"
 
     page.locator("#code > summary").click()
+    expect(page.locator("#code-curl")).to_be_visible()
     page.locator("#file-input").set_input_files({"name": "rows.csv", "mimeType": "text/csv", "buffer": table.encode()})
     expect(page.locator("#file-download")).to_be_visible()
     expect(page.locator("#file-body td[data-wrong] svg")).to_have_count(1)
@@ -253,6 +254,7 @@ def contrast_of(one: Pixels, other: Pixels) -> float:
 def test_what_has_the_focus_shows_it_and_is_not_covered(open_page: Open, size: ViewportSize, key: str) -> None:
     page = open_page(viewport=size, reduced_motion="reduce")
     page.evaluate("document.getElementById('code').open = true")
+    expect(page.locator("#code [data-copy]").first).to_be_visible()
     seen = []
 
     for _ in range(200):

@@ -391,6 +391,7 @@ def test_without_scripts_the_order_is_a_choice_and_there_is_no_search(open_page:
 @MANY
 def test_what_the_panel_of_snippets_shows_can_be_pasted(open_page: Open, wide: Wide) -> None:
     page = open_page(url=wide.url, sample=dict(zip(wide.keys, wide.row, strict=True)))
+    page.locator("#code > summary").click()
     command = page.locator("#code-curl").text_content() or ""
     body = command[command.index("-d '") + 4 : command.rindex("'")]
     before = typed(page)

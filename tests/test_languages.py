@@ -227,7 +227,6 @@ def states_of(model: LoadedModel, to: Language, *, n_rows: int = 40) -> Iterator
     axes = default_axes(model)
     texts = {feature.key: field_text(feature, feature.example, to) for feature in model.features}
     good: dict[str, object] = {**texts}
-    panel = panel_of(model, good, to)
 
     def page(
         fragment: bytes, messages: Sequence[Told] = (), answered: tuple[Sequence[float], Prediction] | None = None
@@ -238,7 +237,6 @@ def states_of(model: LoadedModel, to: Language, *, n_rows: int = 40) -> Iterator
             messages,
             ViewOptions(to, "en"),
             address="http://127.0.0.1/",
-            code=panel,
             answered=answered,
         )
 

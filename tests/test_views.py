@@ -19,7 +19,6 @@ from web.page.answers import PredictionView
 from web.page.axes import default_axes
 from web.page.languages import NO_BREAK, language
 from web.page.messages import messages_of
-from web.page.snippet_panel import CodeView
 from web.page.views import PageView, ViewOptions
 
 ENGLISH = language("en")
@@ -44,7 +43,6 @@ def page_of(model: LoadedModel, texts: Mapping[str, str]) -> PageView:
         ViewOptions(ENGLISH),
         axes=default_axes(model),
         address="http://127.0.0.1/",
-        code=CodeView("", []),
     )
 
 

@@ -18,7 +18,6 @@ from web.page.fields import GOAL, SHOWN_FIELDS, THRESHOLD, Group, fields_of, gro
 from web.page.languages import SOURCE, Language
 from web.page.messages import Message, harmless
 from web.page.quantities import Legend, QuantityStrip, quantity_scale
-from web.page.snippet_panel import CodeView
 from web.page.threshold import ThresholdView, threshold_view
 from web.page.why import count_of
 from web.problems import NO_ADDRESS, NO_METHOD, ProblemDetails
@@ -121,7 +120,6 @@ class PageView:
     options: Mapping[str, str]
     quantity: QuantityPage | None
     threshold: ThresholdView | None
-    code: CodeView
 
 
 def problem_view(details: ProblemDetails, to: Language, *, path: str = "", method: str = "") -> ProblemView:
@@ -161,7 +159,6 @@ def page_view(
     *,
     axes: Axes,
     address: str,
-    code: CodeView,
     what_if: Decision | None = None,
 ) -> PageView:
     """Return the view of the page with `texts` in its fields, `messages` beside them, and `axes` on its map.
@@ -228,7 +225,6 @@ def page_view(
         options=options,
         quantity=quantity,
         threshold=threshold,
-        code=code,
     )
 
 
