@@ -159,7 +159,7 @@ prediction.addEventListener("htmx:afterSwap", (event) => {
 // The strips of the fields come with the reasons.
 document.getElementById("why").addEventListener("htmx:afterSwap", ({ target }) => {
   const strips = target.querySelector("template");
-  for (const strip of [...(strips?.content.children ?? [])]) document.getElementById(strip.id)?.replaceWith(strip);
+  for (const [index, strip] of [...(strips?.content.children ?? [])].entries()) fields[index]?.draw(strip);
   strips?.remove();
 });
 

@@ -437,7 +437,7 @@ NAMES = {
 SEEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "aria-valuetext", "label", "placeholder",
         "summary", "title"}  # fmt: skip
 READ = {"data-decimal", "data-decimal-mark", "data-example", "data-feature", "data-features", "data-gap",
-        "data-goal", "data-header", "data-key", "data-kind", "data-label", "data-option", "data-other",
+        "data-goal", "data-header", "data-kind", "data-label", "data-option", "data-other",
         "data-plot", "data-set", "data-share", "data-source", "data-start", "data-state", "data-step",
         "data-symbols", "data-thousands", "data-value", "data-verdict", "data-x", "data-x-high", "data-x-low",
         "data-y", "data-y-high", "data-y-low"}  # fmt: skip
