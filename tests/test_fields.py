@@ -260,10 +260,11 @@ def test_a_value_outside_the_range_is_outside_of_what_the_sentence_says(
     assert message.text == f"k is outside the training range of {range_of}"
 
 
-def test_the_range_beside_a_field_is_rounded_only_if_it_has_many_digits() -> None:
+def test_the_range_beside_a_field_is_rounded_only_if_it_has_many_digits_and_then_has_them_on_demand() -> None:
     few, many = (fields_of([number(low=low, high=40)], {}, (), ENGLISH)[0] for low in (18.3, 18.342917343))
 
-    assert (few.low, many.low) == ("18.3", "18.3")
+    assert (few.range, few.span) == ("18.3 to 40", "")
+    assert (many.range, many.span) == ("18.3 to 40", "18.342917343 to 40")
 
 
 @pytest.mark.parametrize(("typed", "state"), [("1234.5", "invalid"), ("12.34", "incomplete")])

@@ -156,5 +156,6 @@ def test_the_page_shows_the_range_that_the_model_was_trained_on(model: LoadedMod
     page = page_of(model, EXAMPLE)
 
     fields = [field for group in page.groups for field in group.fields]
-    ranges = [(float(field.low), float(field.high)) for field in fields]
-    assert ranges == [(feature.low, feature.high) for feature in model.features]
+    assert [(field.range, field.span) for field in fields] == [
+        (f"{feature.low:g} to {feature.high:g}{NO_BREAK}cm", "") for feature in model.features
+    ]
