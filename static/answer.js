@@ -179,7 +179,7 @@ why.addEventListener("htmx:beforeSwap", ({ detail }) => {
 });
 why.addEventListener("htmx:afterSwap", ({ target }) => {
   const strips = target.querySelector("template");
-  for (const strip of [...(strips?.content.children ?? [])]) document.getElementById(strip.id)?.replaceWith(strip);
+  for (const [index, strip] of [...(strips?.content.children ?? [])].entries()) fields[index]?.draw(strip);
   strips?.remove();
 });
 

@@ -45,10 +45,14 @@ function showCopied(button) {
   setTimeout(() => (button.textContent = button.dataset.text), COPIED_MS);
 }
 
-for (const button of document.querySelectorAll("[data-copy]")) {
-  button.hidden = !navigator.clipboard; // browsers give it to pages that came over TLS, or from this very machine
-  button.addEventListener("click", () => navigator.clipboard.writeText(textToCopy(button)).then(() => showCopied(button)));
+function offerCopies(part) {
+  for (const button of part.querySelectorAll("[data-copy]")) {
+    button.hidden = !navigator.clipboard; // browsers give it to pages that came over TLS, or from this very machine
+    button.addEventListener("click", () => navigator.clipboard.writeText(textToCopy(button)).then(() => showCopied(button)));
+  }
 }
+offerCopies(document);
+document.getElementById("code").addEventListener("htmx:load", ({ target }) => offerCopies(target)); // its programs
 
 // Choosing or dropping a file; what predicts it is loaded with the first one.
 

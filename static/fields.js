@@ -8,11 +8,11 @@ const bare = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase
 
 class Field {
   constructor(element, mark) {
-    const { key, header, gap, thousands = "", decimal = "." } = element.dataset;
+    const { header, gap, thousands = "", decimal = "." } = element.dataset;
     this.element = element;
     this.control = element.matches("[data-start]") ? element : element.querySelector("[data-start]");
     this.slider = element.querySelector(".slider");
-    this.key = key;
+    this.key = element.querySelector("[name]").name.replace(".", ""); // see form.js
     this.header = header;
     this.gap = gap; // the text that says that there is no value; undefined where there must be one
     this.title = element.querySelector(".label").textContent;
@@ -101,6 +101,13 @@ class Field {
     this.element.querySelector(".range")?.replaceWith(element.querySelector(".range"));
     if (this.slider) for (const end of ["min", "max"]) this.slider[end] = element.querySelector(".slider")[end];
     this.follow();
+  }
+
+  // Show how the answer changes along it.
+  draw(strip) {
+    const lines = this.element.querySelectorAll(".line");
+    for (const [index, line] of strip.querySelectorAll(".line").entries()) lines[index].replaceWith(line);
+    document.getElementById(`${this.control.id}-said`).textContent = strip.dataset.said;
   }
 
   show(message) {

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import http.client
 import inspect
+import itertools
 import os
 import re
 import shlex
@@ -433,6 +434,12 @@ class _TreeBuilder(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.open[-1].children.append(data)
+
+
+def points_of(path: str) -> list[tuple[int, int]]:
+    """Return the vertices of a path whose first one is a place, and each further one a step from the one before it."""
+    numbers = [int(number) for number in path.removeprefix("m").split()]
+    return list(zip(itertools.accumulate(numbers[::2]), itertools.accumulate(numbers[1::2]), strict=True))
 
 
 def parse_html(html: str) -> Element:

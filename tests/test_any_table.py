@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import http.client
 import json
@@ -33,6 +34,8 @@ from web.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 DIGITS = load_digits()
+# What a connection may send before it waits for the first acknowledgement: ten segments (RFC 6928) of 1,460 bytes.
+FIRST_ROUND_TRIP = 14_600
 STRANGE = ['<b onclick="x()">bold</b>', "l'été & \"l'hiver\"", "a  very long label " * 4, "{{ 7 * 7 }}", "</script>"]
 
 
@@ -346,6 +349,17 @@ def test_the_page_of_64_features_has_a_field_for_each(digits_client: TestClient,
     assert sorted(field.attributes["name"] for field in fields) == sorted(feature.key for feature in digits.features)
     assert all(field.attributes["value"] for field in fields)
     assert page.one(data_label=digits.predict([feature.example for feature in digits.features]).label)
+
+
+@pytest.mark.slow
+def test_the_page_of_64_features_comes_with_the_first_round_trip_of_a_connection(digits_server: Server) -> None:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", digits_server.port)) as connection:
+        connection.request("GET", "/", headers={"Accept": "text/html", "Accept-Encoding": "gzip"})
+        response = connection.getresponse()
+        page = response.read()
+    head = [f"{name}: {value}\r\n" for name, value in response.getheaders()]
+
+    assert len("HTTP/1.1 200 OK\r\n" + "".join(head) + "\r\n") + len(page) <= FIRST_ROUND_TRIP
 
 
 def test_of_many_features_the_most_important_are_said_after_training_and_all_by_inspect(digits: LoadedModel) -> None:

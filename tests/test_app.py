@@ -172,6 +172,16 @@ def test_modules_are_kept_by_a_digest_of_all_of_them_and_loaded_at_once(client: 
     assert {text.headers["cache-control"] for text in texts.values()} == {FOREVER}
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/health/drift"])
+def test_no_script_comes_before_the_style_sheet_that_the_first_paint_needs(client: TestClient, path: str) -> None:
+    page = parse_html(client.get(path, headers={"Accept": "text/html"}).text)
+
+    scripts = [*page.all("script"), *(e for e in page.all("link") if e.attributes["rel"] == "modulepreload")]
+    assert scripts
+    assert all("defer" in e.attributes or e.attributes.get("fetchpriority") == "low" for e in scripts)
+    assert all("fetchpriority" not in e.attributes for e in page.all("link", rel="stylesheet"))
+
+
 # --- other sites
 
 

@@ -404,6 +404,7 @@ def test_without_scripts_the_order_is_a_choice_and_there_is_no_search(open_page:
 @MANY
 def test_what_the_panel_of_snippets_shows_can_be_pasted(open_page: Open, wide: Wide) -> None:
     page = open_page(url=wide.url, sample=dict(zip(wide.keys, wide.row, strict=True)))
+    page.locator("#code > summary").click()
     command = page.locator("#code-curl").text_content() or ""
     body = command[command.index("-d '") + 4 : command.rindex("'")]
     before = typed(page)
@@ -425,9 +426,11 @@ def test_an_example_of_each_class_is_a_link_that_fills_the_fields(visit: Open, m
         for row, label in zip(model.reference_rows.tolist(), model.reference_outcomes, strict=True)
     }
 
+    example = {feature.key: str(feature.example) for feature in model.features}
+
     for label in model.labels:
         link = page.locator(".examples").get_by_role("link", name=label)
-        sample = dict(parse_qsl(link.evaluate("link => link.search.slice(1)")))
+        sample = example | dict(parse_qsl(link.evaluate("link => link.search.slice(1)")))
         link.click()
 
         assert rows[tuple(float(sample[key]) for key in KEYS)] == label, "it is a real row of that class"
@@ -438,7 +441,8 @@ def test_an_example_of_each_class_is_a_link_that_fills_the_fields(visit: Open, m
 def test_an_example_works_without_scripts(open_page: Open, model: LoadedModel) -> None:
     page = open_page(java_script_enabled=False)
     link = page.locator(".examples").get_by_role("link", name="setosa")
-    sample = dict(parse_qsl(urlsplit(link.get_attribute("href") or "").query))
+    example = {feature.key: str(feature.example) for feature in model.features}
+    sample = example | dict(parse_qsl(urlsplit(link.get_attribute("href") or "").query))
 
     link.click()
 

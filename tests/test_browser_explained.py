@@ -28,9 +28,9 @@ pytestmark = needs_chromium
 def drawn(page: Page, number: int) -> list[tuple[str, str]]:
     """Return start and look of each piece of the line of a field."""
     found: list[tuple[str, str]] = page.evaluate(
-        "(id) => [...document.querySelectorAll(`#${id} > rect`)].map((one) => "
+        "(number) => [...document.querySelectorAll(`.field:has(#f${number}) > .line > rect`)].map((one) => "
         "[one.getAttribute('x').slice(0, -1), one.getAttribute('class')])",
-        f"f{number}-line",
+        number,
     )
     return [(start, look) for start, look in found]
 
@@ -46,7 +46,7 @@ def test_lines_and_reasons_follow_what_is_typed(open_page: Open, model: LoadedMo
     expect(page.locator("#why p")).to_contain_text(f"Why {prediction.label}")
     expect(page.locator("#why tbody th").filter(has_text="petal width")).to_contain_text("2.1")
     for number, view in enumerate(strips_of(model, row, language("en"), scale=None), 1):
-        ((_, pieces),) = view.lines
+        (pieces,) = view.lines
         assert drawn(page, number) == [(piece.x, piece.css_classes) for piece in pieces]
     assert len(strips(model, row)) == 4
     share = language("en").percent(prediction.probabilities[prediction.index])

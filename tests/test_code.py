@@ -37,7 +37,7 @@ def row_in(view: CodeView) -> str:
 
 
 def panel_of(html: str) -> Element:
-    return parse_html(html).one("details", id="code")
+    return parse_html(html).one(id="programs")
 
 
 def test_what_was_typed_becomes_numbers(model: LoadedModel) -> None:
@@ -85,26 +85,25 @@ def test_the_panel_answers_with_the_texts_of_a_query(client: TestClient, model: 
     assert panel.attributes["hx-select-oob"] == ",".join(f"#{name}" for name in ["code-note", *IDS])
 
 
-def test_the_page_has_the_panel_for_its_sample(client: TestClient) -> None:
-    page = panel_of(client.get(f"/?{QUERY}", headers={"Accept": "text/html"}).raise_for_status().text)
-    panel = panel_of(client.get(f"/code?{QUERY}", headers=HTMX).raise_for_status().text)
+def test_without_a_script_the_panel_of_the_sample_is_a_page_that_leads_back(client: TestClient) -> None:
+    first = parse_html(client.get(f"/?{QUERY}&lang=es").raise_for_status().text)
+    link = first.one("details", id="code").one("a").attributes["href"]
+    html = client.get(f"/{link}").raise_for_status().text
+    panel = client.get(f"/code?{QUERY}&lang=es", headers=HTMX).raise_for_status().text
 
-    assert page == panel
-    assert "open" not in page.attributes
-    assert len(page.all("details", open="")) == 1
+    assert panel_of(html) == panel_of(panel)
+    assert len(panel_of(html).all("details", open="")) == 1
+    back = parse_html(client.get(f"/{parse_html(html).one('header').one('a').attributes['href']}").text)
+    assert [one.attributes.get("value") for one in back.all("input", type="text")] == [
+        one.attributes.get("value") for one in first.all("input", type="text")
+    ]
+    assert back.one("html").attributes["lang"] == parse_html(html).one("html").attributes["lang"] == "es"
 
 
 def test_the_panel_of_the_built_in_model_is_small(client: TestClient) -> None:
     html = client.get(f"/code?{QUERY}", headers=HTMX).raise_for_status().text
 
     assert len(html.encode()) <= 4_300
-
-
-def test_what_is_no_program_of_htmx_is_led_to_the_page(client: TestClient) -> None:
-    answer = client.get(f"/code?{QUERY}", follow_redirects=False)
-
-    assert (answer.status_code, answer.headers["location"]) == (303, f"./?{QUERY}#code")
-    assert client.get("/code", follow_redirects=False).headers["location"] == "./#code"
 
 
 def test_the_same_panel_is_not_sent_twice(client: TestClient) -> None:
@@ -161,13 +160,13 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
 
 @needs_chromium
 def test_the_open_panel_follows_typing_and_keeps_what_is_open_and_focused(page: Page, server: Server) -> None:
-    programs = page.locator("#code > details")
+    programs = page.locator("#programs > details")
     summaries = page.locator("#code summary")
     summaries.first.focus()
     with page.expect_response(f"{server.url}/code?*"):
         page.keyboard.press("Enter")
     summaries.filter(has_text="Python").first.click()
-    expect(page.locator("#code > details[open]")).to_have_count(1)
+    expect(page.locator("#programs > details[open]")).to_have_count(1)
     assert programs.nth(1).get_attribute("open") is not None
 
     with page.expect_response(f"{server.url}/code?*"):
@@ -176,7 +175,7 @@ def test_the_open_panel_follows_typing_and_keeps_what_is_open_and_focused(page: 
     expect(page.locator("#code-python")).to_contain_text('"petal_width": 2.25')
     expect(page.locator("#code-oip")).to_contain_text("[5.1, 3.5, 1.4, 2.25]")
     assert programs.nth(1).get_attribute("open") is not None
-    page.locator("#code > details[open] [data-copy]").click()
+    page.locator("#programs > details[open] [data-copy]").click()
     assert page.evaluate("navigator.clipboard.readText()") == page.locator("#code-python").text_content()
     page.get_by_label("petal width", exact=True).first.fill("")
     expect(page.locator("#code-note")).to_contain_text("example")

@@ -14,6 +14,7 @@ from ml.model.card import TrainedFeature
 from ml.model.loaded import LoadedModel
 from ml.model.values import UnknownWord
 from tests import small_tables
+from tests.conftest import points_of
 from web.page.axes import LEAST_LEFT as LEFT
 from web.page.axes import PLOT_HEIGHT, RIGHT, TOP, axes_of, default_axes, step_of
 from web.page.decision_map import NOWHERE, SYMBOLS, DecisionMap, Mapper, Region, hue_of, sureness_of, symbol_of
@@ -127,11 +128,10 @@ def test_the_points_are_the_training_rows_of_each_class(model: LoadedModel) -> N
 
     points_of_each = mapper.plot.points
 
-    shown = [set(re.findall(r"(\d+) (\d+)", points.path)) for points in points_of_each]
-    expected: list[set[tuple[str, str]]] = [set() for _ in model.labels]
+    shown = [set(points_of(points.path)) for points in points_of_each]
+    expected: list[set[tuple[int, int]]] = [set() for _ in model.labels]
     for row, label in zip(model.reference_rows.tolist(), model.reference_outcomes.astype(int).tolist(), strict=True):
-        x, y = mapper.position(row)
-        expected[label].add((str(x), str(y)))
+        expected[label].add(mapper.position(row))
     assert shown == expected
     assert len({points.symbol for points in points_of_each}) == len(model.labels), "a symbol of its own for each class"
 
@@ -286,7 +286,7 @@ def test_training_rows_lie_in_the_bands_of_their_choices_and_those_without_a_val
 ) -> None:
     x, y = (position for position, feature in list(enumerate(odd_model.features))[:2])
     mapper = Mapper(odd_model, ENGLISH, x=x, y=y, max_rows=256)
-    across = [int(column) for points in mapper.plot.points for column in re.findall(r"(\d+) \d+", points.path)]
+    across = [column for points in mapper.plot.points for column, _ in points_of(points.path)]
     band = mapper.plot.width / len(odd_model.features[x].choices)
 
     known = odd_model.reference_rows[:, [x, y]]

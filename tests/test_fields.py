@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import msgspec
 import numpy as np
@@ -259,10 +260,11 @@ def test_a_value_outside_the_range_is_outside_of_what_the_sentence_says(
     assert message.text == f"k is outside the training range of {range_of}"
 
 
-def test_the_range_beside_a_field_is_rounded_only_if_it_has_many_digits() -> None:
+def test_the_range_beside_a_field_is_rounded_only_if_it_has_many_digits_and_then_has_them_on_demand() -> None:
     few, many = (fields_of([number(low=low, high=40)], {}, (), ENGLISH)[0] for low in (18.3, 18.342917343))
 
-    assert (few.low, many.low) == ("18.3", "18.3")
+    assert (few.range, few.span) == ("18.3 to 40", "")
+    assert (many.range, many.span) == ("18.3 to 40", "18.342917343 to 40")
 
 
 @pytest.mark.parametrize(("typed", "state"), [("1234.5", "invalid"), ("12.34", "incomplete")])
@@ -347,7 +349,7 @@ def test_json_is_shown_with_the_words_and_gaps_that_it_means(page: TestClient) -
 def test_an_example_is_a_row_of_its_class_that_the_model_takes(name: str, tmp_path: Path) -> None:
     model = small_tables.written(name, tmp_path)
     with TestClient(create_app(Settings(model_file=tmp_path / f"{name}.npz"))) as client:
-        links = examples_of(model, kept={}, to=ENGLISH)
+        links = examples_of(model, {}, kept={}, to=ENGLISH)
 
         answers = [parse_html(client.get(f"/{link.query}").text).one("div", data_state="answer") for link in links]
 
@@ -355,7 +357,7 @@ def test_an_example_is_a_row_of_its_class_that_the_model_takes(name: str, tmp_pa
 
 
 def test_the_examples_of_a_quantity_are_low_middle_and_high(cars: LoadedModel) -> None:
-    links = examples_of(cars, kept={}, to=ENGLISH)
+    links = examples_of(cars, {}, kept={}, to=ENGLISH)
 
     values = []
     for link in links:
@@ -380,8 +382,22 @@ def test_each_of_many_classes_has_an_example_and_those_beyond_eight_are_folded_a
     assert [link.text for link in examples.one("details").all("a")] == labels[9:]
 
 
+def test_a_link_names_only_what_the_page_does_not_fill_in_by_itself(spectra: TestClient) -> None:
+    start = sent(form_of(spectra))
+    page = parse_html(spectra.get("/").text)
+
+    for link in page.one("div", **{"class": "examples"}).all("a"):
+        query = link.attributes["href"].removeprefix("./")
+        sample = sent(form_of(spectra, query))
+        assert dict(parse_qsl(query.removeprefix("?"))) == dict(sample.items() - start.items())
+    assert [link.attributes["href"] for link in page.all("a") if "data-option" in link.attributes] == [
+        "./?lang=en", "./?lang=es", "./?field-order=importance", "./?field-order=file",
+    ]  # fmt: skip
+    assert page.one("form", id="file").attributes["action"] == "score?back="
+
+
 def keys_of(form: Element) -> list[str]:
-    return [field.attributes["data-key"] for field in form.all("div") if "data-key" in field.attributes]
+    return [field.attributes["name"] for field in form.all("input", type="text")]
 
 
 def test_many_fields_stand_in_the_order_of_the_file_if_the_address_says_so(spectra: TestClient) -> None:

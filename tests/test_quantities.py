@@ -19,7 +19,7 @@ from ml.model.loaded import LoadedModel, load_model
 from ml.model.quantity import Interval, Quantity
 from ml.tables.dataset import Target
 from tests import small_tables
-from tests.conftest import Element, for_each, parse_html
+from tests.conftest import Element, for_each, parse_html, points_of
 from web.app import create_app
 from web.page.languages import NO_BREAK, THIN_NO_BREAK, language
 from web.page.model_card import card_view
@@ -254,7 +254,7 @@ def test_the_card_draws_each_test_row_at_its_predicted_and_true_value(cars: Load
     assert isinstance(report, QuantityReport)
     picture = section_of(cars.card).one("svg", **{"class": "plot residuals"})
 
-    points = re.findall(r"(\d+) (\d+)", picture.one("path", **{"class": "points"}).attributes["d"])
+    points = points_of(picture.one("path", **{"class": "points"}).attributes["d"])
 
     numbers = [number for pair in report.residuals for number in pair]
     unit = 240 / (max(numbers) - min(numbers))
@@ -262,7 +262,7 @@ def test_the_card_draws_each_test_row_at_its_predicted_and_true_value(cars: Load
         (round(52 + (predicted - min(numbers)) * unit), round(244 - (true - min(numbers)) * unit))
         for predicted, true in report.residuals
     }
-    assert {(int(x), int(y)) for x, y in points} == expected
+    assert {*points} == expected
 
 
 @for_each(

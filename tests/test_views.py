@@ -17,7 +17,6 @@ from web.page.answers import PredictionView
 from web.page.axes import default_axes
 from web.page.languages import NO_BREAK, language
 from web.page.messages import messages_of
-from web.page.snippet_panel import CodeView
 from web.page.views import PageView, ViewOptions
 
 ENGLISH = language("en")
@@ -42,7 +41,6 @@ def page_of(model: LoadedModel, texts: Mapping[str, str]) -> PageView:
         ViewOptions(ENGLISH),
         axes=default_axes(model),
         address="http://127.0.0.1/",
-        code=CodeView("", []),
     )
 
 
@@ -149,5 +147,6 @@ def test_the_page_shows_the_range_that_the_model_was_trained_on(model: LoadedMod
     page = page_of(model, EXAMPLE)
 
     fields = [field for group in page.groups for field in group.fields]
-    ranges = [(float(field.low), float(field.high)) for field in fields]
-    assert ranges == [(feature.low, feature.high) for feature in model.features]
+    assert [(field.range, field.span) for field in fields] == [
+        (f"{feature.low:g} to {feature.high:g}{NO_BREAK}cm", "") for feature in model.features
+    ]

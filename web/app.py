@@ -243,8 +243,9 @@ def prepare(model: LoadedModel, settings: Settings) -> None:
     for representation in REPRESENTATIONS:
         entity_tag(model, representation)
     for code in languages.codes():
-        pages.example_page(model, languages.language(code), needs_token=bool(settings.api_token))
+        pages.example_page(model, languages.language(code))
     # Nothing of them is kept: one language shows whether they can be made.
     english = languages.language(languages.SOURCE)
     drift_page.example_page(model, english)
     docs.example_page(model, settings, english)
+    snippet_panel.example_panel(model, settings, english)

@@ -41,6 +41,7 @@ DOCUMENTS = [
     Document("fragment with another map", f"/predict?{EXAMPLE}1.3&map-x=sepal_length&map-y=sepal_width", HTMX),
     Document("fragment, in Spanish", f"/predict?{EXAMPLE}1.3&lang=es", HTMX),
     Document("panel of snippets", "/code", HTMX),
+    Document("page of snippets", "/code"),
     Document("documentation", "/docs"),
     Document("drift", "/health/drift"),
     Document("fragment of drift", "/health/drift", HTMX),

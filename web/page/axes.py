@@ -6,7 +6,7 @@ Coordinates are whole units of the picture, 400 by 300; y grows downwards, as SV
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -240,3 +240,12 @@ def ticks_of(low: float, high: float) -> list[float]:
         if last - first >= 2:
             return [round(number * step, max(0, -power)) for number in range(first, last + 1)]
     return [low, high]
+
+
+def path_through(points: Iterable[tuple[int, int]]) -> str:
+    """Return the path of a picture with a vertex at each point, from left to right.
+
+    It has the steps between them: they are shorter than places, with 30 features by 0.5 kB of a packed page.
+    """
+    steps = np.diff(sorted(points), axis=0, prepend=0)
+    return "m" + " ".join(map(str, steps.ravel().tolist()))

@@ -24,6 +24,7 @@ from web.page.axes import (
     Axis,
     Scale,
     level_axis,
+    path_through,
     upright_axis,
 )
 from web.page.languages import Language
@@ -133,7 +134,7 @@ class Mapper:
             y_axis,
             [
                 Points(
-                    "M" + " ".join(f"{x} {y}" for x, y in points),
+                    path_through(points),
                     symbol_of(0 if self._levels else outcome),
                     f"step-{self._levels.tone(outcome)}" if self._levels else hue_of(outcome),
                 )
@@ -143,18 +144,17 @@ class Mapper:
             width=RIGHT - left,
         )
 
-    def _points(self) -> dict[int, dict[tuple[int, int], None]]:
+    def _points(self) -> dict[int, set[tuple[int, int]]]:
         """Return the positions of the training rows by class or level; those without a value are left out."""
         model = self._model
         outcomes = model.reference_outcomes
         grouped = self._levels.levels(outcomes) if self._levels else outcomes.astype(int)
-        # Dictionaries, as sets that keep their order: many rows fall on one point.
-        points: dict[int, dict[tuple[int, int], None]] = {}
+        points: dict[int, set[tuple[int, int]]] = {}  # many rows fall on one point
         for number, (outcome, row) in enumerate(zip(grouped.tolist(), model.reference_rows.tolist(), strict=True)):
             across = self._x_scale.spread(row[self._x], number, ACROSS_STEP)
             up = self._y_scale.spread(row[self._y], number, UP_STEP)
             if across is not None and up is not None:
-                points.setdefault(outcome, {})[across, up] = None
+                points.setdefault(outcome, set()).add((across, up))
         return points
 
     def position(self, row: Sequence[float]) -> tuple[int, int]:
@@ -182,7 +182,7 @@ class Mapper:
 
     def _name(self, label: int, rectangles: Sequence[_Rectangle]) -> Name | None:
         text = self._model.labels[label]
-        points = self._points_of.get(label, {})
+        points = self._points_of.get(label, set())
         fitting = [found for found in rectangles if found[2] >= CHARACTER_WIDTH * len(text) and found[3] >= NAME_HEIGHT]
         if not fitting:
             return None

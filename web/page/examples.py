@@ -41,11 +41,17 @@ def language_links(query: Mapping[str, str], to: Language, *, option: str = "lan
 
 
 def examples_of(
-    model: LoadedModel, *, kept: Mapping[str, str], to: Language, texts: Mapping[str, str] | None = None
+    model: LoadedModel,
+    starts: Mapping[str, str],
+    *,
+    kept: Mapping[str, str],
+    to: Language,
+    texts: Mapping[str, str] | None = None,
 ) -> Sequence[Link]:
     """Return links to one training row of each class, or each third of a quantity: the one nearest to its center.
 
     Args:
+        starts: what the page fills in by itself; a link names only what differs from it.
         kept: the options of the view that stay.
         texts: what stands in the fields: the current example, or another sample.
     """
@@ -55,7 +61,8 @@ def examples_of(
         sample = {
             feature.key: rounded_text(feature, value, to) for feature, value in zip(model.features, row, strict=True)
         }  # fmt: skip
-        query = f"?{urlencode({**sample, **kept}, safe=',')}"
+        named = {key: text for key, text in sample.items() if text != starts.get(key)}
+        query = f"?{urlencode({**named, **kept}, safe=',')}"
         text = model.labels[group] if model.labels else thirds[group]
         links.append(Link(text, query, is_current=sample == texts))
     return links

@@ -16,7 +16,7 @@ from ml.model.values import no_value_text, reader_of, short
 from ml.tables.headers import key_of
 from ml.tables.numbers import NotANumber, shown_number
 from web.page.axes import MOST_DIGITS, end_text, step_of
-from web.page.languages import Language, rounded
+from web.page.languages import Language, rounded, with_unit
 from web.page.messages import Kind, Message
 
 # More fields than this are folded away, but for a last row of them: to fold it away saves nothing.
@@ -69,7 +69,7 @@ class Field:
         start: that of the example.
         gap: the text that says that there is no value; empty where there must be one.
         options: those of a category, `count` of which are choices of the model.
-        low, high: the training range of a number, `span` the same with all its digits, empty where it is not known.
+        range: the training range of a number, `span` the same with all its digits if it has more; empty if not known.
         keyboard: that of a phone: a decimal one often has no minus sign, and no exponent.
         thousands, decimal: the marks of its numbers, as `Feature` has them.
         kind: that of `hint`, which stands below it.
@@ -87,8 +87,7 @@ class Field:
     is_gap: bool
     options: Sequence[Option]
     count: int
-    low: str
-    high: str
+    range: str
     span: str
     keyboard: Literal["decimal", "text"]
     slider: Slider | None
@@ -208,7 +207,7 @@ def _field(identity: str, feature: TrainedFeature, to: Language, *, text: str, m
     control, gap = control_of(feature), no_value_text(feature) if feature.has_gaps else ""
     value = _value(feature, text)
     is_gap = feature.has_gaps and value is not None and math.isnan(value)
-    is_number = not feature.choices
+    shown_range, span = _ranges(feature, to)
     return Field(
         id=identity,
         key=feature.key,
@@ -222,11 +221,10 @@ def _field(identity: str, feature: TrainedFeature, to: Language, *, text: str, m
         is_gap=is_gap,
         options=_options(feature, to, value=value, gap=gap, other=text if control != "search" else ""),
         count=len(feature.choices),
-        low=end_text(feature, feature.low, to) if is_number else "",
-        high=end_text(feature, feature.high, to) if is_number else "",
-        span=_span(feature, to) if is_number and feature.has_range else "",
+        range=shown_range,
+        span=span if span != shown_range else "",
         keyboard="text" if feature.low < 0 or "e" in shown_number(step_of(feature)) else "decimal",
-        slider=_slider(feature, value) if is_number else None,
+        slider=None if feature.choices else _slider(feature, value),
         thousands=feature.thousands,
         decimal=feature.decimal,
         kind=message.kind if message else "",
@@ -234,8 +232,17 @@ def _field(identity: str, feature: TrainedFeature, to: Language, *, text: str, m
     )
 
 
-def _span(feature: TrainedFeature, to: Language) -> str:
-    return to.gettext("%(low)s to %(high)s", low=to.number(feature.low), high=to.quantity(feature.high, feature.unit))
+def _ranges(feature: TrainedFeature, to: Language) -> tuple[str, str]:
+    """Return the training range of a number as its step can tell it, and with all its digits."""
+    if feature.choices or not feature.has_range:
+        return "", ""
+    low, high = feature.low, feature.high
+    shown = _range(end_text(feature, low, to), end_text(feature, high, to), feature, to)
+    return shown, _range(to.number(low), to.number(high), feature, to)
+
+
+def _range(low: str, high: str, feature: TrainedFeature, to: Language) -> str:
+    return to.gettext("%(low)s to %(high)s", low=low, high=with_unit(high, feature.unit))
 
 
 def control_of(feature: TrainedFeature) -> Control:

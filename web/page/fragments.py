@@ -31,7 +31,6 @@ from web.page.picture import Picture
 from web.page.pinned import Answered, PinnedView, answer_of, pinned_view
 from web.page.quantities import quantity_scale
 from web.page.smooth_map import SmoothMapper
-from web.page.snippet_panel import CodeView
 from web.page.strips import strips_of
 from web.page.templates import Outline, outline, render
 from web.page.threshold import rule_of, what_if_of
@@ -174,7 +173,6 @@ class Fragments:
         options: ViewOptions,
         *,
         address: str,
-        code: CodeView,
         answered: Answered | None,
         explained: dict[str, object] | None = None,
     ) -> str:
@@ -192,7 +190,6 @@ class Fragments:
             axes=self.axes(options.map_x, options.map_y),
             what_if=None if self._own is self else self._model.card.decision,
             address=address,
-            code=code,
         )
         if explained is None and answered and self.is_quick:
             explained = self.explained(*answered, options.pin)

@@ -29,7 +29,6 @@ from web.responses import Content, entity_tag, headers_of
 from web.service import service_of
 
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
-EXAMPLE_ADDRESS = "http://127.0.0.1/"
 
 
 class AnswerFragment(NamedTuple):
@@ -128,8 +127,8 @@ def page_response(
         channel.errors(error.errors)
         shown = fragments_of(model, options.language).invalid_view(error)
         status = 422 if shown.state == "invalid" else 200
-    address, needs_token = snippet_panel.address_of(Request(scope)), bool(service.settings.api_token)
-    content = _page_of(model, sample, options, shown, address=address, needs_token=needs_token, explained=explained)
+    address = snippet_panel.address_of(Request(scope))
+    content = _page_of(model, sample, options, shown, address=address, explained=explained)
     headers = headers_of("page", tag if status == 200 else b"", model, lang=options.language.code)
     return Content(content.encode(), status=status, headers=headers)
 
@@ -168,7 +167,6 @@ def _page_of(
     shown: AnswerFragment | PredictionView,
     *,
     address: str,
-    needs_token: bool,
     explained: dict[str, object] | None = None,
 ) -> str:
     """Return the page with a sample in its fields, and the answer or the errors that are shown."""
@@ -181,7 +179,6 @@ def _page_of(
         shown.messages,
         options,
         address=address,
-        code=snippet_panel.code_view(model, sample, address=address, needs_token=needs_token, language=language),
         answered=(answered.row, answered.prediction) if answered else None,
         explained=explained,
     )
@@ -208,7 +205,7 @@ def _texts(model: LoadedModel, sample: Mapping[str, object] | Sequence[object], 
     return {key: text_given(features[key], value, language) for key, value in named.items()}
 
 
-def example_page(model: LoadedModel, language: Language, *, needs_token: bool) -> str:
+def example_page(model: LoadedModel, language: Language) -> str:
     """Return the page of the model's example as it is opened first; its answer to an empty form is made, too."""
     fragments = fragments_of(model, language)
     try:
@@ -219,7 +216,7 @@ def example_page(model: LoadedModel, language: Language, *, needs_token: bool) -
     sample, options = _example_texts(model, language), ViewOptions(language, language.code)
     answered = answer(model, sample, options)
     fragments.explanation(answered.row)
-    return _page_of(model, sample, options, answered, address=EXAMPLE_ADDRESS, needs_token=needs_token)
+    return _page_of(model, sample, options, answered, address=snippet_panel.EXAMPLE_ADDRESS)
 
 
 def split_off(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ml.model.card import Card, QuantityReport
 from ml.tables.numbers import shown_number
-from web.page.axes import Scale, ticks_of
+from web.page.axes import Scale, path_through, ticks_of
 from web.page.languages import Language
 
 # The plot inside of the picture, which is as high as wide.
@@ -39,10 +39,10 @@ def residuals_of(card: Card, language: Language) -> Residuals | None:
     if not 0 < high - low < math.inf:
         return None
     x, y = Scale(low, high, LEFT, LEFT + SIDE), Scale(low, high, TOP + SIDE, TOP)
-    points = dict.fromkeys((x.position(predicted), y.position(true)) for predicted, true in report.residuals)
+    points = {(x.position(predicted) or LEFT, y.position(true) or TOP) for predicted, true in report.residuals}
     ticks = [(tick, language.grouped(shown_number(tick))) for tick in ticks_of(low, high)]
     return Residuals(
-        points="M" + " ".join(f"{across} {up}" for across, up in points),
+        points=path_through(points),
         band=_band(below / (high - low), above / (high - low)),
         ticks=(
             [(x.position(tick) or LEFT, text) for tick, text in ticks],

@@ -1,6 +1,7 @@
 """The panel of snippets: the sample on the page, ready to copy into programs.
 
-It is part of the page, and is loaded again when it is opened and when typing pauses: GET /code with the page's query.
+The page loads it when it is opened and when typing pauses: GET /code with the page's query. Without a script it is a
+page of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.types import Scope
 
 from ml.model.loaded import LoadedModel
@@ -26,16 +27,17 @@ from web.page.templates import render
 from web.requests import header_of, is_known, query_of
 from web.responses import Content, tag_of
 from web.service import service_of
+from web.settings import Settings
 
 # The address of a folder: the pattern is unambiguous, so its time is linear in the length of the address.
 _FOLDER = re.compile(r"https?://[A-Za-z0-9.:_\[\]-]++/[!-~]*+")
-_VARY = {"Vary": "HX-Request", "Cache-Control": "no-cache"}
 _HEADERS = [
     (b"vary", b"Accept-Language, HX-Request, HX-Current-URL"),
     (b"cache-control", b"no-cache"),
     (b"content-type", b"text/html; charset=utf-8"),
 ]
 MAX_ADDRESS_CHARACTERS = 2_000
+EXAMPLE_ADDRESS = "http://127.0.0.1/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,7 @@ class CodeView:
 
 
 async def code(request: Request) -> Response:
-    """GET /code: the panel for the sample in the query, for htmx; others are redirected to the page with it."""
-    query = request.scope["query_string"].decode("latin-1")
-    if request.headers.get("hx-request") != "true":
-        return RedirectResponse(f"./?{query}#code" if query else "./#code", status_code=303, headers=_VARY)
+    """GET /code: the panel for the sample in the query, as a fragment for htmx, else as a page."""
     service = service_of(request.scope)
     fields = query_of(request.scope)
     language = _language(request.scope, fields, service.model)
@@ -71,7 +70,9 @@ async def code(request: Request) -> Response:
         needs_token=bool(service.settings.api_token),
         language=language,
     )
-    content = render("_code.html", language, code=view).encode()
+    template = "_code.html" if request.headers.get("hx-request") == "true" else "code.html"
+    query = f"?{request.url.query}" if request.url.query else ""
+    content = render(template, language, code=view, model=service.model.name, query=query).encode()
     tag = tag_of(content)
     headers = [*_HEADERS, (b"content-language", language.code.encode()), (b"etag", tag)]
     if is_known(request.scope, tag):
@@ -136,6 +137,13 @@ def code_view(
         note="" if is_complete else _("Missing or invalid values are replaced by those of the example."),
         snippets=[Snippet(f"code-{name}", title, note, write(call)) for name, title, note, write in programs],
     )
+
+
+def example_panel(model: LoadedModel, settings: Settings, language: Language) -> str:
+    """Return the panel of the model's example."""
+    needs_token = bool(settings.api_token)
+    view = code_view(model, {}, address=EXAMPLE_ADDRESS, needs_token=needs_token, language=language)
+    return render("_code.html", language, code=view)
 
 
 def address_of(request: Request) -> str:

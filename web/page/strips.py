@@ -34,13 +34,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class StripView:
-    """The line of one feature: the pieces of each drawing, by the drawing's id, and the same in words.
+    """The line of one feature, whose field has this id: the pieces of each drawing, and the same in words.
 
     Radio buttons have a drawing each.
     """
 
     id: str
-    lines: Sequence[tuple[str, Sequence[Piece]]]
+    lines: Sequence[Sequence[Piece]]
     said: str
 
 
@@ -51,15 +51,13 @@ def strips_of(
     views = []
     for number, (feature, strip) in enumerate(zip(model.features, strips(model, row), strict=True), 1):
         pieces = _pieces(feature, strip, scale)
-        field = f"f{number}"
-        drawn: list[tuple[str, Sequence[Piece]]] = [(f"{field}-line", pieces)]
+        drawn = [pieces]
         if control_of(feature) == "radio":
-            alone = [replace(piece, x="0", width="100", middle="50") for piece in pieces]
-            drawn = [(f"{field}-line-{choice}", [piece]) for choice, piece in enumerate(alone)]
+            drawn = [[replace(piece, x="0", width="100", middle="50")] for piece in pieces]
         said = _said(feature, strip, model.labels, scale, to)
         if strip.is_coarse:
             said += "; " + to.gettext("not every value was tried")
-        views.append(StripView(field, drawn, said))
+        views.append(StripView(f"f{number}", drawn, said))
     return views
 
 
