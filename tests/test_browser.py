@@ -674,7 +674,7 @@ def test_names_are_text_and_never_markup(open_page: Open, odd_server: Server, od
     row = next(row for row in model.reference_rows.tolist() if model.predict(row).label == label)
     keys = [feature.key for feature in model.features]
     page = open_page(url=odd_server.url, sample=dict(zip(keys, map(str, row), strict=True)))
-    first = page.get_by_label("<b>bold</b> 0", exact=True)
+    first = page.get_by_role("textbox", name="<b>bold</b> 0", exact=True)
     if not first.is_visible():
         page.locator("#measurements .more > summary").click()
 
