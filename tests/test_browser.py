@@ -691,7 +691,7 @@ def test_names_are_text_and_never_markup(open_page: Open, odd_server: Server, od
     expect_label()
     expect(page.locator("#announcement")).to_have_text(re.compile(re.escape(label)))
     expect(page.locator("main b, main img")).to_have_count(0)
-    expect(page.get_by_label("Größe 1", exact=True)).to_have_count(1)
+    expect(page.get_by_role("textbox", name="Größe 1", exact=True)).to_have_count(1)
 
 
 # Small servers of other sites
