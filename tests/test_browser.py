@@ -143,7 +143,7 @@ def test_a_half_typed_number_is_awaited_and_no_error(visit: Open, text: str) -> 
     expect_state(page, "incomplete")
     expect(reason).not_to_have_css("color", before)  # it belongs to the answer before
     expect(page.locator("#prediction .headline")).to_have_text("Waiting for petal width")
-    expect(page.locator("[aria-invalid]")).to_have_count(0)
+    expect(page.locator("#measurements [aria-invalid]")).to_have_count(0)
     expect(page.locator("#prediction .messages")).to_have_count(0)
     expect(page.locator("#prediction [data-label]")).to_have_count(0)
 
@@ -169,7 +169,7 @@ def test_a_value_outside_the_training_range_is_a_note_beside_its_field(visit: Op
         ["petal width is outside the training range of 0.1 to 2.5 cm"]
     )
     expect(field(page)).to_have_accessible_description(re.compile("^above the range training range: 0.1 to 2.5 cm"))
-    expect(page.locator("[aria-invalid]")).to_have_count(0)
+    expect(page.locator("#measurements [aria-invalid]")).to_have_count(0)
 
 
 def test_an_error_stands_beside_its_field_and_goes_when_mended(visit: Open, model: LoadedModel) -> None:
@@ -179,7 +179,7 @@ def test_an_error_stands_beside_its_field_and_goes_when_mended(visit: Open, mode
     field(page).fill("1.3x")
 
     expect_state(page, "invalid")
-    expect(page.locator("[aria-invalid=true]")).to_have_count(2)
+    expect(page.locator("#measurements [aria-invalid=true]")).to_have_count(2)
     expect(field(page)).to_have_accessible_description(re.compile("^not a number"))
     expect(field(page, "sepal_width")).to_have_accessible_description(re.compile("^at least 0\\scm"))
     expect(page.locator("#prediction .messages li")).to_have_count(2)
@@ -189,7 +189,7 @@ def test_an_error_stands_beside_its_field_and_goes_when_mended(visit: Open, mode
     field(page).press("Backspace")
 
     expect_answer(page, model, EXAMPLE)
-    expect(page.locator("[aria-invalid]")).to_have_count(0)
+    expect(page.locator("#measurements [aria-invalid]")).to_have_count(0)
     expect(field(page)).to_have_accessible_description(re.compile("^training range: 0.1 to 2.5 cm"))
 
 
@@ -245,7 +245,7 @@ def test_the_address_reproduces_what_is_seen(open_page: Open, text: str) -> None
     for part in ("#measurements", ".answer"):
         assert other.locator(part).inner_text() == page.locator(part).inner_text()
     assert typed(other) == typed(page)
-    assert other.locator("[aria-invalid=true]").count() == page.locator("[aria-invalid=true]").count()
+    assert other.locator("#measurements [aria-invalid=true]").count() == page.locator("[aria-invalid=true]").count()
 
 
 def test_going_back_shows_what_was_typed_last_even_without_a_pause(open_page: Open, model: LoadedModel) -> None:
@@ -688,7 +688,7 @@ def test_names_are_text_and_never_markup(open_page: Open, odd_server: Server, od
     row = next(row for row in model.reference_rows.tolist() if model.predict(row).label == label)
     keys = [feature.key for feature in model.features]
     page = open_page(url=odd_server.url, sample=dict(zip(keys, map(str, row), strict=True)))
-    first = page.get_by_label("<b>bold</b> 0", exact=True)
+    first = page.get_by_role("textbox", name="<b>bold</b> 0", exact=True)
     if not first.is_visible():
         page.locator("#measurements .more > summary").click()
 
@@ -705,7 +705,7 @@ def test_names_are_text_and_never_markup(open_page: Open, odd_server: Server, od
     expect_label()
     expect(page.locator("#announcement")).to_have_text(re.compile(re.escape(label)))
     expect(page.locator("main b, main img")).to_have_count(0)
-    expect(page.get_by_label("Größe 1", exact=True)).to_have_count(1)
+    expect(page.get_by_role("textbox", name="Größe 1", exact=True)).to_have_count(1)
 
 
 # Small servers of other sites

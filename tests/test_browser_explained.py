@@ -149,7 +149,6 @@ def test_nothing_of_another_model_is_shown_until_the_page_is_loaded_anew(
                 break
 
         expect(page.locator("#reload")).to_have_text("New model: reload")
-        expect(page.locator("#announcement")).to_have_text("New model: reload")
         with page.expect_response("**/explain?*petal_width=1.6*") as response:
             field(page).fill("1.6")
         assert "two" in response.value.text()
