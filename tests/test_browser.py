@@ -168,7 +168,7 @@ def test_a_value_outside_the_training_range_is_a_note_beside_its_field(visit: Op
     expect(page.locator("#prediction .messages li")).to_have_text(
         ["petal width is outside the training range of 0.1 to 2.5 cm"]
     )
-    expect(field(page)).to_have_accessible_description(re.compile("^above the range training range: 0.1 to 2.5 cm"))
+    expect(field(page)).to_have_accessible_description(re.compile(r"^above the range training range: 0.1 to 2.5\scm"))
     expect(page.locator("#measurements [aria-invalid]")).to_have_count(0)
 
 
@@ -181,7 +181,7 @@ def test_an_error_stands_beside_its_field_and_goes_when_mended(visit: Open, mode
     expect_state(page, "invalid")
     expect(page.locator("#measurements [aria-invalid=true]")).to_have_count(2)
     expect(field(page)).to_have_accessible_description(re.compile("^not a number"))
-    expect(field(page, "sepal_width")).to_have_accessible_description(re.compile("^at least 0\\scm"))
+    expect(field(page, "sepal_width")).to_have_accessible_description(re.compile(r"^at least 0\scm"))
     expect(page.locator("#prediction .messages li")).to_have_count(2)
 
     field(page, "sepal_width").fill("2.7")
@@ -190,7 +190,7 @@ def test_an_error_stands_beside_its_field_and_goes_when_mended(visit: Open, mode
 
     expect_answer(page, model, EXAMPLE)
     expect(page.locator("#measurements [aria-invalid]")).to_have_count(0)
-    expect(field(page)).to_have_accessible_description(re.compile("^training range: 0.1 to 2.5 cm"))
+    expect(field(page)).to_have_accessible_description(re.compile(r"^training range: 0.1 to 2.5\scm"))
 
 
 # Hearing, the address, going back
