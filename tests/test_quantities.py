@@ -105,7 +105,7 @@ def test_levels_are_between_round_numbers() -> None:
 def test_an_interval_is_below_and_above_the_value() -> None:
     view = scale(0.5, to="es", unit="kg").view(10.0)
 
-    assert plain(view.interval) == "el 90 % de los casos está entre 7,50 y 11,00 kg"
+    assert plain(view.interval) == "El 90 % de los casos está entre 7,50 y 11,00 kg"
 
 
 @for_each(

@@ -334,7 +334,9 @@ def test_a_finger_that_scrolls_over_the_slider_changes_nothing(open_page: Open, 
     slider = page.locator("#threshold")
     slider.scroll_into_view_if_needed()
 
+    page.evaluate("() => void (window.scrolled = new Promise((done) => addEventListener('scrollend', done)))")
     swiped(page, across=0, up=120)
+    page.evaluate("scrolled.then(() => null)")  # the page moves on for a while when the finger has left
     expect(slider).to_have_value("0.5")
     expect(page.locator(".threshold > span")).to_have_text("50%")
 
