@@ -392,14 +392,20 @@ def test_a_reply_that_is_no_prediction_is_never_shown(
     expect_answer(page, model, EXAMPLE | {"petal_width": "2.3"})
 
 
-def test_a_reply_that_never_comes_is_told_and_asked_for_again(open_page: Open, model: LoadedModel) -> None:
-    page = open_page(complaint="htmx:")
+def held_predictions(page: Page, *, times: int) -> list[Route]:
+    """Return the next requests for a prediction, as they come: none is answered until it is continued."""
     held: list[Route] = []
 
     def hold(route: Route) -> None:
         held.append(route)
 
-    page.route("**/predict?*", hold, times=1)
+    page.route("**/predict?*", hold, times=times)
+    return held
+
+
+def test_a_reply_that_never_comes_is_told_and_asked_for_again(open_page: Open, model: LoadedModel) -> None:
+    page = open_page(complaint="htmx:")
+    held = held_predictions(page, times=1)
 
     field(page).fill("2.3")
 
@@ -414,12 +420,7 @@ def test_an_answer_to_an_earlier_input_is_marked_as_late_until_the_last_one_is_t
     open_page: Open, model: LoadedModel
 ) -> None:
     page = open_page()
-    held: list[Route] = []
-
-    def hold(route: Route) -> None:
-        held.append(route)
-
-    page.route("**/predict?*", hold, times=2)
+    held = held_predictions(page, times=2)
     field(page).fill("2.3")
     expect(page.locator("#connection")).to_have_text("Late: still waiting")
     field(page).fill("2.4")
